@@ -1,0 +1,138 @@
+"""The one access check: address and password by ``acl.conf``, or a token, for a kind of access to a queue."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from restmq.acl import Acl
+from restmq.core import Authorization, RedisOperations
+from restmq.errors import NotAllowed, NotAuthenticated, TooManyFailures
+
+FAILURES_ALLOWED = 10
+FAILURES_FORGOTTEN_SECONDS = 60.0
+_ADDRESSES_REMEMBERED = 10_000
+
+
+@dataclass(slots=True, frozen=True)
+class Access:
+    """What a route or a command asks for: a section of ``acl.conf``, and a privilege of tokens."""
+
+    section: str
+    privilege: str
+
+
+CONSUME = Access("rest:consumer", "read")
+PRODUCE = Access("rest:producer", "write")
+LISTEN_COMET = Access("comet:consumer", "read")
+LISTEN_WEBSOCKET = Access("websocket:consumer", "read")
+CONFIGURE = Access("rest:producer", "admin")
+PURGE = Access("rest:consumer", "admin")
+#: Nothing of a queue is shown or touched.
+OPEN = Access("", "")
+#: The body names commands, each of which is checked by the dispatcher.
+BY_COMMAND = Access("", "by command")
+
+
+@dataclass(slots=True, frozen=True)
+class Credentials:
+    """What a client showed of itself."""
+
+    address: str
+    username: str | None = None
+    password: str = ""
+    token: str | None = None
+
+
+class Guard:
+    """Decides. Wrong passwords and tokens are counted per address, so that nobody can try many."""
+
+    def __init__(self, acl: Acl, core: RedisOperations, seconds: Callable[[], float]) -> None:
+        self.acl = acl
+        self._core = core
+        self._seconds = seconds
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def is_open(self, credentials: Credentials, access: Access) -> bool:
+        """Whether the access needs no look at anything but the address: the usual case, decided at once."""
+        if not access.section:
+            return True
+        section = self.acl.section(access.section)
+        return credentials.token is None and not section.needs_password and section.admits(credentials.address)
+
+    async def check(self, credentials: Credentials, access: Access, queue: str | None) -> None:
+        """Raises NotAllowed, NotAuthenticated or TooManyFailures if this client may not do this with this queue.
+
+        Args:
+            queue: None where no single queue is meant; then see ``visible``.
+        """
+        if not access.section:
+            return
+        section = self.acl.section(access.section)
+        if not section.admits(credentials.address):
+            raise NotAllowed("your address may not do this here; the server's acl.conf says who may.")
+        if credentials.token is None and not section.needs_password:
+            return
+        self._refuse_guessing(credentials.address)
+        if credentials.token is not None:
+            await self._check_token(credentials, access, queue)
+        elif credentials.username is None:
+            raise NotAuthenticated("a username and password, or a token, are needed here.")
+        elif not section.knows(credentials.username, credentials.password):
+            self._note_failure(credentials.address)
+            raise NotAuthenticated("the username or the password is wrong.")
+
+    async def visible(self, credentials: Credentials, queues: Iterable[str]) -> list[str]:
+        """Those of the queues that the client may know of."""
+        if credentials.token is None:
+            return list(queues)
+        found = await self._core.authorization(credentials.token)
+        return [queue for queue in queues if found is not None and _covers(found, queue)]
+
+    async def _check_token(self, credentials: Credentials, access: Access, queue: str | None) -> None:
+        assert credentials.token is not None
+        found = await self._core.authorization(credentials.token)
+        if found is None:
+            self._note_failure(credentials.address)
+            raise NotAuthenticated("the token is not known.")
+        privileges = found.privileges
+        if not privileges & {"read", "write"}:  # the first RestMQ's records name neither
+            privileges |= {"read", "write"}
+        if access.privilege not in privileges:
+            raise NotAllowed(f"the token lacks the privilege {access.privilege!r}.")
+        if queue is not None and not _covers(found, queue):
+            raise NotAllowed("the token is not for this queue.")
+
+    def _refuse_guessing(self, address: str) -> None:
+        count, since = self._failures.get(address, (0, 0.0))
+        if count >= FAILURES_ALLOWED and self._seconds() - since < FAILURES_FORGOTTEN_SECONDS:
+            raise TooManyFailures("too many wrong passwords or tokens from your address; wait a minute.")
+
+    def _note_failure(self, address: str) -> None:
+        count, since = self._failures.pop(address, (0, self._seconds()))
+        if self._seconds() - since >= FAILURES_FORGOTTEN_SECONDS:
+            count, since = 0, self._seconds()
+        self._failures[address] = (count + 1, since)
+        if len(self._failures) > _ADDRESSES_REMEMBERED:
+            self._failures.popitem(last=False)
+
+
+def _covers(authorization: Authorization, queue: str) -> bool:
+    """Whether one of the record's names or globs (``*``, ``?``, ``[…]``) is the queue's."""
+    return any(fnmatch.fnmatchcase(queue, name) or queue == name for name in authorization.queues)
+
+
+def basic_credentials(header: str) -> tuple[str, str] | None:
+    """Username and password of ``Authorization: Basic …`` (RFC 7617), in UTF-8; None if it is none."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        username, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return (username, password) if colon else None

@@ -1,0 +1,219 @@
+"""Who may do what, by address and password: the rules of ``acl.conf``. Pure but for reading its file.
+
+A section per kind of client, each with ``hosts_allow``, ``hosts_deny``, ``username`` and ``password``; what is not set
+is open. A host is refused if ``hosts_deny`` names it; then let in if ``hosts_allow`` names it; and if neither names it,
+it is let in only if ``hosts_allow`` is not set or says ``all``, and ``hosts_deny`` does not say ``all``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import configparser
+import hashlib
+import hmac
+import ipaddress
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from restmq.errors import ConfigurationError
+
+SECTIONS = ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
+_OPTIONS = ("hosts_allow", "hosts_deny", "username", "password")
+_SCRYPT = "scrypt:"
+_SCRYPT_COST = 2**14
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(slots=True, frozen=True)
+class Hosts:
+    """A list of hosts: networks, and perhaps everybody."""
+
+    networks: tuple[Network, ...] = ()
+    everybody: bool = False
+
+    def name(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
+        """Whether a network of the list holds the address."""
+        return address is not None and any(address in network for network in self.networks)
+
+    def __bool__(self) -> bool:
+        return self.everybody or bool(self.networks)
+
+
+@dataclass(slots=True)
+class Section:
+    """The rules for one kind of client."""
+
+    allow: Hosts = field(default_factory=Hosts)
+    deny: Hosts = field(default_factory=Hosts)
+    username: str = ""
+    password: str = ""
+    _proven: bytes = b""
+
+    def admits(self, address: str) -> bool:
+        """Whether a client of this address may come in at all."""
+        if not self.allow and not self.deny:
+            return True
+        try:
+            parsed = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:  # a Unix socket's peer has none
+            parsed = None
+        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
+            parsed = parsed.ipv4_mapped
+        if self.deny.name(parsed):
+            return False
+        if self.allow.name(parsed):
+            return True
+        if self.deny.everybody:
+            return False
+        return self.allow.everybody or not self.allow
+
+    @property
+    def needs_password(self) -> bool:
+        return bool(self.password)
+
+    def knows(self, username: str, password: str) -> bool:
+        """Whether these are the section's, compared in constant time."""
+        same_name = hmac.compare_digest(username.encode(), self.username.encode())
+        return self._password_is(password) and same_name
+
+    def _password_is(self, password: str) -> bool:
+        given = password.encode(errors="surrogateescape")
+        if not self.password.startswith(_SCRYPT):
+            return hmac.compare_digest(given, self.password.encode())
+        # scrypt is slow on purpose; a password that was proven once is from then on compared by its digest.
+        digest = hmac.digest(_DIGEST_KEY, given, "sha256")
+        if self._proven and hmac.compare_digest(digest, self._proven):
+            return True
+        if not hmac.compare_digest(_scrypt(given, self.password.split("$")[0]), self.password):
+            return False
+        self._proven = digest
+        return True
+
+
+_DIGEST_KEY = secrets.token_bytes(32)
+
+
+def _scrypt(password: bytes, prefix: str) -> str:
+    salt = base64.b64decode(prefix.removeprefix(_SCRYPT), validate=True)
+    derived = hashlib.scrypt(password, salt=salt, n=_SCRYPT_COST, r=8, p=1, dklen=32)
+    return f"{prefix}${base64.b64encode(derived).decode()}"
+
+
+def hash_password(password: str) -> str:
+    """A line for ``acl.conf`` from which the password can't be read: ``scrypt:<salt>$<hash>`` (RFC 7914, N=16384)."""
+    salt = base64.b64encode(secrets.token_bytes(16)).decode()
+    return _scrypt(password.encode(), _SCRYPT + salt)
+
+
+class Acl:
+    """The rules of a file, renewed when the file changes; a broken file keeps the old ones."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Raises ConfigurationError, with file, section and line, if the file is broken or missing."""
+        self.path = Path(path)
+        self._seen = self._stamp()
+        self._sections = read(self.path)
+
+    def section(self, name: str) -> Section:
+        return self._sections[name]
+
+    def reload(self) -> None:
+        """Reads the file anew, all or nothing. Raises ConfigurationError and keeps the old rules if it is broken."""
+        self._seen = self._stamp()
+        self._sections = read(self.path)
+
+    def changed(self) -> bool:
+        """Whether the file is another than the one that was read last."""
+        return self._stamp() != self._seen
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def read(path: Path) -> dict[str, Section]:
+    """The sections of a file; those that it does not name are open. Raises ConfigurationError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"{path}: the access rules can't be read: {reason}.") from None
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), empty_lines_in_values=False)
+    try:
+        parser.read_string(text, str(path))
+    except configparser.Error as error:
+        line = getattr(error, "lineno", None) or (getattr(error, "errors", None) or [(0, "")])[0][0]
+        raise ConfigurationError(f"{path}, line {line}: not an acl.conf: {type(error).__name__}.") from None
+    sections = {name: Section() for name in SECTIONS}
+    for name in parser.sections():
+        where = f"{path}, section [{name}], line {_line(text, name)}"
+        if name not in SECTIONS:
+            raise ConfigurationError(f"{where}: unknown section; there are {', '.join(SECTIONS)}.")
+        sections[name] = _section(dict(parser[name]), where, text, name, path)
+    return sections
+
+
+def _section(options: dict[str, str], where: str, text: str, name: str, path: Path) -> Section:
+    for option in options:
+        if option not in _OPTIONS:
+            raise ConfigurationError(
+                f"{path}, section [{name}], line {_line(text, name, option)}: "
+                f"unknown key {option!r}; there are {', '.join(_OPTIONS)}."
+            )
+
+    def hosts(option: str) -> Hosts:
+        try:
+            return _hosts(options.get(option, ""))
+        except ValueError as error:
+            line = _line(text, name, option)
+            raise ConfigurationError(f"{path}, section [{name}], line {line}: {option}: {error}.") from None
+
+    section = Section(
+        hosts("hosts_allow"), hosts("hosts_deny"), options.get("username", ""), options.get("password", "")
+    )
+    if bool(section.username) != bool(section.password):
+        missing = "password" if section.username else "username"
+        raise ConfigurationError(f"{where}: a {missing} is missing; set both username and password, or neither.")
+    if section.password.startswith(_SCRYPT):
+        try:
+            _scrypt(b"", section.password.split("$")[0])
+        except (binascii.Error, ValueError):
+            raise ConfigurationError(
+                f"{where}: the password is no scrypt hash; make one with --hash-password."
+            ) from None
+    return section
+
+
+def _hosts(words: str) -> Hosts:
+    networks: list[Network] = []
+    everybody = False
+    for word in words.replace(",", " ").split():
+        if word.lower() == "all":
+            everybody = True
+        elif word.endswith(".") and word.count(".") in (1, 2, 3):
+            octets = word.rstrip(".").split(".")
+            networks.append(ipaddress.ip_network(".".join(octets + ["0"] * (4 - len(octets))) + f"/{8 * len(octets)}"))
+        else:
+            networks.append(ipaddress.ip_network(word, strict=False))
+    return Hosts(tuple(networks), everybody)
+
+
+def _line(text: str, section: str, option: str = "") -> int:
+    """The line on which a section, or an option in it, stands."""
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if stripped.startswith("["):
+            inside = stripped == f"[{section}]"
+            if inside and not option:
+                return number
+        elif inside and option and stripped.partition("=")[0].strip().lower() == option:
+            return number
+    return 0

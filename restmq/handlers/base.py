@@ -1,0 +1,321 @@
+"""What all handlers share: the one await boundary, the one error map, the one access check, and how answers look.
+
+cyclone never awaits a coroutine handler, parses leniently and renders headers anew for each answer; so the request's
+way through a handler is ours: ``_execute`` runs the handler's method and maps what it raises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http.client import responses
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote_to_bytes
+
+import cyclone.web
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from restmq import errors
+from restmq.access import Access, Credentials, basic_credentials
+from restmq.http import Request, WireError
+from restmq.model import check_queue_name
+from restmq.render import check_callback, jsonp, to_json
+
+if TYPE_CHECKING:
+    from restmq.web import Application
+
+log = Logger()
+
+REALM = "RestMQ Restricted Access"
+#: Status by class of error, looked up along the error's MRO.
+STATUS: dict[type[BaseException], int] = {
+    errors.InvalidInput: 400,
+    errors.NotAuthenticated: 401,
+    errors.NotAllowed: 403,
+    errors.NotFound: 404,
+    errors.TooManyFailures: 429,
+    errors.StoreUnavailable: 503,
+    errors.StoreRefused: 503,
+}
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+JAVASCRIPT = "application/javascript; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+
+_PAGE_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+
+
+class MethodNotAllowed(errors.RestMQError):
+    """The route knows other methods."""
+
+
+class MisdirectedHost(errors.RestMQError):
+    """The Host header names no host that this server goes by."""
+
+
+STATUS[MethodNotAllowed] = 405
+STATUS[MisdirectedHost] = 421
+
+
+class _Date:
+    """The Date header's value, rendered once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = b""
+
+    def __call__(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._text = second, formatdate(second, usegmt=True).encode("ascii")
+        return self._text
+
+
+_date = _Date()
+
+
+def head(status: int, version: str, fields: str) -> bytes:
+    """The status line and the header fields, each of which ends in CRLF."""
+    return b"%b %d %b\r\nDate: %b\r\nServer: RestMQ\r\n%b\r\n" % (
+        version.encode("ascii"),
+        status,
+        responses[status].encode("ascii"),
+        _date(),
+        fields.encode("latin-1"),
+    )
+
+
+class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
+    """The base of all handlers. A method of a subclass answers with ``answer`` or one of its kin, exactly once."""
+
+    application: Application
+    request: Request
+
+    #: What each method asks for. A method that is not here is refused with 405.
+    access: ClassVar[dict[str, Access]] = {}
+
+    # RequestHandler.__init__ prepares much that no handler of ours uses, for every request; so it is not called.
+    def __init__(self, application: Application, request: Request, **kwargs: Any) -> None:
+        self.application = application
+        self.request = request
+        self._finished = False
+        self._streaming = False
+        self._extra_headers = ""
+        self.gone = False
+
+    # The one await boundary
+
+    def _execute(self, _transforms: Any, *path_args: str) -> None:
+        defer.ensureDeferred(self._respond(path_args)).addErrback(self._broken)
+
+    async def _respond(self, path_args: tuple[str, ...]) -> None:
+        try:
+            self.queue = _path_queue(path_args[0]) if path_args and path_args[0] else None
+            self.application.check_browser(self)
+            method = self._method()
+            if method is not None:
+                await method()
+        except (errors.RestMQError, WireError) as error:
+            self._refuse(error)
+
+    def _method(self) -> Any:
+        """The coroutine for the request's method, with access granted; or None if the answer was given here."""
+        name = self.request.method
+        if name == "OPTIONS":
+            self._add_header("Allow", self._allowed())
+            self.answer(b"", None, status=204)
+            return None
+        asked = "GET" if name == "HEAD" else name
+        if asked not in self.access:
+            raise MethodNotAllowed(f"{name} is not possible here; {self._allowed()} are.")
+        run = getattr(self, asked.lower() if name != "HEAD" else "head")
+        needed = self.access[asked]
+        if not needed.section or self.application.guard.is_open(self.credentials, needed):
+            return run
+        return lambda: self._check_then(needed, run)
+
+    async def _check_then(self, access: Access, run: Callable[[], Any]) -> None:
+        await self.application.guard.check(self.credentials, access, self.queue)
+        await run()
+
+    def _allowed(self) -> str:
+        methods = [*self.access, "OPTIONS"]
+        if "GET" in self.access:
+            methods.insert(1, "HEAD")
+        return ", ".join(methods)
+
+    def _broken(self, failure: Any) -> None:
+        """A fault of ours: one traceback for the log, one sentence for the client."""
+        log.failure("{method} {path} failed", failure=failure, method=self.request.method, path=self.request.path)
+        if self._streaming or self._finished:
+            self.request.connection.abort()
+        else:
+            self._refuse(None)
+
+    def _refuse(self, error: BaseException | None) -> None:
+        """The one error map."""
+        if self._finished:
+            return
+        if self._streaming:
+            self.request.connection.abort()
+            return
+        message = str(error) if error is not None else "the server failed; its log says why."
+        status = error.status if isinstance(error, WireError) else 500
+        for kind in type(error).__mro__ if error is not None else ():
+            if kind in STATUS:
+                status = STATUS[kind]
+                break
+        self._extra_headers = ""
+        retry_after = getattr(error, "retry_after_seconds", None)
+        if retry_after is not None:
+            self._add_header("Retry-After", str(retry_after))
+        if status == 401:
+            self._add_header("WWW-Authenticate", f'Basic realm="{REALM}"')
+        if status == 405:
+            self._add_header("Allow", self._allowed())
+        self.application.allow_origin(self)
+        self.answer(*self.application.render_error(status, message, self.request), status=status)
+
+    # What handlers read
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who the client says it is."""
+        token: str | None = None
+        username, password = None, ""
+        header: str = self.request.headers.get("authorization", "")
+        if header[:7].lower() == "bearer ":
+            token = header[7:].strip()
+        elif header:
+            username, password = basic_credentials(_as_utf8(header)) or (None, "")
+        elif "authkey=" in self.request.query:
+            token = self.text_argument("authkey")
+        return Credentials(self.request.remote_ip, username, password, token)
+
+    def argument(self, *names: str) -> bytes | None:
+        """The last value of the first of these query or form fields that was given, as exact bytes."""
+        arguments = self.request.arguments
+        for name in names:
+            if name in arguments:
+                return arguments[name][-1]
+        return None
+
+    def text_argument(self, name: str) -> str | None:
+        """The same as text; InvalidInput if it is not UTF-8."""
+        value = self.argument(name)
+        try:
+            return None if value is None else value.decode()
+        except UnicodeDecodeError:
+            raise errors.InvalidInput(f"the parameter {name!r} is not valid UTF-8.") from None
+
+    def number_argument(self, name: str, least: float, most: float) -> float | None:
+        """A number within bounds, or None if the parameter was not given. InvalidInput for anything else."""
+        text = self.text_argument(name)
+        if text is None or text == "":
+            return None
+        try:
+            number = float(text) if text.isascii() and not text.strip("0123456789.") else least - 1
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise errors.InvalidInput(f"{name!r} must be a number from {least:g} to {most:g}.")
+        return number
+
+    @property
+    def queue_name(self) -> str:
+        """The queue that the path names; InvalidInput if it names none."""
+        return check_queue_name(self.queue or "")
+
+    # How answers look
+
+    def _add_header(self, name: str, value: str) -> None:
+        self._extra_headers += f"{name}: {value}\r\n"
+
+    def answer(self, body: bytes, content_type: str | None, status: int = 200) -> None:
+        """The whole answer, in one write. It has no ETag: a 304 would eat the message that it answers."""
+        if self._finished or self.gone:
+            self._finished = True
+            return
+        self._finished = True
+        request = self.request
+        fields = self._extra_headers
+        if content_type is not None:
+            fields += f"Content-Type: {content_type}\r\n"
+        if status != 204:
+            fields += f"Content-Length: {len(body)}\r\n"
+        fields += "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+        keep_alive = request.keep_alive and not self.application.draining
+        if not keep_alive:
+            fields += "Connection: close\r\n"
+        elif request.version == "HTTP/1.0":
+            fields += "Connection: keep-alive\r\n"
+        rendered = head(status, request.version, fields)
+        request.connection.finished(rendered if request.method == "HEAD" else rendered + body, keep_alive)
+
+    def answer_json(self, value: Any, end: bytes = b"") -> None:
+        """A JSON answer, or JSONP if the client named a callback."""
+        document = to_json(value)
+        callback = self.callback()
+        if callback is None:
+            self.answer(document + end, JSON)
+        else:
+            self.answer(jsonp(callback, document), JAVASCRIPT)
+
+    def answer_text(self, text: str) -> None:
+        """A line of text, or a JSONP string."""
+        callback = self.callback()
+        if callback is None:
+            self.answer(f"{text}\r\n".encode(), TEXT)
+        else:
+            self.answer(jsonp(callback, to_json(text)), JAVASCRIPT)
+
+    def answer_page(self, template: str, **names: Any) -> None:
+        """A page from a template, which escapes what it is given."""
+        self._add_header("Content-Security-Policy", _PAGE_POLICY)
+        self._add_header("Referrer-Policy", "no-referrer")
+        self.answer(self.application.pages.load(template).generate(**names), HTML)
+
+    def redirect_to(self, path: str) -> None:
+        self._add_header("Location", path)
+        self.answer(b"", TEXT, status=302)
+
+    def callback(self) -> str | None:
+        """The JSONP callback's name, or None."""
+        if "callback" not in self.request.query and not self.request.body:
+            return None
+        name = self.text_argument("callback")
+        return None if name is None else check_callback(name)
+
+    # The client's going
+
+    def on_connection_close(self, *args: Any) -> None:
+        """The client has gone before its answer was complete. What was sent to Redis for it runs on."""
+        self.gone = True
+
+    async def head(self) -> None:
+        """HEAD never runs a GET, which may take a message: it says what kind of answer a GET would have."""
+        self.answer(b"", JSON)
+
+
+def _path_queue(raw: str) -> str:
+    """A queue's name from a raw path: percent-decoded exactly (a plus is a plus), and UTF-8."""
+    if "%" in raw:
+        for piece in raw.split("%")[1:]:
+            if len(piece) < 2 or not all(c in "0123456789abcdefABCDEF" for c in piece[:2]):
+                raise errors.InvalidInput("the path holds a '%' that is not followed by two hexadecimal digits.")
+        try:
+            raw = unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            raise errors.InvalidInput("the queue's name is not valid UTF-8.") from None
+    return check_queue_name(raw)
+
+
+def _as_utf8(header: str) -> str:
+    """A header's value, whose bytes were read as Latin-1, as UTF-8 if it is that."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header

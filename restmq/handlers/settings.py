@@ -1,0 +1,114 @@
+"""Policy, status and statistics of queues."""
+
+from __future__ import annotations
+
+from restmq import access
+from restmq.errors import InvalidInput
+from restmq.handlers.base import TEXT, Handler
+from restmq.model import Policy
+
+JOBS_SHOWN = 10
+
+
+class PolicyHandler(Handler):
+    """``/p/<queue>``: who gets the queue's messages."""
+
+    access = {"GET": access.CONSUME, "POST": access.CONFIGURE}
+
+    async def get(self) -> None:
+        policy = await self.application.core.queue_policy_get(self.queue_name)
+        self.answer_json({"queue": self.queue_name, "value": policy.label}, b"\r\n")
+
+    async def post(self) -> None:
+        policy = Policy.parse(self.text_argument("policy") or "")
+        await self.application.core.queue_policy_set(self.queue_name, policy)
+        if self.callback() is None:
+            self.answer(b"OK\r\n", TEXT)
+        else:
+            self.answer_text("OK")
+
+
+class ControlHandler(Handler):
+    """``/control/<queue>``: start and stop."""
+
+    access = {"GET": access.CONSUME, "POST": access.CONFIGURE}
+
+    async def get(self) -> None:
+        started = await self.application.core.queue_status(self.queue_name)
+        self.answer_json(
+            {
+                "redis": self.application.core.store.describe(),
+                "queue": self.queue_name,
+                "status": {"queue": self.queue_name, "status": int(started)},
+            },
+            b"\r\n",
+        )
+
+    async def post(self) -> None:
+        wanted = self.text_argument("status")
+        if wanted not in ("start", "stop"):
+            raise InvalidInput("'status' must be 'start' or 'stop'.")
+        self.callback()
+        started = await self.application.core.queue_changestatus(self.queue_name, wanted == "start")
+        self.answer_json({"stat": {"queue": self.queue_name, "status": int(started)}}, b"\r\n")
+
+
+class ControlListHandler(Handler):
+    """``/control/``: the status of all queues."""
+
+    access = {"GET": access.CONSUME}
+
+    async def get(self) -> None:
+        core = self.application.core
+        lines = await core.queue_overview(await self.application.visible_queues(self))
+        self.answer_json(
+            {
+                "redis": core.store.describe(),
+                "count": len(lines),
+                "queues": {line.name: {"queue": line.name, "status": int(line.started)} for line in lines},
+            },
+            b"\r\n",
+        )
+
+
+class StatsHandler(Handler):
+    """``/stats/<queue>``: one queue in numbers."""
+
+    access = {"GET": access.CONSUME}
+
+    async def get(self) -> None:
+        core = self.application.core
+        (line,) = await core.queue_overview([self.queue_name])
+        self.answer_json({"redis": core.store.describe(), "queue": line.name, "len": line.length})
+
+
+class StatsListHandler(Handler):
+    """``/stats/``: all queues in numbers."""
+
+    access = {"GET": access.CONSUME}
+
+    async def get(self) -> None:
+        core = self.application.core
+        lines = await core.queue_overview(await self.application.visible_queues(self))
+        queues = {
+            line.name: {
+                "name": line.name,
+                "len": line.length,
+                "status": int(line.started),
+                "policy": line.policy.label,
+            }
+            for line in lines
+        }
+        self.answer_json({"queues": queues, "redis": core.store.describe(), "count": len(queues)})
+
+
+class JobsHandler(Handler):
+    """``/j/<queue>``: a page with the queue's counts and its newest messages."""
+
+    access = {"GET": access.CONSUME}
+
+    async def get(self) -> None:
+        core = self.application.core
+        (line,) = await core.queue_overview([self.queue_name])
+        jobs = await core.queue_last_items(self.queue_name, JOBS_SHOWN)
+        self.answer_page("jobs.html", line=line, jobs=[job.fields() for job in jobs])

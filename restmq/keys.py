@@ -1,0 +1,59 @@
+"""Every Redis key and channel name, and nothing else.
+
+The layout of the first RestMQ is kept, so that old data goes on working and ``redis-cli`` can read it. Per queue Q:
+``Q:UUID``, ``Q:queue``, ``Q:queuepolicy``, ``queuestat::Q``, the channel ``Q:PUBSUB``; per message n of it ``Q:<n>``
+and ``Q:<n>:refcount``. No suffix of a queue is also a suffix of a message, so ``a`` and ``a:1`` never share a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+QUEUE_SET = b"QUEUESET"
+
+
+@dataclass(slots=True, frozen=True)
+class QueueKeys:
+    """The keys of one queue, in the order in which ``lua/_prelude.lua`` names them."""
+
+    queue_set: bytes
+    number: bytes
+    ready: bytes
+    status: bytes
+    policy: bytes
+    channel: bytes
+    turns: bytes
+    waiters: bytes
+    expiring: bytes
+    totals: bytes
+
+    def in_order(self) -> tuple[bytes, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+
+@lru_cache(maxsize=4096)
+def for_queue(queue: str) -> QueueKeys:
+    name = queue.encode()
+    return QueueKeys(
+        queue_set=QUEUE_SET,
+        number=name + b":UUID",
+        ready=name + b":queue",
+        status=b"queuestat::" + name,
+        policy=name + b":queuepolicy",
+        channel=name + b":PUBSUB",
+        turns=name + b":turns",
+        waiters=name + b":waiters",
+        expiring=name + b":expiring",
+        totals=name + b":totals",
+    )
+
+
+def token(secret: str) -> bytes:
+    """Where the record of an access token lies."""
+    return b"AUTHKEY:" + secret.encode()
+
+
+def daemon_channel(daemon: str) -> bytes:
+    """The channel on which one daemon is told that a queue has something for it."""
+    return b"RESTMQ-DAEMON:" + daemon.encode()

@@ -1,0 +1,81 @@
+"""Plain data: a message, a policy, a queue's name."""
+
+from __future__ import annotations
+
+import base64
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+from restmq.errors import InvalidInput
+
+MAX_QUEUE_NAME_BYTES = 255
+
+# Prefixes under which the server keeps keys of its own: a queue of such a name could read or overwrite them.
+_RESERVED_PREFIXES = ("AUTHKEY:", "queuestat:")
+_RESERVED_NAMES = ("AUTHKEY",)
+
+
+class Policy(enum.IntEnum):
+    """Who gets a message of a queue. The numbers are what Redis holds."""
+
+    BROADCAST = 1
+    ROUNDROBIN = 2
+
+    @property
+    def label(self) -> str:
+        return self.name.lower()
+
+    @classmethod
+    def parse(cls, label: str) -> Policy:
+        """The policy of this name. Raises InvalidInput for any other word."""
+        for policy in cls:
+            if policy.label == label:
+                return policy
+        raise InvalidInput(f"policy must be 'broadcast' or 'roundrobin', not {label!r}.")
+
+
+@dataclass(slots=True, frozen=True)
+class Message:
+    """One message as the store holds it.
+
+    Attributes:
+        key: ``<queue>:<number>``; the number is never given twice.
+        value: the bytes as they came in.
+        count: how often it was looked at without being taken.
+    """
+
+    key: str
+    value: bytes
+    count: int = 0
+
+    def fields(self) -> dict[str, Any]:
+        """The ``key`` and ``value`` members of a JSON answer; a value that is no UTF-8 goes as base64."""
+        return {"key": self.key, **text_or_base64(self.value)}
+
+
+def text_or_base64(value: bytes) -> dict[str, str]:
+    """``{"value": text}``, or ``{"value": base64, "encoding": "base64"}`` for bytes that are no UTF-8."""
+    try:
+        return {"value": value.decode()}
+    except UnicodeDecodeError:
+        return {"value": base64.b64encode(value).decode("ascii"), "encoding": "base64"}
+
+
+def check_queue_name(name: object) -> str:
+    """The name itself if a queue may have it; raises InvalidInput that says why not."""
+    if not isinstance(name, str):
+        raise InvalidInput("the queue's name must be a string.")
+    if not name:
+        raise InvalidInput("the queue's name is empty; name one, as in /q/myqueue.")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidInput("the queue's name is not valid UTF-8.") from None
+    if size > MAX_QUEUE_NAME_BYTES:
+        raise InvalidInput(f"the queue's name has {size} bytes; {MAX_QUEUE_NAME_BYTES} are allowed.")
+    if not name.isprintable() and any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
+        raise InvalidInput("the queue's name holds a control character.")
+    if name in _RESERVED_NAMES or name.startswith(_RESERVED_PREFIXES):
+        raise InvalidInput("that queue name is reserved for the server's own keys; choose another.")
+    return name

@@ -1,0 +1,163 @@
+"""The command line of ``twistd restmq``, with checked values."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.python import usage
+
+from restmq import __version__
+from restmq.http import Limits
+from restmq.store import StoreSettings
+
+PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A coercion for an option that takes whole numbers within bounds."""
+
+    def coerce(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdigit() else least - 1
+        if not least <= number <= most:
+            raise ValueError(f"a whole number from {least} to {most} is wanted")
+        return number
+
+    return coerce
+
+
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 86400:
+        raise ValueError("a number of seconds from 0 to 86400 is wanted")
+    return number
+
+
+_BYTES = whole_number(1, 1 << 31)
+_COUNT = whole_number(1, 1_000_000)
+_PORT = whole_number(1, 65535)
+
+
+class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
+    """Where Redis is; shared by the service and the command line tool."""
+
+    optParameters: list[list[Any]] = [
+        ["redis-host", None, None, "Redis host [default: 127.0.0.1]"],
+        ["redis-port", None, None, "Redis port [default: 6379]", _PORT],
+        ["redis-pool", None, None, "number of connections to Redis [default: 10]", whole_number(1, 1000)],
+        ["redis-db", None, None, "number of the Redis database [default: 0]", whole_number(0, 1_000_000)],
+        ["redis-socket", None, None, "path of Redis' Unix socket, instead of host and port"],
+        ["redis-username", None, None, "Redis ACL user"],
+        ["redis-password", None, None, f"Redis password; better given in the variable {PASSWORD_VARIABLE}"],
+        ["redis-timeout", None, 5, "seconds within which Redis must answer a call", seconds],
+    ]
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        print(f"RestMQ {__version__}")
+        raise SystemExit(0)
+
+    @property
+    def names_redis(self) -> bool:
+        """Whether any of the flags says where Redis is."""
+        return any(self[name[0]] is not None for name in RedisOptions.optParameters if name[0] != "redis-timeout")
+
+    def store_settings(self) -> StoreSettings:
+        """The flags, with the defaults where none was given, and the password from the environment."""
+        given = {
+            "host": self["redis-host"],
+            "port": self["redis-port"],
+            "pool": self["redis-pool"],
+            "db": self["redis-db"],
+            "socket_path": self["redis-socket"],
+            "username": self["redis-username"],
+            "password": self["redis-password"] or os.environ.get(PASSWORD_VARIABLE) or None,
+            "call_timeout_seconds": self["redis-timeout"],
+        }
+        return StoreSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+class Options(RedisOptions):
+    """``twistd restmq``."""
+
+    synopsis = "[restmq options]"
+    longdesc = "A message queue that speaks HTTP and keeps its data in Redis."
+
+    optParameters: list[list[Any]] = [
+        ["acl", None, None, "file with the access rules [default: acl.conf here if there is one, else open]"],
+        ["port", None, 8888, "port to listen on", _PORT],
+        ["listen", None, "127.0.0.1", "address to listen on"],
+        ["embedded", None, "auto", "start a private Valkey: auto (if no Redis answers), always or never"],
+        ["data-dir", None, None, "where the private Valkey keeps its data"],
+        ["max-body", None, 16777216, "longest request body in bytes", _BYTES],
+        ["max-request-line", None, 8192, "longest URL in bytes", _BYTES],
+        ["max-headers", None, 65536, "longest header section in bytes", _BYTES],
+        ["max-header-fields", None, 100, "most header fields in a request", _COUNT],
+        ["request-timeout", None, 30, "seconds in which a request must have arrived", seconds],
+        ["idle-timeout", None, 75, "seconds after which an idle connection is closed", seconds],
+        ["max-connections", None, 10000, "most connections at a time", _COUNT],
+        ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],
+        ["max-unsent", None, 1048576, "bytes a live consumer may leave unread before it is dropped", _BYTES],
+        ["drain-timeout", None, 10, "seconds that requests under way are given at shutdown", seconds],
+    ]
+    optFlags = [["durable", None, "let the private Valkey write each message to disk before it is answered"]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["allow-origin"] = []
+        self["allow-host"] = []
+        self["endpoint"] = []
+
+    def opt_allow_origin(self, origin: str) -> None:
+        """Let pages of this origin, such as https://example.org, use the server; may be given several times."""
+        scheme, _, host = origin.partition("://")
+        if scheme not in ("http", "https") or not host or "/" in host or not origin.isprintable():
+            raise usage.UsageError(f"--allow-origin: {origin!r} is no origin such as https://example.org.")
+        self["allow-origin"].append(origin)
+
+    def opt_allow_host(self, host: str) -> None:
+        """Answer to this host name too, beside loopback's; may be given several times."""
+        self["allow-host"].append(host.lower())
+
+    def opt_endpoint(self, description: str) -> None:
+        """Listen on this Twisted endpoint, such as unix:/run/restmq.sock; may be given several times."""
+        self["endpoint"].append(description)
+
+    def parseArgs(self, *args: str) -> None:
+        if args:
+            raise usage.UsageError(f"{args[0]!r} is no option of restmq.")
+
+    def postOptions(self) -> None:
+        if self["embedded"] not in ("auto", "always", "never"):
+            raise usage.UsageError("--embedded must be auto, always or never.")
+        if self["embedded"] == "always" and self.names_redis:
+            raise usage.UsageError("--embedded=always starts a private store; a --redis-… flag names another one.")
+        if self["acl"] is None:
+            self["acl"] = "acl.conf" if Path("acl.conf").is_file() else str(Path(__file__).with_name("acl.conf"))
+        elif not Path(self["acl"]).is_file():
+            raise usage.UsageError(f"--acl {self['acl']}: there is no such file.")
+
+    def limits(self) -> Limits:
+        return Limits(
+            request_line_bytes=self["max-request-line"],
+            header_bytes=self["max-headers"],
+            header_fields=self["max-header-fields"],
+            body_bytes=self["max-body"],
+            request_seconds=self["request-timeout"],
+            idle_seconds=self["idle-timeout"],
+            connections=self["max-connections"],
+            connections_per_address=self["max-connections-per-address"],
+        )
+
+    @property
+    def only_loopback(self) -> bool:
+        """Whether the server can be reached from this machine only."""
+        if self["endpoint"]:
+            return False
+        try:
+            return ipaddress.ip_address(self["listen"]).is_loopback
+        except ValueError:
+            return bool(self["listen"] == "localhost")

@@ -1,0 +1,58 @@
+"""How a message looks on the wire: JSON, and the frames of the live transports."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import orjson
+
+from restmq.errors import InvalidInput
+from restmq.model import Message
+
+_CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*", re.ASCII)
+_CALLBACK_MAX = 128
+
+
+def to_json(value: Any) -> bytes:
+    """Compact JSON in UTF-8. Integers of any size stay what they are."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # orjson knows no integers beyond 64 bits
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def check_callback(name: str) -> str:
+    """The name of a JSONP callback: JavaScript identifiers joined by dots. Raises InvalidInput for anything else."""
+    if len(name) > _CALLBACK_MAX or not _CALLBACK.fullmatch(name):
+        raise InvalidInput("'callback' must be the name of a JavaScript function, such as app.show.")
+    return name
+
+
+def jsonp(callback: str, document: bytes) -> bytes:
+    """``callback(document);``. U+2028 and U+2029 are line ends in older JavaScript, and escaped."""
+    safe = document.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return b"%b(%b);\r\n" % (callback.encode(), safe)
+
+
+def comet_line(message: Message) -> bytes:
+    """A line of a comet stream: the message as JSON, and CRLF."""
+    return orjson.dumps(message.fields()) + b"\r\n"
+
+
+def websocket_text(message: Message) -> bytes:
+    """The payload of a text frame: the message as JSON."""
+    return orjson.dumps(message.fields())
+
+
+def event(message: Message) -> bytes:
+    """A Server-Sent Event (HTML standard, 9.2.5): the key as its id, the value as its data, a line a line.
+
+    A value that is no UTF-8 goes as base64 beside a field ``encoding``, which EventSource ignores.
+    """
+    fields = message.fields()
+    lines = fields["value"].replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    encoding = "encoding: base64\n" if "encoding" in fields else ""
+    data = "".join(f"data: {line}\n" for line in lines)
+    return f"id: {message.key}\n{encoding}{data}\n".encode()

@@ -1,0 +1,161 @@
+"""The application: the route table, and what hangs together for all routes."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+import cyclone.template
+import cyclone.web
+
+from restmq.access import Guard
+from restmq.core import RedisOperations
+from restmq.errors import NotAllowed
+from restmq.fanout import Fanout
+from restmq.handlers.base import HTML, JSON, Handler, MisdirectedHost, head
+from restmq.handlers.commands import CommandHandler, XmlRpcHandler
+from restmq.handlers.live import CometHandler, EventHandler
+from restmq.handlers.pages import DashboardHandler, NotFoundHandler, StaticHandler
+from restmq.handlers.queues import QueueHandler, QueueListHandler, RootHandler
+from restmq.handlers.settings import (
+    ControlHandler,
+    ControlListHandler,
+    JobsHandler,
+    PolicyHandler,
+    StatsHandler,
+    StatsListHandler,
+)
+from restmq.http import Limits, Request, Wire, WireError
+from restmq.render import to_json
+
+ROUTES: list[tuple[str, type[Handler]]] = [
+    (r"/q/(.+)", QueueHandler),
+    (r"/q/?", QueueListHandler),
+    (r"/c/(.+)", CometHandler),
+    (r"/sse/(.+)", EventHandler),
+    (r"/queue/?", CommandHandler),
+    (r"/queue/(.+)", CommandHandler),
+    (r"/p/(.+)", PolicyHandler),
+    (r"/control/?", ControlListHandler),
+    (r"/control/(.+)", ControlHandler),
+    (r"/stats/?", StatsListHandler),
+    (r"/stats/(.+)", StatsHandler),
+    (r"/j/(.+)", JobsHandler),
+    (r"/xmlrpc/?", XmlRpcHandler),
+    (r"/", RootHandler),
+    (r"/dashboard", DashboardHandler),
+    (r"/static/(.+)", StaticHandler),
+    (r".*", NotFoundHandler),
+]
+
+
+class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyped
+    """RestMQ's web service.
+
+    Args:
+        allowed_origins: origins of other sites whose pages may use this server.
+        allowed_hosts: host names beside loopback's that this server goes by; None takes any, for a server that listens
+            beyond loopback.
+    """
+
+    def __init__(
+        self,
+        core: RedisOperations,
+        fanout: Fanout,
+        guard: Guard,
+        reactor: Any,
+        limits: Limits | None = None,
+        allowed_origins: frozenset[str] = frozenset(),
+        allowed_hosts: frozenset[str] | None = None,
+    ) -> None:
+        super().__init__(ROUTES, transforms=[])
+        self.start_wire(limits or Limits(), reactor)
+        self.core = core
+        self.fanout = fanout
+        self.guard = guard
+        self.allowed_origins = allowed_origins
+        self.allowed_hosts = allowed_hosts
+        self.pages = cyclone.template.Loader(str(resources.files("restmq").joinpath("templates")))
+        self._routes: list[tuple[Callable[[str], Any], type[Handler]]] = [
+            (spec.regex.match, spec.handler_class) for spec in self.handlers[0][1]
+        ]
+
+    def __call__(self, request: Request) -> Handler:
+        """Runs the request's handler. Paths are matched raw: a queue's name is decoded once, by the handler."""
+        for match, handler_class in self._routes:
+            found = match(request.path)
+            if found:
+                handler = handler_class(self, request)
+                handler._execute(None, *found.groups())
+                return handler
+        raise AssertionError("the last route matches all")
+
+    async def visible_queues(self, handler: Handler) -> list[str]:
+        """The names of all queues that this client may know of."""
+        return await self.guard.visible(handler.credentials, await self.core.queue_all())
+
+    # Browsers: a page of another site must not use this server through its visitor
+
+    def check_browser(self, handler: Handler) -> None:
+        """Refuses what a browser marks as cross-site, and, on a loopback server, names that are not ours."""
+        headers = handler.request.headers
+        host = headers.get("host", "")
+        if self.allowed_hosts is not None and host and not _goes_by(_host_name(host), self.allowed_hosts):
+            raise MisdirectedHost("this server does not go by that name; --allow-host adds it.")
+        origin = headers.get("origin")
+        if origin is None:
+            foreign = headers.get("sec-fetch-site") == "cross-site"
+        else:
+            foreign = origin not in self.allowed_origins and origin.partition("://")[2] != host
+        if foreign:
+            raise NotAllowed("requests from pages of other sites are refused; --allow-origin admits a site.")
+        self.allow_origin(handler)
+
+    def allow_origin(self, handler: Handler) -> None:
+        """The CORS headers for a site that is admitted (Fetch standard, 3.2)."""
+        origin = handler.request.headers.get("origin")
+        if origin in self.allowed_origins:
+            handler._extra_headers += (
+                f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"
+                "Access-Control-Expose-Headers: X-RestMQ-Key, Retry-After\r\n"
+            )
+            if handler.request.method == "OPTIONS":
+                handler._extra_headers += (
+                    "Access-Control-Allow-Methods: GET, HEAD, POST, DELETE, OPTIONS\r\n"
+                    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID\r\n"
+                    "Access-Control-Max-Age: 600\r\n"
+                )
+
+    # Errors
+
+    def render_error(self, status: int, message: str, request: Request | None = None) -> tuple[bytes, str]:
+        """An error's body and its content type: JSON, or a page for a browser that asks for one."""
+        if request is not None and request.accepts("text/html"):
+            return self.pages.load("error.html").generate(status=status, message=message), HTML
+        return to_json({"error": message}) + b"\r\n", JSON
+
+    def render_refusal(self, refusal: WireError) -> bytes:
+        body, content_type = self.render_error(refusal.status, str(refusal))
+        retry = "Retry-After: 5\r\n" if refusal.status == 503 else ""
+        fields = f"{retry}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        return head(refusal.status, "HTTP/1.1", fields) + body
+
+
+def _host_name(host: str) -> str:
+    """A Host header's value without its port, in lower case."""
+    name = host.lower()
+    if name.startswith("["):
+        return name.partition("]")[0] + "]"
+    return name.partition(":")[0]
+
+
+def _goes_by(name: str, allowed: frozenset[str]) -> bool:
+    """Whether a name is loopback's or one of those allowed: else it is a page's trick with its own DNS (rebinding)."""
+    if name in allowed or name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False

