@@ -18,9 +18,10 @@ from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from restmq import keys, scripts
+from restmq.connection import Encoded
 from restmq.errors import StoreUnavailable
 from restmq.model import Message, Policy, check_queue_name
-from restmq.store import Encoded, Store, Subscriber
+from restmq.store import Store, Subscriber
 
 TAKE_AT_MOST = 1000
 _OVERVIEW_QUEUES_A_CALL = 500
@@ -43,6 +44,20 @@ class Attendance:
 
     policy: Policy
     call_again: bool
+    messages: list[Message]
+
+
+@dataclass(slots=True, frozen=True)
+class Missed:
+    """What a consumer missed that comes back.
+
+    Attributes:
+        kept: whether the queue keeps a history at all.
+        gap: whether it does, but no longer reaches back to the message that the consumer saw last.
+    """
+
+    kept: bool
+    gap: bool
     messages: list[Message]
 
 
@@ -79,8 +94,12 @@ def _queue_arguments(queue: str) -> Encoded:
 
 
 def _messages(flat: Sequence[Any]) -> list[Message]:
-    """Messages from the flat list ``key, value, looks, …`` in which scripts return them."""
-    return [Message(flat[i].decode(), flat[i + 1], int(flat[i + 2])) for i in range(0, len(flat), 3)]
+    """Messages from the flat list ``key, value, looks, expiry, …`` in which scripts return them."""
+    return [Message(flat[i].decode(), flat[i + 1], int(flat[i + 2]), int(flat[i + 3])) for i in range(0, len(flat), 4)]
+
+
+def _pair(flat: Sequence[Any], i: int) -> tuple[str, bytes]:
+    return flat[i].decode(), flat[i + 1]
 
 
 class RedisOperations:
@@ -140,7 +159,7 @@ class RedisOperations:
                 return _messages(found)[0] if found else None
 
     async def queue_getdel(self, queue: str) -> Message | None:
-        """Takes the next message for good: at-most-once. Nothing of it stays in Redis; who loses the answer loses it."""
+        """Takes the next message for good: at-most-once. Nothing of it stays in Redis; a lost answer loses it."""
         taken = await self.queue_tail(queue, 1)
         return taken[0] if taken else None
 
@@ -171,7 +190,7 @@ class RedisOperations:
         deadline = clock.seconds() + timeout_seconds
         channel = keys.daemon_channel(secrets.token_hex(8))
         woken: defer.DeferredQueue[None] = defer.DeferredQueue()
-        subscriber = self.pubsub(lambda *_: woken.put(None), lambda: woken.put(None))
+        subscriber = self.pubsub(lambda *_: woken.put(None), on_renewed=lambda: woken.put(None))
         await subscriber.subscribe(channel).addTimeout(self.store.settings.call_timeout_seconds, clock, _not_reachable)
         try:
             while True:
@@ -258,6 +277,20 @@ class RedisOperations:
         found = await self.store.command("GET", keys.for_queue(check_queue_name(queue)).policy)
         return Policy.ROUNDROBIN if found == b"2" else Policy.BROADCAST
 
+    async def queue_settings_set(self, queue: str, settings: dict[str, int]) -> None:
+        """Changes the settings that are named, in one step; 0 takes one away. See ``restmq.model.SETTINGS``."""
+        await self._run("settings", queue, *(part for setting in settings.items() for part in setting))
+
+    async def queue_settings_get(self, queue: str) -> dict[str, int]:
+        """The queue's settings; those that nobody set are not there."""
+        flat = await self.store.command("HGETALL", keys.for_queue(check_queue_name(queue)).settings)
+        return {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+
+    async def queue_missed(self, queue: str, last_key: str, mark: str) -> Missed:
+        """What the queue's history holds after a message; in the same instant the mark is published on its channel."""
+        kept, gap, *flat = await self._run("resume", queue, last_key, mark)
+        return Missed(bool(kept), bool(gap), [Message(*_pair(flat, i)) for i in range(0, len(flat), 2)])
+
     async def queue_changestatus(self, queue: str, started: bool) -> bool:
         """Starts or stops the delivery to connected consumers, on every daemon; also before the first message."""
         await self._run("status", queue, int(started))
@@ -283,12 +316,12 @@ class RedisOperations:
 
     async def queue_return(self, queue: str, messages: Sequence[Message]) -> None:
         """Puts messages that queue_attend gave, and that found no consumer, back to the front in their order."""
-        flat = [part for message in messages for part in (message.key, message.value)]
+        flat = [part for message in messages for part in (message.key, message.value, message.expires_ms)]
         await self._run("return", queue, *flat)
 
-    def pubsub(self, on_message: Any, on_connected: Any) -> Subscriber:
+    def pubsub(self, on_message: Any, **callbacks: Any) -> Subscriber:
         """A connection of its own to hear on channels; see ``restmq.store.Subscriber``."""
-        return self.store.subscriber(on_message, on_connected)
+        return self.store.subscriber(on_message, **callbacks)
 
     async def authorize(self, queue: str, token: str) -> bool:
         """Whether the token's record names the queue."""

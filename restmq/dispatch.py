@@ -73,7 +73,10 @@ def parse(text: bytes) -> Fields:
         raise InvalidInput('a command is a JSON object such as {"cmd": "get", "queue": "test"}.')
     if not isinstance(fields.get("value", ""), str):
         # orjson makes floats of integers beyond 64 bits; a value comes back as it went in.
-        fields["value"] = json.loads(text)["value"]
+        try:
+            fields["value"] = json.loads(text)["value"]
+        except RecursionError:
+            raise InvalidInput("the value is nested too deeply.") from None
     return fields
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import enum
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.application import service
@@ -20,14 +21,12 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 
 from restmq import keys
-from restmq.core import QueueOverview, RedisOperations
+from restmq.core import Missed, QueueOverview, RedisOperations
 from restmq.errors import RestMQError
 from restmq.model import Message, Policy
 from restmq.policy import next_in_turn
 
 log = Logger()
-
-Render = Callable[[Message], bytes]
 
 #: How many messages a ready consumer is given at a time with round robin.
 PREFETCH = 64
@@ -42,16 +41,29 @@ class CloseReason(enum.Enum):
 
     QUEUE_DELETED = "the queue was deleted"
     TOO_SLOW = "the consumer reads too slowly"
+    TRY_AGAIN = "the store does not answer; try again"
     SHUTDOWN = "the server is going away"
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Format:
+    """How things look on a transport's wire. Consumers that have the same one share the work of rendering.
+
+    Attributes:
+        message: renders a message.
+        gap: renders the news that messages after this key are lost to the consumer.
+        keepalive: what is sent now and then on an idle connection; empty for nothing.
+    """
+
+    message: Callable[[Message], bytes]
+    gap: Callable[[str], bytes]
+    keepalive: bytes = b""
 
 
 class Consumer(Protocol):
     """One connected consumer, whatever its transport."""
 
-    #: How a message looks on this consumer's wire. Consumers with the same function share the work.
-    render: Render
-    #: What is sent now and then to keep an idle connection alive; empty for nothing.
-    keepalive: bytes
+    format: Format
 
     def write(self, frames: bytes) -> None:
         """Sends rendered messages."""
@@ -78,6 +90,52 @@ class _Attended:
         self.attend_again = False
 
 
+def _position(consumers: list[Consumer], consumer: Consumer) -> int | None:
+    """Where a consumer stands, also while it is held back."""
+    for position, other in enumerate(consumers):
+        if other is consumer or (isinstance(other, _HeldBack) and other.consumer is consumer):
+            return position
+    return None
+
+
+class _HeldBack:
+    """Stands in for a consumer that resumes, until what it missed is known: keeps what is sent to it meanwhile."""
+
+    def __init__(self, fanout: Fanout, queue: str, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self.format = consumer.format
+        self._fanout = fanout
+        self._queue = queue
+        self._bytes = fanout.unsent_bytes_max
+        self._before_mark: list[bytes] = []
+        self._after_mark: list[bytes] = []
+        self._kept = self._before_mark
+
+    def write(self, frames: bytes) -> None:
+        self._kept.append(frames)
+        self._bytes -= len(frames)
+        if self._bytes < 0:
+            self._fanout.drop(self._queue, self)
+
+    def reach_mark(self) -> None:
+        self._kept = self._after_mark
+
+    def is_ready(self) -> bool:
+        return False
+
+    def close(self, reason: CloseReason) -> None:
+        self.consumer.close(reason)
+
+    def release(self, missed: Missed, last_key: str) -> None:
+        """Sends what was missed, then what was kept; a history has all that came before the mark."""
+        if missed.gap:
+            self.consumer.write(self.format.gap(last_key))
+        history = [self.format.message(message) for message in missed.messages]
+        frames = b"".join(history + ([] if missed.kept else self._before_mark) + self._after_mark)
+        if frames:
+            self.consumer.write(frames)
+
+
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
     """All consumers of this daemon. ``join`` and ``leave`` are for transports; the rest happens by itself."""
 
@@ -88,8 +146,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._reactor = reactor
         self._queues: dict[str, _Attended] = {}
         self._dirty: list[str] = []
+        self._marks: dict[str, tuple[_HeldBack, defer.Deferred[None]]] = {}
         self._channel = keys.daemon_channel(secrets.token_hex(8))
-        self._subscriber = core.pubsub(self._heard, self._reconnected)
+        self._subscriber = core.pubsub(self._heard, on_lost=self._subscriber_lost, on_renewed=self._subscriber_renewed)
         self._listening = False
         self._heartbeat = task.LoopingCall(self._beat)
         self._keepalive = task.LoopingCall(self._keep_alive)
@@ -114,6 +173,46 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         attended = self._queues.get(queue)
         return len(attended.consumers) if attended else 0
 
+    def come(self, queue: str, consumer: Consumer, last_key: str | None) -> None:
+        """``resume`` if the consumer says what it saw last, else ``join``."""
+        if last_key:
+            self.resume(queue, consumer, last_key)
+        else:
+            self.join(queue, consumer)
+
+    def resume(self, queue: str, consumer: Consumer, last_key: str) -> None:
+        """As ``join``, for a consumer that has been here before: first it gets what it missed since that message.
+
+        At the seam there is neither a gap nor a repeat. Where the queue's history no longer reaches back so far, the
+        consumer is told so first.
+        """
+        held = _HeldBack(self, queue, consumer)
+        self.join(queue, held)
+        defer.ensureDeferred(self._resume(queue, held, last_key)).addErrback(self._resume_failed, queue, held)
+
+    async def _resume(self, queue: str, held: _HeldBack, last_key: str) -> None:
+        await self._queues[queue].subscribed  # type: ignore[misc]  # set by join
+        mark = secrets.token_hex(8)
+        heard = self._marks[mark] = (held, defer.Deferred())
+        try:
+            missed = await self._core.queue_missed(queue, last_key, mark)
+            await heard[1]
+        finally:
+            self._marks.pop(mark, None)
+        self._flush()
+        attended = self._queues.get(queue)
+        if attended is not None and held in attended.consumers:
+            attended.consumers[attended.consumers.index(held)] = held.consumer
+            held.release(missed, last_key)
+            self._attend(queue)
+
+    def _resume_failed(self, failure: Any, queue: str, held: _HeldBack) -> None:
+        # The client comes back by itself, and asks anew.
+        if not failure.check(RestMQError, defer.CancelledError):
+            log.failure("resuming on {queue} failed", failure=failure, queue=queue)
+        self.leave(queue, held)
+        held.consumer.close(CloseReason.TRY_AGAIN)
+
     def join(self, queue: str, consumer: Consumer) -> None:
         """A consumer has come: it gets what waits in the queue first, then what comes, in order."""
         attended = self._queues.get(queue)
@@ -134,9 +233,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def leave(self, queue: str, consumer: Consumer) -> None:
         """A consumer has gone. It may have left already."""
         attended = self._queues.get(queue)
-        if attended is None or consumer not in attended.consumers:
+        position = _position(attended.consumers, consumer) if attended is not None else None
+        if attended is None or position is None:
             return
-        position = attended.consumers.index(consumer)
         del attended.consumers[position]
         if position < attended.cursor:
             attended.cursor -= 1
@@ -188,8 +287,18 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             self._close_all(queue, CloseReason.QUEUE_DELETED)
         elif kind in (b"drain", b"changed"):
             self._attend(queue)
+        elif kind == b"mark" and rest.decode() in self._marks:
+            self._flush()
+            held, heard = self._marks[rest.decode()]
+            held.reach_mark()
+            heard.callback(None)
 
-    def _reconnected(self) -> None:
+    def _subscriber_lost(self) -> None:
+        for _, heard in list(self._marks.values()):
+            if not heard.called:  # it may go by while nobody listens
+                heard.cancel()
+
+    def _subscriber_renewed(self) -> None:
         for queue in list(self._queues):
             self._attend(queue)
 
@@ -207,8 +316,8 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def _keep_alive(self) -> None:
         for attended in self._queues.values():
             for consumer in list(attended.consumers):
-                if consumer.keepalive:
-                    consumer.write(consumer.keepalive)
+                if consumer.format.keepalive:
+                    consumer.write(consumer.format.keepalive)
 
     # Attending: one call under way per queue
 
@@ -256,11 +365,11 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     @staticmethod
     def _to_all(attended: _Attended, messages: list[Message]) -> None:
-        rendered: dict[Render, bytes] = {}
+        rendered: dict[Format, bytes] = {}
         for consumer in list(attended.consumers):
-            frames = rendered.get(consumer.render)
+            frames = rendered.get(consumer.format)
             if frames is None:
-                frames = rendered[consumer.render] = b"".join(map(consumer.render, messages))
+                frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
             consumer.write(frames)
 
     def _in_turn(self, queue: str, attended: _Attended, messages: list[Message]) -> None:
@@ -277,7 +386,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             shares.setdefault(position, []).append(message)
         served = [(consumers[position], share) for position, share in shares.items()]
         for consumer, share in served:
-            consumer.write(b"".join(map(consumer.render, share)))
+            consumer.write(b"".join(map(consumer.format.message, share)))
 
     def _return(self, queue: str, messages: list[Message]) -> None:
         returned = defer.ensureDeferred(self._core.queue_return(queue, messages))

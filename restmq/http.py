@@ -8,17 +8,17 @@ they are answered, so that nobody can pile up work.
 
 from __future__ import annotations
 
+import re
+from binascii import a2b_qp
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
-from urllib.parse import unquote_to_bytes
 
 import httptools
-from cyclone import httputil
 from cyclone.httpserver import HTTPRequest
 from twisted.internet import defer, protocol
-from twisted.internet.interfaces import IProtocolNegotiationFactory
+from twisted.internet.interfaces import IProtocolNegotiationFactory, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -26,6 +26,16 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 ARGUMENTS_MAX = 1000
 _LINGER_SECONDS = 2.0
 _UPGRADE_HELD_BYTES = 65536
+_PIECE_BYTES = 4096
+#: A client that reads an answer more slowly is not waited for.
+_SLOWEST_BYTES_PER_SECOND = 16 * 1024
+
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+#: A method's name, to its end or the data's: one that is unknown, not garbage (RFC 9110, 5.6.2).
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |$)")
+_HOST = re.compile(r"(?:\[[\w:.%]+\]|[\w.~%!$&'()*+,;=-]*)(?::\d*)?", re.ASCII)
+_ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
+_PARAMETER = re.compile(r";\s*([^\s=;]+)=(?:(\"(?:[^\"\\]|\\.)*\")|([^;\s\"]*))")
 
 
 @dataclass(slots=True, frozen=True)
@@ -36,6 +46,7 @@ class Limits:
     header_bytes: int = 64 * 1024
     header_fields: int = 100
     body_bytes: int = 16 * 1024 * 1024
+    requests_waiting: int = 16  # pipelined, on one connection; a few small ones more if they came in one piece
     request_seconds: float = 30.0
     idle_seconds: float = 75.0
     connections: int = 10_000
@@ -110,6 +121,14 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         return any(part.partition(";")[0].strip().lower() == media_type for part in accept.split(","))
 
 
+def _unquote(encoded: bytes) -> bytes:
+    """Percent-decodes as WHATWG's URL standard does; what is no escape stays. In C: a value may be the whole body."""
+    encoded = encoded.replace(b"+", b" ")
+    if b"%" not in encoded:
+        return encoded
+    return a2b_qp(_NO_ESCAPE.sub(b"%25", encoded).replace(b"=", b"=3D").replace(b"%", b"="))
+
+
 def _add_pairs(arguments: dict[str, list[bytes]], encoded: bytes) -> None:
     """Reads ``a=b&c=d`` as WHATWG's URL standard does, but keeps the bytes of the values as they are."""
     if not encoded:
@@ -120,28 +139,42 @@ def _add_pairs(arguments: dict[str, list[bytes]], encoded: bytes) -> None:
     for pair in pairs:
         name, _, value = pair.partition(b"=")
         if name or value:
-            key = unquote_to_bytes(name.replace(b"+", b" ")).decode(errors="replace")
-            arguments.setdefault(key, []).append(unquote_to_bytes(value.replace(b"+", b" ")))
+            arguments.setdefault(_unquote(name).decode(errors="replace"), []).append(_unquote(value))
 
 
 def _add_parts(arguments: dict[str, list[bytes]], content_type: str, body: bytes) -> None:
-    """The fields of a multipart form (RFC 7578); a file counts as a field whose value is its content."""
-    boundary = ""
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.strip().partition("=")
-        if name.lower() == "boundary":
-            boundary = value.strip('"')
+    """The fields of a multipart form (RFC 7578; RFC 2046, 5.1.1); a file is a field whose value is its content."""
+    boundary = _parameter(content_type, "boundary")
     if not boundary:
         raise WireError(400, "multipart/form-data without a boundary.")
-    fields: dict[str, list[bytes]] = {}
-    files: dict[str, list[Any]] = {}
-    httputil.parse_multipart_form_data(boundary.encode("latin-1"), body, fields, files)
-    for name, values in fields.items():
-        arguments.setdefault(name, []).extend(values)
-    for name, parts in files.items():
-        arguments.setdefault(name, []).extend(part["body"] for part in parts)
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"), ARGUMENTS_MAX + 2)
+    for part in parts[1 : ARGUMENTS_MAX + 2]:
+        if part.startswith(b"--"):
+            return
+        padding, _, part = part.partition(b"\r\n")
+        head, blank_line, value = part.partition(b"\r\n\r\n")
+        name = None
+        for field in head.decode(errors="replace").split("\r\n"):
+            key, _, disposition = field.partition(":")
+            if key.lower() == "content-disposition":
+                name = _parameter(disposition, "name")
+        if padding.strip(b" \t") or not blank_line or name is None:
+            raise WireError(400, "malformed multipart/form-data: a part without a name, or with no end to its header.")
+        arguments.setdefault(name, []).append(value)
+    if len(parts) > ARGUMENTS_MAX + 1:
+        raise WireError(400, f"more than {ARGUMENTS_MAX} form fields.")
+    raise WireError(400, "malformed multipart/form-data: the closing boundary is missing.")
 
 
+def _parameter(header: str, name: str) -> str | None:
+    """A parameter of a header field such as ``form-data; name="a;b"`` (RFC 9110, 5.6.6)."""
+    for key, quoted, token in _PARAMETER.findall(header):
+        if key.lower() == name:
+            return re.sub(r"\\(.)", r"\1", quoted[1:-1]) if quoted else token
+    return None
+
+
+@implementer(IPushProducer)
 class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
     """One client's connection: parses, queues what is pipelined, hands over one request at a time."""
 
@@ -152,25 +185,29 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
     factory: Wire
     remote_ip = ""
     secure = False
+    admitted = False
 
     def connectionMade(self) -> None:
         peer = self.transport.getPeer()
         self.remote_ip = getattr(peer, "host", "") or "unix"
         self.secure = hasattr(self.transport, "getPeerCertificate")
         self._waiting: deque[Request] = deque()
+        self._unparsed = b""  # what follows after as many requests as may wait
         self._refusal: WireError | None = None
         self._handler: Any = None
         self._streaming: Any = None
         self._busy = False
-        self._in_advance = False
+        self._continue_owed = False
         self._reading_paused = False
+        self._client_reads = True
         self._discarding = False
-        self._held: list[bytes] | None = None
-        self._new_parser()
+        self._held: bytearray | None = None
         self._in_request = False
+        self._parser = httptools.HttpRequestParser(self)
         self.deadline: float | None = self.factory.seconds() + self.factory.limits.request_seconds
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
+        self.transport.registerProducer(self, True)
         refusal = self.factory.admit(self)
         if refusal:
             self._refuse(refusal)
@@ -179,50 +216,68 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self.factory.forget(self)
         handler, self._handler = self._streaming or self._handler, None
         self._streaming = None
-        self._waiting.clear()
-        self._discarding = True
+        self._discard()
         if handler is not None:
             handler.on_connection_close()
 
     # Parsing: httptools calls the on_… methods while it is fed
 
-    def _new_parser(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
-        self._in_head = True
-        self._head_bytes = 0
-
     def dataReceived(self, data: bytes) -> None:
         if self._held is not None:
             self._hold(data)
-            return
-        if self._discarding:
-            return
-        began_in_head = self._in_head and self._in_request
+        elif self._unparsed:  # a TLS transport may have some more for us after it was paused
+            self._unparsed += data
+        elif not self._discarding:
+            self._parse(data)
+            self._next()
+
+    def _parse(self, data: bytes) -> None:
+        """Piece by piece, so that a read full of small requests does not become thousands of objects."""
+        start = 0
+        while start < len(data) and self._refusal is None:
+            if len(self._waiting) >= self.factory.limits.requests_waiting:
+                self._unparsed = data[start:]
+                return
+            start += self._feed(data[start : start + _PIECE_BYTES])
+            if self._held is not None:
+                self._hold(data[start:])
+                return
+
+    def _feed(self, data: bytes) -> int:
+        """Returns how many bytes the parser took."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade_asked(data[upgrade.args[0] :])
+            self._upgrade_asked()
+            return int(upgrade.args[0])
         except httptools.HttpParserCallbackError:
             if self._refusal is None:
                 raise
         except httptools.HttpParserInvalidMethodError:
-            self._refusal = WireError(501, "this HTTP method is not known here.")
+            known = _METHOD.match(data) is None
+            self._refusal = WireError(400 if known else 501, "this HTTP method is not known here.")
         except httptools.HttpParserError as error:
             self._refusal = WireError(400, f"malformed HTTP request: {error}.")
-        if began_in_head and self._in_head and self._refusal is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > self.factory.limits.header_bytes:
-                self._refusal = WireError(431, "the request's header section is too long.")
-        self._next()
+        if self._in_request and self._refusal is None:
+            self._check_progress(len(data))
+        return len(data)
+
+    def _check_progress(self, fed: int) -> None:
+        """Bounds what the parser keeps or skips in silence: lines that never end, in the head, a trailer or a chunk."""
+        progress = len(self._url) + len(self._fields) + self._body_bytes
+        self._silent_bytes = self._silent_bytes + fed if progress == self._progress else 0
+        self._progress = progress
+        if self._silent_bytes > self.factory.limits.header_bytes:
+            self._refusal = WireError(431, "a line of the request's header section is too long.")
 
     def on_message_begin(self) -> None:
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
-        self._head_size = 0
-        self._body: list[bytes] = []
-        self._body_size = 0
-        self._in_head = True
         self._head_bytes = 0
+        self._body: bytes | bytearray = b""
+        self._body_bytes = 0
+        self._progress, self._silent_bytes = -1, 0
+        self._request: Request | None = None
         self._in_request = True
         if not self._busy:
             self.deadline = self.factory.seconds() + self.factory.limits.request_seconds
@@ -233,147 +288,157 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             self._stop(414, "the request's URL is too long.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_size += len(name) + len(value) + 4
-        if not self._in_head:  # a trailer: counted, not believed
-            self._fields.append((b"", b""))
-        else:
-            self._fields.append((name, value))
+        self._head_bytes += len(name) + len(value) + 4
+        self._fields.append((name, value))  # a trailer's field too, to be counted; nobody believes it
         if len(self._fields) > self.factory.limits.header_fields:
             self._stop(431, f"more than {self.factory.limits.header_fields} header fields.")
-        if self._head_size > self.factory.limits.header_bytes:
+        if self._head_bytes > self.factory.limits.header_bytes:
             self._stop(431, "the request's header section is too long.")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._stop(505, "only HTTP/1.1 and HTTP/1.0 are spoken here.")
         method = self._parser.get_method().decode("ascii")
         if method not in METHODS:
             self._stop(501, "this HTTP method is not known here.")
-        headers = Headers()
+        fields: dict[str, str] = {}
         for raw_name, raw_value in self._fields:
             name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip(" \t")
-            if name in headers:
+            if name in fields:
                 if name in ("host", "content-type", "authorization"):
                     self._stop(400, f"more than one {name} header.")
-                value = f"{dict.__getitem__(headers, name)}, {value}"
-            headers[name] = value
-        self._check_framing(headers, version)
+                value = f"{fields[name]}, {value}"
+            fields[name] = value
+        self._check_framing(fields, version)
         uri = self._url.decode("ascii")
-        if not uri.startswith("/"):
-            uri = self._origin_form(uri, method)
-        request = self._request = Request(self, method, uri, "HTTP/" + version, headers)
-        request.keep_alive = self._parser.should_keep_alive()
-        if headers.get("expect"):
-            self._continue(headers.get("expect"))
+        if not uri.startswith("/") or "#" in uri:
+            uri = self._origin_form(uri, method, fields)
+        self._request = Request(self, method, uri, "HTTP/" + version, Headers(fields))
+        self._request.keep_alive = self._parser.should_keep_alive()
+        if "expect" in fields and version == "1.1":  # RFC 9110, 10.1.1: no such thing in HTTP/1.0
+            if fields["expect"].lower() != "100-continue":
+                self._stop(417, "the only expectation known here is 100-continue.")
+            self._continue_owed = True  # said when its turn comes, if the body isn't here by then
 
     def on_body(self, body: bytes) -> None:
-        self._body_size += len(body)
-        if self._body_size > self.factory.limits.body_bytes:
+        self._body_bytes += len(body)
+        if self._body_bytes > self.factory.limits.body_bytes:
             self._stop(413, f"the body is longer than {self.factory.limits.body_bytes} bytes.")
-        self._body.append(body)
+        if not self._body:
+            self._body = body
+        else:  # one buffer: tiny chunks as objects would be a multiple of the body
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += body
 
     def on_message_complete(self) -> None:
-        request = self._request
-        request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body = []
-        self._in_head, self._in_request, self._head_bytes = True, False, 0
-        self._in_advance = False
-        self._waiting.append(request)
+        assert self._request is not None
+        self._request.body = bytes(self._body)
+        self._waiting.append(self._request)
+        self._forget_request()
+
+    def _forget_request(self) -> None:
+        """An idle connection, or one that streams, must not keep a request's memory."""
+        self._url, self._fields, self._body, self._request = b"", [], b"", None
+        self._in_request = self._continue_owed = False
 
     def _stop(self, status: int, message: str) -> None:
-        """Ends the parsing for good. What the parser raises for it is caught in dataReceived."""
+        """Ends the parsing for good. What the parser raises for it is caught in _feed."""
         self._refusal = WireError(status, message)
         raise self._refusal
 
-    def _check_framing(self, headers: Headers, version: str) -> None:
-        host = headers.get("host")
+    def _check_framing(self, fields: dict[str, str], version: str) -> None:
+        """What the parser leaves of RFC 9112, 3.2 and 6. It has refused other lengths than one plain number."""
+        host = fields.get("host")
         if host is None and version == "1.1":
             self._stop(400, "an HTTP/1.1 request needs a Host header (RFC 9112, 3.2).")
-        if host and not all(c.isalnum() or c in "-._:[]%" for c in host):
+        if host and _HOST.fullmatch(host) is None:
             self._stop(400, "the Host header is malformed.")
-        coding = headers.get("transfer-encoding")
+        coding = fields.get("transfer-encoding")
         if coding is not None and (version == "1.0" or coding.lower() != "chunked"):
-            self._stop(400 if version == "1.0" else 501, "the only transfer coding known here is chunked, in HTTP/1.1.")
-        length = headers.get("content-length")
+            self._stop(400, "the only transfer coding known here is chunked, in HTTP/1.1.")
+        length = fields.get("content-length")
         if length is not None and int(length) > self.factory.limits.body_bytes:
             self._stop(413, f"the body is longer than {self.factory.limits.body_bytes} bytes.")
 
-    def _origin_form(self, uri: str, method: str) -> str:
-        """The path of an absolute-form target (RFC 9112, 3.2.2); ``*`` stays."""
+    def _origin_form(self, uri: str, method: str, fields: dict[str, str]) -> str:
+        """The path of an absolute-form target, whose host goes before Host's (RFC 9112, 3.2.2); ``*`` stays."""
         if uri == "*" and method == "OPTIONS":
             return uri
-        scheme, _, rest = uri.partition("://")
-        if scheme.lower() not in ("http", "https") or not rest:
-            self._stop(400, "the request's target must be a path.")
-        return "/" + rest.partition("/")[2]
-
-    def _continue(self, expect: str) -> None:
-        if expect.lower() != "100-continue":
-            self._stop(417, "the only expectation known here is 100-continue.")
-        if self._busy or self._waiting:
-            self._in_advance = True  # said when its turn comes
-        elif self._request.version == "HTTP/1.1":
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        absolute = _ABSOLUTE.fullmatch(uri)
+        if absolute is None or _HOST.fullmatch(absolute[1]) is None:
+            self._stop(400, "the request's target must be a path, without a fragment.")
+        assert absolute is not None
+        fields["host"] = absolute[1]
+        return absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
 
     # Upgrades
 
-    def _upgrade_asked(self, rest: bytes) -> None:
+    def _upgrade_asked(self) -> None:
         request = self._waiting[-1]
-        wants_websocket = request.headers.get("upgrade", "").lower() == "websocket" and request.method == "GET"
-        if wants_websocket and request.headers.get("content-length", "0") == "0":
+        headers = request.headers
+        if (
+            headers.get("upgrade", "").lower() == "websocket"
+            and request.method == "GET"
+            and headers.get("content-length", "0") == "0"
+            and "transfer-encoding" not in headers
+        ):
             request.upgrade = True
-            self._held = [rest] if rest else []
+            request.keep_alive = False  # if it is declined: what is held was perhaps never meant as HTTP
+            self._held = bytearray()
             return
         # Any other upgrade is declined by ignoring it (RFC 9110, 7.8), and the body belongs to this request.
         self._waiting.pop()
-        head = [f"{request.method} {request.uri} {request.version}\r\n".encode("latin-1")]
-        for name, value in request.headers.items():
-            if name != "upgrade":
-                head.append(f"{name}: {value}\r\n".encode("latin-1"))
-        self._new_parser()
-        self.dataReceived(b"".join([*head, b"\r\n", rest]))
+        self._parser = httptools.HttpRequestParser(self)
+        self._feed(_head(request, but="upgrade"))
 
     def _hold(self, data: bytes) -> None:
         assert self._held is not None
-        self._held.append(data)
-        if sum(map(len, self._held)) > _UPGRADE_HELD_BYTES:
+        self._held += data
+        if len(self._held) > _UPGRADE_HELD_BYTES:
             self.transport.abortConnection()
 
     def hand_over(self, request: Request, successor: Any) -> None:
         """Gives the connection to another protocol, with the request's head and all that came after it."""
-        head = [f"{request.method} {request.uri} {request.version}\r\n".encode("latin-1")]
-        head += [f"{name}: {value}\r\n".encode("latin-1") for name, value in request.headers.items()]
-        held, self._held = self._held or [], None
+        held, self._held = self._held or b"", None
         self._handler, self._discarding, self.deadline = None, True, None
         self.factory.forget(self)
+        self.transport.unregisterProducer()
         if hasattr(self.transport, "wrappedProtocol"):
             self.transport.wrappedProtocol = successor
         else:
             self.transport.protocol = successor
         successor.makeConnection(self.transport)
-        successor.dataReceived(b"".join([*head, b"\r\n", *held]))
+        successor.dataReceived(_head(request) + held)
 
     # One request at a time
 
     def _next(self) -> None:
         """Hands the next request over, if none is being answered; then the refusal, if there is one."""
-        while self._waiting and not self._busy:
-            request = self._waiting.popleft()
-            self._busy = True
-            self.deadline = None
-            handler = self.factory(request)
-            if self._busy and self._streaming is None:
-                self._handler = handler
-        if self._busy:
-            self._pause_reading(bool(self._waiting) and not self._discarding)
+        while self._client_reads and not self._busy and not self._discarding:
+            if self._waiting:
+                request = self._waiting.popleft()
+                self._busy = True
+                self.deadline = None
+                handler = self.factory(request)
+                if self._busy and self._streaming is None:
+                    self._handler = handler
+            elif self._unparsed:
+                data, self._unparsed = self._unparsed, b""
+                self._parse(data)
+            else:
+                break
+        if self._discarding:
+            return
+        if self._busy or not self._client_reads:
+            self._pause_reading(not self._client_reads or bool(self._waiting))
             return
         self._pause_reading(False)
-        if self._refusal is not None and not self._discarding:
+        if self._refusal is not None:
             self._refuse(self._refusal)
-        elif self._in_advance:
-            self._in_advance = False
+        elif self._continue_owed:
+            self._continue_owed = False
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _pause_reading(self, paused: bool) -> None:
@@ -384,6 +449,25 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             else:
                 self.transport.resumeProducing()
 
+    def pauseProducing(self) -> None:
+        """The transport is full: a client that doesn't read its answers gets no more of them."""
+        self._client_reads = False
+
+    def resumeProducing(self) -> None:
+        self._client_reads = True
+        if not self._busy and not self._discarding:
+            self._wait_for_client()
+            self._next()
+
+    def stopProducing(self) -> None:
+        """The transport is gone; connectionLost says so too."""
+
+    def _wait_for_client(self, unsent_bytes: int = 0) -> None:
+        """Sets the deadline: for the rest of a request, or for the next one."""
+        limits = self.factory.limits
+        seconds = limits.request_seconds if self._in_request else limits.idle_seconds
+        self.deadline = self.factory.seconds() + seconds + unsent_bytes / _SLOWEST_BYTES_PER_SECOND
+
     def write(self, data: bytes) -> None:
         """A part of an answer that goes on."""
         self.transport.write(data)
@@ -392,21 +476,34 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         """The last (or only) bytes of the answer to the current request."""
         self.transport.write(data)
         self._busy, self._handler = False, None
-        limits = self.factory.limits
+        self._wait_for_client(len(data))
         if not keep_alive or self.factory.draining:
-            self._discarding = True
-            self._waiting.clear()
-            self.deadline = self.factory.seconds() + limits.idle_seconds
-            self.transport.loseConnection()
-            return
-        self.deadline = self.factory.seconds() + (limits.request_seconds if self._in_request else limits.idle_seconds)
-        if self._waiting or self._refusal is not None or self._in_advance or self._reading_paused:
+            self._end(linger=self._reading_paused or self._in_request or bool(self._waiting or self._held))
+        elif self._waiting or self._refusal is not None or self._continue_owed or self._reading_paused:
             self.factory.later(self._next)
 
     def finish_soon(self) -> None:
         """The server is going: a connection with no request under way ends now."""
-        if not self._busy and not self._waiting:
-            self._discarding = True
+        if not self._busy and not self._waiting and not self._in_request and not self._discarding:
+            self._end()
+
+    def _discard(self) -> None:
+        """Nothing that the client sent or sends from now on is a request."""
+        self._discarding = True
+        self._held = None
+        self._unparsed = b""
+        self._waiting.clear()
+        self._forget_request()
+
+    def _end(self, linger: bool = False) -> None:
+        """Closes when all is sent. With linger it reads on, without heed, until the client closes or the deadline comes:
+        unread bytes would make it a reset, in which the last answer could be lost (RFC 9112, 9.6)."""
+        self._discard()
+        self.transport.unregisterProducer()
+        if linger and not self.secure and hasattr(self.transport, "loseWriteConnection"):
+            self._pause_reading(False)
+            self.transport.loseWriteConnection()
+        else:  # TLS has an end of its own, which waits for the client's
             self.transport.loseConnection()
 
     def abort(self) -> None:
@@ -418,10 +515,10 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
 
         Nothing that the client sends from now on is a request. The request's own objects are let go.
         """
-        self._discarding, self._streaming = True, consumer
-        self._waiting.clear()
-        del self._request, self._fields, self._body, self._url
-        self._parser = None
+        self._streaming, self._handler, self._parser = consumer, None, None
+        self._discard()
+        self._pause_reading(False)  # else the client's going would not be seen
+        self.transport.unregisterProducer()
         self.transport.registerProducer(consumer, True)
 
     def end_stream(self, last: bytes) -> None:
@@ -435,26 +532,26 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
     # Refusals and deadlines
 
     def _refuse(self, refusal: WireError) -> None:
-        """Answers, then reads on for a moment without heed: else the answer could be lost in a reset (RFC 9112, 9.6)."""
-        self._discarding = True
-        self._waiting.clear()
         self.transport.write(self.factory.render_refusal(refusal))
         self.deadline = self.factory.seconds() + _LINGER_SECONDS
-        if hasattr(self.transport, "loseWriteConnection"):
-            self.transport.loseWriteConnection()
-        else:
-            self.transport.loseConnection()
+        self._end(linger=True)
 
     def overdue(self) -> None:
         """The deadline has passed."""
         if self._discarding:
             self.transport.abortConnection()
-        elif self._in_request:
+        elif self._in_request and self._client_reads:
             self._refuse(WireError(408, "the request took too long to arrive."))
         else:
-            self._discarding = True
             self.deadline = self.factory.seconds() + _LINGER_SECONDS
-            self.transport.loseConnection()
+            self._end()
+
+
+def _head(request: Request, but: str = "") -> bytes:
+    """The request's head as it could have come, without one of the fields."""
+    lines = [f"{request.method} {request.uri} {request.version}"]
+    lines += [f"{name}: {value}" for name, value in request.headers.items() if name != but]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -470,7 +567,9 @@ class Wire:
         self.seconds: Callable[[], float] = reactor.seconds
         self._call_later = reactor.callLater
         self.connections: set[HTTPConnection] = set()
-        self._per_address: Counter[str] = Counter()
+        self._admitted: Counter[str] = Counter()  # by address
+        self._admitted_in_all = 0
+        self._drained: defer.Deferred[None] = defer.Deferred()
 
     def acceptableProtocols(self) -> list[bytes]:
         """Without this a TLS endpoint refuses every client that offers ALPN."""
@@ -480,23 +579,27 @@ class Wire:
         self._call_later(0, call)
 
     def admit(self, connection: HTTPConnection) -> WireError | None:
-        """Counts a new connection; returns why it may not stay."""
+        """Counts a new connection; returns why it may not stay. One that is refused takes nobody's place."""
         self.connections.add(connection)
-        self._per_address[connection.remote_ip] += 1
-        if len(self.connections) > self.limits.connections:
+        if self._admitted_in_all >= self.limits.connections:
             return WireError(503, "the server has too many connections; try again later.")
-        if self._per_address[connection.remote_ip] > self.limits.connections_per_address:
+        if self._admitted[connection.remote_ip] >= self.limits.connections_per_address:
             return WireError(503, "too many connections from your address.")
+        connection.admitted = True
+        self._admitted_in_all += 1
+        self._admitted[connection.remote_ip] += 1
         return None
 
     def forget(self, connection: HTTPConnection) -> None:
-        if connection in self.connections:
-            self.connections.discard(connection)
-            self._per_address[connection.remote_ip] -= 1
-            if not self._per_address[connection.remote_ip]:
-                del self._per_address[connection.remote_ip]
-            if self.draining and not self.connections and not self._drained.called:
-                self._drained.callback(None)
+        self.connections.discard(connection)
+        if connection.admitted:
+            connection.admitted = False
+            self._admitted_in_all -= 1
+            self._admitted[connection.remote_ip] -= 1
+            if not self._admitted[connection.remote_ip]:
+                del self._admitted[connection.remote_ip]
+        if self.draining and not self.connections and not self._drained.called:
+            self._drained.callback(None)
 
     def end_overdue(self) -> None:
         """To be called about once a second."""
@@ -511,7 +614,6 @@ class Wire:
     async def drain(self, seconds: float) -> None:
         """No more requests: idle connections are closed, those with one under way after its answer, all in the end."""
         self.draining = True
-        self._drained: defer.Deferred[None] = defer.Deferred()
         for connection in list(self.connections):
             connection.finish_soon()
         if self.connections:

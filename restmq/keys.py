@@ -27,6 +27,9 @@ class QueueKeys:
     waiters: bytes
     expiring: bytes
     totals: bytes
+    settings: bytes
+    history: bytes
+    history_values: bytes
 
     def in_order(self) -> tuple[bytes, ...]:
         return tuple(getattr(self, name) for name in self.__slots__)
@@ -46,6 +49,9 @@ def for_queue(queue: str) -> QueueKeys:
         waiters=name + b":waiters",
         expiring=name + b":expiring",
         totals=name + b":totals",
+        settings=name + b":settings",
+        history=name + b":history",
+        history_values=name + b":historyvalues",
     )
 
 

@@ -11,6 +11,11 @@ from restmq.errors import InvalidInput
 
 MAX_QUEUE_NAME_BYTES = 255
 
+#: The settings of a queue beside its policy, each with its largest value; 0 is each one's default.
+SETTINGS = {
+    "history": 10_000,  # how many broadcast messages are kept for consumers that come back
+}
+
 # Prefixes under which the server keeps keys of its own: a queue of such a name could read or overwrite them.
 _RESERVED_PREFIXES = ("AUTHKEY:", "queuestat:")
 _RESERVED_NAMES = ("AUTHKEY",)
@@ -43,11 +48,13 @@ class Message:
         key: ``<queue>:<number>``; the number is never given twice.
         value: the bytes as they came in.
         count: how often it was looked at without being taken.
+        expires_ms: when it vanishes, in ms since 1970; 0 for never.
     """
 
     key: str
     value: bytes
     count: int = 0
+    expires_ms: int = 0
 
     def fields(self) -> dict[str, Any]:
         """The ``key`` and ``value`` members of a JSON answer; a value that is no UTF-8 goes as base64."""

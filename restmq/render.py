@@ -36,6 +36,21 @@ def jsonp(callback: str, document: bytes) -> bytes:
     return b"%b(%b);\r\n" % (callback.encode(), safe)
 
 
+def gap_notice(last_key: str) -> bytes:
+    """JSON that tells a consumer that messages after this one are lost to it."""
+    return orjson.dumps({"event": "gap", "last_event_id": last_key})
+
+
+def comet_gap(last_key: str) -> bytes:
+    """The same as a line of a comet stream."""
+    return gap_notice(last_key) + b"\r\n"
+
+
+def event_gap(last_key: str) -> bytes:
+    """The same as a Server-Sent Event of the type ``gap``."""
+    return b"event: gap\ndata: %b\n\n" % gap_notice(last_key)
+
+
 def comet_line(message: Message) -> bytes:
     """A line of a comet stream: the message as JSON, and CRLF."""
     return orjson.dumps(message.fields()) + b"\r\n"

@@ -27,6 +27,7 @@ from restmq.handlers.settings import (
     StatsHandler,
     StatsListHandler,
 )
+from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http import Limits, Request, Wire, WireError
 from restmq.render import to_json
 
@@ -35,6 +36,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/q/?", QueueListHandler),
     (r"/c/(.+)", CometHandler),
     (r"/sse/(.+)", EventHandler),
+    (r"/ws/(.+)", WebSocketHandler),
     (r"/queue/?", CommandHandler),
     (r"/queue/(.+)", CommandHandler),
     (r"/p/(.+)", PolicyHandler),
@@ -72,6 +74,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
     ) -> None:
         super().__init__(ROUTES, transforms=[])
         self.start_wire(limits or Limits(), reactor)
+        self.websockets = make_factory(reactor, self.limits.body_bytes)
         self.core = core
         self.fanout = fanout
         self.guard = guard

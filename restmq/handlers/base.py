@@ -56,7 +56,12 @@ class MisdirectedHost(errors.RestMQError):
     """The Host header names no host that this server goes by."""
 
 
+class UpgradeRequired(errors.RestMQError):
+    """The route speaks another protocol (RFC 9110, 15.5.22)."""
+
+
 STATUS[MethodNotAllowed] = 405
+STATUS[UpgradeRequired] = 426
 STATUS[MisdirectedHost] = 421
 
 
@@ -176,6 +181,8 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self._add_header("WWW-Authenticate", f'Basic realm="{REALM}"')
         if status == 405:
             self._add_header("Allow", self._allowed())
+        if status == 426:
+            self._add_header("Upgrade", "websocket")
         self.application.allow_origin(self)
         self.answer(*self.application.render_error(status, message, self.request), status=status)
 
@@ -247,7 +254,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         if status != 204:
             fields += f"Content-Length: {len(body)}\r\n"
         fields += "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-        keep_alive = request.keep_alive and not self.application.draining
+        keep_alive = request.keep_alive and not request.upgrade and not self.application.draining
         if not keep_alive:
             fields += "Connection: close\r\n"
         elif request.version == "HTTP/1.0":

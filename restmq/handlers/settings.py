@@ -5,7 +5,7 @@ from __future__ import annotations
 from restmq import access
 from restmq.errors import InvalidInput
 from restmq.handlers.base import TEXT, Handler
-from restmq.model import Policy
+from restmq.model import SETTINGS, Policy
 
 JOBS_SHOWN = 10
 
@@ -17,11 +17,21 @@ class PolicyHandler(Handler):
 
     async def get(self) -> None:
         policy = await self.application.core.queue_policy_get(self.queue_name)
-        self.answer_json({"queue": self.queue_name, "value": policy.label}, b"\r\n")
+        settings = await self.application.core.queue_settings_get(self.queue_name)
+        self.answer_json({"queue": self.queue_name, "value": policy.label, **settings}, b"\r\n")
 
     async def post(self) -> None:
-        policy = Policy.parse(self.text_argument("policy") or "")
-        await self.application.core.queue_policy_set(self.queue_name, policy)
+        given = {name: self.number_argument(name, 0, most) for name, most in SETTINGS.items()}
+        settings = {name: int(number) for name, number in given.items() if number is not None}
+        label = self.text_argument("policy")
+        if label is None and not settings:
+            raise InvalidInput("send 'policy', or one of the settings " + ", ".join(SETTINGS) + ".")
+        policy = Policy.parse(label) if label is not None else None
+        self.callback()
+        if settings:
+            await self.application.core.queue_settings_set(self.queue_name, settings)
+        if policy is not None:
+            await self.application.core.queue_policy_set(self.queue_name, policy)
         if self.callback() is None:
             self.answer(b"OK\r\n", TEXT)
         else:
@@ -79,7 +89,16 @@ class StatsHandler(Handler):
     async def get(self) -> None:
         core = self.application.core
         (line,) = await core.queue_overview([self.queue_name])
-        self.answer_json({"redis": core.store.describe(), "queue": line.name, "len": line.length})
+        self.answer_json(
+            {
+                "redis": core.store.describe(),
+                "queue": line.name,
+                "len": line.length,
+                "status": int(line.started),
+                "policy": line.policy.label,
+                "consumers": self.application.fanout.count(line.name),
+            }
+        )
 
 
 class StatsListHandler(Handler):

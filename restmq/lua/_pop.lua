@@ -1,5 +1,5 @@
 -- pop(count): takes up to `count` live messages off the front of the queue, dropping the expired ones on the way.
--- Returns them as a flat list key, value, looks, …, and whether it stopped at its own bound rather than at the
+-- Returns them as a flat list key, value, looks, expiry in ms since 1970 or 0, …, and whether it stopped at its own bound rather than at the
 -- queue's end: then a caller that got nothing must ask again.
 local EXPIRED_AT_MOST = 1000
 
@@ -14,6 +14,7 @@ local function pop(count)
       popped[#popped + 1] = key
       popped[#popped + 1] = value
       popped[#popped + 1] = call('GET', key .. ':refcount') or '0'
+      popped[#popped + 1] = call('ZSCORE', EXPIRING, key) or '0'
     else
       expired = expired + 1
     end

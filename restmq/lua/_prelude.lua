@@ -1,6 +1,7 @@
 -- What every script of one queue begins with. KEYS are those of restmq/keys.py (QueueKeys), in its order; ARGV[1] is
 -- the queue's name. What follows a script's own header begins at ARGV[2].
-local QUEUES, NUMBER, READY, STATUS, POLICY, CHANNEL, TURNS, WAITERS, EXPIRING, TOTALS = unpack(KEYS)
+local QUEUES, NUMBER, READY, STATUS, POLICY, CHANNEL, TURNS, WAITERS, EXPIRING, TOTALS, SETTINGS, HISTORY, HISTORY_VALUES =
+  unpack(KEYS)
 local QUEUE = ARGV[1]
 local call = redis.call
 
@@ -10,6 +11,7 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+local function setting(name) return tonumber(call('HGET', SETTINGS, name) or 0) end
 local function started() return call('GET', STATUS) ~= '0' end
 local function broadcasts() return call('GET', POLICY) ~= '2' end
 

@@ -4,7 +4,9 @@
 -- Returns the messages' keys.
 -- include: _prelude
 -- include: _wake
+-- include: _publish
 local ttl_ms = tonumber(ARGV[2])
+local expires_ms = ttl_ms > 0 and now_ms() + ttl_ms or 0
 local live = started() and broadcasts() and call('LLEN', READY) == 0
 local keys, stored = {}, false
 
@@ -12,12 +14,11 @@ call('SADD', QUEUES, QUEUE)
 for i = 3, #ARGV do
   local key = QUEUE .. ':' .. call('INCR', NUMBER)
   keys[#keys + 1] = key
-  if live and call('PUBLISH', CHANNEL, 'message ' .. key .. '\n' .. ARGV[i]) > 0 then
+  if live and publish(key, ARGV[i], expires_ms) then
     call('HINCRBY', TOTALS, 'out', 1)
   else
     live, stored = false, true
     if ttl_ms > 0 then
-      local expires_ms = now_ms() + ttl_ms
       call('SET', key, ARGV[i], 'PXAT', expires_ms)
       call('ZADD', EXPIRING, expires_ms, key)
     else

@@ -6,10 +6,11 @@
 -- Round robin: the daemon takes what its ready consumers can hold, and then it is theirs. `turns` is a fair queue of the
 -- daemons that have ready consumers: the lowest score is served next, and each message taken adds 1/weight to it.
 -- ARGV: queue, the daemon's channel, its weight (how many of its consumers are ready), how many messages they can hold.
--- Returns {1 broadcast or 2 roundrobin, 1 if it must be called again, key, value, looks, …}.
+-- Returns {1 broadcast or 2 roundrobin, 1 if it must be called again, key, value, looks, expiry, …}.
 -- include: _prelude
 -- include: _pop
 -- include: _wake
+-- include: _publish
 local PUBLISHED_AT_MOST = 200
 local SHARE_AT_MOST = 16
 
@@ -21,9 +22,7 @@ local function publish_backlog()
     return {1, 0}
   end
   local popped, _, more = pop(PUBLISHED_AT_MOST)
-  for i = 1, #popped, 3 do
-    call('PUBLISH', CHANNEL, 'message ' .. popped[i] .. '\n' .. popped[i + 1])
-  end
+  for i = 1, #popped, 4 do publish(popped[i], popped[i + 1], popped[i + 3]) end
   return {1, (more or call('LLEN', READY) > 0) and 1 or 0}
 end
 

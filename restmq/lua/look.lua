@@ -1,6 +1,6 @@
 -- Looks at the next message, counts the look, and leaves the message where it is.
 -- ARGV: queue.
--- Returns {1 if there may be more behind expired ones, key, value, looks}.
+-- Returns {1 if there may be more behind expired ones, key, value, looks, expiry}.
 -- include: _prelude
 local EXPIRED_AT_MOST = 1000
 for _ = 1, EXPIRED_AT_MOST do
@@ -9,9 +9,9 @@ for _ = 1, EXPIRED_AT_MOST do
   local value = call('GET', key)
   if value then
     local looks = call('INCR', key .. ':refcount')
-    local ttl_ms = call('PTTL', key)
-    if ttl_ms > 0 then call('PEXPIRE', key .. ':refcount', ttl_ms) end
-    return {0, key, value, looks}
+    local expires_ms = call('ZSCORE', EXPIRING, key) or '0'
+    if expires_ms ~= '0' then call('PEXPIREAT', key .. ':refcount', expires_ms) end
+    return {0, key, value, looks, expires_ms}
   end
   call('RPOP', READY)
   forget(key)

@@ -1,0 +1,275 @@
+"""``/ws/<queue>``: a queue's messages over WebSocket (RFC 6455), and JSON commands as text frames.
+
+The handler checks access in plain HTTP, then gives the connection to autobahn, which does the handshake. A message is
+framed once for all consumers: server frames carry no mask, and compressed ones use no context of earlier ones
+(``server_no_context_takeover``, RFC 7692, 7.1.1.1), so the same bytes are right for each of them.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections import deque
+from functools import lru_cache
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import orjson
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from restmq import access, dispatch
+from restmq.access import Access, Credentials
+from restmq.consumer import PacedConsumer
+from restmq.errors import RestMQError
+from restmq.fanout import CloseReason, Format
+from restmq.handlers.base import Handler, UpgradeRequired
+from restmq.model import Message
+from restmq.render import gap_notice, to_json, websocket_text
+
+if TYPE_CHECKING:
+    from restmq.http import HTTPConnection
+    from restmq.web import Application
+
+log = Logger()
+
+SUBPROTOCOL = "restmq"
+COMPRESSED_FROM_BYTES = 1024
+COMMANDS_WAITING_MAX = 32
+_PING_SECONDS = 30
+_PONG_SECONDS = 30
+_CLOSE_SECONDS = 2
+
+#: RFC 6455, 7.4.1, and 1013 of the IANA registry.
+CLOSE_CODES = {
+    CloseReason.QUEUE_DELETED: 1000,
+    CloseReason.SHUTDOWN: 1001,
+    CloseReason.TOO_SLOW: 1013,
+    CloseReason.TRY_AGAIN: 1013,
+}
+
+_TEXT_FINAL = 0x81
+_COMPRESSED = 0x40
+
+
+def frame(payload: bytes, first_byte: int = _TEXT_FINAL) -> bytes:
+    """One unmasked frame (RFC 6455, 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((first_byte, size)) + payload
+    if size < 65536:
+        return struct.pack("!BBH", first_byte, 126, size) + payload
+    return struct.pack("!BBQ", first_byte, 127, size) + payload
+
+
+def plain_frame(message: Message) -> bytes:
+    """A message as a text frame."""
+    return frame(websocket_text(message))
+
+
+def gap_frame(last_key: str) -> bytes:
+    """The news of a gap as a text frame."""
+    return frame(gap_notice(last_key))
+
+
+PLAIN = Format(plain_frame, gap_frame)
+
+
+@lru_cache(maxsize=8)
+def deflating(window_bits: int) -> Format:
+    """Text frames, compressed where they are large (RFC 7692, 7.2.1); the same format for the same window."""
+
+    def render(message: Message) -> bytes:
+        payload = websocket_text(message)
+        if len(payload) < COMPRESSED_FROM_BYTES:
+            return frame(payload)
+        deflate = zlib.compressobj(wbits=-window_bits)
+        compressed = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        return frame(compressed[:-4], _TEXT_FINAL | _COMPRESSED)
+
+    return Format(render, gap_frame)
+
+
+class WebSocketHandler(Handler):
+    """The way in."""
+
+    access = {"GET": access.LISTEN_WEBSOCKET}
+
+    async def get(self) -> None:
+        queue = self.queue_name
+        if not self.request.upgrade:
+            raise UpgradeRequired("this path speaks WebSocket; /c/<queue> and /sse/<queue> speak plain HTTP.")
+        if self.gone:
+            return
+        self._finished = True
+        socket = self.application.websockets.buildProtocol(None)
+        last_key = self.text_argument("last_event_id")
+        socket.prepare(self.application, queue, last_key, self.credentials, self.request.connection)
+        self.request.connection.hand_over(self.request, socket)
+
+    @property
+    def credentials(self) -> Credentials:
+        """Browsers can't set headers on a WebSocket: the cookie ``auth=user:password`` does as well."""
+        shown = super().credentials
+        if shown.username is not None or shown.token is not None:
+            return shown
+        try:
+            cookie = SimpleCookie(self.request.headers.get("cookie", "")).get("auth")
+        except CookieError:
+            cookie = None
+        username, colon, password = unquote(cookie.value).partition(":") if cookie else ("", "", "")
+        return Credentials(shown.address, username, password) if colon else shown
+
+
+class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # untyped
+    """A connected WebSocket: a consumer of its queue, and a client of the JSON protocol."""
+
+    def prepare(
+        self,
+        application: Application,
+        queue: str,
+        last_key: str | None,
+        credentials: Credentials,
+        wire: HTTPConnection,
+    ) -> None:
+        self._application = application
+        self._credentials = credentials
+        self._wire = wire
+        self._last_key = last_key
+        self._waiting: deque[tuple[bytes, bool]] = deque()
+        self._running = False
+        self._reading_paused = False
+        self.attach(application.fanout, queue, PLAIN)
+
+    # autobahn calls these
+
+    def onConnect(self, request: Any) -> str | None:
+        return SUBPROTOCOL if SUBPROTOCOL in request.protocols else None
+
+    def onOpen(self) -> None:
+        deflate = self.websocket_extensions_in_use
+        if deflate:
+            self.format = deflating(deflate[0].server_max_window_bits)
+        self.transport.registerProducer(self, True)
+        self._fanout.come(self._queue, self, self._last_key)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self._waiting.append((payload, isBinary))
+        self._pace_reading()
+        if not self._running:
+            self._running = True
+            defer.ensureDeferred(self._answer_all()).addErrback(self._failed)
+
+    def connectionLost(self, reason: Any) -> None:
+        self.detach()
+        self._waiting.clear()
+        self._wire.factory.forget(self._wire)
+        super().connectionLost(reason)
+
+    # What the client sends
+
+    async def _answer_all(self) -> None:
+        """Answers in the order of what came, one at a time."""
+        try:
+            while self._waiting:
+                payload, is_binary = self._waiting[0]
+                fields = None if is_binary else _command(payload)
+                answer = payload if fields is None else to_json(await self._run(fields))
+                if self.state != self.STATE_OPEN:
+                    return
+                self.sendMessage(answer, is_binary, doNotCompress=len(answer) < COMPRESSED_FROM_BYTES)
+                self._waiting.popleft()
+                self._pace_reading()
+        finally:
+            self._running = False
+
+    async def _run(self, fields: dispatch.Fields) -> dispatch.Fields:
+        try:
+            answer = await dispatch.run(self._application.core, fields, self._check, self._queue)
+        except RestMQError as error:
+            answer = {"error": str(error)}
+        return {**answer, "id": fields["id"]} if "id" in fields else answer
+
+    async def _check(self, needed: Access, queue: str) -> None:
+        await self._application.guard.check(self._credentials, needed, queue)
+
+    def _failed(self, failure: Any) -> None:
+        log.failure("a command over WebSocket failed", failure=failure)
+        self._close(1011, "the server failed")
+
+    # Back-pressure, both ways
+
+    def _pace_reading(self) -> None:
+        """Reads on only while commands are done and answers are read: else a client could fill our memory."""
+        paused = self.paused or len(self._waiting) > COMMANDS_WAITING_MAX
+        if paused != self._reading_paused and self.transport is not None:
+            self._reading_paused = paused
+            if paused:
+                self.transport.pauseProducing()
+            else:
+                self.transport.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        PacedConsumer.pauseProducing(self)
+        self._pace_reading()
+
+    def resumeProducing(self) -> None:
+        PacedConsumer.resumeProducing(self)
+        self._pace_reading()
+
+    # A consumer's side
+
+    def transmit(self, frames: bytes) -> None:
+        if self.state == self.STATE_OPEN:
+            self.sendData(frames)
+
+    def close(self, reason: CloseReason) -> None:
+        self._close(CLOSE_CODES[reason], reason.value)
+
+    def _close(self, code: int, why: str) -> None:
+        # autobahn's sendClose takes 1000 and 3000 to 4999 only. Without a reply, closeHandshakeTimeout ends it.
+        if self.state == self.STATE_OPEN:
+            if self._reading_paused:
+                self._reading_paused = False
+                self.transport.resumeProducing()
+            self.sendCloseFrame(code, why.encode(), isReply=False)
+
+
+def _command(text: bytes) -> dispatch.Fields | None:
+    """The command that a text frame holds, or None for any other text, which is echoed."""
+    try:
+        fields = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return dispatch.parse(text) if isinstance(fields, dict) and "cmd" in fields else None
+
+
+def _accept_deflate(offers: list[Any]) -> PerMessageDeflateOfferAccept | None:
+    """The first offer of permessage-deflate that zlib can do: its windows of 8 bits are none (RFC 7692, 7.1.2.1)."""
+    for offer in offers:
+        if isinstance(offer, PerMessageDeflateOffer) and offer.request_max_window_bits != 8:
+            return PerMessageDeflateOfferAccept(offer, no_context_takeover=True)
+    return None
+
+
+def make_factory(reactor: Any, message_bytes_max: int) -> WebSocketServerFactory:
+    """autobahn's side, with its limits set: out of the box it has none."""
+    factory = WebSocketServerFactory(reactor=reactor)
+    factory.protocol = Socket
+    factory.setProtocolOptions(
+        webStatus=False,
+        maxFramePayloadSize=message_bytes_max,
+        maxMessagePayloadSize=message_bytes_max,
+        openHandshakeTimeout=5,
+        closeHandshakeTimeout=_CLOSE_SECONDS,
+        autoPingInterval=_PING_SECONDS,
+        autoPingTimeout=_PONG_SECONDS,
+        failByDrop=False,
+        echoCloseCodeReason=True,
+        perMessageCompressionAccept=_accept_deflate,
+        allowedOrigins=["*"],  # the handler has checked it
+    )
+    return factory
