@@ -45,5 +45,9 @@ def test_the_original_transcript_replays(private_folder: Path, private_redis: Re
                 wanted = comparable(expected["body"])
                 if where == "GET /stats/":
                     wanted["queues"]["j2"]["len"] = 0  # the original still counted the message that "del" had deleted
-                assert comparable(answer.text) == wanted, where
+                found = comparable(answer.text)
+                if where == "GET /stats/c1":
+                    assert found.items() >= wanted.items(), where  # more fields stand beside
+                else:
+                    assert found == wanted, where
         daemon.assert_no_tracebacks()
