@@ -186,6 +186,8 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
     remote_ip = ""
     secure = False
     admitted = False
+    _progress = -1
+    _silent_bytes = 0
 
     def connectionMade(self) -> None:
         peer = self.transport.getPeer()
@@ -254,8 +256,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             if self._refusal is None:
                 raise
         except httptools.HttpParserInvalidMethodError:
-            known = _METHOD.match(data) is None
-            self._refusal = WireError(400 if known else 501, "this HTTP method is not known here.")
+            self._refusal = WireError(501 if _METHOD.match(data) else 400, "this HTTP method is not known here.")
         except httptools.HttpParserError as error:
             self._refusal = WireError(400, f"malformed HTTP request: {error}.")
         if self._in_request and self._refusal is None:
@@ -400,10 +401,13 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             self.transport.abortConnection()
 
     def hand_over(self, request: Request, successor: Any) -> None:
-        """Gives the connection to another protocol, with the request's head and all that came after it."""
+        """Gives the connection to another protocol, with the request's head and all that came after it.
+
+        It goes on to count as ours, until the successor tells the factory to forget it.
+        """
         held, self._held = self._held or b"", None
         self._handler, self._discarding, self.deadline = None, True, None
-        self.factory.forget(self)
+        self._pause_reading(False)
         self.transport.unregisterProducer()
         if hasattr(self.transport, "wrappedProtocol"):
             self.transport.wrappedProtocol = successor
@@ -419,8 +423,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         while self._client_reads and not self._busy and not self._discarding:
             if self._waiting:
                 request = self._waiting.popleft()
-                self._busy = True
-                self.deadline = None
+                self._busy, self.deadline = True, None
                 handler = self.factory(request)
                 if self._busy and self._streaming is None:
                     self._handler = handler
@@ -432,7 +435,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         if self._discarding:
             return
         if self._busy or not self._client_reads:
-            self._pause_reading(not self._client_reads or bool(self._waiting))
+            self._pause_reading(not self._client_reads or bool(self._waiting or self._unparsed))
             return
         self._pause_reading(False)
         if self._refusal is not None:
@@ -479,7 +482,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._wait_for_client(len(data))
         if not keep_alive or self.factory.draining:
             self._end(linger=self._reading_paused or self._in_request or bool(self._waiting or self._held))
-        elif self._waiting or self._refusal is not None or self._continue_owed or self._reading_paused:
+        elif self._reading_paused or self._refusal is not None or self._continue_owed:
             self.factory.later(self._next)
 
     def finish_soon(self) -> None:
@@ -496,8 +499,10 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._forget_request()
 
     def _end(self, linger: bool = False) -> None:
-        """Closes when all is sent. With linger it reads on, without heed, until the client closes or the deadline comes:
-        unread bytes would make it a reset, in which the last answer could be lost (RFC 9112, 9.6)."""
+        """Closes when all is sent. With linger it reads on, without heed, till the client closes or the deadline comes.
+
+        Unread bytes would make it a reset, in which the last answer could be lost (RFC 9112, 9.6).
+        """
         self._discard()
         self.transport.unregisterProducer()
         if linger and not self.secure and hasattr(self.transport, "loseWriteConnection"):
@@ -607,6 +612,9 @@ class Wire:
         for connection in list(self.connections):
             if connection.deadline is not None and connection.deadline < now:
                 connection.overdue()
+
+    def __call__(self, request: Request) -> Any:
+        raise NotImplementedError  # by the application: it has the request answered
 
     def render_refusal(self, refusal: WireError) -> bytes:
         raise NotImplementedError  # by the application, which knows what errors look like

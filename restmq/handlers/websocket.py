@@ -247,11 +247,11 @@ def _command(text: bytes) -> dispatch.Fields | None:
     return dispatch.parse(text) if isinstance(fields, dict) and "cmd" in fields else None
 
 
-def _accept_deflate(offers: list[Any]) -> PerMessageDeflateOfferAccept | None:
+def _accept_deflate(offers: list[Any], message_bytes_max: int) -> PerMessageDeflateOfferAccept | None:
     """The first offer of permessage-deflate that zlib can do: its windows of 8 bits are none (RFC 7692, 7.1.2.1)."""
     for offer in offers:
         if isinstance(offer, PerMessageDeflateOffer) and offer.request_max_window_bits != 8:
-            return PerMessageDeflateOfferAccept(offer, no_context_takeover=True)
+            return PerMessageDeflateOfferAccept(offer, no_context_takeover=True, max_message_size=message_bytes_max)
     return None
 
 
@@ -269,7 +269,7 @@ def make_factory(reactor: Any, message_bytes_max: int) -> WebSocketServerFactory
         autoPingTimeout=_PONG_SECONDS,
         failByDrop=False,
         echoCloseCodeReason=True,
-        perMessageCompressionAccept=_accept_deflate,
+        perMessageCompressionAccept=lambda offers: _accept_deflate(offers, message_bytes_max),
         allowedOrigins=["*"],  # the handler has checked it
     )
     return factory

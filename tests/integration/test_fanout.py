@@ -204,9 +204,9 @@ def test_a_killed_daemon_holds_nobody_up(daemons: list[Daemon], private_redis: R
 def test_presence_that_a_dead_daemon_left_behind_is_struck_off(daemons: list[Daemon], private_redis: Redis) -> None:
     with daemons[0].client() as http:
         http.post("/p/left", data={"policy": "roundrobin"})
-    private_redis.command("ZADD", "left:turns", "-5", "RESTMQ-DAEMON:nobody")
     consumer = listen(daemons[0], private_redis, "left")
-    wait_until(lambda: private_redis.command("ZCARD", "left:turns") == 2)
+    wait_until(lambda: private_redis.command("ZCARD", "left:turns") == 1)
+    private_redis.command("ZADD", "left:turns", "-5", "RESTMQ-DAEMON:nobody")
     keys = post(daemons[1], "left", "1", "2")
     assert keys_of(consumer.lines(2)) == keys
     assert "RESTMQ-DAEMON:nobody" not in private_redis.command("ZRANGE", "left:turns", "0", "-1")

@@ -1,0 +1,272 @@
+"""WebSocket: a queue's messages as frames, commands as frames, and the ways in which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import struct
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
+
+
+def url(daemon: Daemon, queue: str, query: str = "") -> str:
+    return f"ws://127.0.0.1:{daemon.port}/ws/{queue}{query}"
+
+
+def run(conversation: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(conversation, 40))
+
+
+async def heard(redis: Redis, queue: str, daemons: int = 1) -> None:
+    await asyncio.to_thread(wait_until, lambda: listeners(redis, queue) == daemons)
+
+
+async def post(daemon: Daemon, queue: str, value: str) -> str:
+    def send() -> str:
+        with daemon.client() as http:
+            return http.post(f"/q/{queue}", data={"value": value}).text.strip()
+
+    return await asyncio.to_thread(send)
+
+
+async def command(socket: ClientConnection, **fields: Any) -> Any:
+    await socket.send(json.dumps(fields))
+    return json.loads(await socket.recv())
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("size", [1, 125, 126, 1023, 1024, 70_000])
+def test_messages_arrive_as_text_frames(
+    daemon: Daemon, redis: Redis, queue: str, compression: str | None, size: int
+) -> None:
+    async def conversation() -> None:
+        async with connect(url(daemon, queue), compression=compression) as socket:
+            await heard(redis, queue)
+            for value in ("ü" * size, os.urandom(size // 2 + 1).hex()):
+                key = await post(daemon, queue, value)
+                assert json.loads(await socket.recv()) == {"key": key, "value": value}
+
+    run(conversation())
+
+
+def test_what_is_no_command_is_echoed(daemon: Daemon, queue: str) -> None:
+    async def conversation() -> None:
+        async with connect(url(daemon, queue), subprotocols=["restmq"]) as socket:  # type: ignore[list-item]
+            assert socket.subprotocol == "restmq"
+            for said in ("hello", "", "[1]", '"cmd"', "{}", "ü" * 5000, b"\x00\xff", b""):
+                await socket.send(said)
+                assert await socket.recv() == said
+
+    run(conversation())
+
+
+def test_commands_are_answered_in_order_with_their_id(daemon: Daemon, queue: str) -> None:
+    async def conversation() -> None:
+        async with connect(url(daemon, "elsewhere")) as socket:
+            for number in range(200):
+                await socket.send(json.dumps({"cmd": "add", "queue": queue, "value": str(number), "id": number}))
+            answers = [json.loads(await socket.recv()) for _ in range(200)]
+            assert [answer["id"] for answer in answers] == list(range(200))
+            assert answers[7]["key"] == f"{queue}:8"
+            assert await command(socket, cmd="take", queue=queue, id="x") == {
+                "queue": queue,
+                "key": f"{queue}:1",
+                "value": "0",
+                "id": "x",
+            }
+            assert "unknown 'cmd'" in (await command(socket, cmd="_class__"))["error"]
+            assert "'value'" in (await command(socket, cmd="add", queue=queue))["error"]
+
+    run(conversation())
+
+
+def test_a_command_without_a_queue_means_the_sockets(daemon: Daemon, redis: Redis, queue: str) -> None:
+    async def conversation() -> None:
+        async with connect(url(daemon, queue)) as socket:
+            await heard(redis, queue)
+            await socket.send('{"cmd": "add", "value": "to myself"}')
+            both = [json.loads(await socket.recv()) for _ in range(2)]
+            assert [answer["value"] for answer in both] == ["to myself"] * 2
+
+    run(conversation())
+
+
+def test_a_socket_that_comes_back_gets_what_it_missed(daemon: Daemon, redis: Redis, queue: str) -> None:
+    with daemon.client() as http:
+        http.post(f"/p/{queue}", data={"history": "100"})
+    witness = Comet(daemon, f"/c/{queue}")
+    wait_until(lambda: listeners(redis, queue))
+
+    async def conversation() -> None:
+        keys = [await post(daemon, queue, str(n)) for n in range(5)]
+        async with connect(url(daemon, queue, f"?last_event_id={keys[1]}")) as socket:
+            assert [json.loads(await socket.recv())["key"] for _ in range(3)] == keys[2:]
+
+    run(conversation())
+    witness.close()
+
+
+def test_delete_closes_the_socket_normally(daemon: Daemon, redis: Redis, queue: str) -> None:
+    async def conversation() -> None:
+        async with connect(url(daemon, queue)) as socket:
+            await heard(redis, queue)
+            with daemon.client() as http:
+                await asyncio.to_thread(http.delete, f"/q/{queue}")
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert (socket.close_code, socket.close_reason) == (1000, "the queue was deleted")
+
+    run(conversation())
+
+
+def test_shutdown_says_going_away(private_folder: Path, redis: Redis, queue: str) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+
+    async def conversation() -> None:
+        async with connect(url(daemon, queue)) as socket:
+            await heard(redis, queue)
+            daemon.process.terminate()
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == 1001
+
+    with stopping(daemon):
+        run(conversation())
+    daemon.assert_no_tracebacks()
+
+
+def test_a_message_beyond_the_limit_is_refused_as_too_big(private_folder: Path, redis: Redis, queue: str) -> None:
+    daemon = Daemon(private_folder, "--max-body", "10000", redis=redis)
+
+    async def conversation() -> None:
+        for compression in (None, "deflate"):
+            async with connect(url(daemon, queue), compression=compression) as socket:
+                await socket.send("x" * 10_000)
+                assert len(await socket.recv()) == 10_000
+                await socket.send(
+                    "x" * (10_001 if compression is None else 100_000)
+                )  # what counts is what it unpacks to
+                with pytest.raises(ConnectionClosed):
+                    await socket.recv()
+                assert socket.close_code == 1009
+
+    with stopping(daemon):
+        run(conversation())
+    daemon.assert_no_tracebacks()
+
+
+def test_a_socket_that_does_not_read_is_told_to_try_again_later(private_folder: Path, redis: Redis, queue: str) -> None:
+    daemon = Daemon(private_folder, "--max-unsent", "100000", redis=redis)
+
+    async def conversation() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port, limit=2**24)
+        key = base64.b64encode(os.urandom(16)).decode()
+        writer.write(
+            f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await heard(redis, queue)
+        while "was dropped" not in daemon.log:
+            await post(daemon, queue, "x" * 90_000)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        stream = b""
+        with contextlib.suppress(ConnectionResetError):  # we do not answer the close: then it is cut
+            while part := await reader.read(2**20):
+                stream += part
+        assert stream.endswith(struct.pack("!H", 1013) + b"the consumer reads too slowly")
+
+    with stopping(daemon):
+        run(conversation())
+        daemon.assert_no_tracebacks()
+
+
+def test_a_flood_of_echoes_that_nobody_reads_stops_being_read(private_folder: Path, redis: Redis, queue: str) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+
+    async def conversation() -> None:
+        async with connect(url(daemon, queue), compression=None, max_queue=1) as socket:
+            payload = "x" * 60_000
+            sent = 0
+            try:
+                async with asyncio.timeout(5):  # ours to choose: how long we try
+                    while sent < 400_000_000:
+                        await socket.send(payload)
+                        sent += len(payload)
+            except TimeoutError:
+                pass
+            assert sent < 400_000_000, "the server never stopped reading"
+            assert memory_mb(daemon) < 200
+            socket.transport.abort()
+
+    with stopping(daemon):
+        run(conversation())
+        daemon.assert_no_tracebacks()
+
+
+def memory_mb(daemon: Daemon) -> float:
+    text = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    return int(next(line for line in text.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def test_access_is_checked_before_the_handshake(private_folder: Path, redis: Redis, queue: str) -> None:
+    acl = private_folder / "acl.conf"
+    acl.write_text("[websocket:consumer]\nusername = alice\npassword = p%:ü\n[rest:producer]\nhosts_deny = all\n")
+    daemon = Daemon(private_folder, "--acl", str(acl), redis=redis)
+
+    async def conversation() -> None:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url(daemon, queue))
+        assert refused.value.response.status_code == 401
+        assert refused.value.response.headers["WWW-Authenticate"] == 'Basic realm="RestMQ Restricted Access"'
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url(daemon, queue), origin="http://evil.example")  # type: ignore[arg-type]
+        assert refused.value.response.status_code == 403
+        basic = base64.b64encode("alice:p%:ü".encode()).decode()
+        cookie = "auth=alice:p%25%3A%C3%BC"
+        for headers in ({"Authorization": f"Basic {basic}"}, {"Cookie": cookie}):
+            async with connect(url(daemon, queue), additional_headers=headers) as socket:
+                assert "address" in (await command(socket, cmd="add", value="x"))["error"]  # rest:producer is closed
+                assert await command(socket, cmd="take") == {"error": "empty queue"}
+
+    with stopping(daemon):
+        run(conversation())
+
+
+def test_plain_http_is_told_to_upgrade(daemon: Daemon, queue: str) -> None:
+    with daemon.client() as http:
+        answer = http.get(f"/ws/{queue}")
+    assert answer.status_code == 426
+    assert answer.headers["Upgrade"] == "websocket"
+    assert "WebSocket" in answer.json()["error"]
+
+
+def test_frames_in_the_same_segment_as_the_handshake_are_not_lost(daemon: Daemon, queue: str) -> None:
+    with daemon.connect() as raw:
+        mask = b"\x01\x02\x03\x04"
+        masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(b"early"))
+        raw.sendall(
+            f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            + bytes((0x81, 0x80 | 5))
+            + mask
+            + masked
+        )
+        received = b""
+        while not received.endswith(b"\x81\x05early"):
+            more = raw.recv(65536)
+            assert more, received
+            received += more
+        assert b"101 Switching Protocols" in received
+        assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in received  # the example of RFC 6455, 1.3
