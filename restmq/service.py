@@ -68,12 +68,11 @@ class Web(service.Service):  # type: ignore[misc]  # untyped
         self._ports: list[Any] = []
 
     def privilegedStartService(self) -> None:
+        failures: list[Any] = []
         for endpoint in self._endpoints:
-            endpoint.listen(self._application).addCallbacks(self._ports.append, self._failed)
-
-    @staticmethod
-    def _failed(failure: Any) -> None:
-        raise ConfigurationError(_cannot_listen(failure.value)) from None
+            endpoint.listen(self._application).addCallbacks(self._ports.append, failures.append)
+        for failure in failures:
+            raise ConfigurationError(_cannot_listen(failure.value))
 
     @property
     def addresses(self) -> list[str]:

@@ -133,16 +133,16 @@ class Daemon:
         self.start()
 
     def start(self) -> None:
+        self._log_before = self.log_path.stat().st_size if self.log_path.exists() else 0
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=self.env, stdout=log, stderr=subprocess.STDOUT
             )
-        self._said_at_start = len(self.log)
         wait_until(self._is_up, START_SECONDS, f"the daemon starts; its log: {self.log}")
 
     def _is_up(self) -> bool:
         assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}: {self.log}"
-        return "listens on" in self.log
+        return b"listens on" in self.log_path.read_bytes()[self._log_before :]
 
     @property
     def url(self) -> str:

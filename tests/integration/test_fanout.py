@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import httpx
@@ -139,7 +140,7 @@ def test_round_robin_gives_each_message_to_one_of_all_daemons_in_fair_shares(
     with daemons[0].client() as http:
         http.delete("/q/jobs")
     shares = [messages_in(consumer.wait_for_end().decode()) for consumer in consumers]
-    assert sorted(sum(shares, [])) == sorted(keys)
+    assert sorted(chain(*shares)) == sorted(keys)
     for share in shares:
         assert 1000 / 3 * 0.8 <= len(share) <= 1000 / 3 * 1.2
 
@@ -197,7 +198,7 @@ def test_a_killed_daemon_holds_nobody_up(daemons: list[Daemon], private_redis: R
     with daemons[0].client() as http:
         http.delete("/q/work")
     heard = [messages_in(consumer.wait_for_end().decode()) for consumer in consumers[:2]]
-    assert sorted(sum(heard, [])) == sorted(keys)
+    assert sorted(chain(*heard)) == sorted(keys)
     assert all(heard)
 
 

@@ -1,0 +1,50 @@
+"""RestMQ as a package: what ``pip install .`` gives works, without the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import venv
+from pathlib import Path
+
+from tests.servers import ROOT, Daemon, Redis, stopping
+
+
+def test_pip_install_gives_a_working_twistd_restmq(private_folder: Path, redis: Redis) -> None:
+    environment = private_folder / "venv"
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    sources = private_folder / "sources"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in tracked:  # a build must not write into the checkout
+        if (ROOT / name).is_file():
+            (sources / name).parent.mkdir(parents=True, exist_ok=True)
+            (sources / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run([python, "-m", "pip", "install", "--quiet", sources], check=True, stderr=subprocess.DEVNULL)
+    checked = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+    daemon = Daemon(
+        private_folder / "run",
+        redis=redis,
+        env={"PYTHONPATH": "", "PYTHONWARNINGS": "default"},
+        twistd=[str(environment / "bin" / "twistd")],
+    )
+    with stopping(daemon), daemon.client() as http:
+        assert http.post("/q/packaged", data={"value": "x"}).text == "packaged:1\r\n"  # Lua files are there
+        assert http.get("/q/packaged").json()["value"] == "x"
+        assert "<table>" in http.get("/dashboard").text  # templates
+        assert http.get("/static/restmq.css").status_code == 200
+        daemon.assert_no_tracebacks()
+
+    subprocess.run(["rm", "-r", *environment.glob("lib/*/site-packages/cyclone")], check=True)
+    without = subprocess.run(
+        [environment / "bin" / "twistd", "-n", "restmq"],
+        cwd=private_folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert without.returncode == 1
+    assert without.stderr.splitlines()[-1] == "restmq: cyclone is missing; type: pip install --no-deps cyclone==1.3"
+    assert "Traceback" not in without.stderr

@@ -1,0 +1,94 @@
+"""Pages, lists, XML-RPC: what else the wire contract's first table promises."""
+
+from __future__ import annotations
+
+import xmlrpc.client
+
+import httpx
+import pytest
+
+from tests.servers import Daemon, Redis
+
+NASTY = '<script>alert("1")</script>'
+
+
+def test_queues_are_listed_as_links_and_as_json(http: httpx.Client, queue: str) -> None:
+    name = f"{queue}/a b&<ü>"
+    path = f"/q/{queue}%2Fa%20b%26%3C%C3%BC%3E"
+    assert http.post(path, data={"value": "x"}).text.strip() == f"{name}:1"
+    page = http.get("/q/")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert f'href="/j/{queue}%2Fa%20b%26%3C%C3%BC%3E"' in page.text
+    assert f"{queue}/a b&amp;&lt;ü&gt;" in page.text
+    assert name in http.get("/q/", headers={"Accept": "application/json"}).json()["queues"]
+    assert name in http.get("/control/").json()["queues"]
+    assert http.get(path).json()["key"] == f"{name}:1"
+
+
+def test_pages_escape_what_clients_sent_and_load_nothing_from_elsewhere(http: httpx.Client, queue: str) -> None:
+    http.post(f"/q/{queue}", data={"value": NASTY})
+    http.post(f"/q/{queue}{NASTY.replace('/', '%2F')}", data={"value": "x"})
+    for path in ("/q/", "/dashboard", f"/j/{queue}", "/queue"):
+        page = http.get(path)
+        assert page.status_code == 200, path
+        assert NASTY not in page.text, path
+        assert "http://" not in page.text.replace("http://localhost:8888", ""), path
+        assert "default-src 'self'" in page.headers["Content-Security-Policy"], path
+        assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"], path
+        assert page.headers["X-Content-Type-Options"] == "nosniff", path
+        assert page.headers["Referrer-Policy"] == "no-referrer", path
+
+
+def test_the_job_page_shows_the_newest_ten(http: httpx.Client, queue: str) -> None:
+    for number in range(12):
+        http.post(f"/q/{queue}", data={"value": f"job-{number}-"})
+    page = http.get(f"/j/{queue}").text
+    assert [f"job-{number}-" in page for number in range(12)] == [False, False] + [True] * 10
+    assert http.get(f"/stats/{queue}").json()["len"] == 12
+
+
+def test_the_root_leads_to_the_dashboard(http: httpx.Client) -> None:
+    answer = http.get("/", follow_redirects=True)
+    assert answer.status_code == 200
+    assert "<table>" in answer.text
+    for asset in ("/static/restmq.css", "/static/dashboard.js", "/static/icon.svg"):
+        assert http.get(asset).status_code == 200
+    assert http.get("/static/..%2F..%2Fsetup.py").status_code == 404
+
+
+def test_a_stats_path_needs_no_slash(http: httpx.Client) -> None:
+    assert http.get("/stats").json().keys() == {"queues", "redis", "count"}
+
+
+@pytest.mark.parametrize("value", ["text", "ü <&>", b"\x00\xff", b"\x01 control"])
+def test_xmlrpc_sets_and_gets(daemon: Daemon, queue: str, value: str | bytes) -> None:
+    with xmlrpc.client.ServerProxy(f"{daemon.url}/xmlrpc", allow_none=True, use_builtin_types=True) as server:
+        assert server.set(queue, value) == f"{queue}:1"
+        assert server.get(queue) == {"key": f"{queue}:1", "value": value, "count": 0}
+        assert server.get(queue) is None
+        with pytest.raises(xmlrpc.client.Fault, match="get\\(queue\\)"):
+            server.system.listMethods()
+
+
+@pytest.mark.parametrize("body", [b"", b"<x/>", b"\xff", b'<!DOCTYPE a [<!ENTITY b "c">]><methodCall/>'])
+def test_xmlrpc_answers_nonsense_with_a_fault(http: httpx.Client, body: bytes) -> None:
+    answer = http.post("/xmlrpc", content=body, headers={"Content-Type": "text/xml"})
+    assert answer.status_code == 200
+    with pytest.raises(xmlrpc.client.Fault):
+        xmlrpc.client.loads(answer.text)
+
+
+def test_an_error_is_a_page_for_a_browser_and_json_for_all_others(http: httpx.Client) -> None:
+    page = http.get("/no/such", headers={"Accept": "text/html,application/xhtml+xml"})
+    assert page.status_code == 404
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "error" in http.get("/no/such").json()
+
+
+def test_deleting_by_key_takes_a_message_out_of_the_middle(http: httpx.Client, redis: Redis, queue: str) -> None:
+    keys = [http.post(f"/q/{queue}", data={"value": str(n)}).text.strip() for n in range(3)]
+    delete = {"cmd": "del", "queue": queue, "key": keys[1]}
+    assert http.post(f"/queue/{queue}", json=delete).json() == {"queue": queue, "key": keys[1], "deleted": True}
+    assert http.post(f"/queue/{queue}", json=delete).json()["deleted"] is False
+    assert [http.get(f"/q/{queue}").json()["key"] for _ in range(2)] == [keys[0], keys[2]]
+    assert redis.command("EXISTS", keys[1]) == 0

@@ -1,0 +1,290 @@
+"""The service as an operator sees it: its command line, its private store, its start and its end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT, Comet, Daemon, Redis, free_port, listeners, stopping, wait_until
+
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+
+
+@pytest.fixture
+def data_dir(private_folder: Path) -> Iterator[Path]:
+    path = private_folder / "data"
+    yield path
+    owner = path / "owner.lock"
+    if owner.exists():
+        wait_until(lambda: not store_pids(path), why="the private store has ended")
+
+
+def store_pids(data_dir: Path) -> list[int]:
+    """The processes that serve a data directory."""
+    found = subprocess.run(["pgrep", "-f", f"unixsocket {data_dir}/"], capture_output=True, text=True)
+    by_title = subprocess.run(["pgrep", "-f", f"unixsocket:{data_dir}/"], capture_output=True, text=True)
+    return [int(pid) for pid in (found.stdout + by_title.stdout).split()]
+
+
+def embedded(private_folder: Path, data_dir: Path, *more: str) -> Daemon:
+    return Daemon(private_folder, "--embedded", "always", "--data-dir", str(data_dir), *more)
+
+
+def refused(*options: str, cwd: Path, env: dict[str, str] | None = None) -> str:
+    """What a start says that is refused."""
+    result = subprocess.run(
+        [TWISTD, "-n", "--pidfile=", "restmq", *options],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1, result
+    assert "Traceback" not in result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def test_twistd_lists_restmq_without_importing_the_world(private_folder: Path) -> None:
+    code = (
+        "import sys; from twisted.scripts.twistd import run; sys.argv = ['twistd', '--help']\n"
+        "try: run()\nexcept SystemExit: pass\n"
+        "ours = ('restmq', 'cyclone', 'autobahn', 'txredisapi')\n"
+        "print(sorted(name for name in sys.modules if name.startswith(ours)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+        cwd=private_folder,
+        capture_output=True,
+        text=True,
+    )
+    assert re.search(r"^\s+restmq\s+A message queue", result.stdout, re.MULTILINE)
+    assert result.stdout.count(" restmq ") == 1
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    run = lambda flag: subprocess.run(  # noqa: E731
+        [TWISTD, "restmq", flag], env=env, cwd=private_folder, capture_output=True, text=True
+    )
+    shown = run("--help").stdout
+    for option in (
+        "acl",
+        "redis-host",
+        "redis-port",
+        "redis-pool",
+        "redis-db",
+        "port",
+        "listen",
+        "version",
+        "data-dir",
+    ):
+        assert f"--{option}" in shown
+    assert run("--version").stdout == "RestMQ 2.0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--port", "eighty"], "port"),
+        (["--port", "70000"], "1 to 65535"),
+        (["--redis-port", "0"], "1 to 65535"),
+        (["--redis-pool", "-3"], "1 to 1000"),
+        (["--redis-db", "x"], "redis-db"),
+        (["--embedded", "perhaps"], "auto, always or never"),
+        (["--embedded", "always", "--redis-port", "7000"], "private store"),
+        (["--acl", "nowhere.conf"], "no such file"),
+        (["--no-such-option"], "no-such-option"),
+        (["surplus"], "surplus"),
+        (["--allow-origin", "example.org"], "no origin"),
+        (["--max-body", "0"], "max-body"),
+        (["--request-timeout", "-1"], "request-timeout"),
+    ],
+)
+def test_a_bad_option_gives_one_clear_line_and_the_usage(private_folder: Path, options: list[str], says: str) -> None:
+    shown = refused(*options, cwd=private_folder)
+    assert says in shown
+    assert "Usage: twistd" in shown
+
+
+def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
+    shown = refused("--port", str(daemon.port), "--redis-socket", redis.socket_path, cwd=private_folder)
+    assert f"can't listen on 127.0.0.1:{daemon.port}" in shown.splitlines()[-1]
+
+
+def test_a_broken_acl_is_refused_with_file_section_and_line(private_folder: Path) -> None:
+    acl = private_folder / "acl.conf"
+    acl.write_text("[rest:producer]\n\n[rest:consumer]\nusername = bob\n")
+    assert "acl.conf, section [rest:consumer], line 3: a password is missing" in refused(cwd=private_folder)
+
+
+def test_the_private_store_keeps_messages_over_restarts(private_folder: Path, data_dir: Path) -> None:
+    daemon = embedded(private_folder, data_dir)
+    assert f"its data is in {data_dir}" in daemon.log
+    with stopping(daemon):
+        with daemon.client() as http:
+            assert http.post("/q/kept", data={"value": "still here"}).text == "kept:1\r\n"
+        assert daemon.stop() in (0, -signal.SIGTERM)
+        wait_until(lambda: not store_pids(data_dir), why="the store ended with its parent")
+        daemon.start()
+        with daemon.client() as http:
+            wait_until(lambda: http.get("/stats/kept").status_code == 200)
+            assert http.get("/q/kept").json()["value"] == "still here"
+
+
+def test_the_private_store_is_started_again_when_it_dies(private_folder: Path, data_dir: Path) -> None:
+    daemon = embedded(private_folder, data_dir)
+    with stopping(daemon), daemon.client() as http:
+        http.post("/q/kept", data={"value": "still here"})
+        (first,) = store_pids(data_dir)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: first not in store_pids(data_dir) and store_pids(data_dir))
+        wait_until(lambda: http.get("/stats/kept").status_code == 200)
+        assert http.get("/q/kept").json()["value"] == "still here"
+        assert "is started again" in daemon.log
+
+
+def test_the_private_store_ends_when_its_parent_is_killed(private_folder: Path, data_dir: Path) -> None:
+    daemon = embedded(private_folder, data_dir)
+    with daemon.client() as http:
+        http.post("/q/kept", data={"value": "still here"})
+    assert store_pids(data_dir)
+    daemon.kill()
+    wait_until(lambda: not store_pids(data_dir))
+    with stopping(daemon):
+        daemon.start()  # at once, on the same directory
+        with daemon.client() as http:
+            wait_until(lambda: http.get("/stats/kept").status_code == 200)
+            assert http.get("/q/kept").json()["value"] == "still here"
+
+
+def test_a_data_directory_has_one_owner(private_folder: Path, data_dir: Path) -> None:
+    daemon = embedded(private_folder, data_dir)
+    with stopping(daemon):
+        shown = refused(
+            "--embedded", "always", "--data-dir", str(data_dir), "--port", str(free_port()), cwd=private_folder
+        )
+        assert f"in use by another RestMQ (process {daemon.process.pid})" in shown.splitlines()[-1]
+        with daemon.client() as http:
+            assert http.get("/stats/").status_code == 200
+
+
+@pytest.mark.parametrize("where", ["/proc/nowhere", "x" * 120])
+def test_a_data_directory_that_cannot_be_is_said_in_one_line(private_folder: Path, where: str) -> None:
+    shown = refused("--embedded", "always", "--data-dir", where, "--port", str(free_port()), cwd=private_folder)
+    assert "--data-dir" in shown.splitlines()[-1]
+
+
+def test_with_a_redis_flag_no_store_is_started(private_folder: Path, data_dir: Path) -> None:
+    daemon_options = ["--redis-port", str(free_port()), "--data-dir", str(data_dir)]
+    port = free_port()
+    process = subprocess.Popen(
+        [TWISTD, "-n", "--pidfile=", "restmq", "--port", str(port), *daemon_options],
+        cwd=private_folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        while "waiting for the store" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+        assert "requests get 503" in line
+        assert not data_dir.exists()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_redis_with_a_password_from_the_environment(private_folder: Path) -> None:
+    redis = Redis(private_folder / "r", "--maxclients", "100")
+    redis.command("ACL", "SETUSER", "restmq", "on", ">pässword", "~*", "&*", "+@all")
+    redis.command("CONFIG", "SET", "requirepass", "pässword")
+    daemon = Daemon(private_folder, redis=redis, env={"RESTMQ_REDIS_PASSWORD": "pässword"})
+    other = Daemon(private_folder, "--redis-username", "restmq", "--redis-password", "pässword", redis=redis)
+    try:
+        for server in (daemon, other):
+            with server.client() as http:
+                assert http.post("/q/x", data={"value": "x"}).status_code == 200
+            assert "pässword" not in server.log
+            server.stop()
+    finally:
+        redis.kill()
+
+
+def test_shutdown_answers_what_it_has_taken_and_ends_streams_properly(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    comet = Comet(daemon, "/c/end")
+    wait_until(lambda: listeners(private_redis, "end"))
+    answered: list[str] = []
+
+    def produce() -> None:
+        with daemon.client() as http:
+            while True:
+                try:
+                    answer = http.post("/q/load", data={"value": "x"})
+                except Exception:  # the server is gone: that is how it ends
+                    return
+                assert answer.status_code == 200
+                answered.append(answer.text.strip())
+
+    producers = [threading.Thread(target=produce) for _ in range(8)]
+    for producer in producers:
+        producer.start()
+    wait_until(lambda: len(answered) > 200)
+    assert daemon.stop() in (0, -signal.SIGTERM)
+    for producer in producers:
+        producer.join()
+    assert comet.wait_for_end() == b""
+    assert comet.ended
+    stored = private_redis.command("LRANGE", "load:queue", "0", "-1")
+    assert set(answered) <= set(stored)
+    assert len(stored) - len(answered) <= len(producers)  # what was cut between the answer and its reading
+    daemon.assert_no_tracebacks()
+
+
+def test_the_start_script_runs_from_any_directory(private_folder: Path, redis: Redis) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [ROOT / "start_scripts" / "restmq_server", "--port", str(port), "--redis-socket", redis.socket_path],
+        cwd=private_folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        while f"listens on http://127.0.0.1:{port}/" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+    finally:
+        process.terminate()
+        process.wait()
+    assert list(private_folder.iterdir()) == []  # no pid file, no log, nothing
+
+
+def test_when_redis_hangs_requests_get_503_in_time_and_go_on_when_it_is_back(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder, "--redis-timeout", "1", redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        http.post("/q/hang", data={"value": "before"})
+        private_redis.pause()
+        answer = http.get("/q/hang")
+        assert answer.status_code == 503
+        assert answer.headers["Retry-After"] == "1"
+        assert "Redis" in answer.json()["error"]
+        private_redis.go_on()
+        wait_until(lambda: http.get("/stats/hang").status_code == 200)
+        daemon.assert_no_tracebacks()

@@ -1,0 +1,316 @@
+"""The wire end to end: real sockets, the spawned daemon, and bytes that a client could send."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.servers import Daemon, Redis, curl, stopping, wait_until
+
+FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
+
+
+def exchange(daemon: Daemon, sent: bytes) -> bytes:
+    """Sends the bytes and reads to the end, which the server makes."""
+    with daemon.connect() as connection:
+        connection.sendall(sent)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+        return received
+
+
+def request(line: str, fields: str = "", body: bytes = b"", end: bool = True) -> bytes:
+    """A request, with a form if it has a body; without end the connection is to stay."""
+    close = "Connection: close\r\n" if end else ""
+    length = f"{FORM}Content-Length: {len(body)}\r\n" if body else ""
+    return f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}{length}{close}\r\n".encode() + body
+
+
+def statuses(received: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) ", received)]
+
+
+def put(http: httpx.Client, queue: str, *messages: str) -> None:
+    for message in messages:
+        http.post(f"/q/{queue}", data={"value": message}).raise_for_status()
+
+
+def take(http: httpx.Client, queue: str) -> Any:
+    answer = http.get(f"/q/{queue}")
+    return answer.json()["value"] if answer.status_code == 200 else answer.status_code
+
+
+def in_redis(redis: Redis, value: bytes, queue: str) -> bool:
+    """Whether the queue's newest message is these bytes."""
+    key = redis.command("LINDEX", f"{queue}:queue", "0")
+    stored: str = redis.command("GET", key)
+    return stored.encode("utf-8", "surrogateescape") == value
+
+
+# Methods
+
+
+@pytest.mark.parametrize("path", ["/q/{}", "/?queue={}", "/q/{}?callback=cb"])
+def test_head_never_takes_a_message(http: httpx.Client, queue: str, path: str) -> None:
+    put(http, queue, "kept")
+    answer = http.head(path.format(queue))
+    assert answer.status_code == 200
+    assert answer.content == b""
+    assert take(http, queue) == "kept"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/q/x", "GET, HEAD, POST, DELETE, OPTIONS"),
+        ("/c/x", "GET, HEAD, OPTIONS"),
+        ("/queue", "GET, HEAD, POST, OPTIONS"),
+    ],
+)
+def test_options_and_405_say_what_is_allowed(http: httpx.Client, path: str, allowed: str) -> None:
+    answer = http.options(path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    refusal = http.request("PATCH", path)
+    assert refusal.status_code == 405
+    assert sorted(answer.headers["Allow"].split(", ")) == sorted(allowed.split(", "))
+    assert refusal.headers["Allow"] == answer.headers["Allow"]
+
+
+def test_options_takes_nothing_and_asks_about_the_whole_server_too(
+    http: httpx.Client, daemon: Daemon, queue: str
+) -> None:
+    put(http, queue, "kept")
+    http.options(f"/q/{queue}")
+    assert take(http, queue) == "kept"
+    assert statuses(exchange(daemon, request("OPTIONS *"))) == [204]
+
+
+def test_an_empty_queue_answers_204_without_a_body_or_a_length(daemon: Daemon, queue: str) -> None:
+    head, _, body = exchange(daemon, request(f"GET /q/{queue}")).partition(b"\r\n\r\n")
+    assert statuses(head) == [204]
+    assert body == b""
+    names = [line.partition(b":")[0].lower() for line in head.split(b"\r\n")]
+    assert b"content-length" not in names
+    assert b"content-type" not in names
+
+
+def test_a_matching_if_none_match_does_not_eat_a_message(http: httpx.Client, queue: str) -> None:
+    put(http, queue, "one", "two")
+    first = http.get(f"/q/{queue}", headers={"If-None-Match": "*"})
+    assert first.json()["value"] == "one"
+    assert "ETag" not in first.headers
+    assert http.get(f"/q/{queue}", headers={"If-None-Match": '"x"', "If-Modified-Since": "x"}).json()["value"] == "two"
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("{}+b", "{}+b"),
+        ("{}%2Bb", "{}+b"),
+        ("{}%2Fb%2fc", "{}/b/c"),
+        ("{}%C3%A9%F0%9F%98%80", "{}é😀"),
+        ("{}%25zz", "{}%zz"),
+        ("{}%20b", "{} b"),
+        ("{}&b=c;d", "{}&b=c;d"),
+    ],
+)
+def test_a_queues_name_is_the_path_decoded_once(
+    http: httpx.Client, daemon: Daemon, redis: Redis, queue: str, path: str, name: str
+) -> None:
+    added = exchange(daemon, request("POST /q/" + path.format(queue), body=b"value=x"))
+    assert statuses(added) == [200], added
+    assert redis.command("LLEN", f"{name.format(queue)}:queue") == 1
+    taken = exchange(daemon, request("GET /q/" + path.format(queue)))
+    assert json.loads(taken.partition(b"\r\n\r\n")[2])["value"] == "x"
+
+
+@pytest.mark.parametrize("path", ["%", "%zz", "a%4", "%C3", "%ff", "%ED%A0%80", "%C0%AF", "%00", "%0A", "a%0d%0aX:y"])
+def test_a_name_that_is_badly_encoded_or_holds_control_characters_gets_400(daemon: Daemon, path: str) -> None:
+    for method, body in (("GET", b""), ("POST", b"value=x"), ("DELETE", b"")):
+        received = exchange(daemon, request(f"{method} /q/{path}", body=body))
+        assert statuses(received) == [400], received
+        assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]
+
+
+def test_a_queue_that_a_form_names_badly_gets_400(daemon: Daemon) -> None:
+    assert statuses(exchange(daemon, request("POST /", body=b"queue=%ff&value=x"))) == [400]
+    assert statuses(exchange(daemon, request("GET /?queue=%ff"))) == [400]
+
+
+# Values
+
+EXACT = {
+    "007": b"007",
+    "blanks": b" x ",
+    "1_000": b"1_000",
+    "invalid UTF-8": b"\xff\xfe\x80",
+    "emoji": "😀é".encode(),
+    "control characters": b"a\0b\r\nc\x0b\x0c\x85",
+    "empty": b"",
+    "signs": b"+%2B&=",
+    "a megabyte": b"x" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("value", EXACT.values(), ids=EXACT)
+def test_a_value_keeps_its_bytes_in_a_form(http: httpx.Client, redis: Redis, queue: str, value: bytes) -> None:
+    encoded = b"".join(b"%%%02x" % byte for byte in value)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert http.post(f"/q/{queue}", content=b"value=" + encoded, headers=form).status_code == 200
+    assert in_redis(redis, value, queue)
+
+
+@pytest.mark.parametrize("value", EXACT.values(), ids=EXACT)
+def test_a_value_keeps_its_bytes_in_a_multipart_form(
+    http: httpx.Client, redis: Redis, queue: str, value: bytes
+) -> None:
+    assert http.post(f"/q/{queue}", files={"value": ("photo.jpg", value)}).status_code == 200
+    assert in_redis(redis, value, queue)
+
+
+@pytest.mark.parametrize("value", ["007", " x ", "1_000", "😀é", "a\r\nb"])
+def test_text_comes_back_as_it_went_in(http: httpx.Client, queue: str, value: str) -> None:
+    put(http, queue, value)
+    assert take(http, queue) == value
+
+
+@pytest.mark.needs("curl")
+def test_curls_forms_and_uploads_arrive(http: httpx.Client, daemon: Daemon, queue: str) -> None:
+    url = f"{daemon.url}/q/{queue}"
+    curl("-d", "value=100%", url)
+    curl("--data-urlencode", "value=a+b&c=é", url)
+    curl("--form-string", "value= 007 ", url)
+    curl("-H", "Transfer-Encoding: chunked", "-d", "value=chunked", url)
+    curl("-H", "Expect: 100-continue", "-d", f"value={'x' * 100_000}", url)
+    assert [take(http, queue) for _ in range(5)] == ["100%", "a+b&c=é", " 007 ", "chunked", "x" * 100_000]
+
+
+# Connections
+
+
+def test_three_pipelined_gets_take_three_messages_in_order(http: httpx.Client, daemon: Daemon, queue: str) -> None:
+    put(http, queue, "1", "2", "3", "4")
+    get = request(f"GET /q/{queue}", end=False)
+    received = exchange(daemon, get + get + request(f"GET /q/{queue}"))
+    assert re.findall(rb'"value":"(.)"', received) == [b"1", b"2", b"3"]
+    assert take(http, queue) == "4"
+
+
+def test_a_hundred_pipelined_posts_sent_byte_by_byte_arrive_each_once(
+    http: httpx.Client, daemon: Daemon, queue: str
+) -> None:
+    line = f"POST /q/{queue}"
+    sent = b"".join(request(line, body=b"value=%d" % n, end=n == 99) for n in range(100))
+    with daemon.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in range(len(sent)):
+            connection.send(sent[byte : byte + 1])
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    assert statuses(received) == [200] * 100
+    assert [take(http, queue) for _ in range(101)] == [*map(str, range(100)), 204]
+
+
+def test_a_client_that_waits_for_100_continue_is_told_so(daemon: Daemon, queue: str) -> None:
+    head = f"POST /q/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\n{FORM}Expect: 100-continue\r\nContent-Length: 7\r\n\r\n"
+    with daemon.connect() as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"value=x")
+        assert statuses(connection.recv(1000)) == [200]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (
+            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (b"GET / HTTP/1.1\nHost: 127.0.0.1\n\n", 400),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 200_000, 431),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),
+        (b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999999999\r\n\r\n" + b"x" * 500_000, 413),
+        (b"FROB / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 501),
+        (b"GET / HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n", 505),
+    ],
+)
+def test_a_refusal_says_why_in_json_and_closes_and_what_follows_is_not_read(
+    http: httpx.Client, daemon: Daemon, queue: str, sent: bytes, status: int
+) -> None:
+    put(http, queue, "kept")
+    received = exchange(daemon, sent + request(f"GET /q/{queue}"))
+    assert statuses(received) == [status]
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"\r\nConnection: close\r\n" in head + b"\r\n"
+    assert json.loads(body)["error"].endswith(".")
+    assert take(http, queue) == "kept"
+
+
+def test_a_body_of_sixteen_megabytes_is_taken_and_one_byte_more_is_not(http: httpx.Client, queue: str) -> None:
+    most = 16 * 1024 * 1024
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert http.post(f"/q/{queue}", content=b"value=" + b"x" * (most - 6), headers=form).status_code == 200
+    assert http.post(f"/q/{queue}", content=b"value=" + b"x" * (most - 5), headers=form).status_code == 413
+    assert http.delete(f"/q/{queue}").status_code == 200
+
+
+def test_slow_and_idle_clients_and_those_too_many_are_sent_away(private_folder: Any, redis: Redis) -> None:
+    daemon = Daemon(
+        private_folder, "--request-timeout", "1", "--idle-timeout", "1", "--max-connections", "3", redis=redis
+    )
+    with stopping(daemon):
+        assert statuses(exchange(daemon, b"GET / HTTP/1.1\r\nHost:")) == [408]
+        assert exchange(daemon, b"") == b""
+        idle = exchange(daemon, request("OPTIONS /", end=False))
+        assert statuses(idle) == [204]
+        kept = [daemon.connect() for _ in range(3)]
+        for connection in kept:
+            connection.sendall(request("OPTIONS /", end=False))
+            assert statuses(connection.recv(1000)) == [204]
+        with daemon.connect() as one_too_many:
+            assert statuses(one_too_many.recv(1000)) == [503]
+        for connection in kept:
+            connection.close()
+        wait_until(lambda: statuses(exchange(daemon, request("OPTIONS /"))) == [204], why="there is room again")
+        daemon.assert_no_tracebacks()
+
+
+def test_a_client_that_reads_no_answers_is_no_longer_read_itself(
+    http: httpx.Client, daemon: Daemon, queue: str
+) -> None:
+    pages = request("GET /static/dashboard.js", end=False) * 1000
+    with daemon.connect() as connection:
+        connection.setblocking(False)
+        sent = in_vain = 0
+        while in_vain < 200:  # requests of another client, in each of which the server could have read on
+            assert sent < 64 * 1024 * 1024, "the server reads on, and keeps all answers"
+            try:
+                sent += connection.send(pages[sent % len(pages) :])
+                in_vain = 0
+            except BlockingIOError:
+                assert take(http, queue) == 204
+                in_vain += 1
+
+
+def test_a_listener_behind_a_pipelined_request_goes_when_its_client_goes(
+    daemon: Daemon, redis: Redis, queue: str
+) -> None:
+    connection = daemon.connect()
+    connection.sendall(request("OPTIONS /", end=False) + request(f"GET /c/{queue}", end=False) * 3)
+    wait_until(lambda: redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB")[1] == 1, why="it listens")
+    connection.close()
+    wait_until(lambda: redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB")[1] == 0, why="it has gone")
