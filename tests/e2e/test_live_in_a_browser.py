@@ -1,0 +1,167 @@
+"""What a page in a real browser hears, and what pages of other sites are kept from."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
+
+pytestmark = pytest.mark.needs("chromium", "chromedriver")
+
+
+def post(daemon: Daemon, queue: str, value: str) -> str:
+    with daemon.client() as client:
+        return client.post(f"/q/{queue}", data={"value": value}).text.strip()
+
+
+def heard(browser: webdriver.Chrome, count: int) -> list[Any]:
+    wait_until(lambda: browser.execute_script("return window.heard.length") >= count, why="the page hears")
+    return list(browser.execute_script("return window.heard"))
+
+
+def test_event_source_hears_and_catches_up_after_a_restart(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder / "a", redis=private_redis)
+    other = Daemon(private_folder / "b", redis=private_redis)
+    with stopping(daemon, other):
+        with other.client() as client:
+            client.post("/p/page", data={"history": "100"})
+        witness = Comet(other, "/c/page")  # while the page's daemon is away, somebody hears
+        browser.get(f"{daemon.url}/queue")
+        browser.execute_script(
+            "window.heard = []; window.source = new EventSource('/sse/page');"
+            "source.onmessage = (event) => heard.push([event.lastEventId, event.data]);"
+        )
+        wait_until(lambda: listeners(private_redis, "page") == 2)
+        first = post(daemon, "page", "two\nlines")
+        assert heard(browser, 1) == [[first, "two\nlines"]]
+        daemon.stop()
+        missed = [post(other, "page", str(n)) for n in range(3)]
+        daemon.start()
+        live = post(other, "page", "live") if wait_until(lambda: listeners(private_redis, "page") == 2) else ""
+        assert [key for key, _ in heard(browser, 5)] == [first, *missed, live]
+        witness.close()
+
+
+def test_websocket_hears_and_echoes(browser: webdriver.Chrome, daemon: Daemon, redis: Redis, queue: str) -> None:
+    browser.get(f"{daemon.url}/queue")
+    browser.execute_script(
+        "window.heard = []; window.socket = new WebSocket(`ws://${location.host}/ws/${arguments[0]}`, 'restmq');"
+        "socket.onmessage = (event) => heard.push(event.data); socket.onopen = () => socket.send('hello');",
+        queue,
+    )
+    assert heard(browser, 1) == ["hello"]
+    key = post(daemon, queue, "to the page")
+    assert heard(browser, 2)[1] == f'{{"key":"{key}","value":"to the page"}}'
+
+
+def test_a_jsonp_page_takes_a_message(browser: webdriver.Chrome, daemon: Daemon, queue: str) -> None:
+    key = post(daemon, queue, "by script")
+    browser.get(f"{daemon.url}/queue")
+    browser.execute_script(
+        "window.heard = []; window.got = (message) => heard.push(message);"
+        "const script = document.createElement('script'); script.src = `/q/${arguments[0]}?callback=got`;"
+        "document.head.append(script);",
+        queue,
+    )
+    assert heard(browser, 1) == [{"key": key, "value": "by script", "count": 0}]
+
+
+def test_the_dashboard_stops_and_starts_a_queue(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon):
+        with daemon.client() as client:
+            client.post("/q/a%2Fb%20%3Cc%3E", data={"value": "x"})
+        browser.get(daemon.url)
+        row = browser.find_element(By.CSS_SELECTOR, "tr[data-queue]")
+        assert row.text.split("\n")[0].startswith("a/b <c> 1 broadcast started")
+        row.find_element(By.TAG_NAME, "button").click()
+        wait_until(lambda: "stopped" in browser.find_element(By.CSS_SELECTOR, "tr[data-queue]").text)
+        with daemon.client() as client:
+            assert client.get("/control/a%2Fb%20%3Cc%3E").json()["status"]["status"] == 0
+        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.fixture
+def other_site(private_folder: Path) -> Iterator[str]:
+    """A page of another site: ``localhost`` is cross-site to ``127.0.0.1``."""
+    site = private_folder / "site"
+    site.mkdir()
+    (site / "index.html").write_text("<!DOCTYPE html><title>elsewhere</title>")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://localhost:{server.server_address[1]}"
+    server.shutdown()
+
+
+ATTACKS = """
+const [target, queue, done] = arguments;
+const settled = (promise) => promise.then(() => "through", () => "refused");
+const script = new Promise((resolve, reject) => {
+  window.got = resolve;
+  const tag = document.createElement("script");
+  tag.src = `${target}/q/${queue}?callback=got`;
+  tag.onerror = reject;
+  tag.onload = () => setTimeout(reject, 0);
+  document.head.append(tag);
+});
+const socket = new Promise((resolve, reject) => {
+  const opened = new WebSocket(`${target.replace("http", "ws")}/ws/${queue}`);
+  opened.onopen = resolve;
+  opened.onerror = reject;
+});
+Promise.all([
+  settled(fetch(`${target}/q/${queue}`, { method: "POST", body: new URLSearchParams({ value: "evil" }) })
+    .then((answer) => { if (!answer.ok) throw answer; })),
+  settled(fetch(`${target}/q/${queue}`).then((answer) => answer.json())),
+  settled(script),
+  settled(socket),
+]).then(done);
+"""
+
+
+def test_a_page_of_another_site_can_neither_put_nor_take(
+    browser: webdriver.Chrome, daemon: Daemon, redis: Redis, queue: str, other_site: str
+) -> None:
+    key = post(daemon, queue, "mine")
+    browser.get(other_site)
+    assert browser.execute_async_script(ATTACKS, daemon.url, queue) == ["refused"] * 4
+    blind = (
+        "const [target, queue, done] = arguments;"
+        "fetch(`${target}/q/${queue}`, {method: 'POST', mode: 'no-cors', body: new URLSearchParams({value: 'evil'})})"
+        ".then(() => done(), () => done());"
+    )
+    browser.execute_async_script(blind, daemon.url, queue)
+    assert redis.command("LRANGE", f"{queue}:queue", "0", "-1") == [key]
+
+
+def test_a_site_that_is_allowed_may(
+    browser: webdriver.Chrome, private_folder: Path, redis: Redis, queue: str, other_site: str
+) -> None:
+    daemon = Daemon(private_folder / "d", "--allow-origin", other_site, redis=redis)
+    with stopping(daemon):
+        browser.get(other_site)
+        script = (
+            "const [target, queue, done] = arguments;"
+            "fetch(`${target}/q/${queue}`, {method: 'POST', headers: {'Idempotency-Key': 'k'},"
+            " body: new URLSearchParams({value: 'welcome'})})"
+            ".then((answer) => answer.text()).then(done, (error) => done(String(error)));"
+        )
+        assert browser.execute_async_script(script, daemon.url, queue) == f"{queue}:1\r\n"
