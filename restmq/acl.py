@@ -57,12 +57,7 @@ class Section:
         """Whether a client of this address may come in at all."""
         if not self.allow and not self.deny:
             return True
-        try:
-            parsed = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:  # a Unix socket's peer has none
-            parsed = None
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-            parsed = parsed.ipv4_mapped
+        parsed = parse_address(address)
         if self.deny.name(parsed):
             return False
         if self.allow.name(parsed):
@@ -170,7 +165,7 @@ def _section(options: dict[str, str], where: str, text: str, name: str, path: Pa
 
     def hosts(option: str) -> Hosts:
         try:
-            return _hosts(options.get(option, ""))
+            return parse_hosts(options.get(option, ""))
         except ValueError as error:
             line = _line(text, name, option)
             raise ConfigurationError(f"{path}, section [{name}], line {line}: {option}: {error}.") from None
@@ -191,7 +186,20 @@ def _section(options: dict[str, str], where: str, text: str, name: str, path: Pa
     return section
 
 
-def _hosts(words: str) -> Hosts:
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An address as networks see it (IPv4 in IPv6 is IPv4), or None: the peer of a Unix socket has none."""
+    try:
+        parsed = ipaddress.ip_address(text.strip().partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
+def parse_hosts(words: str) -> Hosts:
+    """A list of addresses, networks, beginnings of IPv4 addresses such as ``192.168.0.``, and ``all``.
+
+    Words are parted by blanks or commas. Raises ValueError for a word that is none of these.
+    """
     networks: list[Network] = []
     everybody = False
     for word in words.replace(",", " ").split():

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 from restmq import __version__
+from restmq.acl import parse_hosts
 from restmq.http import Limits
 from restmq.store import StoreSettings
 
@@ -101,6 +102,7 @@ class Options(RedisOptions):
         ["max-connections", None, 10000, "most connections at a time", _COUNT],
         ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],
         ["max-unsent", None, 1048576, "bytes a live consumer may leave unread before it is dropped", _BYTES],
+        ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],
         ["drain-timeout", None, 10, "seconds that requests under way are given at shutdown", seconds],
     ]
     optFlags = [["durable", None, "let the private Valkey write each message to disk before it is answered"]]

@@ -141,6 +141,7 @@ def makeService(options: Options) -> service.IService:
         options.limits(),
         frozenset(options["allow-origin"]),
         frozenset(options["allow-host"]) if options.only_loopback else None,
+        options["trusted-proxies"],
     )
     web = Web(application, _endpoints(options, reactor), options["drain-timeout"], reactor)
     watch = _AclWatch(acl)

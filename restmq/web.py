@@ -11,6 +11,7 @@ import cyclone.template
 import cyclone.web
 
 from restmq.access import Guard
+from restmq.acl import Hosts, parse_address
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed
 from restmq.fanout import Fanout
@@ -60,6 +61,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         allowed_origins: origins of other sites whose pages may use this server.
         allowed_hosts: host names beside loopback's that this server goes by; None takes any, for a server that listens
             beyond loopback.
+        trusted_proxies: addresses whose word on who their client is counts.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         limits: Limits | None = None,
         allowed_origins: frozenset[str] = frozenset(),
         allowed_hosts: frozenset[str] | None = None,
+        trusted_proxies: Hosts | None = None,
     ) -> None:
         super().__init__(ROUTES, transforms=[])
         self.start_wire(limits or Limits(), reactor)
@@ -80,6 +83,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.guard = guard
         self.allowed_origins = allowed_origins
         self.allowed_hosts = allowed_hosts
+        self.trusted_proxies = trusted_proxies
         self.pages = cyclone.template.Loader(str(resources.files("restmq").joinpath("templates")))
         self._routes: list[tuple[Callable[[str], Any], type[Handler]]] = [
             (spec.regex.match, spec.handler_class) for spec in self.handlers[0][1]
@@ -87,6 +91,8 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
 
     def __call__(self, request: Request) -> Handler:
         """Runs the request's handler. Paths are matched raw: a queue's name is decoded once, by the handler."""
+        if self.trusted_proxies:
+            request.remote_ip = self._client_behind_proxies(request, self.trusted_proxies)
         for match, handler_class in self._routes:
             found = match(request.path)
             if found:
@@ -94,6 +100,17 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
                 handler._execute(None, *found.groups())
                 return handler
         raise AssertionError("the last route matches all")
+
+    @staticmethod
+    def _client_behind_proxies(request: Request, trusted: Hosts) -> str:
+        """The last address on the way here that is no proxy of ours: what stands before it anybody may have written."""
+        address: str = request.remote_ip
+        forwarded = request.headers.get("x-forwarded-for") or request.headers.get("x-real-ip") or ""
+        for earlier in reversed(forwarded.split(",")):
+            if not trusted.name(parse_address(address)) or parse_address(earlier) is None:
+                break
+            address = earlier.strip()
+        return address
 
     async def visible_queues(self, handler: Handler) -> list[str]:
         """The names of all queues that this client may know of."""

@@ -1,0 +1,333 @@
+"""Who may come in: acl.conf, tokens, browsers, proxies."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import xmlrpc.client
+from pathlib import Path
+
+import httpx
+import pytest
+
+from restmq.access import BY_COMMAND, OPEN
+from restmq.acl import SECTIONS, hash_password
+from restmq.web import ROUTES
+from tests.servers import Daemon, Redis, curl, free_port, stopping, wait_until
+
+
+def with_acl(folder: Path, redis: Redis, rules: str, *options: str) -> Daemon:
+    (folder / "acl.conf").write_text(rules)
+    return Daemon(folder, "--acl", str(folder / "acl.conf"), *options, redis=redis)
+
+
+PASSWORDS = """
+[rest:producer]
+username = paul
+password = Pr0d%:ü
+[rest:consumer]
+username = carla
+password = consume
+[comet:consumer]
+username = carla
+password = comet
+[websocket:consumer]
+username = carla
+password = socket
+"""
+
+#: Requests by the section that guards them.
+GUARDED = [
+    ("rest:consumer", "GET", "/q/x", None),
+    ("rest:consumer", "HEAD", "/q/x", None),
+    ("rest:consumer", "GET", "/?queue=x", None),
+    ("rest:consumer", "GET", "/q/x?callback=f", None),
+    ("rest:consumer", "GET", "/q/", None),
+    ("rest:consumer", "DELETE", "/q/x", None),
+    ("rest:consumer", "GET", "/j/x", None),
+    ("rest:consumer", "GET", "/stats/", None),
+    ("rest:consumer", "GET", "/stats/x", None),
+    ("rest:consumer", "GET", "/p/x", None),
+    ("rest:consumer", "GET", "/control/", None),
+    ("rest:consumer", "GET", "/control/x", None),
+    ("rest:consumer", "GET", "/dashboard", None),
+    ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "get", "queue": "x"}'}),
+    ("rest:consumer", "POST", "/queue/x", {"body": '{"cmd": "take"}'}),
+    ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "del", "queue": "x", "key": "x:1"}'}),
+    ("rest:producer", "POST", "/queue", {"body": '{"cmd": "add", "queue": "x", "value": "v"}'}),
+    ("rest:producer", "POST", "/q/x", {"value": "v"}),
+    ("rest:producer", "POST", "/", {"queue": "x", "value": "v"}),
+    ("rest:producer", "POST", "/p/x", {"policy": "broadcast"}),
+    ("rest:producer", "POST", "/control/x", {"status": "start"}),
+    ("comet:consumer", "GET", "/c/x", None),
+    ("comet:consumer", "GET", "/sse/x", None),
+]
+
+
+def test_every_route_declares_its_access() -> None:
+    for pattern, handler in ROUTES:
+        assert handler.access, pattern
+        for method, access in handler.access.items():
+            assert method in ("GET", "POST", "PUT", "DELETE", "PATCH")
+            assert access in (OPEN, BY_COMMAND) or access.section in SECTIONS, pattern
+            assert hasattr(handler, method.lower()), pattern
+    open_routes = {pattern for pattern, handler in ROUTES if OPEN in handler.access.values()}
+    assert open_routes == {r"/queue/?", r"/queue/(.+)", r"/static/(.+)", r".*"}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, redis: Redis):  # type: ignore[no-untyped-def]
+    daemon = with_acl(tmp_path_factory.mktemp("guarded"), redis, PASSWORDS)
+    with stopping(daemon):
+        yield daemon
+
+
+CREDENTIALS = {
+    "rest:producer": ("paul", "Pr0d%:ü"),
+    "rest:consumer": ("carla", "consume"),
+    "comet:consumer": ("carla", "comet"),
+}
+
+
+@pytest.mark.parametrize(("section", "method", "path", "form"), GUARDED)
+def test_every_way_to_a_message_asks_for_its_password(
+    guarded: Daemon, section: str, method: str, path: str, form: dict[str, str] | None
+) -> None:
+    with guarded.client() as http:
+        refused = http.request(method, path, data=form)
+        assert refused.status_code == 401
+        assert refused.headers["WWW-Authenticate"] == 'Basic realm="RestMQ Restricted Access"'
+        with http.stream(method, path, data=form, auth=CREDENTIALS[section]) as granted:
+            assert granted.status_code in (200, 204, 404)
+
+
+def test_xmlrpc_asks_for_the_password_too(guarded: Daemon) -> None:
+    with xmlrpc.client.ServerProxy(f"{guarded.url}/xmlrpc", allow_none=True) as server:
+        for call in (lambda: server.get("x"), lambda: server.set("x", "v")):
+            with pytest.raises(xmlrpc.client.ProtocolError) as refused:
+                call()
+            assert refused.value.errcode == 401
+    with xmlrpc.client.ServerProxy(f"http://carla:consume@127.0.0.1:{guarded.port}/xmlrpc", allow_none=True) as server:
+        assert server.get("nothing there") is None
+
+
+def test_wrong_passwords_are_limited_per_address(private_folder: Path, redis: Redis) -> None:
+    daemon = with_acl(private_folder, redis, PASSWORDS)
+    with stopping(daemon), daemon.client() as http:
+        for _ in range(10):
+            assert http.get("/q/x", auth=("carla", "guess")).status_code == 401
+        limited = http.get("/q/x", auth=("carla", "consume"))
+        assert limited.status_code == 429
+        assert limited.headers["Retry-After"] == "60"
+        assert "guess" not in daemon.log
+
+
+def test_a_hashed_password_opens(private_folder: Path, redis: Redis) -> None:
+    rules = f"[rest:consumer]\nusername = carla\npassword = {hash_password('sécret')}\n"
+    daemon = with_acl(private_folder, redis, rules)
+    with stopping(daemon), daemon.client() as http:
+        for _ in range(2):
+            assert http.get("/q/none", auth=("carla", "sécret")).status_code == 204
+        assert http.get("/q/none", auth=("carla", "secret")).status_code == 401
+
+
+def test_a_refused_address_gets_403_and_a_change_of_the_file_takes_effect(private_folder: Path, redis: Redis) -> None:
+    daemon = with_acl(private_folder, redis, "[rest:producer]\nhosts_deny = 127.0.0.\n")
+    acl = private_folder / "acl.conf"
+    with stopping(daemon), daemon.client() as http:
+        assert http.post("/q/x", data={"value": "v"}).status_code == 403
+        acl.write_text("[rest:producer]\nhosts_allow = 127.0.0.1\n")
+        wait_until(lambda: http.post("/q/x", data={"value": "v"}).status_code == 200)
+        acl.write_text("[rest:producer]\nhosts_deny = all\nthis is broken\n")
+        wait_until(lambda: "The old access rules stay in force" in daemon.log)
+        assert http.post("/q/x", data={"value": "v"}).status_code == 200
+        acl.write_text("[rest:producer]\nhosts_deny = all\n")
+        os.kill(daemon.process.pid, signal.SIGHUP)
+        wait_until(lambda: http.post("/q/x", data={"value": "v"}).status_code == 403)
+        daemon.assert_no_tracebacks()
+
+
+# Tokens
+
+
+def token(redis: Redis, secret: str, queues: list[str], privs: list[str]) -> dict[str, str]:
+    redis.command("SET", f"AUTHKEY:{secret}", json.dumps({"queues": queues, "privs": privs}))
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def test_a_token_opens_its_queues_and_no_others(guarded: Daemon, redis: Redis) -> None:
+    with guarded.client() as http:
+        mine = token(redis, "t-mine", ["mine", "jobs-*"], ["read", "write"])
+        assert http.post("/q/mine", data={"value": "v"}, headers=mine).status_code == 200
+        assert http.post("/q/jobs-7", data={"value": "v"}, headers=mine).status_code == 200
+        assert http.get("/q/mine?authkey=t-mine").json()["value"] == "v"
+        assert http.get("/q/other", headers=mine).status_code == 403
+        assert http.post("/queue", json={"cmd": "take", "queue": "other"}, headers=mine).status_code == 403
+        assert http.delete("/q/mine", headers=mine).status_code == 403  # needs admin
+        assert http.post("/p/mine", data={"policy": "broadcast"}, headers=mine).status_code == 403
+        assert set(http.get("/stats/", headers=mine).json()["queues"]) <= {"mine", "jobs-7"}
+        assert http.get("/q/mine", headers={"Authorization": "Bearer unknown"}).status_code == 401
+    assert "t-mine" not in guarded.log
+
+
+def test_a_tokens_privileges_are_what_its_record_says(guarded: Daemon, redis: Redis) -> None:
+    with guarded.client() as http:
+        reader = token(redis, "t-r", ["*"], ["read"])
+        writer = token(redis, "t-w", ["*"], ["write"])
+        seeds_own = token(redis, "t-s", ["old"], ["create"])
+        admin = token(redis, "t-a", ["*"], ["read", "write", "admin"])
+        assert http.post("/q/priv", data={"value": "v"}, headers=reader).status_code == 403
+        assert http.post("/q/priv", data={"value": "v"}, headers=writer).status_code == 200
+        assert http.get("/q/priv", headers=writer).status_code == 403
+        assert http.get("/q/priv", headers=reader).status_code == 200
+        assert http.post("/q/old", data={"value": "v"}, headers=seeds_own).status_code == 200
+        assert http.get("/q/old", headers=seeds_own).status_code == 200
+        assert http.delete("/q/priv", headers=admin).status_code == 200
+        redis.command("SET", "AUTHKEY:broken", "{not json")
+        assert http.get("/q/priv", headers={"Authorization": "Bearer broken"}).status_code == 401
+
+
+# Browsers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "https://127.0.0.1"},
+    ],
+)
+def test_cross_site_requests_touch_nothing(
+    daemon: Daemon, http: httpx.Client, redis: Redis, queue: str, headers: dict[str, str]
+) -> None:
+    http.post(f"/q/{queue}", data={"value": "mine"})
+    for method, path in [
+        ("GET", f"/q/{queue}"),
+        ("GET", f"/q/{queue}?callback=f"),
+        ("POST", f"/q/{queue}"),
+        ("DELETE", f"/q/{queue}"),
+        ("GET", f"/c/{queue}"),
+        ("GET", f"/ws/{queue}"),
+        ("OPTIONS", f"/q/{queue}"),
+    ]:
+        refused = http.request(method, path, headers=headers, data={"value": "evil"} if method == "POST" else None)
+        assert refused.status_code == 403, (method, path)
+        assert "Access-Control-Allow-Origin" not in refused.headers
+    assert redis.command("LLEN", f"{queue}:queue") == 1
+
+
+def test_our_own_pages_may(http: httpx.Client, daemon: Daemon, queue: str) -> None:
+    own = {"Origin": daemon.url, "Sec-Fetch-Site": "same-origin"}
+    assert http.post(f"/q/{queue}", data={"value": "v"}, headers=own).status_code == 200
+
+
+def test_an_allowed_origin_gets_cors_headers_also_on_errors(private_folder: Path, redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--allow-origin", "https://app.example", redis=redis)
+    app = {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"}
+    with stopping(daemon), daemon.client() as http:
+        preflight = http.options("/q/x", headers={**app, "Access-Control-Request-Method": "DELETE"})
+        assert preflight.status_code == 204
+        assert "DELETE" in preflight.headers["Access-Control-Allow-Methods"]
+        assert "Authorization" in preflight.headers["Access-Control-Allow-Headers"]
+        for answer in (http.get("/q/none-there", headers=app), http.post("/q/x", headers=app), preflight):
+            assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+            assert answer.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "[2001:db8::1]"])
+def test_a_rebound_name_is_misdirected(http: httpx.Client, host: str) -> None:
+    assert http.get("/stats/", headers={"Host": host}).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8888", "127.0.0.1:9", "[::1]:8888", "127.1.2.3", "x.localhost"]
+)
+def test_loopback_names_are_ours(http: httpx.Client, host: str) -> None:
+    assert http.get("/stats/", headers={"Host": host}).status_code == 200
+
+
+def test_an_allowed_host_is_ours_too(private_folder: Path, redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--allow-host", "queue.internal", redis=redis)
+    with stopping(daemon), daemon.client() as http:
+        assert http.get("/stats/", headers={"Host": "Queue.Internal:80"}).status_code == 200
+        assert http.get("/stats/", headers={"Host": "other.internal"}).status_code == 421
+
+
+# Proxies
+
+
+def test_forwarded_addresses_count_from_trusted_proxies_only(private_folder: Path, redis: Redis) -> None:
+    rules = "[rest:consumer]\nhosts_allow = 10.1.0.0/16\n"
+    trusting = with_acl(private_folder, redis, rules, "--trusted-proxies", "127.0.0.1 10.9.9.9")
+    other = private_folder / "other"
+    other.mkdir()
+    not_trusting = with_acl(other, redis, rules)
+    with stopping(trusting, not_trusting):
+        with trusting.client() as http:
+            for header, value, status in [
+                ("X-Forwarded-For", "10.1.2.3", 200),
+                ("X-Forwarded-For", "10.1.2.3, 10.9.9.9", 200),  # through two proxies of ours
+                ("X-Forwarded-For", "10.1.2.3, 203.0.113.5", 403),  # the first is what a stranger says
+                ("X-Forwarded-For", "garbage", 403),
+                ("X-Real-IP", "10.1.2.3", 200),
+                ("X-Real-IP", "x" * 300, 403),
+            ]:
+                assert http.get("/stats/", headers={header: value}).status_code == status, value
+        with not_trusting.client() as http:
+            assert http.get("/stats/", headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 403
+
+
+# Endpoints
+
+
+@pytest.mark.needs("openssl")
+def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: Redis, queue: str) -> None:
+    key, cert, port = private_folder / "key.pem", private_folder / "cert.pem", free_port()
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    unix = private_folder / "http.sock"
+    tls = f"ssl:{port}:privateKey={key}:certKey={cert}:interface=127.0.0.1"
+    daemon = Daemon(private_folder, "--endpoint", tls, "--endpoint", f"unix:{unix}", redis=redis)
+    with stopping(daemon):
+        base = f"https://localhost:{port}"
+        assert (
+            curl("--cacert", str(cert), "--http1.1", f"{base}/q/{queue}", "-d", "value=x") == f"{queue}:1\r\n".encode()
+        )
+        assert b'"value":"x"' in curl("--cacert", str(cert), f"{base}/q/{queue}")  # offers h2 and http/1.1
+        assert curl("--unix-socket", str(unix), f"http://any/q/{queue}", "-d", "value=y") == f"{queue}:2\r\n".encode()
+        context = ssl.create_default_context(cafile=str(cert))
+        context.set_alpn_protocols(["h2", "http/1.1"])
+
+        def connect() -> ssl.SSLSocket:
+            return context.wrap_socket(socket.create_connection(("localhost", port), 20), server_hostname="localhost")
+
+        with connect() as comet:
+            assert comet.selected_alpn_protocol() == "http/1.1"
+            comet.sendall(f"GET /c/{queue} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+            received = b""
+            while f"{queue}:2".encode() not in received:
+                received += comet.recv(65536)
+        with connect() as web:
+            web.sendall(
+                f"GET /ws/{queue} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
+                "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+            )
+            assert web.recv(65536).startswith(b"HTTP/1.1 101 ")
+        daemon.assert_no_tracebacks()
+
+
+def test_a_bad_endpoint_is_said_in_one_line(private_folder: Path) -> None:
+    from tests.integration.test_service import refused
+
+    assert "restmq: --endpoint" in refused("--endpoint", "nonsense:1", cwd=private_folder).splitlines()[-1]
