@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import fnmatch
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from restmq.acl import Acl
-from restmq.core import Authorization, RedisOperations
+from restmq.core import RedisOperations
 from restmq.errors import NotAllowed, NotAuthenticated, TooManyFailures
 
 FAILURES_ALLOWED = 10
@@ -91,7 +90,7 @@ class Guard:
         if credentials.token is None:
             return list(queues)
         found = await self._core.authorization(credentials.token)
-        return [queue for queue in queues if found is not None and _covers(found, queue)]
+        return [queue for queue in queues if found is not None and found.covers(queue)]
 
     async def _check_token(self, credentials: Credentials, access: Access, queue: str | None) -> None:
         assert credentials.token is not None
@@ -104,7 +103,7 @@ class Guard:
             privileges |= {"read", "write"}
         if access.privilege not in privileges:
             raise NotAllowed(f"the token lacks the privilege {access.privilege!r}.")
-        if queue is not None and not _covers(found, queue):
+        if queue is not None and not found.covers(queue):
             raise NotAllowed("the token is not for this queue.")
 
     def _refuse_guessing(self, address: str) -> None:
@@ -119,11 +118,6 @@ class Guard:
         self._failures[address] = (count + 1, since)
         if len(self._failures) > _ADDRESSES_REMEMBERED:
             self._failures.popitem(last=False)
-
-
-def _covers(authorization: Authorization, queue: str) -> bool:
-    """Whether one of the record's names or globs (``*``, ``?``, ``[…]``) is the queue's."""
-    return any(fnmatch.fnmatchcase(queue, name) or queue == name for name in authorization.queues)
 
 
 def basic_credentials(header: str) -> tuple[str, str] | None:

@@ -7,9 +7,10 @@ InvalidInput for a queue name that is none.
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -67,6 +68,10 @@ class Authorization:
 
     queues: tuple[str, ...]
     privileges: frozenset[str]
+
+    def covers(self, queue: str) -> bool:
+        """Whether one of the record's names or globs (``*``, ``?``, ``[…]``) is the queue's."""
+        return any(queue == name or fnmatch.fnmatchcase(queue, name) for name in self.queues)
 
 
 @dataclass(slots=True)
@@ -179,21 +184,26 @@ class RedisOperations:
         await self._run("leave", queue, waiter)
 
     async def queue_block_multi_get(
-        self, queues: Sequence[str], timeout_seconds: float = 60
+        self, queues: Sequence[str], timeout_seconds: float = 60, stop: defer.Deferred[None] | None = None
     ) -> tuple[str, Message] | None:
         """Takes a message from the first of these queues that has one, waiting for it if need be; as queue_getdel.
 
+        Args:
+            stop: the waiting ends when it fires. (Cancelling could lose a message that Redis has just handed out.)
+
         Returns:
-            The queue and its message, or None after the time is over.
+            The queue and its message, or None after the time is over or the waiting was stopped.
         """
         clock: Any = self.store.clock
         deadline = clock.seconds() + timeout_seconds
         channel = keys.daemon_channel(secrets.token_hex(8))
         woken: defer.DeferredQueue[None] = defer.DeferredQueue()
+        if stop is not None:
+            stop.addCallback(lambda _: woken.put(None))
         subscriber = self.pubsub(lambda *_: woken.put(None), on_renewed=lambda: woken.put(None))
         await subscriber.subscribe(channel).addTimeout(self.store.settings.call_timeout_seconds, clock, _not_reachable)
         try:
-            while True:
+            while stop is None or not stop.called:
                 for queue in queues:
                     for message in await self.queue_tail(queue, 1, channel):
                         return queue, message
@@ -204,6 +214,7 @@ class RedisOperations:
                     await woken.get().addTimeout(remaining, clock)
                 except defer.TimeoutError:
                     return None
+            return None
         finally:
             for queue in queues:
                 await self.queue_leave(queue, channel)
@@ -326,21 +337,43 @@ class RedisOperations:
     async def authorize(self, queue: str, token: str) -> bool:
         """Whether the token's record names the queue."""
         found = await self.authorization(token)
-        return found is not None and queue in found.queues
+        return found is not None and found.covers(queue)
 
     async def authorization(self, token: str) -> Authorization | None:
         """What a token's record allows, or None if there is no such token or its record is broken."""
-        record = await self.store.command("GET", keys.token(token))
-        try:
-            fields = json.loads(record) if record else {}
-            return Authorization(tuple(fields["queues"]), frozenset(fields["privs"]))
-        except (ValueError, TypeError, KeyError):
-            return None
+        return _authorization(await self.store.command("GET", keys.token(token)))
 
     async def authorization_create(self, token: str, queues: Iterable[str], privileges: Iterable[str]) -> None:
         """Writes a token's record, over an older one if there is one."""
         record = json.dumps({"queues": list(queues), "privs": list(privileges)})
         await self.store.command("SET", keys.token(token), record)
+
+    async def authorization_revoke(self, token: str) -> bool:
+        """Deletes a token's record. Returns whether there was one."""
+        return bool(await self.store.command("DEL", keys.token(token)))
+
+    async def authorizations(self) -> AsyncIterator[tuple[str, Authorization | None]]:
+        """All tokens with what they allow, None for a broken record; found by SCAN, a bounded number a call."""
+        cursor = b"0"
+        while True:
+            cursor, found = await self.store.command("SCAN", cursor, "MATCH", keys.token("*"), "COUNT", 500)
+            for key in found:
+                token = key.removeprefix(keys.token("")).decode(errors="replace")
+                yield token, _authorization(await self.store.command("GET", key))
+            if cursor == b"0":
+                return
+
+
+def _authorization(record: bytes | None) -> Authorization | None:
+    """What a record says, or None if it is none: nothing is allowed by guessing."""
+    try:
+        fields = json.loads(record) if record else {}
+        names, privileges = fields["queues"], fields["privs"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    if not all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in (names, privileges)):
+        return None
+    return Authorization(tuple(names), frozenset(privileges))
 
 
 def _not_reachable(_failure: Any, _timeout: float) -> None:

@@ -1,0 +1,128 @@
+"""The command line tool, on a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from restmq.acl import Section
+from tests.servers import ROOT, Redis, free_port, wait_until
+
+ENGINE = str(ROOT / "restmq_engine.py")
+
+
+def engine(redis: Redis, *arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, ENGINE, "--redis-socket", redis.socket_path, *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+
+
+def output(redis: Redis, *arguments: str | bytes, stdin: bytes = b"") -> bytes:
+    result = engine(redis, *arguments, stdin=stdin)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_a_message_goes_in_is_looked_at_and_comes_out(redis: Redis, queue: str) -> None:
+    assert output(redis, "-p", "--queue", queue, "--value", " 007 ") == f"{queue}:1\n".encode()
+    assert output(redis, "-p", "--queue", queue, stdin=b"raw\xff\x00") == f"{queue}:2\n".encode()
+    assert output(redis, "-g", "--queue", queue) == b" 007 \n"
+    assert output(redis, "-u", "--queue", queue) == b"2\n"
+    assert output(redis, "-i", "--queue", queue) == f"{queue}:2\traw".encode() + b"\xff\x00\n" + (
+        f"{queue}:1\t 007 \n".encode()
+    )
+    assert output(redis, "-s", "--queue", queue) == f"{queue}\t2\tbroadcast\tstarted\n".encode()
+    assert output(redis, "-k", "--queue", queue) == b" 007 \n"
+    assert output(redis, "-t", "--queue", queue) == b"raw\xff\x00\n"
+    for switch in ("-k", "-g", "-t", "-i"):
+        empty = engine(redis, switch, "--queue", queue)
+        assert (empty.returncode, empty.stdout, empty.stderr) == (1, b"", b"empty queue\n")
+
+
+def test_policy_is_shown_and_set(redis: Redis, queue: str) -> None:
+    assert output(redis, "-q", "--queue", queue) == b"broadcast\n"
+    output(redis, "-j", "--queue", queue)
+    assert output(redis, "-q", "--queue", queue) == b"roundrobin\n"
+
+
+def test_consume_prints_what_comes_until_interrupted(redis: Redis, queue: str) -> None:
+    command = [sys.executable, ENGINE, "-c", "--queue", queue, "--redis-socket", redis.socket_path]
+    consuming = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: redis.command("LLEN", f"{queue}:waiters"))
+    assert consuming.stdout is not None
+    for value in (b"one", b"two"):
+        output(redis, "-p", "--queue", queue, stdin=value)
+        assert consuming.stdout.readline() == value + b"\n"
+    wait_until(lambda: redis.command("LLEN", f"{queue}:waiters"))
+    consuming.send_signal(signal.SIGINT)
+    _, errors = consuming.communicate(timeout=30)
+    assert errors == b""
+    assert redis.command("EXISTS", f"{queue}:waiters") == 0
+    output(redis, "-p", "--queue", queue, "--value", "stays")
+    assert output(redis, "-u", "--queue", queue) == b"1\n"
+
+
+def test_tokens_are_made_listed_checked_and_revoked(redis: Redis, queue: str) -> None:
+    token = output(redis, "-r", "--queue", f"{queue},{queue}-*", "--privs", "read").decode().strip()
+    record = json.loads(redis.command("GET", f"AUTHKEY:{token}"))
+    assert record == {"queues": [queue, f"{queue}-*"], "privs": ["read"]}
+    assert f"{token}\t" in output(redis, "-l").decode()
+    assert output(redis, "-a", "--queue", f"{queue}-7", "--value", token) == b"authorized: read\n"
+    assert engine(redis, "-a", "--queue", "other", "--value", token).returncode == 1
+    output(redis, "-d", "--value", token)
+    assert engine(redis, "-d", "--value", token).returncode == 1
+    assert engine(redis, "-a", "--queue", queue, "--value", token).returncode == 1
+    redis.command("SET", f"AUTHKEY:broken-{queue}", '{"queues": "all", "privs": []}')
+    assert f'broken-{queue}\t{{"broken": true}}' in output(redis, "-l").decode()
+    assert engine(redis, "-a", "--queue", "all", "--value", f"broken-{queue}").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["-p"], ["-g", "-c", "--queue", "x"], ["--nonsense"], ["-a", "--queue", "x"], ["-g", "--redis-port", "x"]],
+)
+def test_wrong_usage_is_status_2(redis: Redis, arguments: list[str]) -> None:
+    result = engine(redis, *arguments)
+    assert result.returncode == 2
+    assert b"usage:" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_errors_are_one_line(redis: Redis, private_folder: Path) -> None:
+    reserved = engine(redis, "-g", "--queue", "AUTHKEY:x")
+    assert (reserved.returncode, reserved.stderr.count(b"\n")) == (1, 1)
+    away = [sys.executable, ENGINE, "-s", "--redis-port", str(free_port()), "--redis-timeout", "0.2"]
+    result = subprocess.run(away, capture_output=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.count(b"\n") == 1
+    assert b"does not answer" in result.stderr
+
+
+def test_a_password_for_redis_comes_from_the_environment(private_folder: Path) -> None:
+    redis = Redis(private_folder / "r")
+    redis.command("CONFIG", "SET", "requirepass", "s3cret")
+    try:
+        command = [sys.executable, ENGINE, "-s", "--redis-socket", redis.socket_path, "--redis-timeout", "1"]
+        opened = subprocess.run(command, env={**os.environ, "RESTMQ_REDIS_PASSWORD": "s3cret"}, capture_output=True)
+        assert opened.returncode == 0
+        assert subprocess.run(command, capture_output=True).returncode == 1
+    finally:
+        redis.kill()
+
+
+def test_a_password_is_hashed_for_acl_conf() -> None:
+    result = subprocess.run([sys.executable, ENGINE, "--hash-password"], input=b"s\xc3\xa9cret\n", capture_output=True)
+    section = Section(username="x", password=result.stdout.decode().strip())
+    assert section.knows("x", "sécret")
+    assert not section.knows("x", "secret")
+
+
+def test_help_names_every_switch(redis: Redis) -> None:
+    shown = output(redis, "-h").decode()
+    for switch in "pcgsqjktuiarh":
+        assert f"-{switch}," in shown or f"-{switch} " in shown

@@ -1,0 +1,49 @@
+"""The word count: what map posts, reduce hears, and the sums are those of a plain count."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT, Daemon, Redis, listeners, wait_until
+
+EXAMPLE = ROOT / "examples" / "mapreduce"
+WORDS_AT_LEAST = 100_000
+
+
+def real_text() -> str:
+    """Python's own documentation, often enough to be long."""
+    text = "\n".join(str(topic) for topic in pydoc_data.topics.topics.values())
+    return text * (1 + WORDS_AT_LEAST // len(re.findall(r"\w+", text)))
+
+
+@pytest.mark.parametrize("reduce_first", [True, False])
+@pytest.mark.parametrize("what", ["words", "keys"])
+def test_the_sums_are_those_of_a_plain_count(
+    daemon: Daemon, redis: Redis, queue: str, private_folder: Path, what: str, reduce_first: bool
+) -> None:
+    text = real_text()
+    (private_folder / "text.txt").write_text(text, "utf-8")
+    found = re.findall(r"\w+", text.lower())
+    assert len(found) >= WORDS_AT_LEAST
+    expected = Counter(found) if what == "words" else Counter(c for c in text.lower() if c.isalpha())
+
+    where = ["--url", daemon.url, "--queue", queue]
+    reduce_command = [sys.executable, EXAMPLE / "reduce.py", *where]
+    map_command = [sys.executable, EXAMPLE / "map.py", *where, *(["--keys"] if what == "keys" else [])]
+    map_command.append(private_folder / "text.txt")
+    if not reduce_first:
+        subprocess.run(map_command, check=True, timeout=100)
+    reducing = subprocess.Popen(reduce_command, stdout=subprocess.PIPE, text=True)
+    if reduce_first:
+        wait_until(lambda: listeners(redis, queue))
+        subprocess.run(map_command, check=True, timeout=100)
+    shown, _ = reducing.communicate(timeout=100)
+    sums = {item: int(count) for count, item in (line.split("\t") for line in shown.splitlines())}
+    assert sums == dict(expected)
