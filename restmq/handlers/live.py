@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from restmq import access
-from restmq.consumer import PacedConsumer
+from restmq.consumer import PacedConsumer, send_at_once
 from restmq.fanout import CloseReason, Format
 from restmq.handlers.base import JAVASCRIPT, TEXT, Handler, head
 from restmq.http import HTTPConnection
@@ -40,7 +40,8 @@ class Stream(PacedConsumer):
         self._chunked = chunked
 
     def transmit(self, frames: bytes) -> None:
-        self._connection.write(b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames)
+        chunk = b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames
+        send_at_once(self._connection.transport, chunk)
 
     def close(self, reason: CloseReason) -> None:
         if reason is CloseReason.TOO_SLOW:

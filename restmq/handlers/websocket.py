@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from restmq import access, dispatch
 from restmq.access import Access, Credentials
-from restmq.consumer import PacedConsumer
+from restmq.consumer import PacedConsumer, send_at_once
 from restmq.errors import RestMQError
 from restmq.fanout import CloseReason, Format
 from restmq.handlers.base import Handler, UpgradeRequired
@@ -224,7 +224,7 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
 
     def transmit(self, frames: bytes) -> None:
         if self.state == self.STATE_OPEN:
-            self.sendData(frames)
+            send_at_once(self.transport, frames)
 
     def close(self, reason: CloseReason) -> None:
         self._close(CLOSE_CODES[reason], reason.value)
