@@ -176,14 +176,17 @@ def _section(options: dict[str, str], where: str, text: str, name: str, path: Pa
     if bool(section.username) != bool(section.password):
         missing = "password" if section.username else "username"
         raise ConfigurationError(f"{where}: a {missing} is missing; set both username and password, or neither.")
-    if section.password.startswith(_SCRYPT):
-        try:
-            _scrypt(b"", section.password.split("$")[0])
-        except (binascii.Error, ValueError):
-            raise ConfigurationError(
-                f"{where}: the password is no scrypt hash; make one with --hash-password."
-            ) from None
+    if section.password.startswith(_SCRYPT) and not _is_hash(section.password):
+        raise ConfigurationError(f"{where}: the password is no scrypt hash; make one with --hash-password.")
     return section
+
+
+def _is_hash(text: str) -> bool:
+    salt, _, derived = text.removeprefix(_SCRYPT).partition("$")
+    try:
+        return len(base64.b64decode(salt, validate=True)) > 0 and len(base64.b64decode(derived, validate=True)) == 32
+    except binascii.Error:
+        return False
 
 
 def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from restmq import keys, scripts
 from restmq.connection import Encoded
 from restmq.errors import StoreUnavailable
-from restmq.model import Message, Policy, check_queue_name
+from restmq.model import Message, Policy, check_queue_name, is_queue_name
 from restmq.store import Store, Subscriber
 
 TAKE_AT_MOST = 1000
@@ -233,8 +233,9 @@ class RedisOperations:
         return await self.queue_len(queue)
 
     async def queue_all(self) -> list[str]:
-        """The names of all queues, sorted."""
-        return sorted(name.decode(errors="replace") for name in await self.store.command("SMEMBERS", keys.QUEUE_SET))
+        """The names of all queues, sorted; names in old data that no queue may have any more are passed over."""
+        names = [name.decode(errors="replace") for name in await self.store.command("SMEMBERS", keys.QUEUE_SET)]
+        return sorted(filter(is_queue_name, names))
 
     async def queue_overview(self, queues: Iterable[str]) -> list[QueueOverview]:
         """Length, status and policy of many queues; one call to Redis per 500."""
@@ -242,7 +243,7 @@ class RedisOperations:
         lines: list[QueueOverview] = []
         for start in range(0, len(names), _OVERVIEW_QUEUES_A_CALL):
             part = names[start : start + _OVERVIEW_QUEUES_A_CALL]
-            parts = [keys.for_queue(name) for name in part]
+            parts = [keys.for_queue(check_queue_name(name)) for name in part]
             wanted = [key for q in parts for key in (q.ready, q.expiring, q.status, q.policy)]
             flat = await self.store.run(scripts.load("overview"), Encoded([len(wanted), *wanted]))
             lines += [

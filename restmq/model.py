@@ -86,3 +86,12 @@ def check_queue_name(name: object) -> str:
     if name in _RESERVED_NAMES or name.startswith(_RESERVED_PREFIXES):
         raise InvalidInput("that queue name is reserved for the server's own keys; choose another.")
     return name
+
+
+def is_queue_name(name: str) -> bool:
+    """Whether a queue may have this name."""
+    try:
+        check_queue_name(name)
+    except InvalidInput:
+        return False
+    return True

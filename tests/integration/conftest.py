@@ -1,0 +1,58 @@
+"""The core in this process, for tests that go below HTTP: a reactor of its own in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet import defer, reactor
+from twisted.internet.threads import blockingCallFromThread
+
+from restmq.core import RedisOperations
+from restmq.store import Store, StoreSettings
+from tests.servers import Redis
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def run() -> Iterator[Run]:
+    """Runs a coroutine function in the reactor's thread and returns its result."""
+    thread = threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False}, daemon=True)  # type: ignore[attr-defined]
+    thread.start()
+
+    def run_there(function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        return blockingCallFromThread(reactor, lambda: defer.ensureDeferred(function(*args, **kwargs)))  # type: ignore[arg-type]
+
+    yield run_there
+    reactor.callFromThread(reactor.stop)  # type: ignore[attr-defined]
+    thread.join(20)
+
+
+@pytest.fixture
+def core(run: Run, redis: Redis) -> Iterator[RedisOperations]:
+    """The operations on the shared Redis."""
+    yield from operations(run, redis)
+
+
+@pytest.fixture
+def private_core(run: Run, private_redis: Redis) -> Iterator[RedisOperations]:
+    """The operations on a Redis that the test may kill."""
+    yield from operations(run, private_redis, call_timeout_seconds=1.0)
+
+
+def operations(run: Run, redis: Redis, **settings: Any) -> Iterator[RedisOperations]:
+    store = Store(StoreSettings(socket_path=redis.socket_path, **settings), reactor)
+
+    async def start() -> None:
+        store.startService()
+        await store.first_connected
+
+    async def stop() -> None:
+        await store.stopService()
+
+    run(start)
+    yield RedisOperations(store)
+    run(stop)

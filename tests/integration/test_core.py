@@ -1,0 +1,261 @@
+"""Each operation keeps its promise, on a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+from twisted.internet import defer
+
+from restmq.core import RedisOperations
+from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
+from restmq.model import Policy
+from tests.integration.conftest import Run
+from tests.servers import Redis, wait_until
+
+VALUES = [b"007", b"1.10", b" x ", b"1_000", b"", b"\x00", b"\xff\xfe", "ü😀".encode(), b"a\r\nb", os.urandom(1 << 20)]
+
+
+def test_the_layout_is_that_of_the_first_restmq(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+    assert run(core.queue_add, queue, b"first") == f"{queue}:1"
+    assert run(core.queue_add, queue, b"second") == f"{queue}:2"
+    run(core.queue_get, queue, softget=True)
+    run(core.queue_policy_set, queue, Policy.ROUNDROBIN)
+    run(core.queue_changestatus, queue, False)
+    assert redis.command("SISMEMBER", "QUEUESET", queue) == 1
+    assert redis.command("GET", f"{queue}:UUID") == "2"
+    assert redis.command("GET", f"{queue}:1") == "first"
+    assert redis.command("LRANGE", f"{queue}:queue", "0", "-1") == [f"{queue}:2", f"{queue}:1"]
+    assert redis.command("GET", f"{queue}:1:refcount") == "1"
+    assert redis.command("GET", f"{queue}:queuepolicy") == "2"
+    assert redis.command("GET", f"queuestat::{queue}") == "0"
+
+
+def test_a_queue_that_was_laid_by_hand_is_served(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+    for number, value in enumerate(("old", "data"), 1):
+        redis.command("SET", f"{queue}:{number}", value)
+        redis.command("LPUSH", f"{queue}:queue", f"{queue}:{number}")
+    redis.command("SET", f"{queue}:UUID", "2")
+    redis.command("SADD", "QUEUESET", queue)
+    assert run(core.queue_len, queue) == 2
+    assert run(core.queue_getdel, queue).value == b"old"
+    assert run(core.queue_add, queue, b"new") == f"{queue}:3"
+    assert [message.value for message in run(core.queue_tail, queue)] == [b"data", b"new"]
+    assert queue in run(core.queue_all)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
+def test_bytes_come_back_as_they_went_in(run: Run, core: RedisOperations, queue: str, value: bytes) -> None:
+    run(core.queue_add, queue, value)
+    assert run(core.queue_get, queue, softget=True).value == value
+    assert run(core.queue_last_items, queue)[0].value == value
+    assert run(core.queue_getdel, queue).value == value
+
+
+def test_nothing_is_left_of_a_message_that_is_gone(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    core = private_core
+    stays = {"QUEUESET", "q:UUID", "q:totals"}
+    keys = run(core.queue_add_many, "q", [b"taken", b"deleted", b"purged", b"looked at"])
+    run(core.queue_add, "q", b"with ttl", ttl_seconds=100)
+    run(core.queue_get, "q", softget=True)
+    run(core.queue_getdel, "q")
+    assert run(core.queue_del, "q", keys[1])
+    for _ in range(2):
+        run(core.queue_get, "q", softget=True)
+    run(core.queue_settings_set, "q", {"history": 5})
+    run(core.queue_settings_set, "q", {"history": 0})
+    assert run(core.queue_purge, "q") == 3
+    assert private_redis.keys() == stays
+
+
+def test_numbers_never_repeat(run: Run, core: RedisOperations, queue: str) -> None:
+    run(core.queue_add_many, queue, [b"x"] * 5)
+    run(core.queue_purge, queue)
+    run(core.queue_getdel, queue)
+    assert run(core.queue_add, queue, b"y") == f"{queue}:6"
+
+
+def test_expired_messages_are_never_returned_or_counted(
+    run: Run, core: RedisOperations, redis: Redis, queue: str
+) -> None:
+    run(core.queue_add_many, queue, [b"soon gone"] * 2500, ttl_seconds=0.001)
+    stays = run(core.queue_add, queue, b"stays", ttl_seconds=1000)
+    wait_until(lambda: redis.command("EXISTS", f"{queue}:2500") == 0)
+    wait_until(lambda: run(core.queue_len, queue) == 1)
+    assert run(core.queue_count_elements, queue) == 1
+    assert [line.length for line in run(core.queue_overview, [queue])] == [1]
+    assert [message.key for message in run(core.queue_last_items, queue)] == [stays]
+    looked = run(core.queue_get, queue, softget=True)
+    assert (looked.key, looked.count) == (stays, 1)
+    assert [message.key for message in run(core.queue_tail, queue)] == [stays]
+    assert run(core.queue_getdel, queue) is None
+    assert run(core.queue_del, queue, f"{queue}:1") is False
+    assert redis.command("EXISTS", f"{queue}:expiring", f"{queue}:queue") == 0
+
+
+def test_looks_are_counted_until_the_message_is_taken(run: Run, core: RedisOperations, queue: str) -> None:
+    run(core.queue_add, queue, b"x")
+    assert [run(core.queue_get, queue, softget=True).count for _ in range(3)] == [1, 2, 3]
+    assert run(core.queue_get, queue).count == 3
+    assert run(core.queue_get, queue, softget=True) is None
+
+
+def test_adds_of_one_moment_are_one_call_and_keep_their_order(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    core = private_core
+
+    async def at_once() -> Any:
+        adds = [defer.ensureDeferred(core.queue_add(f"m{n % 2}", str(n).encode())) for n in range(100)]
+        return await defer.gatherResults(adds)
+
+    run(core.queue_add, "warm", b"up")
+    before = scripts_run(private_redis)
+    keys = run(at_once)
+    assert scripts_run(private_redis) - before == 2  # one for each queue
+    assert keys == [f"m{n % 2}:{n // 2 + 1}" for n in range(100)]
+    assert [int(message.value) for message in run(core.queue_tail, "m1", 100)] == list(range(1, 100, 2))
+
+
+def scripts_run(redis: Redis) -> int:
+    stats = redis.command("INFO", "commandstats")
+    lines = [line for line in stats.splitlines() if line.startswith(("cmdstat_evalsha:", "cmdstat_eval:"))]
+    return sum(int(line.split("calls=")[1].split(",")[0]) for line in lines)
+
+
+def test_redis_may_forget_the_scripts(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+    run(core.queue_add, queue, b"x")
+    redis.command("SCRIPT", "FLUSH")
+    assert run(core.queue_add, queue, b"y") == f"{queue}:2"
+
+
+def test_deleting_takes_a_message_from_anywhere_and_only_from_its_queue(
+    run: Run, core: RedisOperations, redis: Redis, queue: str
+) -> None:
+    keys = run(core.queue_add_many, queue, [b"a", b"b", b"c"])
+    other = run(core.queue_add, queue + "-other", b"safe")
+    assert run(core.queue_del, queue, keys[1]) is True
+    assert run(core.queue_del, queue, keys[1]) is False
+    assert run(core.queue_del, queue, other) is False
+    assert run(core.queue_del, queue, f"{queue}:UUID") is False
+    assert redis.command("GET", other) == "safe"
+    assert [message.key for message in run(core.queue_tail, queue)] == [keys[0], keys[2]]
+
+
+def test_an_impossible_name_in_old_data_does_not_hide_the_others(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    run(private_core.queue_add, "fine", b"x")
+    private_redis.command("SADD", "QUEUESET", "AUTHKEY", "", "a\nb", b"\xff")
+    assert run(private_core.queue_all) == ["fine", "\ufffd"]
+
+
+def test_purging_a_large_queue_empties_it_and_finishes_what_was_cut_off(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    for _ in range(12):
+        run(private_core.queue_add_many, "big", [b"x"] * 1000)
+    private_redis.command("SET", "big:left", "behind")
+    private_redis.command("LPUSH", "big:queue:purging", "big:left")
+    assert run(private_core.queue_purge, "big") == 12_000
+    assert private_redis.keys() == {"QUEUESET", "big:UUID"}
+    assert run(private_core.queue_purge, "big") == 0
+
+
+def test_policy_and_status_can_come_before_the_first_message(run: Run, core: RedisOperations, queue: str) -> None:
+    assert run(core.queue_policy_get, queue) is Policy.BROADCAST
+    assert run(core.queue_status, queue) is True
+    run(core.queue_changestatus, queue, False)
+    run(core.queue_add, queue, b"x")
+    assert run(core.queue_status, queue) is False
+    assert run(core.queue_getdel, queue).value == b"x"  # stopped is for connected consumers only
+    assert run(core.multi_queue_by_status, [queue, queue + "2"], started=False) == [queue]
+    assert run(core.multi_queue_by_status, [queue, queue + "2"]) == [queue + "2"]
+
+
+def test_waiting_on_several_queues_ends_with_the_first_message(
+    run: Run, core: RedisOperations, redis: Redis, queue: str
+) -> None:
+    async def wait_then_add() -> Any:
+        waiting = defer.ensureDeferred(core.queue_block_multi_get([queue + "a", queue + "b"], 30))
+        while not await core.store.command("EXISTS", f"{queue}b:waiters"):
+            pass
+        key = await core.queue_add(queue + "b", b"it came")
+        return key, await waiting
+
+    key, (found, message) = run(wait_then_add)
+    assert (found, message.key, message.value) == (queue + "b", key, b"it came")
+    assert redis.command("EXISTS", f"{queue}a:waiters", f"{queue}b:waiters", f"{queue}b:queue") == 0
+    assert run(core.queue_block_multi_get, [queue], 0.05) is None
+
+
+def test_a_waiter_that_died_is_passed_over(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+    redis.command("LPUSH", f"{queue}:waiters", "RESTMQ-DAEMON:dead")
+    run(core.queue_add, queue, b"x")
+    assert redis.command("EXISTS", f"{queue}:waiters") == 0
+    assert run(core.queue_len, queue) == 1
+
+
+def test_tokens(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+    run(core.authorization_create, f"t-{queue}", [queue], ["create"])
+    assert json.loads(redis.command("GET", f"AUTHKEY:t-{queue}")) == {"queues": [queue], "privs": ["create"]}
+    assert run(core.authorize, queue, f"t-{queue}") is True
+    assert run(core.authorize, "other", f"t-{queue}") is False
+    assert run(core.authorize, queue, "unknown") is False
+    assert run(core.authorization_revoke, f"t-{queue}") is True
+    assert run(core.authorize, queue, f"t-{queue}") is False
+
+
+@pytest.mark.parametrize("name", ["", "AUTHKEY:x", "queuestat::x", "a\nb", "x" * 256])
+def test_no_operation_takes_a_bad_name(run: Run, core: RedisOperations, name: str) -> None:
+    for operation in (
+        lambda: core.queue_add(name, b""),
+        lambda: core.queue_add(name, b"", 1),
+        lambda: core.queue_getdel(name),
+        lambda: core.queue_purge(name),
+        lambda: core.queue_policy_get(name),
+        lambda: core.queue_status(name),
+        lambda: core.queue_overview([name]),
+    ):
+        with pytest.raises(InvalidInput):
+            run(operation)
+
+
+def test_without_redis_calls_fail_at_once_and_work_again_when_it_is_back(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    run(private_core.queue_add, "q", b"before")
+    private_redis.kill()
+    wait_until(lambda: not private_core.store.connected)
+    with pytest.raises(StoreUnavailable):
+        run(private_core.queue_add, "q", b"lost")
+    private_redis.start()
+    wait_until(lambda: private_core.store.connected)
+    assert run(private_core.queue_add, "q", b"after") == "q:2"
+    assert [message.value for message in run(private_core.queue_tail, "q")] == [b"before", b"after"]
+
+
+def test_a_redis_that_hangs_is_not_waited_for_without_end(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    private_redis.pause()
+    with pytest.raises(StoreUnavailable):
+        run(private_core.queue_add, "q", b"x")
+    private_redis.go_on()
+    wait_until(lambda: private_core.store.connected)
+    run(private_core.queue_purge, "q")  # whether it ran is not known
+    assert run(private_core.queue_len, "q") == 0
+
+
+def test_a_redis_that_is_full_refuses_and_says_so(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    private_redis.command("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreRefused, match="OOM"):
+        run(private_core.queue_add, "q", b"x")
+    private_redis.command("CONFIG", "SET", "maxmemory", "0")
+    assert run(private_core.queue_add, "q", b"x") == "q:1"  # nothing was half done

@@ -1,0 +1,116 @@
+"""The rules of acl.conf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from restmq.acl import Acl, hash_password, parse_hosts, read
+from restmq.errors import ConfigurationError
+
+
+def rules(folder: Path, text: str) -> Path:
+    path = folder / "acl.conf"
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny", "admitted", "refused"),
+    [
+        ("", "", ["203.0.113.1", "::1", "unix"], []),
+        ("all", "", ["203.0.113.1", "unix"], []),
+        ("", "all", [], ["127.0.0.1", "::1", "unix"]),
+        ("10.0.0.1", "", ["10.0.0.1", "::ffff:10.0.0.1"], ["10.0.0.2", "unix"]),
+        ("192.168.0.", "", ["192.168.0.0", "192.168.0.255"], ["192.168.1.1"]),
+        ("10.", "", ["10.255.1.1"], ["11.0.0.1"]),
+        ("10.1.0.0/16, 2001:db8::/32", "", ["10.1.2.3", "2001:db8::5"], ["10.2.0.1", "2001:db9::1"]),
+        ("10.0.0.0/8", "10.6.6.6", ["10.0.0.1"], ["10.6.6.6", "192.0.2.1"]),
+        ("all", "10.6.6.6", ["10.0.0.1", "unix"], ["10.6.6.6"]),
+        ("10.0.0.1", "all", ["10.0.0.1"], ["10.0.0.2"]),
+        ("10.0.0.1", "10.0.0.2", ["10.0.0.1"], ["10.0.0.2", "10.0.0.3"]),  # in neither list when both are set
+        ("", "10.0.0.2", ["10.0.0.1"], ["10.0.0.2"]),
+        ("::1", "", ["::1"], ["127.0.0.1"]),
+        ("fe80::1", "", ["fe80::1%eth0"], []),
+    ],
+)
+def test_hosts_are_admitted_or_refused(
+    tmp_path: Path, allow: str, deny: str, admitted: list[str], refused: list[str]
+) -> None:
+    text = f"[rest:consumer]\nhosts_allow = {allow}\nhosts_deny = {deny}\n"
+    section = read(rules(tmp_path, text))["rest:consumer"]
+    assert [host for host in admitted if not section.admits(host)] == []
+    assert [host for host in refused if section.admits(host)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[rest:consumer]\nusername = bob\n", "section [rest:consumer], line 1: a password is missing"),
+        ("\n[rest:consumer]\npassword = x\n", "section [rest:consumer], line 2: a username is missing"),
+        ("[rest:consumer]\n\nhosts_allow = 10.0.0.1 localhost\n", "section [rest:consumer], line 3: hosts_allow"),
+        ("[rest:consumer]\nhosts_deny = 10.0.0.300\n", "line 2: hosts_deny"),
+        ("[rest:consumer]\nhosts_deny = 10.0.0.0/40\n", "line 2: hosts_deny"),
+        ("[rest:everybody]\n", "section [rest:everybody], line 1: unknown section"),
+        ("[rest:consumer]\nhost_allow = all\n", "section [rest:consumer], line 2: unknown key 'host_allow'"),
+        ("[rest:consumer]\nnonsense\n", "line 2"),
+        ("hosts_allow = all\n", "line 1"),
+        ("[rest:consumer]\n[rest:consumer]\n", "line 2"),
+        ("[rest:consumer]\nusername = a\npassword = scrypt:nonsense\n", "no scrypt hash"),
+    ],
+)
+def test_a_mistake_is_named_with_file_section_and_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        read(rules(tmp_path, text))
+    assert says in str(refused.value)
+    assert str(tmp_path / "acl.conf") in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere\.conf"):
+        read(tmp_path / "nowhere.conf")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        read(tmp_path / "binary")
+
+
+@pytest.mark.parametrize("password", ["secret", "p%:ü", "100%", "a:b:c", "%(x)s", "  "])
+def test_passwords_are_taken_as_they_are(tmp_path: Path, password: str) -> None:
+    stored = password if password.strip() else "blank"
+    section = read(rules(tmp_path, f"[rest:consumer]\nusername = al:ice\npassword = {stored}\n"))["rest:consumer"]
+    assert section.needs_password
+    assert section.knows("al:ice", stored)
+    assert not section.knows("al:ice", stored + " ")
+    assert not section.knows("bob", stored)
+    assert not section.knows("", "")
+
+
+def test_a_hash_is_as_good_as_its_password_and_never_twice_the_same(tmp_path: Path) -> None:
+    first, second = hash_password("sécret"), hash_password("sécret")
+    assert first != second
+    assert "sécret" not in first
+    section = read(rules(tmp_path, f"[rest:consumer]\nusername = a\npassword = {first}\n"))["rest:consumer"]
+    for _ in range(2):
+        assert section.knows("a", "sécret")
+        assert not section.knows("a", first)
+        assert not section.knows("a", "secret")
+
+
+def test_a_broken_change_keeps_the_old_rules(tmp_path: Path) -> None:
+    path = rules(tmp_path, "[rest:consumer]\nhosts_deny = all\n")
+    acl = Acl(path)
+    assert not acl.changed()
+    rules(tmp_path, "[rest:consumer]\nhosts_deny = all\n[rest:nonsense]\n")
+    assert acl.changed()
+    with pytest.raises(ConfigurationError):
+        acl.reload()
+    assert not acl.section("rest:consumer").admits("127.0.0.1")
+    assert not acl.changed()  # said once, not every time somebody looks
+    path.unlink()
+    assert acl.changed()
+
+
+def test_a_list_of_hosts_may_use_commas_and_blanks() -> None:
+    assert len(parse_hosts("10.0.0.1,10.0.0.2 10.0.0.3 , ::1").networks) == 4

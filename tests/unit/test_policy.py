@@ -1,0 +1,44 @@
+"""Whose turn it is."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from restmq.policy import next_in_turn
+
+
+@given(st.lists(st.booleans(), max_size=20), st.integers(0, 30))
+def test_only_a_ready_consumer_is_served_and_one_is_if_there_is_one(ready: list[bool], cursor: int) -> None:
+    position, after = next_in_turn(ready, ready, cursor)
+    if any(ready):
+        assert position is not None
+        assert ready[position]
+        assert after == (position + 1) % len(ready)
+    else:
+        assert (position, after) == (None, cursor)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12).filter(any), st.integers(0, 11), st.integers(1, 60))
+def test_nobody_is_served_twice_before_all_ready_were_served_once(ready: list[bool], cursor: int, rounds: int) -> None:
+    served: list[int] = []
+    for _ in range(rounds):
+        position, cursor = next_in_turn(ready, ready, cursor)
+        assert position is not None
+        served.append(position)
+    counts = Counter(served)
+    shares = [counts[i] for i, is_ready in enumerate(ready) if is_ready]
+    assert max(shares) - min(shares) <= 1
+
+
+@given(st.integers(1, 12), st.integers(0, 11))
+def test_all_ready_are_served_in_the_order_in_which_they_came(size: int, cursor: int) -> None:
+    ready = [True] * size
+    served = []
+    for _ in range(2 * size):
+        position, cursor = next_in_turn(ready, ready, cursor)
+        served.append(position)
+    assert all((here + 1) % size == there for here, there in itertools.pairwise(served))  # type: ignore[operator]
