@@ -199,6 +199,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             await heard[1]
         finally:
             self._marks.pop(mark, None)
+            heard[1].addErrback(lambda _: None)  # nobody waits for it where the answer failed
         self._flush()
         attended = self._queues.get(queue)
         if attended is not None and held in attended.consumers:

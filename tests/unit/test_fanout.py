@@ -1,0 +1,260 @@
+"""The fan-out engine, with a core that answers from memory and a clock that is turned by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet import defer, task
+
+from restmq.core import Attendance, Missed
+from restmq.errors import StoreUnavailable
+from restmq.fanout import CloseReason, Fanout, Format
+from restmq.model import Message, Policy
+
+
+class StubSubscriber:
+    """Confirms at once, and lets a test speak on the channels."""
+
+    def __init__(self, on_message: Callable[[bytes, bytes], None], on_lost: Any, on_renewed: Any) -> None:
+        self.say, self.lose, self.renew = on_message, on_lost, on_renewed
+        self.channels: list[bytes] = []
+
+    def subscribe(self, channel: bytes) -> defer.Deferred[None]:
+        self.channels.append(channel)
+        return defer.succeed(None)
+
+    def unsubscribe(self, channel: bytes) -> None:
+        self.channels.remove(channel)
+
+    def stop(self) -> None:
+        self.channels.clear()
+
+
+class StubCore:
+    """The core's part in fan-out: a policy, and messages for whoever attends."""
+
+    def __init__(self) -> None:
+        self.policy = Policy.BROADCAST
+        self.waiting: list[Message] = []
+        self.attended: list[tuple[int, int]] = []
+        self.returned: list[Message] = []
+        self.missed = defer.Deferred[Missed]()
+        self.marks: list[str] = []
+        self.fails = False
+        self.store = SimpleNamespace(connected=True)
+
+    def pubsub(self, on_message: Any, on_lost: Any, on_renewed: Any) -> StubSubscriber:
+        self.subscriber = StubSubscriber(on_message, on_lost, on_renewed)
+        return self.subscriber
+
+    async def queue_attend(self, _queue: str, _daemon: bytes, weight: int, room: int) -> Attendance:
+        if self.fails:
+            raise StoreUnavailable("away")
+        self.attended.append((weight, room))
+        taken, self.waiting = self.waiting[:room], self.waiting[room:]
+        return Attendance(self.policy, False, taken if self.policy is Policy.ROUNDROBIN else [])
+
+    async def queue_return(self, _queue: str, messages: list[Message]) -> None:
+        self.returned += messages
+
+    async def queue_missed(self, _queue: str, _last_key: str, mark: str) -> Missed:
+        self.marks.append(mark)
+        return await self.missed
+
+
+class StubConsumer:
+    def __init__(self, wire_format: Format) -> None:
+        self.format = wire_format
+        self.writes: list[bytes] = []
+        self.ready = True
+        self.closed: CloseReason | None = None
+
+    def write(self, frames: bytes) -> None:
+        self.writes.append(frames)
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    def close(self, reason: CloseReason) -> None:
+        self.closed = reason
+
+
+class Scene:
+    """An engine, its clock and its stubs."""
+
+    def __init__(self) -> None:
+        self.clock = task.Clock()
+        self.core = StubCore()
+        self.fanout = Fanout(self.core, self.clock)  # type: ignore[arg-type]
+        self.rendered: list[str] = []
+        self.format = Format(self.render, lambda key: f"gap {key}|".encode())
+
+    def render(self, message: Message) -> bytes:
+        self.rendered.append(message.key)
+        return message.key.encode() + b"|"
+
+    def consumers(self, count: int, queue: str = "q") -> list[StubConsumer]:
+        made = [StubConsumer(self.format) for _ in range(count)]
+        for consumer in made:
+            self.fanout.join(queue, consumer)
+        return made
+
+    def publish(self, *numbers: int) -> None:
+        for number in numbers:
+            self.core.subscriber.say(b"q:PUBSUB", f"message q:{number}\nv".encode())
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_a_message_is_rendered_once_and_a_turn_is_one_write(scene: Scene) -> None:
+    consumers = scene.consumers(100)
+    scene.publish(1, 2, 3)
+    assert all(consumer.writes == [] for consumer in consumers)
+    scene.clock.advance(0)
+    assert scene.rendered == ["q:1", "q:2", "q:3"]
+    assert all(consumer.writes == [b"q:1|q:2|q:3|"] for consumer in consumers)
+
+
+def test_who_comes_in_the_same_turn_gets_only_what_comes_after(scene: Scene) -> None:
+    (first,) = scene.consumers(1)
+    scene.publish(1)
+    (second,) = scene.consumers(1)
+    scene.publish(2)
+    scene.clock.advance(0)
+    assert b"".join(first.writes) == b"q:1|q:2|"
+    assert b"".join(second.writes) == b"q:2|"
+
+
+def test_the_channel_is_heard_only_while_somebody_listens(scene: Scene) -> None:
+    consumers = scene.consumers(2)
+    assert b"q:PUBSUB" in scene.core.subscriber.channels
+    for consumer in consumers:
+        scene.fanout.leave("q", consumer)
+        scene.fanout.leave("q", consumer)  # twice does no harm
+    assert b"q:PUBSUB" not in scene.core.subscriber.channels
+    assert scene.fanout.count("q") == 0
+
+
+def test_round_robin_asks_for_what_ready_consumers_can_hold(scene: Scene) -> None:
+    scene.core.policy = Policy.ROUNDROBIN
+    consumers = scene.consumers(3)
+    consumers[1].ready = False
+    scene.core.waiting = [Message(f"q:{n}", b"v") for n in range(4)]
+    scene.core.subscriber.say(scene.core.subscriber.channels[0], b"q")
+    assert scene.core.attended[-1] == (2, 128)
+    assert [b"".join(consumer.writes) for consumer in consumers] == [b"q:0|q:2|", b"", b"q:1|q:3|"]
+
+
+def test_what_nobody_could_take_goes_back_in_order(scene: Scene) -> None:
+    scene.core.policy = Policy.ROUNDROBIN
+    (consumer,) = scene.consumers(1)
+    messages = [Message(f"q:{n}", b"v") for n in range(3)]
+    consumer.ready = False
+    scene.fanout._in_turn("q", scene.fanout._queues["q"], messages)
+    assert scene.core.returned == messages
+    assert consumer.writes == []
+
+
+def test_a_turn_for_a_queue_without_consumers_is_passed_on(scene: Scene) -> None:
+    scene.core.policy = Policy.ROUNDROBIN
+    scene.consumers(1)
+    scene.core.subscriber.say(scene.core.subscriber.channels[0], b"another queue")
+    assert scene.core.attended[-1] == (0, 0)
+
+
+def test_delete_closes_all_after_what_came_before_it(scene: Scene) -> None:
+    consumers = scene.consumers(5)
+    scene.publish(1)
+    scene.core.subscriber.say(b"q:PUBSUB", b"close")
+    assert all(consumer.writes == [b"q:1|"] for consumer in consumers)
+    assert all(consumer.closed is CloseReason.QUEUE_DELETED for consumer in consumers)
+    assert scene.fanout.count("q") == 0
+
+
+def test_a_store_that_is_away_costs_no_consumer(scene: Scene) -> None:
+    scene.core.fails = True
+    (consumer,) = scene.consumers(1)
+    scene.core.fails = False
+    scene.core.subscriber.lose()
+    scene.core.subscriber.renew()
+    assert scene.core.attended == [(1, 64)]
+    assert consumer.closed is None
+
+
+@pytest.mark.parametrize("reply_first", [True, False])
+def test_resuming_has_no_gap_and_no_repeat_at_the_mark(scene: Scene, reply_first: bool) -> None:
+    consumer = StubConsumer(scene.format)
+    scene.fanout.resume("q", consumer, "q:1")
+    missed = Missed(True, False, [Message("q:2", b"v"), Message("q:3", b"v")])
+    scene.publish(3)  # heard before the mark, so it is in the history too
+    mark = f"mark {scene.core.marks[0]}".encode()
+    if reply_first:
+        scene.core.missed.callback(missed)
+        scene.core.subscriber.say(b"q:PUBSUB", mark)
+        scene.publish(4)
+    else:
+        scene.core.subscriber.say(b"q:PUBSUB", mark)
+        scene.publish(4)
+        scene.clock.advance(0)
+        assert consumer.writes == []
+        scene.core.missed.callback(missed)
+    scene.publish(5)
+    scene.clock.advance(0)
+    assert b"".join(consumer.writes) == b"q:2|q:3|q:4|q:5|"
+
+
+def test_resuming_without_a_history_keeps_what_came_meanwhile(scene: Scene) -> None:
+    consumer = StubConsumer(scene.format)
+    scene.fanout.resume("q", consumer, "q:1")
+    scene.publish(2)
+    scene.core.subscriber.say(b"q:PUBSUB", f"mark {scene.core.marks[0]}".encode())
+    scene.publish(3)
+    scene.clock.advance(0)
+    scene.core.missed.callback(Missed(False, False, []))
+    assert b"".join(consumer.writes) == b"q:2|q:3|"
+
+
+def test_a_gap_is_told_first(scene: Scene) -> None:
+    consumer = StubConsumer(scene.format)
+    scene.fanout.resume("q", consumer, "q:1")
+    scene.core.missed.callback(Missed(True, True, [Message("q:9", b"v")]))
+    scene.core.subscriber.say(b"q:PUBSUB", f"mark {scene.core.marks[0]}".encode())
+    assert b"".join(consumer.writes) == b"gap q:1|q:9|"
+
+
+def test_a_connection_lost_before_the_mark_makes_the_client_ask_anew(scene: Scene) -> None:
+    consumer = StubConsumer(scene.format)
+    scene.fanout.resume("q", consumer, "q:1")
+    scene.core.missed.callback(Missed(True, False, []))
+    scene.core.subscriber.lose()
+    assert consumer.closed is CloseReason.TRY_AGAIN
+    assert scene.fanout.count("q") == 0
+
+
+def test_who_leaves_while_held_back_is_gone(scene: Scene) -> None:
+    consumer = StubConsumer(scene.format)
+    scene.fanout.resume("q", consumer, "q:1")
+    scene.fanout.leave("q", consumer)
+    assert scene.fanout.count("q") == 0
+    scene.core.missed.callback(Missed(True, False, [Message("q:2", b"v")]))
+    assert consumer.writes == []
+
+
+def test_comments_keep_an_idle_stream_alive(scene: Scene) -> None:
+    consumer = StubConsumer(Format(scene.render, lambda _: b"", keepalive=b":\n\n"))
+    silent = StubConsumer(scene.format)
+    for one in (consumer, silent):
+        scene.fanout.join("q", one)
+    scene.core.store.connected = False
+    scene.fanout.startService()
+    scene.clock.pump([5.0] * 7)
+    assert consumer.writes == [b":\n\n"] * 2
+    assert silent.writes == []
+    scene.fanout.stopService()
+    assert consumer.closed is CloseReason.SHUTDOWN
