@@ -9,33 +9,32 @@ they are answered, so that nobody can pile up work.
 from __future__ import annotations
 
 import re
-from binascii import a2b_qp
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import httptools
-from cyclone.httpserver import HTTPRequest
-from twisted.internet import defer, protocol
-from twisted.internet.interfaces import IProtocolNegotiationFactory, IPushProducer
+from twisted.internet import protocol
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from restmq.request import Headers, Request, WireError
+
+if TYPE_CHECKING:
+    from restmq.wire import Wire
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
-ARGUMENTS_MAX = 1000
 _LINGER_SECONDS = 2.0
 _UPGRADE_HELD_BYTES = 65536
 _PIECE_BYTES = 4096
 #: A client that reads an answer more slowly is not waited for.
 _SLOWEST_BYTES_PER_SECOND = 16 * 1024
 
-_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 #: A method's name, to its end or the data's: one that is unknown, not garbage (RFC 9110, 5.6.2).
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |$)")
 _HOST = re.compile(r"(?:\[[\w:.%]+\]|[\w.~%!$&'()*+,;=-]*)(?::\d*)?", re.ASCII)
 _ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
-_PARAMETER = re.compile(r";\s*([^\s=;]+)=(?:(\"(?:[^\"\\]|\\.)*\")|([^;\s\"]*))")
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,127 +50,6 @@ class Limits:
     idle_seconds: float = 75.0
     connections: int = 10_000
     connections_per_address: int = 2_000
-
-
-class WireError(Exception):
-    """A request that is refused before any handler sees it; the connection is closed after the answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Headers(dict[str, str]):
-    """Header fields by lower-case name; a field that came several times is joined by commas (RFC 9110, 5.2)."""
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name.lower(), default)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(name.lower())
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-
-class Request(HTTPRequest):  # type: ignore[misc]  # untyped
-    """What handlers see: cyclone's request, with exact bytes and with arguments read only if asked for."""
-
-    # HTTPRequest.__init__ reads the arguments, leniently, before anybody asked; so it is not called.
-    def __init__(self, connection: HTTPConnection, method: str, uri: str, version: str, headers: Headers) -> None:
-        self.connection = connection
-        self.method = method
-        self.uri = uri
-        self.version = version
-        self.headers = headers
-        self.body = b""
-        self.remote_ip = connection.remote_ip
-        self.protocol = "https" if connection.secure else "http"
-        self.host = headers.get("host") or "127.0.0.1"
-        self.path, _, self.query = uri.partition("?")
-        self.keep_alive = True
-        self.upgrade = False
-        self._arguments: dict[str, list[bytes]] | None = None
-
-    @property
-    def arguments(self) -> dict[str, list[bytes]]:
-        """Query and form fields: name to values, as exact bytes. Raises WireError for too many or a bad form."""
-        if self._arguments is None:
-            self._arguments = {}
-            _add_pairs(self._arguments, self.query.encode("latin-1"))
-            if self.is_form:
-                _add_pairs(self._arguments, self.body)
-            elif self.media_type == "multipart/form-data":
-                _add_parts(self._arguments, self.headers.get("content-type"), self.body)
-        return self._arguments
-
-    @property
-    def media_type(self) -> str:
-        """The body's type without parameters, in lower case; empty if none was named."""
-        kind: str = self.headers.get("content-type", "")
-        return kind.partition(";")[0].strip().lower()
-
-    @property
-    def is_form(self) -> bool:
-        return self.media_type == "application/x-www-form-urlencoded"
-
-    def accepts(self, media_type: str) -> bool:
-        """Whether the Accept header names this type; a mere ``*/*`` is no wish for it."""
-        accept: str = self.headers.get("accept", "")
-        return any(part.partition(";")[0].strip().lower() == media_type for part in accept.split(","))
-
-
-def _unquote(encoded: bytes) -> bytes:
-    """Percent-decodes as WHATWG's URL standard does; what is no escape stays. In C: a value may be the whole body."""
-    encoded = encoded.replace(b"+", b" ")
-    if b"%" not in encoded:
-        return encoded
-    return a2b_qp(_NO_ESCAPE.sub(b"%25", encoded).replace(b"=", b"=3D").replace(b"%", b"="))
-
-
-def _add_pairs(arguments: dict[str, list[bytes]], encoded: bytes) -> None:
-    """Reads ``a=b&c=d`` as WHATWG's URL standard does, but keeps the bytes of the values as they are."""
-    if not encoded:
-        return
-    pairs = encoded.split(b"&", ARGUMENTS_MAX)
-    if len(pairs) > ARGUMENTS_MAX:
-        raise WireError(400, f"more than {ARGUMENTS_MAX} form fields.")
-    for pair in pairs:
-        name, _, value = pair.partition(b"=")
-        if name or value:
-            arguments.setdefault(_unquote(name).decode(errors="replace"), []).append(_unquote(value))
-
-
-def _add_parts(arguments: dict[str, list[bytes]], content_type: str, body: bytes) -> None:
-    """The fields of a multipart form (RFC 7578; RFC 2046, 5.1.1); a file is a field whose value is its content."""
-    boundary = _parameter(content_type, "boundary")
-    if not boundary:
-        raise WireError(400, "multipart/form-data without a boundary.")
-    parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"), ARGUMENTS_MAX + 2)
-    for part in parts[1 : ARGUMENTS_MAX + 2]:
-        if part.startswith(b"--"):
-            return
-        padding, _, part = part.partition(b"\r\n")
-        head, blank_line, value = part.partition(b"\r\n\r\n")
-        name = None
-        for field in head.decode(errors="replace").split("\r\n"):
-            key, _, disposition = field.partition(":")
-            if key.lower() == "content-disposition":
-                name = _parameter(disposition, "name")
-        if padding.strip(b" \t") or not blank_line or name is None:
-            raise WireError(400, "malformed multipart/form-data: a part without a name, or with no end to its header.")
-        arguments.setdefault(name, []).append(value)
-    if len(parts) > ARGUMENTS_MAX + 1:
-        raise WireError(400, f"more than {ARGUMENTS_MAX} form fields.")
-    raise WireError(400, "malformed multipart/form-data: the closing boundary is missing.")
-
-
-def _parameter(header: str, name: str) -> str | None:
-    """A parameter of a header field such as ``form-data; name="a;b"`` (RFC 9110, 5.6.6)."""
-    for key, quoted, token in _PARAMETER.findall(header):
-        if key.lower() == name:
-            return re.sub(r"\\(.)", r"\1", quoted[1:-1]) if quoted else token
-    return None
 
 
 @implementer(IPushProducer)
@@ -557,79 +435,3 @@ def _head(request: Request, but: str = "") -> bytes:
     lines = [f"{request.method} {request.uri} {request.version}"]
     lines += [f"{name}: {value}" for name, value in request.headers.items() if name != but]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-@implementer(IProtocolNegotiationFactory)
-class Wire:
-    """The factory's side: which connections there are, how many there may be, and whose time is over."""
-
-    protocol: ClassVar[type] = HTTPConnection
-    limits: Limits
-    draining = False
-
-    def start_wire(self, limits: Limits, reactor: Any) -> None:
-        self.limits = limits
-        self.seconds: Callable[[], float] = reactor.seconds
-        self._call_later = reactor.callLater
-        self.connections: set[HTTPConnection] = set()
-        self._admitted: Counter[str] = Counter()  # by address
-        self._admitted_in_all = 0
-        self._drained: defer.Deferred[None] = defer.Deferred()
-
-    def acceptableProtocols(self) -> list[bytes]:
-        """Without this a TLS endpoint refuses every client that offers ALPN."""
-        return [b"http/1.1"]
-
-    def later(self, call: Callable[[], None]) -> None:
-        self._call_later(0, call)
-
-    def admit(self, connection: HTTPConnection) -> WireError | None:
-        """Counts a new connection; returns why it may not stay. One that is refused takes nobody's place."""
-        self.connections.add(connection)
-        if self._admitted_in_all >= self.limits.connections:
-            return WireError(503, "the server has too many connections; try again later.")
-        if self._admitted[connection.remote_ip] >= self.limits.connections_per_address:
-            return WireError(503, "too many connections from your address.")
-        connection.admitted = True
-        self._admitted_in_all += 1
-        self._admitted[connection.remote_ip] += 1
-        return None
-
-    def forget(self, connection: HTTPConnection) -> None:
-        self.connections.discard(connection)
-        if connection.admitted:
-            connection.admitted = False
-            self._admitted_in_all -= 1
-            self._admitted[connection.remote_ip] -= 1
-            if not self._admitted[connection.remote_ip]:
-                del self._admitted[connection.remote_ip]
-        if self.draining and not self.connections and not self._drained.called:
-            self._drained.callback(None)
-
-    def end_overdue(self) -> None:
-        """To be called about once a second."""
-        now = self.seconds()
-        for connection in list(self.connections):
-            if connection.deadline is not None and connection.deadline < now:
-                connection.overdue()
-
-    def __call__(self, request: Request) -> Any:
-        raise NotImplementedError  # by the application: it has the request answered
-
-    def render_refusal(self, refusal: WireError) -> bytes:
-        raise NotImplementedError  # by the application, which knows what errors look like
-
-    async def drain(self, seconds: float) -> None:
-        """No more requests: idle connections are closed, those with one under way after its answer, all in the end."""
-        self.draining = True
-        for connection in list(self.connections):
-            connection.finish_soon()
-        if self.connections:
-            overdue = self._call_later(seconds, self._abort_all)
-            await self._drained
-            if overdue.active():
-                overdue.cancel()
-
-    def _abort_all(self) -> None:
-        for connection in list(self.connections):
-            connection.abort()

@@ -99,6 +99,7 @@ class Options(RedisOptions):
         ["max-header-fields", None, 100, "most header fields in a request", _COUNT],
         ["request-timeout", None, 30, "seconds in which a request must have arrived", seconds],
         ["idle-timeout", None, 75, "seconds after which an idle connection is closed", seconds],
+        ["max-pipelined", None, 16, "most requests that may wait on one connection", _COUNT],
         ["max-connections", None, 10000, "most connections at a time", _COUNT],
         ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],
         ["max-unsent", None, 1048576, "bytes a live consumer may leave unread before it is dropped", _BYTES],
@@ -150,6 +151,7 @@ class Options(RedisOptions):
             body_bytes=self["max-body"],
             request_seconds=self["request-timeout"],
             idle_seconds=self["idle-timeout"],
+            requests_waiting=self["max-pipelined"],
             connections=self["max-connections"],
             connections_per_address=self["max-connections-per-address"],
         )

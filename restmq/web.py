@@ -29,8 +29,10 @@ from restmq.handlers.settings import (
     StatsListHandler,
 )
 from restmq.handlers.websocket import WebSocketHandler, make_factory
-from restmq.http import Limits, Request, Wire, WireError
+from restmq.http import Limits
 from restmq.render import to_json
+from restmq.request import Request, WireError
+from restmq.wire import Wire
 
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/q/(.+)", QueueHandler),

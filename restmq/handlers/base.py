@@ -19,9 +19,9 @@ from twisted.logger import Logger
 
 from restmq import errors
 from restmq.access import Access, Credentials, basic_credentials
-from restmq.http import Request, WireError
 from restmq.model import check_queue_name
 from restmq.render import check_callback, jsonp, to_json
+from restmq.request import Request, WireError
 
 if TYPE_CHECKING:
     from restmq.web import Application

@@ -118,7 +118,7 @@ def test_an_expired_message_is_never_seen(daemon: Daemon, redis: Redis, http: ht
         ("/queue", {"body": '{"cmd": "del", "queue": "x"}'}),
         ("/queue", {"body": '{"cmd": "_class__", "queue": "x"}'}),
         ("/queue", {"body": '{"cmd": ["get"], "queue": "x"}'}),
-        ("/queue", {"body": '{"cmd": "add", "queue": "x", "value": ' + "[" * 1020 + "]" * 1020 + "}"}),
+        ("/queue", {"body": '{"cmd": "add", "queue": "x", "value": ' + "[" * 2000 + "]" * 2000 + "}"}),
         ("/queue", {"body": b'{"cmd": "add", "queue": "x", "value": "\xff"}'}),
         ("/queue", {}),
         ("/q/AUTHKEY:secret", {"value": "x"}),

@@ -1,0 +1,138 @@
+"""A request as handlers see it: exact bytes, headers, form fields."""
+
+from __future__ import annotations
+
+import re
+from binascii import a2b_qp
+from typing import TYPE_CHECKING, Any
+
+from cyclone.httpserver import HTTPRequest
+
+if TYPE_CHECKING:
+    from restmq.http import HTTPConnection
+
+ARGUMENTS_MAX = 1000
+
+_NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_PARAMETER = re.compile(r";\s*([^\s=;]+)=(?:(\"(?:[^\"\\]|\\.)*\")|([^;\s\"]*))")
+
+
+class WireError(Exception):
+    """A request that is refused before any handler sees it; the connection is closed after the answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Headers(dict[str, str]):
+    """Header fields by lower-case name; a field that came several times is joined by commas (RFC 9110, 5.2)."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+
+class Request(HTTPRequest):  # type: ignore[misc]  # untyped
+    """What handlers see: cyclone's request, with exact bytes and with arguments read only if asked for."""
+
+    # HTTPRequest.__init__ reads the arguments, leniently, before anybody asked; so it is not called.
+    def __init__(self, connection: HTTPConnection, method: str, uri: str, version: str, headers: Headers) -> None:
+        self.connection = connection
+        self.method = method
+        self.uri = uri
+        self.version = version
+        self.headers = headers
+        self.body = b""
+        self.remote_ip = connection.remote_ip
+        self.protocol = "https" if connection.secure else "http"
+        self.host = headers.get("host") or "127.0.0.1"
+        self.path, _, self.query = uri.partition("?")
+        self.keep_alive = True
+        self.upgrade = False
+        self._arguments: dict[str, list[bytes]] | None = None
+
+    @property
+    def arguments(self) -> dict[str, list[bytes]]:
+        """Query and form fields: name to values, as exact bytes. Raises WireError for too many or a bad form."""
+        if self._arguments is None:
+            self._arguments = {}
+            _add_pairs(self._arguments, self.query.encode("latin-1"))
+            if self.is_form:
+                _add_pairs(self._arguments, self.body)
+            elif self.media_type == "multipart/form-data":
+                _add_parts(self._arguments, self.headers.get("content-type"), self.body)
+        return self._arguments
+
+    @property
+    def media_type(self) -> str:
+        """The body's type without parameters, in lower case; empty if none was named."""
+        kind: str = self.headers.get("content-type", "")
+        return kind.partition(";")[0].strip().lower()
+
+    @property
+    def is_form(self) -> bool:
+        return self.media_type == "application/x-www-form-urlencoded"
+
+    def accepts(self, media_type: str) -> bool:
+        """Whether the Accept header names this type; a mere ``*/*`` is no wish for it."""
+        accept: str = self.headers.get("accept", "")
+        return any(part.partition(";")[0].strip().lower() == media_type for part in accept.split(","))
+
+
+def _unquote(encoded: bytes) -> bytes:
+    """Percent-decodes as WHATWG's URL standard does; what is no escape stays. In C: a value may be the whole body."""
+    encoded = encoded.replace(b"+", b" ")
+    if b"%" not in encoded:
+        return encoded
+    return a2b_qp(_NO_ESCAPE.sub(b"%25", encoded).replace(b"=", b"=3D").replace(b"%", b"="))
+
+
+def _add_pairs(arguments: dict[str, list[bytes]], encoded: bytes) -> None:
+    """Reads ``a=b&c=d`` as WHATWG's URL standard does, but keeps the bytes of the values as they are."""
+    if not encoded:
+        return
+    pairs = encoded.split(b"&", ARGUMENTS_MAX)
+    if len(pairs) > ARGUMENTS_MAX:
+        raise WireError(400, f"more than {ARGUMENTS_MAX} form fields.")
+    for pair in pairs:
+        name, _, value = pair.partition(b"=")
+        if name or value:
+            arguments.setdefault(_unquote(name).decode(errors="replace"), []).append(_unquote(value))
+
+
+def _add_parts(arguments: dict[str, list[bytes]], content_type: str, body: bytes) -> None:
+    """The fields of a multipart form (RFC 7578; RFC 2046, 5.1.1); a file is a field whose value is its content."""
+    boundary = _parameter(content_type, "boundary")
+    if not boundary:
+        raise WireError(400, "multipart/form-data without a boundary.")
+    parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"), ARGUMENTS_MAX + 2)
+    for part in parts[1 : ARGUMENTS_MAX + 2]:
+        if part.startswith(b"--"):
+            return
+        padding, _, part = part.partition(b"\r\n")
+        head, blank_line, value = part.partition(b"\r\n\r\n")
+        name = None
+        for field in head.decode(errors="replace").split("\r\n"):
+            key, _, disposition = field.partition(":")
+            if key.lower() == "content-disposition":
+                name = _parameter(disposition, "name")
+        if padding.strip(b" \t") or not blank_line or name is None:
+            raise WireError(400, "malformed multipart/form-data: a part without a name, or with no end to its header.")
+        arguments.setdefault(name, []).append(value)
+    if len(parts) > ARGUMENTS_MAX + 1:
+        raise WireError(400, f"more than {ARGUMENTS_MAX} form fields.")
+    raise WireError(400, "malformed multipart/form-data: the closing boundary is missing.")
+
+
+def _parameter(header: str, name: str) -> str | None:
+    """A parameter of a header field such as ``form-data; name="a;b"`` (RFC 9110, 5.6.6)."""
+    for key, quoted, token in _PARAMETER.findall(header):
+        if key.lower() == name:
+            return re.sub(r"\\(.)", r"\1", quoted[1:-1]) if quoted else token
+    return None
