@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes the virtual environment .venv beside this folder, if it is not there yet or not
 # up to date. Sets $root (the sources) and $venv.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
