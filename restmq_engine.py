@@ -17,11 +17,48 @@ import os
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
-TOKEN_BYTES = 24
+try:
+    from twisted.internet import defer, task
+    from twisted.logger import formatEvent, globalLogBeginner
 
-Action = Callable[[Any, argparse.Namespace], Awaitable[bool]]
+    from restmq import __version__
+    from restmq.acl import hash_password
+    from restmq.core import RedisOperations
+    from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
+    from restmq.model import Message, Policy, check_queue_name
+    from restmq.options import RedisOptions
+    from restmq.store import Store, StoreSettings
+except ImportError as missing:
+    print(f"restmq_engine: {missing}; run it with the Python that RestMQ is installed for.", file=sys.stderr)
+    raise SystemExit(1) from None
+
+TOKEN_BYTES = 24
+PRIVILEGES = ("read", "write", "create", "admin")
+RECONNECT_LOOK_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class Request:
+    """What was asked for on the command line. ``interrupted`` fires when the user has had enough."""
+
+    core: RedisOperations
+    queue: str
+    value: bytes | None
+    privileges: list[str]
+    interrupted: defer.Deferred[None]
+
+    @property
+    def token(self) -> str:
+        try:
+            return (self.value or b"").decode()
+        except UnicodeDecodeError:
+            raise InvalidInput("a token must be UTF-8.") from None
+
+
+Action = Callable[[Request], Awaitable[bool]]
 
 
 def say(value: str | bytes) -> None:
@@ -30,7 +67,11 @@ def say(value: str | bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def show(message: Any) -> bool:
+def complain(text: object) -> None:
+    print(f"restmq_engine: {text}", file=sys.stderr, flush=True)
+
+
+def show(message: Message | None) -> bool:
     """Prints a message's value, or says that there is none. Returns whether there was."""
     if message is None:
         print("empty queue", file=sys.stderr)
@@ -39,91 +80,104 @@ def show(message: Any) -> bool:
     return True
 
 
-async def produce(core: Any, given: argparse.Namespace) -> bool:
-    value = sys.stdin.buffer.read() if given.value is None else os.fsencode(given.value)
-    say(await core.queue_add(given.queue, value))
+async def produce(asked: Request) -> bool:
+    say(await asked.core.queue_add(asked.queue, asked.value or b""))
     return True
 
 
-async def consume(core: Any, given: argparse.Namespace) -> bool:
-    while not given.interrupted.called:
-        found = await core.queue_block_multi_get([given.queue], stop=given.interrupted)
-        if found:
-            show(found[1])
+async def consume(asked: Request) -> bool:
+    """Goes on by itself when Redis was away."""
+    while not asked.interrupted.called:
+        try:
+            message = await asked.core.queue_getdel(asked.queue)
+            if message is None:
+                _, message = await asked.core.queue_block_multi_get([asked.queue], stop=asked.interrupted) or (0, None)
+        except StoreUnavailable as problem:
+            complain(problem)
+            await reconnected(asked)
+        else:
+            if message is not None:
+                show(message)
     return True
 
 
-async def look(core: Any, given: argparse.Namespace) -> bool:
-    return show(await core.queue_get(given.queue, softget=True))
+async def reconnected(asked: Request) -> None:
+    """Waits until Redis is there again, or the user interrupts."""
+    store = asked.core.store
+    while not store.connected and not asked.interrupted.called:
+        await task.deferLater(store.clock, RECONNECT_LOOK_SECONDS)
 
 
-async def get_and_delete(core: Any, given: argparse.Namespace) -> bool:
-    return show(await core.queue_getdel(given.queue))
+async def look(asked: Request) -> bool:
+    return show(await asked.core.queue_get(asked.queue, softget=True))
 
 
-async def take(core: Any, given: argparse.Namespace) -> bool:
-    messages = await core.queue_tail(given.queue, 10)
+async def get_and_delete(asked: Request) -> bool:
+    return show(await asked.core.queue_getdel(asked.queue))
+
+
+async def take(asked: Request) -> bool:
+    messages = await asked.core.queue_tail(asked.queue, 10)
     for message in messages:
         show(message)
     return bool(messages) or show(None)
 
 
-async def stats(core: Any, given: argparse.Namespace) -> bool:
-    queues = [given.queue] if given.queue else await core.queue_all()
-    for line in await core.queue_overview(queues):
+async def stats(asked: Request) -> bool:
+    queues = [asked.queue] if asked.queue else await asked.core.queue_all()
+    for line in await asked.core.queue_overview(queues):
         say(f"{line.name}\t{line.length}\t{line.policy.label}\t{'started' if line.started else 'stopped'}")
     return True
 
 
-async def get_policy(core: Any, given: argparse.Namespace) -> bool:
-    say((await core.queue_policy_get(given.queue)).label)
+async def get_policy(asked: Request) -> bool:
+    say((await asked.core.queue_policy_get(asked.queue)).label)
     return True
 
 
-async def set_roundrobin(core: Any, given: argparse.Namespace) -> bool:
-    from restmq.model import Policy
-
-    await core.queue_policy_set(given.queue, Policy.ROUNDROBIN)
+async def set_roundrobin(asked: Request) -> bool:
+    await asked.core.queue_policy_set(asked.queue, Policy.ROUNDROBIN)
     return True
 
 
-async def count(core: Any, given: argparse.Namespace) -> bool:
-    say(str(await core.queue_count_elements(given.queue)))
+async def count(asked: Request) -> bool:
+    say(str(await asked.core.queue_count_elements(asked.queue)))
     return True
 
 
-async def last_items(core: Any, given: argparse.Namespace) -> bool:
-    messages = await core.queue_last_items(given.queue)
+async def last_items(asked: Request) -> bool:
+    messages = await asked.core.queue_last_items(asked.queue)
     for message in messages:
         say(message.key.encode() + b"\t" + message.value)
     return bool(messages) or show(None)
 
 
-async def authorize(core: Any, given: argparse.Namespace) -> bool:
-    found = await core.authorization(given.value or "")
-    if found is None or not found.covers(given.queue):
+async def authorize(asked: Request) -> bool:
+    found = await asked.core.authorization(asked.token)
+    if found is None or not found.covers(asked.queue):
         print("not authorized", file=sys.stderr)
         return False
     say("authorized: " + ", ".join(sorted(found.privileges)))
     return True
 
 
-async def create_token(core: Any, given: argparse.Namespace) -> bool:
-    token = given.value or secrets.token_urlsafe(TOKEN_BYTES)
-    await core.authorization_create(token, given.queue.split(","), given.privs.split(","))
+async def create_token(asked: Request) -> bool:
+    token = asked.token or secrets.token_urlsafe(TOKEN_BYTES)
+    names = [check_queue_name(name) for name in asked.queue.split(",")]
+    await asked.core.authorization_create(token, names, asked.privileges)
     say(token)
     return True
 
 
-async def list_tokens(core: Any, _given: argparse.Namespace) -> bool:
-    async for token, record in core.authorizations():
+async def list_tokens(asked: Request) -> bool:
+    async for token, record in asked.core.authorizations():
         fields = {"queues": record.queues, "privs": sorted(record.privileges)} if record else {"broken": True}
         say(f"{token}\t{json.dumps(fields)}")
     return True
 
 
-async def revoke_token(core: Any, given: argparse.Namespace) -> bool:
-    if await core.authorization_revoke(given.value or ""):
+async def revoke_token(asked: Request) -> bool:
+    if await asked.core.authorization_revoke(asked.token):
         return True
     print("no such token", file=sys.stderr)
     return False
@@ -154,111 +208,133 @@ ACTIONS: list[tuple[str, str, tuple[str, ...], str, Action]] = [
 ]
 
 
+def checked(coerce: Callable[[str], Any]) -> Callable[[str], Any]:
+    """argparse shows the text of an ArgumentTypeError only."""
+
+    def convert(text: str) -> Any:
+        try:
+            return coerce(text)
+        except ValueError as problem:
+            raise argparse.ArgumentTypeError(f"{text!r}: {problem}") from None
+
+    return convert
+
+
+def privileges(text: str) -> list[str]:
+    words = text.split(",")
+    for word in words:
+        if word not in PRIVILEGES:
+            raise ValueError(f"there are {', '.join(PRIVILEGES)}")
+    return words
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
+    summary, _, rest = (__doc__ or "").partition("\n\n")
     described = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n\n")[0],
-        epilog=(__doc__ or "").partition("\n\n")[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     action = described.add_mutually_exclusive_group(required=True)
     for short, long, _needs, text, _run in ACTIONS:
         action.add_argument(short, long, dest="action", action="store_const", const=long, help=text)
     action.add_argument("--hash-password", action="store_true", help="ask for a password and print a hash for acl.conf")
+    action.add_argument("--version", action="version", version=f"RestMQ {__version__}")
     described.add_argument("--queue", help="the queue's name")
     described.add_argument("--value", help="the message, or the token")
-    described.add_argument("--privs", default="read,write", help="what a new token may do: read, write, create, admin")
+    described.add_argument(
+        "--privs",
+        type=checked(privileges),
+        default="read,write",
+        help=f"what a new token may do, by commas: {', '.join(PRIVILEGES)} [default: read,write]",
+    )
+    redis = described.add_argument_group("where Redis is")
+    for name, _short, default, text, *coerce in RedisOptions.optParameters:
+        redis.add_argument(f"--{name}", default=default, type=checked(coerce[0] if coerce else str), help=text)
     return described
 
 
-def redis_flags(arguments: list[str]) -> tuple[Any, list[str]]:
-    """The flags that say where Redis is, which the server has too, and all others."""
-    from restmq.options import RedisOptions
-
-    ours: list[str] = []
-    rest: list[str] = []
-    pending = iter(arguments)
-    for argument in pending:
-        if argument.startswith("--redis-"):
-            ours += [argument] if "=" in argument else [argument, *[value for value in [next(pending, None)] if value]]
-        else:
-            rest.append(argument)
+def store_settings(given: argparse.Namespace) -> StoreSettings:
+    """Where Redis is: by the flags and the environment, as the server reads them."""
     options = RedisOptions()
-    options.parseOptions(ours)
-    return options.store_settings(), rest
+    for name, *_ in RedisOptions.optParameters:
+        options[name] = getattr(given, name.replace("-", "_"))
+    return options.store_settings()
 
 
-def ask_password() -> str:
-    if sys.stdin.isatty():
-        return getpass.getpass()
-    return sys.stdin.readline().rstrip("\n")
+def print_hash() -> int:
+    """Asks for a password and prints what stands for it in ``acl.conf``. Returns the exit status."""
+    try:
+        if sys.stdin.isatty():
+            password = getpass.getpass()
+        else:
+            password = sys.stdin.buffer.readline().rstrip(b"\r\n").decode()
+    except (EOFError, KeyboardInterrupt):
+        password = ""
+    except UnicodeDecodeError:
+        complain("a password must be UTF-8.")
+        return 1
+    if not password:
+        complain("no password was given.")
+        return 1
+    say(hash_password(password))
+    return 0
 
 
-async def run(reactor: Any, settings: Any, action: Action, given: argparse.Namespace) -> bool:
-    """Runs one action on a store of its own."""
-    from restmq.core import RedisOperations
-    from restmq.errors import StoreUnavailable
-    from restmq.store import Store
+async def perform(
+    reactor: Any, settings: StoreSettings, action: Action, given: argparse.Namespace, value: bytes | None
+) -> None:
+    """Runs one action on a store of its own. Always ends with SystemExit, as task.react likes it."""
+    complaints: list[str] = []
+    globalLogBeginner.beginLoggingTo(
+        [lambda event: complaints.append(formatEvent(event))], redirectStandardIO=False, discardBuffer=True
+    )
+    store = Store(settings, reactor)
+    asked = Request(RedisOperations(store), given.queue, value, given.privs, defer.Deferred())
+    done: defer.Deferred[None] = defer.Deferred()
+
+    def interrupt() -> defer.Deferred[None]:
+        if not asked.interrupted.called:
+            asked.interrupted.callback(None)
+        return done
 
     def not_reachable(_failure: Any, _timeout: float) -> None:
-        raise StoreUnavailable(f"Redis at {settings.where()} does not answer.")
+        why = next((text for text in complaints if text.startswith("Redis error")), "it does not answer")
+        raise StoreUnavailable(f"Redis at {settings.where()} can't be used: {why.rstrip('.')}.")
 
-    store = Store(settings, reactor)
-    store.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", interrupt)
+    status = 1
     try:
+        store.startService()
         await store.first_connected.addTimeout(settings.call_timeout_seconds, reactor, not_reachable)
-        return await action(RedisOperations(store), given)
-    finally:
-        await store.stopService()
+        status = 0 if await action(asked) else 1
+    except BrokenPipeError:  # whoever read has seen enough; Python would try to write the rest once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RestMQError as problem:
+        complain(problem)
+    except Exception as problem:
+        complain(f"unexpected {type(problem).__name__}: {problem}")
+    await store.stopService()
+    done.callback(None)
+    raise SystemExit(status)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point; ends the process with the exit status that the module's text describes."""
-    from twisted.internet import defer, reactor
-    from twisted.python import usage
-
-    from restmq.acl import hash_password
-    from restmq.errors import RestMQError
-
     described = parser()
-    try:
-        settings, rest = redis_flags(sys.argv[1:] if arguments is None else arguments)
-    except usage.UsageError as problem:
-        described.error(str(problem))
-    given = described.parse_args(rest)
+    given = described.parse_args(arguments)
     if given.hash_password:
-        say(hash_password(ask_password()))
-        raise SystemExit(0)
-    given.interrupted = defer.Deferred()
+        raise SystemExit(print_hash())
     action, needs = next((run_it, needs) for _, long, needs, _, run_it in ACTIONS if long == given.action)
     for name in needs:
         if getattr(given, name) is None:
             described.error(f"{given.action} needs --{name}")
-
-    status = 1
-
-    def ended(result: Any) -> None:
-        nonlocal status
-        if result is True:
-            status = 0
-        elif isinstance(getattr(result, "value", None), RestMQError):
-            print(f"restmq_engine: {result.value}", file=sys.stderr)
-        elif result is not False:
-            result.printTraceback(sys.stderr)
-        if not given.interrupted.called:
-            reactor.stop()  # type: ignore[attr-defined]
-
-    def begin() -> None:
-        running = defer.ensureDeferred(run(reactor, settings, action, given)).addBoth(ended)
-        reactor.addSystemEventTrigger("before", "shutdown", lambda: interrupt() or running)  # type: ignore[attr-defined]
-
-    def interrupt() -> None:
-        if not given.interrupted.called:
-            given.interrupted.callback(None)
-
-    reactor.callWhenRunning(begin)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
-    raise SystemExit(status)
+    value = None if given.value is None else os.fsencode(given.value)
+    if action is produce and value is None:
+        try:
+            value = sys.stdin.buffer.read()
+        except KeyboardInterrupt:
+            raise SystemExit(1) from None
+    task.react(perform, (store_settings(given), action, given, value))
 
 
 if __name__ == "__main__":

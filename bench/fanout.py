@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Deliveries a second: messages posted to a queue with many comet consumers, in a burst and paced.
+"""Deliveries a second: messages posted to a queue with many consumers of Server-Sent Events, in a burst and paced.
 
     .venv/bin/python bench/fanout.py
 
@@ -40,7 +40,7 @@ NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 def consume(port: int, path: str, consumers: int, messages: int, talk: Connection) -> None:
     """Opens consumers, says so, then reads all messages; what came is only kept meanwhile, and checked afterwards."""
     chosen = selectors.DefaultSelector()
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n".encode()
     for number in range(consumers):
         connection = socket.create_connection(("127.0.0.1", port))
         connection.sendall(request)
@@ -131,7 +131,7 @@ def idle_kb(daemon: Daemon, consumers: int) -> float:
     def connect(count: int) -> list[socket.socket]:
         opened = [daemon.connect() for _ in range(count)]
         for connection in opened:
-            connection.sendall(b"GET /c/idle HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            connection.sendall(b"GET /sse/idle HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         for connection in opened:
             connection.recv(65536)
         return opened
@@ -202,13 +202,13 @@ def main() -> None:
     rows: list[list[object]] = []
     with rig() as (_redis, daemon):
         memory = idle_kb(daemon, 1000)
-        rows += [["RestMQ", *row] for row in measure(daemon.port, "/c/", "/q/", True, given)]
+        rows += [["RestMQ", *row] for row in measure(daemon.port, "/sse/", "/q/", True, given)]
     if NCHAN.exists() and shutil.which("nginx"):
         with nchan() as port:
             theirs = measure(port, "/sub/", "/pub/", False, given)
         rows += [["nchan", *row] for row in theirs]
     print(table(head, rows))
-    print(f"\nMemory of an idle comet consumer: {memory:.1f} kB.")
+    print(f"\nMemory of an idle consumer: {memory:.1f} kB.")
     if len(rows) > 2 * len(given.consumers):
         half = len(rows) // 2
         for ours, other in zip(rows[:half], rows[half:], strict=True):

@@ -34,7 +34,7 @@ def rig(*options: str) -> Iterator[tuple[Redis, Daemon]]:
 
 
 def percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
+    ordered = sorted(values) or [float("nan")]
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
