@@ -9,7 +9,8 @@ from typing import Any
 
 from restmq.errors import InvalidInput
 
-MAX_QUEUE_NAME_BYTES = 255
+QUEUE_NAME_BYTES_MAX = 255
+_queue_name_bytes_max = QUEUE_NAME_BYTES_MAX
 
 #: The settings of a queue beside its policy, each with its largest value; 0 is each one's default.
 SETTINGS = {
@@ -79,13 +80,19 @@ def check_queue_name(name: object) -> str:
         size = len(name.encode())
     except UnicodeEncodeError:
         raise InvalidInput("the queue's name is not valid UTF-8.") from None
-    if size > MAX_QUEUE_NAME_BYTES:
-        raise InvalidInput(f"the queue's name has {size} bytes; {MAX_QUEUE_NAME_BYTES} are allowed.")
+    if size > _queue_name_bytes_max:
+        raise InvalidInput(f"the queue's name has {size} bytes; {_queue_name_bytes_max} are allowed.")
     if not name.isprintable() and any(ord(c) < 32 or 127 <= ord(c) < 160 for c in name):
         raise InvalidInput("the queue's name holds a control character.")
     if name in _RESERVED_NAMES or name.startswith(_RESERVED_PREFIXES):
         raise InvalidInput("that queue name is reserved for the server's own keys; choose another.")
     return name
+
+
+def limit_queue_names(bytes_max: int) -> None:
+    """Has this process refuse longer names than these, from now on; for the service's start."""
+    global _queue_name_bytes_max
+    _queue_name_bytes_max = bytes_max
 
 
 def is_queue_name(name: str) -> bool:

@@ -13,6 +13,7 @@ from twisted.python import usage
 from restmq import __version__
 from restmq.acl import parse_hosts
 from restmq.http import Limits
+from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.store import StoreSettings
 
 PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
@@ -99,6 +100,13 @@ class Options(RedisOptions):
         ["max-header-fields", None, 100, "most header fields in a request", _COUNT],
         ["request-timeout", None, 30, "seconds in which a request must have arrived", seconds],
         ["idle-timeout", None, 75, "seconds after which an idle connection is closed", seconds],
+        [
+            "max-queue-name",
+            None,
+            QUEUE_NAME_BYTES_MAX,
+            "longest queue name in bytes",
+            whole_number(1, QUEUE_NAME_BYTES_MAX),
+        ],
         ["max-pipelined", None, 16, "most requests that may wait on one connection", _COUNT],
         ["max-connections", None, 10000, "most connections at a time", _COUNT],
         ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],

@@ -19,6 +19,7 @@ from restmq.core import RedisOperations
 from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir
 from restmq.errors import ConfigurationError
 from restmq.fanout import Fanout
+from restmq.model import limit_queue_names
 from restmq.options import Options
 from restmq.store import Store, StoreSettings
 from restmq.web import Application
@@ -128,6 +129,7 @@ def makeService(options: Options) -> service.IService:
         acl = Acl(options["acl"])
     except ConfigurationError as problem:
         raise SystemExit(f"restmq: {problem}") from None
+    limit_queue_names(options["max-queue-name"])
     parts = InOrder()
     settings, where = _choose_store(options, parts, reactor)
     store = Store(settings, reactor)

@@ -184,7 +184,10 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         if status == 426:
             self._add_header("Upgrade", "websocket")
         self.application.allow_origin(self)
-        self.answer(*self.application.render_error(status, message, self.request), status=status)
+        body, content_type = self.application.render_error(status, message, self.request)
+        if content_type == HTML:
+            self._add_page_headers()
+        self.answer(body, content_type, status=status)
 
     # What handlers read
 
@@ -281,9 +284,12 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     def answer_page(self, template: str, **names: Any) -> None:
         """A page from a template, which escapes what it is given."""
+        self._add_page_headers()
+        self.answer(self.application.pages.load(template).generate(**names), HTML)
+
+    def _add_page_headers(self) -> None:
         self._add_header("Content-Security-Policy", _PAGE_POLICY)
         self._add_header("Referrer-Policy", "no-referrer")
-        self.answer(self.application.pages.load(template).generate(**names), HTML)
 
     def redirect_to(self, path: str) -> None:
         self._add_header("Location", path)

@@ -82,6 +82,7 @@ def test_an_error_is_a_page_for_a_browser_and_json_for_all_others(http: httpx.Cl
     page = http.get("/no/such", headers={"Accept": "text/html,application/xhtml+xml"})
     assert page.status_code == 404
     assert page.headers["Content-Type"].startswith("text/html")
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
     assert "error" in http.get("/no/such").json()
 
 

@@ -274,6 +274,15 @@ def test_the_start_script_runs_from_any_directory(private_folder: Path, redis: R
     assert list(private_folder.iterdir()) == []  # no pid file, no log, nothing
 
 
+def test_shorter_queue_names_can_be_asked_for(private_folder: Path, redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--max-queue-name", "8", redis=redis)
+    with stopping(daemon), daemon.client() as http:
+        assert http.get("/q/12345678").status_code == 204
+        refused = http.get("/q/123456789")
+        assert (refused.status_code, "8 are allowed" in refused.json()["error"]) == (400, True)
+        assert http.post("/queue", json={"cmd": "get", "queue": "123456789"}).status_code == 400
+
+
 def test_when_redis_hangs_requests_get_503_in_time_and_go_on_when_it_is_back(
     private_folder: Path, private_redis: Redis
 ) -> None:
