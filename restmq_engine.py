@@ -264,10 +264,7 @@ def store_settings(given: argparse.Namespace) -> StoreSettings:
 def print_hash() -> int:
     """Asks for a password and prints what stands for it in ``acl.conf``. Returns the exit status."""
     try:
-        if sys.stdin.isatty():
-            password = getpass.getpass()
-        else:
-            password = sys.stdin.buffer.readline().rstrip(b"\r\n").decode()
+        password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.buffer.readline().rstrip(b"\r\n").decode()
     except (EOFError, KeyboardInterrupt):
         password = ""
     except UnicodeDecodeError:

@@ -21,6 +21,7 @@ class Wire:
     protocol: ClassVar[type] = HTTPConnection
     limits: Limits
     draining = False
+    noisy = False  # Twisted's word for a line in the log when a port opens and closes
 
     def start_wire(self, limits: Limits, reactor: Any) -> None:
         self.limits = limits

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,23 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
     assert [stream.returncode for stream in streams] == [0, 0]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/performance.md"])
+def test_every_flag_that_the_security_page_names_exists() -> None:
+    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / "security.md").read_text())) - {
+        "--queue",
+        "--hash-password",
+    }
+    described = subprocess.run(
+        [Path(sys.executable).with_name("twistd"), "restmq", "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert {flag for flag in named if flag not in described} == set()
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/security.md", "docs/performance.md"]
+)
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
         assert ((ROOT / document).parent / target).exists(), target
