@@ -1,17 +1,97 @@
-"""What all live consumers share: back-pressure, and being dropped when they read too slowly."""
+"""Live consumers, whatever their transport: what they look like to the engine, and what they share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.tcp import Server
 from zope.interface import implementer
 
-from restmq.fanout import CloseReason
+from restmq.model import Message, Missed
 
 if TYPE_CHECKING:
-    from restmq.fanout import Fanout, Format
+    from restmq.fanout import Fanout
+
+
+class CloseReason(enum.Enum):
+    """Why the server ends a consumer's connection."""
+
+    QUEUE_DELETED = "the queue was deleted"
+    TOO_SLOW = "the consumer reads too slowly"
+    TRY_AGAIN = "the store does not answer; try again"
+    SHUTDOWN = "the server is going away"
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Format:
+    """How things look on a transport's wire. Consumers that have the same one share the work of rendering.
+
+    Attributes:
+        message: renders a message.
+        gap: renders the news that messages after this key are lost to the consumer.
+        keepalive: what is sent now and then on an idle connection; empty for nothing.
+    """
+
+    message: Callable[[Message], bytes]
+    gap: Callable[[str], bytes]
+    keepalive: bytes = b""
+
+
+class Consumer(Protocol):
+    """One connected consumer, whatever its transport."""
+
+    format: Format
+
+    def write(self, frames: bytes) -> None:
+        """Sends rendered messages."""
+
+    def is_ready(self) -> bool:
+        """Whether it can take more now; if not it will call Fanout.ready when it can."""
+
+    def close(self, reason: CloseReason) -> None:
+        """Ends the connection; the consumer has left when this is called."""
+
+
+class HeldBack:
+    """Stands in for a consumer that resumes, until what it missed is known: keeps what is sent to it meanwhile."""
+
+    def __init__(self, fanout: Fanout, queue: str, consumer: Consumer) -> None:
+        self.consumer = consumer
+        self.format = consumer.format
+        self._fanout = fanout
+        self._queue = queue
+        self._bytes = fanout.unsent_bytes_max
+        self._before_mark: list[bytes] = []
+        self._after_mark: list[bytes] = []
+        self._kept = self._before_mark
+
+    def write(self, frames: bytes) -> None:
+        self._kept.append(frames)
+        self._bytes -= len(frames)
+        if self._bytes < 0:
+            self._fanout.drop(self._queue, self)
+
+    def reach_mark(self) -> None:
+        self._kept = self._after_mark
+
+    def is_ready(self) -> bool:
+        return False
+
+    def close(self, reason: CloseReason) -> None:
+        self.consumer.close(reason)
+
+    def release(self, missed: Missed, last_key: str) -> None:
+        """Sends what was missed, then what was kept; a history has all that came before the mark."""
+        if missed.gap:
+            self.consumer.write(self.format.gap(last_key))
+        history = [self.format.message(message) for message in missed.messages]
+        frames = b"".join(history + ([] if missed.kept else self._before_mark) + self._after_mark)
+        if frames:
+            self.consumer.write(frames)
 
 
 def send_at_once(transport: Any, data: bytes) -> None:

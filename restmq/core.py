@@ -7,7 +7,6 @@ InvalidInput for a queue name that is none.
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -21,57 +20,21 @@ from twisted.python.failure import Failure
 from restmq import keys, scripts
 from restmq.connection import Encoded
 from restmq.errors import StoreUnavailable
-from restmq.model import Message, Policy, check_queue_name, is_queue_name
+from restmq.model import (
+    Attendance,
+    Authorization,
+    Message,
+    Missed,
+    Policy,
+    QueueOverview,
+    check_queue_name,
+    is_queue_name,
+)
 from restmq.store import Store, Subscriber
 
 TAKE_AT_MOST = 1000
 _OVERVIEW_QUEUES_A_CALL = 500
 _GATHERED_BYTES = 1 << 20
-
-
-@dataclass(slots=True, frozen=True)
-class QueueOverview:
-    """A line of the list of queues."""
-
-    name: str
-    length: int
-    started: bool
-    policy: Policy
-
-
-@dataclass(slots=True, frozen=True)
-class Attendance:
-    """What a daemon learns when it attends to its consumers of a queue."""
-
-    policy: Policy
-    call_again: bool
-    messages: list[Message]
-
-
-@dataclass(slots=True, frozen=True)
-class Missed:
-    """What a consumer missed that comes back.
-
-    Attributes:
-        kept: whether the queue keeps a history at all.
-        gap: whether it does, but no longer reaches back to the message that the consumer saw last.
-    """
-
-    kept: bool
-    gap: bool
-    messages: list[Message]
-
-
-@dataclass(slots=True, frozen=True)
-class Authorization:
-    """What the record of an access token allows."""
-
-    queues: tuple[str, ...]
-    privileges: frozenset[str]
-
-    def covers(self, queue: str) -> bool:
-        """Whether one of the record's names or globs (``*``, ``?``, ``[…]``) is the queue's."""
-        return any(queue == name or fnmatch.fnmatchcase(queue, name) for name in self.queues)
 
 
 @dataclass(slots=True)

@@ -10,20 +10,18 @@ A message is rendered once per frame format, and what comes in one reactor turn 
 
 from __future__ import annotations
 
-import enum
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.application import service
 from twisted.internet import defer, task
 from twisted.logger import Logger
 
 from restmq import keys
-from restmq.core import Missed, QueueOverview, RedisOperations
+from restmq.consumer import CloseReason, Consumer, Format, HeldBack
+from restmq.core import RedisOperations
 from restmq.errors import RestMQError
-from restmq.model import Message, Policy
+from restmq.model import Message, Policy, QueueOverview
 from restmq.policy import next_in_turn
 
 log = Logger()
@@ -34,45 +32,6 @@ PREFETCH = 64
 HEARTBEAT_SECONDS = 5.0
 #: How often a stream that knows comments sends one, so that proxies and dead peers are found out.
 KEEPALIVE_SECONDS = 12.0
-
-
-class CloseReason(enum.Enum):
-    """Why the server ends a consumer's connection."""
-
-    QUEUE_DELETED = "the queue was deleted"
-    TOO_SLOW = "the consumer reads too slowly"
-    TRY_AGAIN = "the store does not answer; try again"
-    SHUTDOWN = "the server is going away"
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class Format:
-    """How things look on a transport's wire. Consumers that have the same one share the work of rendering.
-
-    Attributes:
-        message: renders a message.
-        gap: renders the news that messages after this key are lost to the consumer.
-        keepalive: what is sent now and then on an idle connection; empty for nothing.
-    """
-
-    message: Callable[[Message], bytes]
-    gap: Callable[[str], bytes]
-    keepalive: bytes = b""
-
-
-class Consumer(Protocol):
-    """One connected consumer, whatever its transport."""
-
-    format: Format
-
-    def write(self, frames: bytes) -> None:
-        """Sends rendered messages."""
-
-    def is_ready(self) -> bool:
-        """Whether it can take more now; if not it will call Fanout.ready when it can."""
-
-    def close(self, reason: CloseReason) -> None:
-        """Ends the connection; the consumer has left when this is called."""
 
 
 class _Attended:
@@ -93,47 +52,9 @@ class _Attended:
 def _position(consumers: list[Consumer], consumer: Consumer) -> int | None:
     """Where a consumer stands, also while it is held back."""
     for position, other in enumerate(consumers):
-        if other is consumer or (isinstance(other, _HeldBack) and other.consumer is consumer):
+        if other is consumer or (isinstance(other, HeldBack) and other.consumer is consumer):
             return position
     return None
-
-
-class _HeldBack:
-    """Stands in for a consumer that resumes, until what it missed is known: keeps what is sent to it meanwhile."""
-
-    def __init__(self, fanout: Fanout, queue: str, consumer: Consumer) -> None:
-        self.consumer = consumer
-        self.format = consumer.format
-        self._fanout = fanout
-        self._queue = queue
-        self._bytes = fanout.unsent_bytes_max
-        self._before_mark: list[bytes] = []
-        self._after_mark: list[bytes] = []
-        self._kept = self._before_mark
-
-    def write(self, frames: bytes) -> None:
-        self._kept.append(frames)
-        self._bytes -= len(frames)
-        if self._bytes < 0:
-            self._fanout.drop(self._queue, self)
-
-    def reach_mark(self) -> None:
-        self._kept = self._after_mark
-
-    def is_ready(self) -> bool:
-        return False
-
-    def close(self, reason: CloseReason) -> None:
-        self.consumer.close(reason)
-
-    def release(self, missed: Missed, last_key: str) -> None:
-        """Sends what was missed, then what was kept; a history has all that came before the mark."""
-        if missed.gap:
-            self.consumer.write(self.format.gap(last_key))
-        history = [self.format.message(message) for message in missed.messages]
-        frames = b"".join(history + ([] if missed.kept else self._before_mark) + self._after_mark)
-        if frames:
-            self.consumer.write(frames)
 
 
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
@@ -146,7 +67,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._reactor = reactor
         self._queues: dict[str, _Attended] = {}
         self._dirty: list[str] = []
-        self._marks: dict[str, tuple[_HeldBack, defer.Deferred[None]]] = {}
+        self._marks: dict[str, tuple[HeldBack, defer.Deferred[None]]] = {}
         self._channel = keys.daemon_channel(secrets.token_hex(8))
         self._subscriber = core.pubsub(self._heard, on_lost=self._subscriber_lost, on_renewed=self._subscriber_renewed)
         self._listening = False
@@ -186,11 +107,11 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         At the seam there is neither a gap nor a repeat. Where the queue's history no longer reaches back so far, the
         consumer is told so first.
         """
-        held = _HeldBack(self, queue, consumer)
+        held = HeldBack(self, queue, consumer)
         self.join(queue, held)
         defer.ensureDeferred(self._resume(queue, held, last_key)).addErrback(self._resume_failed, queue, held)
 
-    async def _resume(self, queue: str, held: _HeldBack, last_key: str) -> None:
+    async def _resume(self, queue: str, held: HeldBack, last_key: str) -> None:
         await self._queues[queue].subscribed  # type: ignore[misc]  # set by join
         mark = secrets.token_hex(8)
         heard = self._marks[mark] = (held, defer.Deferred())
@@ -207,7 +128,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             held.release(missed, last_key)
             self._attend(queue)
 
-    def _resume_failed(self, failure: Any, queue: str, held: _HeldBack) -> None:
+    def _resume_failed(self, failure: Any, queue: str, held: HeldBack) -> None:
         # The client comes back by itself, and asks anew.
         if not failure.check(RestMQError, defer.CancelledError):
             log.failure("resuming on {queue} failed", failure=failure, queue=queue)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import fnmatch
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,51 @@ class Message:
     def fields(self) -> dict[str, Any]:
         """The ``key`` and ``value`` members of a JSON answer; a value that is no UTF-8 goes as base64."""
         return {"key": self.key, **text_or_base64(self.value)}
+
+
+@dataclass(slots=True, frozen=True)
+class QueueOverview:
+    """A line of the list of queues."""
+
+    name: str
+    length: int
+    started: bool
+    policy: Policy
+
+
+@dataclass(slots=True, frozen=True)
+class Attendance:
+    """What a daemon learns when it attends to its consumers of a queue."""
+
+    policy: Policy
+    call_again: bool
+    messages: list[Message]
+
+
+@dataclass(slots=True, frozen=True)
+class Missed:
+    """What a consumer missed that comes back.
+
+    Attributes:
+        kept: whether the queue keeps a history at all.
+        gap: whether it does, but no longer reaches back to the message that the consumer saw last.
+    """
+
+    kept: bool
+    gap: bool
+    messages: list[Message]
+
+
+@dataclass(slots=True, frozen=True)
+class Authorization:
+    """What the record of an access token allows."""
+
+    queues: tuple[str, ...]
+    privileges: frozenset[str]
+
+    def covers(self, queue: str) -> bool:
+        """Whether one of the record's names or globs (``*``, ``?``, ``[…]``) is the queue's."""
+        return any(queue == name or fnmatch.fnmatchcase(queue, name) for name in self.queues)
 
 
 def text_or_base64(value: bytes) -> dict[str, str]:

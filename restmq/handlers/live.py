@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from restmq import access
-from restmq.consumer import PacedConsumer, send_at_once
-from restmq.fanout import CloseReason, Format
+from restmq.consumer import CloseReason, Format, PacedConsumer, send_at_once
 from restmq.handlers.base import JAVASCRIPT, TEXT, Handler, head
 from restmq.http import HTTPConnection
 from restmq.render import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text

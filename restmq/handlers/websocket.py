@@ -23,9 +23,8 @@ from twisted.logger import Logger
 
 from restmq import access, dispatch
 from restmq.access import Access, Credentials
-from restmq.consumer import PacedConsumer, send_at_once
+from restmq.consumer import CloseReason, Format, PacedConsumer, send_at_once
 from restmq.errors import RestMQError
-from restmq.fanout import CloseReason, Format
 from restmq.handlers.base import Handler, UpgradeRequired
 from restmq.model import Message
 from restmq.render import gap_notice, to_json, websocket_text

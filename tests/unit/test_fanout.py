@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from twisted.internet import defer, task
 
-from restmq.core import Attendance, Missed
+from restmq.consumer import CloseReason, Format
 from restmq.errors import StoreUnavailable
-from restmq.fanout import CloseReason, Fanout, Format
-from restmq.model import Message, Policy
+from restmq.fanout import Fanout
+from restmq.model import Attendance, Message, Missed, Policy
 
 
 class StubSubscriber:
