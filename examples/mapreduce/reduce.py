@@ -35,6 +35,8 @@ def main() -> None:
                 seen += 1
             if seen == expected:
                 break
+    if seen != expected:
+        raise SystemExit(f"reduce: the stream ended after {seen} pieces; their sums would be wrong")
     for item, count in sums.most_common(given.top):
         print(f"{count}\t{item}")
 

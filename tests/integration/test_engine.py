@@ -61,10 +61,57 @@ def test_consume_prints_what_comes_until_interrupted(redis: Redis, queue: str) -
     wait_until(lambda: redis.command("LLEN", f"{queue}:waiters"))
     consuming.send_signal(signal.SIGINT)
     _, errors = consuming.communicate(timeout=30)
-    assert errors == b""
+    assert (consuming.returncode, errors) == (0, b"")
     assert redis.command("EXISTS", f"{queue}:waiters") == 0
     output(redis, "-p", "--queue", queue, "--value", "stays")
     assert output(redis, "-u", "--queue", queue) == b"1\n"
+
+
+def test_consume_empties_a_backlog_over_a_few_connections(private_redis: Redis) -> None:
+    for n in range(200):
+        private_redis.command("SET", f"q:{n}", str(n))
+        private_redis.command("LPUSH", "q:queue", f"q:{n}")
+    before = connections_made(private_redis)
+    command = [sys.executable, ENGINE, "-c", "--queue", "q", "--redis-socket", private_redis.socket_path]
+    consuming = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert consuming.stdout is not None
+    assert [int(consuming.stdout.readline()) for _ in range(200)] == list(range(200))
+    assert connections_made(private_redis) - before < 50
+    consuming.terminate()
+    consuming.communicate(timeout=30)
+    assert consuming.returncode == 0
+
+
+def connections_made(redis: Redis) -> int:
+    return int(redis.command("INFO", "stats").partition("total_connections_received:")[2].split()[0])
+
+
+def test_consume_goes_on_when_redis_was_restarted(private_redis: Redis) -> None:
+    command = [sys.executable, ENGINE, "-c", "--queue", "q", "--redis-socket", private_redis.socket_path]
+    consuming = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert consuming.stdout is not None
+    wait_until(lambda: private_redis.command("LLEN", "q:waiters"))
+    private_redis.kill()
+    private_redis.start()
+    output(private_redis, "-p", "--queue", "q", "--value", "after")
+    assert consuming.stdout.readline() == b"after\n"
+    consuming.send_signal(signal.SIGINT)
+    _, errors = consuming.communicate(timeout=30)
+    assert consuming.returncode == 0
+    assert b"Traceback" not in errors
+
+
+def test_a_reader_that_has_seen_enough_gets_no_complaint(redis: Redis, queue: str) -> None:
+    for _ in range(3):
+        output(redis, "-p", "--queue", queue, stdin=b"x" * 100_000)
+    command = [sys.executable, ENGINE, "-t", "--queue", queue, "--redis-socket", redis.socket_path]
+    taking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert taking.stdout is not None
+    assert taking.stdout.read(10) == b"x" * 10
+    taking.stdout.close()
+    assert taking.stderr is not None
+    assert (taking.stderr.read(), taking.wait(30)) == (b"", 1)
+    taking.stderr.close()
 
 
 def test_tokens_are_made_listed_checked_and_revoked(redis: Redis, queue: str) -> None:
@@ -84,7 +131,17 @@ def test_tokens_are_made_listed_checked_and_revoked(redis: Redis, queue: str) ->
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["-p"], ["-g", "-c", "--queue", "x"], ["--nonsense"], ["-a", "--queue", "x"], ["-g", "--redis-port", "x"]],
+    [
+        [],
+        ["-p"],
+        ["-g", "-c", "--queue", "x"],
+        ["--nonsense"],
+        ["-a", "--queue", "x"],
+        ["-g", "--redis-port", "x"],
+        ["-s", "--redis-host"],
+        ["-r", "--queue", "x", "--privs", "raed"],
+        ["-r", "--queue", "x", "--privs", ""],
+    ],
 )
 def test_wrong_usage_is_status_2(redis: Redis, arguments: list[str]) -> None:
     result = engine(redis, *arguments)
@@ -94,8 +151,16 @@ def test_wrong_usage_is_status_2(redis: Redis, arguments: list[str]) -> None:
 
 
 def test_errors_are_one_line(redis: Redis, private_folder: Path) -> None:
-    reserved = engine(redis, "-g", "--queue", "AUTHKEY:x")
-    assert (reserved.returncode, reserved.stderr.count(b"\n")) == (1, 1)
+    for arguments in (
+        ("-g", "--queue", "AUTHKEY:x"),
+        ("-r", "--queue", "x,,y"),
+        ("-g", "--queue", b"\xff"),
+        ("-a", "--queue", "x", "--value", b"\xff"),
+        ("-d", "--value", b"\xff"),
+    ):
+        refused = engine(redis, *arguments)
+        assert (refused.returncode, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 1)
+        assert refused.stderr.startswith(b"restmq_engine: ")
     away = [sys.executable, ENGINE, "-s", "--redis-port", str(free_port()), "--redis-timeout", "0.2"]
     result = subprocess.run(away, capture_output=True, timeout=60)
     assert result.returncode == 1
@@ -110,7 +175,10 @@ def test_a_password_for_redis_comes_from_the_environment(private_folder: Path) -
         command = [sys.executable, ENGINE, "-s", "--redis-socket", redis.socket_path, "--redis-timeout", "1"]
         opened = subprocess.run(command, env={**os.environ, "RESTMQ_REDIS_PASSWORD": "s3cret"}, capture_output=True)
         assert opened.returncode == 0
-        assert subprocess.run(command, capture_output=True).returncode == 1
+        for wrong in ({}, {"RESTMQ_REDIS_PASSWORD": "wrong"}):
+            refused = subprocess.run(command, env={**os.environ, **wrong}, capture_output=True)
+            assert (refused.returncode, refused.stderr.count(b"\n")) == (1, 1)
+        assert b"WRONGPASS" in refused.stderr
     finally:
         redis.kill()
 
@@ -122,7 +190,14 @@ def test_a_password_is_hashed_for_acl_conf() -> None:
     assert not section.knows("x", "secret")
 
 
+@pytest.mark.parametrize("given", [b"", b"\n", b"\xff\n"])
+def test_what_is_no_password_is_not_hashed(given: bytes) -> None:
+    result = subprocess.run([sys.executable, ENGINE, "--hash-password"], input=given, capture_output=True)
+    assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (1, b"", 1)
+
+
 def test_help_names_every_switch(redis: Redis) -> None:
     shown = output(redis, "-h").decode()
     for switch in "pcgsqjktuiarh":
         assert f"-{switch}," in shown or f"-{switch} " in shown
+    assert "--redis-socket" in shown

@@ -47,3 +47,16 @@ def test_the_sums_are_those_of_a_plain_count(
     shown, _ = reducing.communicate(timeout=100)
     sums = {item: int(count) for count, item in (line.split("\t") for line in shown.splitlines())}
     assert sums == dict(expected)
+
+
+def test_sums_of_a_stream_that_was_cut_off_are_not_shown(redis: Redis, queue: str, private_folder: Path) -> None:
+    daemon = Daemon(private_folder / "d", redis=redis)
+    command = [sys.executable, EXAMPLE / "reduce.py", "--url", daemon.url, "--queue", queue]
+    reducing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_until(lambda: listeners(redis, queue))
+    with daemon.client() as client:
+        client.post(f"/q/{queue}", data={"value": '{"counts": {"a": 1}}'}).raise_for_status()
+    daemon.stop()
+    shown, complained = reducing.communicate(timeout=100)
+    assert (reducing.returncode, shown) == (1, b"")
+    assert complained.startswith(b"reduce: the stream ended")
