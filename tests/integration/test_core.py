@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from twisted.internet import defer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet import defer, reactor
 
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
-from restmq.model import Policy
+from restmq.model import Message, Policy
+from restmq.store import Store, StoreSettings
 from tests.integration.conftest import Run
 from tests.servers import Redis, wait_until
 
@@ -157,11 +162,11 @@ def test_an_impossible_name_in_old_data_does_not_hide_the_others(
 def test_purging_a_large_queue_empties_it_and_finishes_what_was_cut_off(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
-    for _ in range(12):
+    for _ in range(20):
         run(private_core.queue_add_many, "big", [b"x"] * 1000)
     private_redis.command("SET", "big:left", "behind")
     private_redis.command("LPUSH", "big:queue:purging", "big:left")
-    assert run(private_core.queue_purge, "big") == 12_000
+    assert run(private_core.queue_purge, "big") == 20_000
     assert private_redis.keys() == {"QUEUESET", "big:UUID"}
     assert run(private_core.queue_purge, "big") == 0
 
@@ -259,3 +264,168 @@ def test_a_redis_that_is_full_refuses_and_says_so(
         run(private_core.queue_add, "q", b"x")
     private_redis.command("CONFIG", "SET", "maxmemory", "0")
     assert run(private_core.queue_add, "q", b"x") == "q:1"  # nothing was half done
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.binary(max_size=8)),
+        st.tuples(st.just("add many"), st.lists(st.binary(max_size=8), min_size=1, max_size=5)),
+        st.tuples(st.just("take"), st.integers(1, 4)),
+        st.tuples(st.just("look"), st.none()),
+        st.tuples(st.just("delete"), st.integers(1, 20)),
+        st.tuples(st.just("purge"), st.none()),
+    ),
+    max_size=15,
+)
+
+
+@given(STEPS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_done_in_whatever_order_a_queue_is_a_list(
+    run: Run, core: RedisOperations, redis: Redis, steps: list[tuple[str, Any]]
+) -> None:
+    queue = f"q-{uuid.uuid4().hex}"
+    waiting: list[tuple[str, bytes]] = []
+    looks: dict[str, int] = {}
+    number = 0
+    for step, argument in steps:
+        if step in ("add", "add many"):
+            values = argument if step == "add many" else [argument]
+            added = run(core.queue_add_many, queue, values)
+            assert added == [f"{queue}:{number + i}" for i in range(1, len(values) + 1)]
+            number += len(values)
+            waiting += zip(added, values, strict=True)
+        elif step == "take":
+            taken = [(m.key, m.value, m.count) for m in run(core.queue_tail, queue, argument)]
+            assert taken == [(key, value, looks.get(key, 0)) for key, value in waiting[:argument]]
+            del waiting[:argument]
+        elif step == "look":
+            found = run(core.queue_get, queue, softget=True)
+            if not waiting:
+                assert found is None
+            else:
+                looks[waiting[0][0]] = looks.get(waiting[0][0], 0) + 1
+                assert (found.key, found.value, found.count) == (*waiting[0], looks[waiting[0][0]])
+        elif step == "delete":
+            key = f"{queue}:{argument}"
+            assert run(core.queue_del, queue, key) is (key in dict(waiting))
+            waiting = [entry for entry in waiting if entry[0] != key]
+        else:
+            assert run(core.queue_purge, queue) == len(waiting)
+            waiting = []
+        assert run(core.queue_len, queue) == len(waiting)
+    assert [(m.key, m.value) for m in run(core.queue_last_items, queue, 1000)] == waiting[::-1]
+    run(core.queue_purge, queue)
+    left = set(redis.command("KEYS", f"{queue}:*"))
+    assert left <= {f"{queue}:UUID", f"{queue}:totals"}
+
+
+def test_an_expired_message_of_old_data_is_passed_over(
+    run: Run, core: RedisOperations, redis: Redis, queue: str
+) -> None:
+    for number in (1, 2, 3):
+        redis.command("SET", f"{queue}:{number}", str(number))
+        redis.command("LPUSH", f"{queue}:queue", f"{queue}:{number}")
+    redis.command("PEXPIRE", f"{queue}:1", "1")
+    redis.command("PEXPIRE", f"{queue}:3", "1")
+    wait_until(lambda: redis.command("EXISTS", f"{queue}:1", f"{queue}:3") == 0)
+    assert [message.value for message in run(core.queue_last_items, queue)] == [b"2"]
+    assert run(core.queue_get, queue, softget=True).value == b"2"
+    assert [message.value for message in run(core.queue_tail, queue)] == [b"2"]
+    assert redis.command("KEYS", f"{queue}:[0-9]*") == []
+
+
+def test_messages_that_a_daemon_gives_back_are_the_next_in_their_order(
+    run: Run, core: RedisOperations, queue: str
+) -> None:
+    run(core.queue_policy_set, queue, Policy.ROUNDROBIN)
+    run(core.queue_add_many, queue, [b"1", b"2"], ttl_seconds=1000)
+    run(core.queue_add_many, queue, [b"3"])
+    given_out = run(core.queue_attend, queue, b"RESTMQ-DAEMON:test", 1, 2).messages
+    assert [message.value for message in given_out] == [b"1", b"2"]
+    assert run(core.queue_len, queue) == 1
+    run(core.queue_return, queue, given_out)
+    assert run(core.queue_tail, queue) == [*given_out, Message(f"{queue}:3", b"3")]
+
+
+def test_tokens_are_listed_with_those_that_are_broken(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    run(private_core.authorization_create, "good", ["a", "b-*"], ["read"])
+    for number, record in enumerate(("", "no json", "[]", '{"queues": []}', '{"queues": "a", "privs": []}')):
+        private_redis.command("SET", f"AUTHKEY:broken-{number}", record)
+
+    async def listed() -> dict[str, Any]:
+        return {token: record async for token, record in private_core.authorizations()}
+
+    records = run(listed)
+    good = records.pop("good")
+    assert (good.queues, good.privileges) == (("a", "b-*"), frozenset(["read"]))
+    assert records == {f"broken-{number}": None for number in range(5)}
+    assert run(private_core.authorize, "a", "broken-4") is False
+
+
+@pytest.fixture
+def locked_redis(private_redis: Redis) -> Redis:
+    """A Redis with a password, and a user who has another."""
+    private_redis.commands(
+        [
+            ("ACL", "SETUSER", "alice", "on", ">alices", "~*", "&*", "+@all"),
+            ("CONFIG", "SET", "requirepass", "secret"),
+        ]
+    )
+    return private_redis
+
+
+def with_store(run: Run, store_settings: StoreSettings, work: Callable[[RedisOperations], Awaitable[Any]]) -> Any:
+    async def there_and_back() -> Any:
+        store = Store(store_settings, reactor)
+        store.startService()
+        try:
+            return await work(RedisOperations(store))
+        finally:
+            await store.stopService()
+
+    return run(there_and_back)
+
+
+async def add_when_connected(core: RedisOperations) -> str:
+    await core.store.first_connected
+    return await core.queue_add("q", b"x")
+
+
+@pytest.mark.parametrize(("username", "password"), [(None, "secret"), ("alice", "alices"), ("default", "secret")])
+def test_redis_may_ask_for_a_password(run: Run, locked_redis: Redis, username: str | None, password: str) -> None:
+    where = StoreSettings(socket_path=locked_redis.socket_path, username=username, password=password)
+    assert with_store(run, where, add_when_connected) == "q:1"
+
+
+def test_without_its_password_redis_refuses(run: Run, locked_redis: Redis) -> None:
+    where = StoreSettings(socket_path=locked_redis.socket_path)
+    with pytest.raises(StoreRefused, match="NOAUTH"):
+        with_store(run, where, add_when_connected)
+
+
+@pytest.mark.parametrize(("username", "password"), [(None, "wrong"), ("alice", "secret"), ("nobody", "secret")])
+def test_with_a_wrong_password_there_is_no_store(
+    run: Run, locked_redis: Redis, username: str | None, password: str
+) -> None:
+    where = StoreSettings(socket_path=locked_redis.socket_path, username=username, password=password, pool=1)
+
+    async def add_once_refused(core: RedisOperations) -> str:
+        async def refused() -> bool:
+            log = await defer.maybeDeferred(lambda: locked_redis.commands([("AUTH", "secret"), ("ACL", "LOG")]))
+            return bool(log[1])
+
+        while not await refused():
+            pass
+        return await core.queue_add("q", b"x")
+
+    with pytest.raises(StoreUnavailable):
+        with_store(run, where, add_once_refused)
+
+
+def test_a_number_of_a_database_keeps_data_apart(run: Run, private_redis: Redis) -> None:
+    for db in (0, 1):
+        where = StoreSettings(socket_path=private_redis.socket_path, db=db)
+        assert with_store(run, where, add_when_connected) == "q:1"
