@@ -220,8 +220,7 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
     def connectionError(self, why: str) -> None:
         if why != self._last_error:
             log.error("{why}", why=why)
-        self._last_error = why
-        super().connectionError(why)
+        self._last_error = why  # txredisapi would fail a Deferred here that nobody waits for
 
 
 def _translate(failure: Failure) -> Failure:

@@ -15,11 +15,12 @@ from functools import lru_cache
 from typing import Any
 
 from twisted.internet import defer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq import keys, scripts
 from restmq.connection import Encoded
-from restmq.errors import StoreUnavailable
+from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
 from restmq.model import (
     Attendance,
     Authorization,
@@ -31,6 +32,8 @@ from restmq.model import (
     is_queue_name,
 )
 from restmq.store import Store, Subscriber
+
+log = Logger()
 
 TAKE_AT_MOST = 1000
 _OVERVIEW_QUEUES_A_CALL = 500
@@ -55,9 +58,9 @@ class _Gathered:
 
 
 @lru_cache(maxsize=4096)
-def _queue_arguments(queue: str) -> Encoded:
+def _queue_arguments(queue: str, db: int) -> Encoded:
     """What each script of a queue is given first: the number of its keys, the keys, the queue's name."""
-    in_order = keys.for_queue(check_queue_name(queue)).in_order()
+    in_order = keys.for_queue(check_queue_name(queue), db).in_order()
     return Encoded([len(in_order), *in_order, queue])
 
 
@@ -78,7 +81,7 @@ class RedisOperations:
         self._gathered: dict[str, _Gathered] = {}
 
     def _run(self, script: str, queue: str, *args: Any) -> defer.Deferred[Any]:
-        return self.store.run(scripts.load(script), _queue_arguments(queue), *args)
+        return self.store.run(scripts.load(script), _queue_arguments(queue, self.store.settings.db), *args)
 
     async def queue_add(self, queue: str, value: bytes, ttl_seconds: float = 0) -> str:
         """Adds a message; the queue exists from its first one on.
@@ -113,8 +116,20 @@ class RedisOperations:
             self._run("add", queue, 0, *gathered.values).addCallbacks(gathered.answer, gathered.fail)
 
     async def queue_add_many(self, queue: str, values: Sequence[bytes], ttl_seconds: float = 0) -> list[str]:
-        """Adds messages in one atomic step, in order; all of them or none. Returns their keys in the same order."""
-        added = await self._run("add", queue, int(ttl_seconds * 1000), *values)
+        """Adds messages in one atomic step, in order; all of them or none. Returns their keys in the same order.
+
+        Args:
+            ttl_seconds: the messages vanish after this time; 0 for never.
+        """
+        if ttl_seconds < 0:
+            raise InvalidInput("a time to live can't be negative.")
+        check_queue_name(queue)
+        if not values:
+            return []
+        if queue in self._gathered:  # what came before goes before
+            self._send_gathered(queue, self._gathered[queue])
+        ttl_ms = max(1, round(ttl_seconds * 1000)) if ttl_seconds else 0
+        added = await self._run("add", queue, ttl_ms, *values)
         return [key.decode() for key in added]
 
     async def queue_get(self, queue: str, softget: bool = False) -> Message | None:
@@ -157,6 +172,8 @@ class RedisOperations:
         Returns:
             The queue and its message, or None after the time is over or the waiting was stopped.
         """
+        for queue in queues:
+            check_queue_name(queue)
         clock: Any = self.store.clock
         deadline = clock.seconds() + timeout_seconds
         channel = keys.daemon_channel(secrets.token_hex(8))
@@ -164,8 +181,9 @@ class RedisOperations:
         if stop is not None:
             stop.addCallback(lambda _: woken.put(None))
         subscriber = self.pubsub(lambda *_: woken.put(None), on_renewed=lambda: woken.put(None))
-        await subscriber.subscribe(channel).addTimeout(self.store.settings.call_timeout_seconds, clock, _not_reachable)
         try:
+            confirmed = subscriber.subscribe(channel)
+            await confirmed.addTimeout(self.store.settings.call_timeout_seconds, clock, _not_reachable)
             while stop is None or not stop.called:
                 for queue in queues:
                     for message in await self.queue_tail(queue, 1, channel):
@@ -179,9 +197,16 @@ class RedisOperations:
                     return None
             return None
         finally:
+            await self._stop_waiting(queues, channel, subscriber)
+
+    async def _stop_waiting(self, queues: Sequence[str], channel: bytes, subscriber: Subscriber) -> None:
+        """Must not fail: what was taken before would be lost. A waiter that stays behind is struck off when told."""
+        try:
             for queue in queues:
                 await self.queue_leave(queue, channel)
-            await self.store.drop(subscriber)
+        except (StoreUnavailable, StoreRefused) as problem:
+            log.debug("a waiter was left behind: {problem}", problem=problem)
+        await self.store.drop(subscriber)
 
     async def queue_del(self, queue: str, key: str) -> bool:
         """Deletes a message wherever it stands in the queue. Returns whether it was there."""
@@ -198,7 +223,7 @@ class RedisOperations:
     async def queue_all(self) -> list[str]:
         """The names of all queues, sorted; names in old data that no queue may have any more are passed over."""
         names = [name.decode(errors="replace") for name in await self.store.command("SMEMBERS", keys.QUEUE_SET)]
-        return sorted(filter(is_queue_name, names))
+        return sorted(name for name in names if "\ufffd" not in name and is_queue_name(name))
 
     async def queue_overview(self, queues: Iterable[str]) -> list[QueueOverview]:
         """Length, status and policy of many queues; one call to Redis per 500."""
@@ -221,7 +246,7 @@ class RedisOperations:
 
     async def queue_last_items(self, queue: str, count: int = 10) -> list[Message]:
         """Looks at the newest messages, the newest first, without counting it as a look."""
-        return _messages(await self._run("newest", queue, count))
+        return _messages(await self._run("newest", queue, max(1, min(count, TAKE_AT_MOST))))
 
     async def queue_purge(self, queue: str, close_consumers: bool = False) -> int:
         """Empties the queue in one atomic step and drops what was in it. Message numbers go on where they were.
@@ -233,7 +258,7 @@ class RedisOperations:
             How many messages it held.
         """
         dropping = keys.for_queue(check_queue_name(queue)).ready + b":purging"
-        in_order = keys.for_queue(queue).in_order()
+        in_order = keys.for_queue(queue, self.store.settings.db).in_order()
         arguments = Encoded([len(in_order) + 1, *in_order, dropping, queue])
         purged, renamed, left = 0, 0, 1
         while not renamed or left:

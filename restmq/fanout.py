@@ -89,6 +89,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             self._close_all(queue, CloseReason.SHUTDOWN)
         self._subscriber.stop()
 
+    def _channel_of(self, queue: str) -> bytes:
+        return keys.for_queue(queue, self._core.store.settings.db).channel
+
     def count(self, queue: str) -> int:
         """How many consumers of the queue this daemon has."""
         attended = self._queues.get(queue)
@@ -144,7 +147,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             if not self._listening:
                 self._listening = True
                 self._subscriber.subscribe(self._channel)
-            attended.subscribed = self._subscriber.subscribe(keys.for_queue(queue).channel)
+            attended.subscribed = self._subscriber.subscribe(self._channel_of(queue))
             attended.subscribed.addCallback(lambda _: self._attend(queue))
         else:
             self._flush()  # what arrived before it came is not for it
@@ -162,7 +165,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if position < attended.cursor:
             attended.cursor -= 1
         if not attended.consumers:
-            self._subscriber.unsubscribe(keys.for_queue(queue).channel)
+            self._subscriber.unsubscribe(self._channel_of(queue))
             del self._queues[queue]
         if attended.policy is Policy.ROUNDROBIN:
             self._attend(queue, attended)
@@ -192,7 +195,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             # A queue whose consumers have gone meanwhile is attended to by nobody, which passes the turn on.
             self._attend(told, self._queues.get(told) or _Attended())
             return
-        queue = channel[: -len(b":PUBSUB")].decode()
+        queue = channel.rpartition(b":PUBSUB")[0].decode()
         attended = self._queues.get(queue)
         if attended is None:
             return

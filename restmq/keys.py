@@ -36,7 +36,8 @@ class QueueKeys:
 
 
 @lru_cache(maxsize=4096)
-def for_queue(queue: str) -> QueueKeys:
+def for_queue(queue: str, db: int = 0) -> QueueKeys:
+    """The keys of a queue. Its channel has the database's number in its name: pub/sub knows no databases."""
     name = queue.encode()
     return QueueKeys(
         queue_set=QUEUE_SET,
@@ -44,7 +45,7 @@ def for_queue(queue: str) -> QueueKeys:
         ready=name + b":queue",
         status=b"queuestat::" + name,
         policy=name + b":queuepolicy",
-        channel=name + b":PUBSUB",
+        channel=name + (b":PUBSUB:%d" % db if db else b":PUBSUB"),
         turns=name + b":turns",
         waiters=name + b":waiters",
         expiring=name + b":expiring",

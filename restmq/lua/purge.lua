@@ -12,7 +12,7 @@ local renamed, purged = ARGV[2] == '0', 0
 if not renamed and call('LLEN', DROPPING) == 0 then
   renamed, purged = true, length()
   if call('LLEN', READY) > 0 then call('RENAME', READY, DROPPING) end
-  call('DEL', EXPIRING, HISTORY, HISTORY_VALUES)
+  call('UNLINK', EXPIRING, HISTORY, HISTORY_VALUES)
   if ARGV[3] == '1' then call('PUBLISH', CHANNEL, 'close') end
 end
 for _, key in ipairs(call('RPOP', DROPPING, DROPPED_AT_MOST) or {}) do

@@ -13,6 +13,7 @@ from restmq.consumer import CloseReason, Format
 from restmq.errors import StoreUnavailable
 from restmq.fanout import Fanout
 from restmq.model import Attendance, Message, Missed, Policy
+from restmq.store import StoreSettings
 
 
 class StubSubscriber:
@@ -44,7 +45,7 @@ class StubCore:
         self.missed = defer.Deferred[Missed]()
         self.marks: list[str] = []
         self.fails = False
-        self.store = SimpleNamespace(connected=True)
+        self.store = SimpleNamespace(connected=True, settings=StoreSettings())
 
     def pubsub(self, on_message: Any, on_lost: Any, on_renewed: Any) -> StubSubscriber:
         self.subscriber = StubSubscriber(on_message, on_lost, on_renewed)
