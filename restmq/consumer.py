@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from restmq.fanout import Fanout
 
 
+#: How many messages a consumer that is ready is given at a time with round robin, and may hold unacked if it leases.
+PREFETCH = 64
+#: What a consumer holds that does not lease; nobody writes into it.
+_NOTHING: dict[str, str] = {}
+
+
 class CloseReason(enum.Enum):
     """Why the server ends a consumer's connection."""
 
@@ -45,12 +51,16 @@ class Consumer(Protocol):
     """One connected consumer, whatever its transport."""
 
     format: Format
+    #: With round robin it gets messages under leases of this length; 0 for good.
+    lease_ms: int
+    #: Key and receipt of what it was given under leases and has not settled, the oldest first.
+    held: dict[str, str]
 
     def write(self, frames: bytes) -> None:
         """Sends rendered messages."""
 
-    def is_ready(self) -> bool:
-        """Whether it can take more now; if not it will call Fanout.ready when it can."""
+    def room(self) -> int:
+        """How many messages it can take now with round robin; while there is none it will call Fanout.ready in time."""
 
     def close(self, reason: CloseReason) -> None:
         """Ends the connection; the consumer has left when this is called."""
@@ -62,6 +72,8 @@ class HeldBack:
     def __init__(self, fanout: Fanout, queue: str, consumer: Consumer) -> None:
         self.consumer = consumer
         self.format = consumer.format
+        self.lease_ms = consumer.lease_ms
+        self.held = consumer.held
         self._fanout = fanout
         self._queue = queue
         self._bytes = fanout.unsent_bytes_max
@@ -78,8 +90,8 @@ class HeldBack:
     def reach_mark(self) -> None:
         self._kept = self._after_mark
 
-    def is_ready(self) -> bool:
-        return False
+    def room(self) -> int:
+        return 0
 
     def close(self, reason: CloseReason) -> None:
         self.consumer.close(reason)
@@ -118,14 +130,19 @@ class PacedConsumer:
     dropped. Round robin passes over one that is full.
     """
 
-    __slots__ = ("_fanout", "_queue", "_unsent_bytes", "format", "paused")
+    __slots__ = ("_fanout", "_prefetch", "_queue", "_unsent_bytes", "format", "held", "lease_ms", "paused")
 
-    def attach(self, fanout: Fanout, queue: str, wire_format: Format) -> None:
+    def attach(
+        self, fanout: Fanout, queue: str, wire_format: Format, lease_ms: int = 0, prefetch: int = PREFETCH
+    ) -> None:
         self._fanout = fanout
         self._queue = queue
         self.format = wire_format
         self.paused = False
         self._unsent_bytes = 0
+        self.lease_ms = lease_ms
+        self._prefetch = prefetch
+        self.held = {} if lease_ms else _NOTHING
 
     def write(self, frames: bytes) -> None:
         if self.paused:
@@ -139,8 +156,8 @@ class PacedConsumer:
         """Gives bytes to the transport."""
         raise NotImplementedError
 
-    def is_ready(self) -> bool:
-        return not self.paused
+    def room(self) -> int:
+        return 0 if self.paused else max(0, self._prefetch - len(self.held))
 
     def close(self, reason: CloseReason) -> None:
         raise NotImplementedError

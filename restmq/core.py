@@ -7,11 +7,10 @@ InvalidInput for a queue name that is none.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from twisted.internet import defer
@@ -20,24 +19,35 @@ from twisted.python.failure import Failure
 
 from restmq import keys, scripts
 from restmq.connection import Encoded
-from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
+from restmq.errors import Conflict, InvalidInput, QueueFull, StoreRefused, StoreUnavailable
+from restmq.leasing import Leasing, new_receipt
 from restmq.model import (
+    BATCH_MAX,
+    DEAD_LETTER,
+    TOTALS,
     Attendance,
-    Authorization,
     Message,
     Missed,
     Policy,
     QueueOverview,
+    QueueStats,
     check_queue_name,
     is_queue_name,
 )
+from restmq.operations import PROMOTE_FIRST, messages
 from restmq.store import Store, Subscriber
+from restmq.tokens import Tokens
 
 log = Logger()
 
-TAKE_AT_MOST = 1000
 _OVERVIEW_QUEUES_A_CALL = 500
 _GATHERED_BYTES = 1 << 20
+_IDEMPOTENCY_SECONDS = 86_400
+_PLAIN_ADD = (0, 0, 0, "", 0)  # no ttl, no delay, each on its own, no fingerprint
+
+
+def _full() -> QueueFull:
+    return QueueFull("the queue holds as many messages as its setting max_length allows; try again later.")
 
 
 @dataclass(slots=True)
@@ -48,40 +58,24 @@ class _Gathered:
     answers: list[defer.Deferred[str]] = field(default_factory=list)
     size: int = 0
 
-    def answer(self, added: list[bytes]) -> None:
-        for answer, key in zip(self.answers, added, strict=True):
+    def answer(self, result: list[bytes]) -> None:
+        added = result[1:]
+        for answer, key in zip(self.answers, added, strict=False):
             answer.callback(key.decode())
+        for answer in self.answers[len(added) :]:
+            answer.errback(_full())
 
     def fail(self, failure: Failure) -> None:
         for answer in self.answers:
             answer.errback(failure)
 
 
-@lru_cache(maxsize=4096)
-def _queue_arguments(queue: str, db: int) -> Encoded:
-    """What each script of a queue is given first: the number of its keys, the keys, the queue's name."""
-    in_order = keys.for_queue(check_queue_name(queue), db).in_order()
-    return Encoded([len(in_order), *in_order, queue])
-
-
-def _messages(flat: Sequence[Any]) -> list[Message]:
-    """Messages from the flat list ``key, value, looks, expiry, …`` in which scripts return them."""
-    return [Message(flat[i].decode(), flat[i + 1], int(flat[i + 2]), int(flat[i + 3])) for i in range(0, len(flat), 4)]
-
-
-def _pair(flat: Sequence[Any], i: int) -> tuple[str, bytes]:
-    return flat[i].decode(), flat[i + 1]
-
-
-class RedisOperations:
+class RedisOperations(Leasing, Tokens):
     """Queue operations on one Redis, shared by any number of daemons and tools."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
+        super().__init__(store, now_ms)
         self._gathered: dict[str, _Gathered] = {}
-
-    def _run(self, script: str, queue: str, *args: Any) -> defer.Deferred[Any]:
-        return self.store.run(scripts.load(script), _queue_arguments(queue, self.store.settings.db), *args)
 
     async def queue_add(self, queue: str, value: bytes, ttl_seconds: float = 0) -> str:
         """Adds a message; the queue exists from its first one on.
@@ -89,6 +83,9 @@ class RedisOperations:
         Returns:
             The message's key. Once it is returned, the message is in Redis, or was handed to at least one daemon with
             connected consumers (broadcast with no backlog; that delivery is at-most-once).
+
+        Raises:
+            QueueFull: the queue's setting ``max_length`` does not allow it.
         """
         if ttl_seconds:
             return (await self.queue_add_many(queue, [value], ttl_seconds))[0]
@@ -106,40 +103,64 @@ class RedisOperations:
         gathered.answers.append(answer)
         gathered.values.append(value)
         gathered.size += len(value)
-        if gathered.size > _GATHERED_BYTES or len(gathered.values) >= TAKE_AT_MOST:
+        if gathered.size > _GATHERED_BYTES or len(gathered.values) >= BATCH_MAX:
             self._send_gathered(queue, gathered)
         return answer
 
     def _send_gathered(self, queue: str, gathered: _Gathered) -> None:
         if self._gathered.get(queue) is gathered:
             del self._gathered[queue]
-            self._run("add", queue, 0, *gathered.values).addCallbacks(gathered.answer, gathered.fail)
+            self._run("add", queue, *_PLAIN_ADD, *gathered.values).addCallbacks(gathered.answer, gathered.fail)
 
-    async def queue_add_many(self, queue: str, values: Sequence[bytes], ttl_seconds: float = 0) -> list[str]:
+    async def queue_add_many(
+        self,
+        queue: str,
+        values: Sequence[bytes],
+        ttl_seconds: float = 0,
+        delay_seconds: float = 0,
+        idempotency_key: bytes = b"",
+    ) -> list[str]:
         """Adds messages in one atomic step, in order; all of them or none. Returns their keys in the same order.
 
         Args:
             ttl_seconds: the messages vanish after this time; 0 for never.
+            delay_seconds: they come up after this time; 0 for at once.
+            idempotency_key: what was sent with this key in the last 24 hours is not added again; the keys of then are
+                returned.
+
+        Raises:
+            QueueFull: the queue's setting ``max_length`` does not allow all of them.
+            Conflict: something else was sent with this idempotency key.
         """
-        if ttl_seconds < 0:
-            raise InvalidInput("a time to live can't be negative.")
+        if ttl_seconds < 0 or delay_seconds < 0:
+            raise InvalidInput("a time to live, or a delay, can't be negative.")
         check_queue_name(queue)
         if not values:
             return []
         if queue in self._gathered:  # what came before goes before
             self._send_gathered(queue, self._gathered[queue])
-        ttl_ms = max(1, round(ttl_seconds * 1000)) if ttl_seconds else 0
-        added = await self._run("add", queue, ttl_ms, *values)
+        times_ms = [max(1, round(seconds * 1000)) if seconds else 0 for seconds in (ttl_seconds, delay_seconds)]
+        fingerprint = ""
+        more_keys: tuple[bytes, ...] = ()
+        if idempotency_key:
+            said = b"".join(b"%d:%b" % (len(value), value) for value in values)
+            fingerprint = hashlib.sha256(b"%d,%d," % tuple(times_ms) + said).hexdigest()
+            more_keys = (keys.idempotency(queue, hashlib.sha256(idempotency_key).hexdigest()),)
+        state, *added = await self._run(
+            "add", queue, *times_ms, 1, fingerprint, _IDEMPOTENCY_SECONDS * 1000, *values, more_keys=more_keys
+        )
+        if state == b"full":
+            raise _full()
+        if state == b"conflict":
+            raise Conflict("something else was sent with this Idempotency-Key before; choose another key.")
         return [key.decode() for key in added]
 
     async def queue_get(self, queue: str, softget: bool = False) -> Message | None:
         """The next message, or None. With softget it stays where it is and its count goes up; else see queue_getdel."""
         if not softget:
             return await self.queue_getdel(queue)
-        while True:
-            again, *found = await self._run("look", queue)
-            if found or not again:
-                return _messages(found)[0] if found else None
+        found = messages(await self._run_promoted("look", queue))
+        return found[0] if found else None
 
     async def queue_getdel(self, queue: str) -> Message | None:
         """Takes the next message for good: at-most-once. Nothing of it stays in Redis; a lost answer loses it."""
@@ -149,16 +170,15 @@ class RedisOperations:
     async def queue_tail(self, queue: str, count: int = 10, waiter: bytes = b"") -> list[Message]:
         """Takes up to ``count`` (1 to 1000) messages off the front for good, the oldest first; as queue_getdel.
 
+        Fewer than there are where they are large: at most 16 MiB, or one message.
+
         Args:
-            waiter: where nothing is there, the daemon's channel that is told when something comes, until queue_leave.
+            waiter: a daemon's channel. Where there were not enough, it is told when something comes, until queue_leave.
         """
-        while True:
-            again, *taken = await self._run("take", queue, min(count, TAKE_AT_MOST), waiter)
-            if taken or not again:
-                return _messages(taken)
+        return messages(await self._run_promoted("take", queue, min(count, BATCH_MAX), waiter))
 
     async def queue_leave(self, queue: str, waiter: bytes) -> None:
-        """The waiter of queue_tail no longer waits; a message it was told of is offered to the next."""
+        """The waiter of queue_tail or queue_lease no longer waits; what it was told of is offered to the next."""
         await self._run("leave", queue, waiter)
 
     async def queue_block_multi_get(
@@ -183,7 +203,7 @@ class RedisOperations:
         subscriber = self.pubsub(lambda *_: woken.put(None), on_renewed=lambda: woken.put(None))
         try:
             confirmed = subscriber.subscribe(channel)
-            await confirmed.addTimeout(self.store.settings.call_timeout_seconds, clock, _not_reachable)
+            await confirmed.addTimeout(self.store.settings.call_timeout_seconds, clock, not_reachable)
             while stop is None or not stop.called:
                 for queue in queues:
                     for message in await self.queue_tail(queue, 1, channel):
@@ -232,13 +252,25 @@ class RedisOperations:
         for start in range(0, len(names), _OVERVIEW_QUEUES_A_CALL):
             part = names[start : start + _OVERVIEW_QUEUES_A_CALL]
             parts = [keys.for_queue(check_queue_name(name)) for name in part]
-            wanted = [key for q in parts for key in (q.ready, q.expiring, q.status, q.policy)]
+            wanted = [
+                key for q in parts for key in (q.ready, q.expiring, q.status, q.policy, q.leased, q.delayed, q.dead)
+            ]
             flat = await self.store.run(scripts.load("overview"), Encoded([len(wanted), *wanted]))
             lines += [
-                QueueOverview(name, flat[3 * i], bool(flat[3 * i + 1]), Policy(flat[3 * i + 2]))
+                QueueOverview(name, ready, bool(started), Policy(policy), *beside)
                 for i, name in enumerate(part)
+                for ready, started, policy, *beside in [flat[6 * i : 6 * i + 6]]
             ]
         return lines
+
+    async def queue_stats(self, queue: str) -> QueueStats:
+        """The queue in numbers."""
+        found = await self._run_promoted("stats", queue)
+        ready, leased, delayed, dead, started, policy, age_ms, number, *flat = found
+        totals = {"in": number} | dict.fromkeys(TOTALS, 0)
+        totals |= {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+        age = age_ms if age_ms >= 0 else None
+        return QueueStats(queue, ready, leased, delayed, dead, bool(started), Policy(policy), age, totals)
 
     async def multi_queue_by_status(self, queues: Iterable[str], started: bool = True) -> list[str]:
         """Those of the queues that are started, or those that are stopped."""
@@ -246,10 +278,12 @@ class RedisOperations:
 
     async def queue_last_items(self, queue: str, count: int = 10) -> list[Message]:
         """Looks at the newest messages, the newest first, without counting it as a look."""
-        return _messages(await self._run("newest", queue, max(1, min(count, TAKE_AT_MOST))))
+        return messages(await self._run("newest", queue, max(1, min(count, BATCH_MAX))))
 
     async def queue_purge(self, queue: str, close_consumers: bool = False) -> int:
-        """Empties the queue in one atomic step and drops what was in it. Message numbers go on where they were.
+        """Empties the queue in one atomic step and drops what was in it: waiting, leased, delayed and dead messages.
+
+        Message numbers go on where they were.
 
         Args:
             close_consumers: also close the queue's connected consumers, on every daemon.
@@ -257,13 +291,11 @@ class RedisOperations:
         Returns:
             How many messages it held.
         """
-        dropping = keys.for_queue(check_queue_name(queue)).ready + b":purging"
-        in_order = keys.for_queue(queue, self.store.settings.db).in_order()
-        arguments = Encoded([len(in_order) + 1, *in_order, dropping, queue])
+        dropping = keys.for_queue(check_queue_name(queue)).being_dropped()
         purged, renamed, left = 0, 0, 1
         while not renamed or left:
-            renamed, count, left = await self.store.run(
-                scripts.load("purge"), arguments, int(not renamed), int(close_consumers)
+            renamed, count, left = await self._run(
+                "purge", queue, int(not renamed), int(close_consumers), more_keys=dropping
             )
             purged += count
         return purged
@@ -277,19 +309,23 @@ class RedisOperations:
         found = await self.store.command("GET", keys.for_queue(check_queue_name(queue)).policy)
         return Policy.ROUNDROBIN if found == b"2" else Policy.BROADCAST
 
-    async def queue_settings_set(self, queue: str, settings: dict[str, int]) -> None:
-        """Changes the settings that are named, in one step; 0 takes one away. See ``restmq.model.SETTINGS``."""
+    async def queue_settings_set(self, queue: str, settings: Mapping[str, int | str]) -> None:
+        """Changes the settings that are named, in one step; 0 or '' takes one away. See ``restmq.model.SETTINGS``."""
+        other = settings.get(DEAD_LETTER)
+        if other and check_queue_name(other) == queue:
+            raise InvalidInput("a queue's dead letters can't go to the queue itself; leave dead_letter empty for /d/.")
         await self._run("settings", queue, *(part for setting in settings.items() for part in setting))
 
-    async def queue_settings_get(self, queue: str) -> dict[str, int]:
+    async def queue_settings_get(self, queue: str) -> dict[str, int | str]:
         """The queue's settings; those that nobody set are not there."""
         flat = await self.store.command("HGETALL", keys.for_queue(check_queue_name(queue)).settings)
-        return {flat[i].decode(): int(flat[i + 1]) for i in range(0, len(flat), 2)}
+        said = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+        return {name: value if name == DEAD_LETTER else int(value) for name, value in said.items()}
 
     async def queue_missed(self, queue: str, last_key: str, mark: str) -> Missed:
         """What the queue's history holds after a message; in the same instant the mark is published on its channel."""
         kept, gap, *flat = await self._run("resume", queue, last_key, mark)
-        return Missed(bool(kept), bool(gap), [Message(*_pair(flat, i)) for i in range(0, len(flat), 2)])
+        return Missed(bool(kept), bool(gap), [Message(flat[i].decode(), flat[i + 1]) for i in range(0, len(flat), 2)])
 
     async def queue_changestatus(self, queue: str, started: bool) -> bool:
         """Starts or stops the delivery to connected consumers, on every daemon; also before the first message."""
@@ -300,70 +336,39 @@ class RedisOperations:
         """Whether the queue is started; one of which nobody ever said anything is."""
         return bool(await self.store.command("GET", keys.for_queue(check_queue_name(queue)).status) != b"0")
 
-    async def queue_attend(self, queue: str, daemon: bytes, weight: int, room: int) -> Attendance:
+    async def queue_attend(self, queue: str, daemon: bytes, weight: int, room: int, lease_ms: int = 0) -> Attendance:
         """A daemon looks after its consumers of the queue; ``lua/attend.lua`` says what happens.
 
         Args:
             daemon: its channel.
             weight: how many of its consumers are ready for more; 0 when it goes.
             room: how many messages they can hold, up to 1000.
+            lease_ms: the consumers hold messages under leases of this length; 0 for no leases.
 
         Returns:
-            With round robin, messages that are from now on the daemon's own to deliver.
+            With round robin, messages that are from now on the daemon's own to deliver, or leased to it.
         """
-        policy, again, *taken = await self._run("attend", queue, daemon, weight, min(room, TAKE_AT_MOST))
-        return Attendance(Policy(policy), bool(again), _messages(taken))
+        receipt = new_receipt() if lease_ms else ""
+        args = (daemon, weight, min(room, BATCH_MAX), lease_ms, receipt)
+        policy, again, *taken = await self._run("attend", queue, *args)
+        if again == PROMOTE_FIRST:
+            await self.queue_promote(queue)
+        return Attendance(Policy(policy), bool(again), messages(taken))
 
-    async def queue_return(self, queue: str, messages: Sequence[Message]) -> None:
-        """Puts messages that queue_attend gave, and that found no consumer, back to the front in their order."""
-        flat = [part for message in messages for part in (message.key, message.value, message.expires_ms)]
+    async def queue_return(self, queue: str, taken: Sequence[Message]) -> None:
+        """Puts messages that were taken or leased, and reached nobody, back to the front in their order."""
+        leases = [(message.key, message.receipt) for message in taken if message.receipt]
+        if leases:
+            await self.queue_release(queue, leases, blameless=True)
+            return
+        flat = [part for message in taken for part in (message.key, message.value, message.expires_ms, message.record)]
         await self._run("return", queue, *flat)
 
     def pubsub(self, on_message: Any, **callbacks: Any) -> Subscriber:
         """A connection of its own to hear on channels; see ``restmq.store.Subscriber``."""
         return self.store.subscriber(on_message, **callbacks)
 
-    async def authorize(self, queue: str, token: str) -> bool:
-        """Whether the token's record names the queue."""
-        found = await self.authorization(token)
-        return found is not None and found.covers(queue)
 
-    async def authorization(self, token: str) -> Authorization | None:
-        """What a token's record allows, or None if there is no such token or its record is broken."""
-        return _authorization(await self.store.command("GET", keys.token(token)))
-
-    async def authorization_create(self, token: str, queues: Iterable[str], privileges: Iterable[str]) -> None:
-        """Writes a token's record, over an older one if there is one."""
-        record = json.dumps({"queues": list(queues), "privs": list(privileges)})
-        await self.store.command("SET", keys.token(token), record)
-
-    async def authorization_revoke(self, token: str) -> bool:
-        """Deletes a token's record. Returns whether there was one."""
-        return bool(await self.store.command("DEL", keys.token(token)))
-
-    async def authorizations(self) -> AsyncIterator[tuple[str, Authorization | None]]:
-        """All tokens with what they allow, None for a broken record; found by SCAN, a bounded number a call."""
-        cursor = b"0"
-        while True:
-            cursor, found = await self.store.command("SCAN", cursor, "MATCH", keys.token("*"), "COUNT", 500)
-            for key in found:
-                token = key.removeprefix(keys.token("")).decode(errors="replace")
-                yield token, _authorization(await self.store.command("GET", key))
-            if cursor == b"0":
-                return
-
-
-def _authorization(record: bytes | None) -> Authorization | None:
-    """What a record says, or None if it is none: nothing is allowed by guessing."""
-    try:
-        fields = json.loads(record) if record else {}
-        names, privileges = fields["queues"], fields["privs"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    if not all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in (names, privileges)):
-        return None
-    return Authorization(tuple(names), frozenset(privileges))
-
-
-def _not_reachable(_failure: Any, _timeout: float) -> None:
+def not_reachable(_failure: Any, _timeout: float) -> None:
+    """What a Deferred that waits for Redis is to do when its time is over."""
     raise StoreUnavailable("the message store (Redis) is not reachable; try again in a moment.")

@@ -34,6 +34,20 @@ class NotFound(RestMQError):
     """There is no such queue, message or page."""
 
 
+class Conflict(RestMQError):
+    """It contradicts what was said before: another message with the same idempotency key, a lease on a broadcast."""
+
+
+class LeaseGone(RestMQError):
+    """The receipt is not that of a lease in force: it is over, was acked, or never was."""
+
+
+class QueueFull(RestMQError):
+    """The queue holds as many messages as it may."""
+
+    retry_after_seconds = 1
+
+
 class StoreUnavailable(RestMQError):
     """Redis did not answer in time, or is not there. Whether the operation ran is not known."""
 

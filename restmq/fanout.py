@@ -26,8 +26,6 @@ from restmq.policy import next_in_turn
 
 log = Logger()
 
-#: How many messages a ready consumer is given at a time with round robin.
-PREFETCH = 64
 #: Presence that a dead daemon left behind, or a wake-up that died with it, is made good after this time at the latest.
 HEARTBEAT_SECONDS = 5.0
 #: How often a stream that knows comments sends one, so that proxies and dead peers are found out.
@@ -37,7 +35,7 @@ KEEPALIVE_SECONDS = 12.0
 class _Attended:
     """The consumers of one queue on this daemon."""
 
-    __slots__ = ("arrived", "attend_again", "attending", "consumers", "cursor", "policy", "subscribed")
+    __slots__ = ("arrived", "attend_again", "attending", "consumers", "cursor", "holders", "policy", "subscribed")
 
     def __init__(self) -> None:
         self.consumers: list[Consumer] = []
@@ -47,6 +45,22 @@ class _Attended:
         self.subscribed: defer.Deferred[None] | None = None
         self.attending = False
         self.attend_again = False
+        self.holders: dict[str, Consumer] = {}
+
+    def demand(self) -> list[tuple[int, int, int]]:
+        """For each length of lease that consumers ask for: it, how many are ready, how many messages they can hold.
+
+        Where there are several, each gets a message a consumer at a time, so that none is served before the others.
+        """
+        found: dict[int, tuple[int, int]] = {}
+        for consumer in self.consumers:
+            room = consumer.room()
+            if room:
+                weight, sum_of_rooms = found.get(consumer.lease_ms, (0, 0))
+                found[consumer.lease_ms] = weight + 1, sum_of_rooms + room
+        share_evenly = len(found) > 1
+        wanted = [(lease_ms, weight, weight if share_evenly else room) for lease_ms, (weight, room) in found.items()]
+        return wanted or [(0, 0, 0)]
 
 
 def _position(consumers: list[Consumer], consumer: Consumer) -> int | None:
@@ -71,6 +85,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._channel = keys.daemon_channel(secrets.token_hex(8))
         self._subscriber = core.pubsub(self._heard, on_lost=self._subscriber_lost, on_renewed=self._subscriber_renewed)
         self._listening = False
+        self._giving_back: set[defer.Deferred[Any]] = set()
         self._heartbeat = task.LoopingCall(self._beat)
         self._keepalive = task.LoopingCall(self._keep_alive)
         self._heartbeat.clock = self._keepalive.clock = reactor
@@ -80,7 +95,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._heartbeat.start(HEARTBEAT_SECONDS, now=False)
         self._keepalive.start(KEEPALIVE_SECONDS, now=False)
 
-    def stopService(self) -> None:
+    def stopService(self) -> defer.Deferred[Any]:
         super().stopService()
         for timer in (self._heartbeat, self._keepalive):
             if timer.running:
@@ -88,6 +103,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         for queue in list(self._queues):
             self._close_all(queue, CloseReason.SHUTDOWN)
         self._subscriber.stop()
+        return defer.DeferredList(list(self._giving_back))
 
     def _channel_of(self, queue: str) -> bytes:
         return keys.for_queue(queue, self._core.store.settings.db).channel
@@ -162,6 +178,8 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if attended is None or position is None:
             return
         del attended.consumers[position]
+        if consumer.held:
+            self._give_back(queue, attended, consumer)
         if position < attended.cursor:
             attended.cursor -= 1
         if not attended.consumers:
@@ -191,7 +209,10 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def _heard(self, channel: bytes, payload: bytes) -> None:
         if channel == self._channel:
-            told = payload.decode()
+            told, _, settled = payload.decode().partition("\n")
+            if settled:
+                self._settled(told, *settled.rsplit(" ", 1))
+                return
             # A queue whose consumers have gone meanwhile is attended to by nobody, which passes the turn on.
             self._attend(told, self._queues.get(told) or _Attended())
             return
@@ -217,6 +238,35 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             held, heard = self._marks[rest.decode()]
             held.reach_mark()
             heard.callback(None)
+
+    def _settled(self, queue: str, key: str, receipt: str) -> None:
+        """A lease has ended: its consumer may have another message."""
+        attended = self._queues.get(queue)
+        consumer = attended.holders.get(key) if attended else None
+        if attended is None or consumer is None or consumer.held.get(key) != receipt:
+            return
+        was_full = not consumer.room()
+        del consumer.held[key], attended.holders[key]
+        if was_full:
+            self._attend(queue)
+
+    def _give_back(self, queue: str, attended: _Attended, consumer: Consumer) -> None:
+        """What a consumer that goes has not acked comes back at once."""
+        leases = list(consumer.held.items())
+        for key in consumer.held:
+            attended.holders.pop(key, None)
+        consumer.held.clear()
+        back = defer.ensureDeferred(self._core.queue_release(queue, leases))
+        self._giving_back.add(back)
+        back.addErrback(
+            lambda failure: log.warn(
+                "{count} messages of {queue} come back only when their leases are over: {why}",
+                count=len(leases),
+                queue=queue,
+                why=failure.getErrorMessage(),
+            )
+        )
+        back.addBoth(lambda _: self._giving_back.discard(back))
 
     def _subscriber_lost(self) -> None:
         for _, heard in list(self._marks.values()):
@@ -260,13 +310,15 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         try:
             again = True
             while again:
-                attended.attend_again = False
-                weight = sum(consumer.is_ready() for consumer in attended.consumers)
-                found = await self._core.queue_attend(queue, self._channel, weight, weight * PREFETCH)
-                attended.policy = found.policy
-                if found.messages:
-                    self._in_turn(queue, attended, found.messages)
-                again = found.call_again or attended.attend_again
+                attended.attend_again = again = False
+                demand = attended.demand()
+                for lease_ms, weight, room in demand:
+                    found = await self._core.queue_attend(queue, self._channel, weight, room, lease_ms)
+                    attended.policy = found.policy
+                    if found.messages:
+                        self._in_turn(queue, attended, found.messages, lease_ms)
+                    again |= found.call_again or (len(demand) > 1 and len(found.messages) == room)
+                again |= attended.attend_again
         finally:
             attended.attending = False
 
@@ -297,19 +349,25 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
                 frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
             consumer.write(frames)
 
-    def _in_turn(self, queue: str, attended: _Attended, messages: list[Message]) -> None:
+    def _in_turn(self, queue: str, attended: _Attended, messages: list[Message], lease_ms: int) -> None:
         """Each message to the next consumer that is ready; those that none could take go back to the queue's front."""
         self._flush()
         consumers = attended.consumers
-        ready = [consumer.is_ready() for consumer in consumers]
+        rooms = [consumer.room() if consumer.lease_ms == lease_ms else 0 for consumer in consumers]
         shares: dict[int, list[Message]] = {}
         for number, message in enumerate(messages):
-            position, attended.cursor = next_in_turn(consumers, ready, attended.cursor)
+            position, attended.cursor = next_in_turn(rooms, attended.cursor)
             if position is None:
                 self._return(queue, messages[number:])
                 break
+            rooms[position] -= 1
             shares.setdefault(position, []).append(message)
         served = [(consumers[position], share) for position, share in shares.items()]
+        for consumer, share in served:
+            for message in share:
+                if message.receipt:
+                    consumer.held[message.key] = message.receipt
+                    attended.holders[message.key] = consumer
         for consumer, share in served:
             consumer.write(b"".join(map(consumer.format.message, share)))
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 QUEUE_SET = b"QUEUESET"
+#: Queues by the time at which somebody must look at them, as a lease or a delay ends.
+DUE = b"QUEUEDUE"
 
 
 @dataclass(slots=True, frozen=True)
 class QueueKeys:
-    """The keys of one queue, in the order in which ``lua/_prelude.lua`` names them."""
+    """The keys of one queue. Scripts name those that they need (see ``restmq.scripts``)."""
 
     queue_set: bytes
     number: bytes
@@ -30,9 +32,21 @@ class QueueKeys:
     settings: bytes
     history: bytes
     history_values: bytes
+    leased: bytes
+    receipts: bytes
+    deliveries: bytes
+    delayed: bytes
+    dead: bytes
+    times: bytes
+    due: bytes
+    due_channel: bytes
 
     def in_order(self) -> tuple[bytes, ...]:
         return tuple(getattr(self, name) for name in self.__slots__)
+
+    def being_dropped(self) -> tuple[bytes, ...]:
+        """What a purge renames the messages' list and sorted sets to, while it drops their values."""
+        return tuple(name + b":purging" for name in (self.ready, self.leased, self.delayed, self.dead))
 
 
 @lru_cache(maxsize=4096)
@@ -53,7 +67,25 @@ def for_queue(queue: str, db: int = 0) -> QueueKeys:
         settings=name + b":settings",
         history=name + b":history",
         history_values=name + b":historyvalues",
+        leased=name + b":leased",
+        receipts=name + b":receipts",
+        deliveries=name + b":deliveries",
+        delayed=name + b":delayed",
+        dead=name + b":dead",
+        times=name + b":times",
+        due=DUE,
+        due_channel=due_channel(db),
     )
+
+
+def due_channel(db: int = 0) -> bytes:
+    """The channel on which daemons hear of a deadline that is nearer than all that were known."""
+    return b"RESTMQ-DUE:%d" % db
+
+
+def idempotency(queue: str, key_digest: str) -> bytes:
+    """Where it is kept that something was sent with this idempotency key, which stands here as a SHA-256."""
+    return f"{queue}:idempotency:{key_digest}".encode()
 
 
 def token(secret: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import enum
 import fnmatch
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,24 @@ from restmq.errors import InvalidInput
 QUEUE_NAME_BYTES_MAX = 255
 _queue_name_bytes_max = QUEUE_NAME_BYTES_MAX
 
-#: The settings of a queue beside its policy, each with its largest value; 0 is each one's default.
+LEASE_SECONDS_MAX = 43_200
+LEASE_SECONDS_DEFAULT = 30
+DELAY_SECONDS_MAX = 30 * 86_400
+TTL_SECONDS_MAX = 10 * 365 * 86_400
+WAIT_SECONDS_MAX = 60
+#: Messages in one call, put in or taken out.
+BATCH_MAX = 1000
+IDEMPOTENCY_KEY_BYTES_MAX = 255
+
+#: The settings of a queue that are numbers, each with its largest value; 0 is each one's default.
 SETTINGS = {
     "history": 10_000,  # how many broadcast messages are kept for consumers that come back
+    "lease": LEASE_SECONDS_MAX,  # seconds, where a client asks for a lease and does not say how long
+    "max_deliveries": 1000,  # after so many failed deliveries a message goes to the dead letters
+    "max_length": 1_000_000_000,  # how many messages it takes before it refuses more
 }
+#: The setting that is a name: the queue for dead letters, instead of a place beside the queue.
+DEAD_LETTER = "dead_letter"
 
 # Prefixes under which the server keeps keys of its own: a queue of such a name could read or overwrite them.
 _RESERVED_PREFIXES = ("AUTHKEY:", "queuestat:")
@@ -49,18 +64,128 @@ class Message:
     Attributes:
         key: ``<queue>:<number>``; the number is never given twice.
         value: the bytes as they came in.
-        count: how often it was looked at without being taken.
+        count: how often it was looked at without being taken; of a leased one, how often it was delivered.
         expires_ms: when it vanishes, in ms since 1970; 0 for never.
+        receipt: of a leased one, what its consumer proves with that it holds it; new at each delivery.
+        record: of its deliveries under leases, as JSON; empty if there were none.
     """
 
     key: str
     value: bytes
     count: int = 0
     expires_ms: int = 0
+    receipt: str = ""
+    record: bytes = b""
 
     def fields(self) -> dict[str, Any]:
-        """The ``key`` and ``value`` members of a JSON answer; a value that is no UTF-8 goes as base64."""
-        return {"key": self.key, **text_or_base64(self.value)}
+        """The members of a JSON answer that say what the message is; a value that is no UTF-8 goes as base64.
+
+        A leased one has its receipt and delivery count too; one that was a dead letter elsewhere, where it comes from.
+        """
+        fields: dict[str, Any] = {"key": self.key, **text_or_base64(self.value)}
+        if self.receipt:
+            fields |= {"receipt": self.receipt, "count": self.count}
+        if self.record and (origin := Deliveries.parse(self.record).origin):
+            fields["dead_letter"] = origin
+        return fields
+
+
+@dataclass(slots=True, frozen=True)
+class Deliveries:
+    """A message's deliveries under leases.
+
+    Attributes:
+        count: how many there were.
+        first_ms, last_ms: when, in ms since 1970; 0 for never.
+        origin: if it was a dead letter of another queue: its ``key``, ``count``, ``first`` and ``last`` there.
+    """
+
+    count: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    origin: dict[str, Any] | None = None
+
+    @classmethod
+    def parse(cls, record: bytes) -> Deliveries:
+        """From what ``lua/_lease.lua`` writes."""
+        if not record:
+            return cls()
+        said = json.loads(record, parse_float=lambda number: int(float(number)))
+        origin = said.get("origin")
+        return cls(said["count"], said.get("first", 0), said.get("last", 0), origin)
+
+    def fields(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"count": self.count, "first": self.first_ms, "last": self.last_ms}
+        return {**shown, "dead_letter": self.origin} if self.origin else shown
+
+
+@dataclass(slots=True, frozen=True)
+class FoundMessage:
+    """A message, and where it stands.
+
+    Attributes:
+        state: ``ready``, ``delayed``, ``leased`` or ``dead``.
+        at_ms: when a delay or a lease ends, or a dead letter died, in ms since 1970; 0 for a ready one.
+    """
+
+    message: Message
+    state: str
+    at_ms: int
+    deliveries: Deliveries
+
+    def fields(self) -> dict[str, Any]:
+        """As a JSON answer shows it."""
+        shown = {**self.message.fields(), "state": self.state, "looks": self.message.count, **self.deliveries.fields()}
+        when = {"delayed": "due", "leased": "due", "dead": "died"}.get(self.state)
+        return {**shown, when: self.at_ms} if when else shown
+
+
+@dataclass(slots=True, frozen=True)
+class DeadLetters:
+    """Some of a queue's dead letters, and how many there are in all."""
+
+    count: int
+    messages: list[FoundMessage]
+
+
+@dataclass(slots=True, frozen=True)
+class QueueStats:
+    """A queue in numbers: what is in it now, and totals since its first message.
+
+    Attributes:
+        oldest_age_ms: of the message that has waited longest, exact to a second or half a percent; None if nothing
+            waits, or it is not known, as for messages that did not come through RestMQ.
+        totals: ``in``, ``out`` (gone for good: taken, broadcast, acked), ``leased`` (deliveries under leases),
+            ``acked``, ``redelivered``, ``expired``, ``dead``.
+    """
+
+    name: str
+    ready: int
+    leased: int
+    delayed: int
+    dead: int
+    started: bool
+    policy: Policy
+    oldest_age_ms: int | None
+    totals: dict[str, int]
+
+    def fields(self) -> dict[str, Any]:
+        """As a JSON answer shows it."""
+        return {
+            "queue": self.name,
+            "len": self.ready,
+            "ready": self.ready,
+            "leased": self.leased,
+            "delayed": self.delayed,
+            "dead": self.dead,
+            "status": int(self.started),
+            "policy": self.policy.label,
+            "oldest_age_seconds": None if self.oldest_age_ms is None else self.oldest_age_ms / 1000,
+            "totals": self.totals,
+        }
+
+
+TOTALS = ("out", "leased", "acked", "redelivered", "expired", "dead")
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,6 +196,9 @@ class QueueOverview:
     length: int
     started: bool
     policy: Policy
+    leased: int = 0
+    delayed: int = 0
+    dead: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -139,6 +267,14 @@ def limit_queue_names(bytes_max: int) -> None:
     """Has this process refuse longer names than these, from now on; for the service's start."""
     global _queue_name_bytes_max
     _queue_name_bytes_max = bytes_max
+
+
+def queue_of(key: str) -> str:
+    """The queue of a message's key, ``<queue>:<number>``. Raises InvalidInput if it is none."""
+    queue, colon, number = key.rpartition(":")
+    if not colon or not number.isascii() or not number.isdigit():
+        raise InvalidInput("a message's key looks like myqueue:17.")
+    return check_queue_name(queue)
 
 
 def is_queue_name(name: str) -> bool:

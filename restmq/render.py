@@ -64,9 +64,12 @@ def websocket_text(message: Message) -> bytes:
 def event(message: Message) -> bytes:
     """A Server-Sent Event (HTML standard, 9.2.5): the key as its id, the value as its data, a line a line.
 
-    A value that is no UTF-8 goes as base64 beside a field ``encoding``, which EventSource ignores.
+    A value that is no UTF-8 goes as base64 beside a field ``encoding``, which EventSource ignores. A leased message
+    goes as JSON, as its consumer needs the receipt too.
     """
     fields = message.fields()
+    if message.receipt:
+        return b"id: %b\ndata: %b\n\n" % (message.key.encode(), orjson.dumps(fields))
     lines = fields["value"].replace("\r\n", "\n").replace("\r", "\n").split("\n")
     encoding = "encoding: base64\n" if "encoding" in fields else ""
     data = "".join(f"data: {line}\n" for line in lines)

@@ -16,9 +16,11 @@ from restmq import __version__
 from restmq.access import Guard
 from restmq.acl import Acl
 from restmq.core import RedisOperations
+from restmq.deadlines import Deadlines
 from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir
 from restmq.errors import ConfigurationError
 from restmq.fanout import Fanout
+from restmq.longpoll import LongPolls
 from restmq.model import limit_queue_names
 from restmq.options import Options
 from restmq.store import Store, StoreSettings
@@ -135,9 +137,11 @@ def makeService(options: Options) -> service.IService:
     store = Store(settings, reactor)
     core = RedisOperations(store)
     fanout = Fanout(core, reactor, options["max-unsent"])
+    polls = LongPolls(core, reactor)
     application = Application(
         core,
         fanout,
+        polls,
         Guard(acl, core, reactor.seconds),
         reactor,
         options.limits(),
@@ -151,8 +155,10 @@ def makeService(options: Options) -> service.IService:
         store,
         internet.TimerService(_ACL_LOOK_SECONDS, watch.look),
         internet.TimerService(_OVERDUE_LOOK_SECONDS, application.end_overdue),
+        Deadlines(core, reactor),
         web,
         fanout,
+        polls,
     ):
         part.setServiceParent(parts)
     reactor.callWhenRunning(_say_where, store, web, where)

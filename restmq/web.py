@@ -18,6 +18,7 @@ from restmq.fanout import Fanout
 from restmq.handlers.base import HTML, JSON, Handler, MisdirectedHost, head
 from restmq.handlers.commands import CommandHandler, XmlRpcHandler
 from restmq.handlers.live import CometHandler, EventHandler
+from restmq.handlers.messages import DeadLettersHandler, MessageHandler
 from restmq.handlers.pages import DashboardHandler, NotFoundHandler, StaticHandler
 from restmq.handlers.queues import QueueHandler, QueueListHandler, RootHandler
 from restmq.handlers.settings import (
@@ -30,6 +31,7 @@ from restmq.handlers.settings import (
 )
 from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http import Limits
+from restmq.longpoll import LongPolls
 from restmq.render import to_json
 from restmq.request import Request, WireError
 from restmq.wire import Wire
@@ -37,6 +39,8 @@ from restmq.wire import Wire
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/q/(.+)", QueueHandler),
     (r"/q/?", QueueListHandler),
+    (r"/m/(.+)", MessageHandler),
+    (r"/d/(.+)", DeadLettersHandler),
     (r"/c/(.+)", CometHandler),
     (r"/sse/(.+)", EventHandler),
     (r"/ws/(.+)", WebSocketHandler),
@@ -70,6 +74,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self,
         core: RedisOperations,
         fanout: Fanout,
+        polls: LongPolls,
         guard: Guard,
         reactor: Any,
         limits: Limits | None = None,
@@ -82,6 +87,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.websockets = make_factory(reactor, self.limits.body_bytes)
         self.core = core
         self.fanout = fanout
+        self.polls = polls
         self.guard = guard
         self.allowed_origins = allowed_origins
         self.allowed_hosts = allowed_hosts
@@ -118,6 +124,16 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         """The names of all queues that this client may know of."""
         return await self.guard.visible(handler.credentials, await self.core.queue_all())
 
+    async def queue_stats(self, queue: str) -> dict[str, Any]:
+        """A queue in numbers, as ``/stats/<queue>`` shows it. Consumers and waiters are those of this daemon."""
+        stats = await self.core.queue_stats(queue)
+        return {
+            "redis": self.core.store.describe(),
+            **stats.fields(),
+            "consumers": self.fanout.count(queue),
+            "waiters": self.polls.count(queue),
+        }
+
     # Browsers: a page of another site must not use this server through its visitor
 
     def check_browser(self, handler: Handler) -> None:
@@ -141,7 +157,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         if origin in self.allowed_origins:
             handler._extra_headers += (
                 f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"
-                "Access-Control-Expose-Headers: X-RestMQ-Key, Retry-After\r\n"
+                "Access-Control-Expose-Headers: X-RestMQ-Key, X-RestMQ-Receipt, X-RestMQ-Count, Retry-After\r\n"
             )
             if handler.request.method == "OPTIONS":
                 handler._extra_headers += (

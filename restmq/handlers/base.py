@@ -19,7 +19,9 @@ from twisted.logger import Logger
 
 from restmq import errors
 from restmq.access import Access, Credentials, basic_credentials
-from restmq.model import check_queue_name
+from restmq.dispatch import Client
+from restmq.longpoll import Presence
+from restmq.model import LEASE_SECONDS_MAX, check_queue_name
 from restmq.render import check_callback, jsonp, to_json
 from restmq.request import Request, WireError
 
@@ -35,6 +37,9 @@ STATUS: dict[type[BaseException], int] = {
     errors.NotAuthenticated: 401,
     errors.NotAllowed: 403,
     errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.LeaseGone: 410,
+    errors.QueueFull: 429,
     errors.TooManyFailures: 429,
     errors.StoreUnavailable: 503,
     errors.StoreRefused: 503,
@@ -110,6 +115,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         self._streaming = False
         self._extra_headers = ""
         self.gone = False
+        self._presence: Presence | None = None
 
     # The one await boundary
 
@@ -118,13 +124,19 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     async def _respond(self, path_args: tuple[str, ...]) -> None:
         try:
-            self.queue = _path_queue(path_args[0]) if path_args and path_args[0] else None
+            self.queue: str | None = None
+            if path_args and path_args[0]:
+                self.read_path(unquoted(path_args[0]))
             self.application.check_browser(self)
             method = self._method()
             if method is not None:
                 await method()
         except (errors.RestMQError, WireError) as error:
             self._refuse(error)
+
+    def read_path(self, name: str) -> None:
+        """What the path names, percent-decoded: a queue, unless a subclass knows better."""
+        self.queue = check_queue_name(name)
 
     def _method(self) -> Any:
         """The coroutine for the request's method, with access granted; or None if the answer was given here."""
@@ -234,6 +246,19 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             raise errors.InvalidInput(f"{name!r} must be a number from {least:g} to {most:g}.")
         return number
 
+    def lease_argument(self, least_seconds: float = 1) -> int | None:
+        """The parameter ``lease`` in ms: 0 if it is there and empty, None if it is not there at all."""
+        if self.argument("lease") is None:
+            return None
+        return round((self.number_argument("lease", least_seconds, LEASE_SECONDS_MAX) or 0) * 1000)
+
+    def whole_argument(self, name: str, least: int, most: int) -> int | None:
+        """As number_argument, for a whole number."""
+        number = self.number_argument(name, least, most)
+        if number is not None and number != int(number):
+            raise errors.InvalidInput(f"{name!r} must be a whole number from {least} to {most}.")
+        return None if number is None else int(number)
+
     @property
     def queue_name(self) -> str:
         """The queue that the path names; InvalidInput if it names none."""
@@ -307,23 +332,47 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     def on_connection_close(self, *args: Any) -> None:
         """The client has gone before its answer was complete. What was sent to Redis for it runs on."""
         self.gone = True
+        if self._presence is not None:
+            self._presence.leave()
+
+    @property
+    def presence(self) -> Presence:
+        """Whether the client is still there, for those who wait on its behalf."""
+        if self._presence is None:
+            self._presence = Presence()
+            self._presence.left = self.gone
+        return self._presence
+
+    def client(self) -> Client:
+        """The client as the JSON protocol sees it."""
+        application = self.application
+
+        async def check(access: Access, queue: str | None) -> None:
+            await application.guard.check(self.credentials, access, queue)
+
+        async def queues() -> list[str]:
+            return await application.visible_queues(self)
+
+        return Client(
+            application.core, application.polls, check, queues, application.queue_stats, self.presence, self.queue
+        )
 
     async def head(self) -> None:
         """HEAD never runs a GET, which may take a message: it says what kind of answer a GET would have."""
         self.answer(b"", JSON)
 
 
-def _path_queue(raw: str) -> str:
-    """A queue's name from a raw path: percent-decoded exactly (a plus is a plus), and UTF-8."""
+def unquoted(raw: str) -> str:
+    """A name from a raw path: percent-decoded exactly (a plus is a plus), and UTF-8."""
     if "%" in raw:
         for piece in raw.split("%")[1:]:
             if len(piece) < 2 or not all(c in "0123456789abcdefABCDEF" for c in piece[:2]):
                 raise errors.InvalidInput("the path holds a '%' that is not followed by two hexadecimal digits.")
         try:
-            raw = unquote_to_bytes(raw).decode()
+            return unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
             raise errors.InvalidInput("the queue's name is not valid UTF-8.") from None
-    return check_queue_name(raw)
+    return raw
 
 
 def _as_utf8(header: str) -> str:

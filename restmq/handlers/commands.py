@@ -7,7 +7,6 @@ from typing import Any
 from xml.parsers.expat import ExpatError
 
 from restmq import access, dispatch
-from restmq.access import Access
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
 from restmq.model import check_queue_name
@@ -28,10 +27,7 @@ class CommandHandler(Handler):
         if text is None:
             raise InvalidInput("send the command as an application/json body, or in the form field 'body'.")
         self.callback()
-        self.answer_json(await dispatch.run(self.application.core, dispatch.parse(text), self.check, self.queue))
-
-    async def check(self, needed: Access, queue: str) -> None:
-        await self.application.guard.check(self.credentials, needed, queue)
+        self.answer_json(await dispatch.run(self.client(), dispatch.parse(text)))
 
 
 class XmlRpcHandler(Handler):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 from restmq import access
-from restmq.consumer import CloseReason, Format, PacedConsumer, send_at_once
+from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer, send_at_once
+from restmq.errors import Conflict
 from restmq.handlers.base import JAVASCRIPT, TEXT, Handler, head
 from restmq.http import HTTPConnection
+from restmq.model import BATCH_MAX, LEASE_SECONDS_DEFAULT, Policy
 from restmq.render import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
 
 RETRY_MS = 2000
@@ -52,13 +54,37 @@ class Stream(PacedConsumer):
         self.detach()
 
 
-class StreamHandler(Handler):
+class ConsumerHandler(Handler):
+    """What all ways to listen share."""
+
+    async def leasing(self, queue: str) -> tuple[int, int]:
+        """The lease in ms that the client asks for, 0 for none, and how many messages it may hold unacked.
+
+        Raises:
+            Conflict: a lease is asked for on a queue that broadcasts.
+        """
+        lease_ms = self.lease_argument()
+        prefetch = self.whole_argument("prefetch", 1, BATCH_MAX) or PREFETCH
+        if lease_ms is None:
+            return 0, PREFETCH
+        core = self.application.core
+        if await core.queue_policy_get(queue) is not Policy.ROUNDROBIN:
+            raise Conflict("a broadcast can't be leased; set the queue's policy to roundrobin first.")
+        if not lease_ms:
+            lease_ms = int((await core.queue_settings_get(queue)).get("lease", LEASE_SECONDS_DEFAULT)) * 1000
+        return lease_ms, prefetch
+
+
+class StreamHandler(ConsumerHandler):
     """What comet and SSE share: headers at once, then the queue's messages for as long as the client stays."""
 
     access = {"GET": access.LISTEN_COMET}
 
-    def begin(self, content_type: str, wire_format: Format, first: bytes = b"") -> None:
+    async def begin(self, content_type: str, wire_format: Format, first: bytes = b"") -> None:
         queue = self.queue_name
+        lease_ms, prefetch = await self.leasing(queue)
+        if self.gone:
+            return
         last_key = self.request.headers.get("last-event-id") or self.text_argument("last_event_id")
         chunked = self.request.version == "HTTP/1.1"
         fields = (
@@ -69,14 +95,14 @@ class StreamHandler(Handler):
         self._streaming = True
         self.request.connection.write(head(200, self.request.version, fields))
         stream = Stream(self.request.connection, chunked)
-        stream.attach(self.application.fanout, queue, wire_format)
+        stream.attach(self.application.fanout, queue, wire_format, lease_ms, prefetch)
         self.request.connection.stream(stream)
         if first:
             stream.write(first)
         self.application.fanout.come(queue, stream, last_key)
 
-    def begin_events(self) -> None:
-        self.begin(EVENT_STREAM, EVENTS, first=b"retry: %d\n\n" % RETRY_MS)
+    async def begin_events(self) -> None:
+        await self.begin(EVENT_STREAM, EVENTS, first=b"retry: %d\n\n" % RETRY_MS)
 
 
 class CometHandler(StreamHandler):
@@ -85,15 +111,15 @@ class CometHandler(StreamHandler):
     async def get(self) -> None:
         callback = self.callback()
         if callback is not None:
-            self.begin(JAVASCRIPT, jsonp_lines(callback))
+            await self.begin(JAVASCRIPT, jsonp_lines(callback))
         elif self.request.accepts("text/event-stream"):
-            self.begin_events()
+            await self.begin_events()
         else:
-            self.begin(TEXT, COMET)
+            await self.begin(TEXT, COMET)
 
 
 class EventHandler(StreamHandler):
     """Server-Sent Events, as the HTML standard has them (9.2)."""
 
     async def get(self) -> None:
-        self.begin_events()
+        await self.begin_events()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from restmq import access
 from restmq.errors import InvalidInput
 from restmq.handlers.base import TEXT, Handler
-from restmq.model import SETTINGS, Policy
+from restmq.model import DEAD_LETTER, SETTINGS, Policy
 
 JOBS_SHOWN = 10
 
@@ -21,11 +21,14 @@ class PolicyHandler(Handler):
         self.answer_json({"queue": self.queue_name, "value": policy.label, **settings}, b"\r\n")
 
     async def post(self) -> None:
-        given = {name: self.number_argument(name, 0, most) for name, most in SETTINGS.items()}
-        settings = {name: int(number) for name, number in given.items() if number is not None}
+        given = {name: self.whole_argument(name, 0, most) for name, most in SETTINGS.items()}
+        settings: dict[str, int | str] = {name: number for name, number in given.items() if number is not None}
+        dead_letter = self.text_argument(DEAD_LETTER)
+        if dead_letter is not None:
+            settings[DEAD_LETTER] = dead_letter
         label = self.text_argument("policy")
         if label is None and not settings:
-            raise InvalidInput("send 'policy', or one of the settings " + ", ".join(SETTINGS) + ".")
+            raise InvalidInput("send 'policy', or one of the settings " + ", ".join((*SETTINGS, DEAD_LETTER)) + ".")
         policy = Policy.parse(label) if label is not None else None
         self.callback()
         if settings:
@@ -87,18 +90,7 @@ class StatsHandler(Handler):
     access = {"GET": access.CONSUME}
 
     async def get(self) -> None:
-        core = self.application.core
-        (line,) = await core.queue_overview([self.queue_name])
-        self.answer_json(
-            {
-                "redis": core.store.describe(),
-                "queue": line.name,
-                "len": line.length,
-                "status": int(line.started),
-                "policy": line.policy.label,
-                "consumers": self.application.fanout.count(line.name),
-            }
-        )
+        self.answer_json(await self.application.queue_stats(self.queue_name))
 
 
 class StatsListHandler(Handler):

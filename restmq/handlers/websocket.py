@@ -22,16 +22,16 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq import access, dispatch
-from restmq.access import Access, Credentials
+from restmq.access import Credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer, send_at_once
 from restmq.errors import RestMQError
-from restmq.handlers.base import Handler, UpgradeRequired
+from restmq.handlers.base import UpgradeRequired
+from restmq.handlers.live import ConsumerHandler
 from restmq.model import Message
 from restmq.render import gap_notice, to_json, websocket_text
 
 if TYPE_CHECKING:
     from restmq.http import HTTPConnection
-    from restmq.web import Application
 
 log = Logger()
 
@@ -92,7 +92,7 @@ def deflating(window_bits: int) -> Format:
     return Format(render, gap_frame)
 
 
-class WebSocketHandler(Handler):
+class WebSocketHandler(ConsumerHandler):
     """The way in."""
 
     access = {"GET": access.LISTEN_WEBSOCKET}
@@ -101,12 +101,14 @@ class WebSocketHandler(Handler):
         queue = self.queue_name
         if not self.request.upgrade:
             raise UpgradeRequired("this path speaks WebSocket; /c/<queue> and /sse/<queue> speak plain HTTP.")
+        lease_ms, prefetch = await self.leasing(queue)
         if self.gone:
             return
         self._finished = True
         socket = self.application.websockets.buildProtocol(None)
         last_key = self.text_argument("last_event_id")
-        socket.prepare(self.application, queue, last_key, self.credentials, self.request.connection)
+        socket.prepare(self.client(), last_key, self.request.connection)
+        socket.attach(self.application.fanout, queue, PLAIN, lease_ms, prefetch)
         self.request.connection.hand_over(self.request, socket)
 
     @property
@@ -126,22 +128,13 @@ class WebSocketHandler(Handler):
 class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # untyped
     """A connected WebSocket: a consumer of its queue, and a client of the JSON protocol."""
 
-    def prepare(
-        self,
-        application: Application,
-        queue: str,
-        last_key: str | None,
-        credentials: Credentials,
-        wire: HTTPConnection,
-    ) -> None:
-        self._application = application
-        self._credentials = credentials
+    def prepare(self, client: dispatch.Client, last_key: str | None, wire: HTTPConnection) -> None:
+        self._client = client
         self._wire = wire
         self._last_key = last_key
         self._waiting: deque[tuple[bytes, bool]] = deque()
         self._running = False
         self._reading_paused = False
-        self.attach(application.fanout, queue, PLAIN)
 
     # autobahn calls these
 
@@ -164,6 +157,7 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
 
     def connectionLost(self, reason: Any) -> None:
         self.detach()
+        self._client.presence.leave()
         self._waiting.clear()
         self._wire.factory.forget(self._wire)
         super().connectionLost(reason)
@@ -187,13 +181,10 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
 
     async def _run(self, fields: dispatch.Fields) -> dispatch.Fields:
         try:
-            answer = await dispatch.run(self._application.core, fields, self._check, self._queue)
+            answer = await dispatch.run(self._client, fields)
         except RestMQError as error:
             answer = {"error": str(error)}
         return {**answer, "id": fields["id"]} if "id" in fields else answer
-
-    async def _check(self, needed: Access, queue: str) -> None:
-        await self._application.guard.check(self._credentials, needed, queue)
 
     def _failed(self, failure: Any) -> None:
         log.failure("a command over WebSocket failed", failure=failure)

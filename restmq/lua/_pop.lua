@@ -1,25 +1,53 @@
--- pop(count): takes up to `count` live messages off the front of the queue, dropping the expired ones on the way.
--- Returns them as a flat list key, value, looks, expiry in ms since 1970 or 0, …, and whether it stopped at its own bound rather than at the
--- queue's end: then a caller that got nothing must ask again.
+-- include: _ready
+-- KEYS: totals
+-- pop(count): takes up to `count` live messages off the front, dropping expired ones on the way. Stops early where an
+-- answer has become large. Returns their keys, values and expiries (ms since 1970, or 0), and whether it
+-- stopped at a bound of its own rather than at the queue's end: then a caller that got nothing must ask again.
 local EXPIRED_AT_MOST = 1000
+local BYTES_AT_MOST = 16777216
 
 local function pop(count)
-  local popped, taken, expired = {}, 0, 0
-  while taken < count and expired < EXPIRED_AT_MOST do
-    local key = call('RPOP', READY)
-    if not key then return popped, taken, false end
-    local value = call('GET', key)
-    if value then
-      taken = taken + 1
-      popped[#popped + 1] = key
-      popped[#popped + 1] = value
-      popped[#popped + 1] = call('GET', key .. ':refcount') or '0'
-      popped[#popped + 1] = call('ZSCORE', EXPIRING, key) or '0'
-    else
-      expired = expired + 1
+  local keys, values, expiries, expired, bytes = {}, {}, {}, {}, 0
+  local expiring = call('EXISTS', EXPIRING) == 1
+  while #keys < count and #expired < EXPIRED_AT_MOST and bytes < BYTES_AT_MOST do
+    local front = call('RPOP', READY, count - #keys)
+    if not front then break end
+    for i, key in ipairs(front) do
+      if bytes >= BYTES_AT_MOST then
+        for j = #front, i, -1 do call('RPUSH', READY, front[j]) end
+        break
+      end
+      local value = call('GET', key)
+      local expires_ms = expiring and tonumber(call('ZSCORE', EXPIRING, key) or 0) or 0
+      if value and (expires_ms == 0 or expires_ms > now_ms()) then
+        keys[#keys + 1], values[#values + 1], expiries[#expiries + 1] = key, value, expires_ms
+        bytes = bytes + #value
+      else
+        expired[#expired + 1] = key
+      end
     end
-    forget(key)
   end
-  if taken > 0 then call('HINCRBY', TOTALS, 'out', taken) end
-  return popped, taken, expired >= EXPIRED_AT_MOST
+  if #expired > 0 then
+    forget(expired)
+    call('HINCRBY', TOTALS, 'expired', #expired)
+  end
+  return keys, values, expiries, #expired >= EXPIRED_AT_MOST
+end
+
+-- Messages as scripts return them: key, value, looks or deliveries, expiry, receipt, record of deliveries or '', … in
+-- one flat list. These are taken for good, and nothing of them stays.
+local function take_out(keys, values, expiries)
+  if #keys == 0 then return {} end
+  local looked_at, found = {}, {}
+  for i, key in ipairs(keys) do looked_at[i] = key .. ':refcount' end
+  local looks = call('MGET', unpack(looked_at))
+  local records = call('HMGET', DELIVERIES, unpack(keys))
+  for i, key in ipairs(keys) do
+    local at = 6 * i - 5
+    found[at], found[at + 1], found[at + 2] = key, values[i], looks[i] or '0'
+    found[at + 3], found[at + 4], found[at + 5] = tostring(expiries[i]), '', records[i] or ''
+  end
+  forget(keys)
+  call('HINCRBY', TOTALS, 'out', #keys)
+  return found
 end

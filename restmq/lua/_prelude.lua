@@ -1,12 +1,13 @@
--- What every script of one queue begins with. KEYS are those of restmq/keys.py (QueueKeys), in its order; ARGV[1] is
--- the queue's name. What follows a script's own header begins at ARGV[2].
-local QUEUES, NUMBER, READY, STATUS, POLICY, CHANNEL, TURNS, WAITERS, EXPIRING, TOTALS, SETTINGS, HISTORY, HISTORY_VALUES =
-  unpack(KEYS)
-local QUEUE = ARGV[1]
+-- KEYS: status, policy, settings
+-- What every script of one queue begins with. KEYS are named above and in each part, after restmq/keys.py (QueueKeys);
+-- ARGV[1] is the queue's name, ARGV[2] the time in ms since 1970 or '' for Redis' own clock. What follows a script's
+-- own header begins at ARGV[3].
+local QUEUE, CLOCK = ARGV[1], ARGV[2]
 local call = redis.call
 
 -- A script's time stands still while it runs, and it is the clock that expires keys.
 local function now_ms()
+  if CLOCK ~= '' then return tonumber(CLOCK) end
   local time = call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
@@ -14,14 +15,3 @@ end
 local function setting(name) return tonumber(call('HGET', SETTINGS, name) or 0) end
 local function started() return call('GET', STATUS) ~= '0' end
 local function broadcasts() return call('GET', POLICY) ~= '2' end
-
--- A message's own keys, all of them: its value, and how often it was looked at.
-local function forget(key)
-  call('DEL', key, key .. ':refcount')
-  call('ZREM', EXPIRING, key)
-end
-
--- Expired values are gone from Redis by themselves, but their entries still stand in the list.
-local function length()
-  return call('LLEN', READY) - call('ZCOUNT', EXPIRING, '-inf', '(' .. now_ms())
-end

@@ -1,3 +1,4 @@
+-- KEYS: ready, channel, turns, waiters
 -- wake(): the queue may hold something: tells one party that can take it. Connected consumers come first, then whoever
 -- waits in a long poll. PUBLISH counts who heard it, so a daemon that died is found out here and struck off.
 local DEAD_AT_MOST = 64

@@ -3,26 +3,32 @@
 --
 -- Broadcast: what waits is published, a bounded number a call. Messages that are added meanwhile join the backlog, so
 -- order holds, and it does no harm if several daemons do this at once.
--- Round robin: the daemon takes what its ready consumers can hold, and then it is theirs. `turns` is a fair queue of the
--- daemons that have ready consumers: the lowest score is served next, and each message taken adds 1/weight to it.
--- ARGV: queue, the daemon's channel, its weight (how many of its consumers are ready), how many messages they can hold.
--- Returns {1 broadcast or 2 roundrobin, 1 if it must be called again, key, value, looks, expiry, …}.
+-- Round robin: the daemon takes what its ready consumers can hold, and then it is theirs, or leased to them. `turns` is a
+-- fair queue of the daemons that have ready consumers: the lowest score is served next, and each message taken adds
+-- 1/weight to it.
+-- ARGV: queue, clock, the daemon's channel, its weight (how many of its consumers are ready), how many messages they can
+-- hold, lease in ms or 0, receipt.
+-- Returns {1 broadcast or 2 roundrobin, 1 if it must be called again, 2 if what is due must come first, else 0; key, value, …
+-- as take does}.
 -- include: _prelude
 -- include: _pop
+-- include: _lease
 -- include: _wake
 -- include: _publish
 local PUBLISHED_AT_MOST = 200
 local SHARE_AT_MOST = 16
 
-local daemon, weight, room = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local daemon, weight, room = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local lease_ms, receipt = tonumber(ARGV[6]), ARGV[7]
 
 local function publish_backlog()
   if call('PUBSUB', 'NUMSUB', CHANNEL)[2] == 0 then
     wake()
     return {1, 0}
   end
-  local popped, _, more = pop(PUBLISHED_AT_MOST)
-  for i = 1, #popped, 4 do publish(popped[i], popped[i + 1], popped[i + 3]) end
+  local keys, values, expiries, more = pop(PUBLISHED_AT_MOST)
+  take_out(keys, values, expiries)
+  for i, key in ipairs(keys) do publish(key, values[i], expiries[i]) end
   return {1, (more or call('LLEN', READY) > 0) and 1 or 0}
 end
 
@@ -32,12 +38,19 @@ local function take_turn()
     call('ZADD', TURNS, lowest or 0, daemon)
   end
   if call('ZCARD', TURNS) > 1 then room = math.min(room, SHARE_AT_MOST * weight) end
-  local popped, taken, more = pop(room)
-  call('ZINCRBY', TURNS, taken / weight, daemon)
+  local keys, values, expiries, more = pop(room)
+  call('ZINCRBY', TURNS, #keys / weight, daemon)
+  local found
+  if lease_ms > 0 then
+    found = hold(keys, values, expiries, lease_ms, receipt, daemon)
+  else
+    found = take_out(keys, values, expiries)
+  end
   wake()
-  return {2, more and 1 or 0, unpack(popped)}
+  return {2, more and 1 or 0, unpack(found)}
 end
 
+if overdue() then return {broadcasts() and 1 or 2, 2} end
 if broadcasts() then
   if started() then return publish_backlog() end
   return {1, 0}

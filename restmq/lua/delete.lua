@@ -1,9 +1,16 @@
--- Deletes one message, wherever it stands in the queue.
--- ARGV: queue, the message's key.
+-- Deletes one message, wherever it stands.
+-- ARGV: queue, clock, the message's key.
 -- Returns 1 if it was there, 0 if not (never was, was taken, has expired).
 -- include: _prelude
-local key = ARGV[2]
+-- include: _lease
+local key = ARGV[3]
 local there = call('EXISTS', key)
-if call('LREM', READY, -1, key) == 0 then return 0 end
-forget(key)
+local removed = call('ZREM', DELAYED, key) + call('ZREM', DEAD, key)
+if call('ZSCORE', LEASED, key) then
+  end_lease(key)
+  removed = removed + 1
+end
+if removed == 0 then removed = call('LREM', READY, -1, key) end
+if removed == 0 then return 0 end
+forget({key})
 return there

@@ -1,19 +1,25 @@
 -- Looks at the next message, counts the look, and leaves the message where it is.
--- ARGV: queue.
--- Returns {1 if there may be more behind expired ones, key, value, looks, expiry}.
+-- ARGV: queue, clock.
+-- Returns {1 if there may be more behind expired ones, 2 if what is due must come first, else 0; key, value, looks,
+-- expiry, '', record}.
+-- KEYS: totals
 -- include: _prelude
+-- include: _ready
+-- include: _due
 local EXPIRED_AT_MOST = 1000
+if overdue() then return {2} end
 for _ = 1, EXPIRED_AT_MOST do
   local key = call('LINDEX', READY, -1)
   if not key then return {0} end
   local value = call('GET', key)
-  if value then
+  local expires_ms = tonumber(call('ZSCORE', EXPIRING, key) or 0)
+  if value and (expires_ms == 0 or expires_ms > now_ms()) then
     local looks = call('INCR', key .. ':refcount')
-    local expires_ms = call('ZSCORE', EXPIRING, key) or '0'
-    if expires_ms ~= '0' then call('PEXPIREAT', key .. ':refcount', expires_ms) end
-    return {0, key, value, looks, expires_ms}
+    if expires_ms > 0 then call('PEXPIREAT', key .. ':refcount', string.format('%.0f', expires_ms)) end
+    return {0, key, value, looks, tostring(expires_ms), '', call('HGET', DELIVERIES, key) or ''}
   end
   call('RPOP', READY)
-  forget(key)
+  forget({key})
+  call('HINCRBY', TOTALS, 'expired', 1)
 end
 return {1}

@@ -1,8 +1,8 @@
 -- Sets who gets the queue's messages, and tells every daemon that has consumers of it.
--- ARGV: queue, 1 for broadcast or 2 for roundrobin.
+-- ARGV: queue, clock, 1 for broadcast or 2 for roundrobin.
 -- include: _prelude
 -- include: _wake
-call('SET', POLICY, ARGV[2])
+call('SET', POLICY, ARGV[3])
 call('DEL', TURNS)
 call('PUBLISH', CHANNEL, 'changed')
 wake()

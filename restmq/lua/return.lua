@@ -1,16 +1,18 @@
--- Puts messages that a daemon took for consumers which are gone back to the front, in their order.
--- ARGV: queue, then key, value, expiry in ms since 1970 or 0, … the oldest first.
+-- Puts messages that were taken for clients which are gone back to the front, in their order.
+-- KEYS: totals
+-- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', … the oldest first.
 -- include: _prelude
+-- include: _ready
 -- include: _wake
-for i = #ARGV - 2, 2, -3 do
-  local expires_ms = tonumber(ARGV[i + 2])
+for i = #ARGV - 3, 3, -4 do
+  local key, expires_ms = ARGV[i], tonumber(ARGV[i + 2])
   if expires_ms > 0 then
-    call('SET', ARGV[i], ARGV[i + 1], 'PXAT', expires_ms)
-    call('ZADD', EXPIRING, expires_ms, ARGV[i])
+    call('SET', key, ARGV[i + 1], 'PXAT', ARGV[i + 2])
   else
-    call('SET', ARGV[i], ARGV[i + 1])
+    call('SET', key, ARGV[i + 1])
   end
-  call('RPUSH', READY, ARGV[i])
+  if ARGV[i + 3] ~= '' then call('HSET', DELIVERIES, key, ARGV[i + 3]) end
+  wait_in_line('RPUSH', key)
   call('HINCRBY', TOTALS, 'out', -1)
 end
 wake()

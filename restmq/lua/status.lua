@@ -1,7 +1,7 @@
 -- Starts or stops the queue, and tells every daemon that has consumers of it. While it is stopped they get nothing.
--- ARGV: queue, 1 to start or 0 to stop.
+-- ARGV: queue, clock, 1 to start or 0 to stop.
 -- include: _prelude
 -- include: _wake
-call('SET', STATUS, ARGV[2])
+call('SET', STATUS, ARGV[3])
 call('PUBLISH', CHANNEL, 'changed')
 wake()

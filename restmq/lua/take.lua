@@ -1,12 +1,14 @@
--- Takes up to `count` messages off the front for good. Where there is none, the waiter, if one is named, is told on its
--- channel when one comes.
--- ARGV: queue, count, the waiter's channel or ''.
--- Returns {1 if there may be more behind expired ones, key, value, looks, expiry, …}.
+-- Takes up to `count` messages off the front for good.
+-- ARGV: queue, clock, count, the waiter's channel or '' (see _waiter).
+-- Returns {1 if there may be more behind expired ones, 2 if what is due must come first, else 0; key, value, looks,
+-- expiry, receipt, record, …}.
 -- include: _prelude
+-- include: _due
 -- include: _pop
-local popped, taken, more = pop(tonumber(ARGV[2]))
-if taken == 0 and not more and ARGV[3] ~= '' then
-  call('LREM', WAITERS, 0, ARGV[3])
-  call('LPUSH', WAITERS, ARGV[3])
-end
-return {more and 1 or 0, unpack(popped)}
+-- include: _waiter
+if overdue() then return {2} end
+local count = tonumber(ARGV[3])
+local keys, values, expiries, more = pop(count)
+if more and #keys == 0 then return {1} end
+stand_in_line(ARGV[4], #keys >= count)
+return {0, unpack(take_out(keys, values, expiries))}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer, task
 
-from restmq.consumer import CloseReason, Format
+from restmq.consumer import PREFETCH, CloseReason, Format
 from restmq.errors import StoreUnavailable
 from restmq.fanout import Fanout
 from restmq.model import Attendance, Message, Missed, Policy
@@ -51,7 +51,7 @@ class StubCore:
         self.subscriber = StubSubscriber(on_message, on_lost, on_renewed)
         return self.subscriber
 
-    async def queue_attend(self, _queue: str, _daemon: bytes, weight: int, room: int) -> Attendance:
+    async def queue_attend(self, _queue: str, _daemon: bytes, weight: int, room: int, lease_ms: int = 0) -> Attendance:
         if self.fails:
             raise StoreUnavailable("away")
         self.attended.append((weight, room))
@@ -71,13 +71,15 @@ class StubConsumer:
         self.format = wire_format
         self.writes: list[bytes] = []
         self.ready = True
+        self.lease_ms = 0
+        self.held: dict[str, str] = {}
         self.closed: CloseReason | None = None
 
     def write(self, frames: bytes) -> None:
         self.writes.append(frames)
 
-    def is_ready(self) -> bool:
-        return self.ready
+    def room(self) -> int:
+        return PREFETCH - len(self.held) if self.ready else 0
 
     def close(self, reason: CloseReason) -> None:
         self.closed = reason
@@ -157,7 +159,7 @@ def test_what_nobody_could_take_goes_back_in_order(scene: Scene) -> None:
     (consumer,) = scene.consumers(1)
     messages = [Message(f"q:{n}", b"v") for n in range(3)]
     consumer.ready = False
-    scene.fanout._in_turn("q", scene.fanout._queues["q"], messages)
+    scene.fanout._in_turn("q", scene.fanout._queues["q"], messages, 0)
     assert scene.core.returned == messages
     assert consumer.writes == []
 

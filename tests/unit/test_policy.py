@@ -13,7 +13,7 @@ from restmq.policy import next_in_turn
 
 @given(st.lists(st.booleans(), max_size=20), st.integers(0, 30))
 def test_only_a_ready_consumer_is_served_and_one_is_if_there_is_one(ready: list[bool], cursor: int) -> None:
-    position, after = next_in_turn(ready, ready, cursor)
+    position, after = next_in_turn(ready, cursor)
     if any(ready):
         assert position is not None
         assert ready[position]
@@ -26,7 +26,7 @@ def test_only_a_ready_consumer_is_served_and_one_is_if_there_is_one(ready: list[
 def test_nobody_is_served_twice_before_all_ready_were_served_once(ready: list[bool], cursor: int, rounds: int) -> None:
     served: list[int] = []
     for _ in range(rounds):
-        position, cursor = next_in_turn(ready, ready, cursor)
+        position, cursor = next_in_turn(ready, cursor)
         assert position is not None
         served.append(position)
     counts = Counter(served)
@@ -39,6 +39,6 @@ def test_all_ready_are_served_in_the_order_in_which_they_came(size: int, cursor:
     ready = [True] * size
     served = []
     for _ in range(2 * size):
-        position, cursor = next_in_turn(ready, ready, cursor)
+        position, cursor = next_in_turn(ready, cursor)
         served.append(position)
     assert all((here + 1) % size == there for here, there in itertools.pairwise(served))  # type: ignore[operator]

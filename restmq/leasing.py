@@ -1,0 +1,128 @@
+"""Delivery at-least-once: leases, and what becomes of messages that nobody could deal with.
+
+A leased message is hidden, not gone. It leaves for good by ``queue_ack`` alone. When its lease is over, is given back,
+or its daemon's consumer goes, it returns to the front, or after ``max_deliveries`` to the dead letters.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from restmq import keys, scripts
+from restmq.connection import Encoded
+from restmq.errors import LeaseGone, NotFound
+from restmq.model import (
+    BATCH_MAX,
+    LEASE_SECONDS_DEFAULT,
+    DeadLetters,
+    Deliveries,
+    FoundMessage,
+    Message,
+    queue_of,
+)
+from restmq.operations import Operations, messages
+
+_DUE_QUEUES_A_CALL = 100
+_LEASE_GONE = "the receipt holds no lease on the message: it is over, was acked, or never was; lease the message again."
+
+
+def new_receipt() -> str:
+    """What a script makes the receipts of one call from."""
+    return secrets.token_urlsafe(12)
+
+
+class Leasing(Operations):
+    """The operations on leases and dead letters."""
+
+    async def queue_lease(self, queue: str, count: int, lease_ms: int, waiter: bytes = b"") -> list[Message]:
+        """Leases up to ``count`` (1 to 1000) messages off the front, the oldest first: at-least-once.
+
+        If the answer is lost, or the daemon dies, they come back when the lease is over.
+
+        Args:
+            lease_ms: for how long; 0 for the queue's setting ``lease``.
+            waiter: as for queue_tail.
+        """
+        default_ms = LEASE_SECONDS_DEFAULT * 1000
+        args = (min(count, BATCH_MAX), waiter, lease_ms, new_receipt(), default_ms)
+        return messages(await self._run_promoted("lease", queue, *args))
+
+    async def queue_ack(self, key: str, receipt: str) -> None:
+        """The message is done with, and leaves for good. Raises LeaseGone if the receipt holds no lease on it."""
+        if not await self._run("ack", queue_of(key), key, receipt):
+            raise LeaseGone(_LEASE_GONE)
+
+    async def queue_extend(self, key: str, receipt: str, lease_ms: int) -> None:
+        """The lease lasts ``lease_ms`` from now on. Raises LeaseGone if the receipt holds no lease on the message."""
+        if not await self._run("extend", queue_of(key), key, receipt, lease_ms):
+            raise LeaseGone(_LEASE_GONE)
+
+    async def queue_nack(self, key: str, receipt: str) -> None:
+        """Gives the message back, to the front; the delivery has failed. Raises LeaseGone as queue_ack does."""
+        if not await self.queue_release(queue_of(key), [(key, receipt)]):
+            raise LeaseGone(_LEASE_GONE)
+
+    async def queue_release(self, queue: str, leases: Sequence[tuple[str, str]], blameless: bool = False) -> int:
+        """Gives messages of one queue back to the front, in their order; leases that are over are passed by.
+
+        Args:
+            leases: keys and receipts, the oldest first.
+            blameless: the messages never reached anybody, so their deliveries don't count.
+
+        Returns:
+            How many leases were in force.
+        """
+        flat = [part for lease in leases for part in lease]
+        released, dead_letter = await self._run("release", queue, int(blameless), *flat)
+        await self._forward(queue, dead_letter)
+        return int(released)
+
+    async def queue_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
+        """Looks at up to ``count`` dead letters after the ``first`` ones; those that died first come first."""
+        total, *flat = await self._run("dead", queue, first, min(count, BATCH_MAX))
+        found = []
+        for key, value, died_ms, record in zip(*(flat[i::4] for i in range(4)), strict=True):
+            deliveries = Deliveries.parse(record)
+            message = Message(key.decode(), value, record=record)
+            found.append(FoundMessage(message, "dead", int(died_ms), deliveries))
+        return DeadLetters(total, found)
+
+    async def queue_redrive(self, queue: str, key: str = "") -> int:
+        """Dead letters go back to the end of the queue, as if never delivered. Returns how many did.
+
+        Args:
+            key: of the one that is meant; all if it is empty. NotFound if it is no dead letter of the queue.
+        """
+        return await self._for_dead("redrive", queue, key)
+
+    async def queue_drop_dead(self, queue: str, key: str = "") -> int:
+        """Drops dead letters for good, all or the one that is meant, as queue_redrive. Returns how many."""
+        return await self._for_dead("bury", queue, key)
+
+    async def _for_dead(self, script: str, queue: str, key: str) -> int:
+        done, left = await self._run(script, queue, key)
+        if key and not done:
+            raise NotFound("there is no dead letter with this key.")
+        # No more than there were: what dies meanwhile is not meant.
+        wanted = done + left
+        while left and done < wanted:
+            more, left = await self._run(script, queue, key)
+            done += more
+        return int(done)
+
+    async def queue_find(self, key: str) -> FoundMessage | None:
+        """Looks at one message, wherever it is, without touching it; None if there is no such message."""
+        state, *found = await self._run("find", queue_of(key), key) or (None,)
+        if state is None:
+            return None
+        at_ms, value, looks, record = found
+        message = Message(key, value, int(looks), record=record)
+        return FoundMessage(message, state.decode(), int(at_ms), Deliveries.parse(record))
+
+    async def queues_due(self) -> tuple[float | None, list[str]]:
+        """How many seconds it is until a queue must be looked at, None for never; and some that must be now."""
+        args: list[Any] = [self._clock(), _DUE_QUEUES_A_CALL]
+        until_ms, *queues = await self.store.run(scripts.load("due"), Encoded([1, keys.DUE]), *args)
+        return None if until_ms < 0 else until_ms / 1000, [queue.decode() for queue in queues]

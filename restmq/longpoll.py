@@ -1,0 +1,264 @@
+"""Clients that wait for a message: long polls.
+
+They stand in line for each queue, in the order in which they came. The daemon asks Redis on behalf of all of a line in
+one call; where there was too little it is told, on a channel of its own, when something comes. A client that has left
+eats nothing: what was taken for it goes back to the front.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
+from typing import Any
+
+from twisted.application import service
+from twisted.internet import defer, task
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from restmq import keys
+from restmq.core import RedisOperations, not_reachable
+from restmq.errors import RestMQError, StoreUnavailable
+from restmq.model import BATCH_MAX, Message, QueueOverview, check_queue_name
+
+log = Logger()
+
+#: A wake-up that died with the daemon it was sent to is made good after this time at the latest.
+HEARTBEAT_SECONDS = 5.0
+WAITERS_MAX = 10_000
+
+
+class Presence:
+    """Whether a client is still there, and who wants to know when it leaves."""
+
+    def __init__(self) -> None:
+        self.left = False
+        self._tell: set[Callable[[], None]] = set()
+
+    def leave(self) -> None:
+        self.left = True
+        tell, self._tell = self._tell, set()
+        for call in tell:
+            call()
+
+    def watch(self, call: Callable[[], None]) -> None:
+        """Calls when the client leaves, at once if it has."""
+        if self.left:
+            call()
+        else:
+            self._tell.add(call)
+
+    def unwatch(self, call: Callable[[], None]) -> None:
+        self._tell.discard(call)
+
+
+@dataclass(slots=True, frozen=True)
+class Wish:
+    """What a client asks for: up to ``count`` messages, taken for good, or leased.
+
+    Attributes:
+        lease_ms: None for no lease, 0 for the queue's setting.
+    """
+
+    count: int = 1
+    lease_ms: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    wish: Wish
+    answer: defer.Deferred[list[Message]] = field(default_factory=defer.Deferred)
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """Those who wait for a queue. At most one call to Redis is under way for them.
+
+    Attributes:
+        registered: whether Redis may have our channel among those to be told.
+    """
+
+    queue: str
+    registered: bool = False
+    waiters: deque[_Waiter] = field(default_factory=deque)
+    serving: bool = False
+    serve_again: bool = False
+
+
+class LongPolls(service.Service):  # type: ignore[misc]  # untyped
+    """Takes and leases messages, now or when they come."""
+
+    def __init__(self, core: RedisOperations, reactor: Any) -> None:
+        self._core = core
+        self._reactor = reactor
+        self._lines: dict[str, _Line] = {}
+        self._waiting = 0
+        self._channel = keys.daemon_channel(secrets.token_hex(8))
+        self._subscriber = core.pubsub(lambda _, told: self._serve(told.decode()), on_renewed=self._serve_all)
+        self._listening: defer.Deferred[None] | None = None
+        self._heartbeat = task.LoopingCall(self._beat)
+        self._heartbeat.clock = reactor
+
+    def startService(self) -> None:
+        super().startService()
+        self._heartbeat.start(HEARTBEAT_SECONDS, now=False)
+
+    def stopService(self) -> None:
+        """All who wait are answered as if their time were over."""
+        super().stopService()
+        if self._heartbeat.running:
+            self._heartbeat.stop()
+        for line in list(self._lines.values()):
+            for waiter in list(line.waiters):
+                self._leave(line, waiter)
+        self._subscriber.stop()
+
+    def count(self, queue: str) -> int:
+        """How many clients of this daemon wait for the queue."""
+        line = self._lines.get(queue)
+        return len(line.waiters) if line else 0
+
+    async def take(
+        self, queue: str, wish: Wish, wait_seconds: float = 0, presence: Presence | None = None
+    ) -> list[Message]:
+        """Messages off the front, as soon as there are any; none when the time is over or the client has left.
+
+        Guarantee: as queue_tail (at-most-once), or with a lease as queue_lease (at-least-once). Raises
+        StoreUnavailable if Redis fails meanwhile, or too many wait already.
+        """
+        check_queue_name(queue)
+        if not wait_seconds or not self.running:
+            return await self._ask(queue, wish)
+        if self._waiting >= WAITERS_MAX:
+            raise StoreUnavailable(f"{WAITERS_MAX} clients wait here already; try again in a moment.")
+        self._waiting += 1
+        try:
+            return await self._wait(queue, wish, wait_seconds, presence or Presence())
+        finally:
+            self._waiting -= 1
+
+    async def _wait(self, queue: str, wish: Wish, wait_seconds: float, presence: Presence) -> list[Message]:
+        line = self._lines.setdefault(queue, _Line(queue))
+        waiter = _Waiter(wish)
+        line.waiters.append(waiter)
+        leave = partial(self._leave, line, waiter)
+        over = self._reactor.callLater(wait_seconds, leave)
+        presence.watch(leave)
+        # Who comes to a line that knows its queue to be empty has nothing to ask: the line will be told.
+        if len(line.waiters) == 1:
+            self._serve(queue)
+        try:
+            messages: list[Message] = await waiter.answer
+            return messages
+        finally:
+            presence.unwatch(leave)
+            if over.active():
+                over.cancel()
+
+    def _leave(self, line: _Line, waiter: _Waiter) -> None:
+        if waiter in line.waiters:
+            line.waiters.remove(waiter)
+            waiter.answer.callback([])
+            if not line.waiters:
+                self._serve(line.queue)
+
+    async def _ask(self, queue: str, wish: Wish, waiter: bytes = b"") -> list[Message]:
+        if wish.lease_ms is None:
+            return await self._core.queue_tail(queue, wish.count, waiter)
+        return await self._core.queue_lease(queue, wish.count, wish.lease_ms, waiter)
+
+    # Serving a line
+
+    def _serve(self, queue: str) -> None:
+        line = self._lines.get(queue)
+        if line is None:
+            # Told of a queue that nobody waits for any more: whoever else does must hear of it.
+            line = self._lines[queue] = _Line(queue, registered=True)
+        if line.serving:
+            line.serve_again = True
+            return
+        line.serving = True
+        defer.ensureDeferred(self._serve_until_empty(line)).addErrback(self._failed, line)
+
+    async def _serve_until_empty(self, line: _Line) -> None:
+        try:
+            await self._listens()
+            while True:
+                line.serve_again = False
+                if not line.waiters:
+                    if line.registered:
+                        line.registered = False
+                        await self._core.queue_leave(line.queue, self._channel)
+                    if not line.waiters:
+                        del self._lines[line.queue]
+                        return
+                wish = _common_wish(line.waiters)
+                messages = await self._ask(line.queue, wish, self._channel)
+                line.registered = len(messages) < wish.count
+                self._hand_out(line, wish, messages)
+                if not messages and line.waiters and not line.serve_again:
+                    return
+        finally:
+            line.serving = False
+
+    async def _listens(self) -> None:
+        """From now on nothing that is said on our channel is missed. StoreUnavailable if Redis does not confirm it."""
+        confirmed: defer.Deferred[None] = defer.Deferred()
+        if self._listening is None:
+            self._listening = self._subscriber.subscribe(self._channel)
+        self._listening.addCallback(lambda _: None if confirmed.called else confirmed.callback(None))
+        await confirmed.addTimeout(self._core.store.settings.call_timeout_seconds, self._reactor, not_reachable)
+
+    def _hand_out(self, line: _Line, wish: Wish, messages: list[Message]) -> None:
+        """In the order in which they came; those who left meanwhile are no longer in the line."""
+        at = 0
+        while at < len(messages) and line.waiters and line.waiters[0].wish.lease_ms == wish.lease_ms:
+            waiter = line.waiters.popleft()
+            share = messages[at : at + waiter.wish.count]
+            at += len(share)
+            waiter.answer.callback(share)
+        if at < len(messages):
+            back = defer.ensureDeferred(self._core.queue_return(line.queue, messages[at:]))
+            back.addErrback(
+                lambda failure: log.error(
+                    "{count} messages of {queue} could not be put back: {why}",
+                    count=len(messages) - at,
+                    queue=line.queue,
+                    why=failure.getErrorMessage(),
+                )
+            )
+
+    def _failed(self, failure: Failure, line: _Line) -> None:
+        """Redis does not answer: all of the line are told so, and may come again."""
+        if not failure.check(RestMQError):
+            log.failure("serving those who wait for {queue} failed", failure=failure, queue=line.queue)
+            failure = Failure(StoreUnavailable("the wait failed; try again in a moment."))
+        self._lines.pop(line.queue, None)
+        waiters, line.waiters = line.waiters, deque()
+        for waiter in waiters:
+            waiter.answer.errback(failure)
+
+    def _serve_all(self) -> None:
+        for queue in list(self._lines):
+            self._serve(queue)
+
+    def _beat(self) -> None:
+        if self._lines and self._core.store.connected:
+            asked = defer.ensureDeferred(self._core.queue_overview(list(self._lines)))
+            asked.addCallbacks(self._serve_waiting, lambda failure: failure.trap(RestMQError))
+
+    def _serve_waiting(self, lines: list[QueueOverview]) -> None:
+        for line in lines:
+            if line.length:
+                self._serve(line.name)
+
+
+def _common_wish(waiters: deque[_Waiter]) -> Wish:
+    """What those in front who ask for the same kind of delivery want together, up to 1000 messages."""
+    lease_ms = waiters[0].wish.lease_ms
+    alike = takewhile(lambda waiter: waiter.wish.lease_ms == lease_ms, waiters)
+    return Wish(min(sum(waiter.wish.count for waiter in alike), BATCH_MAX), lease_ms)

@@ -1,0 +1,39 @@
+-- KEYS: ready, expiring, deliveries
+-- The messages that wait, and what belongs to a message. `EXPIRING` has the expiry of waiting messages only: Redis drops
+-- an expired value by itself, but its entry still stands in the list, and must not be counted.
+local function length()
+  return call('LLEN', READY) - call('ZCOUNT', EXPIRING, '-inf', now_ms())
+end
+
+-- All keys of these messages: their values, how often they were looked at and delivered.
+local function forget(keys)
+  local doomed = {}
+  for i, key in ipairs(keys) do doomed[2 * i - 1], doomed[2 * i] = key, key .. ':refcount' end
+  call('DEL', unpack(doomed))
+  call('ZREM', EXPIRING, unpack(keys))
+  call('HDEL', DELIVERIES, unpack(keys))
+end
+
+-- When the message expires, in ms since 1970, or 0 for never; nil if it has, and then nothing of it stays.
+local function expiry_if_alive(key)
+  local expires_ms = call('PEXPIRETIME', key)
+  if expires_ms == -2 or (expires_ms > 0 and expires_ms <= now_ms()) then
+    forget({key})
+    return nil
+  end
+  return math.max(0, expires_ms)
+end
+
+-- A message waits (again): 'RPUSH' puts it at the front, 'LPUSH' at the back. Returns whether it still lives.
+local function wait_in_line(push, key)
+  local expires_ms = expiry_if_alive(key)
+  if not expires_ms then return false end
+  if expires_ms > 0 then call('ZADD', EXPIRING, expires_ms, key) end
+  call(push, READY, key)
+  return true
+end
+
+-- Messages by their number: keys that share a time come out of a sorted set in the order of their text.
+local function by_number(a, b)
+  return tonumber(string.match(a, ':(%d+)$') or 0) < tonumber(string.match(b, ':(%d+)$') or 0)
+end

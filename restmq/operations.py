@@ -1,0 +1,85 @@
+"""What all operations on queues share: how a script is called, and how messages come back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from twisted.internet import defer
+
+from restmq import keys, scripts
+from restmq.connection import Encoded
+from restmq.model import Message, check_queue_name
+from restmq.store import Store
+
+_AGAIN = 1
+PROMOTE_FIRST = 2
+
+
+@lru_cache(maxsize=8192)
+def _first_arguments(script: str, queue: str, db: int) -> Encoded:
+    """What a script of a queue is given first: the number of its keys, the keys, the queue's name, Redis' own clock."""
+    found = keys.for_queue(check_queue_name(queue), db)
+    wanted = [getattr(found, name) for name in scripts.load(script).keys]
+    return Encoded([len(wanted), *wanted, queue, ""])
+
+
+def messages(flat: Sequence[Any]) -> list[Message]:
+    """Messages from the flat list ``key, value, count, expiry, receipt, record, …`` in which scripts return them."""
+    return [
+        Message(flat[i].decode(), flat[i + 1], int(flat[i + 2]), int(flat[i + 3]), flat[i + 4].decode(), flat[i + 5])
+        for i in range(0, len(flat), 6)
+    ]
+
+
+class Operations:
+    """Calls scripts on one Redis.
+
+    Args:
+        now_ms: a clock in ms since 1970 for all that is said in times, instead of Redis' own.
+    """
+
+    def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
+        self.store = store
+        self._now_ms = now_ms
+
+    def _clock(self) -> int | str:
+        return self._now_ms() if self._now_ms else ""
+
+    def _run(self, script: str, queue: str, *args: Any, more_keys: Sequence[bytes] = ()) -> defer.Deferred[Any]:
+        db = self.store.settings.db
+        if self._now_ms is None and not more_keys:
+            first = _first_arguments(script, queue, db)
+        else:
+            found = keys.for_queue(check_queue_name(queue), db)
+            wanted = [*(getattr(found, name) for name in scripts.load(script).keys), *more_keys]
+            first = Encoded([len(wanted), *wanted, queue, self._clock()])
+        return self.store.run(scripts.load(script), first, *args)
+
+    async def _run_promoted(self, script: str, queue: str, *args: Any) -> list[Any]:
+        """A script that says when what is due must come up first, or when it stopped at its own bound."""
+        while True:
+            answer: list[Any] = await self._run(script, queue, *args)
+            state, found = answer[0], answer[1:]
+            if state == PROMOTE_FIRST:
+                await self.queue_promote(queue)
+            elif state != _AGAIN or found:
+                return found
+
+    async def queue_promote(self, queue: str) -> None:
+        """Brings up what is due: leases that are over, to the front or the dead letters; delayed ones, to the end."""
+        more: Any = 1
+        while more:
+            more, dead_letter = await self._run("promote", queue)
+            await self._forward(queue, dead_letter)
+
+    async def _forward(self, queue: str, dead_letter: bytes) -> None:
+        """Moves dead letters to the queue named for them, if one is; what is cut off here is done by the next call."""
+        left: Any = 1 if dead_letter else 0
+        while left:
+            other = dead_letter.decode()
+            there = keys.for_queue(other)
+            more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries)
+            left = await self._run("forward", queue, other, more_keys=more_keys)
+            await self._run("wake", other)

@@ -1,0 +1,55 @@
+"""Access tokens: what is known of them in Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable
+
+from restmq import keys
+from restmq.model import Authorization
+from restmq.operations import Operations
+
+
+class Tokens(Operations):
+    """The operations on tokens' records."""
+
+    async def authorize(self, queue: str, token: str) -> bool:
+        """Whether the token's record names the queue."""
+        found = await self.authorization(token)
+        return found is not None and found.covers(queue)
+
+    async def authorization(self, token: str) -> Authorization | None:
+        """What a token's record allows, or None if there is no such token or its record is broken."""
+        return _authorization(await self.store.command("GET", keys.token(token)))
+
+    async def authorization_create(self, token: str, queues: Iterable[str], privileges: Iterable[str]) -> None:
+        """Writes a token's record, over an older one if there is one."""
+        record = json.dumps({"queues": list(queues), "privs": list(privileges)})
+        await self.store.command("SET", keys.token(token), record)
+
+    async def authorization_revoke(self, token: str) -> bool:
+        """Deletes a token's record. Returns whether there was one."""
+        return bool(await self.store.command("DEL", keys.token(token)))
+
+    async def authorizations(self) -> AsyncIterator[tuple[str, Authorization | None]]:
+        """All tokens with what they allow, None for a broken record; found by SCAN, a bounded number a call."""
+        cursor = b"0"
+        while True:
+            cursor, found = await self.store.command("SCAN", cursor, "MATCH", keys.token("*"), "COUNT", 500)
+            for key in found:
+                token = key.removeprefix(keys.token("")).decode(errors="replace")
+                yield token, _authorization(await self.store.command("GET", key))
+            if cursor == b"0":
+                return
+
+
+def _authorization(record: bytes | None) -> Authorization | None:
+    """What a record says, or None if it is none: nothing is allowed by guessing."""
+    try:
+        fields = json.loads(record) if record else {}
+        names, privileges = fields["queues"], fields["privs"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    if not all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in (names, privileges)):
+        return None
+    return Authorization(tuple(names), frozenset(privileges))

@@ -1,0 +1,674 @@
+"""Long polls, leases, dead letters, delays and batches, as a client with nothing but HTTP sees them."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import socket
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.servers import Comet, Daemon, Redis, stopping, wait_until
+
+BINARY = bytes(range(256)) * 3
+PNG = b"\x89PNG\r\n\x1a\n\x00\xff"
+
+
+def add(http: httpx.Client, queue: str, *values: str, **form: object) -> list[str]:
+    """Puts messages in; returns their keys."""
+    keys = []
+    for value in values:
+        answer = http.post(f"/q/{queue}", data={"value": value, **{name: str(said) for name, said in form.items()}})
+        assert answer.status_code == 200, answer.text
+        keys.append(answer.text.strip())
+    return keys
+
+
+def lease(http: httpx.Client, queue: str, seconds: float = 60, **parameters: object) -> dict[str, str]:
+    answer = http.get(f"/q/{queue}", params={"lease": seconds, **parameters})
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def stats(http: httpx.Client, queue: str) -> dict[str, int]:
+    return dict(http.get(f"/stats/{queue}").json())
+
+
+def counts(http: httpx.Client, queue: str) -> tuple[int, ...]:
+    """How many are ready, leased, delayed and dead."""
+    found = stats(http, queue)
+    return tuple(found[name] for name in ("ready", "leased", "delayed", "dead"))
+
+
+class InBackground:
+    """Requests under way at the same time."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.pool = ThreadPoolExecutor(64)
+
+    def get(self, path: str) -> Future[httpx.Response]:
+        return self.pool.submit(lambda: httpx.get(self.daemon.url + path, timeout=70))
+
+
+@pytest.fixture
+def background(daemon: Daemon) -> InBackground:
+    return InBackground(daemon)
+
+
+def wait_for_waiters(http: httpx.Client, queue: str, count: int) -> None:
+    wait_until(lambda: stats(http, queue)["waiters"] == count)
+
+
+# Long poll
+
+
+def test_a_waiting_get_is_answered_when_a_message_comes(
+    http: httpx.Client, background: InBackground, queue: str
+) -> None:
+    waiting = background.get(f"/q/{queue}?wait=60")
+    wait_for_waiters(http, queue, 1)
+    (key,) = add(http, queue, "hello")
+    assert waiting.result().json() == {"key": key, "value": "hello", "count": 0}
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
+def test_a_wait_ends_with_204_and_eats_nothing_afterwards(http: httpx.Client, queue: str) -> None:
+    assert http.get(f"/q/{queue}?wait=0.05").status_code == 204
+    add(http, queue, "late")
+    assert http.get(f"/q/{queue}").json()["value"] == "late"
+
+
+def test_waiters_are_served_in_the_order_in_which_they_came(
+    http: httpx.Client, background: InBackground, queue: str
+) -> None:
+    waiting = []
+    for number in range(6):
+        waiting.append(background.get(f"/q/{queue}?wait=60"))
+        wait_for_waiters(http, queue, number + 1)
+    add(http, queue, *"abcdef")
+    assert [answer.result().json()["value"] for answer in waiting] == list("abcdef")
+
+
+def test_a_waiter_whose_client_left_eats_nothing(
+    http: httpx.Client, daemon: Daemon, background: InBackground, queue: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", daemon.port)) as gone:
+        gone.sendall(f"GET /q/{queue}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        wait_for_waiters(http, queue, 1)
+        second = background.get(f"/q/{queue}?wait=60")
+        wait_for_waiters(http, queue, 2)
+    wait_for_waiters(http, queue, 1)
+    add(http, queue, "mine")
+    assert second.result().json()["value"] == "mine"
+
+
+def test_a_waiter_on_another_daemon_hears_of_a_message(
+    private_folder: Path, redis: Redis, http: httpx.Client, daemon: Daemon, queue: str
+) -> None:
+    other = Daemon(private_folder, redis=redis)
+    with stopping(other), other.client() as there:
+        background = InBackground(other)
+        waiting = [background.get(f"/q/{queue}?wait=60") for _ in range(3)]
+        wait_for_waiters(there, queue, 3)
+        here = InBackground(daemon).get(f"/q/{queue}?wait=60")
+        wait_for_waiters(http, queue, 1)
+        keys = add(http, queue, "a", "b")
+        keys += http.post(f"/q/{queue}", content='"c"\n"d"', headers={"Content-Type": "application/x-ndjson"}).json()[
+            "keys"
+        ]
+        assert {answer.result().json()["key"] for answer in [*waiting, here]} == set(keys)
+
+
+def test_count_and_lease_wait_too(http: httpx.Client, background: InBackground, queue: str) -> None:
+    many = background.get(f"/q/{queue}?wait=60&count=10")
+    wait_for_waiters(http, queue, 1)
+    leased = background.get(f"/q/{queue}?wait=60&lease=60")
+    wait_for_waiters(http, queue, 2)
+    add(http, queue, "a", "b")
+    assert [message["value"] for message in many.result().json()] == ["a"]
+    found = leased.result().json()
+    assert (found["value"], found["count"]) == ("b", 1)
+    assert http.delete(f"/m/{found['key']}", params={"receipt": found["receipt"]}).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        "wait=61",
+        "wait=-1",
+        "wait=x",
+        "lease=0",
+        "lease=43201",
+        "lease=x",
+        "count=0",
+        "count=1001",
+        "count=1.5",
+        "count=x",
+    ],
+)
+def test_a_bad_wish_is_refused_and_costs_no_message(http: httpx.Client, queue: str, wish: str) -> None:
+    add(http, queue, "still here")
+    answer = http.get(f"/q/{queue}?{wish}")
+    assert answer.status_code == 400
+    assert wish.split("=")[0] in answer.json()["error"]
+    assert http.get(f"/q/{queue}").json()["value"] == "still here"
+
+
+def test_the_json_commands_wait_too(http: httpx.Client, daemon: Daemon, queue: str) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        command = {"cmd": "take", "queue": queue, "wait": 60}
+        taken = pool.submit(httpx.post, daemon.url + "/queue", json=command, timeout=70)
+        wait_for_waiters(http, queue, 1)
+        leased = pool.submit(httpx.post, daemon.url + "/queue", json=command | {"cmd": "lease", "count": 5}, timeout=70)
+        wait_for_waiters(http, queue, 2)
+        keys = add(http, queue, "a", "b")
+        assert taken.result().json() == {"queue": queue, "key": keys[0], "value": "a"}
+        (found,) = leased.result().json()["messages"]
+        assert (found["key"], found["count"]) == (keys[1], 1)
+
+
+# Lease, ack, extend, give back
+
+
+def test_a_leased_message_is_hidden_and_gone_when_acked(http: httpx.Client, queue: str) -> None:
+    (key,) = add(http, queue, "work")
+    found = lease(http, queue)
+    assert found == {"key": key, "value": "work", "count": 1, "receipt": found["receipt"]}
+    assert http.get(f"/q/{queue}").status_code == 204
+    assert counts(http, queue) == (0, 1, 0, 0)
+    shown = http.get(f"/m/{key}").json()
+    assert (shown["state"], shown["count"], shown["value"]) == ("leased", 1, "work")
+    assert http.delete(f"/m/{key}?receipt={found['receipt']}").status_code == 204
+    assert counts(http, queue) == (0, 0, 0, 0)
+    assert http.get(f"/m/{key}").status_code == 404
+    assert stats(http, queue)["totals"] == {
+        "in": 1, "out": 1, "leased": 1, "acked": 1, "redelivered": 0, "expired": 0, "dead": 0,
+    }  # fmt: skip
+
+
+def test_acking_twice_or_with_a_wrong_receipt_is_410(http: httpx.Client, queue: str) -> None:
+    add(http, queue, "work")
+    found = lease(http, queue)
+    for wrong in ("x", found["receipt"] + "x", found["receipt"][:-1]):
+        assert http.delete(f"/m/{found['key']}", params={"receipt": wrong}).status_code == 410
+    path = f"/m/{found['key']}?receipt={found['receipt']}"
+    assert http.delete(path).status_code == 204
+    again = http.delete(path)
+    assert (again.status_code, "lease" in again.json()["error"]) == (410, True)
+    assert http.delete(f"/m/{queue}:999?receipt=x").status_code == 410
+    assert http.delete(f"/m/{found['key']}").status_code == 400
+    assert http.delete("/m/nonsense?receipt=x").status_code == 400
+
+
+def test_an_overdue_lease_comes_back_to_the_front_and_wakes_a_waiter(
+    http: httpx.Client, background: InBackground, queue: str
+) -> None:
+    add(http, queue, "first")
+    held = lease(http, queue, 1)
+    waiting = background.get(f"/q/{queue}?wait=60&lease=60")
+    wait_for_waiters(http, queue, 1)
+    found = waiting.result().json()
+    assert (found["key"], found["count"]) == (held["key"], 2)
+    assert found["receipt"] != held["receipt"]
+    assert http.delete(f"/m/{held['key']}?receipt={held['receipt']}").status_code == 410
+    assert http.delete(f"/m/{held['key']}?receipt={found['receipt']}").status_code == 204
+
+
+def test_leases_that_end_together_come_back_in_order_before_what_came_later(http: httpx.Client, queue: str) -> None:
+    add(http, queue, *"abcdefghijkl")
+    assert len(http.get(f"/q/{queue}?lease=1&count=12").json()) == 12
+    add(http, queue, "later")
+    wait_until(lambda: counts(http, queue)[0] == 13)
+    assert [message["value"] for message in http.get(f"/q/{queue}?count=20").json()] == [*"abcdefghijkl", "later"]
+
+
+def test_a_lease_is_extended_or_given_back(http: httpx.Client, queue: str) -> None:
+    (key,) = add(http, queue, "work")
+    held = lease(http, queue, 1)
+    form = {"receipt": held["receipt"], "lease": "60"}
+    assert http.post(f"/m/{key}", data=form).json() == {"queue": queue, "key": key, "lease": 60}
+    due = http.get(f"/m/{key}").json()["due"] / 1000
+    assert due > time.time() + 30
+    assert http.post(f"/m/{key}", data=form | {"lease": "0"}).status_code == 200
+    assert counts(http, queue) == (1, 0, 0, 0)
+    assert http.post(f"/m/{key}", data=form).status_code == 410
+    assert lease(http, queue)["count"] == 2
+    assert http.post(f"/m/{key}", data={"receipt": "x"}).status_code == 400
+
+
+def test_a_lease_without_a_length_has_the_queues_own(http: httpx.Client, queue: str) -> None:
+    (key, _) = add(http, queue, "a", "b")
+    http.get(f"/q/{queue}?lease=")
+    assert 0 < http.get(f"/m/{key}").json()["due"] / 1000 - time.time() <= 30
+    assert http.post(f"/p/{queue}", data={"lease": "3000"}).status_code == 200
+    key = http.post("/queue", json={"cmd": "lease", "queue": queue}).json()["key"]
+    assert 2000 < http.get(f"/m/{key}").json()["due"] / 1000 - time.time() <= 3000
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_lease_outlives_the_daemon_that_gave_it(
+    private_folder: Path, redis: Redis, http: httpx.Client, queue: str, kill: bool
+) -> None:
+    other = Daemon(private_folder, redis=redis)
+    with other.client() as there:
+        add(there, queue, "work")
+        held = lease(there, queue, 60)
+        short = lease(there, queue, 1) if add(there, queue, "short") else {}
+        other.kill() if kill else other.stop()
+    assert http.delete(f"/m/{held['key']}?receipt={held['receipt']}").status_code == 204
+    wait_until(lambda: counts(http, queue) == (1, 0, 0, 0))
+    assert http.get(f"/q/{queue}").json()["key"] == short["key"]
+
+
+def test_json_commands_for_leases(http: httpx.Client, queue: str) -> None:
+    def command(**fields: object) -> httpx.Response:
+        return http.post("/queue", json=fields)
+
+    keys = command(cmd="add", queue=queue, values=["a", {"b": 1}, 12345678901234567890123]).json()["keys"]
+    assert keys == [f"{queue}:{number}" for number in (1, 2, 3)]
+    held = command(cmd="lease", queue=queue, lease=60).json()
+    assert held.items() >= {"queue": queue, "key": keys[0], "value": "a", "count": 1}.items()
+    proof = {"key": held["key"], "receipt": held["receipt"]}
+    assert command(cmd="extend", **proof, lease=90).json() == {"queue": queue, "key": keys[0], "lease": 90}
+    assert command(cmd="nack", **proof).json() == {"queue": queue, "key": keys[0], "nacked": True}
+    assert command(cmd="nack", **proof).status_code == 410
+    taken = command(cmd="take", queue=queue, count=10).json()["messages"]
+    assert [message["value"] for message in taken] == ["a", '{"b":1}', "12345678901234567890123"]
+    assert command(cmd="lease", queue=queue, count=3).json() == {"error": "empty queue"}
+    assert command(cmd="stats", queue=queue).json()["totals"]["in"] == 3
+    assert queue in command(cmd="list").json()["queues"]
+    add(http, queue, "x")
+    held = command(cmd="lease", queue=queue).json()
+    proof = {"key": held["key"], "receipt": held["receipt"]}
+    assert command(cmd="ack", queue="other", **proof).status_code == 400
+    assert command(cmd="ack", **proof).json() == {"queue": queue, "key": held["key"], "acked": True}
+    assert command(cmd="ack", **proof).status_code == 410
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cmd": "add"},
+        {"cmd": "add", "value": "a", "values": ["b"]},
+        {"cmd": "add", "values": []},
+        {"cmd": "add", "values": "abc"},
+        {"cmd": "add", "values": ["a"] * 1001},
+        {"cmd": "add", "value": "a", "ttl": "5"},
+        {"cmd": "add", "value": "a", "delay": -1},
+        {"cmd": "add", "value": "a", "idempotency_key": ""},
+        {"cmd": "take", "count": True},
+        {"cmd": "take", "count": 1.5},
+        {"cmd": "take", "wait": 61},
+        {"cmd": "lease", "lease": 0},
+        {"cmd": "ack"},
+        {"cmd": "ack", "key": 1, "receipt": "x"},
+        {"cmd": "ack", "key": "Q:1"},
+        {"cmd": "extend", "key": "Q:1", "receipt": "x"},
+        {"cmd": "nack", "key": "Q:1", "receipt": 5},
+    ],
+)
+def test_json_commands_check_their_fields(http: httpx.Client, queue: str, fields: dict[str, object]) -> None:
+    fields = {"queue": queue, **fields}
+    if "key" in fields and fields["key"] == "Q:1":
+        fields["key"] = f"{queue}:1"
+    answer = http.post("/queue", json=fields)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
+# Dead letters
+
+
+def kill_message(http: httpx.Client, queue: str, times: int) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for _ in range(times):
+        found = lease(http, queue)
+        http.post(f"/m/{found['key']}", data={"receipt": found["receipt"], "lease": "0"})
+    return found
+
+
+def test_a_message_that_nobody_can_deal_with_becomes_a_dead_letter(http: httpx.Client, queue: str) -> None:
+    assert http.post(f"/p/{queue}", data={"max_deliveries": "3"}).status_code == 200
+    began = time.time() * 1000
+    (key,) = add(http, queue, "poison")
+    assert kill_message(http, queue, 3)["count"] == 3
+    assert counts(http, queue) == (0, 0, 0, 1)
+    shown = http.get(f"/d/{queue}").json()
+    assert (shown["queue"], shown["dead"]) == (queue, 1)
+    (letter,) = shown["messages"]
+    assert (letter["key"], letter["value"], letter["count"], letter["state"]) == (key, "poison", 3, "dead")
+    assert began - 1000 <= letter["first"] <= letter["last"] <= letter["died"]
+    assert http.post(f"/d/{queue}").json() == {"queue": queue, "redriven": 1}
+    assert counts(http, queue) == (1, 0, 0, 0)
+    assert lease(http, queue)["count"] == 1
+
+
+def test_dead_letters_are_redriven_or_dropped_one_by_one_or_all(http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_deliveries": "1"})
+    keys = add(http, queue, *"abcd")
+    for _ in keys:
+        kill_message(http, queue, 1)
+    assert [letter["key"] for letter in http.get(f"/d/{queue}").json()["messages"]] == keys
+    assert [letter["key"] for letter in http.get(f"/d/{queue}?first=1&count=2").json()["messages"]] == keys[1:3]
+    assert http.post(f"/d/{queue}", data={"key": keys[2]}).json()["redriven"] == 1
+    assert http.get(f"/q/{queue}").json()["key"] == keys[2]
+    assert http.post(f"/d/{queue}", data={"key": keys[2]}).status_code == 404
+    assert http.delete(f"/d/{queue}?key={keys[0]}").json() == {"queue": queue, "dropped": 1}
+    assert http.post(f"/d/{queue}", data={"key": "other:1"}).status_code == 400
+    assert http.delete(f"/d/{queue}").json()["dropped"] == 2
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
+def test_dead_letters_go_to_the_queue_that_is_named_for_them(
+    http: httpx.Client, background: InBackground, queue: str
+) -> None:
+    grave = f"{queue}/ü grave"
+    settings = {"max_deliveries": "2", "dead_letter": grave}
+    assert http.post(f"/p/{queue}", data=settings).status_code == 200
+    assert http.get(f"/p/{queue}").json().items() >= {"max_deliveries": 2, "dead_letter": grave}.items()
+    waiting = background.get(f"/q/{quote(grave, safe='')}?wait=60")
+    wait_until(lambda: stats(http, quote(grave, safe=""))["waiters"] == 1)
+    (key,) = add(http, queue, "poison")
+    kill_message(http, queue, 2)
+    found = waiting.result().json()
+    assert (found["key"], found["value"]) == (f"{grave}:1", "poison")
+    assert found["dead_letter"].items() >= {"key": key, "count": 2}.items()
+    assert counts(http, queue) == (0, 0, 0, 0)
+    assert http.post(f"/p/{queue}", data={"dead_letter": queue}).status_code == 400
+
+
+def test_an_overdue_lease_counts_as_failed_too(http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_deliveries": "1"})
+    add(http, queue, "poison")
+    lease(http, queue, 1)
+    wait_until(lambda: counts(http, queue) == (0, 0, 0, 1))
+
+
+# Delay, time to live, idempotency, bounds
+
+
+def test_a_delayed_message_comes_up_when_its_time_has_come(
+    http: httpx.Client, background: InBackground, queue: str
+) -> None:
+    waiting = background.get(f"/q/{queue}?wait=60")
+    wait_for_waiters(http, queue, 1)
+    (later,) = add(http, queue, "later", delay=1)
+    assert counts(http, queue) == (0, 0, 1, 0)
+    assert http.get(f"/m/{later}").json()["state"] == "delayed"
+    (never,) = add(http, queue, "much later", delay=3600)
+    assert waiting.result().json()["value"] == "later"
+    assert http.post("/queue", json={"cmd": "del", "queue": queue, "key": never}).json()["deleted"] is True
+
+
+def test_a_delayed_message_reaches_live_consumers(http: httpx.Client, daemon: Daemon, queue: str) -> None:
+    with httpx.stream("GET", f"{daemon.url}/c/{queue}", timeout=70) as comet:
+        wait_until(lambda: stats(http, queue)["consumers"] == 1)
+        add(http, queue, "later", delay=0.5)
+        assert json.loads(next(comet.iter_lines()))["value"] == "later"
+
+
+def test_a_message_vanishes_after_its_time_to_live_also_if_it_is_delayed_or_leased(
+    http: httpx.Client, queue: str
+) -> None:
+    add(http, queue, "leased", ttl=2)
+    held = lease(http, queue, 60)
+    add(http, queue, "waits", ttl=1)
+    add(http, queue, "delayed", ttl=1, delay=1.2)
+    wait_until(lambda: http.get(f"/m/{held['key']}").status_code == 404)
+    wait_until(lambda: counts(http, queue)[:3:2] == (0, 0))
+    assert http.get(f"/q/{queue}").status_code == 204
+
+
+def test_what_is_sent_twice_with_one_idempotency_key_is_queued_once(http: httpx.Client, queue: str) -> None:
+    def send(key: str, value: str) -> httpx.Response:
+        return http.post(f"/q/{queue}", data={"value": value}, headers={"Idempotency-Key": key})
+
+    first = send("a", "pay")
+    assert first.status_code == 200
+    assert send("a", "pay").text == first.text
+    assert send("b", "pay").text != first.text
+    other = send("a", "pay twice")
+    assert (other.status_code, "Idempotency-Key" in other.json()["error"]) == (409, True)
+    assert send("x" * 256, "pay").status_code == 400
+    batch = {"cmd": "add", "queue": queue, "values": ["1", "2"], "idempotency_key": "batch"}
+    keys = http.post("/queue", json=batch).json()["keys"]
+    assert http.post("/queue", json=batch).json()["keys"] == keys
+    assert counts(http, queue)[0] == 4
+
+
+def test_a_full_queue_refuses_more_and_loses_nothing(http: httpx.Client, queue: str) -> None:
+    assert http.post(f"/p/{queue}", data={"max_length": "3"}).status_code == 200
+    add(http, queue, "a", "b")
+    lease(http, queue)
+    add(http, queue, "c", delay=60)
+    refused = http.post(f"/q/{queue}", data={"value": "d"})
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    http.get(f"/q/{queue}")
+    batch = http.post(f"/q/{queue}", content=b"1\n2\n", headers={"Content-Type": "application/x-ndjson"})
+    assert batch.status_code == 429
+    assert counts(http, queue) == (0, 1, 1, 0)
+    add(http, queue, "e")
+
+
+def test_of_many_who_post_at_once_only_as_many_come_in_as_there_is_room_for(
+    http: httpx.Client, daemon: Daemon, queue: str
+) -> None:
+    http.post(f"/p/{queue}", data={"max_length": "10"})
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda n: httpx.post(f"{daemon.url}/q/{queue}", data={"value": str(n)}), range(40)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 10 + [429] * 30
+    assert len(http.get(f"/q/{queue}?count=100").json()) == 10
+
+
+# Batches and bytes
+
+
+def test_a_batch_goes_in_as_a_whole_and_comes_out_in_order(http: httpx.Client, queue: str) -> None:
+    lines = b'"one"\n{"two": 2}\r\n\n  3\n"four\\nlines"'
+    answer = http.post(f"/q/{queue}", content=lines, headers={"Content-Type": "application/x-ndjson; charset=utf-8"})
+    assert answer.json() == {"queue": queue, "keys": [f"{queue}:{number}" for number in range(1, 5)]}
+    found = http.get(f"/q/{queue}?count=1000").json()
+    assert [message["value"] for message in found] == ["one", '{"two": 2}', "3", "four\nlines"]
+    assert [message["count"] for message in found] == [0] * 4
+    assert http.get(f"/q/{queue}?count=5").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"), [(b'"one"\n{two\n', 400), (b"", 400), (b"\n\n", 400), (b"1\n" * 1001, 413), (b'"\xff"', 400)]
+)
+def test_a_bad_batch_adds_nothing(http: httpx.Client, queue: str, lines: bytes, status: int) -> None:
+    answer = http.post(f"/q/{queue}", content=lines, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status_code == status, answer.text
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/json", "text/plain; charset=utf-8", None])
+@pytest.mark.parametrize("value", [BINARY, PNG, b"value=x&y", "ü😀".encode(), b"007"])
+def test_any_other_body_is_the_message_byte_for_byte(
+    http: httpx.Client, queue: str, content_type: str | None, value: bytes
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    key = http.post(f"/q/{queue}?ttl=60", content=value, headers=headers).text.strip()
+    answer = http.get(f"/q/{queue}", headers={"Accept": "application/octet-stream"})
+    assert answer.content == value
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["x-restmq-key"] == key
+
+
+def test_bytes_that_are_no_text_are_shown_as_base64(http: httpx.Client, queue: str) -> None:
+    http.post(f"/q/{queue}", content=BINARY, headers={"Content-Type": "image/jpeg"})
+    shown = http.post("/queue", json={"cmd": "get", "queue": queue}).json()
+    assert (shown["encoding"], base64.b64decode(shown["value"])) == ("base64", BINARY)
+    held = http.get(f"/q/{queue}?lease=60", headers={"Accept": "application/octet-stream"})
+    assert held.content == BINARY
+    assert held.headers["x-restmq-count"] == "1"
+    acked = http.delete(f"/m/{held.headers['x-restmq-key']}?receipt={held.headers['x-restmq-receipt']}")
+    assert acked.status_code == 204
+    assert http.get(f"/q/{queue}?count=2", headers={"Accept": "application/octet-stream"}).status_code == 400
+
+
+def test_the_key_of_a_queue_with_any_name_fits_into_a_header_and_a_path(http: httpx.Client, queue: str) -> None:
+    name = f"{queue} ü/😀?%"
+    path = quote(name, safe="")
+    http.post(f"/q/{path}", content=b"x", headers={"Content-Type": "a/b"})
+    held = http.get(f"/q/{path}?lease=60", headers={"Accept": "application/octet-stream"})
+    key = held.headers["x-restmq-key"]
+    assert http.get(f"/m/{key}").json()["key"] == f"{name}:1"
+    assert http.delete(f"/m/{key}?receipt={held.headers['x-restmq-receipt']}").status_code == 204
+
+
+def test_purge_clears_leased_delayed_and_dead_messages_too(
+    http: httpx.Client, daemon: Daemon, redis: Redis, queue: str
+) -> None:
+    http.post(f"/p/{queue}", data={"max_deliveries": "1"})
+    add(http, queue, "dead")
+    kill_message(http, queue, 1)
+    add(http, queue, "leased")
+    held = lease(http, queue)
+    add(http, queue, "delayed", delay=60)
+    add(http, queue, "ready", ttl=60)
+    assert counts(http, queue) == (1, 1, 1, 1)
+    assert http.delete(f"/q/{queue}").json() == {"queue": queue, "status": 1}
+    assert counts(http, queue) == (0, 0, 0, 0)
+    assert http.delete(f"/m/{held['key']}?receipt={held['receipt']}").status_code == 410
+    left = {key.removeprefix(queue) for key in redis.command("KEYS", f"{queue}:*")}
+    assert left == {":UUID", ":settings", ":totals"}
+
+
+def test_delete_finds_a_message_in_any_state(http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_deliveries": "1"})
+    (dead,) = add(http, queue, "dead")
+    kill_message(http, queue, 1)
+    (leased,) = add(http, queue, "leased")
+    lease(http, queue)
+    (delayed,) = add(http, queue, "delayed", delay=60)
+    (ready,) = add(http, queue, "ready")
+    for key in (dead, leased, delayed, ready):
+        assert http.post("/queue", json={"cmd": "del", "queue": queue, "key": key}).json()["deleted"] is True
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
+def test_the_age_of_the_oldest_message_is_told(http: httpx.Client, queue: str) -> None:
+    assert stats(http, queue)["oldest_age_seconds"] is None
+    add(http, queue, "a")
+    wait_until(lambda: stats(http, queue)["oldest_age_seconds"] > 0.2)
+    add(http, queue, "b")
+    assert stats(http, queue)["oldest_age_seconds"] > 0.2
+    http.get(f"/q/{queue}?count=2")
+    assert stats(http, queue)["oldest_age_seconds"] is None
+    add(http, queue, "c")
+    assert stats(http, queue)["oldest_age_seconds"] < 0.2 + 1
+
+
+# Connected consumers with leases
+
+
+def round_robin(http: httpx.Client, queue: str) -> None:
+    assert http.post(f"/p/{queue}", data={"policy": "roundrobin"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["c", "sse"])
+def test_a_stream_with_leases_gets_back_what_its_consumer_did_not_ack(
+    http: httpx.Client, daemon: Daemon, queue: str, path: str
+) -> None:
+    round_robin(http, queue)
+    add(http, queue, *"abc")
+    prefix = "data: " if path == "sse" else ""
+    with httpx.stream("GET", f"{daemon.url}/{path}/{queue}?lease=600", timeout=70) as stream:
+        lines = (line.removeprefix(prefix) for line in stream.iter_lines() if line.startswith(prefix + "{"))
+        found = [json.loads(next(lines)) for _ in "abc"]
+        assert [(message["value"], message["count"]) for message in found] == [("a", 1), ("b", 1), ("c", 1)]
+        assert http.delete(f"/m/{found[1]['key']}?receipt={found[1]['receipt']}").status_code == 204
+        assert counts(http, queue) == (0, 2, 0, 0)
+    wait_until(lambda: counts(http, queue) == (2, 0, 0, 0))
+    again = http.get(f"/q/{queue}?lease=60&count=5").json()
+    assert [(message["value"], message["count"]) for message in again] == [("a", 2), ("c", 2)]
+
+
+def test_a_consumer_holds_no_more_than_its_prefetch_and_gets_more_as_it_acks(
+    private_folder: Path, http: httpx.Client, daemon: Daemon, redis: Redis, queue: str
+) -> None:
+    round_robin(http, queue)
+    keys = add(http, queue, *"abcde")
+    other = Daemon(private_folder, redis=redis)
+    with stopping(other), httpx.stream("GET", f"{daemon.url}/c/{queue}?lease=600&prefetch=2", timeout=70) as stream:
+        lines = stream.iter_lines()
+        found = [json.loads(next(lines)) for _ in range(2)]
+        assert counts(http, queue) == (3, 2, 0, 0)
+        for number in range(2, 5):
+            done = found.pop(0)
+            # The ack comes in by another daemon than the one that holds the message for its consumer.
+            assert httpx.delete(f"{other.url}/m/{done['key']}?receipt={done['receipt']}").status_code == 204
+            found.append(json.loads(next(lines)))
+            assert found[-1]["key"] == keys[number]
+        for done in found:
+            http.delete(f"/m/{done['key']}?receipt={done['receipt']}")
+        assert counts(http, queue) == (0, 0, 0, 0)
+
+
+def test_a_consumer_with_leases_gets_its_overdue_message_again(http: httpx.Client, daemon: Daemon, queue: str) -> None:
+    round_robin(http, queue)
+    add(http, queue, "a")
+    with httpx.stream("GET", f"{daemon.url}/c/{queue}?lease=1&prefetch=1", timeout=70) as stream:
+        lines = stream.iter_lines()
+        first, second = json.loads(next(lines)), json.loads(next(lines))
+    assert first["key"] == second["key"]
+    assert (first["count"], second["count"]) == (1, 2)
+
+
+def test_consumers_with_and_without_leases_share_a_queue(http: httpx.Client, daemon: Daemon, queue: str) -> None:
+    round_robin(http, queue)
+    with (
+        contextlib.closing(Comet(daemon, f"/c/{queue}?lease=600")) as leasing,
+        contextlib.closing(Comet(daemon, f"/c/{queue}")) as plain,
+    ):
+        wait_until(lambda: stats(http, queue)["consumers"] == 2)
+        keys = add(http, queue, *"abcdefgh")
+        leased, taken = leasing.lines(4), plain.lines(4)
+        assert all(b"receipt" in line for line in leased)
+        assert not any(b"receipt" in line for line in taken)
+        assert sorted(json.loads(line)["key"] for line in [*leased, *taken]) == keys
+
+
+def test_a_broadcast_cant_be_leased_by_listeners(http: httpx.Client, queue: str) -> None:
+    for path in ("c", "sse"):
+        answer = http.get(f"/{path}/{queue}?lease=5")
+        assert (answer.status_code, "roundrobin" in answer.json()["error"]) == (409, True)
+
+
+# Old data and plain Redis
+
+
+def test_what_redis_cli_puts_in_by_the_old_layout_is_delivered_leased_and_acked(
+    http: httpx.Client, redis: Redis, queue: str
+) -> None:
+    for number in (1, 2):
+        redis.command("SADD", "QUEUESET", queue)
+        redis.command("SET", f"{queue}:{number}", f"old {number}")
+        redis.command("LPUSH", f"{queue}:queue", f"{queue}:{number}")
+    assert stats(http, queue)["oldest_age_seconds"] is None
+    held = lease(http, queue)
+    assert (held["value"], held["count"]) == ("old 1", 1)
+    assert http.delete(f"/m/{held['key']}?receipt={held['receipt']}").status_code == 204
+    assert http.get(f"/q/{queue}").json()["value"] == "old 2"
+    assert redis.command("KEYS", f"{queue}:[0-9]*") == []
+
+
+def test_a_plain_post_and_get_leave_the_old_layout_and_nothing_beside_it(
+    http: httpx.Client, redis: Redis, queue: str
+) -> None:
+    add(http, queue, "plain")
+    there = {key.removeprefix(queue) for key in redis.command("KEYS", f"{queue}:*")}
+    assert there == {":UUID", ":queue", ":1", ":times"}
+    http.get(f"/q/{queue}")
+    there = {key.removeprefix(queue) for key in redis.command("KEYS", f"{queue}:*")}
+    assert there == {":UUID", ":totals", ":times"}
