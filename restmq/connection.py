@@ -81,6 +81,26 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
 
         return answer.addErrback(teach).addErrback(_translate)
 
+    def run_replicated(
+        self, script: Script, first_args: Encoded, *args: Any, replicas: int, wait_ms: int
+    ) -> defer.Deferred[Any]:
+        """As run; the answer comes when so many replicas have all that this connection wrote.
+
+        Fails with StoreUnavailable where they do not have it in time; it is done all the same, and may get lost.
+        """
+        answer = self.run(script, first_args, *args)
+
+        async def replicated() -> Any:
+            result = await answer
+            have = await self.call("WAIT", replicas, wait_ms)
+            if have < replicas:
+                raise StoreUnavailable(
+                    f"it is done, but {have} of {replicas} replicas have it; it would be lost if Redis failed now."
+                )
+            return result
+
+        return defer.ensureDeferred(replicated())
+
     def replyReceived(self, reply: Any) -> None:
         if self.sent_at:
             self.sent_at.popleft()

@@ -23,6 +23,7 @@ from restmq.core import RedisOperations
 from restmq.errors import RestMQError
 from restmq.model import Message, Policy, QueueOverview
 from restmq.policy import next_in_turn
+from restmq.underway import UnderWay
 
 log = Logger()
 
@@ -85,7 +86,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._channel = keys.daemon_channel(secrets.token_hex(8))
         self._subscriber = core.pubsub(self._heard, on_lost=self._subscriber_lost, on_renewed=self._subscriber_renewed)
         self._listening = False
-        self._giving_back: set[defer.Deferred[Any]] = set()
+        self._under_way = UnderWay()
         self._heartbeat = task.LoopingCall(self._beat)
         self._keepalive = task.LoopingCall(self._keep_alive)
         self._heartbeat.clock = self._keepalive.clock = reactor
@@ -103,7 +104,8 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         for queue in list(self._queues):
             self._close_all(queue, CloseReason.SHUTDOWN)
         self._subscriber.stop()
-        return defer.DeferredList(list(self._giving_back))
+        # What was taken or leased for consumers that are gone is to be back in Redis.
+        return defer.ensureDeferred(self._under_way.settle())
 
     def _channel_of(self, queue: str) -> bytes:
         return keys.for_queue(queue, self._core.store.settings.db).channel
@@ -256,8 +258,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         for key in consumer.held:
             attended.holders.pop(key, None)
         consumer.held.clear()
-        back = defer.ensureDeferred(self._core.queue_release(queue, leases))
-        self._giving_back.add(back)
+        back = self._under_way.run(self._core.queue_release(queue, leases))
         back.addErrback(
             lambda failure: log.warn(
                 "{count} messages of {queue} come back only when their leases are over: {why}",
@@ -266,7 +267,6 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
                 why=failure.getErrorMessage(),
             )
         )
-        back.addBoth(lambda _: self._giving_back.discard(back))
 
     def _subscriber_lost(self) -> None:
         for _, heard in list(self._marks.values()):
@@ -304,7 +304,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             attended.attend_again = True
             return
         attended.attending = True
-        defer.ensureDeferred(self._attend_until_done(queue, attended)).addErrback(self._attend_failed, queue)
+        self._under_way.run(self._attend_until_done(queue, attended)).addErrback(self._attend_failed, queue)
 
     async def _attend_until_done(self, queue: str, attended: _Attended) -> None:
         try:
@@ -372,7 +372,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             consumer.write(b"".join(map(consumer.format.message, share)))
 
     def _return(self, queue: str, messages: list[Message]) -> None:
-        returned = defer.ensureDeferred(self._core.queue_return(queue, messages))
+        returned = self._under_way.run(self._core.queue_return(queue, messages))
         returned.addErrback(
             lambda failure: log.error(
                 "{count} messages of {queue} could not be put back: {why}",

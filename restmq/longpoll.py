@@ -24,6 +24,7 @@ from restmq import keys
 from restmq.core import RedisOperations, not_reachable
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message, QueueOverview, check_queue_name
+from restmq.underway import UnderWay
 
 log = Logger()
 
@@ -97,6 +98,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._reactor = reactor
         self._lines: dict[str, _Line] = {}
         self._waiting = 0
+        self._under_way = UnderWay()
         self._channel = keys.daemon_channel(secrets.token_hex(8))
         self._subscriber = core.pubsub(lambda _, told: self._serve(told.decode()), on_renewed=self._serve_all)
         self._listening: defer.Deferred[None] | None = None
@@ -107,8 +109,8 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         super().startService()
         self._heartbeat.start(HEARTBEAT_SECONDS, now=False)
 
-    def stopService(self) -> None:
-        """All who wait are answered as if their time were over."""
+    def stopService(self) -> defer.Deferred[None]:
+        """All who wait are answered as if their time were over, and what was taken for them is put back."""
         super().stopService()
         if self._heartbeat.running:
             self._heartbeat.stop()
@@ -116,6 +118,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             for waiter in list(line.waiters):
                 self._leave(line, waiter)
         self._subscriber.stop()
+        return defer.ensureDeferred(self._under_way.settle())
 
     def count(self, queue: str) -> int:
         """How many clients of this daemon wait for the queue."""
@@ -182,7 +185,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             line.serve_again = True
             return
         line.serving = True
-        defer.ensureDeferred(self._serve_until_empty(line)).addErrback(self._failed, line)
+        self._under_way.run(self._serve_until_empty(line)).addErrback(self._failed, line)
 
     async def _serve_until_empty(self, line: _Line) -> None:
         try:
@@ -222,7 +225,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             at += len(share)
             waiter.answer.callback(share)
         if at < len(messages):
-            back = defer.ensureDeferred(self._core.queue_return(line.queue, messages[at:]))
+            back = self._under_way.run(self._core.queue_return(line.queue, messages[at:]))
             back.addErrback(
                 lambda failure: log.error(
                     "{count} messages of {queue} could not be put back: {why}",

@@ -93,6 +93,13 @@ class Options(RedisOptions):
         ["port", None, 8888, "port to listen on", _PORT],
         ["listen", None, "127.0.0.1", "address to listen on"],
         ["embedded", None, "auto", "start a private Valkey: auto (if no Redis answers), always or never"],
+        [
+            "replicas",
+            None,
+            0,
+            "with --durable: replicas of an outside Redis to wait for",
+            whole_number(0, 100),
+        ],
         ["data-dir", None, None, "where the private Valkey keeps its data"],
         ["max-body", None, 16777216, "longest request body in bytes", _BYTES],
         ["max-request-line", None, 8192, "longest URL in bytes", _BYTES],
@@ -114,7 +121,7 @@ class Options(RedisOptions):
         ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],
         ["drain-timeout", None, 10, "seconds that requests under way are given at shutdown", seconds],
     ]
-    optFlags = [["durable", None, "let the private Valkey write each message to disk before it is answered"]]
+    optFlags = [["durable", None, "answer when a message is on disk (private Valkey), or on replicas (outside Redis)"]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,6 +153,8 @@ class Options(RedisOptions):
             raise usage.UsageError("--embedded must be auto, always or never.")
         if self["embedded"] == "always" and self.names_redis:
             raise usage.UsageError("--embedded=always starts a private store; a --redis-… flag names another one.")
+        if self["replicas"] and not self["durable"]:
+            raise usage.UsageError("--replicas says what --durable waits for; give both.")
         if self["acl"] is None:
             self["acl"] = "acl.conf" if Path("acl.conf").is_file() else str(Path(__file__).with_name("acl.conf"))
         elif not Path(self["acl"]).is_file():

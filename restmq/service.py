@@ -171,7 +171,12 @@ def _choose_store(options: Options, parts: InOrder, reactor: Any) -> tuple[Store
     settings = options.store_settings()
     wanted = options["embedded"]
     if wanted == "never" or options.names_redis or (wanted == "auto" and _redis_answers(settings)):
-        return settings, f"Redis at {settings.where()}"
+        if options["durable"] and not options["replicas"]:
+            log.warn(
+                "--durable can't make an outside Redis write to disk: its appendfsync decides. "
+                "--replicas=N waits until N replicas have each message."
+            )
+        return replace(settings, replicas=options["replicas"]), f"Redis at {settings.where()}"
     directory = DataDirectory(Path(options["data-dir"] or default_data_dir()).absolute())
     EmbeddedServer(directory, reactor, options["durable"]).setServiceParent(parts)
     private = replace(settings, socket_path=directory.socket_path, username=None, password=None)

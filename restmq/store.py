@@ -40,6 +40,8 @@ class StoreSettings:
     socket_path: str | None = None
     call_timeout_seconds: float = 5.0
     calls_in_flight_max: int = 10_000
+    #: What must survive Redis is answered when so many replicas have it (WAIT); 0 for not asking them.
+    replicas: int = 0
 
     def where(self) -> str:
         """For people: the address, without any secret."""
@@ -123,7 +125,12 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
         """One script, atomically. ``first_args`` holds the number of keys, the keys, and the first arguments."""
         try:
-            return self._connection().run(script, first_args, *args)
+            connection = self._connection()
+            replicas = self.settings.replicas
+            if replicas and script.durable:
+                wait_ms = round(self.settings.call_timeout_seconds * 500)
+                return connection.run_replicated(script, first_args, *args, replicas=replicas, wait_ms=wait_ms)
+            return connection.run(script, first_args, *args)
         except StoreUnavailable:
             return defer.fail()
 

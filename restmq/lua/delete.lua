@@ -4,7 +4,7 @@
 -- include: _prelude
 -- include: _lease
 local key = ARGV[3]
-local there = call('EXISTS', key)
+local alive = expiry_if_alive(key)
 local removed = call('ZREM', DELAYED, key) + call('ZREM', DEAD, key)
 if call('ZSCORE', LEASED, key) then
   end_lease(key)
@@ -13,4 +13,4 @@ end
 if removed == 0 then removed = call('LREM', READY, -1, key) end
 if removed == 0 then return 0 end
 forget({key})
-return there
+return alive and 1 or 0

@@ -32,12 +32,15 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
     daemon = Daemon(private_folder, redis=private_redis)
     answers: list[str] = []
     streams: list[subprocess.Popen[bytes]] = []
+    heard: list[Path] = []
     for line in commands("README.md"):
         if not line.startswith("curl"):
             continue
         command = shlex.split(line.replace("http://localhost:8888", daemon.url).replace("curl ", "curl -sS --fail "))
         if "-N" in command:
-            streams.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+            heard.append(private_folder / f"stream-{len(streams)}")
+            with heard[-1].open("wb") as output:
+                streams.append(subprocess.Popen(command, stdout=output))
             wait_until(lambda: listeners(private_redis, "test"))
         else:
             answers.append(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout.decode())
@@ -47,10 +50,10 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
         "OK\r\n",
         '{"queue":"test","value":"hello","key":"test:2"}',
     ]
+    wait_until(lambda: any(b"test:2" in each.read_bytes() for each in heard))
     daemon.stop()  # ends the streams properly
-    heard = [stream.communicate(timeout=20)[0] for stream in streams]
-    assert sum(b"test:2" in each for each in heard) == 1  # round robin
-    assert [stream.returncode for stream in streams] == [0, 0]
+    assert [stream.wait(20) for stream in streams] == [0, 0]
+    assert sum(b"test:2" in each.read_bytes() for each in heard) == 1  # round robin
 
 
 def test_every_flag_that_the_security_page_names_exists() -> None:

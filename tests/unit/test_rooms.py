@@ -15,6 +15,7 @@ ROOMS = [
     "model",
     "keys",
     "policy",
+    "underway",
     "scripts",
     "connection",
     "store",

@@ -1,0 +1,1 @@
+"""Everything is killed at random moments, and nothing that was promised is lost."""

@@ -1,0 +1,462 @@
+"""Random operations on a real Redis beside a plain model of a queue, with a clock that is turned by hand."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from twisted.internet import reactor
+
+from restmq.core import RedisOperations
+from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
+from restmq.model import Deliveries, Message
+from restmq.store import Store, StoreSettings
+from tests.integration.conftest import Run
+from tests.servers import Redis
+
+TEN_YEARS_MS = 10 * 365 * 86_400_000  # what is said in times is then far from what Redis' own clock would let expire
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "150"))
+fresh = itertools.count()
+STEPS = [0]
+
+
+@dataclass
+class Entry:
+    """A message in the model."""
+
+    key: str
+    value: bytes
+    expires_ms: int = 0
+    looks: int = 0
+    delivered: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    origin: str = ""
+
+    @property
+    def number(self) -> int:
+        return int(self.key.rpartition(":")[2])
+
+
+@dataclass
+class Model:
+    """What a queue is, in as few words as possible. Lists have the front first."""
+
+    name: str
+    now: int = 0
+    number: int = 0
+    ready: list[Entry] = field(default_factory=list)
+    leased: dict[str, tuple[int, str, Entry]] = field(default_factory=dict)
+    delayed: dict[str, tuple[int, Entry]] = field(default_factory=dict)
+    dead: list[Entry] = field(default_factory=list)
+    totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("out", "leased", "acked", "dead"), 0))
+    max_deliveries: int = 0
+    max_length: int = 0
+    grave: Model | None = None
+    sent: dict[bytes, tuple[object, list[str]]] = field(default_factory=dict)
+
+    def alive(self, entry: Entry) -> bool:
+        return entry.expires_ms == 0 or entry.expires_ms > self.now
+
+    def living(self) -> list[Entry]:
+        return [entry for entry in self.ready if self.alive(entry)]
+
+    def next_key(self) -> str:
+        self.number += 1
+        return f"{self.name}:{self.number}"
+
+    def add(self, values: list[bytes], ttl_ms: int, delay_ms: int) -> list[str]:
+        if (
+            self.max_length
+            and len(self.living()) + len(self.leased) + len(self.delayed) + len(values) > self.max_length
+        ):
+            raise QueueFull
+        keys = []
+        for value in values:
+            entry = Entry(self.next_key(), value, self.now + ttl_ms if ttl_ms else 0)
+            if delay_ms:
+                self.delayed[entry.key] = self.now + delay_ms, entry
+            else:
+                self.ready.append(entry)
+            keys.append(entry.key)
+        return keys
+
+    def pop(self, count: int) -> list[Entry]:
+        self.promote()
+        found = self.living()[:count]
+        gone = {entry.key for entry in found}
+        self.ready = [entry for entry in self.living() if entry.key not in gone]
+        return found
+
+    def take(self, count: int) -> list[Entry]:
+        found = self.pop(count)
+        self.totals["out"] += len(found)
+        return found
+
+    def lease(self, count: int, lease_ms: int) -> list[Entry]:
+        found = self.pop(count)
+        for entry in found:
+            entry.delivered += 1
+            entry.first_ms, entry.last_ms = entry.first_ms or self.now, self.now
+            self.leased[entry.key] = self.now + lease_ms, "", entry
+        self.totals["leased"] += len(found)
+        return found
+
+    def holds(self, key: str, receipt: str) -> bool:
+        due_ms, held, _ = self.leased.get(key, (0, None, None))
+        return held == receipt and due_ms > self.now
+
+    def fail(self, entry: Entry, blameless: bool = False) -> None:
+        del self.leased[entry.key]
+        if blameless:
+            entry.delivered -= 1
+            if not entry.delivered:
+                entry.first_ms = entry.last_ms = 0
+        if not self.alive(entry):
+            return
+        if self.max_deliveries and entry.delivered >= self.max_deliveries:
+            self.dead.append(entry)
+            self.totals["dead"] += 1
+        else:
+            self.ready.insert(0, entry)
+
+    def promote(self) -> None:
+        over = sorted((entry for due, _, entry in self.leased.values() if due <= self.now), key=lambda e: -e.number)
+        for entry in over:
+            self.fail(entry)
+        up = sorted((due, entry.number, entry) for due, entry in self.delayed.values() if due <= self.now)
+        for _, _, entry in up:
+            del self.delayed[entry.key]
+            if self.alive(entry):
+                self.ready.append(entry)
+        self.forward()
+
+    def forward(self) -> None:
+        if self.grave is None:
+            return
+        # Those that died in the same millisecond go in the order of their keys' text, as Redis sorts them.
+        for entry in self.dead:
+            if self.alive(entry):
+                moved = Entry(self.grave.next_key(), entry.value, entry.expires_ms, origin=entry.key)
+                self.grave.ready.append(moved)
+        self.dead = []
+
+    def find(self, key: str) -> str | None:
+        places = [("dead", self.dead), ("ready", self.ready)]
+        for due, _, entry in self.leased.values():
+            if entry.key == key and self.alive(entry):
+                return "leased" if due > self.now else "ready"
+        for due, entry in self.delayed.values():
+            if entry.key == key and self.alive(entry):
+                return "delayed" if due > self.now else "ready"
+        for state, entries in places:
+            if any(entry.key == key and self.alive(entry) for entry in entries):
+                return state
+        return None
+
+
+values = st.binary(max_size=20)
+counts = st.integers(1, 4)
+times_ms = st.integers(1, 40).map(lambda n: n * 50)
+
+
+def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMachine]:
+    """The state machine on one Redis."""
+    core: RedisOperations = core_on
+
+    class Queue(RuleBasedStateMachine):
+        @initialize(
+            max_deliveries=st.sampled_from([0, 1, 2, 3]),
+            max_length=st.sampled_from([0, 0, 4, 7]),
+            with_grave=st.booleans(),
+        )
+        def begin(self, max_deliveries: int, max_length: int, with_grave: bool) -> None:
+            number = next(fresh)
+            self.grave = Model(f"grave {number}", clock[0])
+            self.model = Model(f"queue {number}", clock[0], max_deliveries=max_deliveries, max_length=max_length)
+            self.queue = self.model.name
+            self.model.grave = self.grave if with_grave else None
+            said = {"max_deliveries": max_deliveries, "max_length": max_length}
+            run(core.queue_settings_set, self.queue, said | {"dead_letter": self.grave.name if with_grave else ""})
+            self.receipts: list[tuple[str, str]] = []
+            self.keys: list[str] = [f"{self.queue}:1"]
+
+        @rule(step=times_ms, promptly=st.booleans())
+        def let_time_pass(self, step: int, promptly: bool) -> None:
+            clock[0] += step
+            self.model.now = self.grave.now = clock[0]
+            if promptly:
+                self.model.promote()
+                while due := run(core.queues_due)[1]:
+                    for queue in due:
+                        run(core.queue_promote, queue)
+
+        @rule(many=st.lists(values, min_size=1, max_size=5), ttl=st.just(0) | times_ms, delay=st.just(0) | times_ms)
+        def add(self, many: list[bytes], ttl: int, delay: int) -> None:
+            self.same(
+                lambda: self.model.add(many, ttl, delay),
+                lambda: run(core.queue_add_many, self.queue, many, ttl / 1000, delay / 1000),
+            )
+            self.keys = [f"{self.queue}:{n}" for n in range(1, self.model.number + 1)] or self.keys
+
+        @rule(value=values)
+        def add_plain(self, value: bytes) -> None:
+            self.same(lambda: self.model.add([value], 0, 0)[0], lambda: run(core.queue_add, self.queue, value))
+
+        @rule(value=st.sampled_from([b"a", b"b"]), key=st.sampled_from([b"x", b"y"]))
+        def add_once(self, value: bytes, key: bytes) -> None:
+            def expected() -> list[str]:
+                if key in self.model.sent:
+                    before, keys = self.model.sent[key]
+                    if before != value:
+                        raise Conflict
+                    return keys
+                keys = self.model.add([value], 0, 0)
+                self.model.sent[key] = value, keys
+                return keys
+
+            self.same(expected, lambda: run(core.queue_add_many, self.queue, [value], idempotency_key=key))
+
+        @rule(count=counts)
+        def take(self, count: int) -> None:
+            self.same_messages(self.model.take(count), run(core.queue_tail, self.queue, count), leased=False)
+
+        @rule(count=counts)
+        def take_for_one_who_left(self, count: int) -> None:
+            taken = run(core.queue_tail, self.queue, count)
+            expected = self.model.take(count)
+            self.same_messages(expected, taken, leased=False)
+            if taken:
+                run(core.queue_return, self.queue, taken)
+                for entry in expected:
+                    entry.looks = 0
+                self.model.ready[:0] = expected
+                self.model.totals["out"] -= len(expected)
+
+        @rule(count=counts, lease=times_ms)
+        def lease(self, count: int, lease: int) -> None:
+            found = run(core.queue_lease, self.queue, count, lease)
+            self.same_messages(self.model.lease(count, lease), found, leased=True)
+            for message in found:
+                due_ms, _, entry = self.model.leased[message.key]
+                self.model.leased[message.key] = due_ms, message.receipt, entry
+                self.receipts.append((message.key, message.receipt))
+
+        @rule(count=counts, lease=times_ms)
+        def lease_for_one_who_left(self, count: int, lease: int) -> None:
+            found = run(core.queue_lease, self.queue, count, lease)
+            expected = self.model.lease(count, lease)
+            self.same_messages(expected, found, leased=True)
+            if found:
+                run(core.queue_return, self.queue, found)
+                for entry in reversed(expected):
+                    self.model.fail(entry, blameless=True)
+                self.model.forward()
+
+        @rule(data=st.data())
+        def ack(self, data: st.DataObject) -> None:
+            key, receipt = self.some_receipt(data)
+
+            def expected() -> None:
+                if not self.model.holds(key, receipt):
+                    raise LeaseGone
+                del self.model.leased[key]
+                self.model.totals["out"] += 1
+                self.model.totals["acked"] += 1
+
+            self.same(expected, lambda: run(core.queue_ack, key, receipt))
+
+        @rule(data=st.data(), lease=times_ms)
+        def extend(self, data: st.DataObject, lease: int) -> None:
+            key, receipt = self.some_receipt(data)
+
+            def expected() -> None:
+                if not self.model.holds(key, receipt):
+                    raise LeaseGone
+                self.model.leased[key] = self.model.now + lease, receipt, self.model.leased[key][2]
+
+            self.same(expected, lambda: run(core.queue_extend, key, receipt, lease))
+
+        @rule(data=st.data())
+        def nack(self, data: st.DataObject) -> None:
+            key, receipt = self.some_receipt(data)
+
+            def expected() -> None:
+                if not self.model.holds(key, receipt):
+                    raise LeaseGone
+                self.model.fail(self.model.leased[key][2])
+                self.model.forward()
+
+            self.same(expected, lambda: run(core.queue_nack, key, receipt))
+
+        @rule()
+        def look(self) -> None:
+            self.model.promote()
+            found = run(core.queue_get, self.queue, True)
+            living = self.model.living()
+            if not living:
+                assert found is None
+            else:
+                living[0].looks += 1
+                assert (found.key, found.value, found.count) == (living[0].key, living[0].value, living[0].looks)
+
+        @rule(data=st.data())
+        def find(self, data: st.DataObject) -> None:
+            key = data.draw(st.sampled_from(self.keys))
+            found = run(core.queue_find, key)
+            assert (found.state if found else None) == self.model.find(key)
+
+        @rule(data=st.data())
+        def delete(self, data: st.DataObject) -> None:
+            key = data.draw(st.sampled_from(self.keys))
+            expected = self.model.find(key) is not None
+            self.model.ready = [entry for entry in self.model.ready if entry.key != key]
+            self.model.dead = [entry for entry in self.model.dead if entry.key != key]
+            self.model.leased.pop(key, None)
+            self.model.delayed.pop(key, None)
+            assert run(core.queue_del, self.queue, key) is expected
+
+        @rule()
+        def show_dead(self) -> None:
+            found = run(core.queue_dead, self.queue)
+            self.model.dead = [entry for entry in self.model.dead if self.model.alive(entry)]
+            expected = {entry.key: (entry.value, entry.delivered, entry.first_ms) for entry in self.model.dead}
+            letters = {
+                letter.message.key: (letter.message.value, letter.deliveries.count, letter.deliveries.first_ms)
+                for letter in found.messages
+            }
+            assert letters == expected
+            assert found.count == len(expected)
+
+        @rule(data=st.data(), drop=st.booleans())
+        def settle_one_dead(self, data: st.DataObject, drop: bool) -> None:
+            key = data.draw(st.sampled_from(self.keys))
+            entry = next((entry for entry in self.model.dead if entry.key == key), None)
+
+            def expected() -> int:
+                if entry is None:
+                    raise NotFound
+                self.model.dead.remove(entry)
+                if not drop:
+                    if not self.model.alive(entry):
+                        raise NotFound
+                    self.revive(entry)
+                return 1
+
+            self.same(expected, lambda: run(core.queue_drop_dead if drop else core.queue_redrive, self.queue, key))
+
+        @rule()
+        def redrive_all(self) -> None:
+            # Redis goes by the time of death, and by the text of the key where that is the same.
+            order = [letter.message.key for letter in run(core.queue_dead, self.queue).messages]
+            living = sorted(filter(self.model.alive, self.model.dead), key=lambda entry: order.index(entry.key))
+            self.model.dead = []
+            for entry in living:
+                self.revive(entry)
+            assert run(core.queue_redrive, self.queue) == len(living)
+
+        def revive(self, entry: Entry) -> None:
+            entry.delivered = entry.first_ms = entry.last_ms = 0
+            self.model.ready.append(entry)
+
+        @rule()
+        def purge(self) -> None:
+            model = self.model
+            expected = len(model.living()) + len(model.leased) + len(model.delayed) + len(model.dead)
+            assert run(core.queue_purge, self.queue) == expected
+            model.ready, model.leased, model.delayed, model.dead = [], {}, {}, []
+
+        @invariant()
+        def the_numbers_are_the_same(self) -> None:
+            if not hasattr(self, "model"):
+                return
+            STEPS[0] += 1
+            self.model.promote()
+            found = run(core.queue_stats, self.queue)
+            expected = (len(self.model.living()), *map(len, (self.model.leased, self.model.delayed, self.model.dead)))
+            assert (found.ready, found.leased, found.delayed, found.dead) == expected
+            totals = {name: found.totals[name] for name in self.model.totals}
+            assert totals == self.model.totals
+            assert found.totals["in"] == self.model.number
+            graves = [(entry.value, entry.origin) for entry in self.grave.living()]
+            buried = run(core.queue_last_items, self.grave.name, 1000)
+            shown = [(message.value, Deliveries.parse(message.record).origin["key"]) for message in reversed(buried)]  # type: ignore[index]
+            alive = shown[-len(graves) :] if graves else []
+            assert sorted(alive) == sorted(graves)
+
+        def some_receipt(self, data: st.DataObject) -> tuple[str, str]:
+            return data.draw(st.sampled_from([*self.receipts, (f"{self.queue}:1", "nonsense")]))
+
+        def same(self, expected: Any, done: Any) -> None:
+            """Both return the same, or raise the same."""
+            try:
+                wanted = expected()
+            except (QueueFull, Conflict, LeaseGone, NotFound) as error:
+                with pytest.raises(type(error)):
+                    done()
+            else:
+                assert done() == wanted
+
+        def same_messages(self, expected: list[Entry], found: list[Message], leased: bool) -> None:
+            assert [(message.key, message.value) for message in found] == [(e.key, e.value) for e in expected]
+            for entry, message in zip(expected, found, strict=True):
+                assert message.expires_ms == entry.expires_ms
+                assert message.count == (entry.delivered if leased else entry.looks)
+                deliveries = Deliveries.parse(message.record)
+                assert (deliveries.count, deliveries.first_ms, deliveries.last_ms) == (
+                    entry.delivered,
+                    entry.first_ms,
+                    entry.last_ms,
+                )
+
+        def teardown(self) -> None:
+            if not hasattr(self, "model"):
+                return
+            for queue in (self.queue, self.grave.name):
+                run(core.queue_purge, queue)
+                left = {key.removeprefix(queue) for key in redis_of(core).command("KEYS", f"{queue}:*")}
+                assert {key for key in left if ":idempotency:" not in key} <= {":UUID", ":settings", ":totals"}
+
+    return Queue
+
+
+def redis_of(core: RedisOperations) -> Redis:
+    """To look at Redis itself."""
+    server = Redis.__new__(Redis)
+    server.socket_path = core.store.settings.socket_path or ""
+    return server
+
+
+def test_the_queue_does_what_a_plain_model_does(run: Run, redis: Redis) -> None:
+    clock = [int(time.time() * 1000) + TEN_YEARS_MS]
+    store = Store(StoreSettings(socket_path=redis.socket_path), reactor)
+
+    async def start() -> None:
+        store.startService()
+        await store.first_connected
+
+    async def stop() -> None:
+        await store.stopService()
+
+    run(start)
+    try:
+        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            machine(run, RedisOperations(store, now_ms=lambda: clock[0]), clock),
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=50,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        run(stop)
+    print(f"{STEPS[0]} operations")
+    assert STEPS[0] > 1000

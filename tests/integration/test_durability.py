@@ -1,0 +1,56 @@
+"""What --durable and --replicas promise, with Redis processes that are stopped and killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.servers import Daemon, Redis, stopping, wait_until
+
+
+def replica_of(folder: Path, primary: Redis) -> Redis:
+    """A second Redis that follows the first. Replication needs TCP: the primary listens on a port of loopback's."""
+    port = primary.command("CONFIG", "GET", "port")[1]
+    return Redis(folder / "replica", "--replicaof", "127.0.0.1", port)
+
+
+def with_port(folder: Path) -> Redis:
+    from tests.servers import free_port
+
+    return Redis(
+        folder / "primary", "--port", str(free_port()), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"
+    )
+
+
+def test_a_post_is_answered_when_the_replica_has_it_and_refused_while_it_does_not(private_folder: Path) -> None:
+    primary = with_port(private_folder)
+    replica = replica_of(private_folder, primary)
+    wait_until(lambda: "state=online" in primary.command("INFO", "replication"))
+    options = ("--durable", "--replicas", "1", "--redis-timeout", "2")
+    daemon = Daemon(private_folder, *options, redis=primary)
+    with stopping(daemon, replica, primary), daemon.client() as http:
+        assert http.post("/q/test", data={"value": "kept"}).status_code == 200
+        assert replica.command("LRANGE", "test:queue", "0", "-1") == ["test:1"]
+        replica.pause()
+        refused = http.post("/q/test", data={"value": "not yet"})
+        assert (refused.status_code, "replicas" in refused.json()["error"]) == (503, True)
+        assert http.get("/stats/test").json()["len"] == 2  # reading asks nobody else
+        replica.go_on()
+        wait_until(lambda: http.post("/q/test", data={"value": "again"}).status_code == 200)
+        held = http.get("/q/test?lease=60").json()
+        assert http.delete(f"/m/{held['key']}?receipt={held['receipt']}").status_code == 204
+        assert replica.command("EXISTS", held["key"]) == 0
+
+
+def test_with_durable_the_private_store_has_on_disk_what_was_answered(private_folder: Path) -> None:
+    daemon = Daemon(private_folder, "--embedded", "always", "--durable", "--data-dir", str(private_folder / "data"))
+    with stopping(daemon), daemon.client() as http:
+        key = http.post("/q/test", data={"value": "on disk"}).text.strip()
+        written = b"".join(path.read_bytes() for path in (private_folder / "data").rglob("*.aof"))
+        assert b"on disk" in written
+        assert key.encode() in written
+
+
+def test_durable_with_an_outside_redis_says_what_it_cant_promise(private_folder: Path, redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--durable", redis=redis)
+    with stopping(daemon):
+        assert "appendfsync" in daemon.log
