@@ -30,6 +30,8 @@ log = Logger()
 
 #: A wake-up that died with the daemon it was sent to is made good after this time at the latest.
 HEARTBEAT_SECONDS = 5.0
+#: Redis forgets who waits after ten minutes in which nobody came (lua/_waiter.lua); a wait takes one at most.
+REGISTER_AGAIN_SECONDS = 120.0
 WAITERS_MAX = 10_000
 
 
@@ -81,10 +83,12 @@ class _Line:
 
     Attributes:
         registered: whether Redis may have our channel among those to be told.
+        registered_at: when that was last said, in the reactor's seconds.
     """
 
     queue: str
     registered: bool = False
+    registered_at: float = 0.0
     waiters: deque[_Waiter] = field(default_factory=deque)
     serving: bool = False
     serve_again: bool = False
@@ -152,7 +156,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         over = self._reactor.callLater(wait_seconds, leave)
         presence.watch(leave)
         # Who comes to a line that knows its queue to be empty has nothing to ask: the line will be told.
-        if len(line.waiters) == 1:
+        if len(line.waiters) == 1 or self._reactor.seconds() - line.registered_at > REGISTER_AGAIN_SECONDS:
             self._serve(queue)
         try:
             messages: list[Message] = await waiter.answer
@@ -202,6 +206,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
                 wish = _common_wish(line.waiters)
                 messages = await self._ask(line.queue, wish, self._channel)
                 line.registered = len(messages) < wish.count
+                line.registered_at = self._reactor.seconds()
                 self._hand_out(line, wish, messages)
                 if not messages and line.waiters and not line.serve_again:
                     return

@@ -1,7 +1,7 @@
 """A producer and a worker as programs of their own, so that they can be killed like everything else.
 
-``python -m tests.crash.clients produce|work <journal> <seed> <url>…``: each writes down what it knows in a journal, a line
-of JSON at a time, which stays when it is killed.
+``python -m tests.crash.clients produce|work <journal> <seed> <url>…``: each writes down what it knows in a journal, a
+line of JSON at a time, which stays when it is killed.
 """
 
 from __future__ import annotations

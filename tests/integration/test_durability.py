@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.servers import Daemon, Redis, stopping, wait_until
+from tests.servers import Daemon, Redis, free_port, stopping, wait_until
 
 
 def replica_of(folder: Path, primary: Redis) -> Redis:
@@ -14,11 +14,8 @@ def replica_of(folder: Path, primary: Redis) -> Redis:
 
 
 def with_port(folder: Path) -> Redis:
-    from tests.servers import free_port
-
-    return Redis(
-        folder / "primary", "--port", str(free_port()), "--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0"
-    )
+    at_once = ("--repl-diskless-sync-delay", "0")
+    return Redis(folder / "primary", "--port", str(free_port()), "--bind", "127.0.0.1", *at_once)
 
 
 def test_a_post_is_answered_when_the_replica_has_it_and_refused_while_it_does_not(private_folder: Path) -> None:
