@@ -51,10 +51,10 @@ class _Attended:
     def demand(self) -> list[tuple[int, int, int]]:
         """For each length of lease that consumers ask for: it, how many are ready, how many messages they can hold.
 
-        Where there are several, each gets a message a consumer at a time, so that none is served before the others.
+        Where there are several, each gets a message a consumer at a time, and the one whose turn it is comes first.
         """
         found: dict[int, tuple[int, int]] = {}
-        for consumer in self.consumers:
+        for consumer in self.consumers[self.cursor :] + self.consumers[: self.cursor]:
             room = consumer.room()
             if room:
                 weight, sum_of_rooms = found.get(consumer.lease_ms, (0, 0))

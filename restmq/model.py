@@ -57,7 +57,7 @@ class Policy(enum.IntEnum):
         raise InvalidInput(f"policy must be 'broadcast' or 'roundrobin', not {label!r}.")
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Message:
     """One message as the store holds it.
 

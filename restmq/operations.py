@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import Any
 
 from twisted.internet import defer
@@ -25,11 +26,24 @@ def _first_arguments(script: str, queue: str, db: int) -> Encoded:
     return Encoded([len(wanted), *wanted, queue, ""])
 
 
-def messages(flat: Sequence[Any]) -> list[Message]:
-    """Messages from the flat list ``key, value, count, expiry, receipt, record, …`` in which scripts return them."""
+def messages(columns: Sequence[Any]) -> list[Message]:
+    """Messages from the columns in which scripts return them: see ``as_columns`` in ``lua/_ready.lua``."""
+    if not columns:
+        return []
+    keys, values, counts, expiries, receipts, records = columns
+    if not (counts or expiries or receipts or records):
+        return [Message(key.decode(), value) for key, value in zip(keys, values, strict=True)]
     return [
-        Message(flat[i].decode(), flat[i + 1], int(flat[i + 2]), int(flat[i + 3]), flat[i + 4].decode(), flat[i + 5])
-        for i in range(0, len(flat), 6)
+        Message(key.decode(), value, int(count), int(expires_ms), receipt.decode(), record)
+        for key, value, count, expires_ms, receipt, record in zip(
+            keys,
+            values,
+            counts or repeat(0),
+            expiries or repeat(0),
+            receipts or repeat(b""),
+            records or repeat(b""),
+            strict=False,
+        )
     ]
 
 

@@ -8,9 +8,10 @@ local function record_of(key)
   return record and cjson.decode(record) or {count = 0}
 end
 
--- These messages, which were popped, are leased. Returns them as take_out does.
+-- These messages, which were popped, are leased. Returns them as columns.
 local function hold(keys, values, expiries, lease_ms, receipt, holder)
-  local now, found = now_ms(), {}
+  if #keys == 0 then return {} end
+  local now, counts, receipts, records = now_ms(), {}, {}, {}
   local due_ms = now + lease_ms
   for i, key in ipairs(keys) do
     local record = record_of(key)
@@ -20,16 +21,12 @@ local function hold(keys, values, expiries, lease_ms, receipt, holder)
     call('ZADD', LEASED, due_ms, key)
     call('HSET', RECEIPTS, key, holder == '' and own_receipt or own_receipt .. ' ' .. holder)
     call('HSET', DELIVERIES, key, encoded)
-    local at = 6 * i - 5
-    found[at], found[at + 1], found[at + 2] = key, values[i], tostring(record.count)
-    found[at + 3], found[at + 4], found[at + 5] = tostring(expiries[i]), own_receipt, encoded
+    counts[i], receipts[i], records[i] = tostring(record.count), own_receipt, encoded
   end
-  if #keys > 0 then
-    call('ZREM', EXPIRING, unpack(keys))
-    call('HINCRBY', TOTALS, 'leased', #keys)
-    look_at(due_ms)
-  end
-  return found
+  call('ZREM', EXPIRING, unpack(keys))
+  call('HINCRBY', TOTALS, 'leased', #keys)
+  look_at(due_ms)
+  return as_columns(keys, values, counts, expiries, receipts, records)
 end
 
 -- Whether this receipt is that of the message's lease, and the lease is not over.

@@ -34,20 +34,14 @@ local function pop(count)
   return keys, values, expiries, #expired >= EXPIRED_AT_MOST
 end
 
--- Messages as scripts return them: key, value, looks or deliveries, expiry, receipt, record of deliveries or '', … in
--- one flat list. These are taken for good, and nothing of them stays.
+-- These are taken for good, and nothing of them stays. Returns them as columns.
 local function take_out(keys, values, expiries)
   if #keys == 0 then return {} end
-  local looked_at, found = {}, {}
+  local looked_at = {}
   for i, key in ipairs(keys) do looked_at[i] = key .. ':refcount' end
   local looks = call('MGET', unpack(looked_at))
-  local records = call('HMGET', DELIVERIES, unpack(keys))
-  for i, key in ipairs(keys) do
-    local at = 6 * i - 5
-    found[at], found[at + 1], found[at + 2] = key, values[i], looks[i] or '0'
-    found[at + 3], found[at + 4], found[at + 5] = tostring(expiries[i]), '', records[i] or ''
-  end
+  local records = call('EXISTS', DELIVERIES) == 1 and call('HMGET', DELIVERIES, unpack(keys)) or {}
   forget(keys)
   call('HINCRBY', TOTALS, 'out', #keys)
-  return found
+  return as_columns(keys, values, looks, expiries, {}, records)
 end

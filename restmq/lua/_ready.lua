@@ -33,6 +33,23 @@ local function wait_in_line(push, key)
   return true
 end
 
+-- Messages as scripts return them: their keys, values, looks or deliveries, expiries in ms since 1970 or 0, receipts,
+-- records of deliveries, each in a list of its own. A list that has nothing to say is empty.
+local function as_columns(keys, values, counts, expiries, receipts, records)
+  local function unless_all(default, cells)
+    local says = false
+    for i = 1, #keys do
+      local cell = cells[i] or default
+      says = says or cell ~= default
+      cells[i] = cell
+    end
+    return says and cells or {}
+  end
+  expiries = unless_all(0, expiries)
+  for i, expires_ms in ipairs(expiries) do expiries[i] = string.format('%.0f', expires_ms) end
+  return {keys, values, unless_all('0', counts), expiries, receipts, unless_all('', records)}
+end
+
 -- Messages by their number: keys that share a time come out of a sorted set in the order of their text.
 local function by_number(a, b)
   return tonumber(string.match(a, ':(%d+)$') or 0) < tonumber(string.match(b, ':(%d+)$') or 0)

@@ -20,13 +20,13 @@ local expires_ms = ttl_ms > 0 and now_ms() + ttl_ms or 0
 local due_ms = delay_ms > 0 and now_ms() + delay_ms or 0
 local empty = call('LLEN', READY) == 0
 local live = delay_ms == 0 and empty and started() and broadcasts()
-local keys, stored = {''}, false
+local keys = {''}
 
 if fingerprint ~= '' then
   local seen, first, seen_count = string.match(call('GET', KEYS[#KEYS]) or '', '^(%S+) (%d+) (%d+)$')
   if seen and seen ~= fingerprint then return {'conflict'} end
   if seen then
-    for number = tonumber(first), first + seen_count - 1 do keys[#keys + 1] = QUEUE .. ':' .. string.format('%.0f', number) end
+    for number = tonumber(first), first + seen_count - 1 do keys[#keys + 1] = QUEUE .. ':' .. number end
     return keys
   end
 end
@@ -41,42 +41,55 @@ else
   end
 end
 
-local function store(key, value, number)
-  if expires_ms > 0 then
-    call('SET', key, value, 'PXAT', string.format('%.0f', expires_ms))
-  else
-    call('SET', key, value)
+-- These values are stored, in few calls, as there may be many.
+local STORED_AT_ONCE = 1000
+
+local function store(from, to)
+  local last = call('INCRBY', NUMBER, to - from + 1)
+  local number = last - (to - from)
+  if due_ms == 0 then mark_time(number) end
+  local chunk, keys_and_values = {}, {}
+  local function flush()
+    call('MSET', unpack(keys_and_values))
+    if due_ms == 0 then call('LPUSH', READY, unpack(chunk)) end
+    for _, key in ipairs(chunk) do
+      if expires_ms > 0 then call('PEXPIREAT', key, string.format('%.0f', expires_ms)) end
+      if due_ms > 0 then
+        call('ZADD', DELAYED, due_ms, key)
+      elseif expires_ms > 0 then
+        call('ZADD', EXPIRING, expires_ms, key)
+      end
+    end
+    chunk, keys_and_values = {}, {}
   end
-  if due_ms > 0 then
-    call('ZADD', DELAYED, due_ms, key)
-    return
+  for i = from, to do
+    local key = QUEUE .. ':' .. (number + i - from)
+    keys[#keys + 1], chunk[#chunk + 1] = key, key
+    keys_and_values[#keys_and_values + 1], keys_and_values[#keys_and_values + 2] = key, ARGV[i]
+    if #chunk == STORED_AT_ONCE then flush() end
   end
-  if expires_ms > 0 then call('ZADD', EXPIRING, expires_ms, key) end
-  if not stored then mark_time(number) end
-  call('LPUSH', READY, key)
-  stored = true
+  if #chunk > 0 then flush() end
 end
 
 call('SADD', QUEUE_SET, QUEUE)
-for i = FIRST, #ARGV do
-  if not live and room <= 0 and not all_or_nothing then
-    keys[1] = 'full'
-    break
-  end
-  local number = call('INCR', NUMBER)
-  local key = QUEUE .. ':' .. string.format('%.0f', number)
-  keys[#keys + 1] = key
-  if live and publish(key, ARGV[i], expires_ms) then
+local next_one = FIRST
+while live and next_one <= #ARGV do
+  local key = QUEUE .. ':' .. ((call('GET', NUMBER) or 0) + 1)
+  live = publish(key, ARGV[next_one], expires_ms)
+  if live then
+    call('INCR', NUMBER)
     call('HINCRBY', TOTALS, 'out', 1)
-  else
-    live, room = false, room - 1
-    store(key, ARGV[i], number)
+    keys[#keys + 1] = key
+    next_one = next_one + 1
   end
 end
+local last_one = math.min(#ARGV, next_one - 1 + math.max(0, room))
+if all_or_nothing then last_one = #ARGV end
+if last_one < #ARGV then keys[1] = 'full' end
+if next_one <= last_one then store(next_one, last_one) end
 if fingerprint ~= '' then
   local first = call('GET', NUMBER) - count + 1
   call('SET', KEYS[#KEYS], string.format('%s %.0f %d', fingerprint, first, count), 'PX', kept_ms)
 end
-if due_ms > 0 then look_at(due_ms) end
-if stored then wake() end
+if due_ms > 0 then look_at(due_ms) elseif next_one <= last_one then wake() end
 return keys

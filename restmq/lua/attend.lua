@@ -8,8 +8,8 @@
 -- 1/weight to it.
 -- ARGV: queue, clock, the daemon's channel, its weight (how many of its consumers are ready), how many messages they can
 -- hold, lease in ms or 0, receipt.
--- Returns {1 broadcast or 2 roundrobin, 1 if it must be called again, 2 if what is due must come first, else 0; key, value, …
--- as take does}.
+-- Returns {1 broadcast or 2 roundrobin; 1 if it must be called again, 2 if what is due must come first, else 0; the
+-- messages as columns, see _ready, if there are any}.
 -- include: _prelude
 -- include: _pop
 -- include: _lease
@@ -27,7 +27,7 @@ local function publish_backlog()
     return {1, 0}
   end
   local keys, values, expiries, more = pop(PUBLISHED_AT_MOST)
-  take_out(keys, values, expiries)
+  take_out(keys, values, {unpack(expiries)})
   for i, key in ipairs(keys) do publish(key, values[i], expiries[i]) end
   return {1, (more or call('LLEN', READY) > 0) and 1 or 0}
 end

@@ -1,7 +1,7 @@
 -- Leases up to `count` messages off the front: they are hidden until they are acked, given back, or the time is over.
 -- ARGV: queue, clock, count, the waiter's channel or '' (see _waiter), lease in ms or 0 for the queue's own, receipt, lease
 -- in ms if the queue says nothing.
--- Returns as take does; the third field of each message is how often it was delivered.
+-- Returns as take does.
 -- include: _prelude
 -- include: _pop
 -- include: _lease

@@ -1,7 +1,6 @@
 -- Looks at the next message, counts the look, and leaves the message where it is.
 -- ARGV: queue, clock.
--- Returns {1 if there may be more behind expired ones, 2 if what is due must come first, else 0; key, value, looks,
--- expiry, '', record}.
+-- Returns as take does.
 -- KEYS: totals
 -- include: _prelude
 -- include: _ready
@@ -16,7 +15,7 @@ for _ = 1, EXPIRED_AT_MOST do
   if value and (expires_ms == 0 or expires_ms > now_ms()) then
     local looks = call('INCR', key .. ':refcount')
     if expires_ms > 0 then call('PEXPIREAT', key .. ':refcount', string.format('%.0f', expires_ms)) end
-    return {0, key, value, looks, tostring(expires_ms), '', call('HGET', DELIVERIES, key) or ''}
+    return {0, unpack(as_columns({key}, {value}, {tostring(looks)}, {expires_ms}, {}, {call('HGET', DELIVERIES, key)}))}
   end
   call('RPOP', READY)
   forget({key})

@@ -1,7 +1,7 @@
 -- Takes up to `count` messages off the front for good.
 -- ARGV: queue, clock, count, the waiter's channel or '' (see _waiter).
--- Returns {1 if there may be more behind expired ones, 2 if what is due must come first, else 0; key, value, looks,
--- expiry, receipt, record, …}.
+-- Returns {1 if there may be more behind expired ones, 2 if what is due must come first, else 0; the messages as
+-- columns, see _ready, if there are any}.
 -- include: _prelude
 -- include: _due
 -- include: _pop

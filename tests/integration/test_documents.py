@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, Daemon, Redis, listeners, wait_until
+from tests.servers import ROOT, Daemon, Redis, listeners, stopping, wait_until
 
 
 def commands(document: str) -> list[str]:
@@ -44,12 +44,15 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
             wait_until(lambda: listeners(private_redis, "test"))
         else:
             answers.append(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout.decode())
+    leased = answers.pop()
     assert answers == [
         "test:1\r\n",
         '{"key":"test:1","value":"hello","count":0}\r\n',
         "OK\r\n",
         '{"queue":"test","value":"hello","key":"test:2"}',
+        '{"queue":"jobs","keys":["jobs:1"]}\r\n',
     ]
+    assert re.fullmatch(r'{"key":"jobs:1","value":"dig","receipt":"[^"]+","count":1}\r\n', leased)
     wait_until(lambda: any(b"test:2" in each.read_bytes() for each in heard))
     daemon.stop()  # ends the streams properly
     assert [stream.wait(20) for stream in streams] == [0, 0]
@@ -71,8 +74,34 @@ def test_every_flag_that_the_security_page_names_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/security.md", "docs/performance.md"]
+    "document",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/security.md",
+        "docs/performance.md",
+        "docs/delivery.md",
+    ],
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
         assert ((ROOT / document).parent / target).exists(), target
+
+
+def shell_blocks(document: str) -> str:
+    """All that a page shows for a shell, in order."""
+    return "\n".join(re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.needs("curl")
+@pytest.mark.parametrize("page", ["docs/delivery.md"])
+def test_all_commands_of_a_page_run(private_folder: Path, private_redis: Redis, page: str) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    script = shell_blocks(page).replace("http://localhost:8888", daemon.url)
+    assert script.count("curl") > 3
+    # --fail: an answer from 400 up is a failure.
+    script = 'set -eu -o pipefail\ncurl() { command curl -sS --fail "$@"; }\n' + script
+    with stopping(daemon):
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, cwd=private_folder)
+    assert done.returncode == 0, done.stderr + done.stdout

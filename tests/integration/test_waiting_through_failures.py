@@ -1,0 +1,150 @@
+"""Long polls and deadlines while Redis goes and comes back, and while daemons stop."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import Daemon, Redis, stopping, wait_until
+
+
+@pytest.fixture
+def pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(16)
+
+
+def waiters(http: httpx.Client, queue: str = "test") -> int:
+    found = http.get(f"/stats/{queue}")
+    return int(found.json()["waiters"]) if found.status_code == 200 else -1
+
+
+def wait_on(pool: ThreadPoolExecutor, daemon: Daemon, parameters: str = "wait=60"):  # type: ignore[no-untyped-def]
+    return pool.submit(httpx.get, f"{daemon.url}/q/test?{parameters}", timeout=70)
+
+
+def test_who_waits_is_served_after_redis_was_killed_and_started_again(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        waiting = [wait_on(pool, daemon) for _ in range(3)]
+        wait_until(lambda: waiters(http) == 3)
+        private_redis.kill()
+        private_redis.start()
+        wait_until(lambda: waiters(http) == 3)
+        wait_until(lambda: http.post("/q/test", data={"value": "a"}).status_code == 200)
+        for value in "bc":
+            http.post("/q/test", data={"value": value})
+        assert sorted(answer.result().json()["value"] for answer in waiting) == ["a", "b", "c"]
+
+
+def test_who_comes_while_redis_is_away_is_told_so_in_time(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, "--redis-timeout", "1", redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        http.post("/q/test", data={"value": "kept"})
+        private_redis.kill()
+        wait_until(lambda: http.get("/stats/test").status_code == 503)
+        for parameters in ("wait=60", "wait=60&lease=5", "lease=5"):
+            answer = wait_on(pool, daemon, parameters).result()
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        private_redis.start()
+        wait_until(lambda: waiters(http) == 0)
+        assert wait_on(pool, daemon).result().json()["value"] == "kept"
+
+
+def test_a_hanging_redis_fails_those_who_ask_it_and_nobody_waits_for_ever(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, "--redis-timeout", "1", redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        assert http.get("/q/test?wait=0.01").status_code == 204
+        private_redis.pause()
+        assert wait_on(pool, daemon).result().status_code == 503
+        private_redis.go_on()
+        wait_until(lambda: waiters(http) == 0)
+
+
+def test_a_lease_that_ends_while_redis_is_away_comes_back_when_it_is_there_again(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        http.post("/q/test", data={"value": "work"})
+        held = http.get("/q/test?lease=1").json()
+        http.post("/q/test", data={"value": "delayed", "delay": "1"})
+        private_redis.kill()
+        private_redis.start()
+        found = [wait_on(pool, daemon, "wait=60&lease=60") for _ in range(2)]
+        answers = [answer.result() for answer in found]
+        again = [wait_on(pool, daemon, "wait=60&lease=60") for answer in answers if answer.status_code == 503]
+        messages = [answer.json() for answer in [*answers, *(a.result() for a in again)] if answer.status_code == 200]
+        assert {message["value"] for message in messages} == {"work", "delayed"}
+        assert held["receipt"] not in {message["receipt"] for message in messages}
+
+
+def test_what_is_due_when_no_daemon_runs_comes_up_when_one_starts(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with daemon.client() as http:
+        http.post("/q/test", data={"value": "later", "delay": "0.3"})
+        http.post("/q/test", data={"value": "work"})
+        http.get("/q/test?lease=1")
+    daemon.stop()
+    daemon.start()
+    with stopping(daemon), daemon.client() as http:
+        wait_until(lambda: http.get("/stats/test").json()["ready"] == 2)
+        assert private_redis.command("EXISTS", "QUEUEDUE") == 0
+
+
+def test_a_daemon_that_stops_answers_who_waits_and_takes_no_message_with_it(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    other = Daemon(private_folder / "other", redis=private_redis)
+    with stopping(daemon, other), daemon.client() as http, other.client() as there:
+        waiting = [wait_on(pool, daemon) for _ in range(5)]
+        wait_until(lambda: waiters(http) == 5)
+        daemon.stop()
+        assert {answer.result().status_code for answer in waiting} == {204}
+        there.post("/q/test", data={"value": "mine"})
+        assert there.get("/q/test").json()["value"] == "mine"
+
+
+def test_a_daemon_that_is_killed_while_its_clients_wait_does_not_hold_up_the_others(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    other = Daemon(private_folder / "other", redis=private_redis)
+    with stopping(daemon, other), daemon.client() as http, other.client() as there:
+        lost = [wait_on(pool, daemon) for _ in range(3)]
+        wait_until(lambda: waiters(http) == 3)
+        waiting = wait_on(pool, other)
+        wait_until(lambda: waiters(there) == 1)
+        daemon.kill()
+        there.post("/q/test", data={"value": "mine"})
+        assert waiting.result().json()["value"] == "mine"
+        for answer in lost:
+            assert isinstance(answer.exception(), httpx.HTTPError)
+
+
+def test_a_plain_waiter_and_a_plain_pop_never_share_a_message(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        waiting = [wait_on(pool, daemon, "wait=30") for _ in range(8)]
+        sent = [str(number) for number in range(40)]
+        popped: list[str] = []
+        for value in sent:
+            http.post("/q/test", data={"value": value})
+            answer = http.get("/q/test")
+            if answer.status_code == 200:
+                popped.append(answer.json()["value"])
+        found = [answer.result().json()["value"] for answer in waiting]
+        assert sorted(found + popped, key=int) == sent
