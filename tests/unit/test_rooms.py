@@ -39,6 +39,7 @@ ROOMS = [
     "handlers.pages",
     "web",
     "options",
+    "daemon",
     "service",
     "tap",
 ]
