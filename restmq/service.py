@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,11 @@ class _AclWatch:
             log.info("the access rules of {path} are in force.", path=self._acl.path)
 
 
-def makeService(options: Options, application_class: type[Application] = Application) -> service.IService:
+def makeService(options: Options, make_application: Callable[..., Application] = Application) -> service.IService:
     """The service that the options describe.
 
     Args:
-        application_class: with the routes that are to be served.
+        make_application: makes the one that is to be served, of what ``Application`` takes.
     """
     from twisted.internet import reactor
 
@@ -80,7 +81,7 @@ def makeService(options: Options, application_class: type[Application] = Applica
     store = Store(settings, reactor)
     core = RedisOperations(store)
     fanout = Fanout(core, reactor, options["max-unsent"])
-    application = application_class(
+    application = make_application(
         core,
         fanout,
         Guard(acl, core, reactor.seconds),

@@ -41,6 +41,7 @@ ROOMS = [
     "options",
     "daemon",
     "service",
+    "collectd",
     "tap",
 ]
 
