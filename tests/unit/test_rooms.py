@@ -42,6 +42,11 @@ ROOMS = [
     "daemon",
     "service",
     "collectd",
+    "syslog",
+    "framing",
+    "spool",
+    "senders",
+    "syslogd",
     "tap",
 ]
 
