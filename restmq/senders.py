@@ -162,7 +162,6 @@ class TcpSenders(protocol.ServerFactory):  # type: ignore[misc]  # untyped
 
     def forget(self, connection: Connection) -> None:
         self._connections.remove(connection)
-        self._waiting.pop(connection, None)
         self._by_address[connection.host] -= 1
         if not self._by_address[connection.host]:
             del self._by_address[connection.host]
