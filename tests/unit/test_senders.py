@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -187,6 +188,19 @@ def test_bytes_are_bounded_as_lines_are() -> None:
     receiver.answer_all()
     assert len(receiver.core.lines("192.0.2.1")) == 50
     assert receiver.empty
+
+
+def test_lines_that_wait_cost_no_more_memory_than_is_counted() -> None:
+    receiver = Receiver()
+    tracemalloc.start()
+    try:
+        before_bytes, _ = tracemalloc.get_traced_memory()
+        for number in range(10_000):
+            receiver.datagrams.datagramReceived(b"<13>%d" % number, ("192.0.2.9", 514))
+        grown_bytes = tracemalloc.get_traced_memory()[0] - before_bytes
+    finally:
+        tracemalloc.stop()
+    assert grown_bytes < receiver.udp_room.size_bytes
 
 
 def test_a_sender_that_has_gone_leaves_no_line_behind() -> None:
