@@ -17,11 +17,12 @@ from twisted.application import service
 from twisted.internet import defer, task
 from twisted.logger import Logger
 
-from restmq.core import TAKE_AT_MOST, RedisOperations
-from restmq.errors import StoreRefused, StoreUnavailable
+from restmq.core import RedisOperations
+from restmq.errors import RestMQError
 
 log = Logger()
 
+_BATCH_LINES = 1000
 _BATCH_BYTES = 1 << 20
 _LINE_OVERHEAD_BYTES = 250  # what a waiting line costs beside its bytes
 _RETRY_SECONDS_FIRST = 0.1
@@ -141,21 +142,24 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
         defer.ensureDeferred(self._send(queue, lane)).addErrback(self._broken, queue, lane)
 
     async def _send(self, queue: str, lane: deque[_Line]) -> None:
-        """Sends a lane's lines until there are none."""
+        """Sends a lane's lines until there are none; half as many after a failure, for all at once may be too many."""
         pause_seconds = _RETRY_SECONDS_FIRST
+        lines_max = _BATCH_LINES
         while lane and not self._ended:
-            batch = _batch(lane)
+            batch = _batch(lane, lines_max)
             try:
                 await self._core.queue_add_many(queue, [line.value for line in batch])
-            except (StoreUnavailable, StoreRefused) as problem:
+            except RestMQError as problem:
                 self._say_trouble(problem)
                 self._drop_overdue(lane)
                 await task.deferLater(self._clock, pause_seconds)
                 pause_seconds = min(2 * pause_seconds, _RETRY_SECONDS_MAX)
+                lines_max = max(1, lines_max // 2)
             else:
                 if self._ended:  # too late: they were counted as dropped
                     return
                 pause_seconds = _RETRY_SECONDS_FIRST
+                lines_max = min(2 * lines_max, _BATCH_LINES)
                 self._say_well()
                 self._counts.saved += len(batch)
                 self._remove(lane, len(batch))
@@ -213,13 +217,13 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
                 self._lanes.clear()
 
 
-def _batch(lane: deque[_Line]) -> list[_Line]:
+def _batch(lane: deque[_Line], lines_max: int) -> list[_Line]:
     """The first lines of a lane, as many as go to Redis in one call; at least one."""
     batch: list[_Line] = []
     size_bytes = 0
     for line in lane:
         size_bytes += len(line.value)
-        if batch and (size_bytes > _BATCH_BYTES or len(batch) == TAKE_AT_MOST):
+        if batch and (size_bytes > _BATCH_BYTES or len(batch) == lines_max):
             break
         batch.append(line)
     return batch

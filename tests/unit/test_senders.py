@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from restmq.acl import parse_hosts
-from restmq.errors import StoreRefused, StoreUnavailable
+from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
 from restmq.senders import Connection, Datagrams, Intake, TcpSenders, host_of
 from restmq.spool import Counts, Room, Spool
 
@@ -225,6 +225,26 @@ def test_a_line_is_sent_again_until_redis_takes_it() -> None:
     receiver.answer_all()
     assert receiver.core.lines("192.0.2.1") == expected(1500)
     assert (receiver.counts.saved, receiver.counts.dropped, receiver.empty) == (1500, {}, True)
+
+
+def test_where_many_lines_are_refused_fewer_are_tried() -> None:
+    class Full(RestMQError):
+        """There is room for three."""
+
+    receiver = Receiver()
+    receiver.connect().dataReceived(numbered(1500))
+    receiver.turn()
+    sizes = []
+    while receiver.core.calls:
+        sizes.append(len(receiver.core.calls[0][1]))
+        if sizes[-1] > 3 and len(sizes) < 20:
+            receiver.core.fail(Full("full"))
+            receiver.turn(2)
+        else:
+            receiver.core.answer()
+            receiver.turn()
+    assert sizes[:11] == [1000, 500, 250, 125, 62, 31, 15, 7, 3, 6, 3]
+    assert receiver.core.lines("192.0.2.1") == expected(1500)
 
 
 def test_a_line_that_redis_does_not_take_for_too_long_is_dropped_and_counted() -> None:
