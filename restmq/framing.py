@@ -37,6 +37,11 @@ class Frames:
     def feed(self, received: bytes) -> None:
         self._buffer += received
 
+    @property
+    def size_bytes(self) -> int:
+        """How much was fed and not yet given."""
+        return len(self._buffer)
+
     def next(self) -> Frame | None:
         """The next frame that is here as a whole; empty lines are none. None: feed more."""
         while True:

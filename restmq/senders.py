@@ -79,7 +79,7 @@ class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
             return
         self.admitted = True
         self.room = Room(_CONNECTION_LINES_MAX, _CONNECTION_BYTES_MAX)
-        self._frames = Frames(self.factory.intake.line_bytes_max)
+        self.frames = Frames(self.factory.intake.line_bytes_max)
         self._paused = False
         self._ended = False
         if hasattr(self.transport, "setTcpKeepAlive"):
@@ -87,15 +87,15 @@ class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
 
     def dataReceived(self, received: bytes) -> None:
         if self.admitted:
-            self._frames.feed(received)
+            self.frames.feed(received)
             self.read_on()
 
     def read_on(self) -> None:
         """Takes what has come while there is room; then stops reading until there is some again."""
         while self.factory.has_room_for(self):
-            frame = self._frames.next()
+            frame = self.frames.next()
             if frame is None and self._ended:
-                frame = self._frames.end()
+                frame = self.frames.end()
                 if frame is None:
                     self.factory.forget(self)
                     return
@@ -181,6 +181,11 @@ class TcpSenders(protocol.ServerFactory):  # type: ignore[misc]  # untyped
     def waiting(self) -> int:
         """How many connections are not read because there is no room."""
         return len(self._waiting)
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of what has come is in no line yet: for want of room, or of its end."""
+        return sum(connection.frames.size_bytes for connection in self._connections)
 
     def room_made(self) -> None:
         """Lets connections read on, those that wait longest first."""

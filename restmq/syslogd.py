@@ -111,6 +111,8 @@ class CountsLog(internet.TimerService):  # type: ignore[misc]  # untyped
     def stopService(self) -> Any:
         stopped = super().stopService()
         self.say()
+        if unread_bytes := self._senders.unread_bytes:
+            log.warn("lost at the end, for want of room: {count} bytes that were no lines yet.", count=unread_bytes)
         return stopped
 
 

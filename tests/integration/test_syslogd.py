@@ -262,6 +262,20 @@ def test_what_is_left_at_the_end_is_counted(private_folder: Path, private_redis:
     wait_until(lambda: "; 3 wait for Redis" in syslogd.log)
     syslogd.stop()
     assert "dropped 3 (Redis did not take them before the daemon's end); 0 wait for Redis" in syslogd.log
+    assert "bytes" not in syslogd.log
+    syslogd.assert_no_tracebacks()
+
+
+def test_what_had_no_room_at_the_end_is_told_too(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--drain-timeout", "0.5", redis=private_redis)
+    private_redis.kill()
+    stream = numbered(2500)
+    syslogd.send(stream)
+    wait_until(lambda: "; 2000 wait for Redis, 1 connections for room" in syslogd.log)
+    syslogd.stop()
+    left_bytes = int(syslogd.log.split("lost at the end, for want of room: ")[1].split()[0])
+    # What the connection had been read of when it was paused; the rest never left the kernel.
+    assert 0 < left_bytes <= len(stream) - len(numbered(2000))
     syslogd.assert_no_tracebacks()
 
 
@@ -415,6 +429,7 @@ def test_ipv6_and_no_udp(private_folder: Path, private_redis: Redis) -> None:
         assert stored(private_redis, 1, "syslogd:::1")[0]["host"] == "::1"
 
 
+@pytest.mark.needs("openssl")
 def test_tls_and_a_unix_socket_as_endpoints(private_folder: Path, private_redis: Redis) -> None:
     key, certificate, path = (private_folder / name for name in ("key.pem", "cert.pem", "syslog.sock"))
     subprocess.run(

@@ -82,7 +82,7 @@ def test_an_endless_line_grows_nothing() -> None:
             while frames.next() is not None:
                 found += 1
         assert found == 1
-        assert len(frames._buffer) <= MAX
+        assert frames.size_bytes <= MAX
         assert frames.end() is None
 
 
@@ -119,7 +119,7 @@ def test_whatever_comes_is_cut_the_same_in_any_pieces_and_stays_bounded(pieces: 
         frames.feed(piece)
         while (frame := frames.next()) is not None:
             found.append(frame)
-        assert len(frames._buffer) <= MAX + 12  # a frame, and its length before it
+        assert frames.size_bytes <= MAX + 12  # a frame, and its length before it
     if (last := frames.end()) is not None:
         found.append(last)
     stream = b"".join(pieces)
