@@ -1,4 +1,4 @@
-"""The command line of ``twistd restmq``, with checked values."""
+"""The command line of ``twistd restmq`` and what other daemons share of it, with checked values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
@@ -82,16 +82,40 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         return StoreSettings(**{name: value for name, value in given.items() if value is not None})
 
 
-class Options(RedisOptions):
+class DaemonOptions(RedisOptions):
+    """What each daemon has: where it listens, and how it ends."""
+
+    #: What twistd knows the daemon by.
+    command: ClassVar[str]
+
+    optParameters: list[list[Any]] = [
+        ["listen", None, "127.0.0.1", "address to listen on"],
+        ["drain-timeout", None, 10, "seconds that what is under way is given at shutdown", seconds],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["endpoint"] = []
+
+    def opt_endpoint(self, description: str) -> None:
+        """Listen on this Twisted endpoint, such as unix:/run/restmq.sock; may be given several times."""
+        self["endpoint"].append(description)
+
+    def parseArgs(self, *args: str) -> None:
+        if args:
+            raise usage.UsageError(f"{args[0]!r} is no option of {self.command}.")
+
+
+class Options(DaemonOptions):
     """``twistd restmq``."""
 
+    command = "restmq"
     synopsis = "[restmq options]"
     longdesc = "A message queue that speaks HTTP and keeps its data in Redis."
 
     optParameters: list[list[Any]] = [
         ["acl", None, None, "file with the access rules [default: acl.conf here if there is one, else open]"],
         ["port", None, 8888, "port to listen on", _PORT],
-        ["listen", None, "127.0.0.1", "address to listen on"],
         ["embedded", None, "auto", "start a private Valkey: auto (if no Redis answers), always or never"],
         [
             "replicas",
@@ -119,7 +143,6 @@ class Options(RedisOptions):
         ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],
         ["max-unsent", None, 1048576, "bytes a live consumer may leave unread before it is dropped", _BYTES],
         ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],
-        ["drain-timeout", None, 10, "seconds that requests under way are given at shutdown", seconds],
     ]
     optFlags = [["durable", None, "answer when a message is on disk (private Valkey), or on replicas (outside Redis)"]]
 
@@ -127,7 +150,6 @@ class Options(RedisOptions):
         super().__init__()
         self["allow-origin"] = []
         self["allow-host"] = []
-        self["endpoint"] = []
 
     def opt_allow_origin(self, origin: str) -> None:
         """Let pages of this origin, such as https://example.org, use the server; may be given several times."""
@@ -139,14 +161,6 @@ class Options(RedisOptions):
     def opt_allow_host(self, host: str) -> None:
         """Answer to this host name too, beside loopback's; may be given several times."""
         self["allow-host"].append(host.lower())
-
-    def opt_endpoint(self, description: str) -> None:
-        """Listen on this Twisted endpoint, such as unix:/run/restmq.sock; may be given several times."""
-        self["endpoint"].append(description)
-
-    def parseArgs(self, *args: str) -> None:
-        if args:
-            raise usage.UsageError(f"{args[0]!r} is no option of restmq.")
 
     def postOptions(self) -> None:
         if self["embedded"] not in ("auto", "always", "never"):

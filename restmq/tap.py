@@ -1,25 +1,34 @@
-"""What twistd asks a plugin's module for; the parts come in when they are needed."""
+"""What twistd asks the plugins' names for; the parts come in when they are needed."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 CYCLONE_MISSING = "restmq: cyclone is missing; type: pip install --no-deps cyclone==1.3"
 
 
-def Options() -> Any:
-    """The options of ``twistd restmq``."""
-    try:
-        from restmq.options import Options as RestMQOptions
-    except ModuleNotFoundError as missing:
-        if missing.name == "cyclone":
-            raise SystemExit(CYCLONE_MISSING) from None
-        raise
-    return RestMQOptions()
+class Tap:
+    """A daemon by the names of the modules that have its ``Options`` and its ``makeService``."""
+
+    def __init__(self, options_module: str, service_module: str) -> None:
+        self._options_module = options_module
+        self._service_module = service_module
+
+    def Options(self) -> Any:
+        """The options of the daemon's command."""
+        try:
+            return import_module(self._options_module).Options()
+        except ModuleNotFoundError as missing:
+            if missing.name == "cyclone":
+                raise SystemExit(CYCLONE_MISSING) from None
+            raise
+
+    def makeService(self, options: Any) -> Any:
+        """The service that the options describe."""
+        return import_module(self._service_module).makeService(options)
 
 
-def makeService(options: Any) -> Any:
-    """The service that the options describe."""
-    from restmq.service import makeService as make
-
-    return make(options)
+restmq = Tap("restmq.options", "restmq.service")
+collectd = Tap("restmq.collectd", "restmq.collectd")
+syslogd = Tap("restmq.syslogd", "restmq.syslogd")

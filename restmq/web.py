@@ -70,6 +70,8 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         trusted_proxies: addresses whose word on who their client is counts.
     """
 
+    routes = ROUTES
+
     def __init__(
         self,
         core: RedisOperations,
@@ -82,7 +84,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         allowed_hosts: frozenset[str] | None = None,
         trusted_proxies: Hosts | None = None,
     ) -> None:
-        super().__init__(ROUTES, transforms=[])
+        super().__init__(self.routes, transforms=[])
         self.start_wire(limits or Limits(), reactor)
         self.websockets = make_factory(reactor, self.limits.body_bytes)
         self.core = core

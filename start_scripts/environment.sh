@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: makes the virtual environment .venv beside this folder, if it is not there yet or not
-# up to date. Sets $root (the sources) and $venv.
+# up to date, and runs servers in it. Sets $root (the sources) and $venv.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 
@@ -43,4 +43,15 @@ prepare() {
     packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     (cd "$root" && "$venv/bin/python" setup.py --quiet bundle_cyclone --into "$packages") || return
     printf '%s\n' "$wanted" >"$stamp"
+}
+
+# serve COMMAND ARGUMENT…: becomes "twistd COMMAND ARGUMENT…", as the variables at the top of the caller's file say.
+serve() {
+    prepare .runtime "$root/requirements.txt" || return
+    local twistd=("$venv/bin/twistd" "--pidfile=${pid_file:-}")
+    [ "${daemon:-}" = yes ] || twistd+=(-n)
+    [ -z "${user:-}" ] || twistd+=("--uid=$user" "--gid=$user")
+    [ -z "${reactor:-}" ] || twistd+=("--reactor=$reactor")
+    [ -z "${log_file:-}" ] || twistd+=("--logfile=$log_file")
+    PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "${twistd[@]}" "$@"
 }

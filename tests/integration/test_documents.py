@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -59,31 +60,50 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
     assert sum(b"test:2" in each.read_bytes() for each in heard) == 1  # round robin
 
 
-def test_every_flag_that_the_security_page_names_exists() -> None:
-    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / "security.md").read_text())) - {
-        "--queue",
-        "--hash-password",
-    }
-    described = subprocess.run(
-        [Path(sys.executable).with_name("twistd"), "restmq", "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    ).stdout
+@pytest.mark.parametrize(
+    ("document", "commands", "of_other_programs"),
+    [
+        ("docs/security.md", ["restmq"], {"--queue", "--hash-password"}),
+        ("docs/syslog-collectd.md", ["syslogd", "collectd"], set()),
+    ],
+)
+def test_every_flag_that_a_page_names_exists(document: str, commands: list[str], of_other_programs: set[str]) -> None:
+    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / document).read_text())) - of_other_programs
+    described = "".join(
+        subprocess.run(
+            [Path(sys.executable).with_name("twistd"), command, "--help"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        ).stdout
+        for command in commands
+    )
+    assert named
     assert {flag for flag in named if flag not in described} == set()
 
 
-@pytest.mark.parametrize(
-    "document",
-    [
-        "README.md",
-        "CHANGELOG.md",
-        "docs/architecture.md",
-        "docs/security.md",
-        "docs/performance.md",
-        "docs/delivery.md",
-    ],
-)
+@pytest.mark.needs("curl", "logger")
+def test_the_lines_of_the_syslog_page_do_what_it_says(private_folder: Path, private_redis: Redis) -> None:
+    lines = commands("docs/syslog-collectd.md")
+    curl_line, logger_line = (next(line for line in lines if line.startswith(name)) for name in ("curl", "logger"))
+    for script in set(lines) - {curl_line, logger_line}:
+        assert os.access(ROOT / script, os.X_OK), script
+    restmq = Daemon(private_folder, redis=private_redis)
+    syslogd = Daemon(private_folder, redis=private_redis, plugin="syslogd")
+    command = shlex.split(curl_line.replace("http://localhost:8888", restmq.url).replace("curl ", "curl -sS "))
+    stream = subprocess.Popen(command, stdout=subprocess.PIPE)
+    wait_until(lambda: listeners(private_redis, "syslogd:127.0.0.1"))
+    subprocess.run(shlex.split(logger_line.replace("25000", str(syslogd.port))), check=True, timeout=20)
+    syslogd.stop()
+    restmq.stop()  # ends the stream properly
+    heard = json.loads(json.loads(stream.communicate(timeout=20)[0])["value"])
+    assert (heard["app"], heard["message"], stream.returncode) == ("backup", "all done", 0)
+
+
+PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", PAGES)
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
         assert ((ROOT / document).parent / target).exists(), target

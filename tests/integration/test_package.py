@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import venv
 from pathlib import Path
@@ -36,6 +37,17 @@ def test_pip_install_gives_a_working_twistd_restmq(private_folder: Path, redis: 
         assert "<table>" in http.get("/dashboard").text  # templates
         assert http.get("/static/restmq.css").status_code == 200
         daemon.assert_no_tracebacks()
+
+    for command in ("collectd", "syslogd"):
+        beside = Daemon(
+            private_folder / command,
+            redis=redis,
+            env={"PYTHONPATH": ""},
+            twistd=[str(environment / "bin" / "twistd")],
+            plugin=command,
+        )
+        assert beside.stop() in (0, -signal.SIGTERM)
+        beside.assert_no_tracebacks()
 
     subprocess.run(["rm", "-r", *environment.glob("lib/*/site-packages/cyclone")], check=True)
     without = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,10 +256,18 @@ def test_shutdown_answers_what_it_has_taken_and_ends_streams_properly(
     daemon.assert_no_tracebacks()
 
 
-def test_the_start_script_runs_from_any_directory(private_folder: Path, redis: Redis) -> None:
+START_SCRIPTS = {
+    "restmq_server": "RestMQ 2.0.0 listens on http://127.0.0.1:{port}/",
+    "collectd_restmq_server": "RestMQ 2.0.0 listens on http://127.0.0.1:{port}/",
+    "syslogd_restmq_server": "RestMQ syslogd 2.0.0 listens on tcp://127.0.0.1:{port}, udp://127.0.0.1:{port}",
+}
+
+
+@pytest.mark.parametrize("script", START_SCRIPTS)
+def test_a_start_script_runs_from_any_directory(private_folder: Path, redis: Redis, script: str) -> None:
     port = free_port()
     process = subprocess.Popen(
-        [ROOT / "start_scripts" / "restmq_server", "--port", str(port), "--redis-socket", redis.socket_path],
+        [ROOT / "start_scripts" / script, "--port", str(port), "--redis-socket", redis.socket_path],
         cwd=private_folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -266,12 +275,44 @@ def test_the_start_script_runs_from_any_directory(private_folder: Path, redis: R
     )
     try:
         assert process.stdout is not None
-        while f"listens on http://127.0.0.1:{port}/" not in (line := process.stdout.readline()):
+        while START_SCRIPTS[script].format(port=port) not in (line := process.stdout.readline()):
             assert line, "it ended"
     finally:
         process.terminate()
         process.wait()
     assert list(private_folder.iterdir()) == []  # no pid file, no log, nothing
+
+
+@pytest.mark.parametrize("script", START_SCRIPTS)
+def test_the_settings_for_a_service_in_a_start_script_are_used(private_folder: Path, redis: Redis, script: str) -> None:
+    root = private_folder / "root"
+    (root / "start_scripts").mkdir(parents=True)
+    for name in ("restmq", "twisted", "setup.py", "requirements.txt", ".venv"):
+        (root / name).symlink_to(ROOT / name)
+    shutil.copy(ROOT / "start_scripts" / "environment.sh", root / "start_scripts")
+    pid_file, log_file = private_folder / "pid", private_folder / "log"
+    settings = {"reactor": "poll", "pid_file": str(pid_file), "log_file": str(log_file), "daemon": "yes"}
+    if os.getuid() == 0:
+        settings["user"] = "root"
+    text = (ROOT / "start_scripts" / script).read_text()
+    for name, value in settings.items():
+        text, found = re.subn(rf"^{name}= +#", f"{name}={value} #", text, flags=re.MULTILINE)
+        assert found == 1, name
+    copy = root / "start_scripts" / script
+    copy.write_text(text)
+    copy.chmod(0o755)
+    port = free_port()
+    subprocess.run(
+        [copy, "--port", str(port), "--redis-socket", redis.socket_path], cwd=private_folder, check=True, timeout=60
+    )
+    try:
+        wait_until(lambda: log_file.exists() and START_SCRIPTS[script].format(port=port) in log_file.read_text())
+        assert "PollReactor" in log_file.read_text()
+        pid = int(pid_file.read_text())
+    finally:
+        wait_until(pid_file.exists)
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), why="it ended")
 
 
 def test_shorter_queue_names_can_be_asked_for(private_folder: Path, redis: Redis) -> None:

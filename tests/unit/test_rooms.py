@@ -46,7 +46,14 @@ ROOMS = [
     "handlers.pages",
     "web",
     "options",
+    "daemon",
     "service",
+    "collectd",
+    "syslog",
+    "framing",
+    "spool",
+    "senders",
+    "syslogd",
     "tap",
 ]
 

@@ -1,0 +1,139 @@
+"""What all our daemons are made of: parts that start and stop in order, ports, and a word on where everything is."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.application import service
+from twisted.internet import defer, endpoints, error
+from twisted.logger import Logger
+
+from restmq import __version__
+from restmq.errors import ConfigurationError
+from restmq.store import Store, StoreSettings
+
+log = Logger()
+
+_PROBE_SECONDS = 0.5
+
+
+class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
+    """Starts its services first to last, and stops them last to first, each when the one before has stopped.
+
+    A ConfigurationError at the start becomes one line and exit status 1.
+    """
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except ConfigurationError as problem:
+            raise SystemExit(f"restmq: {problem}") from None
+
+    def startService(self) -> None:
+        try:
+            super().startService()
+        except ConfigurationError as problem:
+            raise SystemExit(f"restmq: {problem}") from None
+
+    def stopService(self) -> defer.Deferred[None]:
+        service.Service.stopService(self)
+        return defer.ensureDeferred(self._stop_in_order())
+
+    async def _stop_in_order(self) -> None:
+        for part in reversed(list(self)):
+            await defer.maybeDeferred(part.stopService)
+
+
+class Listener(service.Service):  # type: ignore[misc]  # untyped
+    """Listens on endpoints, and at the end first of all stops to."""
+
+    scheme = "tcp"
+    path = ""
+
+    def __init__(self, factory: Any, listen_on: list[Any]) -> None:
+        self._factory = factory
+        self._endpoints = listen_on
+        self._ports: list[Any] = []
+
+    def privilegedStartService(self) -> None:
+        failures: list[Any] = []
+        for endpoint in self._endpoints:
+            endpoint.listen(self._factory).addCallbacks(self._ports.append, failures.append)
+        for failure in failures:
+            raise ConfigurationError(cannot_listen(failure.value))
+
+    @property
+    def addresses(self) -> list[str]:
+        return [show_address(port.getHost(), self.scheme, self.path) for port in self._ports]
+
+    def stopService(self) -> defer.Deferred[None]:
+        super().stopService()
+        return defer.ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in self._ports])
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Lets the connections that there are come to their end; nobody new comes any more."""
+        raise NotImplementedError
+
+
+def listening_on(options: Any, reactor: Any) -> list[Any]:
+    """The endpoints that the options name, or the one that ``--listen`` and ``--port`` do."""
+    if options["endpoint"]:
+        try:
+            return [endpoints.serverFromString(reactor, description) for description in options["endpoint"]]
+        except (ValueError, TypeError, OSError, LookupError) as problem:
+            raise SystemExit(f"restmq: --endpoint: {problem}") from None
+    kind = endpoints.TCP6ServerEndpoint if ":" in options["listen"] else endpoints.TCP4ServerEndpoint
+    return [kind(reactor, options["port"], backlog=1024, interface=options["listen"])]
+
+
+def cannot_listen(problem: BaseException) -> str:
+    """One line for the operator."""
+    if isinstance(problem, error.CannotListenError):
+        where = f"{problem.interface or ''}:{problem.port}"
+        return f"can't listen on {where}: {problem.socketError}."
+    return f"can't listen: {problem}."
+
+
+def show_address(address: Any, scheme: str, path: str = "") -> str:
+    """Where a port listens, as a URL."""
+    if not hasattr(address, "port"):
+        return f"unix:{getattr(address, 'name', '?')}"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{scheme}://{host}:{address.port}{path}"
+
+
+def redis_answers(settings: StoreSettings) -> bool:
+    """Whether a Redis answers there. For the start only: it blocks, for a second at most."""
+    try:
+        with socket.create_connection((settings.host, settings.port), _PROBE_SECONDS) as connection:
+            connection.settimeout(_PROBE_SECONDS)
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16)[:1] in (b"+", b"-")
+    except OSError:
+        return False
+
+
+def say_where(name: str, addresses: list[str], store: Store, where: str, meanwhile: str) -> None:
+    """Logs where a daemon listens and keeps its messages, as soon as the store answers.
+
+    Args:
+        meanwhile: what happens to clients until then.
+    """
+
+    def say(_: Any) -> None:
+        log.info(
+            "{name} {version} listens on {addresses}. Store: {where}.",
+            name=name,
+            version=__version__,
+            addresses=", ".join(addresses),
+            where=where,
+        )
+
+    if not store.connected:
+        log.info("waiting for the store: {where}. Until it answers, {meanwhile}.", where=where, meanwhile=meanwhile)
+    store.first_connected.addCallback(say)

@@ -1,0 +1,521 @@
+"""``twistd syslogd`` with real senders: logger, rsyslogd, and sockets that send what no good sender would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import ROOT, Comet, Daemon, Redis, free_port, listeners, stopping, wait_until
+
+QUEUE = "syslogd:127.0.0.1"
+LINES = 10_000
+
+
+class Syslogd(Daemon):
+    """A spawned ``twistd syslogd`` that counts in its log several times a second."""
+
+    def __init__(self, folder: Path, *options: str, redis: Redis | None = None, **more: Any) -> None:
+        super().__init__(folder, "--count-interval", "0.2", *options, redis=redis, plugin="syslogd", **more)
+
+    def udp(self) -> socket.socket:
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sender.connect(("127.0.0.1", self.port))
+        return sender
+
+    def send(self, *pieces: bytes) -> None:
+        """A connection that sends these and is closed."""
+        with self.connect() as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+
+
+@pytest.fixture
+def syslogd(private_folder: Path, private_redis: Redis) -> Iterator[Syslogd]:
+    server = Syslogd(private_folder / "syslogd", redis=private_redis)
+    yield server
+    server.stop()
+    server.assert_no_tracebacks()
+
+
+def all_of(redis: Redis, queue: str = QUEUE) -> list[dict[str, Any]]:
+    """The queue's messages in order."""
+    keys = redis.command("LRANGE", f"{queue}:queue", "0", "-1")[::-1]
+    return [json.loads(value) for value in redis.commands([("GET", key) for key in keys])] if keys else []
+
+
+def stored(redis: Redis, count: int, queue: str = QUEUE) -> list[dict[str, Any]]:
+    """The queue's messages in order, once there are so many of them."""
+    wait_until(
+        lambda: redis.command("LLEN", f"{queue}:queue") >= count, seconds=60, why=f"there are {count} lines in {queue}"
+    )
+    found = all_of(redis, queue)
+    assert len(found) == count
+    return found
+
+
+def logger(syslogd: Syslogd, *arguments: str) -> None:
+    subprocess.run(["logger", "--server", "127.0.0.1", "--port", str(syslogd.port), *arguments], check=True, timeout=20)
+
+
+def numbered(count: int) -> bytes:
+    return b"".join(b"<13>Nov  1 00:12:04 h app[1]: %d\n" % number for number in range(count))
+
+
+def numbers(messages: list[dict[str, Any]]) -> list[int]:
+    return [int(message["message"]) for message in messages]
+
+
+@pytest.mark.needs("logger")
+@pytest.mark.parametrize("transport", [["--tcp"], ["--tcp", "--octet-count"], ["--udp"]])
+@pytest.mark.parametrize("form", ["--rfc3164", "--rfc5424"])
+def test_logger(syslogd: Syslogd, private_redis: Redis, transport: list[str], form: str) -> None:
+    new = ["--msgid", "ID7", "--sd-id", "x@1", "--sd-param", r'q="say \"hi\""'] if form == "--rfc5424" else []
+    logger(syslogd, *transport, form, *new, "--priority", "mail.err", "--tag", "tägged", "--id=77", "grüße [1]: x")
+    (message,) = stored(private_redis, 1)
+    assert message["line"].startswith("<19>")
+    assert (message["host"], message["facility"], message["severity"]) == ("127.0.0.1", "mail", "err")
+    assert (message["app"], message["pid"], message["message"]) == ("tägged", "77", "grüße [1]: x")
+    assert {"timestamp", "hostname"} <= set(message)
+    if new:
+        assert (message["msgid"], message["data"]["x@1"]) == ("ID7", {"q": 'say "hi"'})
+
+
+RSYSLOGD = """
+module(load="imuxsock" SysSock.Use="off")
+input(type="imuxsock" Socket="{folder}/in.sock" CreatePath="on" RateLimit.Interval="0")
+global(workDirectory="{folder}" maxMessageSize="64k")
+action(type="omfwd" target="127.0.0.1" port="{port}" protocol="tcp" tcp_framing="{framing}"
+    template="{template}" action.resumeRetryCount="-1" action.resumeInterval="1"
+    queue.type="LinkedList" queue.size="20000" queue.discardMark="20000" queue.timeoutEnqueue="60000")
+"""
+
+
+class Rsyslogd:
+    """A real rsyslogd that forwards what comes to a socket in its folder."""
+
+    def __init__(self, folder: Path, port: int, framing: str, template: str) -> None:
+        folder.mkdir()
+        self.socket_path = folder / "in.sock"
+        configuration = folder / "rsyslog.conf"
+        configuration.write_text(RSYSLOGD.format(folder=folder, port=port, framing=framing, template=template))
+        self.process = subprocess.Popen(
+            ["rsyslogd", "-n", "-f", str(configuration), "-i", str(folder / "pid")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        wait_until(self._is_up, why="rsyslogd starts")
+
+    def _is_up(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()[0]
+        return self.socket_path.exists()
+
+    def log(self, text: str) -> None:
+        """Has the real logger send each line of the text."""
+        subprocess.run(
+            ["logger", "--socket", str(self.socket_path), "--socket-errors=on", "--tag", "ten", "--id=9"],
+            input=text.encode(),
+            check=True,
+            timeout=60,
+        )
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+
+
+@pytest.mark.needs("logger", "rsyslogd")
+@pytest.mark.parametrize(
+    ("framing", "template"),
+    [("traditional", "RSYSLOG_TraditionalForwardFormat"), ("octet-counted", "RSYSLOG_SyslogProtocol23Format")],
+)
+def test_rsyslogd_forwards_ten_thousand_lines_and_none_is_lost(
+    private_folder: Path, syslogd: Syslogd, private_redis: Redis, framing: str, template: str
+) -> None:
+    rsyslogd = Rsyslogd(private_folder / "rsyslogd", syslogd.port, framing, template)
+    with stopping(rsyslogd):
+        rsyslogd.log("\n".join(map(str, range(LINES))))
+        ours = ours_of(private_redis)
+        wait_until(lambda: len(ours()) >= LINES, seconds=60, why="all lines have come")
+    messages = ours()
+    assert [int(message["message"]) for message in messages] == list(range(LINES))
+    assert {(message["app"], message["pid"], message["facility"]) for message in messages} == {("ten", "9", "user")}
+
+
+def ours_of(redis: Redis) -> Callable[[], list[dict[str, Any]]]:
+    """Reads what came of our lines; rsyslogd also says that it has started."""
+
+    return lambda: [message for message in all_of(redis) if message.get("app") == "ten"]
+
+
+def test_a_consumer_hears_lines_as_they_come(private_folder: Path, syslogd: Syslogd, private_redis: Redis) -> None:
+    restmq = Daemon(private_folder / "restmq", redis=private_redis)
+    with stopping(restmq):
+        comet = Comet(restmq, f"/c/{QUEUE}")
+        wait_until(lambda: listeners(private_redis, QUEUE))
+        syslogd.send(b"<13>live\n")
+        (line,) = comet.lines(1)
+    assert json.loads(json.loads(line)["value"])["message"] == "live"
+
+
+def resident_bytes(daemon: Daemon) -> int:
+    """The daemon's memory."""
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+
+def test_while_redis_hangs_a_sender_is_held_back_and_loses_nothing(private_folder: Path, private_redis: Redis) -> None:
+    count, padding = 150_000, "x" * 150
+    stream = b"".join(b"<13>Nov  1 00:12:04 h app: %d %b\n" % (n, padding.encode()) for n in range(count))
+    syslogd = Syslogd(private_folder / "syslogd", "--redis-timeout", "100", redis=private_redis)
+    sender = threading.Thread(target=syslogd.send, args=[stream])
+    with stopping(syslogd):
+        private_redis.pause()
+        try:
+            sender.start()
+            wait_until(lambda: "wait for Redis, 1 connections for room" in syslogd.log, why="it is held back")
+            assert resident_bytes(syslogd) < 150 << 20
+            assert sender.is_alive()  # what is more than all sockets on the way hold is still with the sender
+        finally:
+            private_redis.go_on()
+        wait_until(lambda: f"saved {count}" in syslogd.log, seconds=60, why="all lines are saved")
+        sender.join(20)
+        messages = [message["message"] for message in stored(private_redis, count)]
+        assert messages == [f"{number} {padding}" for number in range(count)]
+        syslogd.assert_no_tracebacks()
+
+
+@pytest.fixture
+def safe_redis(private_folder: Path) -> Iterator[Redis]:
+    """A Redis that may be killed without losing what it has answered for."""
+    server = Redis(private_folder / "redis", "--appendfsync", "always")
+    yield server
+    server.stop()
+
+
+@pytest.mark.needs("logger", "rsyslogd")
+def test_rsyslogd_loses_nothing_when_redis_is_killed_and_syslogd_is_restarted(
+    private_folder: Path, safe_redis: Redis
+) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", redis=safe_redis)
+    rsyslogd = Rsyslogd(private_folder / "rsyslogd", syslogd.port, "octet-counted", "RSYSLOG_SyslogProtocol23Format")
+    ours = ours_of(safe_redis)
+    with stopping(rsyslogd, syslogd):
+        rsyslogd.log("\n".join(map(str, range(3000))))
+        wait_until(lambda: len(ours()) >= 3000, why="the first lines have come")
+        safe_redis.kill()
+        rsyslogd.log("\n".join(map(str, range(3000, 6000))))
+        wait_until(lambda: "lines wait: " in syslogd.log, why="syslogd has noticed")
+        safe_redis.start()
+        wait_until(lambda: len(set(numbers(ours()))) >= 6000, seconds=60, why="the lines of Redis' absence have come")
+        assert syslogd.stop() in (0, -signal.SIGTERM)
+        rsyslogd.log("\n".join(map(str, range(6000, 9000))))
+        syslogd.start()
+        wait_until(lambda: len(set(numbers(ours()))) >= 9000, seconds=60, why="the lines of the restart have come")
+        # At least once: a call that Redis ran, and was killed before it answered, is made again.
+        assert list(dict.fromkeys(numbers(ours()))) == list(range(9000))
+        syslogd.assert_no_tracebacks()
+
+
+def test_lines_wait_while_redis_is_away_and_come_in_order(private_folder: Path, safe_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", redis=safe_redis)
+    with stopping(syslogd), syslogd.connect() as connection:
+        connection.sendall(numbered(10))
+        stored(safe_redis, 10)
+        safe_redis.kill()
+        connection.sendall(numbered(20)[len(numbered(10)) :])
+        wait_until(lambda: "lines wait: " in syslogd.log and "; 10 wait for Redis" in syslogd.log)
+        safe_redis.start()
+        assert numbers(stored(safe_redis, 20)) == list(range(20))
+        wait_until(lambda: "Redis takes lines again" in syslogd.log)
+
+
+def test_what_redis_does_not_take_in_time_is_dropped_and_the_log_says_so(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--hold-time", "0.5", redis=private_redis)
+    with stopping(syslogd):
+        private_redis.kill()
+        syslogd.send(b"<13>lost\n")
+        wait_until(lambda: "dropped 1 (Redis did not take them for 0.5 s)" in syslogd.log)
+        assert "lines are dropped: Redis did not take them for 0.5 s." in syslogd.log
+        private_redis.start()
+        syslogd.send(b"<13>kept\n")
+        assert [message["message"] for message in stored(private_redis, 1)] == ["kept"]
+
+
+def test_what_is_left_at_the_end_is_counted(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--drain-timeout", "0.5", redis=private_redis)
+    private_redis.kill()
+    syslogd.send(numbered(3))
+    wait_until(lambda: "; 3 wait for Redis" in syslogd.log)
+    syslogd.stop()
+    assert "dropped 3 (Redis did not take them before the daemon's end); 0 wait for Redis" in syslogd.log
+    assert "bytes" not in syslogd.log
+    syslogd.assert_no_tracebacks()
+
+
+def test_what_had_no_room_at_the_end_is_told_too(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--drain-timeout", "0.5", redis=private_redis)
+    private_redis.kill()
+    stream = numbered(2500)
+    syslogd.send(stream)
+    wait_until(lambda: "; 2000 wait for Redis, 1 connections for room" in syslogd.log)
+    syslogd.stop()
+    left_bytes = int(syslogd.log.split("lost at the end, for want of room: ")[1].split()[0])
+    # What the connection had been read of when it was paused; the rest never left the kernel.
+    assert 0 < left_bytes <= len(stream) - len(numbered(2000))
+    syslogd.assert_no_tracebacks()
+
+
+def test_at_the_end_all_that_came_is_saved(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", redis=private_redis)
+    private_redis.pause()
+    try:
+        syslogd.send(numbered(5000))
+        wait_until(lambda: "; 2000 wait for Redis" in syslogd.log)
+        syslogd.process.terminate()
+    finally:
+        private_redis.go_on()
+    assert syslogd.process.wait(30) in (0, -signal.SIGTERM)
+    assert numbers(stored(private_redis, 5000)) == list(range(5000))
+    syslogd.assert_no_tracebacks()
+
+
+def test_a_queue_that_cannot_be_holds_up_no_other_sender(syslogd: Syslogd, private_redis: Redis) -> None:
+    private_redis.command("SET", f"{QUEUE}:queue", "no list")
+    syslogd.send(b"<13>waits\n")
+    wait_until(lambda: "lines wait: " in syslogd.log)
+    with socket.socket() as other:
+        other.bind(("127.0.0.2", 0))
+        other.connect(("127.0.0.1", syslogd.port))
+        other.sendall(b"<13>goes\n")
+        assert stored(private_redis, 1, "syslogd:127.0.0.2")[0]["message"] == "goes"
+    private_redis.command("DEL", f"{QUEUE}:queue")
+    assert stored(private_redis, 1)[0]["message"] == "waits"
+
+
+# What no good sender would send
+
+ODD = [
+    b"\n\n\r\n \t\n\0\n",  # nothing at all
+    b"<\n<>\n<13\n<13>\n<999>x\n<-1>x\n< 13>x\n<13><14>x\n",
+    b'<13>1\n<13>1 \n<13>1 - - - - - [\n<13>1 - - - - - [x y="\n<13>2 - - - - - -\n',
+    b"0 <13>x\n-5 <13>x\n+5 <13>x\n5<13>x\n5  <13>x\n00005 <13>x\n5 x<13>\n",
+    bytes(range(256)) * 20 + b"\n",
+    b"\xff\xfe<\x001\x003\x00>\x00\n\xc3\n\xed\xa0\x80\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",  # how TLS begins
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"99999999999999999999 <13>x\n",
+    b"[" * 5000 + b"\n" + b'<13>1 - - - - - [a b="' + b"\\" * 5000 + b"\n",
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_malformed_and_binary_lines_stop_nothing(syslogd: Syslogd, private_redis: Redis, odd: bytes) -> None:
+    with syslogd.connect() as same, syslogd.udp() as datagrams:
+        same.sendall(odd + b"<13>after\n")
+        datagrams.send(odd)
+        datagrams.send(b"<13>datagram\n")
+        syslogd.send(odd)
+        syslogd.send(b"<13>other\n")
+        whole = [line for line in odd.split(b"\n") if line.strip(b" \t\r\v\f\0")]
+        count = 2 * len(whole) + bool(whole) + 3
+        lines = [message["line"] for message in stored(private_redis, count)]
+    for good in ("<13>after", "<13>datagram", "<13>other"):
+        assert lines.count(good) == 1
+
+
+@pytest.mark.parametrize("begin", [b"", b"<13>", b"99999999 <13>"])
+def test_an_endless_line_grows_nothing_and_is_kept_cut(
+    private_folder: Path, private_redis: Redis, begin: bytes
+) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--max-line", "1000", redis=private_redis)
+    with stopping(syslogd), syslogd.connect() as connection:
+        before_bytes = resident_bytes(syslogd)
+        connection.sendall(begin)
+        for _ in range(60):
+            connection.sendall(b"x" * (1 << 20))
+        syslogd.send(b"<13>meanwhile\n")
+        wait_until(lambda: private_redis.command("LLEN", f"{QUEUE}:queue") == 2)
+        assert resident_bytes(syslogd) - before_bytes < 20 << 20
+        if b"<13>" not in begin[1:]:  # the other's end is still far away
+            connection.sendall(b"\n<13>next\n")
+            last = stored(private_redis, 3)[2]
+            assert last["message"] == "next"
+        cut, _ = stored(private_redis, 3 if b"<13>" not in begin[1:] else 2)[:2]
+        assert (len(cut["line"]), cut["truncated"]) == (1000, True)
+        wait_until(lambda: "cut short 1" in syslogd.log)
+
+
+def test_half_sent_lines(syslogd: Syslogd, private_redis: Redis) -> None:
+    for number, half in enumerate((b"<13>half a line", b"30 <13>half a frame", b"12"), 1):
+        syslogd.send(half)
+        stored(private_redis, number)
+    messages = stored(private_redis, 3)
+    assert [(message["line"], message.get("truncated")) for message in messages] == [
+        ("<13>half a line", None),
+        ("<13>half a frame", True),
+        ("12", None),
+    ]
+    with syslogd.connect() as connection:
+        for byte in b"<13>byte by byte\n18 <13>byte by byte\n2":
+            connection.sendall(bytes([byte]))
+        assert [message["message"] for message in stored(private_redis, 5)[3:]] == ["byte by byte", "byte by byte\n2"]
+
+
+def test_a_sender_that_breaks_off_harms_nobody(syslogd: Syslogd, private_redis: Redis) -> None:
+    for _ in range(50):
+        connection = syslogd.connect()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.send(b"<13>half")
+        connection.close()  # by a reset
+    syslogd.send(b"<13>whole\n")
+    wait_until(lambda: any(message["line"] == "<13>whole" for message in all_of(private_redis)))
+
+
+def test_datagrams_beyond_the_buffer_are_counted_and_dropped(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--max-buffered-lines", "5", redis=private_redis)
+    with stopping(syslogd), syslogd.udp() as datagrams:
+        private_redis.kill()
+        for number in range(9):
+            datagrams.send(b"<13>%d" % number)
+        wait_until(lambda: "received 5 (UDP 5)" in syslogd.log and "dropped 4 (UDP: too many" in syslogd.log)
+        private_redis.start()
+        assert numbers(stored(private_redis, 5)) == list(range(5))
+
+
+# How it is run
+
+
+def test_connections_are_bounded(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--max-connections", "2", redis=private_redis)
+    with stopping(syslogd), syslogd.connect() as one, syslogd.connect() as two, syslogd.connect() as three:
+        with contextlib.suppress(ConnectionResetError):
+            assert three.recv(1) == b""
+        wait_until(lambda: "connections refused 1 (too many connections)" in syslogd.log)
+        one.sendall(b"<13>one\n")
+        two.sendall(b"<13>two\n")
+        stored(private_redis, 2)
+
+
+def test_only_the_senders_that_are_named_are_heard(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--senders", "192.0.2.0/24 ::1", redis=private_redis)
+    with stopping(syslogd), syslogd.connect() as connection, syslogd.udp() as datagrams:
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+        datagrams.send(b"<13>x")
+        wait_until(lambda: "dropped 1 (UDP: sender not among --senders)" in syslogd.log)
+    assert private_redis.command("EXISTS", "QUEUESET") == 0
+
+
+def test_ipv6_and_no_udp(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--listen", "::1", "--no-udp", redis=private_redis)
+    with stopping(syslogd):
+        assert f"listens on tcp://[::1]:{syslogd.port}. " in syslogd.log
+        with socket.create_connection(("::1", syslogd.port)) as connection:
+            connection.sendall(b"<13>six\n")
+        assert stored(private_redis, 1, "syslogd:::1")[0]["host"] == "::1"
+
+
+@pytest.mark.needs("openssl")
+def test_tls_and_a_unix_socket_as_endpoints(private_folder: Path, private_redis: Redis) -> None:
+    key, certificate, path = (private_folder / name for name in ("key.pem", "cert.pem", "syslog.sock"))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    port = free_port()
+    syslogd = Syslogd(
+        private_folder / "syslogd",
+        *("--endpoint", f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"),
+        *("--endpoint", f"unix:{path}", "--no-udp"),
+        redis=private_redis,
+    )
+    context = ssl.create_default_context(cafile=str(certificate))
+    with stopping(syslogd):
+        with (
+            socket.create_connection(("127.0.0.1", port)) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(b"".join(b"%d <13>%d" % (4 + len(str(n)), n) for n in range(3000)))  # RFC 5425, 4.3
+            assert numbers(stored(private_redis, 3000)) == list(range(3000))
+        with socket.socket(socket.AF_UNIX) as local:
+            local.connect(str(path))
+            local.sendall(b"<13>local\n")
+        assert stored(private_redis, 1, "syslogd:unix")[0]["host"] == "unix"
+        syslogd.assert_no_tracebacks()
+
+
+def test_it_finds_the_private_store_of_a_restmq(private_folder: Path) -> None:
+    data_dir = private_folder / "data"
+    restmq = Daemon(private_folder / "restmq", "--embedded", "always", "--data-dir", str(data_dir))
+    syslogd = Syslogd(private_folder / "syslogd", "--data-dir", str(data_dir))
+    with stopping(restmq, syslogd), restmq.client() as http:
+        assert f"the private Valkey in {data_dir}" in syslogd.log
+        syslogd.send(b"<13>x\n")
+        wait_until(lambda: http.get(f"/stats/{QUEUE}").json()["len"] == 1)
+        assert json.loads(http.get(f"/q/{QUEUE}").json()["value"])["message"] == "x"
+
+
+def run_twistd(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "syslogd", *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--port", "0"], "1 to 65535"),
+        (["--max-line", "10"], "480"),
+        (["--max-buffered-lines", "0"], "max-buffered-lines"),
+        (["--hold-time", "-1"], "hold-time"),
+        (["--senders", "nobody"], "senders"),
+        (["surplus"], "'surplus' is no option of syslogd"),
+    ],
+)
+def test_a_bad_option_gives_one_clear_line_and_the_usage(private_folder: Path, options: list[str], says: str) -> None:
+    refused = run_twistd(private_folder, *options)
+    shown = refused.stdout + refused.stderr
+    assert refused.returncode == 1
+    assert says in shown
+    assert "Usage: twistd" in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, kind: int) -> None:
+    with socket.socket(socket.AF_INET, kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        port = taken.getsockname()[1]
+        refused = run_twistd(private_folder, "--port", str(port), "--redis-socket", redis.socket_path)
+    shown = refused.stdout + refused.stderr
+    assert f"can't listen on 127.0.0.1:{port}" in shown.splitlines()[-1]
+    assert "Traceback" not in shown
+
+
+def test_help_names_every_option(private_folder: Path) -> None:
+    shown = run_twistd(private_folder, "--help").stdout
+    for option in ("redis-host", "port", "listen", "endpoint", "senders", "max-line", "max-connections", "no-udp"):
+        assert f"--{option}" in shown
+    assert "25000" in shown
