@@ -167,9 +167,12 @@ def _choose_store(options: Options, parts: InOrder, reactor: Any) -> tuple[Store
     if wanted == "never" or options.names_redis or (wanted == "auto" and _redis_answers(settings)):
         return settings, f"Redis at {settings.where()}"
     directory = DataDirectory(Path(options["data-dir"] or default_data_dir()).absolute())
-    EmbeddedServer(directory, reactor, options["durable"]).setServiceParent(parts)
-    private = replace(settings, socket_path=directory.socket_path, username=None, password=None)
-    return private, f"a private Valkey; its data is in {directory.path}"
+    listener = options.store_listener()
+    EmbeddedServer(directory, reactor, options["durable"], listener).setServiceParent(parts)
+    password = listener.password if listener else None
+    private = replace(settings, socket_path=directory.socket_path, username=None, password=password)
+    reached = f", and it is open on {listener.where}" if listener else ""
+    return private, f"a private Valkey; its data is in {directory.path}{reached}"
 
 
 def _redis_answers(settings: StoreSettings) -> bool:
