@@ -59,14 +59,22 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
 
 
 class Web(service.Service):  # type: ignore[misc]  # untyped
-    """Listens, and at the end drains: no new connections, and each request under way gets its whole answer."""
+    """Listens, and at the end drains: no new connections, and each request under way gets its whole answer.
 
-    def __init__(self, application: Application, listen_on: list[Any], drain_seconds: float, reactor: Any) -> None:
+    Who comes before the store can be reached for the first time waits in the ports' backlog, for as long as a call may
+    take. With socket activation, that is the client that the server is started for.
+    """
+
+    def __init__(
+        self, application: Application, store: Store, listen_on: list[Any], drain_seconds: float, reactor: Any
+    ) -> None:
         self._application = application
+        self._store = store
         self._endpoints = listen_on
         self._drain_seconds = drain_seconds
         self._reactor = reactor
         self._ports: list[Any] = []
+        self._store_overdue: Any = None
 
     def privilegedStartService(self) -> None:
         failures: list[Any] = []
@@ -75,12 +83,28 @@ class Web(service.Service):  # type: ignore[misc]  # untyped
         for failure in failures:
             raise ConfigurationError(_cannot_listen(failure.value))
 
+    def startService(self) -> None:
+        super().startService()
+        if self._store.connected:
+            return
+        for port in self._ports:
+            port.stopReading()
+        self._store_overdue = self._reactor.callLater(self._store.settings.call_timeout_seconds, self._accept)
+        self._store.first_connected.addCallback(lambda _: self._accept())
+
+    def _accept(self) -> None:
+        if self.running:
+            for port in self._ports:
+                port.startReading()
+
     @property
     def addresses(self) -> list[str]:
         return [_show(port.getHost()) for port in self._ports]
 
     def stopService(self) -> defer.Deferred[None]:
         super().stopService()
+        if self._store_overdue is not None and self._store_overdue.active():
+            self._store_overdue.cancel()
         return defer.ensureDeferred(self._drain())
 
     async def _drain(self) -> None:
@@ -145,7 +169,7 @@ def makeService(options: Options) -> service.IService:
         frozenset(options["allow-host"]) if options.only_loopback else None,
         options["trusted-proxies"],
     )
-    web = Web(application, _endpoints(options, reactor), options["drain-timeout"], reactor)
+    web = Web(application, store, _endpoints(options, reactor), options["drain-timeout"], reactor)
     watch = _AclWatch(acl)
     for part in (
         store,
@@ -187,12 +211,18 @@ def _redis_answers(settings: StoreSettings) -> bool:
 
 def _endpoints(options: Options, reactor: Any) -> list[Any]:
     if options["endpoint"]:
-        try:
-            return [endpoints.serverFromString(reactor, description) for description in options["endpoint"]]
-        except (ValueError, TypeError, OSError, LookupError) as problem:
-            raise SystemExit(f"restmq: --endpoint: {problem}") from None
+        return [_endpoint(reactor, description) for description in options["endpoint"]]
     kind = endpoints.TCP6ServerEndpoint if ":" in options["listen"] else endpoints.TCP4ServerEndpoint
     return [kind(reactor, options["port"], backlog=1024, interface=options["listen"])]
+
+
+def _endpoint(reactor: Any, description: str) -> Any:
+    try:
+        return endpoints.serverFromString(reactor, description)
+    except (ValueError, TypeError, OSError, LookupError) as problem:
+        no_socket = description.startswith("systemd:") and isinstance(problem, LookupError)
+        why = "systemd has handed over no such socket." if no_socket else problem
+        raise SystemExit(f"restmq: --endpoint {description}: {why}") from None
 
 
 def _say_where(store: Store, web: Web, where: str) -> None:
