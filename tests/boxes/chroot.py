@@ -31,57 +31,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from tests.boxes.dockerfile import Stage, ignore_patterns, is_ignored, read
+from tests.boxes.roots import PATH, Running, build_environment, debootstrap, in_root
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TOOLS = ("debootstrap", "unshare", "nsenter", "ip", "mount", "curl", "redis-cli")
-STEP_SECONDS = 600
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: An address beyond loopback that only the container has: who listens there can be reached from outside.
 ADDRESS = "172.30.0.2"
-
-# Where this machine goes its own way to the package index, a build has to go the same way.
-PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT")
-CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-CERTIFICATES_INSIDE = "/etc/build-certificates.pem"
-
-
-def debootstrap(suite: str, target: Path) -> None:
-    """A minimal Debian, with the certificates by which this machine knows its package index."""
-    _run(["debootstrap", "--variant=minbase", suite, str(target)])
-    named = (os.environ.get(variable, "") for variable in CERTIFICATES)
-    source = next((path for path in named if Path(path).is_file()), None)
-    if source is not None:
-        shutil.copyfile(source, f"{target}{CERTIFICATES_INSIDE}")
-
-
-def build_environment(root: Path) -> dict[str, str]:
-    """What RUN steps know beside the image's own environment, like Docker's build arguments."""
-    found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
-    if Path(f"{root}{CERTIFICATES_INSIDE}").exists():
-        found["PIP_CERT"] = CERTIFICATES_INSIDE
-    return {"DEBIAN_FRONTEND": "noninteractive", **found}
-
-
-def in_root(root: Path, command: list[str], env: dict[str, str], user: str = "0:0", cwd: str = "/") -> None:
-    """Runs a command in a root, as process 1 of a process namespace; it must succeed."""
-    inside = f"cd {shlex.quote(cwd)} && exec {shlex.join(command)}"
-    _run(
-        [
-            *("unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={root}/proc"),
-            *("chroot", f"--userspec={user}", str(root), "/usr/bin/env", "-i", f"PATH={PATH}"),
-            *(f"{name}={value}" for name, value in env.items()),
-            *("/bin/sh", "-c", inside),
-        ]
-    )
-
-
-def _run(command: list[str]) -> None:
-    result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=STEP_SECONDS
-    )
-    if result.returncode != 0:
-        said = result.stdout.decode(errors="replace")[-4000:]
-        raise RuntimeError(f"{shlex.join(command)} ended with {result.returncode}: {said}")
 
 
 class Image:
@@ -153,7 +108,7 @@ class Image:
             copy.chmod(0o755 if os.access(file, os.X_OK) else 0o644)
 
 
-class Container:
+class Container(Running):
     """A running image: ENTRYPOINT and CMD as process 1, with namespaces of its own, a volume and a read-only root."""
 
     def __init__(self, image: Image, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> None:
@@ -195,17 +150,6 @@ class Container:
                 self.stop(signal.SIGKILL)
                 raise AssertionError(f"{words!r} does not come in the log: {self.log}")
             time.sleep(0.05)
-
-    @property
-    def process_1(self) -> int:
-        """This machine's number for the container's process 1."""
-        task = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-        return int(Path(task).read_text().split()[0])
-
-    def from_outside(self, *command: str) -> str:
-        """What a command of this machine says that uses the container's network."""
-        enter = ["nsenter", "--net", "--target", str(self.process_1), "--", *command]
-        return subprocess.run(enter, stdout=subprocess.PIPE, check=True, text=True, timeout=60).stdout.strip()
 
     def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Runs a command in the container, like ``docker exec``."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.boxes.chroot import ADDRESS, TOOLS, Container, Image, running
+from tests.boxes.roots import namespaces_are_allowed
 from tests.servers import wait_until
 
 URL = f"http://{ADDRESS}:8888"
@@ -22,7 +23,7 @@ PASSWORD = "a pass'word"
 
 pytestmark = [
     pytest.mark.needs(*TOOLS),
-    pytest.mark.skipif(os.geteuid() != 0, reason="chroot and namespaces are root's"),
+    pytest.mark.skipif(not namespaces_are_allowed(), reason="namespaces can't be made here"),
 ]
 
 
