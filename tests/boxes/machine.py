@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.boxes.roots import PATH, Running, build_environment, debootstrap, in_root
 from tests.servers import ROOT, wait_until
 
-TOOLS = ("debootstrap", "unshare", "nsenter", "systemd-nspawn", "curl", "git")
+TOOLS = ("debootstrap", "unshare", "nsenter", "systemd-nspawn", "curl", "git", "openssl")
 CHECKOUT = "/root/restmq"
 
 
@@ -33,6 +33,7 @@ class Machine(Running):
     """A booted root, with a network of its own."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.log_path = root.with_name(f"{root.name}.log")
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

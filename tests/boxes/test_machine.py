@@ -34,6 +34,16 @@ def take(machine: Machine, queue: str) -> str:
     return str(json.loads(machine.from_outside(*CURL, f"{URL}/q/{queue}"))["value"])
 
 
+def make_certificate(folder: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "certificate.pem",
+         "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        cwd=folder, check=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    for file in folder.glob("*.pem"):
+        file.chmod(0o644)
+
+
 def answers(machine: Machine) -> bool:
     try:
         return bool(machine.from_outside(*CURL, f"{URL}/stats/any"))
@@ -90,6 +100,18 @@ def a_stop_is_a_clean_one_and_loses_nothing(machine: Machine) -> None:
         assert bad not in journal, journal
 
 
+def it_can_speak_tls_in_its_sandbox(machine: Machine) -> None:
+    endpoint = "ssl:8443:privateKey=/etc/restmq/key.pem:certKey=/etc/restmq/certificate.pem"
+    machine.run("cp", "/etc/restmq/environment", "/etc/restmq/environment.before")
+    machine.run("sh", "-c", f"echo 'RESTMQ_OPTIONS=\"--endpoint {endpoint}\"' >/etc/restmq/environment")
+    machine.run("systemctl", "start", "restmq")
+    command = [*CURL, "--retry", "30", "--retry-connrefused", "--retry-delay", "1", "--cacert"]
+    certificate = machine.root / "etc/restmq/certificate.pem"
+    assert machine.from_outside(*command, str(certificate), "-d", "value=x", "https://localhost:8443/q/tls") == "tls:1"
+    machine.run("mv", "/etc/restmq/environment.before", "/etc/restmq/environment")
+    machine.run("systemctl", "stop", "restmq")
+
+
 def with_the_socket_it_starts_when_somebody_comes(machine: Machine) -> None:
     units = "/etc/systemd/system/"
     machine.run("systemctl", "disable", "restmq")
@@ -112,12 +134,14 @@ def test_a_provisioned_machine_is_a_restmq_server() -> None:
         provision(root, "--max-body", "1000")
         provisioning_again_changes_no_settings(root)
         subprocess.run(["chroot", root, "systemctl", "--quiet", "enable", "restmq"], check=True)
+        make_certificate(root / "etc/restmq")
         machine = Machine(root)
         with stopping(machine):
             for holds in (
                 the_service_runs_in_its_sandbox_with_its_options,
                 the_private_store_can_rewrite_its_file_there,
                 a_stop_is_a_clean_one_and_loses_nothing,
+                it_can_speak_tls_in_its_sandbox,
                 with_the_socket_it_starts_when_somebody_comes,
             ):
                 holds(machine)
