@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from restmq.options import Options
 from tests.boxes.dockerfile import ignore_patterns, is_ignored, read
 from tests.servers import ROOT
 
@@ -50,3 +54,45 @@ def test_a_dockerfile_that_is_not_understood_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM debian:trixie-slim\nADD a b\n")
     with pytest.raises(ValueError, match="ADD is not understood"):
         read(tmp_path / "Dockerfile")
+
+
+# docker-compose.yml
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+@pytest.mark.needs("docker-compose")
+def test_docker_compose_understands_its_file() -> None:
+    checked = subprocess.run(
+        ["docker-compose", "--file", "docker-compose.yml", "config", "--quiet"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_two_servers_run_on_an_outside_valkey_and_trust_nginx_alone(services: dict[str, Any]) -> None:
+    options = Options()
+    options.parseOptions(services["restmq"]["command"])
+    assert services["restmq"]["deploy"]["replicas"] == 2
+    assert options.names_redis  # so none of them starts a private store
+    assert options["redis-host"] in services
+    assert not options.only_loopback
+    address = services["nginx"]["networks"]["front"]["ipv4_address"]
+    assert [str(network) for network in options["trusted-proxies"].networks] == [f"{address}/32"]
+    assert "ports" not in services["restmq"]
+    assert "ports" not in services["valkey"]
+
+
+def test_nginx_is_pointed_at_the_servers_by_their_name(services: dict[str, Any]) -> None:
+    program = re.search(r"sed '(.*?)'", services["nginx"]["command"][-1])
+    assert program
+    example = ROOT / "examples" / "nginx.conf"
+    made = subprocess.run(["sed", program[1], example], capture_output=True, text=True, check=True).stdout
+    assert "    server restmq:8888;\n" in made
+    assert "127.0.0.1" not in re.sub("#.*", "", made)
