@@ -98,6 +98,12 @@ def what_is_in_a_queue_survives_a_stop_and_the_stop_is_a_clean_one(image: Image,
         assert take(container, "kept") == "over restarts"
 
 
+def a_hangup_reads_the_rules_again(image: Image, folder: Path) -> None:
+    with running(image, folder) as container:
+        os.kill(container.process_1, signal.SIGHUP)
+        container.wait_for("are in force")
+
+
 def the_healthcheck_knows_when_the_store_hangs(image: Image, folder: Path) -> None:
     with running(image, folder) as container:
         assert container.is_healthy()
@@ -127,6 +133,7 @@ def test_the_dockerfile_makes_a_container_that_works() -> None:
                 with_a_password_only_those_who_know_it_get_in,
                 it_runs_as_an_account_that_may_write_its_data_only,
                 what_is_in_a_queue_survives_a_stop_and_the_stop_is_a_clean_one,
+                a_hangup_reads_the_rules_again,
                 the_healthcheck_knows_when_the_store_hangs,
                 other_arguments_replace_the_defaults,
             ]

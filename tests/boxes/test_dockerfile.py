@@ -96,3 +96,24 @@ def test_nginx_is_pointed_at_the_servers_by_their_name(services: dict[str, Any])
     made = subprocess.run(["sed", program[1], example], capture_output=True, text=True, check=True).stdout
     assert "    server restmq:8888;\n" in made
     assert "127.0.0.1" not in re.sub("#.*", "", made)
+
+
+# docs/deploy.md
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    named = set(re.findall(r"(?:start_scripts|examples|tests)/[\w./]+\w|docker-compose\.yml", page))
+    assert len(named) > 5
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_the_docker_run_lines_fit_the_image() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    image = read(ROOT / "Dockerfile")[-1]
+    assert "docker run --rm -p 6379:6379 -p 8888:8888 restmq\n" in page
+    for port in image.words("EXPOSE"):
+        assert f"-p 127.0.0.1:{port}:{port}" in page
+    assert f"-v restmq:{image.words('VOLUME')[0]}" in page
+    assert f":{image.words('WORKDIR')[0]}/acl.conf:ro" in page
+    assert f"Account {image.words('USER')[0].partition(':')[0]} " in page

@@ -75,6 +75,11 @@ def the_service_runs_in_its_sandbox_with_its_options(machine: Machine) -> None:
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
 
 
+def a_reload_reads_the_rules_again(machine: Machine) -> None:
+    machine.run("systemctl", "reload", "restmq")
+    wait_until(lambda: "the access rules of acl.conf are in force" in machine.journal("restmq"))
+
+
 def the_private_store_can_rewrite_its_file_there(machine: Machine) -> None:
     """It forks to do so, which a sandbox that is too tight would forbid."""
     python = (
@@ -139,6 +144,7 @@ def test_a_provisioned_machine_is_a_restmq_server() -> None:
         with stopping(machine):
             for holds in (
                 the_service_runs_in_its_sandbox_with_its_options,
+                a_reload_reads_the_rules_again,
                 the_private_store_can_rewrite_its_file_there,
                 a_stop_is_a_clean_one_and_loses_nothing,
                 it_can_speak_tls_in_its_sandbox,

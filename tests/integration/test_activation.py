@@ -19,15 +19,16 @@ TWISTD = str(Path(sys.executable).with_name("twistd"))
 
 
 @contextmanager
-def waiting(folder: Path, port: int, *options: str) -> Iterator[Path]:
+def waiting(folder: Path, port: int, *options: str, address: str = "", domain: str = "INET") -> Iterator[Path]:
     """systemd's own tool, which listens and starts RestMQ when somebody comes; gives the log."""
+    address = address or f"127.0.0.1:{port}"
     log = folder / "activated.log"
     environment = [
         f"--setenv={name}={value}" for name, value in {"PYTHONPATH": ROOT, "PATH": os.environ["PATH"]}.items()
     ]
     command = [
         "systemd-socket-activate",
-        f"--listen=127.0.0.1:{port}",
+        f"--listen={address}",
         "--fdname=restmq.socket",
         *environment,
         TWISTD,
@@ -36,7 +37,7 @@ def waiting(folder: Path, port: int, *options: str) -> Iterator[Path]:
     ]
     with log.open("wb") as written:
         process = subprocess.Popen(
-            [*command, "restmq", "--endpoint", "systemd:domain=INET:index=0", *options],
+            [*command, "restmq", "--endpoint", f"systemd:domain={domain}:index=0", *options],
             cwd=folder,
             stdout=written,
             stderr=subprocess.STDOUT,
@@ -80,6 +81,26 @@ def test_with_a_redis_that_runs_the_first_client_is_answered_too(
     with waiting(private_folder, port, "--redis-socket", redis.socket_path):
         answer = httpx.post(f"http://127.0.0.1:{port}/q/{queue}", data={"value": "x"}, timeout=60, trust_env=False)
         assert answer.text == f"{queue}:1\r\n"
+
+
+@pytest.mark.needs("systemd-socket-activate")
+def test_the_socket_may_be_one_of_ipv6(private_folder: Path, redis: Redis, queue: str) -> None:
+    port = free_port()
+    store = ["--redis-socket", redis.socket_path]
+    with waiting(private_folder, port, *store, address=f"[::1]:{port}", domain="INET6"):
+        answer = httpx.post(f"http://[::1]:{port}/q/{queue}", data={"value": "x"}, timeout=60, trust_env=False)
+        assert answer.text == f"{queue}:1\r\n"
+
+
+@pytest.mark.needs("systemd-socket-activate")
+def test_the_socket_may_be_one_of_unix(private_folder: Path, redis: Redis, queue: str) -> None:
+    path = str(private_folder / "http.sock")
+    store = ["--redis-socket", redis.socket_path]
+    with (
+        waiting(private_folder, 0, *store, address=path, domain="UNIX"),
+        httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=60) as http,
+    ):
+        assert http.post(f"http://localhost/q/{queue}", data={"value": "x"}).text == f"{queue}:1\r\n"
 
 
 def test_an_endpoint_of_systemd_without_systemd_is_refused_in_one_line(private_folder: Path) -> None:

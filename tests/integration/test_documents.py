@@ -53,11 +53,14 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
     assert [stream.returncode for stream in streams] == [0, 0]
 
 
-def test_every_flag_that_the_security_page_names_exists() -> None:
-    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / "security.md").read_text())) - {
+@pytest.mark.parametrize("page", ["security.md", "deploy.md"])
+def test_every_flag_that_a_page_names_exists(page: str) -> None:
+    named = set(re.findall(r"`(--[a-z-]+)", (ROOT / "docs" / page).read_text())) - {
         "--queue",
         "--hash-password",
+        "--stop-timeout",  # Docker's
     }
+    assert named
     described = subprocess.run(
         [Path(sys.executable).with_name("twistd"), "restmq", "--help"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -68,7 +71,8 @@ def test_every_flag_that_the_security_page_names_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/security.md", "docs/performance.md"]
+    "document",
+    ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/security.md", "docs/performance.md", "docs/deploy.md"],
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
