@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -38,17 +39,21 @@ class Machine(Running):
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *("systemd-nspawn", "--quiet", "--directory", str(root), f"--machine={root.parent.name}"),
+                    *("systemd-nspawn", "--quiet", "--directory", str(root), f"--machine=restmq-{os.getpid()}"),
                     *("--boot", "--register=no", "--keep-unit", "--private-network", "--link-journal=no"),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self._has_started, 120, f"it boots; see {self.log_path}")
+        try:
+            wait_until(self._has_started, 120, "it boots")
+        except AssertionError as failure:
+            self.stop()
+            raise AssertionError(f"{failure}: {self.log_path.read_text(errors='replace')}") from None
 
     def _has_started(self) -> bool:
-        assert self.process.poll() is None, self.log_path.read_text(errors="replace")
+        assert self.process.poll() is None, "it ended"
         if not Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text():
             return False
         # "degraded": something of Debian's does not work in a namespace, which is not what is tested here.
