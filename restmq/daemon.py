@@ -83,12 +83,18 @@ class Listener(service.Service):  # type: ignore[misc]  # untyped
 def listening_on(options: Any, reactor: Any) -> list[Any]:
     """The endpoints that the options name, or the one that ``--listen`` and ``--port`` do."""
     if options["endpoint"]:
-        try:
-            return [endpoints.serverFromString(reactor, description) for description in options["endpoint"]]
-        except (ValueError, TypeError, OSError, LookupError) as problem:
-            raise SystemExit(f"restmq: --endpoint: {problem}") from None
+        return [_endpoint(reactor, description) for description in options["endpoint"]]
     kind = endpoints.TCP6ServerEndpoint if ":" in options["listen"] else endpoints.TCP4ServerEndpoint
     return [kind(reactor, options["port"], backlog=1024, interface=options["listen"])]
+
+
+def _endpoint(reactor: Any, description: str) -> Any:
+    try:
+        return endpoints.serverFromString(reactor, description)
+    except (ValueError, TypeError, OSError, LookupError) as problem:
+        no_socket = description.startswith("systemd:") and isinstance(problem, LookupError)
+        why = "systemd has handed over no such socket." if no_socket else problem
+        raise SystemExit(f"restmq: --endpoint {description}: {why}") from None
 
 
 def cannot_listen(problem: BaseException) -> str:

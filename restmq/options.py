@@ -12,11 +12,13 @@ from twisted.python import usage
 
 from restmq import __version__
 from restmq.acl import parse_hosts
+from restmq.embedded import TcpListener
 from restmq.http import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.store import StoreSettings
 
 PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
+STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
@@ -36,6 +38,10 @@ def seconds(text: str) -> float:
     if not 0 < number < 86400:
         raise ValueError("a number of seconds from 0 to 86400 is wanted")
     return number
+
+
+def ip_address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
 
 
 _BYTES = whole_number(1, 1 << 31)
@@ -125,6 +131,14 @@ class Options(DaemonOptions):
             whole_number(0, 100),
         ],
         ["data-dir", None, None, "where the private Valkey keeps its data"],
+        ["store-port", None, None, "TCP port on which others may reach the private Valkey [default: none]", _PORT],
+        [
+            "store-listen",
+            None,
+            "127.0.0.1",
+            f"address for --store-port; {STORE_PASSWORD_VARIABLE} sets a password",
+            ip_address,
+        ],
         ["max-body", None, 16777216, "longest request body in bytes", _BYTES],
         ["max-request-line", None, 8192, "longest URL in bytes", _BYTES],
         ["max-headers", None, 65536, "longest header section in bytes", _BYTES],
@@ -169,6 +183,8 @@ class Options(DaemonOptions):
             raise usage.UsageError("--embedded=always starts a private store; a --redis-… flag names another one.")
         if self["replicas"] and not self["durable"]:
             raise usage.UsageError("--replicas says what --durable waits for; give both.")
+        if self["store-port"] is not None and self["embedded"] != "always":
+            raise usage.UsageError("--store-port opens the private store; it needs --embedded=always.")
         if self["acl"] is None:
             self["acl"] = "acl.conf" if Path("acl.conf").is_file() else str(Path(__file__).with_name("acl.conf"))
         elif not Path(self["acl"]).is_file():
@@ -186,6 +202,12 @@ class Options(DaemonOptions):
             connections=self["max-connections"],
             connections_per_address=self["max-connections-per-address"],
         )
+
+    def store_listener(self) -> TcpListener | None:
+        """Where others may reach the private store, with the password from the environment; None: nowhere."""
+        if self["store-port"] is None:
+            return None
+        return TcpListener(self["store-listen"], self["store-port"], os.environ.get(STORE_PASSWORD_VARIABLE) or None)
 
     @property
     def only_loopback(self) -> bool:

@@ -32,17 +32,42 @@ _OVERDUE_LOOK_SECONDS = 1.0
 
 
 class Web(Listener):
-    """Listens, and at the end drains: no new connections, and each request under way gets its whole answer."""
+    """Listens, and at the end drains: no new connections, and each request under way gets its whole answer.
+
+    Who comes before the store can be reached for the first time waits in the ports' backlog, for as long as a call may
+    take. With socket activation, that is the client that the server is started for.
+    """
 
     scheme = "http"
     path = "/"
 
-    def __init__(self, application: Application, listen_on: list[Any], drain_seconds: float) -> None:
+    def __init__(
+        self, application: Application, store: Store, listen_on: list[Any], drain_seconds: float, reactor: Any
+    ) -> None:
         super().__init__(application, listen_on)
         self._application = application
+        self._store = store
         self._drain_seconds = drain_seconds
+        self._reactor = reactor
+        self._store_overdue: Any = None
+
+    def startService(self) -> None:
+        super().startService()
+        if self._store.connected:
+            return
+        for port in self._ports:
+            port.stopReading()
+        self._store_overdue = self._reactor.callLater(self._store.settings.call_timeout_seconds, self._accept)
+        self._store.first_connected.addCallback(lambda _: self._accept())
+
+    def _accept(self) -> None:
+        if self.running:
+            for port in self._ports:
+                port.startReading()
 
     async def drain(self) -> None:
+        if self._store_overdue is not None and self._store_overdue.active():
+            self._store_overdue.cancel()
         await self._application.drain(self._drain_seconds)
 
 
@@ -95,7 +120,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         frozenset(options["allow-host"]) if options.only_loopback else None,
         options["trusted-proxies"],
     )
-    web = Web(application, listening_on(options, reactor), options["drain-timeout"])
+    web = Web(application, store, listening_on(options, reactor), options["drain-timeout"], reactor)
     watch = _AclWatch(acl)
     for part in (
         store,
@@ -124,6 +149,9 @@ def _choose_store(options: Options, parts: InOrder, reactor: Any) -> tuple[Store
             )
         return replace(settings, replicas=options["replicas"]), f"Redis at {settings.where()}"
     directory = DataDirectory(Path(options["data-dir"] or default_data_dir()).absolute())
-    EmbeddedServer(directory, reactor, options["durable"]).setServiceParent(parts)
-    private = replace(settings, socket_path=directory.socket_path, username=None, password=None)
-    return private, f"a private Valkey; its data is in {directory.path}"
+    listener = options.store_listener()
+    EmbeddedServer(directory, reactor, options["durable"], listener).setServiceParent(parts)
+    password = listener.password if listener else None
+    private = replace(settings, socket_path=directory.socket_path, username=None, password=password)
+    reached = f", and it is open on {listener.where}" if listener else ""
+    return private, f"a private Valkey; its data is in {directory.path}{reached}"

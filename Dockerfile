@@ -1,0 +1,44 @@
+# RestMQ and its private store in one container:
+#
+#   docker build -t restmq .
+#   docker run --rm -p 6379:6379 -p 8888:8888 restmq
+#
+# docs/deploy.md says how to keep the data, set passwords and use another Redis. Without Docker, tests/boxes/chroot.py
+# executes these steps.
+
+FROM debian:trixie-slim AS build
+# Versions are not pinned: Debian keeps only its latest, security fixes included.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY requirements.txt ./
+RUN python3 -m venv /opt/restmq \
+    && /opt/restmq/bin/pip install --no-cache-dir -r requirements.txt
+COPY setup.py pyproject.toml README.md restmq_engine.py ./
+COPY restmq restmq
+COPY twisted twisted
+# twistd writes down which plugins there are; the account that runs it later may not.
+RUN /opt/restmq/bin/pip install --no-cache-dir --no-deps . \
+    && /opt/restmq/bin/pip uninstall --yes pip \
+    && /opt/restmq/bin/twistd --help >/dev/null
+
+FROM debian:trixie-slim
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 tini \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 888 --user-group --home-dir /var/lib/restmq --shell /usr/sbin/nologin restmq \
+    && install -d -o restmq -g restmq -m 0700 /var/lib/restmq
+COPY --from=build /opt/restmq /opt/restmq
+COPY start_scripts/healthcheck.py /opt/restmq/healthcheck.py
+# twistd is started here and reads acl.conf here; the account may not write here, as Python would import what it wrote.
+WORKDIR /etc/restmq
+USER 888:888
+VOLUME /var/lib/restmq
+EXPOSE 8888 6379
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["/usr/bin/python3", "-I", "/opt/restmq/healthcheck.py"]
+# tini is PID 1: it hands signals on to twistd, and collects processes that have lost their parent.
+ENTRYPOINT ["/usr/bin/tini", "--", "/opt/restmq/bin/twistd", "-n", "--pidfile=", "restmq"]
+CMD ["--listen", "0.0.0.0", "--embedded", "always", "--data-dir", "/var/lib/restmq", "--store-listen", "0.0.0.0", "--store-port", "6379"]

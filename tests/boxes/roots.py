@@ -1,0 +1,81 @@
+"""Roots with a Debian in them, and what runs in one with namespaces of its own."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+STEP_SECONDS = 600
+
+# Where this machine goes its own way to the package index, a build has to go the same way.
+PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT")
+CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+CERTIFICATES_INSIDE = "/etc/build-certificates.pem"
+
+
+def debootstrap(suite: str, target: Path, *packages: str) -> None:
+    """A minimal Debian, with the certificates by which this machine knows its package index."""
+    _run(["debootstrap", "--variant=minbase", *(f"--include={name}" for name in packages), suite, str(target)])
+    named = (os.environ.get(variable, "") for variable in CERTIFICATES)
+    source = next((path for path in named if Path(path).is_file()), None)
+    if source is not None:
+        shutil.copyfile(source, f"{target}{CERTIFICATES_INSIDE}")
+
+
+def build_environment(root: Path) -> dict[str, str]:
+    """What RUN steps know beside the image's own environment, like Docker's build arguments."""
+    found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    if Path(f"{root}{CERTIFICATES_INSIDE}").exists():
+        found["PIP_CERT"] = CERTIFICATES_INSIDE
+    return {"DEBIAN_FRONTEND": "noninteractive", **found}
+
+
+def in_root(root: Path, command: list[str], env: dict[str, str], user: str = "0:0", cwd: str = "/") -> None:
+    """Runs a command in a root, as process 1 of a process namespace; it must succeed."""
+    inside = f"cd {shlex.quote(cwd)} && exec {shlex.join(command)}"
+    _run(
+        [
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={root}/proc"),
+            *("chroot", f"--userspec={user}", str(root), "/usr/bin/env", "-i", f"PATH={PATH}"),
+            *(f"{name}={value}" for name, value in env.items()),
+            *("/bin/sh", "-c", inside),
+        ]
+    )
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=STEP_SECONDS
+    )
+    if result.returncode != 0:
+        said = result.stdout.decode(errors="replace")[-4000:]
+        raise RuntimeError(f"{shlex.join(command)} ended with {result.returncode}: {said}")
+
+
+@functools.cache
+def namespaces_are_allowed() -> bool:
+    """Whether this account may make what is needed here; in a container it often may not, even as root."""
+    attempt = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
+    return os.geteuid() == 0 and subprocess.run(attempt, stderr=subprocess.DEVNULL).returncode == 0
+
+
+class Running:
+    """Something that runs in namespaces of its own: its process 1 is the child of one of ours."""
+
+    process: subprocess.Popen[bytes]
+
+    @property
+    def process_1(self) -> int:
+        """This machine's number for process 1 inside."""
+        task = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        return int(Path(task).read_text().split()[0])
+
+    def from_outside(self, *command: str) -> str:
+        """What a command of this machine says that uses the network inside."""
+        enter = ["nsenter", "--net", "--target", str(self.process_1), "--", *command]
+        return subprocess.run(enter, stdout=subprocess.PIPE, check=True, text=True, timeout=60).stdout.strip()

@@ -1,0 +1,119 @@
+"""Dockerfile, .dockerignore and docker-compose.yml say what they should; test_container.py runs the first."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from restmq.options import Options
+from tests.boxes.dockerfile import ignore_patterns, is_ignored, read
+from tests.servers import ROOT
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    found = subprocess.run([hadolint, "--no-color", "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
+
+
+def test_the_image_is_what_the_documents_say() -> None:
+    *earlier, last = read(ROOT / "Dockerfile")
+    assert earlier  # building tools stay behind
+    assert last.words("EXPOSE") == ["8888", "6379"]
+    assert last.words("USER")[0].partition(":")[0] not in ("", "0", "root")
+    assert last.words("VOLUME") == ["/var/lib/restmq"]
+    assert last.last("HEALTHCHECK")
+
+
+@pytest.mark.parametrize(
+    ("path", "ignored"),
+    [
+        ("restmq/core.py", False),
+        ("restmq/lua/add.lua", False),
+        ("restmq/__pycache__/core.cpython-311.pyc", True),
+        ("twisted/plugins/dropin.cache", True),
+        ("start_scripts/healthcheck.py", False),
+        ("start_scripts/restmq_server", True),
+        (".git/config", True),
+        (".venv/bin/python", True),
+        ("acl.conf", True),  # a checkout's may hold passwords
+        ("tests/servers.py", True),
+    ],
+)
+def test_only_what_is_needed_goes_to_the_build(path: str, ignored: bool) -> None:
+    assert is_ignored(path, ignore_patterns(ROOT / ".dockerignore")) is ignored
+
+
+def test_a_dockerfile_that_is_not_understood_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM debian:trixie-slim\nADD a b\n")
+    with pytest.raises(ValueError, match="ADD is not understood"):
+        read(tmp_path / "Dockerfile")
+
+
+# docker-compose.yml
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    return found
+
+
+@pytest.mark.needs("docker-compose")
+def test_docker_compose_understands_its_file() -> None:
+    checked = subprocess.run(
+        ["docker-compose", "--file", "docker-compose.yml", "config", "--quiet"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_two_servers_run_on_an_outside_valkey_and_trust_nginx_alone(services: dict[str, Any]) -> None:
+    options = Options()
+    options.parseOptions(services["restmq"]["command"])
+    assert services["restmq"]["deploy"]["replicas"] == 2
+    assert options.names_redis  # so none of them starts a private store
+    assert options["redis-host"] in services
+    assert not options.only_loopback
+    address = services["nginx"]["networks"]["front"]["ipv4_address"]
+    assert [str(network) for network in options["trusted-proxies"].networks] == [f"{address}/32"]
+    assert "ports" not in services["restmq"]
+    assert "ports" not in services["valkey"]
+
+
+def test_nginx_is_pointed_at_the_servers_by_their_name(services: dict[str, Any]) -> None:
+    program = re.search(r"sed '(.*?)'", services["nginx"]["command"][-1])
+    assert program
+    example = ROOT / "examples" / "nginx.conf"
+    made = subprocess.run(["sed", program[1], example], capture_output=True, text=True, check=True).stdout
+    assert "    server restmq:8888;\n" in made
+    assert "127.0.0.1" not in re.sub("#.*", "", made)
+
+
+# docs/deploy.md
+
+
+def test_every_file_that_the_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    named = set(re.findall(r"(?:start_scripts|examples|tests)/[\w./]+\w|docker-compose\.yml", page))
+    assert len(named) > 5
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_the_docker_run_lines_fit_the_image() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    image = read(ROOT / "Dockerfile")[-1]
+    assert "docker run --rm -p 6379:6379 -p 8888:8888 restmq\n" in page
+    for port in image.words("EXPOSE"):
+        assert f"-p 127.0.0.1:{port}:{port}" in page
+    assert f"-v restmq:{image.words('VOLUME')[0]}" in page
+    assert f":{image.words('WORKDIR')[0]}/acl.conf:ro" in page
+    assert f"Account {image.words('USER')[0].partition(':')[0]} " in page

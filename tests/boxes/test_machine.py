@@ -1,0 +1,155 @@
+"""What start_scripts/provision makes of a Debian machine, with the real systemd: as the Vagrantfile's machine would be.
+
+One test, since making the machine takes about a minute: what it holds stands in the functions above it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.boxes.machine import CHECKOUT, TOOLS, Machine, make, provision
+from tests.boxes.roots import namespaces_are_allowed
+from tests.servers import stopping, wait_until
+
+URL = "http://127.0.0.1:8888"
+CURL = ("curl", "-sS", "--fail", "--max-time", "30")
+
+pytestmark = [
+    pytest.mark.needs(*TOOLS),
+    pytest.mark.skipif(not namespaces_are_allowed(), reason="namespaces can't be made here"),
+]
+
+
+def put(machine: Machine, queue: str, value: str) -> str:
+    return machine.from_outside(*CURL, "-d", f"value={value}", f"{URL}/q/{queue}")
+
+
+def take(machine: Machine, queue: str) -> str:
+    return str(json.loads(machine.from_outside(*CURL, f"{URL}/q/{queue}"))["value"])
+
+
+def make_certificate(folder: Path) -> None:
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "certificate.pem",
+         "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        cwd=folder, check=True, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    for file in folder.glob("*.pem"):
+        file.chmod(0o644)
+
+
+def answers(machine: Machine) -> bool:
+    try:
+        return bool(machine.from_outside(*CURL, f"{URL}/stats/any"))
+    except subprocess.CalledProcessError:
+        return False
+
+
+def provisioning_again_changes_no_settings(root: Path) -> None:
+    rules, options = root / "etc/restmq/acl.conf", root / "etc/restmq/environment"
+    assert options.read_text() == 'RESTMQ_OPTIONS="--max-body 1000"\n'
+    for secret in (rules, options):
+        assert secret.stat().st_mode & 0o777 == 0o640
+    rules.write_text("# mine\n" + rules.read_text())
+    provision(root, "--listen", "0.0.0.0")
+    assert rules.read_text().startswith("# mine\n")
+    assert options.read_text() == 'RESTMQ_OPTIONS="--max-body 1000"\n'
+
+
+def the_service_runs_in_its_sandbox_with_its_options(machine: Machine) -> None:
+    wait_until(lambda: answers(machine), 60, "RestMQ answers")
+    assert put(machine, "hello", "world") == "hello:1"
+    assert take(machine, "hello") == "world"
+    assert machine.shows("restmq", "User") == "restmq"
+    with pytest.raises(subprocess.CalledProcessError):
+        put(machine, "hello", "x" * 2000)  # more than --max-body
+    status = machine.run("cat", f"/proc/{machine.shows('restmq', 'MainPID')}/status")
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert int(fields["CapBnd"], 16) == 0
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+
+
+def a_reload_reads_the_rules_again(machine: Machine) -> None:
+    machine.run("systemctl", "reload", "restmq")
+    wait_until(lambda: "the access rules of acl.conf are in force" in machine.journal("restmq"))
+
+
+def the_private_store_can_rewrite_its_file_there(machine: Machine) -> None:
+    """It forks to do so, which a sandbox that is too tight would forbid."""
+    python = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/var/lib/restmq/store.sock');"
+        "s.sendall(b'BGREWRITEAOF\\r\\nINFO persistence\\r\\n'); print(s.recv(99999).decode())"
+    )
+    assert "rewriting started" in machine.run("python3", "-c", python)
+    ask = python.replace("BGREWRITEAOF\\r\\n", "")
+    wait_until(lambda: "aof_rewrite_in_progress:0" in machine.run("python3", "-c", ask), why="the rewriting ends")
+    assert "aof_last_bgrewrite_status:ok" in machine.run("python3", "-c", ask)
+
+
+def a_stop_is_a_clean_one_and_loses_nothing(machine: Machine) -> None:
+    put(machine, "kept", "over restarts")
+    machine.run("systemctl", "restart", "restmq")
+    wait_until(lambda: answers(machine), 60, "RestMQ answers")
+    assert take(machine, "kept") == "over restarts"
+    machine.run("systemctl", "stop", "restmq")
+    assert machine.shows("restmq", "Result") == "success"
+    journal = machine.journal("restmq")
+    assert "Server Shut Down." in journal
+    for bad in ("Traceback", "Killing process", "is started again", "Failed"):
+        assert bad not in journal, journal
+
+
+def it_can_speak_tls_in_its_sandbox(machine: Machine) -> None:
+    endpoint = "ssl:8443:privateKey=/etc/restmq/key.pem:certKey=/etc/restmq/certificate.pem"
+    machine.run("cp", "/etc/restmq/environment", "/etc/restmq/environment.before")
+    machine.run("sh", "-c", f"echo 'RESTMQ_OPTIONS=\"--endpoint {endpoint}\"' >/etc/restmq/environment")
+    machine.run("systemctl", "start", "restmq")
+    command = [*CURL, "--retry", "30", "--retry-connrefused", "--retry-delay", "1", "--cacert"]
+    certificate = machine.root / "etc/restmq/certificate.pem"
+    assert machine.from_outside(*command, str(certificate), "-d", "value=x", "https://localhost:8443/q/tls") == "tls:1"
+    machine.run("mv", "/etc/restmq/environment.before", "/etc/restmq/environment")
+    machine.run("systemctl", "stop", "restmq")
+
+
+def with_the_socket_it_starts_when_somebody_comes(machine: Machine) -> None:
+    units = "/etc/systemd/system/"
+    machine.run("systemctl", "disable", "restmq")
+    machine.run("cp", "-r", f"{CHECKOUT}/start_scripts/restmq.socket", units)
+    machine.run("cp", "-r", f"{CHECKOUT}/start_scripts/restmq.service.d", units)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "restmq.socket")
+    assert machine.shows("restmq", "ActiveState") == "inactive"
+    assert put(machine, "woken", "by this") == "woken:1"
+    assert machine.shows("restmq", "ActiveState") == "active"
+    machine.run("systemctl", "restart", "restmq")
+    assert take(machine, "woken") == "by this"  # at once: who comes while it restarts waits
+
+
+def test_a_provisioned_machine_is_a_restmq_server() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="restmq-machine-"))
+    root = folder / "root"
+    try:
+        make("bookworm", root)
+        provision(root, "--max-body", "1000")
+        provisioning_again_changes_no_settings(root)
+        subprocess.run(["chroot", root, "systemctl", "--quiet", "enable", "restmq"], check=True)
+        make_certificate(root / "etc/restmq")
+        machine = Machine(root)
+        with stopping(machine):
+            for holds in (
+                the_service_runs_in_its_sandbox_with_its_options,
+                a_reload_reads_the_rules_again,
+                the_private_store_can_rewrite_its_file_there,
+                a_stop_is_a_clean_one_and_loses_nothing,
+                it_can_speak_tls_in_its_sandbox,
+                with_the_socket_it_starts_when_somebody_comes,
+            ):
+                holds(machine)
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,140 @@
+"""The private store, opened to others over TCP: off by default, with a password if one is given."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT, START_SECONDS, Daemon, Redis, free_port, stopping, wait_until
+
+TWISTD = str(Path(sys.executable).with_name("twistd"))
+WARNING = "without a password: whoever reaches it can read, change and delete everything"
+PASSWORD = "pä\"ss' \\x41#\n\tword"
+
+
+def opened(folder: Path, port: int, *options: str, password: str = "") -> Daemon:
+    """A daemon with a private store that others reach on the port."""
+    store = ["--embedded", "always", "--data-dir", str(folder / "data"), "--store-port", str(port)]
+    return Daemon(folder, *store, *options, env={"RESTMQ_STORE_PASSWORD": password})
+
+
+def ask(port: int, *commands: tuple[str, ...], address: str = "127.0.0.1") -> list[str]:
+    """The first line of each command's reply, by a client of the store that is not RestMQ."""
+    import hiredis
+
+    replies = []
+    with socket.create_connection((address, port), START_SECONDS) as connection, connection.makefile("rb") as replied:
+        for command in commands:
+            connection.sendall(hiredis.pack_command(command))
+            replies.append(replied.readline().decode().strip())
+    return replies
+
+
+def refused(folder: Path, *options: str) -> str:
+    """What a start says that is refused."""
+    result = subprocess.run(
+        [TWISTD, "-n", "--pidfile=", "restmq", "--port", str(free_port()), *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 1, result
+    shown = result.stdout + result.stderr
+    assert "Traceback" not in shown
+    return shown
+
+
+def test_others_reach_the_private_store_and_see_its_queues(private_folder: Path) -> None:
+    port = free_port()
+    daemon = opened(private_folder, port)
+    with stopping(daemon), daemon.client() as http:
+        http.post("/q/shared", data={"value": "x"})
+        assert ask(port, ("LLEN", "shared:queue")) == [":1"]
+        assert f"it is open on 127.0.0.1:{port}" in daemon.log
+        assert WARNING not in daemon.log  # loopback is no invitation
+
+
+def test_without_the_flag_only_the_unix_socket_is_there(private_folder: Path) -> None:
+    daemon = Daemon(private_folder, "--embedded", "always", "--data-dir", str(private_folder / "data"))
+    with stopping(daemon):
+        pids = subprocess.run(
+            ["pgrep", "-P", str(daemon.process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        inodes = {
+            link.readlink().name.removeprefix("socket:[").rstrip("]")
+            for pid in pids
+            for link in Path(f"/proc/{pid}/fd").iterdir()
+            if link.is_symlink() and str(link.readlink()).startswith("socket:")
+        }
+        tcp = [line.split() for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()]
+        assert inodes  # it has sockets, but none of them is TCP's
+        assert not {fields[9] for fields in tcp} & inodes
+
+
+def test_with_a_password_nobody_gets_in_without_it_and_restmq_does(private_folder: Path) -> None:
+    port = free_port()
+    daemon = opened(private_folder, port, "--store-listen", "0.0.0.0", password=PASSWORD)
+    with stopping(daemon), daemon.client() as http:
+        assert http.post("/q/locked", data={"value": "x"}).status_code == 200
+        refusal, wrong, right, length = ask(
+            port, ("LLEN", "locked:queue"), ("AUTH", "guess"), ("AUTH", PASSWORD), ("LLEN", "locked:queue")
+        )
+        assert refusal.startswith("-NOAUTH")
+        assert wrong.startswith("-WRONGPASS")
+        assert (right, length) == ("+OK", ":1")
+        assert WARNING not in daemon.log
+        assert "pä" not in daemon.log
+        (child,) = subprocess.run(
+            ["pgrep", "-P", str(daemon.process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        assert b"p\xc3\xa4" not in Path(f"/proc/{child}/cmdline").read_bytes()
+        assert b"p\xc3\xa4" not in Path(f"/proc/{child}/environ").read_bytes()
+        for file in (private_folder / "data").rglob("*"):
+            assert not file.is_file() or b"p\xc3\xa4" not in file.read_bytes()
+
+
+def test_beyond_loopback_without_a_password_the_log_warns(private_folder: Path) -> None:
+    port = free_port()
+    daemon = opened(private_folder, port, "--store-listen", "0.0.0.0")
+    with stopping(daemon):
+        assert f"the private store is open on 0.0.0.0:{port} {WARNING}" in daemon.log
+        assert ask(port, ("PING",), address="127.0.0.9") == ["+PONG"]  # its protected mode does not stand in the way
+
+
+def test_it_listens_again_with_its_password_after_it_was_killed(private_folder: Path) -> None:
+    port = free_port()
+    daemon = opened(private_folder, port, password=PASSWORD)
+    with stopping(daemon), daemon.client() as http:
+        http.post("/q/kept", data={"value": "x"})
+        children = ["pgrep", "-P", str(daemon.process.pid)]
+        (child,) = subprocess.run(children, capture_output=True, text=True, check=True).stdout.split()
+        os.kill(int(child), signal.SIGKILL)
+        wait_until(lambda: "is started again" in daemon.log)
+        wait_until(lambda: http.get("/stats/kept").status_code == 200)
+        assert ask(port, ("AUTH", PASSWORD), ("LLEN", "kept:queue")) == ["+OK", ":1"]
+
+
+@pytest.mark.parametrize("options", [[], ["--embedded", "never"], ["--redis-port", "7000"]])
+def test_it_is_the_private_store_that_listens_or_none(private_folder: Path, options: list[str]) -> None:
+    assert "needs --embedded=always" in refused(private_folder, *options, "--store-port", "7001")
+
+
+@pytest.mark.parametrize("bad", [["--store-port", "0"], ["--store-listen", "everywhere"], ["--store-listen", "*"]])
+def test_what_is_no_port_or_address_is_refused(private_folder: Path, bad: list[str]) -> None:
+    assert bad[0].strip("-") in refused(private_folder, "--embedded", "always", *bad)
+
+
+def test_a_store_port_in_use_is_said_in_one_line(private_folder: Path, private_redis: Redis) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        data = str(private_folder / "data")
+        said = refused(private_folder, "--embedded", "always", "--data-dir", data, "--store-port", str(port))
+        assert f"restmq: --store-port: can't listen on 127.0.0.1:{port}: Address already in use." in said
