@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _LINGER_SECONDS = 2.0
+#: While the server drains: for the request of a client that has just come.
+_FIRST_REQUEST_SECONDS = 1.0
 _UPGRADE_HELD_BYTES = 65536
 _PIECE_BYTES = 4096
 #: A client that reads an answer more slowly is not waited for.
@@ -83,6 +85,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._discarding = False
         self._held: bytearray | None = None
         self._in_request = False
+        self._is_new = True
         self._parser = httptools.HttpRequestParser(self)
         self.deadline: float | None = self.factory.seconds() + self.factory.limits.request_seconds
         if hasattr(self.transport, "setTcpNoDelay"):
@@ -157,7 +160,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._body_bytes = 0
         self._progress, self._silent_bytes = -1, 0
         self._request: Request | None = None
-        self._in_request = True
+        self._in_request, self._is_new = True, False
         if not self._busy:
             self.deadline = self.factory.seconds() + self.factory.limits.request_seconds
 
@@ -364,8 +367,10 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             self.factory.later(self._next)
 
     def finish_soon(self) -> None:
-        """The server is going: a connection with no request under way ends now."""
-        if not self._busy and not self._waiting and not self._in_request and not self._discarding:
+        """The server is going: a connection with no request under way ends; a new one has a moment for its first."""
+        if self._is_new:
+            self.deadline = self.factory.seconds() + _FIRST_REQUEST_SECONDS
+        elif not self._busy and not self._waiting and not self._in_request and not self._discarding:
             self._end()
 
     def _discard(self) -> None:

@@ -107,6 +107,11 @@ class DaemonOptions(RedisOptions):
         """Listen on this Twisted endpoint, such as unix:/run/restmq.sock; may be given several times."""
         self["endpoint"].append(description)
 
+    def parseOptions(self, options: Any = None) -> None:
+        #: As they were given, for workers to be given them too.
+        self.arguments: list[str] = list(options or [])
+        super().parseOptions(options)
+
     def parseArgs(self, *args: str) -> None:
         if args:
             raise usage.UsageError(f"{args[0]!r} is no option of {self.command}.")
@@ -130,6 +135,7 @@ class Options(DaemonOptions):
             "with --durable: replicas of an outside Redis to wait for",
             whole_number(0, 100),
         ],
+        ["workers", None, 1, "processes that serve the port together", whole_number(1, 64)],
         ["data-dir", None, None, "where the private Valkey keeps its data"],
         ["store-port", None, None, "TCP port on which others may reach the private Valkey [default: none]", _PORT],
         [
@@ -181,6 +187,8 @@ class Options(DaemonOptions):
             raise usage.UsageError("--embedded must be auto, always or never.")
         if self["embedded"] == "always" and self.names_redis:
             raise usage.UsageError("--embedded=always starts a private store; a --redis-… flag names another one.")
+        if self["workers"] > 1 and self["endpoint"]:
+            raise usage.UsageError("--workers share --listen and --port; --endpoint is for a single process.")
         if self["replicas"] and not self["durable"]:
             raise usage.UsageError("--replicas says what --durable waits for; give both.")
         if self["store-port"] is not None and self["embedded"] != "always":

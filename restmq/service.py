@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import signal
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from twisted.application import internet, service
+from twisted.internet import endpoints
 from twisted.logger import Logger
 
 from restmq.access import Guard
@@ -24,10 +25,12 @@ from restmq.model import limit_queue_names
 from restmq.options import Options
 from restmq.store import Store, StoreSettings
 from restmq.web import Application
+from restmq.workers import Post, Supervisor, my_post, on_hangup
 
 log = Logger()
 
 _ACL_LOOK_SECONDS = 2.0
+_STOP_SECONDS = 5.0
 _OVERDUE_LOOK_SECONDS = 1.0
 
 
@@ -104,7 +107,10 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         raise SystemExit(f"restmq: {problem}") from None
     limit_queue_names(options["max-queue-name"])
     parts = InOrder()
-    settings, where = _choose_store(options, parts, reactor)
+    post = my_post()
+    settings, where = _choose_store(options, parts, reactor, post)
+    if options["workers"] > 1 and post is None:
+        return _supervise(options, parts, settings, reactor)
     store = Store(settings, reactor)
     core = RedisOperations(store)
     fanout = Fanout(core, reactor, options["max-unsent"])
@@ -120,7 +126,8 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         frozenset(options["allow-host"]) if options.only_loopback else None,
         options["trusted-proxies"],
     )
-    web = Web(application, store, listening_on(options, reactor), options["drain-timeout"], reactor)
+    listen_on = listening_on(options, reactor) if post is None else [_adopted(post, reactor)]
+    web = Web(application, store, listen_on, options["drain-timeout"], reactor)
     watch = _AclWatch(acl)
     for part in (
         store,
@@ -132,14 +139,41 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         polls,
     ):
         part.setServiceParent(parts)
-    reactor.callWhenRunning(lambda: say_where("RestMQ", web.addresses, store, where, "requests get 503"))
-    reactor.callWhenRunning(signal.signal, signal.SIGHUP, lambda *_: reactor.callFromThread(watch.reload))
+    on_hangup(reactor, watch.reload)
+    if post is None:
+        reactor.callWhenRunning(lambda: say_where("RestMQ", web.addresses, store, where, "requests get 503"))
+    else:
+        reactor.callWhenRunning(lambda: store.first_connected.addCallback(lambda _: post.report_ready()))
     return parts
 
 
-def _choose_store(options: Options, parts: InOrder, reactor: Any) -> tuple[StoreSettings, str]:
+def _supervise(options: Options, parts: InOrder, settings: StoreSettings, reactor: Any) -> service.IService:
+    """The service of the process that starts the workers."""
+    store_socket = settings.socket_path if len(list(parts)) else None
+    address = (options["listen"], options["port"])
+    command = [options.command, *options.arguments]
+    stop_seconds = options["drain-timeout"] + _STOP_SECONDS
+    supervisor = Supervisor(options["workers"], address, command, store_socket, stop_seconds, reactor)
+    supervisor.setServiceParent(parts)
+    on_hangup(reactor, supervisor.reload)
+    return parts
+
+
+def _adopted(post: Post, reactor: Any) -> Any:
+    """The supervisor's socket as an endpoint."""
+    family = socket.AF_INET6 if post.ipv6 else socket.AF_INET
+    return endpoints.AdoptedStreamServerEndpoint(reactor, post.listen_fd, family)
+
+
+def _choose_store(
+    options: Options, parts: InOrder, reactor: Any, post: Post | None = None
+) -> tuple[StoreSettings, str]:
     """Where the messages are kept, with the private server among the parts if there is to be one."""
     settings = options.store_settings()
+    if post is not None and post.store_socket is not None:
+        listener = options.store_listener()
+        password = listener.password if listener else None
+        return replace(settings, socket_path=post.store_socket, username=None, password=password), "the private Valkey"
     wanted = options["embedded"]
     if wanted == "never" or options.names_redis or (wanted == "auto" and redis_answers(settings)):
         if options["durable"] and not options["replicas"]:

@@ -270,3 +270,57 @@ def test_frames_in_the_same_segment_as_the_handshake_are_not_lost(daemon: Daemon
             received += more
         assert b"101 Switching Protocols" in received
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in received  # the example of RFC 6455, 1.3
+
+
+def test_leases_over_one_socket_messages_come_acks_go(daemon: Daemon, redis: Redis, queue: str) -> None:
+    async def conversation() -> None:
+        async with connect(url(daemon, queue, "?lease=600&prefetch=1")) as refused:
+            raise AssertionError(f"a broadcast was leased: {refused}")
+
+    async def refused() -> None:
+        with pytest.raises(InvalidStatus) as answer:
+            await conversation()
+        assert answer.value.response.status_code == 409
+
+    async def leased() -> None:
+        with daemon.client() as http:
+            await asyncio.to_thread(http.post, f"/p/{queue}", data={"policy": "roundrobin"})
+        async with connect(url(daemon, queue, "?lease=600&prefetch=1")) as socket:
+            for value in ("one", "two"):
+                await post(daemon, queue, value)
+            first = json.loads(await socket.recv())
+            assert (first["value"], first["count"]) == ("one", 1)
+            proof = {"key": first["key"], "receipt": first["receipt"]}
+            await socket.send(json.dumps({"cmd": "ack", **proof}))
+            answers = [json.loads(await socket.recv()) for _ in range(2)]
+            (acked,) = [answer for answer in answers if "acked" in answer]
+            (second,) = [answer for answer in answers if "value" in answer]
+            assert acked == {"queue": queue, "key": first["key"], "acked": True}
+            assert second["value"] == "two"
+            assert "error" in await command(socket, cmd="ack", **proof)
+        async with connect(url(daemon, queue, "?lease=600")) as socket:  # what was not acked has come back at once
+            again = json.loads(await socket.recv())
+            assert (again["key"], again["count"]) == (second["key"], 2)
+            await command(socket, cmd="ack", key=again["key"], receipt=again["receipt"])
+
+    run(refused())
+    run(leased())
+
+
+def test_a_wait_by_command_ends_with_its_socket_and_eats_nothing(daemon: Daemon, redis: Redis, queue: str) -> None:
+    def waiters() -> int:
+        with daemon.client() as http:
+            return int(http.get(f"/stats/{queue}").json()["waiters"])
+
+    async def conversation() -> None:
+        socket = await connect(url(daemon, f"{queue}-other"))
+        await socket.send(json.dumps({"cmd": "take", "queue": queue, "wait": 60}))
+        await asyncio.to_thread(wait_until, lambda: waiters() == 1)
+        await socket.close()
+        await asyncio.to_thread(wait_until, lambda: waiters() == 0)
+        key = await post(daemon, queue, "kept")
+        async with connect(url(daemon, f"{queue}-other")) as other:
+            found = await command(other, cmd="take", queue=queue, wait=10)
+            assert found == {"queue": queue, "key": key, "value": "kept"}
+
+    run(conversation())

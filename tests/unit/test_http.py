@@ -865,8 +865,10 @@ def test_the_consumer_of_a_stream_hears_that_its_client_has_gone() -> None:
 
 
 def test_at_the_end_idle_clients_are_closed_and_the_others_get_their_answer_first() -> None:
-    app = App(answer_at_once=False)
-    idle, busy, sending = Client(app), Client(app).send(get("/busy")), Client(app).send(post("/late", b"x")[:-1])
+    app = App()
+    idle = Client(app).send(get("/before"))
+    app.answer_at_once = False
+    busy, sending = Client(app).send(get("/busy")), Client(app).send(post("/late", b"x")[:-1])
     app.answer_at_once = True
     drained: list[str] = []
 
@@ -877,7 +879,7 @@ def test_at_the_end_idle_clients_are_closed_and_the_others_get_their_answer_firs
     ensureDeferred(drain())
     assert idle.transport.closed
     assert not busy.transport.closed and not sending.transport.closed
-    App.answer(app.requests[0])
+    App.answer(app.requests[1])
     sending.send(b"x")
     for client, answer in ((busy, b"</busy>"), (sending, b"</late>")):
         assert client.got == answer
@@ -887,6 +889,20 @@ def test_at_the_end_idle_clients_are_closed_and_the_others_get_their_answer_firs
     idle.leave()
     assert drained == ["in order"]
     assert not app.clock.getDelayedCalls()
+
+
+def test_at_the_end_a_client_that_has_just_come_has_a_moment_for_its_request() -> None:
+    app = App()
+    asks, silent = Client(app), Client(app)
+    ensureDeferred(app.drain(10))
+    assert not asks.transport.closed and not silent.transport.closed
+    asks.send(get("/just"))
+    assert asks.got == b"</just>"
+    assert asks.transport.closed
+    app.clock.advance(2)
+    app.end_overdue()
+    assert silent.transport.closed
+    assert silent.got == b""
 
 
 def test_at_the_end_a_client_that_takes_too_long_is_cut() -> None:

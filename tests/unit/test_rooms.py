@@ -47,6 +47,7 @@ ROOMS = [
     "web",
     "options",
     "daemon",
+    "workers",
     "service",
     "collectd",
     "syslog",

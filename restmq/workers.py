@@ -1,0 +1,269 @@
+"""Several processes behind one port: a supervisor that holds the sockets, and workers that serve them.
+
+Each worker is a whole RestMQ with a listening socket of its own on the same address (SO_REUSEPORT): the kernel deals
+out connections, and all workers are one queue as any number of daemons is. The supervisor keeps each socket open
+itself, so when a worker is replaced the connections that wait on its socket are the next one's; none is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from twisted.application import service
+from twisted.internet import defer, protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from restmq import launch
+from restmq.errors import ConfigurationError
+
+log = Logger()
+
+_VARIABLE = "RESTMQ_WORKER"
+_LISTEN_FD, _READY_FD = 3, 4
+_BACKLOG = 1024
+_RUN_TWISTD = "from twisted.scripts.twistd import run; run()"
+_TIMESTAMP = re.compile(r"^\d{4}-\S+ \[[^\]]*\] ")
+_LINE_MAX = 65_536
+
+READY_SECONDS = 30.0
+#: A worker that dies is started again after this time, twice as long if it dies again soon.
+RESTART_SECONDS = 0.1
+RESTART_SECONDS_MAX = 10.0
+_SOON_SECONDS = 5.0
+
+
+@dataclass(slots=True, frozen=True)
+class Post:
+    """What a worker is told by its supervisor.
+
+    Attributes:
+        number: of the worker, from 1 on.
+        ipv6: whether its socket is of that kind.
+        store_socket: where the private store is, if there is one.
+    """
+
+    number: int
+    ipv6: bool
+    store_socket: str | None = None
+
+    @property
+    def listen_fd(self) -> int:
+        return _LISTEN_FD
+
+    def report_ready(self) -> None:
+        """Tells the supervisor that requests are served from now on."""
+        os.write(_READY_FD, b"ready")
+        os.close(_READY_FD)
+
+
+def my_post() -> Post | None:
+    """What this process was told, if it is a worker. Its own children are not told."""
+    told = os.environ.pop(_VARIABLE, None)
+    return Post(**json.loads(told)) if told else None
+
+
+class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
+    """A worker process."""
+
+    def __init__(self, supervisor: Supervisor, number: int) -> None:
+        self.number = number
+        self.is_ready = False
+        self.asked_to_end = False
+        self.ready: defer.Deferred[bool] = defer.Deferred()
+        self.ended: defer.Deferred[None] = defer.Deferred()
+        self._supervisor = supervisor
+        self._said = b""
+
+    def childDataReceived(self, fd: int, data: bytes) -> None:
+        if fd == _READY_FD:
+            self.is_ready = True
+            self._tell_ready()
+            return
+        *lines, rest = (self._said + data).split(b"\n")
+        if len(rest) > _LINE_MAX:
+            lines, rest = [*lines, rest], b""
+        self._said = rest
+        for line in lines:
+            text = _TIMESTAMP.sub("", line.decode(errors="replace"))
+            log.info("worker {number}: {text}", number=self.number, text=text)
+
+    def processEnded(self, reason: Failure) -> None:
+        self._tell_ready()
+        self.ended.callback(None)
+        self._supervisor.ended(self, reason)
+
+    def _tell_ready(self) -> None:
+        if not self.ready.called:
+            self.ready.callback(self.is_ready)
+
+    def end(self, name: str = "TERM") -> None:
+        self.asked_to_end = True
+        if self.transport is not None and self.transport.pid:
+            self.transport.signalProcess(name)
+
+
+class Supervisor(service.Service):  # type: ignore[misc]  # untyped
+    """Starts the workers, again if need be, replaces them at SIGHUP, and ends them.
+
+    Args:
+        count: how many.
+        address: where they listen: address and port.
+        command: twistd's name for what they run, and its arguments.
+        store_socket: of the private store, which is the supervisor's.
+        stop_seconds: what a worker is given to end by itself.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        address: tuple[str, int],
+        command: list[str],
+        store_socket: str | None,
+        stop_seconds: float,
+        reactor: Any,
+    ) -> None:
+        self._count = count
+        self._address = address
+        self._command = command
+        self._store_socket = store_socket
+        self._stop_seconds = stop_seconds
+        self._reactor = reactor
+        self._sockets: list[socket.socket] = []
+        self._workers: list[_Worker | None] = [None] * count
+        self._leaving: set[_Worker] = set()
+        self._delays = [RESTART_SECONDS] * count
+        self._started_at = [0.0] * count
+        self._reloading = False
+
+    def privilegedStartService(self) -> None:
+        """Binds the sockets; ConfigurationError if the address can't be listened on."""
+        host, port = self._address
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        for _ in range(self._count):
+            listening = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if not self._sockets:
+                    # The first takes the address without sharing it: another server that has it is found out.
+                    listening.bind((host, port))
+                    port = listening.getsockname()[1]
+                    listening.close()
+                    listening = socket.socket(family, socket.SOCK_STREAM)
+                    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                listening.bind((host, port))
+                listening.listen(_BACKLOG)
+            except OSError as problem:
+                raise ConfigurationError(f"can't listen on {host}:{port}: {problem}.") from None
+            self._sockets.append(listening)
+        super().privilegedStartService()
+
+    def startService(self) -> None:
+        super().startService()
+        for slot in range(self._count):
+            self._workers[slot] = self._spawn(slot)
+        all_ready = defer.gatherResults([worker.ready for worker in self._workers if worker])
+        all_ready.addCallback(lambda _: self._say_where())
+
+    def _say_where(self) -> None:
+        host, port = self._sockets[0].getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        log.info("{count} workers: listens on http://{host}:{port}/.", count=self._count, host=shown, port=port)
+
+    def _spawn(self, slot: int) -> _Worker:
+        worker = _Worker(self, slot + 1)
+        post = Post(slot + 1, ":" in self._address[0], self._store_socket)
+        reactor_chosen = [argument for argument in sys.argv[1:] if argument.startswith("--reactor=")]
+        twistd = [sys.executable, "-c", _RUN_TWISTD, "-n", "--pidfile=", *reactor_chosen, *self._command]
+        self._started_at[slot] = self._reactor.seconds()
+        self._reactor.spawnProcess(
+            worker,
+            sys.executable,
+            [sys.executable, "-I", str(launch.__file__), str(os.getpid()), *twistd],
+            env={**os.environ, _VARIABLE: json.dumps(asdict(post))},
+            childFDs={0: "w", 1: "r", 2: "r", _LISTEN_FD: self._sockets[slot].fileno(), _READY_FD: "r"},
+        )
+        return worker
+
+    def ended(self, worker: _Worker, reason: Failure) -> None:
+        """A worker has ended: it is started again, unless it was asked to end."""
+        self._leaving.discard(worker)
+        slot = worker.number - 1
+        if self._workers[slot] is not worker or worker.asked_to_end or not self.running:
+            return
+        soon = self._reactor.seconds() - self._started_at[slot] < _SOON_SECONDS
+        self._delays[slot] = min(2 * self._delays[slot], RESTART_SECONDS_MAX) if soon else RESTART_SECONDS
+        log.error(
+            "worker {number} ended ({why}); it is started again in {delay} s.",
+            number=worker.number,
+            why=reason.getErrorMessage(),
+            delay=self._delays[slot],
+        )
+        self._reactor.callLater(self._delays[slot], self._start_again, slot, worker)
+
+    def _start_again(self, slot: int, ended: _Worker) -> None:
+        if self.running and self._workers[slot] is ended:
+            self._workers[slot] = self._spawn(slot)
+
+    def reload(self) -> None:
+        """Replaces the workers one by one: a new one takes over as soon as it serves, the old one drains and ends."""
+        if self._reloading or not self.running:
+            return
+        self._reloading = True
+        defer.ensureDeferred(self._replace_all()).addErrback(lambda failure: log.failure("reloading failed", failure))
+
+    async def _replace_all(self) -> None:
+        try:
+            for slot in range(self._count):
+                old, new = self._workers[slot], self._spawn(slot)
+                overdue = self._reactor.callLater(READY_SECONDS, new.end, "KILL")
+                ready = await new.ready
+                if overdue.active():
+                    overdue.cancel()
+                if not ready:
+                    log.error("a new worker does not start; the old ones stay. The lines before say why.")
+                    return
+                self._workers[slot] = new
+                if old is not None:
+                    self._end(old)
+            log.info("all workers are new.")
+        finally:
+            self._reloading = False
+
+    def _end(self, worker: _Worker) -> defer.Deferred[None]:
+        self._leaving.add(worker)
+        if not worker.asked_to_end:
+            worker.end()
+        killed = self._reactor.callLater(self._stop_seconds, worker.end, "KILL")
+        ended: defer.Deferred[None] = defer.Deferred()
+
+        def tell(_: None) -> None:
+            if killed.active():
+                killed.cancel()
+            ended.callback(None)
+
+        worker.ended.addCallback(tell)
+        return ended
+
+    def stopService(self) -> defer.Deferred[Any]:
+        super().stopService()
+        workers = {worker for worker in self._workers if worker is not None and not worker.ended.called}
+        all_ended = defer.DeferredList([self._end(worker) for worker in workers | self._leaving])
+        return all_ended.addCallback(self._close)
+
+    def _close(self, _result: Any) -> None:
+        for listening in self._sockets:
+            listening.close()
+
+
+def on_hangup(reactor: Any, call: Any) -> None:
+    """Has SIGHUP call something in the reactor."""
+    reactor.callWhenRunning(signal.signal, signal.SIGHUP, lambda *_: reactor.callFromThread(call))

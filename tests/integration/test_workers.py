@@ -1,0 +1,159 @@
+"""Several workers behind one port: they share it, take over from each other, and come back when killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import ROOT, Comet, Daemon, Redis, free_port, stopping, wait_until
+
+
+def workers_of(daemon: Daemon) -> list[int]:
+    """The process numbers of the workers."""
+    found = subprocess.run(
+        ["pgrep", "-P", str(daemon.process.pid), "-f", "twistd"], capture_output=True, text=True, check=False
+    )
+    return [int(pid) for pid in found.stdout.split()]
+
+
+@pytest.fixture
+def two(private_folder: Path, redis: Redis) -> Iterator[Daemon]:
+    daemon = Daemon(private_folder, "--workers", "2", redis=redis)
+    with stopping(daemon):
+        yield daemon
+    daemon.assert_no_tracebacks()
+    assert not workers_of(daemon)
+
+
+def answered_by(daemon: Daemon, pid: int) -> bool:
+    """Whether a fresh connection is served by this worker."""
+    with daemon.connect() as connection:
+        port = connection.getsockname()[1]
+        connection.sendall(b"GET /stats/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        inodes = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[1].endswith(f":{daemon.port:04X}") and fields[2].endswith(f":{port:04X}"):
+                return f"socket:[{fields[9]}]" in inodes
+        return False
+
+
+def test_both_workers_serve_the_port_and_are_one_queue(two: Daemon, queue: str) -> None:
+    pids = workers_of(two)
+    assert len(pids) == 2
+    for pid in pids:
+        wait_until(lambda pid=pid: answered_by(two, pid))
+    sent = []
+    for number in range(20):
+        with two.client() as http:  # each on a connection of its own
+            sent.append(http.post(f"/q/{queue}", data={"value": str(number)}).text.strip())
+    with two.client() as http:
+        assert [message["key"] for message in http.get(f"/q/{queue}?count=100").json()] == sent
+
+
+def test_a_consumer_of_either_worker_hears_what_comes_in_by_the_other(two: Daemon, queue: str) -> None:
+    streams = [Comet(two, f"/c/{queue}") for _ in range(6)]
+    for value in "abc":
+        with two.client() as http:
+            http.post(f"/q/{queue}", data={"value": value})
+    for stream in streams:
+        values = b"".join(stream.lines(1))
+        assert b'"value":"' in values
+        stream.close()
+
+
+def test_at_sighup_new_workers_take_over_and_no_connection_is_refused(two: Daemon, queue: str) -> None:
+    before = set(workers_of(two))
+    statuses: list[int] = []
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def keep_posting() -> None:
+        while not done.is_set():
+            try:
+                answer = httpx.post(f"{two.url}/q/{queue}", data={"value": "x"}, timeout=20)
+                statuses.append(answer.status_code)
+            except httpx.HTTPError as failure:
+                failures.append(failure)
+
+    threads = [threading.Thread(target=keep_posting) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(statuses) > 20)
+    two.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(after := set(workers_of(two))) == 2 and not after & before)
+    more = len(statuses) + 20
+    wait_until(lambda: len(statuses) > more)
+    done.set()
+    for thread in threads:
+        thread.join(20)
+    assert failures == []
+    assert set(statuses) == {200}
+    with two.client() as http:
+        assert http.get(f"/stats/{queue}").json()["len"] == len(statuses)
+    assert "all workers are new" in two.log
+
+
+def test_a_worker_that_is_killed_is_started_again(two: Daemon, queue: str) -> None:
+    killed = workers_of(two)[0]
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: len(workers_of(two)) == 2 and killed not in workers_of(two))
+    wait_until(lambda: "started again" in two.log)
+    for _ in range(10):  # connections that come meanwhile wait for it
+        assert httpx.post(f"{two.url}/q/{queue}", data={"value": "x"}, timeout=20).status_code == 200
+
+
+def test_workers_end_when_their_supervisor_is_killed(private_folder: Path, redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--workers", "2", redis=redis)
+    pids = workers_of(daemon)
+    daemon.kill()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_workers_share_a_private_store(private_folder: Path) -> None:
+    options = ("--workers", "2", "--embedded", "always", "--data-dir", str(private_folder / "data"), "--durable")
+    daemon = Daemon(private_folder, *options)
+    with stopping(daemon):
+        for _ in range(6):
+            with daemon.client() as http:
+                assert http.post("/q/test", data={"value": "x"}).status_code == 200
+        with daemon.client() as http:
+            assert http.get("/stats/test").json()["len"] == 6
+
+
+def test_an_address_that_is_taken_is_said_so(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
+    taken = subprocess.run(
+        [*daemon.command[:3], "restmq", "--workers", "2", "--port", str(daemon.port), "--embedded", "never"],
+        cwd=private_folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert taken.returncode == 1
+    assert f"can't listen on 127.0.0.1:{daemon.port}" in taken.stdout + taken.stderr
+    assert "Traceback" not in taken.stdout + taken.stderr
+
+
+def test_workers_and_endpoints_exclude_each_other(private_folder: Path) -> None:
+    port = free_port()
+    refused = subprocess.run(
+        [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "restmq", "--workers", "2",
+         "--endpoint", f"tcp:{port}"],
+        cwd=private_folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "--endpoint is for a single process" in refused.stdout + refused.stderr
