@@ -102,7 +102,12 @@ def test_the_lines_of_the_syslog_page_do_what_it_says(private_folder: Path, priv
     assert (heard["app"], heard["message"], stream.returncode) == ("backup", "all done", 0)
 
 
-PAGES = ["README.md", "CHANGELOG.md", *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("document", PAGES)
@@ -117,7 +122,7 @@ def shell_blocks(document: str) -> str:
 
 
 @pytest.mark.needs("curl")
-@pytest.mark.parametrize("page", ["docs/delivery.md"])
+@pytest.mark.parametrize("page", ["docs/delivery.md", "docs/quickstart.md"])
 def test_all_commands_of_a_page_run(private_folder: Path, private_redis: Redis, page: str) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     script = shell_blocks(page).replace("http://localhost:8888", daemon.url)
