@@ -10,16 +10,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet import defer
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from restmq import keys, scripts
 from restmq.connection import Encoded
 from restmq.errors import Conflict, InvalidInput, QueueFull, StoreRefused, StoreUnavailable
+from restmq.gathering import Gathering
 from restmq.leasing import Leasing, new_receipt
 from restmq.model import (
     BATCH_MAX,
@@ -50,32 +49,14 @@ def _full() -> QueueFull:
     return QueueFull("the queue holds as many messages as its setting max_length allows; try again later.")
 
 
-@dataclass(slots=True)
-class _Gathered:
-    """The plain adds to one queue that came in one reactor turn."""
-
-    values: list[bytes] = field(default_factory=list)
-    answers: list[defer.Deferred[str]] = field(default_factory=list)
-    size: int = 0
-
-    def answer(self, result: list[bytes]) -> None:
-        added = result[1:]
-        for answer, key in zip(self.answers, added, strict=False):
-            answer.callback(key.decode())
-        for answer in self.answers[len(added) :]:
-            answer.errback(_full())
-
-    def fail(self, failure: Failure) -> None:
-        for answer in self.answers:
-            answer.errback(failure)
-
-
 class RedisOperations(Leasing, Tokens):
     """Queue operations on one Redis, shared by any number of daemons and tools."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(store, now_ms)
-        self._gathered: dict[str, _Gathered] = {}
+        later = store.clock.callLater
+        self._adds: Gathering[str, bytes, str] = Gathering(later, self._add_each)
+        self._takes: Gathering[str, None, Message | None] = Gathering(later, self._take_each)
 
     async def queue_add(self, queue: str, value: bytes, ttl_seconds: float = 0) -> str:
         """Adds a message; the queue exists from its first one on.
@@ -89,28 +70,14 @@ class RedisOperations(Leasing, Tokens):
         """
         if ttl_seconds:
             return (await self.queue_add_many(queue, [value], ttl_seconds))[0]
-        key: str = await self._add_with_others(queue, value)
+        key: str = await self._adds.add(check_queue_name(queue), value, len(value))
         return key
 
-    def _add_with_others(self, queue: str, value: bytes) -> defer.Deferred[str]:
-        """All plain adds of one reactor turn to one queue go to Redis in one script call, each answered on its own."""
-        gathered = self._gathered.get(queue)
-        if gathered is None:
-            check_queue_name(queue)
-            gathered = self._gathered[queue] = _Gathered()
-            self.store.clock.callLater(0, self._send_gathered, queue, gathered)
-        answer: defer.Deferred[str] = defer.Deferred()
-        gathered.answers.append(answer)
-        gathered.values.append(value)
-        gathered.size += len(value)
-        if gathered.size > _GATHERED_BYTES or len(gathered.values) >= BATCH_MAX:
-            self._send_gathered(queue, gathered)
-        return answer
-
-    def _send_gathered(self, queue: str, gathered: _Gathered) -> None:
-        if self._gathered.get(queue) is gathered:
-            del self._gathered[queue]
-            self._run("add", queue, *_PLAIN_ADD, *gathered.values).addCallbacks(gathered.answer, gathered.fail)
+    async def _add_each(self, queue: str, values: list[bytes]) -> list[str | Exception]:
+        """Each on its own: where the queue is full, those that came first are in."""
+        _, *added = await self._run("add", queue, *_PLAIN_ADD, *values)
+        keys: list[str | Exception] = [key.decode() for key in added]
+        return keys + [_full() for _ in values[len(added) :]]
 
     async def queue_add_many(
         self,
@@ -137,8 +104,7 @@ class RedisOperations(Leasing, Tokens):
         check_queue_name(queue)
         if not values:
             return []
-        if queue in self._gathered:  # what came before goes before
-            self._send_gathered(queue, self._gathered[queue])
+        self._adds.flush(queue)  # what came before goes before
         times_ms = [max(1, round(seconds * 1000)) if seconds else 0 for seconds in (ttl_seconds, delay_seconds)]
         fingerprint = ""
         more_keys: tuple[bytes, ...] = ()
@@ -164,8 +130,16 @@ class RedisOperations(Leasing, Tokens):
 
     async def queue_getdel(self, queue: str) -> Message | None:
         """Takes the next message for good: at-most-once. Nothing of it stays in Redis; a lost answer loses it."""
-        taken = await self.queue_tail(queue, 1)
-        return taken[0] if taken else None
+        message: Message | None = await self._takes.add(check_queue_name(queue), None)
+        return message
+
+    async def _take_each(self, queue: str, askers: list[None]) -> list[Message | None]:
+        """The oldest to the one who asked first."""
+        taken: list[Message | None] = []
+        # A call may bring fewer than there are: where they are large.
+        while len(taken) < len(askers) and (more := await self.queue_tail(queue, len(askers) - len(taken))):
+            taken += more
+        return taken + [None] * (len(askers) - len(taken))
 
     async def queue_tail(self, queue: str, count: int = 10, waiter: bytes = b"") -> list[Message]:
         """Takes up to ``count`` (1 to 1000) messages off the front for good, the oldest first; as queue_getdel.

@@ -19,6 +19,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from restmq.consumer import send_at_once
 from restmq.request import Headers, Request, WireError
 
 if TYPE_CHECKING:
@@ -358,7 +359,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
 
     def finished(self, data: bytes, keep_alive: bool) -> None:
         """The last (or only) bytes of the answer to the current request."""
-        self.transport.write(data)
+        send_at_once(self.transport, data)
         self._busy, self._handler = False, None
         self._wait_for_client(len(data))
         if not keep_alive or self.factory.draining:

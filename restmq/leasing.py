@@ -7,12 +7,13 @@ or its daemon's consumer goes, it returns to the front, or after ``max_deliverie
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from restmq import keys, scripts
 from restmq.connection import Encoded
 from restmq.errors import LeaseGone, NotFound
+from restmq.gathering import Gathering
 from restmq.model import (
     BATCH_MAX,
     LEASE_SECONDS_DEFAULT,
@@ -20,9 +21,11 @@ from restmq.model import (
     Deliveries,
     FoundMessage,
     Message,
+    check_queue_name,
     queue_of,
 )
 from restmq.operations import Operations, messages
+from restmq.store import Store
 
 _DUE_QUEUES_A_CALL = 100
 _LEASE_GONE = "the receipt holds no lease on the message: it is over, was acked, or never was; lease the message again."
@@ -35,6 +38,29 @@ def new_receipt() -> str:
 
 class Leasing(Operations):
     """The operations on leases and dead letters."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
+        super().__init__(store, now_ms)
+        self._leases: Gathering[tuple[str, int], None, Message | None] = Gathering(
+            store.clock.callLater, self._lease_each
+        )
+        self._acks: Gathering[str, tuple[str, str], None] = Gathering(store.clock.callLater, self._ack_each)
+
+    async def queue_lease_one(self, queue: str, lease_ms: int) -> Message | None:
+        """The next message under a lease, or None; else as queue_lease."""
+        message: Message | None = await self._leases.add((check_queue_name(queue), lease_ms), None)
+        return message
+
+    async def _lease_each(self, kind: tuple[str, int], askers: list[None]) -> list[Message | None]:
+        """The oldest to the one who asked first."""
+        queue, lease_ms = kind
+        leased: list[Message | None] = []
+        while len(leased) < len(askers):
+            more = await self.queue_lease(queue, len(askers) - len(leased), lease_ms)
+            if not more:
+                break
+            leased += more
+        return leased + [None] * (len(askers) - len(leased))
 
     async def queue_lease(self, queue: str, count: int, lease_ms: int, waiter: bytes = b"") -> list[Message]:
         """Leases up to ``count`` (1 to 1000) messages off the front, the oldest first: at-least-once.
@@ -51,8 +77,11 @@ class Leasing(Operations):
 
     async def queue_ack(self, key: str, receipt: str) -> None:
         """The message is done with, and leaves for good. Raises LeaseGone if the receipt holds no lease on it."""
-        if not await self._run("ack", queue_of(key), key, receipt):
-            raise LeaseGone(_LEASE_GONE)
+        await self._acks.add(queue_of(key), (key, receipt))
+
+    async def _ack_each(self, queue: str, leases: list[tuple[str, str]]) -> list[Exception | None]:
+        acked = await self._run("ack", queue, *(part for lease in leases for part in lease))
+        return [None if done else LeaseGone(_LEASE_GONE) for done in acked]
 
     async def queue_extend(self, key: str, receipt: str, lease_ms: int) -> None:
         """The lease lasts ``lease_ms`` from now on. Raises LeaseGone if the receipt holds no lease on the message."""

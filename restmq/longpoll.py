@@ -174,6 +174,12 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
                 self._serve(line.queue)
 
     async def _ask(self, queue: str, wish: Wish, waiter: bytes = b"") -> list[Message]:
+        if wish.count == 1 and not waiter:
+            if wish.lease_ms is None:
+                message = await self._core.queue_getdel(queue)
+            else:
+                message = await self._core.queue_lease_one(queue, wish.lease_ms)
+            return [message] if message else []
         if wish.lease_ms is None:
             return await self._core.queue_tail(queue, wish.count, waiter)
         return await self._core.queue_lease(queue, wish.count, wish.lease_ms, waiter)

@@ -1,13 +1,22 @@
--- A leased message is done with, and leaves for good.
--- ARGV: queue, clock, the message's key, its receipt.
--- Returns 1, or 0 if no such lease is in force.
+-- Leased messages are done with, and leave for good; each on its own.
+-- ARGV: queue, clock, then key, receipt, …
+-- Returns for each 1, or 0 if no such lease is in force.
 -- durable
 -- include: _prelude
 -- include: _lease
-local key = ARGV[3]
-if not holds(key, ARGV[4]) then return 0 end
-end_lease(key)
-forget({key})
-call('HINCRBY', TOTALS, 'out', 1)
-call('HINCRBY', TOTALS, 'acked', 1)
-return 1
+local acked, done = {}, {}
+for i = 3, #ARGV, 2 do
+  local key = ARGV[i]
+  if holds(key, ARGV[i + 1]) then
+    end_lease(key)
+    acked[#acked + 1], done[#done + 1] = key, 1
+  else
+    done[#done + 1] = 0
+  end
+end
+if #acked > 0 then
+  forget(acked)
+  call('HINCRBY', TOTALS, 'out', #acked)
+  call('HINCRBY', TOTALS, 'acked', #acked)
+end
+return done

@@ -22,6 +22,7 @@ ROOMS = [
     "launch",
     "embedded",
     "operations",
+    "gathering",
     "leasing",
     "tokens",
     "core",
