@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from restmq.consumer import send_at_once
-from restmq.request import Headers, Request, WireError
+from restmq.request import Request, WireError
 
 if TYPE_CHECKING:
     from restmq.wire import Wire
@@ -197,7 +197,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         uri = self._url.decode("ascii")
         if not uri.startswith("/") or "#" in uri:
             uri = self._origin_form(uri, method, fields)
-        self._request = Request(self, method, uri, "HTTP/" + version, Headers(fields))
+        self._request = Request(self, method, uri, "HTTP/" + version, fields)
         self._request.keep_alive = self._parser.should_keep_alive()
         if "expect" in fields and version == "1.1":  # RFC 9110, 10.1.1: no such thing in HTTP/1.0
             if fields["expect"].lower() != "100-continue":

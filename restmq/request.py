@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_qp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cyclone.httpserver import HTTPRequest
 
@@ -25,17 +25,8 @@ class WireError(Exception):
         self.status = status
 
 
-class Headers(dict[str, str]):
-    """Header fields by lower-case name; a field that came several times is joined by commas (RFC 9110, 5.2)."""
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name.lower(), default)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(name.lower())
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
+#: Header fields by lower-case name; a field that came several times is joined by commas (RFC 9110, 5.2).
+Headers = dict[str, str]
 
 
 class Request(HTTPRequest):  # type: ignore[misc]  # untyped
@@ -66,7 +57,7 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
             if self.is_form:
                 _add_pairs(self._arguments, self.body)
             elif self.media_type == "multipart/form-data":
-                _add_parts(self._arguments, self.headers.get("content-type"), self.body)
+                _add_parts(self._arguments, self.headers["content-type"], self.body)
         return self._arguments
 
     @property

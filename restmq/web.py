@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -35,6 +36,8 @@ from restmq.longpoll import LongPolls
 from restmq.render import to_json
 from restmq.request import Request, WireError
 from restmq.wire import Wire
+
+_HOST_NAME_MAX = 255  # RFC 1035, 2.3.4
 
 ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/q/(.+)", QueueHandler),
@@ -191,8 +194,11 @@ def _host_name(host: str) -> str:
     return name.partition(":")[0]
 
 
+@lru_cache(maxsize=1024)
 def _goes_by(name: str, allowed: frozenset[str]) -> bool:
     """Whether a name is loopback's or one of those allowed: else it is a page's trick with its own DNS (rebinding)."""
+    if len(name) > _HOST_NAME_MAX:
+        return False
     if name in allowed or name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -162,8 +162,8 @@ def test_a_request_reaches_the_application_with_all_that_it_says(connect: Callab
     assert (request.method, request.uri, request.path, request.query) == ("POST", "/q/a?b=c&d=%20", "/q/a", "b=c&d=%20")
     assert (request.version, request.body, request.host) == ("HTTP/1.1", b"value=1", "a")
     assert (request.remote_ip, request.protocol) == ("192.0.2.1", "http")
-    assert request.headers["x-one"] == request.headers.get("X-ONE") == "two  words, \xc3\xbf"
-    assert "EMPTY" in request.headers and request.headers["Empty"] == ""
+    assert request.headers["x-one"] == "two  words, \xc3\xbf"
+    assert request.headers["empty"] == ""
     assert "x-two" not in request.headers
 
 
