@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from twisted.logger import Logger
 
 from restmq import __version__
 from restmq.access import Guard
+from restmq.accesslog import AccessLog, LogFile, to_the_log
 from restmq.acl import Acl
 from restmq.core import RedisOperations
 from restmq.deadlines import Deadlines
@@ -129,6 +131,7 @@ def makeService(options: Options) -> service.IService:
 
     try:
         acl = Acl(options["acl"])
+        log_file = LogFile(options["access-log-file"]) if options["access-log-file"] else None
     except ConfigurationError as problem:
         raise SystemExit(f"restmq: {problem}") from None
     limit_queue_names(options["max-queue-name"])
@@ -148,6 +151,8 @@ def makeService(options: Options) -> service.IService:
         frozenset(options["allow-origin"]),
         frozenset(options["allow-host"]) if options.only_loopback else None,
         options["trusted-proxies"],
+        _access_log(options["access-log"], log_file),
+        options["metrics-queues"],
     )
     web = Web(application, _endpoints(options, reactor), options["drain-timeout"], reactor)
     watch = _AclWatch(acl)
@@ -162,8 +167,18 @@ def makeService(options: Options) -> service.IService:
     ):
         part.setServiceParent(parts)
     reactor.callWhenRunning(_say_where, store, web, where)
-    reactor.callWhenRunning(signal.signal, signal.SIGHUP, lambda *_: reactor.callFromThread(watch.reload))
+
+    def renew() -> None:
+        watch.reload()
+        if log_file:
+            log_file.reopen()
+
+    reactor.callWhenRunning(signal.signal, signal.SIGHUP, lambda *_: reactor.callFromThread(renew))
     return parts
+
+
+def _access_log(kind: str, file: LogFile | None) -> AccessLog | None:
+    return None if kind == "off" else AccessLog(kind, file.write if file else to_the_log, time.time)
 
 
 def _choose_store(options: Options, parts: InOrder, reactor: Any) -> tuple[StoreSettings, str]:

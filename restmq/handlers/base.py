@@ -24,6 +24,7 @@ from restmq.longpoll import Presence
 from restmq.model import LEASE_SECONDS_MAX, check_queue_name
 from restmq.render import check_callback, jsonp, to_json
 from restmq.request import Request, WireError
+from restmq.traffic import CLIENT_GONE
 
 if TYPE_CHECKING:
     from restmq.web import Application
@@ -166,7 +167,14 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     def _broken(self, failure: Any) -> None:
         """A fault of ours: one traceback for the log, one sentence for the client."""
-        log.failure("{method} {path} failed", failure=failure, method=self.request.method, path=self.request.path)
+        request = self.request
+        log.failure(
+            "{method} {path} failed (request {id})",
+            failure=failure,
+            method=request.method,
+            path=request.path,
+            id=request.id or "without an id",
+        )
         if self._streaming or self._finished:
             self.request.connection.abort()
         else:
@@ -282,12 +290,15 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         if status != 204:
             fields += f"Content-Length: {len(body)}\r\n"
         fields += "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+        if request.id:
+            fields += f"X-Request-Id: {request.id}\r\n"
         keep_alive = request.keep_alive and not request.upgrade and not self.application.draining
         if not keep_alive:
             fields += "Connection: close\r\n"
         elif request.version == "HTTP/1.0":
             fields += "Connection: keep-alive\r\n"
         rendered = head(status, request.version, fields)
+        self.application.traffic.answered(request, status, 0 if request.method == "HEAD" else len(body))
         request.connection.finished(rendered if request.method == "HEAD" else rendered + body, keep_alive)
 
     def answer_json(self, value: Any, end: bytes = b"") -> None:
@@ -332,6 +343,8 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     def on_connection_close(self, *args: Any) -> None:
         """The client has gone before its answer was complete. What was sent to Redis for it runs on."""
         self.gone = True
+        if not self._finished:
+            self.application.traffic.answered(self.request, CLIENT_GONE, 0)
         if self._presence is not None:
             self._presence.leave()
 

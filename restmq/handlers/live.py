@@ -16,7 +16,7 @@ RETRY_MS = 2000
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 COMET = Format(comet_line, comet_gap)
-EVENTS = Format(event, event_gap, keepalive=b":\n\n")
+EVENTS = Format(event, event_gap, keepalive=b":\n\n", transport="sse")
 
 
 @lru_cache(maxsize=1024)
@@ -92,7 +92,10 @@ class StreamHandler(ConsumerHandler):
             "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
         )
         fields += "Transfer-Encoding: chunked\r\n" if chunked else "Connection: close\r\n"
+        if self.request.id:
+            fields += f"X-Request-Id: {self.request.id}\r\n"
         self._streaming = True
+        self.application.traffic.answered(self.request, 200)
         self.request.connection.write(head(200, self.request.version, fields))
         stream = Stream(self.request.connection, chunked)
         stream.attach(self.application.fanout, queue, wire_format, lease_ms, prefetch)
