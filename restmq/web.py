@@ -19,7 +19,8 @@ from restmq.core import RedisOperations
 from restmq.errors import NotAllowed
 from restmq.fanout import Fanout
 from restmq.handlers.base import HTML, JSON, Handler, MisdirectedHost, head
-from restmq.handlers.commands import CommandHandler, XmlRpcHandler
+from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
+from restmq.handlers.description import DescriptionHandler, DescriptionPageHandler
 from restmq.handlers.live import CometHandler, EventHandler
 from restmq.handlers.messages import DeadLettersHandler, MessageHandler
 from restmq.handlers.operation import HealthHandler, MetricsHandler, ReadinessHandler
@@ -37,6 +38,7 @@ from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http import Limits
 from restmq.longpoll import LongPolls
 from restmq.metrics import Metrics
+from restmq.openapi import describe
 from restmq.render import to_json
 from restmq.request import Request, WireError
 from restmq.traffic import Outcomes, Traffic
@@ -54,7 +56,7 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     ("/sse/{queue}", EventHandler),
     ("/ws/{queue}", WebSocketHandler),
     ("/queue", CommandHandler),
-    ("/queue/{queue}", CommandHandler),
+    ("/queue/{queue}", QueueCommandHandler),
     ("/p/{queue}", PolicyHandler),
     ("/control/", ControlListHandler),
     ("/control/{queue}", ControlHandler),
@@ -68,6 +70,8 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     ("/metrics", MetricsHandler),
     ("/healthz", HealthHandler),
     ("/readyz", ReadinessHandler),
+    ("/openapi.json", DescriptionHandler),
+    ("/api", DescriptionPageHandler),
     (ELSEWHERE, NotFoundHandler),
 ]
 
@@ -118,6 +122,8 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.pages = cyclone.template.Loader(str(resources.files("restmq").joinpath("templates")))
         self.traffic = Traffic(time.perf_counter, access_log)
         self.metrics = Metrics(core, fanout, polls, self.traffic, lambda: len(self.connections), metrics_queues_max)
+        self.description = describe(ROUTES)
+        self.description_json = to_json(self.description)
         self._routes: list[tuple[Callable[[str], Any], type[Handler], str, Outcomes]] = [
             (route_pattern(template).fullmatch, handler_class, template, self.traffic.outcomes(template))
             for template, handler_class in ROUTES

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from restmq import access
+from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import JSON, Handler
+from restmq.shapes import STRING, thing
 
 
 class MetricsHandler(Handler):
@@ -11,6 +13,7 @@ class MetricsHandler(Handler):
 
     access = {"GET": access.WATCH}
 
+    @declare(answers={200: Answer("The metrics.", {"text/plain": STRING, "application/openmetrics-text": STRING})})
     async def get(self) -> None:
         """Metrics for Prometheus: as text, or as OpenMetrics where that is accepted."""
         metrics = self.application.metrics
@@ -22,6 +25,7 @@ class HealthHandler(Handler):
 
     access = {"GET": access.OPEN}
 
+    @declare(answers={200: answers_json("It is.", thing(status=STRING))})
     async def get(self) -> None:
         """The process is up."""
         self.answer(b'{"status":"up"}\r\n', JSON)
@@ -34,6 +38,7 @@ class ReadinessHandler(Handler):
 
     access = {"GET": access.OPEN}
 
+    @declare(answers={200: answers_json("It does.", thing(status=STRING))})
     async def get(self) -> None:
         """The store answers; if it does not, 503."""
         await self.application.core.store.command("PING")
