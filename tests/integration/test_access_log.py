@@ -135,7 +135,8 @@ def test_the_common_format_has_the_id_and_the_seconds_at_its_end(private_folder:
             assert connection.recv(100).startswith(b"HTTP/1.1 404")
         wait_until(lambda: path.read_text().endswith("\n"))
     assert re.fullmatch(
-        r'127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] "GET /a%22b HTTP/1\.1" 404 \d+ me \d\.\d{6}\n',
+        r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] "
+        r'"GET /a%22b HTTP/1\.1" 404 \d+ me \d\.\d{6}\n',
         path.read_text(),
     )
 

@@ -68,7 +68,15 @@ def test_every_flag_that_the_security_page_names_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/security.md", "docs/performance.md"]
+    "document",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/security.md",
+        "docs/performance.md",
+        "docs/operation.md",
+    ],
 )
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
