@@ -18,10 +18,15 @@ _ADDRESSES_REMEMBERED = 10_000
 
 @dataclass(slots=True, frozen=True)
 class Access:
-    """What a route or a command asks for: a section of ``acl.conf``, and a privilege of tokens."""
+    """What a route or a command asks for: a section of ``acl.conf``, and a privilege of tokens.
+
+    Attributes:
+        all_queues: only a token for ``*`` will do, as what is shown is not parted by queues.
+    """
 
     section: str
     privilege: str
+    all_queues: bool = False
 
 
 CONSUME = Access("rest:consumer", "read")
@@ -30,6 +35,7 @@ LISTEN_COMET = Access("comet:consumer", "read")
 LISTEN_WEBSOCKET = Access("websocket:consumer", "read")
 CONFIGURE = Access("rest:producer", "admin")
 PURGE = Access("rest:consumer", "admin")
+WATCH = Access("rest:consumer", "read", all_queues=True)
 #: Nothing of a queue is shown or touched.
 OPEN = Access("", "")
 #: The body names commands, each of which is checked by the dispatcher.
@@ -104,6 +110,8 @@ class Guard:
             raise NotAllowed(f"the token lacks the privilege {access.privilege!r}.")
         if queue is not None and not found.covers(queue):
             raise NotAllowed("the token is not for this queue.")
+        if access.all_queues and "*" not in found.queues:
+            raise NotAllowed("the token is not for all queues; make one with --queue '*'.")
 
     def _refuse_guessing(self, address: str) -> None:
         count, since = self._failures.get(address, (0, 0.0))

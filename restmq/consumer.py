@@ -40,11 +40,13 @@ class Format:
         message: renders a message.
         gap: renders the news that messages after this key are lost to the consumer.
         keepalive: what is sent now and then on an idle connection; empty for nothing.
+        transport: its name, for people.
     """
 
     message: Callable[[Message], bytes]
     gap: Callable[[str], bytes]
     keepalive: bytes = b""
+    transport: str = "comet"
 
 
 class Consumer(Protocol):

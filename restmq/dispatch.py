@@ -17,11 +17,11 @@ import orjson
 from restmq.access import CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput
+from restmq.fields import ANY_JSON, IDEMPOTENCY_KEY, MESSAGE_KEY, RECEIPT, VALUES, Kind, Number, Schema, Text, whole
 from restmq.longpoll import LongPolls, Presence, Wish
 from restmq.model import (
     BATCH_MAX,
     DELAY_SECONDS_MAX,
-    IDEMPOTENCY_KEY_BYTES_MAX,
     LEASE_SECONDS_MAX,
     TTL_SECONDS_MAX,
     WAIT_SECONDS_MAX,
@@ -29,11 +29,11 @@ from restmq.model import (
     check_queue_name,
     queue_of,
 )
+from restmq.shapes import BYTES, KEY, MESSAGE, NUMBER, QUEUE, STRING, WHOLE, YES_NO, either, many, named, thing
 
 EMPTY_QUEUE = {"error": "empty queue"}
 
 Fields = dict[str, Any]
-Check = Callable[[str, Any], Any]
 
 
 @dataclass(slots=True)
@@ -62,68 +62,28 @@ class Command:
     """A command of the protocol.
 
     Attributes:
+        text: what it does.
+        answer: its answer, as JSON Schema.
         names_queue: whether it is about one queue, which its field ``queue`` or its ``key`` names.
-        fields: what else it may have, each with a check that returns the value to use or raises InvalidInput.
+        fields: what else it may have, each with its kind, which checks it.
         required: which of these it must have.
+        one_of: of which of these it must have exactly one.
     """
 
     operation: Callable[[Client, str, Fields], Awaitable[Fields]]
     access: Access
-    fields: dict[str, Check] = field(default_factory=dict)
+    text: str
+    answer: Schema
+    fields: dict[str, Kind] = field(default_factory=dict)
     required: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
     names_queue: bool = True
-
-
-# Checks of fields
-
-
-def _any(_name: str, value: Any) -> Any:
-    return value
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidInput(f"the field {name!r} must be a string.")
-    return value
-
-
-def _idempotency_key(name: str, value: Any) -> bytes:
-    encoded = _text(name, value).encode()
-    if not 0 < len(encoded) <= IDEMPOTENCY_KEY_BYTES_MAX:
-        raise InvalidInput(f"the field {name!r} must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes.")
-    return encoded
-
-
-def _values(name: str, value: Any) -> list[Any]:
-    if not isinstance(value, list) or not 0 < len(value) <= BATCH_MAX:
-        raise InvalidInput(f"the field {name!r} must be an array of 1 to {BATCH_MAX} values.")
-    return value
-
-
-def _number(least: float, most: float) -> Check:
-    def check(name: str, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-            raise InvalidInput(f"the field {name!r} must be a number from {least:g} to {most:g}.")
-        return value
-
-    return check
-
-
-def _whole(least: int, most: int) -> Check:
-    def check(name: str, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise InvalidInput(f"the field {name!r} must be a whole number from {least} to {most}.")
-        return value
-
-    return check
 
 
 # Operations
 
 
 async def _add(client: Client, queue: str, fields: Fields) -> Fields:
-    if ("value" in fields) == ("values" in fields):
-        raise InvalidInput("the command 'add' needs the field 'value', or 'values' for many messages, and not both.")
     values = [value_bytes(value) for value in fields.get("values", [fields.get("value")])]
     options = (fields.get("ttl", 0), fields.get("delay", 0), fields.get("idempotency_key", b""))
     if "values" not in fields and not any(options):
@@ -192,31 +152,91 @@ async def _list(client: Client, _queue: str, _fields: Fields) -> Fields:
     return {"queues": await client.queues()}
 
 
-_LEASE_SECONDS = _number(1, LEASE_SECONDS_MAX)
-_RECEIVING: dict[str, Check] = {"count": _whole(1, BATCH_MAX), "wait": _number(0, WAIT_SECONDS_MAX)}
-_LEASED: dict[str, Check] = {"key": _text, "receipt": _text}
+_LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
+_RECEIVING: dict[str, Kind] = {"count": whole(1, BATCH_MAX), "wait": Number(0, WAIT_SECONDS_MAX)}
+_LEASED: dict[str, Kind] = {"key": MESSAGE_KEY, "receipt": RECEIPT}
+_EMPTY = named("Empty")
+_RECEIVED = either(
+    thing(
+        {"encoding": STRING, "receipt": STRING, "count": WHOLE, "dead_letter": named("Origin")},
+        queue=QUEUE,
+        key=KEY,
+        value=STRING,
+    ),
+    thing(queue=QUEUE, messages=many(MESSAGE)),
+    _EMPTY,
+)
 
 COMMANDS: dict[str, Command] = {
     "add": Command(
         _add,
         PRODUCE,
+        "Adds a message, or many in one atomic step. A value that is no string is kept as JSON text.",
+        either(thing(queue=QUEUE, key=KEY, value=BYTES), thing(queue=QUEUE, keys=many(KEY))),
         {
-            "value": _any,
-            "values": _values,
-            "ttl": _number(0, TTL_SECONDS_MAX),
-            "delay": _number(0, DELAY_SECONDS_MAX),
-            "idempotency_key": _idempotency_key,
+            "value": ANY_JSON,
+            "values": VALUES,
+            "ttl": Number(0, TTL_SECONDS_MAX),
+            "delay": Number(0, DELAY_SECONDS_MAX),
+            "idempotency_key": IDEMPOTENCY_KEY,
         },
+        one_of=("value", "values"),
     ),
-    "get": Command(_get, CONSUME),
-    "take": Command(_take, CONSUME, _RECEIVING),
-    "del": Command(_delete, CONSUME, {"key": _text}, ("key",)),
-    "lease": Command(_lease, CONSUME, {**_RECEIVING, "lease": _LEASE_SECONDS}),
-    "ack": Command(_ack, CONSUME, _LEASED, ("key", "receipt")),
-    "extend": Command(_extend, CONSUME, {**_LEASED, "lease": _LEASE_SECONDS}, ("key", "receipt", "lease")),
-    "nack": Command(_nack, CONSUME, _LEASED, ("key", "receipt")),
-    "stats": Command(_stats, CONSUME),
-    "list": Command(_list, CONSUME, names_queue=False),
+    "get": Command(
+        _get,
+        CONSUME,
+        "Looks at the next message and leaves it there; its count says how often that was done.",
+        either(
+            thing(
+                {"encoding": STRING, "dead_letter": named("Origin")}, queue=QUEUE, key=KEY, value=STRING, count=WHOLE
+            ),
+            _EMPTY,
+        ),
+    ),
+    "take": Command(
+        _take, CONSUME, "Takes the next message, or several, for good (at-most-once).", _RECEIVED, _RECEIVING
+    ),
+    "del": Command(
+        _delete,
+        CONSUME,
+        "Deletes a message, wherever it stands in the queue.",
+        thing(queue=QUEUE, key=STRING, deleted=YES_NO),
+        {"key": Text()},
+        ("key",),
+    ),
+    "lease": Command(
+        _lease,
+        CONSUME,
+        "Leases the next message, or several (at-least-once).",
+        _RECEIVED,
+        {**_RECEIVING, "lease": _LEASE_SECONDS},
+    ),
+    "ack": Command(
+        _ack,
+        CONSUME,
+        "Acks a leased message, which then leaves for good.",
+        thing(queue=QUEUE, key=KEY, acked=YES_NO),
+        _LEASED,
+        ("key", "receipt"),
+    ),
+    "extend": Command(
+        _extend,
+        CONSUME,
+        "Makes a lease last so many seconds from now on.",
+        thing(queue=QUEUE, key=KEY, lease=NUMBER),
+        {**_LEASED, "lease": _LEASE_SECONDS},
+        ("key", "receipt", "lease"),
+    ),
+    "nack": Command(
+        _nack,
+        CONSUME,
+        "Gives a leased message back, to the front of the queue.",
+        thing(queue=QUEUE, key=KEY, nacked=YES_NO),
+        _LEASED,
+        ("key", "receipt"),
+    ),
+    "stats": Command(_stats, CONSUME, "The queue in numbers.", named("QueueStats")),
+    "list": Command(_list, CONSUME, "The names of all queues.", thing(queues=many(QUEUE)), names_queue=False),
 }
 
 
@@ -252,6 +272,8 @@ async def run(client: Client, fields: Fields) -> Fields:
     if command is None:
         raise InvalidInput("unknown 'cmd'; there are " + ", ".join(COMMANDS) + ".")
     queue = _queue(client, command, fields) if command.names_queue else None
+    if command.one_of and sum(one in fields for one in command.one_of) != 1:
+        raise InvalidInput(f"the command {name!r} needs exactly one of the fields {', '.join(command.one_of)}.")
     for needed in command.required:
         if needed not in fields:
             raise InvalidInput(f"the command {name!r} needs the field {needed!r}.")
@@ -264,14 +286,13 @@ async def run(client: Client, fields: Fields) -> Fields:
 
 def _queue(client: Client, command: Command, fields: Fields) -> str:
     """The queue that is meant: the one named, or that of the receipt's key, or the one where the client is."""
-    queue = fields.get("queue")
-    if queue is None and "receipt" in command.fields and isinstance(fields.get("key"), str):
+    if "queue" in fields:
+        return check_queue_name(fields["queue"])
+    if "receipt" in command.fields and isinstance(fields.get("key"), str):
         return queue_of(fields["key"])
-    if queue is None:
-        queue = client.default_queue
-    if queue is None:
+    if client.default_queue is None:
         raise InvalidInput("the command has no 'queue'.")
-    return check_queue_name(queue)
+    return client.default_queue
 
 
 def value_bytes(value: Any) -> bytes:

@@ -421,6 +421,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
     # Refusals and deadlines
 
     def _refuse(self, refusal: WireError) -> None:
+        self.factory.refused(self.remote_ip, refusal)
         self.transport.write(self.factory.render_refusal(refusal))
         self.deadline = self.factory.seconds() + _LINGER_SECONDS
         self._end(linger=True)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn
 from twisted.python import usage
 
 from restmq import __version__
+from restmq.accesslog import FORMATS
 from restmq.acl import parse_hosts
 from restmq.embedded import TcpListener
 from restmq.http import Limits
@@ -163,6 +164,9 @@ class Options(DaemonOptions):
         ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],
         ["max-unsent", None, 1048576, "bytes a live consumer may leave unread before it is dropped", _BYTES],
         ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],
+        ["access-log", None, "off", "a line of log for each request: off, common or json"],
+        ["access-log-file", None, None, "where these lines go, - for standard output [default: into the log]"],
+        ["metrics-queues", None, 100, "how many queues /metrics tells apart, the busiest", whole_number(0, 1000)],
     ]
     optFlags = [["durable", None, "answer when a message is on disk (private Valkey), or on replicas (outside Redis)"]]
 
@@ -183,6 +187,10 @@ class Options(DaemonOptions):
         self["allow-host"].append(host.lower())
 
     def postOptions(self) -> None:
+        if self["access-log"] not in FORMATS:
+            raise usage.UsageError(f"--access-log must be one of {', '.join(FORMATS)}.")
+        if self["access-log-file"] and self["access-log"] == "off":
+            raise usage.UsageError("--access-log-file: nothing would be written; add --access-log common or json.")
         if self["embedded"] not in ("auto", "always", "never"):
             raise usage.UsageError("--embedded must be auto, always or never.")
         if self["embedded"] == "always" and self.names_redis:

@@ -11,8 +11,11 @@ import orjson
 from restmq.errors import InvalidInput
 from restmq.model import Message
 
-_CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*", re.ASCII)
-_CALLBACK_MAX = 128
+_NAME = "[A-Za-z_$][A-Za-z0-9_$]*"
+CALLBACK_PATTERN = rf"^{_NAME}(?:\.{_NAME})*$"
+CALLBACK_MAX = 128
+
+_CALLBACK = re.compile(CALLBACK_PATTERN)
 
 
 def to_json(value: Any) -> bytes:
@@ -25,7 +28,7 @@ def to_json(value: Any) -> bytes:
 
 def check_callback(name: str) -> str:
     """The name of a JSONP callback: JavaScript identifiers joined by dots. Raises InvalidInput for anything else."""
-    if len(name) > _CALLBACK_MAX or not _CALLBACK.fullmatch(name):
+    if len(name) > CALLBACK_MAX or not _CALLBACK.fullmatch(name):
         raise InvalidInput("'callback' must be the name of a JavaScript function, such as app.show.")
     return name
 

@@ -10,6 +10,7 @@ from cyclone.httpserver import HTTPRequest
 
 if TYPE_CHECKING:
     from restmq.http import HTTPConnection
+    from restmq.traffic import Outcomes
 
 ARGUMENTS_MAX = 1000
 
@@ -30,7 +31,17 @@ Headers = dict[str, str]
 
 
 class Request(HTTPRequest):  # type: ignore[misc]  # untyped
-    """What handlers see: cyclone's request, with exact bytes and with arguments read only if asked for."""
+    """What handlers see: cyclone's request, with exact bytes and with arguments read only if asked for.
+
+    Attributes:
+        id, route: for the access log; empty without one.
+        arrived_at, outcomes: for ``restmq.traffic``.
+    """
+
+    id = ""
+    route = ""
+    arrived_at: float
+    outcomes: Outcomes
 
     # HTTPRequest.__init__ reads the arguments, leniently, before anybody asked; so it is not called.
     def __init__(self, connection: HTTPConnection, method: str, uri: str, version: str, headers: Headers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from twisted.internet import endpoints
 from twisted.logger import Logger
 
 from restmq.access import Guard
+from restmq.accesslog import AccessLog, LogFile, to_the_log
 from restmq.acl import Acl
 from restmq.core import RedisOperations
 from restmq.daemon import InOrder, Listener, listening_on, redis_answers, say_where
@@ -104,6 +106,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
 
     try:
         acl = Acl(options["acl"])
+        log_file = LogFile(options["access-log-file"]) if options["access-log-file"] else None
     except ConfigurationError as problem:
         raise SystemExit(f"restmq: {problem}") from None
     limit_queue_names(options["max-queue-name"])
@@ -126,6 +129,8 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         frozenset(options["allow-origin"]),
         frozenset(options["allow-host"]) if options.only_loopback else None,
         options["trusted-proxies"],
+        _access_log(options["access-log"], log_file),
+        options["metrics-queues"],
     )
     listen_on = listening_on(options, reactor) if post is None else [_adopted(post, reactor)]
     web = Web(application, store, listen_on, options["drain-timeout"], reactor)
@@ -140,13 +145,23 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         polls,
     ):
         part.setServiceParent(parts)
-    on_hangup(reactor, watch.reload)
+
+    def renew() -> None:
+        watch.reload()
+        if log_file:
+            log_file.reopen()
+
+    on_hangup(reactor, renew)
     reactor.callWhenRunning(_collect_garbage_rarely)
     if post is None:
         reactor.callWhenRunning(lambda: say_where("RestMQ", web.addresses, store, where, "requests get 503"))
     else:
         reactor.callWhenRunning(lambda: store.first_connected.addCallback(lambda _: post.report_ready()))
     return parts
+
+
+def _access_log(kind: str, file: LogFile | None) -> AccessLog | None:
+    return None if kind == "off" else AccessLog(kind, file.write if file else to_the_log, time.time)
 
 
 def _collect_garbage_rarely() -> None:

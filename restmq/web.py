@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
@@ -12,14 +14,17 @@ import cyclone.template
 import cyclone.web
 
 from restmq.access import Guard
+from restmq.accesslog import AccessLog
 from restmq.acl import Hosts, parse_address
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed
 from restmq.fanout import Fanout
 from restmq.handlers.base import HTML, JSON, Handler, MisdirectedHost, head
-from restmq.handlers.commands import CommandHandler, XmlRpcHandler
+from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
+from restmq.handlers.description import DescriptionHandler, DescriptionPageHandler
 from restmq.handlers.live import CometHandler, EventHandler
 from restmq.handlers.messages import DeadLettersHandler, MessageHandler
+from restmq.handlers.operation import HealthHandler, MetricsHandler, ReadinessHandler
 from restmq.handlers.pages import DashboardHandler, NotFoundHandler, StaticHandler
 from restmq.handlers.queues import QueueHandler, QueueListHandler, RootHandler
 from restmq.handlers.settings import (
@@ -33,34 +38,53 @@ from restmq.handlers.settings import (
 from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http import Limits
 from restmq.longpoll import LongPolls
+from restmq.metrics import Metrics
+from restmq.openapi import describe
 from restmq.render import to_json
 from restmq.request import Request, WireError
+from restmq.traffic import Outcomes, Traffic
 from restmq.wire import Wire
 
 _HOST_NAME_MAX = 255  # RFC 1035, 2.3.4
 
+ELSEWHERE = "*"
+#: Each route's template and its handler; the first that fits is taken. ``{name}`` is all that follows, raw; a slash at
+#: the end may be there or not.
 ROUTES: list[tuple[str, type[Handler]]] = [
-    (r"/q/(.+)", QueueHandler),
-    (r"/q/?", QueueListHandler),
-    (r"/m/(.+)", MessageHandler),
-    (r"/d/(.+)", DeadLettersHandler),
-    (r"/c/(.+)", CometHandler),
-    (r"/sse/(.+)", EventHandler),
-    (r"/ws/(.+)", WebSocketHandler),
-    (r"/queue/?", CommandHandler),
-    (r"/queue/(.+)", CommandHandler),
-    (r"/p/(.+)", PolicyHandler),
-    (r"/control/?", ControlListHandler),
-    (r"/control/(.+)", ControlHandler),
-    (r"/stats/?", StatsListHandler),
-    (r"/stats/(.+)", StatsHandler),
-    (r"/j/(.+)", JobsHandler),
-    (r"/xmlrpc/?", XmlRpcHandler),
-    (r"/", RootHandler),
-    (r"/dashboard", DashboardHandler),
-    (r"/static/(.+)", StaticHandler),
-    (r".*", NotFoundHandler),
+    ("/q/{queue}", QueueHandler),
+    ("/q/", QueueListHandler),
+    ("/m/{key}", MessageHandler),
+    ("/d/{queue}", DeadLettersHandler),
+    ("/c/{queue}", CometHandler),
+    ("/sse/{queue}", EventHandler),
+    ("/ws/{queue}", WebSocketHandler),
+    ("/queue", CommandHandler),
+    ("/queue/{queue}", QueueCommandHandler),
+    ("/p/{queue}", PolicyHandler),
+    ("/control/", ControlListHandler),
+    ("/control/{queue}", ControlHandler),
+    ("/stats/", StatsListHandler),
+    ("/stats/{queue}", StatsHandler),
+    ("/j/{queue}", JobsHandler),
+    ("/xmlrpc", XmlRpcHandler),
+    ("/", RootHandler),
+    ("/dashboard", DashboardHandler),
+    ("/static/{file}", StaticHandler),
+    ("/metrics", MetricsHandler),
+    ("/healthz", HealthHandler),
+    ("/readyz", ReadinessHandler),
+    ("/openapi.json", DescriptionHandler),
+    ("/api", DescriptionPageHandler),
+    (ELSEWHERE, NotFoundHandler),
 ]
+
+
+def route_pattern(template: str) -> re.Pattern[str]:
+    """What a raw path must match to be the template's."""
+    if template == ELSEWHERE:
+        return re.compile(".*", re.DOTALL)
+    fixed, variable, _ = template.partition("{")
+    return re.compile(re.escape(fixed) + "(.+)" if variable else re.escape(fixed.rstrip("/")) + "/?", re.DOTALL)
 
 
 class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyped
@@ -71,6 +95,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         allowed_hosts: host names beside loopback's that this server goes by; None takes any, for a server that listens
             beyond loopback.
         trusted_proxies: addresses whose word on who their client is counts.
+        metrics_queues_max: how many queues ``/metrics`` tells apart.
     """
 
     routes = ROUTES
@@ -86,8 +111,10 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         allowed_origins: frozenset[str] = frozenset(),
         allowed_hosts: frozenset[str] | None = None,
         trusted_proxies: Hosts | None = None,
+        access_log: AccessLog | None = None,
+        metrics_queues_max: int = 100,
     ) -> None:
-        super().__init__(self.routes, transforms=[])
+        super().__init__([], transforms=[])
         self.start_wire(limits or Limits(), reactor)
         self.websockets = make_factory(reactor, self.limits.body_bytes)
         self.core = core
@@ -98,17 +125,23 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.allowed_hosts = allowed_hosts
         self.trusted_proxies = trusted_proxies
         self.pages = cyclone.template.Loader(str(resources.files("restmq").joinpath("templates")))
-        self._routes: list[tuple[Callable[[str], Any], type[Handler]]] = [
-            (spec.regex.match, spec.handler_class) for spec in self.handlers[0][1]
+        self.traffic = Traffic(time.perf_counter, access_log)
+        self.metrics = Metrics(core, fanout, polls, self.traffic, lambda: len(self.connections), metrics_queues_max)
+        self.description = describe(self.routes)
+        self.description_json = to_json(self.description)
+        self._routes: list[tuple[Callable[[str], Any], type[Handler], str, Outcomes]] = [
+            (route_pattern(template).fullmatch, handler_class, template, self.traffic.outcomes(template))
+            for template, handler_class in self.routes
         ]
 
     def __call__(self, request: Request) -> Handler:
         """Runs the request's handler. Paths are matched raw: a queue's name is decoded once, by the handler."""
         if self.trusted_proxies:
             request.remote_ip = self._client_behind_proxies(request, self.trusted_proxies)
-        for match, handler_class in self._routes:
+        for match, handler_class, template, outcomes in self._routes:
             found = match(request.path)
             if found:
+                self.traffic.arrived(request, template, outcomes)
                 handler = handler_class(self, request)
                 handler._execute(None, *found.groups())
                 return handler
@@ -178,6 +211,9 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         if request is not None and request.accepts("text/html"):
             return self.pages.load("error.html").generate(status=status, message=message), HTML
         return to_json({"error": message}) + b"\r\n", JSON
+
+    def refused(self, address: str, refusal: WireError) -> None:
+        self.traffic.refused(address, refusal.status)
 
     def render_refusal(self, refusal: WireError) -> bytes:
         body, content_type = self.render_error(refusal.status, str(refusal))

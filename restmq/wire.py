@@ -72,6 +72,9 @@ class Wire:
     def __call__(self, request: Request) -> Any:
         raise NotImplementedError  # by the application: it has the request answered
 
+    def refused(self, address: str, refusal: WireError) -> None:
+        """A request, or the connection, is refused before any handler saw it."""
+
     def render_refusal(self, refusal: WireError) -> bytes:
         raise NotImplementedError  # by the application, which knows what errors look like
 

@@ -7,9 +7,10 @@ way through a handler is ours: ``_execute`` runs the handler's method and maps w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from email.utils import formatdate
 from http.client import responses
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
@@ -19,11 +20,13 @@ from twisted.logger import Logger
 
 from restmq import errors
 from restmq.access import Access, Credentials, basic_credentials
+from restmq.describe import UNDECLARED, Operation, as_utf8
 from restmq.dispatch import Client
 from restmq.longpoll import Presence
-from restmq.model import LEASE_SECONDS_MAX, check_queue_name
-from restmq.render import check_callback, jsonp, to_json
+from restmq.model import check_queue_name
+from restmq.render import jsonp, to_json
 from restmq.request import Request, WireError
+from restmq.traffic import CLIENT_GONE
 
 if TYPE_CHECKING:
     from restmq.web import Application
@@ -106,6 +109,17 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     #: What each method asks for. A method that is not here is refused with 405.
     access: ClassVar[dict[str, Access]] = {}
+    #: What each of these methods takes and answers, as declared beside it.
+    operations: ClassVar[dict[str, Operation]] = {}
+    #: What the client gave for what was declared, by name.
+    given: Mapping[str, Any] = MappingProxyType({})
+
+    def __init_subclass__(cls) -> None:
+        cls.operations = {
+            name: getattr(getattr(cls, name.lower()), "operation", UNDECLARED)
+            for name in cls.access
+            if hasattr(cls, name.lower())
+        }
 
     # RequestHandler.__init__ prepares much that no handler of ours uses, for every request; so it is not called.
     def __init__(self, application: Application, request: Request, **kwargs: Any) -> None:
@@ -128,9 +142,16 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             if path_args and path_args[0]:
                 self.read_path(unquoted(path_args[0]))
             self.application.check_browser(self)
-            method = self._method()
-            if method is not None:
-                await method()
+            operation = self._operation()
+            if operation is not None:
+                access = self.access[operation]
+                if access.section and not self.application.guard.is_open(self.credentials, access):
+                    await self.application.guard.check(self.credentials, access, self.queue)
+                if self.request.method == "HEAD":
+                    await self.head()
+                else:
+                    self.given = self.operations[operation].read(self.request)
+                    await getattr(self, operation.lower())()
         except (errors.RestMQError, WireError) as error:
             self._refuse(error)
 
@@ -138,9 +159,9 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         """What the path names, percent-decoded: a queue, unless a subclass knows better."""
         self.queue = check_queue_name(name)
 
-    def _method(self) -> Any:
-        """The coroutine for the request's method, with access granted; or None if the answer was given here."""
-        name = self.request.method
+    def _operation(self) -> str | None:
+        """The method that the request asks for, HEAD being a GET; or None if the answer was given here."""
+        name: str = self.request.method
         if name == "OPTIONS":
             self._add_header("Allow", self._allowed())
             self.answer(b"", None, status=204)
@@ -148,15 +169,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         asked = "GET" if name == "HEAD" else name
         if asked not in self.access:
             raise MethodNotAllowed(f"{name} is not possible here; {self._allowed()} are.")
-        run = getattr(self, asked.lower() if name != "HEAD" else "head")
-        needed = self.access[asked]
-        if not needed.section or self.application.guard.is_open(self.credentials, needed):
-            return run
-        return lambda: self._check_then(needed, run)
-
-    async def _check_then(self, access: Access, run: Callable[[], Any]) -> None:
-        await self.application.guard.check(self.credentials, access, self.queue)
-        await run()
+        return asked
 
     def _allowed(self) -> str:
         methods = [*self.access, "OPTIONS"]
@@ -166,7 +179,14 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     def _broken(self, failure: Any) -> None:
         """A fault of ours: one traceback for the log, one sentence for the client."""
-        log.failure("{method} {path} failed", failure=failure, method=self.request.method, path=self.request.path)
+        request = self.request
+        log.failure(
+            "{method} {path} failed (request {id})",
+            failure=failure,
+            method=request.method,
+            path=request.path,
+            id=request.id or "without an id",
+        )
         if self._streaming or self._finished:
             self.request.connection.abort()
         else:
@@ -212,7 +232,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         if header[:7].lower() == "bearer ":
             token = header[7:].strip()
         elif header:
-            username, password = basic_credentials(_as_utf8(header)) or (None, "")
+            username, password = basic_credentials(as_utf8(header)) or (None, "")
         elif "authkey=" in self.request.query:
             token = self.text_argument("authkey")
         return Credentials(self.request.remote_ip, username, password, token)
@@ -233,31 +253,11 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         except UnicodeDecodeError:
             raise errors.InvalidInput(f"the parameter {name!r} is not valid UTF-8.") from None
 
-    def number_argument(self, name: str, least: float, most: float) -> float | None:
-        """A number within bounds, or None if the parameter was not given. InvalidInput for anything else."""
-        text = self.text_argument(name)
-        if text is None or text == "":
-            return None
-        try:
-            number = float(text) if text.isascii() and not text.strip("0123456789.") else least - 1
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise errors.InvalidInput(f"{name!r} must be a number from {least:g} to {most:g}.")
-        return number
-
-    def lease_argument(self, least_seconds: float = 1) -> int | None:
-        """The parameter ``lease`` in ms: 0 if it is there and empty, None if it is not there at all."""
-        if self.argument("lease") is None:
-            return None
-        return round((self.number_argument("lease", least_seconds, LEASE_SECONDS_MAX) or 0) * 1000)
-
-    def whole_argument(self, name: str, least: int, most: int) -> int | None:
-        """As number_argument, for a whole number."""
-        number = self.number_argument(name, least, most)
-        if number is not None and number != int(number):
-            raise errors.InvalidInput(f"{name!r} must be a whole number from {least} to {most}.")
-        return None if number is None else int(number)
+    @property
+    def lease_ms(self) -> int | None:
+        """The parameter ``lease`` in ms: 0 for the queue's own setting, None if it was not given."""
+        seconds: float | None = self.given["lease"]
+        return None if seconds is None else round(seconds * 1000)
 
     @property
     def queue_name(self) -> str:
@@ -282,18 +282,21 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         if status != 204:
             fields += f"Content-Length: {len(body)}\r\n"
         fields += "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+        if request.id:
+            fields += f"X-Request-Id: {request.id}\r\n"
         keep_alive = request.keep_alive and not request.upgrade and not self.application.draining
         if not keep_alive:
             fields += "Connection: close\r\n"
         elif request.version == "HTTP/1.0":
             fields += "Connection: keep-alive\r\n"
         rendered = head(status, request.version, fields)
+        self.application.traffic.answered(request, status, 0 if request.method == "HEAD" else len(body))
         request.connection.finished(rendered if request.method == "HEAD" else rendered + body, keep_alive)
 
     def answer_json(self, value: Any, end: bytes = b"") -> None:
         """A JSON answer, or JSONP if the client named a callback."""
         document = to_json(value)
-        callback = self.callback()
+        callback = self.callback
         if callback is None:
             self.answer(document + end, JSON)
         else:
@@ -301,7 +304,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     def answer_text(self, text: str) -> None:
         """A line of text, or a JSONP string."""
-        callback = self.callback()
+        callback = self.callback
         if callback is None:
             self.answer(f"{text}\r\n".encode(), TEXT)
         else:
@@ -320,18 +323,19 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         self._add_header("Location", path)
         self.answer(b"", TEXT, status=302)
 
+    @property
     def callback(self) -> str | None:
         """The JSONP callback's name, or None."""
-        if "callback" not in self.request.query and not self.request.body:
-            return None
-        name = self.text_argument("callback")
-        return None if name is None else check_callback(name)
+        name: str | None = self.given.get("callback")
+        return name
 
     # The client's going
 
     def on_connection_close(self, *args: Any) -> None:
         """The client has gone before its answer was complete. What was sent to Redis for it runs on."""
         self.gone = True
+        if not self._finished:
+            self.application.traffic.answered(self.request, CLIENT_GONE, 0)
         if self._presence is not None:
             self._presence.leave()
 
@@ -373,11 +377,3 @@ def unquoted(raw: str) -> str:
         except UnicodeDecodeError:
             raise errors.InvalidInput("the queue's name is not valid UTF-8.") from None
     return raw
-
-
-def _as_utf8(header: str) -> str:
-    """A header's value, whose bytes were read as Latin-1, as UTF-8 if it is that."""
-    try:
-        return header.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        return header

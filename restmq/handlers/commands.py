@@ -7,11 +7,29 @@ from typing import Any
 from xml.parsers.expat import ExpatError
 
 from restmq import access, dispatch
+from restmq.describe import JSON, Answer, Body, Parameter, answers_json, answers_page, declare
 from restmq.errors import InvalidInput
+from restmq.fields import JSON_TEXT
 from restmq.handlers.base import Handler
+from restmq.handlers.parameters import CALLBACK
 from restmq.model import check_queue_name
+from restmq.shapes import named
 
+_BODY = Parameter("body", JSON_TEXT, "the command, as JSON text.")
+_MSG = Parameter("msg", JSON_TEXT, "another name for body.")
 _XMLRPC_FAULT = 1
+
+
+def _takes(command: str) -> dict[str, Any]:
+    """What is declared of a method that runs commands of this shape."""
+    return {
+        "query": (CALLBACK,),
+        "form": (_BODY, _MSG, CALLBACK),
+        "any_of": ("body", "msg"),
+        "bodies": (Body(JSON, named(command), "A command."),),
+        "answers": {200: answers_json("What the command answers.", named("CommandAnswer"))},
+        "errors": (404, 409, 410),
+    }
 
 
 class CommandHandler(Handler):
@@ -19,15 +37,26 @@ class CommandHandler(Handler):
 
     access = {"GET": access.OPEN, "POST": access.BY_COMMAND}
 
+    @declare(answers={200: answers_page("The page.")})
     async def get(self) -> None:
+        """A page on which commands can be tried."""
         self.answer_page("commands.html", commands=sorted(dispatch.COMMANDS))
 
+    @declare(**_takes("Command"))
     async def post(self) -> None:
-        text = self.request.body if self.request.media_type == "application/json" else self.argument("body", "msg")
-        if text is None:
-            raise InvalidInput("send the command as an application/json body, or in the form field 'body'.")
-        self.callback()
-        self.answer_json(await dispatch.run(self.client(), dispatch.parse(text)))
+        """Runs a JSON command."""
+        given = self.given["msg"] if self.given["body"] is None else self.given["body"]
+        text = self.request.body if self.request.media_type == JSON else given
+        self.answer_json(await dispatch.run(self.client(), dispatch.parse(text or b"")))
+
+
+class QueueCommandHandler(CommandHandler):
+    """The same at a queue."""
+
+    @declare(**_takes("CommandAtQueue"))
+    async def post(self) -> None:
+        """Runs a JSON command; one that names no queue means this one."""
+        await super().post()
 
 
 class XmlRpcHandler(Handler):
@@ -35,7 +64,12 @@ class XmlRpcHandler(Handler):
 
     access = {"POST": access.BY_COMMAND}
 
+    @declare(
+        bodies=(Body("text/xml", {"type": "string"}, "An XML-RPC call."),),
+        answers={200: Answer("What the method returns, or a fault.", {"text/xml": {"type": "string"}})},
+    )
     async def post(self) -> None:
+        """XML-RPC methods ``get(queue)``, which takes the next message, and ``set(queue, value)``, which adds one."""
         try:
             result: Any = (await self._call(),)
         except InvalidInput as error:

@@ -6,17 +6,27 @@ from functools import lru_cache
 
 from restmq import access
 from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer, send_at_once
+from restmq.describe import Answer, declare
 from restmq.errors import Conflict
 from restmq.handlers.base import JAVASCRIPT, TEXT, Handler, head
+from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http import HTTPConnection
-from restmq.model import BATCH_MAX, LEASE_SECONDS_DEFAULT, Policy
+from restmq.model import LEASE_SECONDS_DEFAULT, Policy
 from restmq.render import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
 
 RETRY_MS = 2000
+LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 
+_ENDLESS = {"type": "string"}
+STREAM = Answer(
+    "Messages without end.",
+    {"text/plain": _ENDLESS, "application/javascript": _ENDLESS, "text/event-stream": _ENDLESS},
+)
+EVENT_ANSWER = Answer("Messages without end.", {"text/event-stream": _ENDLESS})
+
 COMET = Format(comet_line, comet_gap)
-EVENTS = Format(event, event_gap, keepalive=b":\n\n")
+EVENTS = Format(event, event_gap, keepalive=b":\n\n", transport="sse")
 
 
 @lru_cache(maxsize=1024)
@@ -63,8 +73,7 @@ class ConsumerHandler(Handler):
         Raises:
             Conflict: a lease is asked for on a queue that broadcasts.
         """
-        lease_ms = self.lease_argument()
-        prefetch = self.whole_argument("prefetch", 1, BATCH_MAX) or PREFETCH
+        lease_ms, prefetch = self.lease_ms, self.given["prefetch"] or PREFETCH
         if lease_ms is None:
             return 0, PREFETCH
         core = self.application.core
@@ -85,14 +94,17 @@ class StreamHandler(ConsumerHandler):
         lease_ms, prefetch = await self.leasing(queue)
         if self.gone:
             return
-        last_key = self.request.headers.get("last-event-id") or self.text_argument("last_event_id")
+        last_key = self.given["Last-Event-ID"] or self.given["last_event_id"]
         chunked = self.request.version == "HTTP/1.1"
         fields = (
             f"{self._extra_headers}Content-Type: {content_type}\r\n"
             "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
         )
         fields += "Transfer-Encoding: chunked\r\n" if chunked else "Connection: close\r\n"
+        if self.request.id:
+            fields += f"X-Request-Id: {self.request.id}\r\n"
         self._streaming = True
+        self.application.traffic.answered(self.request, 200)
         self.request.connection.write(head(200, self.request.version, fields))
         stream = Stream(self.request.connection, chunked)
         stream.attach(self.application.fanout, queue, wire_format, lease_ms, prefetch)
@@ -108,8 +120,16 @@ class StreamHandler(ConsumerHandler):
 class CometHandler(StreamHandler):
     """A line of JSON a message; as events if the client accepts them."""
 
+    @declare(
+        query=(*LISTENING, CALLBACK),
+        headers=(LAST_EVENT_ID_HEADER,),
+        answers={200: STREAM},
+        errors=(409,),
+        streams=True,
+    )
     async def get(self) -> None:
-        callback = self.callback()
+        """The queue's messages as they come (comet): each a line of JSON, a call, or an event if one accepts it."""
+        callback = self.callback
         if callback is not None:
             await self.begin(JAVASCRIPT, jsonp_lines(callback))
         elif self.request.accepts("text/event-stream"):
@@ -121,5 +141,7 @@ class CometHandler(StreamHandler):
 class EventHandler(StreamHandler):
     """Server-Sent Events, as the HTML standard has them (9.2)."""
 
+    @declare(query=LISTENING, headers=(LAST_EVENT_ID_HEADER,), answers={200: EVENT_ANSWER}, errors=(409,), streams=True)
     async def get(self) -> None:
+        """The queue's messages as they come, as Server-Sent Events."""
         await self.begin_events()

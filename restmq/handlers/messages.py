@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from restmq import access
-from restmq.errors import InvalidInput, NotFound
+from restmq.describe import Answer, answers_json, declare
+from restmq.errors import NotFound
 from restmq.handlers.base import Handler
-from restmq.model import BATCH_MAX, queue_of
+from restmq.handlers.parameters import CALLBACK, COUNT, FIRST, LEASE_ANEW, LETTER, RECEIPT
+from restmq.model import queue_of
+from restmq.shapes import KEY, NUMBER, QUEUE, WHOLE, many, named, thing
 
 DEAD_LETTERS_SHOWN = 100
 
@@ -18,6 +21,11 @@ class MessageHandler(Handler):
     def read_path(self, name: str) -> None:
         self.key, self.queue = name, queue_of(name)
 
+    @declare(
+        query=(CALLBACK,),
+        answers={200: answers_json("The message, and where it is.", named("FoundMessage"))},
+        errors=(404,),
+    )
     async def get(self) -> None:
         """Looks at the message, wherever it is, without touching it."""
         found = await self.application.core.queue_find(self.key)
@@ -25,29 +33,25 @@ class MessageHandler(Handler):
             raise NotFound("there is no such message: it never was, was taken, was acked, or has expired.")
         self.answer_json({"queue": self.queue, **found.fields()}, b"\r\n")
 
+    @declare(
+        form=(RECEIPT, LEASE_ANEW, CALLBACK),
+        answers={200: answers_json("It is done.", thing(queue=QUEUE, key=KEY, lease=NUMBER))},
+        errors=(410,),
+    )
     async def post(self) -> None:
         """Extends the lease, or with ``lease=0`` gives the message back at once."""
-        receipt = self._receipt()
-        lease_ms = self.lease_argument(least_seconds=0)
-        if lease_ms is None:
-            raise InvalidInput("send 'lease': for how many seconds from now, or 0 to give the message back.")
-        self.callback()
+        receipt, lease_ms = self.given["receipt"], self.lease_ms
         if lease_ms:
             await self.application.core.queue_extend(self.key, receipt, lease_ms)
         else:
             await self.application.core.queue_nack(self.key, receipt)
-        self.answer_json({"queue": self.queue, "key": self.key, "lease": lease_ms / 1000}, b"\r\n")
+        self.answer_json({"queue": self.queue, "key": self.key, "lease": self.given["lease"]}, b"\r\n")
 
+    @declare(query=(RECEIPT,), answers={204: Answer("It is done.")}, errors=(410,))
     async def delete(self) -> None:
         """Acks the message, which then leaves for good."""
-        await self.application.core.queue_ack(self.key, self._receipt())
+        await self.application.core.queue_ack(self.key, self.given["receipt"])
         self.answer(b"", None, status=204)
-
-    def _receipt(self) -> str:
-        receipt = self.text_argument("receipt")
-        if not receipt:
-            raise InvalidInput("send 'receipt', as it came with the leased message.")
-        return receipt
 
 
 class DeadLettersHandler(Handler):
@@ -55,28 +59,45 @@ class DeadLettersHandler(Handler):
 
     access = {"GET": access.CONSUME, "POST": access.CONFIGURE, "DELETE": access.PURGE}
 
+    @declare(
+        query=(FIRST, COUNT, CALLBACK),
+        answers={
+            200: answers_json(
+                "Some of them, and how many there are in all.",
+                thing(queue=QUEUE, dead=WHOLE, messages=many(named("FoundMessage"))),
+            )
+        },
+    )
     async def get(self) -> None:
         """Looks at them, those that died first coming first; ``first`` passes over so many, ``count`` limits."""
-        first = self.whole_argument("first", 0, 10**12) or 0
-        count = self.whole_argument("count", 1, BATCH_MAX) or DEAD_LETTERS_SHOWN
+        first, count = self.given["first"] or 0, self.given["count"] or DEAD_LETTERS_SHOWN
         letters = await self.application.core.queue_dead(self.queue_name, first, count)
         shown = [letter.fields() for letter in letters.messages]
         self.answer_json({"queue": self.queue, "dead": letters.count, "messages": shown}, b"\r\n")
 
+    @declare(
+        form=(LETTER, CALLBACK),
+        answers={200: answers_json("How many did.", thing(queue=QUEUE, redriven=WHOLE))},
+        errors=(404,),
+    )
     async def post(self) -> None:
         """Redrive: they go back to the end of the queue, as if never delivered."""
         key = self._key()
-        self.callback()
         redriven = await self.application.core.queue_redrive(self.queue_name, key)
         self.answer_json({"queue": self.queue, "redriven": redriven}, b"\r\n")
 
+    @declare(
+        query=(LETTER, CALLBACK),
+        answers={200: answers_json("How many.", thing(queue=QUEUE, dropped=WHOLE))},
+        errors=(404,),
+    )
     async def delete(self) -> None:
         """Drops them for good."""
         dropped = await self.application.core.queue_drop_dead(self.queue_name, self._key())
         self.answer_json({"queue": self.queue, "dropped": dropped}, b"\r\n")
 
     def _key(self) -> str:
-        key = self.text_argument("key") or ""
+        key: str = self.given["key"] or ""
         if key and queue_of(key) != self.queue_name:
-            raise InvalidInput("'key' names a message of another queue.")
+            raise NotFound("'key' names a message of another queue.")
         return key

@@ -7,28 +7,71 @@ from urllib.parse import quote
 import orjson
 
 from restmq import access
+from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import value_bytes
 from restmq.errors import InvalidInput
 from restmq.handlers.base import JSON, Handler
-from restmq.longpoll import Wish
-from restmq.model import (
-    BATCH_MAX,
-    DELAY_SECONDS_MAX,
-    IDEMPOTENCY_KEY_BYTES_MAX,
-    TTL_SECONDS_MAX,
-    WAIT_SECONDS_MAX,
-    Message,
-    check_queue_name,
+from restmq.handlers.parameters import (
+    CALLBACK,
+    COUNT,
+    DELAY,
+    IDEMPOTENCY,
+    LEASE,
+    MSG,
+    QUEUE,
+    QUEUE_NEEDED,
+    TTL,
+    VALUE,
+    WAIT,
 )
+from restmq.longpoll import Wish
+from restmq.model import BATCH_MAX, Message
 from restmq.request import WireError
+from restmq.shapes import KEY, ONE_OR_NOTHING, STRING, WHOLE, either, many, named, thing
+from restmq.shapes import QUEUE as QUEUE_SHAPE
 
 OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
 
-_ONE_FOR_GOOD = Wish()
 _NO_PARAMETERS = (0.0, 0.0, b"")
 #: What RFC 3986 (3.3) lets stand in a path; a key in a header is written as it would be in /m/<key>.
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
+
+_BINARY = {"type": "string", "format": "binary", "minLength": 1}
+_PAGE = {"text/html": {"type": "string"}}
+_LEASED_HEADERS = {
+    "X-RestMQ-Key": "Of bytes: the message's key, percent-encoded.",
+    "X-RestMQ-Receipt": "Of leased bytes: the receipt.",
+    "X-RestMQ-Count": "Of leased bytes: how often the message was delivered.",
+}
+#: A message that is shown as taken; its count is of looks, or of deliveries if it is leased.
+_TAKEN = {"count": WHOLE, "key": KEY, "value": STRING}
+_TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "dead_letter": named("Origin")}
+
+TAKING = (COUNT, LEASE, WAIT, CALLBACK)
+TAKEN = {
+    200: Answer(
+        "The message; an array of messages where a count was given; its own bytes where they are accepted.",
+        {
+            JSON: either(thing(_TAKEN_MORE, **_TAKEN), many(thing(_TAKEN_MORE, **_TAKEN))),
+            OCTETS: {"type": "string", "format": "binary"},
+        },
+        _LEASED_HEADERS,
+    )
+}
+ADDING = (VALUE, MSG, TTL, DELAY, CALLBACK)
+ADDED = {
+    200: Answer(
+        "The message's key in a line; the keys of many, in order.",
+        {"text/plain": STRING, JSON: thing(queue=QUEUE_SHAPE, keys=many(KEY))},
+    )
+}
+BODIES = (
+    Body("*/*", _BINARY, "Any other type: the body itself is the message, byte for byte."),
+    Body(
+        NDJSON, {"type": "string"}, f"A message a line, each a JSON value, up to {BATCH_MAX}: all are added, or none."
+    ),
+)
 
 
 class QueueHandler(Handler):
@@ -36,21 +79,18 @@ class QueueHandler(Handler):
 
     access = {"GET": access.CONSUME, "POST": access.PRODUCE, "DELETE": access.PURGE}
 
+    @declare(query=TAKING, answers=TAKEN | {204: Answer("The queue is empty, and was while it was waited.")})
     async def get(self) -> None:
         """Takes what comes next for good (at-most-once), or with ``lease`` under a lease (at-least-once)."""
         await self.take(self.queue_name, status_if_empty=204)
 
     async def take(self, queue: str, status_if_empty: int) -> None:
         octets = "accept" in self.request.headers and self.request.accepts(OCTETS)
-        wish, many, wait_seconds = _ONE_FOR_GOOD, False, 0.0
-        if self.request.query or self.request.body:
-            self.callback()  # a bad name must not cost a message
-            count = self.whole_argument("count", 1, BATCH_MAX)
-            many = count is not None
-            wish = Wish(count or 1, self.lease_argument())
-            wait_seconds = self.number_argument("wait", 0, WAIT_SECONDS_MAX) or 0
-            if many and octets:
-                raise InvalidInput("a message's own bytes come one message at a time; leave 'count' out.")
+        count, wait_seconds = self.given["count"], self.given["wait"] or 0
+        many = count is not None
+        if many and octets:
+            raise InvalidInput("a message's own bytes come one message at a time; leave 'count' out.")
+        wish = Wish(count or 1, self.lease_ms)
         messages = await self.application.polls.take(queue, wish, wait_seconds, self.presence if wait_seconds else None)
         if self.gone and messages:
             await self.application.core.queue_return(queue, messages)
@@ -76,6 +116,15 @@ class QueueHandler(Handler):
             self._add_header("X-RestMQ-Count", str(message.count))
         self.answer(message.value, OCTETS)
 
+    @declare(
+        query=(TTL, DELAY, CALLBACK),
+        form=ADDING,
+        any_of=("value", "msg"),
+        headers=(IDEMPOTENCY,),
+        bodies=BODIES,
+        answers=ADDED,
+        errors=(409, 413),
+    )
     async def post(self) -> None:
         """Adds a message, or many in one step; answered when they are safe."""
         await self.add(self.queue_name)
@@ -87,7 +136,6 @@ class QueueHandler(Handler):
             self.answer_json({"queue": queue, "keys": keys}, b"\r\n")
             return
         value = self._value()
-        self.callback()
         parameters = self._parameters()
         if parameters == _NO_PARAMETERS:
             self.answer_text(await core.queue_add(queue, value))
@@ -99,21 +147,20 @@ class QueueHandler(Handler):
         is_form = self.request.is_form or self.request.media_type == "multipart/form-data"
         if self.request.body and not is_form:
             return self.request.body
-        value = self.argument("value", "msg")
-        if value is None:
-            raise InvalidInput(
-                "the form has neither 'value' nor 'msg'; send one, as in curl -d value=hello, or another type of body."
-            )
-        return value
+        value: bytes | None = self.given["msg"] if self.given["value"] is None else self.given["value"]
+        return value or b""
 
     def _parameters(self) -> tuple[float, float, bytes]:
         """Time to live, delay (both in seconds, 0 for none) and idempotency key (empty for none)."""
-        idempotency_key = self.request.headers.get("idempotency-key", "").encode("latin-1")
-        if len(idempotency_key) > IDEMPOTENCY_KEY_BYTES_MAX:
-            raise InvalidInput(f"the Idempotency-Key is longer than {IDEMPOTENCY_KEY_BYTES_MAX} bytes.")
-        ttl_seconds = self.number_argument("ttl", 0, TTL_SECONDS_MAX) or 0.0
-        return ttl_seconds, self.number_argument("delay", 0, DELAY_SECONDS_MAX) or 0.0, idempotency_key
+        given = self.given
+        return given["ttl"] or 0.0, given["delay"] or 0.0, given["Idempotency-Key"] or b""
 
+    @declare(
+        query=(CALLBACK,),
+        answers={
+            200: answers_json("1 if there was anything to purge.", thing(queue=QUEUE_SHAPE, status=ONE_OR_NOTHING))
+        },
+    )
     async def delete(self) -> None:
         """Purges the queue and closes its connected consumers, on every daemon."""
         purged = await self.application.core.queue_purge(self.queue_name, close_consumers=True)
@@ -144,15 +191,34 @@ class RootHandler(QueueHandler):
 
     access = {"GET": access.CONSUME, "POST": access.PRODUCE}
 
+    @declare(
+        query=(QUEUE, *TAKING),
+        answers=TAKEN
+        | {
+            302: Answer(
+                "No queue is named: to the dashboard.", {"text/plain": {"type": "string"}}, {"Location": "Where it is."}
+            ),
+            404: answers_json("The queue is empty, and was while it was waited.", named("Empty")),
+        },
+    )
     async def get(self) -> None:
-        queue = self.text_argument("queue")
-        if queue is None:
+        """Takes a message as ``/q/{queue}`` does."""
+        if self.given["queue"] is None:
             self.redirect_to("/dashboard")
         else:
-            await self.take(check_queue_name(queue), status_if_empty=404)
+            await self.take(self.given["queue"], status_if_empty=404)
 
+    @declare(
+        query=(TTL, DELAY, CALLBACK),
+        form=(QUEUE_NEEDED, *ADDING),
+        any_of=("value", "msg"),
+        headers=(IDEMPOTENCY,),
+        answers=ADDED,
+        errors=(409, 413),
+    )
     async def post(self) -> None:
-        await self.add(check_queue_name(self.text_argument("queue") or ""))
+        """Adds a message as ``/q/{queue}`` does."""
+        await self.add(self.given["queue"])
 
 
 class QueueListHandler(Handler):
@@ -160,10 +226,15 @@ class QueueListHandler(Handler):
 
     access = {"GET": access.CONSUME}
 
+    @declare(
+        query=(CALLBACK,),
+        answers={200: answers_json("Their names; a page for browsers.", thing(queues=many(QUEUE_SHAPE)), **_PAGE)},
+    )
     async def get(self) -> None:
+        """All queues that the client may know of."""
         core = self.application.core
         lines = await core.queue_overview(await self.application.visible_queues(self))
-        if self.request.accepts("application/json") or self.callback() is not None:
+        if self.request.accepts("application/json") or self.callback is not None:
             self.answer_json({"queues": [line.name for line in lines]}, b"\r\n")
         else:
             self.answer_page("queues.html", queues=lines)

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from restmq import access
-from restmq.errors import InvalidInput
-from restmq.handlers.base import TEXT, Handler
+from restmq.describe import Parameter, answers_json, answers_line, answers_page, declare
+from restmq.fields import QUEUE_NAME_OR_NONE, OneOf, whole
+from restmq.handlers.base import Handler
+from restmq.handlers.parameters import CALLBACK
 from restmq.model import DEAD_LETTER, SETTINGS, Policy
+from restmq.shapes import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, by_queue, named, thing
 
 JOBS_SHOWN = 10
+
+_POLICY = Parameter("policy", OneOf(tuple(policy.label for policy in Policy)), "who gets the queue's messages.")
+_SETTINGS = (
+    *(Parameter(name, whole(0, most), "see Settings.") for name, most in SETTINGS.items()),
+    Parameter(DEAD_LETTER, QUEUE_NAME_OR_NONE, "the queue for dead letters, instead of a place beside the queue."),
+)
+_ANY_SETTING = ("policy", *SETTINGS, DEAD_LETTER)
+_WANTED = Parameter("status", OneOf(("start", "stop")), "start or stop.", required=True)
+_STATUS = thing(queue=QUEUE, status=ONE_OR_NOTHING)
+_LINE = thing(name=QUEUE, len=WHOLE, status=ONE_OR_NOTHING, policy=POLICY)
 
 
 class PolicyHandler(Handler):
@@ -15,30 +28,25 @@ class PolicyHandler(Handler):
 
     access = {"GET": access.CONSUME, "POST": access.CONFIGURE}
 
+    @declare(query=(CALLBACK,), answers={200: answers_json("Policy and settings.", named("Settings"))})
     async def get(self) -> None:
+        """The queue's policy, and those of its settings that were set."""
         policy = await self.application.core.queue_policy_get(self.queue_name)
         settings = await self.application.core.queue_settings_get(self.queue_name)
         self.answer_json({"queue": self.queue_name, "value": policy.label, **settings}, b"\r\n")
 
+    @declare(form=(_POLICY, *_SETTINGS, CALLBACK), any_of=_ANY_SETTING, answers={200: answers_line("OK")})
     async def post(self) -> None:
-        given = {name: self.whole_argument(name, 0, most) for name, most in SETTINGS.items()}
-        settings: dict[str, int | str] = {name: number for name, number in given.items() if number is not None}
-        dead_letter = self.text_argument(DEAD_LETTER)
-        if dead_letter is not None:
-            settings[DEAD_LETTER] = dead_letter
-        label = self.text_argument("policy")
-        if label is None and not settings:
-            raise InvalidInput("send 'policy', or one of the settings " + ", ".join((*SETTINGS, DEAD_LETTER)) + ".")
+        """Sets the policy, settings, or both; what is not named stays, and 0 or nothing takes a setting away."""
+        given = {setting.name: self.given[setting.name] for setting in _SETTINGS}
+        settings: dict[str, int | str] = {name: value for name, value in given.items() if value is not None}
+        label = self.given["policy"]
         policy = Policy.parse(label) if label is not None else None
-        self.callback()
         if settings:
             await self.application.core.queue_settings_set(self.queue_name, settings)
         if policy is not None:
             await self.application.core.queue_policy_set(self.queue_name, policy)
-        if self.callback() is None:
-            self.answer(b"OK\r\n", TEXT)
-        else:
-            self.answer_text("OK")
+        self.answer_text("OK")
 
 
 class ControlHandler(Handler):
@@ -46,7 +54,11 @@ class ControlHandler(Handler):
 
     access = {"GET": access.CONSUME, "POST": access.CONFIGURE}
 
+    @declare(
+        query=(CALLBACK,), answers={200: answers_json("The status.", thing(redis=STRING, queue=QUEUE, status=_STATUS))}
+    )
     async def get(self) -> None:
+        """Whether the queue is started."""
         started = await self.application.core.queue_status(self.queue_name)
         self.answer_json(
             {
@@ -57,11 +69,10 @@ class ControlHandler(Handler):
             b"\r\n",
         )
 
+    @declare(form=(_WANTED, CALLBACK), answers={200: answers_json("The status from now on.", thing(stat=_STATUS))})
     async def post(self) -> None:
-        wanted = self.text_argument("status")
-        if wanted not in ("start", "stop"):
-            raise InvalidInput("'status' must be 'start' or 'stop'.")
-        self.callback()
+        """Starts or stops the delivery to connected consumers; ``GET /q/{queue}`` goes on in any case."""
+        wanted = self.given["status"]
         started = await self.application.core.queue_changestatus(self.queue_name, wanted == "start")
         self.answer_json({"stat": {"queue": self.queue_name, "status": int(started)}}, b"\r\n")
 
@@ -71,7 +82,12 @@ class ControlListHandler(Handler):
 
     access = {"GET": access.CONSUME}
 
+    @declare(
+        query=(CALLBACK,),
+        answers={200: answers_json("By name.", thing(redis=STRING, count=WHOLE, queues=by_queue(_STATUS)))},
+    )
     async def get(self) -> None:
+        """Which of the queues that the client may know of are started."""
         core = self.application.core
         lines = await core.queue_overview(await self.application.visible_queues(self))
         self.answer_json(
@@ -89,7 +105,9 @@ class StatsHandler(Handler):
 
     access = {"GET": access.CONSUME}
 
+    @declare(query=(CALLBACK,), answers={200: answers_json("The numbers.", named("QueueStats"))})
     async def get(self) -> None:
+        """One queue in numbers."""
         self.answer_json(await self.application.queue_stats(self.queue_name))
 
 
@@ -98,7 +116,12 @@ class StatsListHandler(Handler):
 
     access = {"GET": access.CONSUME}
 
+    @declare(
+        query=(CALLBACK,),
+        answers={200: answers_json("By name.", thing(redis=STRING, count=WHOLE, queues=by_queue(_LINE)))},
+    )
     async def get(self) -> None:
+        """All queues that the client may know of, in numbers."""
         core = self.application.core
         lines = await core.queue_overview(await self.application.visible_queues(self))
         queues = {
@@ -118,7 +141,9 @@ class JobsHandler(Handler):
 
     access = {"GET": access.CONSUME}
 
+    @declare(answers={200: answers_page("The page.")})
     async def get(self) -> None:
+        """A page with the queue's counts and its newest messages."""
         core = self.application.core
         (line,) = await core.queue_overview([self.queue_name])
         jobs = await core.queue_last_items(self.queue_name, JOBS_SHOWN)

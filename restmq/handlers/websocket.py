@@ -24,9 +24,10 @@ from twisted.logger import Logger
 from restmq import access, dispatch
 from restmq.access import Credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer, send_at_once
+from restmq.describe import Answer, declare
 from restmq.errors import RestMQError
 from restmq.handlers.base import UpgradeRequired
-from restmq.handlers.live import ConsumerHandler
+from restmq.handlers.live import LISTENING, ConsumerHandler
 from restmq.model import Message
 from restmq.render import gap_notice, to_json, websocket_text
 
@@ -74,7 +75,7 @@ def gap_frame(last_key: str) -> bytes:
     return frame(gap_notice(last_key))
 
 
-PLAIN = Format(plain_frame, gap_frame)
+PLAIN = Format(plain_frame, gap_frame, transport="websocket")
 
 
 @lru_cache(maxsize=8)
@@ -89,7 +90,7 @@ def deflating(window_bits: int) -> Format:
         compressed = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
         return frame(compressed[:-4], _TEXT_FINAL | _COMPRESSED)
 
-    return Format(render, gap_frame)
+    return Format(render, gap_frame, transport="websocket")
 
 
 class WebSocketHandler(ConsumerHandler):
@@ -97,7 +98,9 @@ class WebSocketHandler(ConsumerHandler):
 
     access = {"GET": access.LISTEN_WEBSOCKET}
 
+    @declare(query=LISTENING, answers={101: Answer("WebSocket from here on.")}, errors=(409, 426), streams=True)
     async def get(self) -> None:
+        """The queue's messages as text frames; text frames with JSON commands are run, others echoed (RFC 6455)."""
         queue = self.queue_name
         if not self.request.upgrade:
             raise UpgradeRequired("this path speaks WebSocket; /c/<queue> and /sse/<queue> speak plain HTTP.")
@@ -105,8 +108,9 @@ class WebSocketHandler(ConsumerHandler):
         if self.gone:
             return
         self._finished = True
+        self.application.traffic.answered(self.request, 101)
         socket = self.application.websockets.buildProtocol(None)
-        last_key = self.text_argument("last_event_id")
+        last_key = self.given["last_event_id"]
         socket.prepare(self.client(), last_key, self.request.connection)
         socket.attach(self.application.fanout, queue, PLAIN, lease_ms, prefetch)
         self.request.connection.hand_over(self.request, socket)

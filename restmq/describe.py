@@ -1,0 +1,156 @@
+"""How a route's methods describe themselves, and have their parameters read by the same words.
+
+A handler's method is declared beside its name::
+
+    @declare(query=(COUNT, CALLBACK), answers={200: answers_json("The newest.", MESSAGE)}, errors=(404,))
+    async def get(self) -> None:
+        '''Looks at the newest messages.'''
+
+Before it runs, what was declared is read and checked, and is in ``self.given`` by name; what was not declared is not
+there. ``restmq.openapi`` makes the API's description of the same declarations and of the docstrings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from restmq.errors import InvalidInput
+from restmq.fields import Kind, Schema
+from restmq.request import Request
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+JSON, JAVASCRIPT, TEXT, HTML = "application/json", "application/javascript", "text/plain", "text/html"
+
+
+@dataclass(slots=True, frozen=True)
+class Parameter:
+    """A parameter of a query, a field of a form, or a header.
+
+    Attributes:
+        name: a header's in the usual spelling.
+        text: what it is, as it can follow the words "send 'name': ".
+    """
+
+    name: str
+    kind: Kind
+    text: str
+    required: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Body:
+    """A request's body that is no form."""
+
+    media_type: str
+    schema: Schema
+    text: str
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """An answer: what it means, its body's schema by media type, and what its own headers say."""
+
+    text: str
+    content: Mapping[str, Schema] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def answers_json(text: str, schema: Schema, **more: Schema) -> Answer:
+    """A JSON answer. A parameter ``callback`` makes it JSONP by itself."""
+    return Answer(text, {JSON: schema, **more})
+
+
+def answers_line(text: str) -> Answer:
+    """A line of text."""
+    return Answer(text, {TEXT: {"type": "string"}})
+
+
+def answers_page(text: str) -> Answer:
+    """A page for people."""
+    return Answer(text, {HTML: {"type": "string"}})
+
+
+@dataclass(slots=True)
+class Operation:
+    """What one method of one route takes and answers.
+
+    Attributes:
+        query, form, headers: what is read. A form's fields may stand in the query as well.
+        any_of: of which of the form's fields there must be one at least, unless the body is no form.
+        bodies: what the body may be beside a form.
+        answers: what it answers when all goes well, by status.
+        errors: statuses that come from this operation in particular; those that any may answer are understood.
+        streams: whether the answer has no end.
+        declared: False for a page, which says what it is in its docstring alone.
+    """
+
+    query: tuple[Parameter, ...] = ()
+    form: tuple[Parameter, ...] = ()
+    headers: tuple[Parameter, ...] = ()
+    any_of: tuple[str, ...] = ()
+    bodies: tuple[Body, ...] = ()
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+    errors: tuple[int, ...] = ()
+    streams: bool = False
+    declared: bool = True
+    _absent: dict[str, Any] = field(init=False)
+    _kinds: dict[str, Kind] = field(init=False)
+    _required: tuple[Parameter, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        parameters = (*self.query, *self.form, *self.headers)
+        self._absent = dict.fromkeys(parameter.name for parameter in parameters)
+        self._kinds = {parameter.name: parameter.kind for parameter in (*self.query, *self.form)}
+        self._required = tuple(parameter for parameter in parameters if parameter.required)
+
+    def read(self, request: Request) -> Mapping[str, Any]:
+        """What the request gave for all that is declared, by name; None for what it did not. Raises InvalidInput."""
+        if not (request.query or request.body or self.headers or self._required or self.any_of):
+            return self._absent
+        given = self._absent.copy()
+        for name, values in request.arguments.items():
+            kind = self._kinds.get(name)
+            if kind is not None:
+                for value in values:
+                    given[name] = kind.read(name, value)
+        for header in self.headers:
+            sent = request.headers.get(header.name)
+            if sent is not None:
+                given[header.name] = header.kind(header.name, as_utf8(sent))
+        for parameter in self._required:
+            if given[parameter.name] is None:
+                raise InvalidInput(f"send {parameter.name!r}: {parameter.text}")
+        if self.any_of and all(given[name] is None for name in self.any_of) and not self._has_other_body(request):
+            raise InvalidInput(f"the form has none of the fields {', '.join(self.any_of)}; send one.")
+        return given
+
+    def _has_other_body(self, request: Request) -> bool:
+        media_types = [body.media_type for body in self.bodies]
+        if not request.body or request.is_form or request.media_type == "multipart/form-data":
+            return False
+        return "*/*" in media_types or request.media_type in media_types
+
+
+#: A page, or a file that a page needs: nothing is read by these declarations.
+UNDECLARED = Operation(answers={200: Answer("What was asked for.", {"*/*": {}})}, declared=False)
+
+
+def declare(**declared: Any) -> Callable[[Method], Method]:
+    """Says of a handler's method what it takes and answers; see Operation for the words."""
+
+    def remember(method: Method) -> Method:
+        method.operation = Operation(**declared)  # type: ignore[attr-defined]
+        return method
+
+    return remember
+
+
+def as_utf8(header: str) -> str:
+    """A header's value, whose bytes were read as Latin-1, as UTF-8 if it is that."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return header

@@ -1,0 +1,193 @@
+"""What a field may hold: the one place that checks it and that describes it, in a form, a query, a header or JSON.
+
+Each kind is called with a JSON value, reads the bytes of a form field or a query parameter, and has a JSON Schema. Both
+ways raise InvalidInput, with the field's name, for what the kind does not allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from restmq.errors import InvalidInput
+from restmq.model import BATCH_MAX, IDEMPOTENCY_KEY_BYTES_MAX, QUEUE_NAME_BYTES_MAX, check_queue_name, queue_of
+from restmq.render import CALLBACK_MAX, CALLBACK_PATTERN, check_callback
+
+Schema = dict[str, Any]
+
+_NUMERIC = "0123456789.eE+-"
+
+
+class Kind(Protocol):
+    """What all kinds of fields have."""
+
+    @property
+    def schema(self) -> Schema:
+        """JSON Schema (2020-12), as OpenAPI 3.1 has it."""
+
+    def __call__(self, name: str, value: Any) -> Any:
+        """The value to use for this JSON value."""
+
+    def read(self, name: str, raw: bytes) -> Any:
+        """The value to use for these bytes; None where they say nothing."""
+
+
+@dataclass(slots=True, frozen=True)
+class Number:
+    """A number within bounds; in a form an empty one is as none, unless ``empty`` says what it means."""
+
+    least: float
+    most: float
+    whole: bool = False
+    empty: float | None = None
+
+    @property
+    def schema(self) -> Schema:
+        number = {"type": "integer" if self.whole else "number", "minimum": self.least, "maximum": self.most}
+        return number if self.empty is None else {"anyOf": [number, {"type": "string", "const": ""}]}
+
+    def __call__(self, name: str, value: Any) -> Any:
+        right_type = isinstance(value, int | float) and not isinstance(value, bool)
+        if not right_type or not self.least <= value <= self.most or (self.whole and value != int(value)):
+            kind = "whole number" if self.whole else "number"
+            raise InvalidInput(f"the field {name!r} must be a {kind} from {self.least:.15g} to {self.most:.15g}.")
+        return int(value) if self.whole else value
+
+    def read(self, name: str, raw: bytes) -> Any:
+        text = _decode(name, raw)
+        if not text:
+            return self.empty
+        try:
+            number = float(text) if not text.strip(_NUMERIC) else None
+        except ValueError:
+            number = None
+        return self(name, number)
+
+
+def whole(least: int, most: int) -> Number:
+    """A whole number within bounds."""
+    return Number(least, most, whole=True)
+
+
+@dataclass(slots=True, frozen=True)
+class Text:
+    """Text. ``check`` may refuse it, or say what it means."""
+
+    schema_more: tuple[tuple[str, Any], ...] = ()
+    check: Callable[[str], Any] = str
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string", **dict(self.schema_more)}
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if not isinstance(value, str):
+            raise InvalidInput(f"the field {name!r} must be a string.")
+        return self.check(value)
+
+    def read(self, name: str, raw: bytes) -> Any:
+        return self.check(_decode(name, raw))
+
+
+@dataclass(slots=True, frozen=True)
+class OneOf:
+    """One of several words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "string", "enum": list(self.words)}
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if value not in self.words:
+            raise InvalidInput(f"the field {name!r} must be one of {', '.join(self.words)}.")
+        return value
+
+    def read(self, name: str, raw: bytes) -> Any:
+        return self(name, _decode(name, raw))
+
+
+@dataclass(slots=True, frozen=True)
+class Exact:
+    """Bytes, exactly as they came; in JSON any value."""
+
+    schema: Schema
+
+    def __call__(self, name: str, value: Any) -> Any:
+        return value
+
+    def read(self, name: str, raw: bytes) -> bytes:
+        return raw
+
+
+class Values:
+    """An array of values, at least one and no more than one call takes."""
+
+    schema: Schema = {"type": "array", "items": {}, "minItems": 1, "maxItems": BATCH_MAX}
+
+    def __call__(self, name: str, value: Any) -> list[Any]:
+        if not isinstance(value, list) or not 0 < len(value) <= BATCH_MAX:
+            raise InvalidInput(f"the field {name!r} must be an array of 1 to {BATCH_MAX} values.")
+        return value
+
+    def read(self, name: str, raw: bytes) -> Any:
+        raise InvalidInput(f"{name!r} can't stand in a form.")
+
+
+def _decode(name: str, raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput(f"the field {name!r} is not valid UTF-8.") from None
+
+
+def _idempotency_key(text: str) -> bytes:
+    encoded = text.encode()
+    if not 0 < len(encoded) <= IDEMPOTENCY_KEY_BYTES_MAX:
+        raise InvalidInput(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes.")
+    return encoded
+
+
+def _message_key(text: str) -> str:
+    queue_of(text)
+    return text
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise InvalidInput("a receipt is not empty.")
+    return text
+
+
+_QUEUE_CHARACTER = "[^\\u0000-\\u001f\\u007f-\\u009f]"
+_NOT_RESERVED = "(?!AUTHKEY$|AUTHKEY:|queuestat:)"
+
+QUEUE_NAME = Text(
+    (
+        ("minLength", 1),
+        ("maxLength", QUEUE_NAME_BYTES_MAX),
+        ("pattern", f"^{_NOT_RESERVED}{_QUEUE_CHARACTER}+$"),
+        ("description", f"1 to {QUEUE_NAME_BYTES_MAX} bytes of UTF-8 without control characters."),
+    ),
+    check_queue_name,
+)
+MESSAGE_KEY = Text(
+    (
+        ("maxLength", QUEUE_NAME_BYTES_MAX + 20),
+        ("pattern", f"^{_NOT_RESERVED}{_QUEUE_CHARACTER}+:[0-9]+$"),
+        ("description", "The queue's name, a colon, and the message's number."),
+    ),
+    _message_key,
+)
+QUEUE_NAME_OR_NONE = Text(
+    (("anyOf", [QUEUE_NAME.schema, {"const": ""}]),), lambda text: check_queue_name(text) if text else text
+)
+RECEIPT = Text((("minLength", 1),), _not_empty)
+CALLBACK = Text((("maxLength", CALLBACK_MAX), ("pattern", CALLBACK_PATTERN)), check_callback)
+IDEMPOTENCY_KEY = Text((("minLength", 1), ("maxLength", IDEMPOTENCY_KEY_BYTES_MAX)), _idempotency_key)
+ANY_JSON = Exact({})
+BYTES = Exact({"type": "string"})
+JSON_TEXT = Exact({"type": "string", "contentMediaType": "application/json"})
+VALUES = Values()

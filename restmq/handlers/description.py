@@ -1,0 +1,29 @@
+"""The API's description, for machines and for people."""
+
+from __future__ import annotations
+
+from restmq import access
+from restmq.describe import answers_json, answers_page, declare
+from restmq.handlers.base import JSON, Handler
+
+
+class DescriptionHandler(Handler):
+    """``/openapi.json``."""
+
+    access = {"GET": access.OPEN}
+
+    @declare(answers={200: answers_json("An OpenAPI 3.1 document.", {"type": "object"})})
+    async def get(self) -> None:
+        """This description."""
+        self.answer(self.application.description_json, JSON)
+
+
+class DescriptionPageHandler(Handler):
+    """``/api``."""
+
+    access = {"GET": access.OPEN}
+
+    @declare(answers={200: answers_page("The page.")})
+    async def get(self) -> None:
+        """A page to read this description on."""
+        self.answer_page("api.html", api=self.application.description)

@@ -1,0 +1,47 @@
+"""For machines that watch: metrics, and whether the daemon and its store are well."""
+
+from __future__ import annotations
+
+from restmq import access
+from restmq.describe import Answer, answers_json, declare
+from restmq.handlers.base import JSON, Handler
+from restmq.shapes import STRING, thing
+
+
+class MetricsHandler(Handler):
+    """``/metrics``."""
+
+    access = {"GET": access.WATCH}
+
+    @declare(answers={200: Answer("The metrics.", {"text/plain": STRING, "application/openmetrics-text": STRING})})
+    async def get(self) -> None:
+        """Metrics for Prometheus: as text, or as OpenMetrics where that is accepted."""
+        metrics = self.application.metrics
+        self.answer(*await metrics.render(self.request.accepts("application/openmetrics-text")))
+
+
+class HealthHandler(Handler):
+    """``/healthz``."""
+
+    access = {"GET": access.OPEN}
+
+    @declare(answers={200: answers_json("It is.", thing(status=STRING))})
+    async def get(self) -> None:
+        """The process is up."""
+        self.answer(b'{"status":"up"}\r\n', JSON)
+
+    head = get
+
+
+class ReadinessHandler(Handler):
+    """``/readyz``."""
+
+    access = {"GET": access.OPEN}
+
+    @declare(answers={200: answers_json("It does.", thing(status=STRING))})
+    async def get(self) -> None:
+        """The store answers; if it does not, 503."""
+        await self.application.core.store.command("PING")
+        self.answer(b'{"status":"ready"}\r\n', JSON)
+
+    head = get

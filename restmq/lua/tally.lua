@@ -1,0 +1,32 @@
+-- Many queues as those see them who watch.
+-- KEYS: per queue the last number given, its totals, its list, its expiring messages, its leased, delayed and dead ones,
+-- its status, its marks of time (see _age).
+-- Returns per queue, flat: how many messages have come in; its totals of messages gone out, leased, acked, redelivered,
+-- expired and dead; how many wait, are leased, delayed, dead; 1 if it is started or 0; the age in ms of the oldest that
+-- waits, or -1 if nothing waits or it is unknown.
+local KEYS_A_QUEUE = 9
+local call = redis.call
+local time = call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local found = {}
+local function add(number) found[#found + 1] = tonumber(number or 0) end
+
+local function age_ms(ready, times)
+  local number = string.match(call('LINDEX', ready, -1) or '', ':(%d+)$')
+  local mark = number and call('ZREVRANGEBYSCORE', times, number, '-inf', 'LIMIT', 0, 1)[1]
+  return mark and math.max(0, now_ms - tonumber(mark)) or -1
+end
+
+for i = 1, #KEYS, KEYS_A_QUEUE do
+  local number, totals, ready, expiring, leased, delayed, dead, status, times = unpack(KEYS, i, i + KEYS_A_QUEUE - 1)
+  add(call('GET', number) or 0)
+  for _, total in ipairs(call('HMGET', totals, 'out', 'leased', 'acked', 'redelivered', 'expired', 'dead')) do
+    add(total or 0)
+  end
+  local length = call('LLEN', ready)
+  add(length > 0 and length - call('ZCOUNT', expiring, '-inf', now_ms) or 0)
+  for _, set in ipairs({leased, delayed, dead}) do add(call('ZCARD', set)) end
+  add(call('GET', status) == '0' and 0 or 1)
+  add(length > 0 and age_ms(ready, times) or -1)
+end
+return found

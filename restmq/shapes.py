@@ -1,0 +1,102 @@
+"""What JSON answers look like, as JSON Schema. All members are named: one that is not described is a fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from restmq.fields import MESSAGE_KEY, QUEUE_NAME, Schema
+from restmq.model import DEAD_LETTER, SETTINGS, TOTALS, Policy
+
+STRING: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number", "minimum": 0}
+WHOLE: Schema = {"type": "integer", "minimum": 0}
+YES_NO: Schema = {"type": "boolean"}
+ONE_OR_NOTHING: Schema = {"type": "integer", "enum": [0, 1]}
+BYTES: Schema = {}
+
+
+def thing(_optional: dict[str, Schema] | None = None, **members: Schema) -> Schema:
+    """An object with these members, and some that it may lack."""
+    return {
+        "type": "object",
+        "properties": {**members, **(_optional or {})},
+        "required": list(members),
+        "additionalProperties": False,
+    }
+
+
+def many(item: Schema) -> Schema:
+    return {"type": "array", "items": item}
+
+
+def by_queue(item: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": item}
+
+
+def either(*schemas: Schema) -> Schema:
+    return {"anyOf": list(schemas)}
+
+
+def said(schema: Schema, text: str) -> Schema:
+    return {**schema, "description": text}
+
+
+def named(name: str) -> Schema:
+    """One of SHAPES."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+QUEUE = QUEUE_NAME.schema
+KEY = MESSAGE_KEY.schema
+POLICY: Schema = {"type": "string", "enum": [policy.label for policy in Policy]}
+_TIME_MS = said(WHOLE, "In ms since 1970.")
+_ENCODING: Schema = {
+    "type": "string",
+    "enum": ["base64"],
+    "description": "There if the value is no UTF-8: then it is base64.",
+}
+_RECEIPT = said(STRING, "Of a leased message: proves that one holds it.")
+_DELIVERIES = said(WHOLE, "Of a leased message: how often it was delivered.")
+_LETTER: dict[str, Any] = {"count": WHOLE, "first": _TIME_MS, "last": _TIME_MS}
+
+SHAPES: dict[str, Schema] = {
+    "Error": thing(error=said(STRING, "What is wrong, and what to do.")),
+    "Origin": thing({"key": KEY, **_LETTER})
+    | {"description": "Of what was a dead letter elsewhere: where it was one."},
+    "Message": thing(
+        {"encoding": _ENCODING, "receipt": _RECEIPT, "count": _DELIVERIES, "dead_letter": named("Origin")},
+        key=KEY,
+        value=STRING,
+    ),
+    "FoundMessage": thing(
+        {"encoding": _ENCODING, "queue": QUEUE, "dead_letter": named("Origin"), "due": _TIME_MS, "died": _TIME_MS},
+        key=KEY,
+        value=STRING,
+        state={"type": "string", "enum": ["ready", "delayed", "leased", "dead"]},
+        looks=WHOLE,
+        **_LETTER,
+    ),
+    "QueueStats": thing(
+        {"redis": STRING},
+        queue=QUEUE,
+        len=WHOLE,
+        ready=WHOLE,
+        leased=WHOLE,
+        delayed=WHOLE,
+        dead=WHOLE,
+        status=said(ONE_OR_NOTHING, "1 if connected consumers are served."),
+        policy=POLICY,
+        oldest_age_seconds={"type": ["number", "null"]},
+        totals=thing(**{"in": WHOLE}, **dict.fromkeys(TOTALS, WHOLE)),
+        consumers=said(WHOLE, "Connected to this server."),
+        waiters=said(WHOLE, "Clients of this server in a long poll."),
+    ),
+    "Settings": thing(
+        {**{name: {"type": "integer", "maximum": most} for name, most in SETTINGS.items()}, DEAD_LETTER: STRING},
+        queue=QUEUE,
+        value=POLICY,
+    ),
+    "Empty": thing(error={"type": "string", "const": "empty queue"}),
+}
+
+MESSAGE = named("Message")

@@ -1,0 +1,77 @@
+"""What becomes of requests: how many there were, how they ended and how long they took; and a line of log for each.
+
+This stands on the way of every request, so it is one method call with plain counters.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from restmq.accesslog import AccessLog
+from restmq.request import Request
+
+#: Upper bounds of the histogram's buckets in seconds; a wait may take a minute.
+BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+#: The client left before its answer (nginx's number, which no RFC knows).
+CLIENT_GONE = 499
+
+
+@dataclass(slots=True)
+class Durations:
+    """A histogram: how many requests fell into each bucket (the last has no upper bound), and their sum."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_SECONDS) + 1))
+    seconds: float = 0.0
+
+
+#: By method and status.
+Outcomes = defaultdict[tuple[str, int], Durations]
+
+
+class Traffic:
+    """All requests of this daemon.
+
+    Args:
+        clock: seconds, from wherever they count.
+        log: None for no access log.
+
+    Attributes:
+        routes: outcomes by the route's template; there are no more of them than routes, methods and statuses.
+        refusals: how many connections the wire has refused, by status.
+    """
+
+    def __init__(self, clock: Callable[[], float], log: AccessLog | None = None) -> None:
+        self.clock = clock
+        self.log = log
+        self.routes: dict[str, Outcomes] = {}
+        self.refusals: Counter[int] = Counter()
+
+    def outcomes(self, route: str) -> Outcomes:
+        """Where the requests of a route are counted."""
+        return self.routes.setdefault(route, defaultdict(Durations))
+
+    def arrived(self, request: Request, route: str, outcomes: Outcomes) -> None:
+        """The request is complete, and its handler begins."""
+        request.outcomes = outcomes
+        request.arrived_at = self.clock()
+        if self.log is not None:
+            request.route = route
+            request.id = self.log.identify(request)
+
+    def answered(self, request: Request, status: int, body_bytes: int | None = None) -> None:
+        """The answer is on its way; of one without end, its head."""
+        took_seconds = self.clock() - request.arrived_at
+        durations = request.outcomes[request.method, status]
+        durations.counts[bisect_left(BOUNDS_SECONDS, took_seconds)] += 1
+        durations.seconds += took_seconds
+        if self.log is not None:
+            self.log.answered(request, status, body_bytes, took_seconds)
+
+    def refused(self, address: str, status: int) -> None:
+        """The wire has refused a request, or a connection, before any handler saw it."""
+        self.refusals[status] += 1
+        if self.log is not None:
+            self.log.refused(address, status)
