@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import schemathesis
 
@@ -19,16 +20,16 @@ def _shortened(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "wait": _WAIT_SECONDS} if is_wait else fields
 
 
-def _of_queue(fields: dict[str, Any], queue: Any) -> dict[str, Any]:
+def _of_queue(fields: dict[str, Any], queue: str) -> dict[str, Any]:
     """A key that is one is made one of the queue that the path names."""
     key = fields.get("key")
     is_key = isinstance(key, str) and re.fullmatch("[^\\x00-\\x1f\\x7f-\\x9f]+:[0-9]+", key)
-    return {**fields, "key": f"{queue}:1"} if is_key and isinstance(queue, str) else fields
+    return {**fields, "key": f"{queue}:1"} if is_key and queue else fields
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    queue_in_path = (case.path_parameters or {}).get("queue")
+    queue_in_path = unquote(str((case.path_parameters or {}).get("queue", "")))  # it is encoded already
     if isinstance(case.query, dict):
         case.query = _of_queue(_shortened(case.query), queue_in_path)
     if not isinstance(case.body, dict):
