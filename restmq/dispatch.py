@@ -273,7 +273,9 @@ async def run(client: Client, fields: Fields) -> Fields:
         raise InvalidInput("unknown 'cmd'; there are " + ", ".join(COMMANDS) + ".")
     queue = _queue(client, command, fields) if command.names_queue else None
     if command.one_of and sum(one in fields for one in command.one_of) != 1:
-        raise InvalidInput(f"the command {name!r} needs exactly one of the fields {', '.join(command.one_of)}.")
+        raise InvalidInput(
+            f"the command {name!r} needs exactly one of the fields {', '.join(map(repr, command.one_of))}."
+        )
     for needed in command.required:
         if needed not in fields:
             raise InvalidInput(f"the command {name!r} needs the field {needed!r}.")

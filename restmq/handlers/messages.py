@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from restmq import access
 from restmq.describe import Answer, answers_json, declare
-from restmq.errors import NotFound
+from restmq.errors import InvalidInput, NotFound
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK, COUNT, FIRST, LEASE_ANEW, LETTER, RECEIPT
 from restmq.model import queue_of
@@ -99,5 +99,5 @@ class DeadLettersHandler(Handler):
     def _key(self) -> str:
         key: str = self.given["key"] or ""
         if key and queue_of(key) != self.queue_name:
-            raise NotFound("'key' names a message of another queue.")
+            raise InvalidInput("'key' names a message of another queue.")
         return key

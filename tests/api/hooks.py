@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import schemathesis
 
@@ -18,17 +20,25 @@ def _shortened(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, "wait": _WAIT_SECONDS} if is_wait else fields
 
 
+def _of_queue(fields: dict[str, Any], queue: str) -> dict[str, Any]:
+    """A key that is one is made one of the queue that the path names."""
+    key = fields.get("key")
+    is_key = isinstance(key, str) and re.fullmatch("[^\\x00-\\x1f\\x7f-\\x9f]+:[0-9]+", key)
+    return {**fields, "key": f"{queue}:1"} if is_key and queue else fields
+
+
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
+    queue_in_path = unquote(str((case.path_parameters or {}).get("queue", "")))  # it is encoded already
     if isinstance(case.query, dict):
-        case.query = _shortened(case.query)
+        case.query = _of_queue(_shortened(case.query), queue_in_path)
     if not isinstance(case.body, dict):
         return
-    case.body = _shortened(case.body)
+    case.body = _of_queue(_shortened(case.body), queue_in_path)
     queue, key = case.body.get("queue"), case.body.get("key")
     if "receipt" in case.body and isinstance(queue, str) and isinstance(key, str) and key.rpartition(":")[0] != queue:
         case.body = {name: value for name, value in case.body.items() if name != "queue"}
-    if case.path_parameters and case.body.get("dead_letter") == case.path_parameters.get("queue"):
+    if queue_in_path and case.body.get("dead_letter") == queue_in_path:
         case.body = {**case.body, "dead_letter": "another"}
     if case.path.startswith("/queue") and case.media_type != "application/json":
         # JSON Schema can't say of a string that it must hold JSON.
