@@ -57,6 +57,7 @@ class Client:
     ) -> None:
         self.server = Server(server) if isinstance(server, str) else server
         self.retry_seconds = retry_seconds
+        self.timeout_seconds = timeout_seconds
         self.lasting = lasting
         self.on_retry = on_retry
         self.answered = False
@@ -153,6 +154,23 @@ class Client:
         self._stop_notes.put(None)
         self._connections.cut()
 
+    def stopped_within(self, seconds: float) -> bool:
+        """Waits so long, or until it is stopped; returns whether it is."""
+        with contextlib.suppress(Empty):
+            self._stop_notes.get(timeout=seconds)
+            self._stop_notes.put(None)  # for the other threads
+        return self._stopped
+
+    def twin(self) -> Client:
+        """Another client of the same server, with the same settings, which is stopped on its own."""
+        return Client(
+            self.server,
+            retry_seconds=self.retry_seconds,
+            timeout_seconds=self.timeout_seconds,
+            lasting=self.lasting,
+            on_retry=self.on_retry,
+        )
+
     def close(self) -> None:
         """Closes the connections that are kept."""
         self._connections.close()
@@ -174,7 +192,5 @@ class Client:
         seconds = patience.pause_seconds(error, repeatable)
         if self.on_retry is not None:
             self.on_retry(error, seconds)
-        with contextlib.suppress(Empty):
-            self._stop_notes.get(timeout=seconds)
-            self._stop_notes.put(None)  # for the other threads
+        if self.stopped_within(seconds):
             raise Stopped("stopped before the answer came.") from None
