@@ -54,10 +54,9 @@ class DeferredConnections:
     async def stream(self, request: Request) -> Body:
         """Sends the request; returns its answer's body, which comes for as long as it lasts."""
         status, headers, body = await self._in_time(self._timeout_seconds, self._begin(request))
-        if status != 200:
+        if not Answer(status, headers, b"").is_stream:
             rest = await self._in_time(self._timeout_seconds, body.read_all())
-            Answer(status, headers, rest).check()
-            raise BadAnswer(f"the answer to the wish for a stream is {status}.")
+            Answer(status, headers, rest).check_stream()
         return body
 
     def close(self) -> defer.Deferred[None]:
@@ -82,6 +81,8 @@ class DeferredConnections:
         except (error.ConnectError, error.DNSLookupError, RequestNotSent) as problem:
             raise Unreachable(f"{self._server.url} can't be reached: {problem}", sent=False) from None
         except (ResponseFailed, error.ConnectionLost, error.ConnectionDone) as problem:
+            if any(reason.check(defer.CancelledError) for reason in getattr(problem, "reasons", ())):
+                raise defer.CancelledError from None
             raise Unreachable(f"the connection to {self._server.url} broke: {_why(problem)}.", sent=True) from None
         headers = {
             name.decode("latin-1").lower(): values[-1].decode("latin-1")

@@ -48,9 +48,8 @@ class Connections:
         """Sends the request; its answer's body comes piece by piece, for as long as it lasts."""
         with self._connection() as connection:
             response = self._begin(connection, request, self._timeout_seconds)
-            if response.status != 200:
-                _answer(response, response.read(ANSWER_BYTES_MAX)).check()
-                raise BadAnswer(f"the answer to the wish for a stream is {response.status}.")
+            if not _answer(response, b"").is_stream:
+                _answer(response, response.read(ANSWER_BYTES_MAX)).check_stream()
             connection.sock.settimeout(None)
             yield iter(lambda: response.read1(_CHUNK_BYTES), b"")
 

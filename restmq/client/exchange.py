@@ -89,6 +89,16 @@ class Answer:
         kind = _STATUS.get(self.status)
         raise kind(text) if kind else Refused(text, self.status)
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether its body is a live stream of messages."""
+        return self.status == 200 and self.headers.get("content-type", "").startswith("text/plain")
+
+    def check_stream(self) -> None:
+        """Raises what the server refuses a stream with, or BadAnswer for what is none."""
+        if not self.check().is_stream:
+            raise BadAnswer("the answer is no stream of messages; is that a RestMQ server?")
+
     def json(self) -> Any:
         """The document in the body of an answer that is no refusal. Raises BadAnswer if there is none."""
         try:
