@@ -64,10 +64,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     install_requires=(HERE / "requirements.txt").read_text("utf-8").split("\n"),
-    packages=["restmq", "restmq.handlers", "twisted.plugins"],
+    packages=["restmq", "restmq.cli", "restmq.client", "restmq.handlers", "twisted.plugins"],
     package_data={"restmq": ["lua/*.lua", "templates/*.html", "static/*", "acl.conf", "py.typed"]},
     py_modules=["restmq_engine"],
-    entry_points={"console_scripts": ["restmq-engine = restmq_engine:main"]},
+    entry_points={"console_scripts": ["restmq = restmq.cli:main", "restmq-engine = restmq_engine:main"]},
     cmdclass={"bundle_cyclone": BundleCyclone, "build_py": BuildWithCyclone},
     zip_safe=False,
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,14 +57,36 @@ ROOMS = [
     "senders",
     "syslogd",
     "tap",
+    # The client, and the command line on it: on any machine, with nothing of the server but its words.
+    "client.errors",
+    "client.server",
+    "client.exchange",
+    "client.calls",
+    "client.stream",
+    "client.connections",
+    "client.blocking",
+    "client",
+    "client.agent",
+    "client.deferred",
+    "cli.arguments",
+    "cli.output",
+    "cli.messages",
+    "cli.jobs",
+    "cli.work",
+    "cli.queues",
+    "cli.watch",
+    "cli.bench",
+    "cli.completion",
+    "cli",
+    "__main__",
 ]
 
 
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted((ROOT / "restmq").rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT / "restmq").with_suffix("").parts)
-        if name != "handlers.__init__":
+        name = ".".join(path.relative_to(ROOT / "restmq").with_suffix("").parts).removesuffix(".__init__")
+        if name != "handlers":
             found[name] = path
     return found
 
@@ -91,6 +115,21 @@ def test_every_module_has_its_place() -> None:
 def test_a_room_imports_only_from_rooms_above(room: str) -> None:
     above = set(ROOMS[: ROOMS.index(room)])
     assert imports(modules()[room]) <= above
+
+
+def test_the_client_needs_nothing_of_the_server_but_its_words() -> None:
+    shared = {"__init__", "errors", "model"}
+    clients = {room for room in ROOMS if room.split(".")[0] in ("client", "cli", "__main__")}
+    for room in clients:
+        assert imports(modules()[room]) <= clients | shared, room
+    for room in set(ROOMS) - clients:
+        assert not imports(modules()[room]) & clients, room
+
+
+def test_the_command_line_starts_without_twisted() -> None:
+    code = "import sys, restmq.cli; print([name for name in sys.modules if name.startswith(('twisted', 'zope'))])"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert shown == "[]\n"
 
 
 def test_only_one_room_knows_the_redis_client() -> None:

@@ -1,0 +1,5 @@
+"""``python -m restmq`` is ``restmq``."""
+
+from restmq.cli import main
+
+main()

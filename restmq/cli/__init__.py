@@ -1,0 +1,65 @@
+"""``restmq``: queues of a server, from the shell. ``restmq --help`` says what there is."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import NoReturn
+
+import click
+
+from restmq.cli import bench, completion, messages, queues, watch, work
+from restmq.cli.arguments import Commands, Run
+from restmq.cli.output import Complaints, abandon_output, complain
+from restmq.client import BadAnswer, Busy, Client, Server, Stopped, Unreachable
+from restmq.errors import InvalidInput, NotAllowed, NotAuthenticated, RestMQError
+
+NOTHING_THERE, WRONG_USAGE, REFUSED, NOT_LET_IN, NOT_REACHABLE, INTERRUPTED = 1, 2, 3, 4, 5, 130
+
+#: Exit status by class of error; the first that fits.
+_STATUS: tuple[tuple[type[RestMQError], int], ...] = (
+    (Stopped, INTERRUPTED),
+    (NotAuthenticated, NOT_LET_IN),
+    (NotAllowed, NOT_LET_IN),
+    (Unreachable, NOT_REACHABLE),
+    (Busy, NOT_REACHABLE),
+    (BadAnswer, NOT_REACHABLE),
+    (RestMQError, REFUSED),
+)
+
+
+def carry_out(run: Run, given: SimpleNamespace) -> NoReturn:
+    """Runs a command, and ends with the exit status that ``restmq --help`` describes."""
+    try:
+        server = Server.from_environment(given.url)
+    except InvalidInput as problem:
+        raise click.UsageError(str(problem)) from None
+    try:
+        with Client(server, retry_seconds=given.retry, on_retry=Complaints()) as client:
+            status = run(given, client)
+    except BrokenPipeError:
+        abandon_output()
+        status = NOTHING_THERE
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except RestMQError as error:
+        if not isinstance(error, Stopped):
+            complain(error)
+        status = next(status for kind, status in _STATUS if isinstance(error, kind))
+    except OSError as problem:
+        complain(f"{problem.filename or 'the operating system'}: {problem.strerror or problem}")
+        status = WRONG_USAGE
+    sys.exit(status)
+
+
+def commands() -> Commands:
+    """The command line with all of its commands."""
+    described = Commands(carry_out)
+    for part in (messages, work, queues, watch, bench, completion):
+        part.add_to(described)
+    return described
+
+
+def main() -> None:
+    """The entry point."""
+    commands().group.main(prog_name="restmq")

@@ -1,0 +1,135 @@
+"""bench: a small load test."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import click
+
+from restmq.cli.arguments import Commands, flag, option, queue
+from restmq.cli.output import complain, say_json, say_table
+from restmq.client import Client
+from restmq.errors import RestMQError
+from restmq.model import BATCH_MAX
+
+QUEUE = "restmq-bench"
+CLIENTS_MAX = 256
+_PERCENTILES = (50, 90, 99, 100)
+
+
+def add_to(commands: Commands) -> None:
+    commands.add(
+        "bench",
+        run_bench,
+        "put messages in, take them out, and print how fast that went",
+        f"In an empty QUEUE [default: {QUEUE}]. Each client sends its next request when the one before is answered. "
+        "This program is part of what is measured: where OWN CPU is near 100 %, the server can do more.",
+        queue(required=False, default=QUEUE),
+        option("--messages", "How many.  [default: 5000]", "N", click.IntRange(1, 10_000_000), 5000),
+        option("--size", "Of a message.  [default: 100]", "BYTES", click.IntRange(1, 16 << 20), 100),
+        option("--clients", "How many at once.  [default: 8]", "N", click.IntRange(1, CLIENTS_MAX), 8),
+        option("--batch", "Messages in a request.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
+        flag("--idempotent", "Publish with idempotency keys, as the client does by default."),
+    )
+
+
+@dataclass(slots=True)
+class Run:
+    """What one kind of request gave."""
+
+    what: str
+    messages: int = 0
+    requests_seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0
+    cpu_seconds: float = 0
+
+    def percentile_ms(self, percent: int) -> float:
+        """That many percent of the requests took no longer."""
+        ordered = sorted(self.requests_seconds)
+        return 1000 * ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else 0.0
+
+    def fields(self) -> dict[str, object]:
+        latencies = {f"p{percent}_ms": round(self.percentile_ms(percent), 3) for percent in _PERCENTILES}
+        return {
+            "what": self.what,
+            "messages": self.messages,
+            "requests": len(self.requests_seconds),
+            "failed": len(self.failures),
+            "seconds": round(self.seconds, 3),
+            "messages_per_second": round(self.messages / self.seconds, 1),
+            **latencies,
+            "client_cpu_percent": round(100 * self.cpu_seconds / self.seconds),
+        }
+
+
+def run_bench(given: SimpleNamespace, client: Client) -> int:
+    stats = client.stats(given.queue)
+    if any(stats[name] for name in ("ready", "leased", "delayed", "dead", "consumers", "waiters")):
+        raise click.UsageError(f"{given.queue!r} is in use; a load test would take its messages. Name an empty queue.")
+    client.retry_seconds = 0  # a request that failed is counted, and not hidden
+    value, key = "x" * given.size, None if given.idempotent else ""
+
+    def publish() -> int:
+        if given.batch > 1:
+            return len(client.publish_many(given.queue, [value] * given.batch, idempotency_key=key))
+        client.publish(given.queue, value, idempotency_key=key)
+        return 1
+
+    def take() -> int:
+        return len(client.take_many(given.queue, given.batch))
+
+    requests = -(-given.messages // given.batch)
+    try:
+        runs = [_measure("publish", publish, requests, given.clients), _measure("take", take, requests, given.clients)]
+    finally:
+        client.purge(given.queue)
+    _report(given, runs)
+    failed = [failure for run in runs for failure in run.failures]
+    for failure in sorted(set(failed)):
+        complain(f"{failed.count(failure)} failed: {failure}")
+    return 1 if failed else 0
+
+
+def _measure(what: str, request: Callable[[], int], requests: int, clients: int) -> Run:
+    run, lock = Run(what), threading.Lock()
+    shares = [requests // clients + (number < requests % clients) for number in range(clients)]
+
+    def one_client(share: int) -> None:
+        for _ in range(share):
+            began = time.perf_counter()
+            try:
+                messages = request()
+                failure = ""
+            except RestMQError as problem:
+                messages, failure = 0, str(problem)
+            seconds = time.perf_counter() - began
+            with lock:
+                run.messages += messages
+                run.requests_seconds.append(seconds)
+                if failure:
+                    run.failures.append(failure)
+
+    began, cpu_began = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(clients) as threads:
+        list(threads.map(one_client, shares))
+    run.seconds, run.cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
+    return run
+
+
+def _report(given: SimpleNamespace, runs: list[Run]) -> None:
+    if given.json:
+        say_json([run.fields() for run in runs])
+        return
+    head = ("", "MESSAGES", "FAILED", "MESSAGES/S", "P50 MS", "P90 MS", "P99 MS", "MAX MS", "OWN CPU")
+    rows = []
+    for run in runs:
+        latencies = [f"{run.percentile_ms(percent):.2f}" for percent in _PERCENTILES]
+        rate, cpu = run.messages / run.seconds, run.cpu_seconds / run.seconds
+        rows.append([run.what, f"{run.messages:,}", len(run.failures), f"{rate:,.0f}", *latencies, f"{cpu:.0%}"])
+    say_table(head, rows)

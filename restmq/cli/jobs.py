@@ -1,0 +1,160 @@
+"""Commands that run for messages, each in a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from queue import SimpleQueue
+from types import SimpleNamespace
+
+from restmq.cli.output import complain, say_json
+from restmq.client import Client, Message
+from restmq.errors import LeaseGone, RestMQError
+
+#: A command that is told to end (SIGTERM) is killed after this time.
+KILL_AFTER_SECONDS = 5.0
+_EXTENSIONS_A_LEASE = 3
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of a message: its command's exit status (of a signal, minus its number), None if it never ran."""
+
+    message: Message
+    exit_status: int | None = None
+    seconds: float = 0
+    note: str = ""
+
+    def say(self, as_json: bool) -> None:
+        """As JSON on standard output; else, if there is something to tell, in words on standard error."""
+        if as_json:
+            told = {"key": self.message.key, "count": self.message.count, "exit": self.exit_status}
+            say_json({**told, "seconds": round(self.seconds, 3), "note": self.note})
+        elif self.note:
+            complain(f"{self.message.key}, delivery {self.message.count}: {self.note}")
+
+
+class Jobs:
+    """Commands that run, each in a thread.
+
+    Attributes:
+        events: reports of jobs that have ended, and whatever else the main thread is to hear of.
+    """
+
+    def __init__(self, given: SimpleNamespace, command: list[str], client: Client) -> None:
+        self.client = client
+        self.client.lasting, self.client.retry_seconds = False, given.lease
+        self.events: SimpleQueue[Report | None] = SimpleQueue()
+        self._given = given
+        self._command = command
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ending = False
+        self._lock = threading.Lock()
+
+    def do(self, message: Message) -> None:
+        """Runs the command for a message and settles the message."""
+        began = time.monotonic()
+        report = Report(message)
+        try:
+            process = self._begin(message)
+            if process is not None:
+                report.note = self._attend(process, message)
+                report.exit_status = process.returncode
+            self._settle(report)
+        except Exception as problem:
+            report.note += f"{type(problem).__name__}: {problem} It comes again when its lease is over."
+        report.seconds = time.monotonic() - began
+        self.events.put(report)
+
+    def end(self, signal_number: int) -> None:
+        """Sends all commands a signal; no more are begun."""
+        with self._lock:
+            self._ending = True
+            for process in self._running:
+                send_to_group(process, signal_number)
+
+    def _begin(self, message: Message) -> subprocess.Popen[bytes] | None:
+        """The command, or None if it is too late for one."""
+        told = {"RESTMQ_QUEUE": self._given.queue, "RESTMQ_KEY": message.key, "RESTMQ_COUNT": str(message.count)}
+        with self._lock:
+            if self._ending:
+                return None
+            process = subprocess.Popen(  # noqa: S603  the user's own command
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=sys.stderr if self._given.json else None,
+                env={**os.environ, **told},
+                process_group=0,  # a Ctrl-C on the terminal is for us, not for what runs
+            )
+            self._running.add(process)
+            return process
+
+    def _attend(self, process: subprocess.Popen[bytes], message: Message) -> str:
+        """Feeds the command and extends the lease until it has ended; returns what is to be said about that."""
+        value: bytes | None = message.value
+        deadline = time.monotonic() + (self._given.timeout or inf)
+        extension_seconds = self._given.lease / _EXTENSIONS_A_LEASE
+        note = ""
+        try:
+            while True:
+                try:
+                    process.communicate(value, max(0, min(extension_seconds, deadline - time.monotonic())))
+                    return note
+                except subprocess.TimeoutExpired:
+                    value = None
+                if time.monotonic() >= deadline:
+                    end(process)
+                    return f"took longer than {self._given.timeout:g} s; "
+                try:
+                    self.client.extend(message, self._given.lease)
+                except LeaseGone:
+                    note, extension_seconds = "its lease was over, so it may be done twice; ", inf
+                except RestMQError as problem:
+                    complain(f"{message.key}: {problem}")
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+    def _settle(self, report: Report) -> None:
+        message, seconds = report.message, self._given.again_after
+        try:
+            if report.exit_status == 0:
+                self.client.ack(message)
+            elif self._ending or not seconds:
+                self.client.nack(message)
+            else:
+                self.client.extend(message, seconds)  # a lease that ends is a failed delivery, too
+        except LeaseGone:
+            report.note = "its lease was over, so it may be done twice; "
+        if report.exit_status is None:
+            report.note += "given back."
+        elif report.exit_status:
+            report.note += f"{exit_text(report.exit_status)}; given back."
+
+
+def exit_text(status: int) -> str:
+    """An exit status in words."""
+    return f"exit status {status}" if status > 0 else f"ended by {signal.Signals(-status).name}"
+
+
+def send_to_group(process: subprocess.Popen[bytes], signal_number: int) -> None:
+    """To the command and what it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal_number)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a command and what it has started, kindly at first."""
+    send_to_group(process, signal.SIGTERM)
+    try:
+        process.wait(KILL_AFTER_SECONDS)
+    except subprocess.TimeoutExpired:
+        send_to_group(process, signal.SIGKILL)
+        process.wait()

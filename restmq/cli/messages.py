@@ -1,0 +1,265 @@
+"""publish, consume, tail: messages in and out."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, Commands, Number, flag, option, queue
+from restmq.cli.output import Progress, complain, message_fields, say, say_json, stopping
+from restmq.client import Client, Message
+from restmq.client.exchange import POLL_SECONDS
+from restmq.errors import InvalidInput, LeaseGone, RestMQError
+from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SECONDS_MAX
+
+VALUE_BYTES_MAX = 16 << 20
+LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
+_READ_BYTES = 1 << 16
+
+
+def add_to(commands: Commands) -> None:
+    _add_publish(commands)
+    output = [
+        option("--lease", "Lease each message for so long, and ack it when it is printed.", "SECONDS", LEASE_SECONDS),
+        flag("--keys", "Print each message's key and a tab before it."),
+        flag("--raw", "Print values with nothing after them."),
+    ]
+    commands.add(
+        "consume",
+        run_consume,
+        "take messages out and print them",
+        "A message is gone when it has been handed out, unless it is leased.",
+        queue(),
+        option("--count", "How many.  [default: 1; with --follow: no end]", "N", click.IntRange(1, COUNT_MAX)),
+        option("--wait", "How long to wait for them.", "SECONDS", Number(0, YEAR_SECONDS), 0),
+        flag("--follow", "Take what comes until interrupted, also when the server was away."),
+        option("--batch", "How many to take at a time.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
+        *output,
+    )
+    commands.add(
+        "tail",
+        run_tail,
+        "print messages live, as connected consumers get them",
+        "Of a queue that broadcasts, every listener gets every message; of one with round robin, its share. What waits "
+        "in the queue comes first. Goes on when the connection broke; of a queue with a history, without a gap.",
+        queue(),
+        option("--count", "End after so many.", "N", click.IntRange(1, COUNT_MAX)),
+        option("--after", "Of a queue with a history: begin after this message.", "KEY", default=""),
+        *output,
+    )
+
+
+def _add_publish(commands: Commands) -> None:
+    commands.add(
+        "publish",
+        run_publish,
+        "put messages in",
+        "Each VALUE is a message. Without VALUE and --file each line of standard input is one, sent as soon as it is "
+        "read. Prints the messages' keys, or of lines their number. Nothing is queued twice, however often it had to "
+        "be sent.",
+        queue(),
+        click.Argument(["values"], metavar="[VALUE]...", nargs=-1),
+        click.Option(
+            ["--file"],
+            multiple=True,
+            metavar="PATH",
+            help="A message: all of this file (-: standard input).",
+            type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        ),
+        option("--delay", "They come up only after so long.", "SECONDS", Number(0, DELAY_SECONDS_MAX), 0),
+        option("--ttl", "They vanish after so long.", "SECONDS", Number(0, TTL_SECONDS_MAX), 0),
+        option("--idempotency-key", "Of one message: what comes with one key in a day is queued once.", "KEY"),
+        option("--batch", "Most lines in one request.  [default: 500]", "N", click.IntRange(1, BATCH_MAX), 500),
+        option(
+            "--max-value",
+            "Longest line or file.  [default: 16777216]",
+            "BYTES",
+            click.IntRange(1, 1 << 31),
+            VALUE_BYTES_MAX,
+        ),
+    )
+
+
+# Publish
+
+
+def run_publish(given: SimpleNamespace, client: Client) -> int:
+    options: dict[str, Any] = {"delay_seconds": given.delay, "ttl_seconds": given.ttl}
+    if not given.values and not given.file:
+        if given.idempotency_key is not None:
+            raise click.UsageError("--idempotency-key is for one message; lines get keys of their own.")
+        return _publish_lines(given, client, options)
+    if given.idempotency_key is not None:
+        if len(given.values) + len(given.file) != 1:
+            raise click.UsageError("--idempotency-key is for one message.")
+        options["idempotency_key"] = given.idempotency_key
+    values = itertools.chain(
+        (os.fsencode(value) for value in given.values), (_read(path, given.max_value) for path in given.file)
+    )
+    keys = []
+    for value in values:
+        keys.append(client.publish(given.queue, value, **options))
+        if not given.json:
+            say(keys[-1])
+    if given.json:
+        say_json({"queue": given.queue, "keys": keys})
+    return 0
+
+
+def _read(path: str, bytes_max: int) -> bytes:
+    with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
+        value = file.read(bytes_max + 1)
+    if len(value) > bytes_max:
+        raise InvalidInput(f"{path} is longer than {bytes_max} bytes; --max-value says how long a message may be.")
+    return value
+
+
+def _publish_lines(given: SimpleNamespace, client: Client, options: dict[str, Any]) -> int:
+    status = os.fstat(sys.stdin.fileno())
+    progress = Progress(
+        status.st_size if stat.S_ISREG(status.st_mode) else 0, wanted=not (given.json and sys.stdout.isatty())
+    )
+    messages = done_bytes = 0
+    try:
+        for lines in lines_as_they_come(sys.stdin.fileno(), given.max_value):
+            for batch in batches(lines, given.batch):
+                keys = _send(client, given.queue, batch, options)
+                messages += len(keys)
+                done_bytes += sum(len(value) + 1 for value in batch)
+                progress.show(done_bytes, messages)
+                if given.json:
+                    say_json({"queue": given.queue, "keys": keys})
+    except (RestMQError, KeyboardInterrupt):
+        progress.end()
+        complain(f"{messages} messages were published before this:")
+        raise
+    progress.end()
+    if not given.json:
+        say(f"{messages}")
+    return 0
+
+
+def _send(client: Client, queue: str, batch: list[bytes], options: dict[str, Any]) -> list[str]:
+    if len(batch) == 1:
+        return [client.publish(queue, batch[0], **options)]
+    return client.publish_many(queue, batch, **options)
+
+
+def lines_as_they_come(descriptor: int, bytes_max: int) -> Iterator[list[bytes]]:
+    """The lines of a file or pipe, as many at a time as are there: none waits for the next.
+
+    Raises InvalidInput for a line longer than ``bytes_max``.
+    """
+    begun: list[bytes] = []
+    begun_bytes = 0
+    while data := os.read(descriptor, _READ_BYTES):
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*begun, lines[0]])
+            begun, begun_bytes = [], 0
+        begun.append(rest)
+        begun_bytes += len(rest)
+        if begun_bytes > bytes_max or (lines and len(lines[0]) > bytes_max):
+            raise InvalidInput(f"a line is longer than {bytes_max} bytes; --max-value says how long one may be.")
+        if lines:
+            yield lines
+    if begun_bytes:
+        yield [b"".join(begun)]
+
+
+def batches(values: list[bytes], count_max: int) -> Iterator[list[bytes]]:
+    """The values in order, in batches that can be sent at once: of UTF-8, or of one value that is none."""
+    for is_text, alike in itertools.groupby(values, _is_text):
+        while batch := list(itertools.islice(alike, count_max if is_text else 1)):
+            yield batch
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# Consume and tail
+
+
+def run_consume(given: SimpleNamespace, client: Client) -> int:
+    client.lasting = given.follow
+    count = given.count or (None if given.follow else 1)
+    show = Shown(given, client.twin())
+    with stopping(client.stop):
+        if given.follow:
+            messages = client.consume(given.queue, given.lease, count=min(given.batch, count or BATCH_MAX))
+        else:
+            messages = _until_nothing_comes(given, client, count or 1)
+        for message in itertools.islice(messages, count):
+            show(message)
+    if show.count or given.follow:
+        return 0
+    complain("empty queue")
+    return 1
+
+
+def _until_nothing_comes(given: SimpleNamespace, client: Client, count: int) -> Iterator[Message]:
+    deadline = time.monotonic() + given.wait
+    while count:
+        wait_seconds = min(max(0.0, deadline - time.monotonic()), POLL_SECONDS)
+        wanted = min(count, given.batch)
+        if given.lease is None:
+            messages = client.take_many(given.queue, wanted, wait_seconds=wait_seconds)
+        else:
+            messages = client.lease_many(given.queue, wanted, given.lease, wait_seconds=wait_seconds)
+        yield from messages
+        count -= len(messages)
+        if not messages and time.monotonic() >= deadline:
+            return
+
+
+def run_tail(given: SimpleNamespace, client: Client) -> int:
+    def on_gap(last_key: str) -> None:
+        complain(f"messages after {last_key} are lost to you: the queue's history no longer reaches back to them.")
+
+    client.lasting = True
+    show = Shown(given, client.twin())
+    with stopping(client.stop):
+        messages = client.listen(given.queue, last_key=given.after, lease_seconds=given.lease, on_gap=on_gap)
+        for message in itertools.islice(messages, given.count):
+            show(message)
+    return 0
+
+
+class Shown:
+    """Prints messages, and acks those that were leased when they are printed.
+
+    Args:
+        client: is not the one that is stopped: what is printed must still be acked then.
+    """
+
+    def __init__(self, given: SimpleNamespace, client: Client) -> None:
+        self._given = given
+        self._client = client
+        self.count = 0
+
+    def __call__(self, message: Message) -> None:
+        if self._given.json:
+            say_json(message_fields(message))
+        else:
+            key = message.key.encode() + b"\t" if self._given.keys else b""
+            say(key + message.value, b"" if self._given.raw else b"\n")
+        self.count += 1
+        if message.receipt:
+            try:
+                self._client.ack(message)
+            except LeaseGone:
+                complain(f"{message.key}: its lease was over before it was printed; it comes again.")

@@ -1,0 +1,221 @@
+"""stats, purge, pause, start, policy, dead, redrive: looking at queues and changing them."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue
+from restmq.cli.output import complain, message_fields, say, say_json, say_table, visible
+from restmq.client import Client, Message
+from restmq.model import BATCH_MAX, DEAD_LETTER, SETTINGS, Policy
+
+_SETTING_HELP = {
+    "history": "How many broadcast messages are kept for listeners that come back.",
+    "lease": "Seconds that a lease lasts, where nobody says how long.",
+    "max_deliveries": "After so many failed deliveries a message goes to the dead letters.",
+    "max_length": "How many messages it takes before it refuses more.",
+}
+STATS_HEAD = ("QUEUE", "READY", "LEASED", "DELAYED", "DEAD", "CONSUMERS", "WAITERS", "OLDEST", "POLICY", "STATUS")
+_VALUE_SHOWN = 60
+#: The exit status of who says no.
+NOT_CONFIRMED = 130
+
+
+def add_to(commands: Commands) -> None:
+    more = "QUEUEs are shown in detail; without one, all are shown in short. Consumers and waiters are this server's."
+    names = flag("--names", "Print the names of all queues only.")
+    commands.add("stats", run_stats, "show queues in numbers", more, queue(required=False, many=True), names)
+    yes = flag("--yes", "Don't ask.")
+    commands.add("purge", run_purge, "drop all messages of a queue", "", queue(), yes)
+    more = "Messages pile up, and can still be taken by consume and work."
+    commands.add("pause", run_pause, "send nothing more to connected consumers", more, queue())
+    commands.add("start", run_start, "send messages to connected consumers again", "", queue())
+    _add_policy(commands)
+    _add_dead_letters(commands, yes)
+
+
+def _add_policy(commands: Commands) -> None:
+    numbers = [
+        option("--" + name.replace("_", "-"), f"{_SETTING_HELP[name]} 0: the default.", "N", click.IntRange(0, most))
+        for name, most in SETTINGS.items()
+    ]
+    text = "The queue where dead letters go. '': a place beside the queue."
+    commands.add(
+        "policy",
+        run_policy,
+        "show or set a queue's policy and settings",
+        "Without anything to set, it shows what is set.",
+        queue(),
+        click.Argument(["policy"], required=False, type=click.Choice([policy.label for policy in Policy])),
+        *numbers,
+        option("--dead-letter", text, "QUEUE"),
+    )
+
+
+def _add_dead_letters(commands: Commands, yes: click.Option) -> None:
+    commands.add(
+        "dead",
+        run_dead,
+        "show or drop a queue's dead letters",
+        "",
+        queue(),
+        option("--first", "Pass over so many.", "N", click.IntRange(0, COUNT_MAX), 0),
+        option("--count", "How many to show.  [default: 100]", "N", click.IntRange(1, BATCH_MAX), 100),
+        click.Option(["--drop"], metavar="KEY", multiple=True, help="Drop this one for good. Can be repeated."),
+        flag("--drop-all", "Drop all of them for good."),
+        yes,
+    )
+    keys = click.Argument(["keys"], metavar="[KEY]...", nargs=-1)
+    more = "All of them, or those with these KEYs; as if never delivered."
+    commands.add("redrive", run_redrive, "move dead letters back to the end of their queue", more, queue(), keys)
+
+
+# Looking
+
+
+def run_stats(given: SimpleNamespace, client: Client) -> int:
+    if given.names:
+        names = client.queues()
+        if given.json:
+            say_json(names)
+        elif names:
+            say("\n".join(names))
+    elif given.queues:
+        found = [client.stats(queue) for queue in given.queues]
+        if given.json:
+            say_json(found)
+        else:
+            say_table(STATS_HEAD, [stats_row(stats) for stats in found])
+    else:
+        lines = client.overview()
+        if given.json:
+            say_json(lines)
+        else:
+            rows = [(name, line["len"], line["policy"], status(line)) for name, line in lines.items()]
+            say_table(("QUEUE", "LENGTH", "POLICY", "STATUS"), rows)
+    return 0
+
+
+def stats_row(stats: dict[str, Any]) -> list[object]:
+    """A line of the table with STATS_HEAD."""
+    age = stats["oldest_age_seconds"]
+    names = ("queue", "ready", "leased", "delayed", "dead", "consumers", "waiters")
+    return [*(stats[name] for name in names), "-" if age is None else duration(age), stats["policy"], status(stats)]
+
+
+def status(stats: dict[str, Any]) -> str:
+    return "started" if stats["status"] else "paused"
+
+
+def duration(seconds: float) -> str:
+    """A time in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            return f"{seconds // size:.0f}{unit}{seconds % size // smaller:.0f}{name}"
+    return ""
+
+
+# Changing
+
+
+def confirmed(given: SimpleNamespace, question: str) -> bool:
+    """Whether --yes was given, or a person says yes. UsageError if nobody can be asked."""
+    if given.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise click.UsageError("there is nobody to ask; say --yes.")
+    print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def run_purge(given: SimpleNamespace, client: Client) -> int:
+    stats = client.stats(given.queue)
+    held = sum(stats[name] for name in ("ready", "leased", "delayed", "dead"))
+    if not confirmed(given, f"Drop {held} messages of {given.queue!r} for good?"):
+        return NOT_CONFIRMED
+    purged = client.purge(given.queue)
+    if given.json:
+        say_json({"queue": given.queue, "purged": purged})
+    return 0
+
+
+def run_pause(given: SimpleNamespace, client: Client) -> int:
+    client.pause(given.queue)
+    return _say_status(given, 0)
+
+
+def run_start(given: SimpleNamespace, client: Client) -> int:
+    client.start(given.queue)
+    return _say_status(given, 1)
+
+
+def _say_status(given: SimpleNamespace, started: int) -> int:
+    if given.json:
+        say_json({"queue": given.queue, "status": started})
+    return 0
+
+
+def run_policy(given: SimpleNamespace, client: Client) -> int:
+    named = {name: getattr(given, name) for name in (*SETTINGS, DEAD_LETTER)}
+    wanted = {name: value for name, value in named.items() if value is not None}
+    if given.policy is not None or wanted:
+        client.configure(given.queue, policy=given.policy, **wanted)
+    found = client.settings(given.queue)
+    if given.json:
+        say_json(found)
+    else:
+        say(found.pop("value"))
+        say("".join(f"{name}\t{visible(str(value))}\n" for name, value in found.items() if name != "queue"), b"")
+    return 0
+
+
+# Dead letters
+
+
+def run_dead(given: SimpleNamespace, client: Client) -> int:
+    if given.drop or given.drop_all:
+        return _drop(given, client)
+    count, letters = client.dead(given.queue, first=given.first, count=given.count)
+    if given.json:
+        say_json({"queue": given.queue, "dead": count, "messages": [message_fields(letter) for letter in letters]})
+        return 0
+    if letters:
+        say_table(("KEY", "DELIVERIES", "DIED", "VALUE"), [_letter_row(letter) for letter in letters])
+    if count > given.first + len(letters):
+        complain(f"{len(letters)} of {count} are shown; --first and --count show others.")
+    return 0
+
+
+def _letter_row(letter: Message) -> tuple[object, ...]:
+    died = datetime.fromtimestamp(letter.more["died"] / 1000, UTC).astimezone().isoformat(" ", "seconds")
+    value = letter.value[: 4 * _VALUE_SHOWN].decode(errors="backslashreplace")
+    shortened = value if len(value) <= _VALUE_SHOWN else value[: _VALUE_SHOWN - 1] + "…"
+    return letter.key, letter.count, died, shortened
+
+
+def _drop(given: SimpleNamespace, client: Client) -> int:
+    what = "all dead letters" if given.drop_all else f"{len(given.drop)} dead letters"
+    if not confirmed(given, f"Drop {what} of {given.queue!r} for good?"):
+        return NOT_CONFIRMED
+    dropped = sum(client.drop_dead(given.queue, key) for key in ([""] if given.drop_all else given.drop))
+    return _say_count(given, "dropped", dropped)
+
+
+def run_redrive(given: SimpleNamespace, client: Client) -> int:
+    redriven = sum(client.redrive(given.queue, key) for key in given.keys or [""])
+    return _say_count(given, "redriven", redriven)
+
+
+def _say_count(given: SimpleNamespace, name: str, count: int) -> int:
+    if given.json:
+        say_json({"queue": given.queue, name: count})
+    else:
+        say(str(count))
+    return 0

@@ -1,0 +1,115 @@
+"""watch: a table of queues that goes on."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from restmq.cli.arguments import COUNT_MAX, Commands, Number, option, queue
+from restmq.cli.output import cut, say, say_json, stopping, table
+from restmq.cli.queues import STATS_HEAD, stats_row
+from restmq.client import Busy, Client, Unreachable
+
+QUEUES_MAX = 1000
+_QUEUES_WITHOUT_A_TERMINAL = 20
+_CLEAR, _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[2J", "\x1b[H", "\x1b[K", "\x1b[J"
+_OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+
+
+def add_to(commands: Commands) -> None:
+    commands.add(
+        "watch",
+        run_watch,
+        "show queues live in a table",
+        "Without QUEUE it shows the longest. IN/S and OUT/S are messages a second. Goes on when the server was away.",
+        queue(required=False, many=True),
+        option("--interval", "How often it looks.  [default: 1]", "SECONDS", Number(0.1, 3600), 1.0),
+        option("--rounds", "End after so many looks.", "N", click.IntRange(1, COUNT_MAX)),
+        option("--limit", "Most queues.  [default: what fits]", "N", click.IntRange(1, QUEUES_MAX)),
+    )
+
+
+class Rates:
+    """How fast totals go up, from one look to the next."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[float, int, int]] = {}
+
+    def row(self, stats: dict[str, Any], now: float) -> list[object]:
+        """A line of the table, with messages in and out a second since the last look."""
+        queue, (came, went) = stats["queue"], (stats["totals"]["in"], stats["totals"]["out"])
+        then, came_then, went_then = self._before.get(queue, (now, came, went))
+        self._before[queue] = (now, came, went)
+        seconds = now - then
+        rates = [(came - came_then) / seconds, (went - went_then) / seconds] if seconds > 0 else [0.0, 0.0]
+        name, *rest = stats_row(stats)
+        return [name, *(f"{max(0.0, rate):,.1f}" for rate in rates), *rest]
+
+
+def run_watch(given: SimpleNamespace, client: Client) -> int:
+    client.retry_seconds, client.on_retry = 0, None  # it looks again anyway, and says what is wrong in its place
+    rates, problem, rows = Rates(), "", list[list[object]]()
+    live = sys.stdout.isatty() and not given.json
+    with stopping(client.stop), _screen(live):
+        for turn in itertools.count(1):
+            try:
+                found = _look(given, client, live)
+                problem = ""
+                rows = [rates.row(stats, time.monotonic()) for stats in found]
+            except (Busy, Unreachable) as error:
+                if turn == 1:
+                    raise
+                problem, found = str(error), []
+            if given.json:
+                say_json({"problem": problem} if problem else {"queues": found})
+            else:
+                _show(client, rows, problem, live)
+            if turn == given.rounds:
+                return 0
+            if client.stopped_within(given.interval):
+                return 0
+    return 0
+
+
+def _look(given: SimpleNamespace, client: Client, live: bool) -> list[dict[str, Any]]:
+    """The numbers of the queues that are shown."""
+    fits = shutil.get_terminal_size().lines - 3 if live else _QUEUES_WITHOUT_A_TERMINAL
+    limit = given.limit or max(1, fits)
+    if given.queues:
+        return [client.stats(queue) for queue in given.queues[:limit]]
+    lines = client.overview()
+    longest = sorted(lines, key=lambda name: (-lines[name]["len"], name))[:limit]
+    return [client.stats(queue) for queue in longest]
+
+
+def _show(client: Client, rows: list[list[object]], problem: str, live: bool) -> None:
+    size = shutil.get_terminal_size()
+    head = (STATS_HEAD[0], "IN/S", "OUT/S", *STATS_HEAD[1:])
+    title = f"{client.server.url}  {datetime.now().astimezone():%H:%M:%S}" + (f"  {problem}" if problem else "")
+    lines = [title, *table(head, rows, size.columns if live else 0)]
+    if not live:
+        say("\n".join(lines))
+        return
+    shown = [cut(line, size.columns) + _CLEAR_LINE for line in lines[: size.lines - 1]]
+    say(_HOME + "\r\n".join(shown) + _CLEAR_BELOW, b"")
+
+
+@contextmanager
+def _screen(live: bool) -> Iterator[None]:
+    """Another screen of the terminal; the one before is there again at the end."""
+    if live:
+        say(_OTHER_SCREEN + _CLEAR, b"")
+    try:
+        yield
+    finally:
+        if live:
+            say(_FIRST_SCREEN, b"")

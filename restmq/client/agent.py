@@ -1,0 +1,169 @@
+"""HTTP connections of the client on Twisted: an Agent that keeps them alive, and bodies that are read as they come."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Coroutine
+from io import BytesIO
+from typing import Any, TypeVar
+
+from twisted.internet import defer, error
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+from twisted.web.client import (
+    Agent,
+    FileBodyProducer,
+    HTTPConnectionPool,
+    PotentialDataLoss,
+    RequestNotSent,
+    ResponseDone,
+    ResponseFailed,
+)
+from twisted.web.http_headers import Headers
+
+from restmq.client.errors import BadAnswer, Unreachable
+from restmq.client.exchange import ANSWER_BYTES_MAX, CONNECT_SECONDS, Answer, Request
+from restmq.client.server import Server
+from restmq.errors import RestMQError
+
+IDLE_CONNECTIONS_MAX = 16
+#: Shorter than the server's own limit for idle connections, so that none is used that it is just closing.
+IDLE_SECONDS = 45.0
+_UNREAD_BYTES_MAX = 1 << 20
+
+T = TypeVar("T")
+
+
+class DeferredConnections:
+    """Connections to one server. All methods raise Unreachable where no whole answer comes."""
+
+    def __init__(self, reactor: Any, server: Server, timeout_seconds: float) -> None:
+        self._reactor = reactor
+        self._server = server
+        self._timeout_seconds = timeout_seconds
+        self._pool = HTTPConnectionPool(reactor)
+        self._pool.maxPersistentPerHost = IDLE_CONNECTIONS_MAX
+        self._pool.cachedConnectionTimeout = IDLE_SECONDS
+        self._pool.retryAutomatically = False  # a GET that is sent twice takes two messages
+        self._agent = Agent(reactor, connectTimeout=CONNECT_SECONDS, pool=self._pool)
+
+    async def exchange(self, request: Request) -> Answer:
+        """Sends the request and reads the whole answer. Raises BadAnswer if that is too long."""
+        return await self._in_time(self._timeout_seconds + request.wait_seconds, self._answer(request))
+
+    async def stream(self, request: Request) -> Body:
+        """Sends the request; returns its answer's body, which comes for as long as it lasts."""
+        status, headers, body = await self._in_time(self._timeout_seconds, self._begin(request))
+        if not Answer(status, headers, b"").is_stream:
+            rest = await self._in_time(self._timeout_seconds, body.read_all())
+            Answer(status, headers, rest).check_stream()
+        return body
+
+    def close(self) -> defer.Deferred[None]:
+        """Closes what is kept for later."""
+        closing: defer.Deferred[None] = self._pool.closeCachedConnections()
+        return closing
+
+    async def _answer(self, request: Request) -> Answer:
+        status, headers, body = await self._begin(request)
+        try:
+            return Answer(status, headers, await body.read_all())
+        except BaseException:
+            body.hang_up()
+            raise
+
+    async def _begin(self, request: Request) -> tuple[int, dict[str, str], Body]:
+        fields = {name: [value] for name, value in request.fields(self._server).items()}
+        uri = (self._server.url.rstrip("/") + request.path).encode("ascii")
+        producer = FileBodyProducer(BytesIO(request.body)) if request.body or request.method == "POST" else None
+        try:
+            response = await self._agent.request(request.method.encode("ascii"), uri, Headers(fields), producer)
+        except (error.ConnectError, error.DNSLookupError, RequestNotSent) as problem:
+            raise Unreachable(f"{self._server.url} can't be reached: {problem}", sent=False) from None
+        except (ResponseFailed, error.ConnectionLost, error.ConnectionDone) as problem:
+            if any(reason.check(defer.CancelledError) for reason in getattr(problem, "reasons", ())):
+                raise defer.CancelledError from None
+            raise Unreachable(f"the connection to {self._server.url} broke: {_why(problem)}.", sent=True) from None
+        headers = {
+            name.decode("latin-1").lower(): values[-1].decode("latin-1")
+            for name, values in response.headers.getAllRawHeaders()
+        }
+        body = Body(self._server.url)
+        response.deliverBody(body)
+        return response.code, headers, body
+
+    async def _in_time(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
+        def too_late(_failure: Any, _seconds: float) -> Any:
+            raise Unreachable(f"{self._server.url} does not answer in time.", sent=True)
+
+        done: T = await defer.ensureDeferred(work).addTimeout(seconds, self._reactor, too_late)
+        return done
+
+
+def _why(problem: Exception) -> str:
+    """What lies behind a failure that Twisted has wrapped."""
+    reasons = getattr(problem, "reasons", None)
+    return reasons[0].getErrorMessage() if reasons else str(problem)
+
+
+class Body(Protocol):  # type: ignore[misc]  # untyped
+    """An answer's body, read as it comes; what nobody reads is not fetched from the socket."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._chunks: deque[bytes] = deque()
+        self._unread_bytes = 0
+        self._reader: defer.Deferred[None] | None = None
+        self._end: RestMQError | None = None
+        self._ended = False
+        self._paused = False
+
+    async def read(self) -> bytes:
+        """The next piece; b'' at the end. Raises Unreachable if the body was cut off."""
+        while not self._chunks:
+            if self._end is not None:
+                raise self._end
+            if self._ended:
+                return b""
+            self._reader = defer.Deferred()
+            await self._reader
+        chunk = self._chunks.popleft()
+        self._unread_bytes -= len(chunk)
+        if self._paused and self._unread_bytes < _UNREAD_BYTES_MAX:
+            self._paused = False
+            self.transport.resumeProducing()
+        return chunk
+
+    async def read_all(self) -> bytes:
+        """The whole. Raises Unreachable, or BadAnswer if it is too long."""
+        chunks, size = [], 0
+        while chunk := await self.read():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > ANSWER_BYTES_MAX:
+                raise BadAnswer(f"the answer is longer than {ANSWER_BYTES_MAX} bytes.")
+        return b"".join(chunks)
+
+    def hang_up(self) -> None:
+        """Nobody reads any more."""
+        if not self._ended and self.transport is not None:
+            self.transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._unread_bytes += len(data)
+        if self._unread_bytes >= _UNREAD_BYTES_MAX and not self._paused:
+            self._paused = True
+            self.transport.pauseProducing()
+        self._wake()
+
+    def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:
+        self._ended = True
+        if not reason.check(ResponseDone, PotentialDataLoss):
+            self._end = Unreachable(f"the connection to {self._url} broke: {_why(reason.value)}.", sent=True)
+        self._wake()
+
+    def _wake(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None and not reader.called:
+            reader.callback(None)

@@ -1,0 +1,151 @@
+"""HTTP connections of the blocking client: kept alive, shared by threads, and cut short where their user stops."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+
+from restmq.client.errors import BadAnswer, Unreachable
+from restmq.client.exchange import ANSWER_BYTES_MAX, CONNECT_SECONDS, Answer, Request
+from restmq.client.server import Server
+
+IDLE_CONNECTIONS_MAX = 16
+_CHUNK_BYTES = 1 << 16
+#: A peer that vanished is noticed after a minute also where nothing is sent. (Seconds idle, between probes; probes.)
+_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+class Connections:
+    """Connections to one server. All methods raise Unreachable where no whole answer comes."""
+
+    def __init__(self, server: Server, timeout_seconds: float) -> None:
+        self._server = server
+        self._timeout_seconds = timeout_seconds
+        self._tls = ssl.create_default_context() if server.secure else None
+        self._idle: list[HTTPConnection] = []
+        self._idle_lock = threading.Lock()
+        self._in_use: set[HTTPConnection] = set()
+        self._cut = False
+
+    def exchange(self, request: Request) -> Answer:
+        """Sends the request and reads the whole answer. Raises BadAnswer if that is too long."""
+        with self._connection() as connection:
+            response = self._begin(connection, request, self._timeout_seconds + request.wait_seconds)
+            body = response.read(ANSWER_BYTES_MAX + 1)
+            if len(body) > ANSWER_BYTES_MAX:
+                raise BadAnswer(f"the answer is longer than {ANSWER_BYTES_MAX} bytes.")
+            if response.length:  # http.client's read(n) takes what came before the end for the whole
+                raise HTTPException("the answer was cut off")
+            return _answer(response, body)
+
+    @contextlib.contextmanager
+    def stream(self, request: Request) -> Iterator[Iterator[bytes]]:
+        """Sends the request; its answer's body comes piece by piece, for as long as it lasts."""
+        with self._connection() as connection:
+            response = self._begin(connection, request, self._timeout_seconds)
+            if not _answer(response, b"").is_stream:
+                _answer(response, response.read(ANSWER_BYTES_MAX)).check_stream()
+            connection.sock.settimeout(None)
+            yield iter(lambda: response.read1(_CHUNK_BYTES), b"")
+
+    def cut(self) -> None:
+        """Ends all that has no answer yet, and all that comes later. Signal handlers may call it."""
+        self._cut = True
+        for connection in list(self._in_use):
+            if connection.sock is not None:
+                # What has arrived can still be read. Not SSLSocket's own method: that would take the TLS off.
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(connection.sock, socket.SHUT_RD)
+
+    def close(self) -> None:
+        """Closes what is kept for later."""
+        with self._idle_lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[HTTPConnection]:
+        """A connection; kept for the next request if this one ended well."""
+        connection = self._kept() or self._opened()
+        self._in_use.add(connection)
+        keep = False
+        try:
+            if self._cut:
+                raise Unreachable("it was stopped.", sent=False)
+            yield connection
+            keep = connection.sock is not None
+        except TimeoutError:
+            raise Unreachable(f"{self._server.url} does not answer in time.", sent=True) from None
+        except (OSError, HTTPException) as problem:
+            why = str(problem) or type(problem).__name__
+            raise Unreachable(f"the connection to {self._server.url} broke: {why}.", sent=True) from None
+        finally:
+            self._in_use.discard(connection)
+            with self._idle_lock:
+                keep = keep and len(self._idle) < IDLE_CONNECTIONS_MAX
+                if keep:
+                    self._idle.append(connection)
+            if not keep:
+                connection.close()
+
+    def _kept(self) -> HTTPConnection | None:
+        """A kept connection on which the server has not hung up."""
+        while True:
+            with self._idle_lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if connection.sock is not None and not _has_something_to_read(connection.sock):
+                return connection
+            connection.close()
+
+    def _opened(self) -> HTTPConnection:
+        server = self._server
+        if self._tls is not None:
+            connection: HTTPConnection = HTTPSConnection(
+                server.host, server.port, timeout=CONNECT_SECONDS, context=self._tls
+            )
+        else:
+            connection = HTTPConnection(server.host, server.port, timeout=CONNECT_SECONDS)
+        try:
+            connection.connect()
+            _keep_alive(connection.sock)
+        except OSError as problem:
+            connection.close()
+            raise Unreachable(f"{server.url} can't be reached: {problem.strerror or problem}.", sent=False) from None
+        return connection
+
+    def _begin(self, connection: HTTPConnection, request: Request, timeout_seconds: float) -> HTTPResponse:
+        connection.sock.settimeout(timeout_seconds)
+        # A server that refuses a body says so before it has read it, and reads no further.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.request(
+                request.method,
+                self._server.prefix + request.path,
+                request.body or None,
+                request.fields(self._server),
+            )
+        return connection.getresponse()
+
+
+def _has_something_to_read(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, number in _KEEPALIVE:
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
+
+
+def _answer(response: HTTPResponse, body: bytes) -> Answer:
+    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)

@@ -1,0 +1,79 @@
+"""A live stream of messages over any number of connections, whatever carries it.
+
+It is comet, not Server-Sent Events: a line of JSON keeps every byte of a value, where an event's data loses the
+difference between its line ends.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from restmq.client.errors import BadAnswer
+from restmq.client.exchange import ANSWER_BYTES_MAX, Message, Request
+from restmq.model import check_queue_name
+
+
+class Listening:
+    """What a listener knows from one connection to the next.
+
+    Args:
+        last_key: the last message that was seen before; of a queue with a history, what was missed since then comes
+            first.
+        lease_seconds: for a queue with the policy roundrobin: messages come leased for so long; 0 for the queue's own
+            setting, None for messages that are the listener's for good.
+        prefetch: how many leased messages come before the first of them must be acked.
+        on_gap: called with the last key seen where the history no longer reaches back to it.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        last_key: str = "",
+        lease_seconds: float | None = None,
+        prefetch: int | None = None,
+        on_gap: Callable[[str], None] | None = None,
+    ) -> None:
+        self._path = "/c/" + quote(check_queue_name(queue), safe="")
+        self._last_key = last_key
+        self._on_gap = on_gap
+        self._asked: dict[str, Any] = {}
+        if lease_seconds is not None:
+            self._asked["lease"] = f"{lease_seconds:.3f}" if lease_seconds else ""
+            if prefetch is not None:
+                self._asked["prefetch"] = prefetch
+        self._unread: list[bytes] = []
+        self._unread_bytes = 0
+
+    def request(self) -> Request:
+        """What to ask on a new connection. Half a line of the one before is forgotten."""
+        self._unread, self._unread_bytes = [], 0
+        asked = self._asked | ({"last_event_id": self._last_key} if self._last_key else {})
+        return Request("GET", self._path + ("?" + urlencode(asked) if asked else ""))
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that are complete with these bytes. Raises BadAnswer for what is no stream of messages."""
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = b"".join(self._unread) + lines[0]
+            self._unread, self._unread_bytes = [], 0
+        self._unread.append(rest)
+        self._unread_bytes += len(rest)
+        if self._unread_bytes > ANSWER_BYTES_MAX:
+            raise BadAnswer(f"a line of the stream is longer than {ANSWER_BYTES_MAX} bytes.")
+        return [message for line in lines if line.strip() for message in self._read(line)]
+
+    def _read(self, line: bytes) -> list[Message]:
+        try:
+            fields = json.loads(line)
+            if fields.get("event") == "gap":
+                if self._on_gap is not None:
+                    self._on_gap(fields["last_event_id"])
+                return []
+            message = Message.parse(fields)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BadAnswer("the stream is no stream of RestMQ's messages.") from None
+        self._last_key = message.key
+        return [message]

@@ -1,0 +1,508 @@
+"""The Python client, blocking and on Twisted, against real servers, also such as vanish, refuse and cut off."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from twisted.internet import defer, reactor
+
+from restmq.client import BadAnswer, Busy, Client, Message, Refused, Server, Stopped, Unreachable
+from restmq.client.deferred import DeferredClient
+from restmq.errors import Conflict, InvalidInput, LeaseGone, NotAllowed, NotAuthenticated, NotFound, RestMQError
+from tests.integration.conftest import Run
+from tests.servers import Daemon, Redis, free_port, listeners, wait_until
+
+BINARY = bytes(range(256)) * 3
+TEXT = "ü 😀 \r\n\n\u2028 007"
+
+
+class InThread:
+    """A DeferredClient whose methods wait: so that every test is one of both clients."""
+
+    def __init__(self, run: Run, server: Server | str, **options: Any) -> None:
+        self._run = run
+
+        async def make() -> DeferredClient:
+            return DeferredClient(reactor, server, **options)
+
+        self.client: DeferredClient = run(make)
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def method(*args: Any, **kwargs: Any) -> Any:
+            async def call() -> Any:
+                return await getattr(self.client, name)(*args, **kwargs)
+
+            return self._run(call)
+
+        return method
+
+    def consume(self, *args: Any, **kwargs: Any) -> Iterator[Message]:
+        return self._iterate(self.client.consume(*args, **kwargs))
+
+    def listen(self, *args: Any, **kwargs: Any) -> Iterator[Message]:
+        return self._iterate(self.client.listen(*args, **kwargs))
+
+    def _iterate(self, messages: Any) -> Iterator[Message]:
+        async def following() -> Message:
+            found: Message = await anext(messages)
+            return found
+
+        try:
+            while True:
+                yield self._run(following)
+        finally:
+            self._run(messages.aclose)
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(params=["blocking", "deferred"])
+def make(request: pytest.FixtureRequest, run: Run) -> Iterator[Make]:
+    """Makes clients of one kind."""
+    made: list[Any] = []
+
+    def make_one(server: Server | str, **options: Any) -> Any:
+        made.append(Client(server, **options) if request.param == "blocking" else InThread(run, server, **options))
+        return made[-1]
+
+    yield make_one
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(make: Make, daemon: Daemon) -> Any:
+    return make(daemon.url)
+
+
+class Proxy:
+    """Stands before a server, and cuts off answers when told to; counts connections."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.connections = 0
+        self.answers_to_cut = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.connections += 1
+                server = socket.create_connection(("127.0.0.1", self._port))
+                threading.Thread(target=self._forward, args=(client, server, False), daemon=True).start()
+                threading.Thread(target=self._forward, args=(server, client, True), daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if answers and self.answers_to_cut:
+                    self.answers_to_cut -= 1
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.fixture
+def proxy(daemon: Daemon) -> Iterator[Proxy]:
+    made = Proxy(daemon.port)
+    yield made
+    made.close()
+
+
+def answer_with(answer: bytes) -> tuple[str, socket.socket]:
+    """A server that answers everything with these bytes and hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", listener
+
+
+def noted(into: list[RestMQError]) -> Callable[[RestMQError, float], None]:
+    return lambda error, _seconds: into.append(error)
+
+
+# Messages
+
+
+@pytest.mark.parametrize("value", [BINARY, TEXT, b"", b"\xff", b"value=x&y", b'{"a": 1}', b"x" * 1_000_000])
+def test_what_goes_in_comes_out(client: Any, queue: str, value: bytes | str) -> None:
+    key = client.publish(queue, value)
+    exact = value.encode() if isinstance(value, str) else value
+    assert client.take(queue) == Message(key, exact)
+    assert client.take(queue) is None
+
+
+def test_a_batch_goes_in_and_comes_out_in_order(client: Any, queue: str) -> None:
+    values = [TEXT, b"", "b\n", b"c", '{"a": 1}']
+    keys = client.publish_many(queue, values)
+    assert keys == [f"{queue}:{n}" for n in range(1, 6)]
+    found = client.take_many(queue, 10)
+    assert [message.value for message in found] == [TEXT.encode(), b"", b"b\n", b"c", b'{"a": 1}']
+    assert client.take_many(queue, 10) == []
+
+
+def test_delay_ttl_and_idempotency_key_are_the_servers(client: Any, queue: str) -> None:
+    delayed = client.publish(queue, "later", delay_seconds=3600)
+    assert client.find(delayed).more["state"] == "delayed"
+    client.publish(queue, "gone", ttl_seconds=0.05)
+    wait_until(lambda: client.stats(queue)["ready"] == 0)
+    assert client.publish(queue, "a", idempotency_key="k") == client.publish(queue, "a", idempotency_key="k")
+    with pytest.raises(Conflict):
+        client.publish(queue, "b", idempotency_key="k")
+
+
+def test_a_take_waits(client: Any, make: Make, daemon: Daemon, queue: str) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(make(daemon.url).take, queue, wait_seconds=60)
+        wait_until(lambda: client.stats(queue)["waiters"] == 1)
+        key = client.publish(queue, "now")
+        assert taken.result(20) == Message(key, b"now")
+
+
+def test_leases_are_acked_extended_and_given_back(client: Any, queue: str) -> None:
+    client.configure(queue, max_deliveries=2)
+    key = client.publish(queue, BINARY)
+    first = client.lease(queue, 1)
+    assert (first.key, first.value, first.count) == (key, BINARY, 1)
+    client.extend(first, 3600)
+    client.nack(first)
+    with pytest.raises(LeaseGone, match="lease"):
+        client.extend(first, 5)
+    (second,) = client.lease_many(queue, 5)
+    assert second.count == 2
+    client.ack(second)
+    with pytest.raises(LeaseGone):
+        client.ack(second)
+    assert client.find(key) is None
+
+
+def test_a_queue_of_any_name_is_looked_at_and_changed(client: Any, queue: str) -> None:
+    name = f"{queue} ü/😀?%&=+#"
+    keys = [client.publish(name, value) for value in ("a", "b", "c")]
+    assert name in client.queues()
+    assert client.overview()[name]["len"] == 3
+    client.configure(name, policy="roundrobin", max_deliveries=1, lease=5)
+    assert client.settings(name) == {"queue": name, "value": "roundrobin", "max_deliveries": 1, "lease": 5}
+    client.pause(name)
+    assert client.stats(name)["status"] == 0
+    client.start(name)
+    assert client.stats(name)["status"] == 1
+    for _ in keys:
+        client.nack(client.lease(name))
+    count, letters = client.dead(name, first=1, count=1)
+    assert (count, [letter.key for letter in letters]) == (3, keys[1:2])
+    assert client.redrive(name, keys[0]) == 1
+    assert client.drop_dead(name, keys[1]) == 1
+    with pytest.raises(NotFound):
+        client.drop_dead(name, keys[1])
+    assert client.redrive(name) == 1
+    assert (client.delete(name, keys[0]), client.delete(name, keys[0])) == (True, False)
+    assert (client.purge(name), client.purge(name)) == (True, False)
+
+
+# Errors
+
+
+def test_the_server_refuses_in_its_own_words(client: Any, queue: str) -> None:
+    with pytest.raises(InvalidInput, match="count"):
+        client.take_many(queue, 1001)
+    with pytest.raises(Refused, match="16777216") as refused:
+        client.publish(queue, b"x" * (17 << 20))
+    assert refused.value.status == 413
+    with pytest.raises(InvalidInput, match="reserved"):
+        client.publish("AUTHKEY:x", "a")
+
+
+def test_who_may_not_is_told_so(make: Make, private_folder: Path, redis: Redis, queue: str) -> None:
+    (private_folder / "acl.conf").write_text("[rest:consumer]\nusername = ann\npassword = böb\n")
+    daemon = Daemon(private_folder, redis=redis)
+    redis.command("SET", f"AUTHKEY:t-{queue}", f'{{"queues": ["{queue}"], "privs": ["read"]}}')
+    try:
+        assert make(Server(daemon.url, username="ann", password="böb")).stats(queue)["ready"] == 0
+        assert make(Server(daemon.url, token=f"t-{queue}")).take(queue) is None
+        for wrong in (Server(daemon.url), Server(daemon.url, token="wrong"), Server(daemon.url, "", "ann", "no")):
+            with pytest.raises(NotAuthenticated):
+                make(wrong).take(queue)
+        with pytest.raises(NotAllowed, match="admin"):
+            make(Server(daemon.url, token=f"t-{queue}")).purge(queue)
+        with pytest.raises(NotAuthenticated):
+            next(make(daemon.url).consume(queue))
+    finally:
+        daemon.stop()
+
+
+def test_a_wrong_url_is_told(make: Make, queue: str) -> None:
+    with pytest.raises(Unreachable, match="can't be reached") as unreachable:
+        make(f"http://127.0.0.1:{free_port()}", retry_seconds=0).take(queue)
+    assert not unreachable.value.sent
+    for answer, kind in (
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", BadAnswer),
+        (b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /x\r\n\r\n", BadAnswer),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\n<html>", NotFound),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", Unreachable),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 600\r\n\r\n[{", Unreachable),
+        (b"", Unreachable),
+    ):
+        url, listener = answer_with(answer)
+        with pytest.raises(kind):
+            make(url, retry_seconds=0).take_many(queue, 5)
+        with pytest.raises((kind, BadAnswer)):
+            next(make(url, retry_seconds=0).listen(queue))
+        listener.close()
+
+
+def test_a_server_that_does_not_answer_is_given_up(make: Make, queue: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unreachable, match="in time") as unreachable:
+            make(url, retry_seconds=0, timeout_seconds=0.1).publish(queue, "a")
+        assert unreachable.value.sent
+
+
+# Connections, and trying again
+
+
+def test_connections_are_kept_alive(make: Make, proxy: Proxy, queue: str) -> None:
+    client = make(proxy.url)
+    for n in range(20):
+        client.publish(queue, str(n))
+    with pytest.raises(InvalidInput):
+        client.take_many(queue, 0)
+    assert len(client.take_many(queue, 100)) == 20
+    assert proxy.connections == 1
+
+
+def test_a_message_whose_answer_got_lost_is_sent_again_and_queued_once(make: Make, proxy: Proxy, queue: str) -> None:
+    retries: list[RestMQError] = []
+    client = make(proxy.url, on_retry=noted(retries))
+    proxy.answers_to_cut = 3
+    assert client.publish(queue, "once") == f"{queue}:1"
+    proxy.answers_to_cut = 1
+    assert client.publish_many(queue, ["a", "b"]) == [f"{queue}:2", f"{queue}:3"]
+    assert client.stats(queue)["ready"] == 3
+    assert len(retries) == 4
+    proxy.answers_to_cut = 1
+    with pytest.raises(Unreachable) as unreachable:
+        client.publish(queue, "perhaps", idempotency_key="")
+    assert unreachable.value.sent
+
+
+def test_a_take_whose_answer_got_lost_is_not_tried_again_unasked(make: Make, proxy: Proxy, queue: str) -> None:
+    client = make(proxy.url)
+    client.publish_many(queue, ["a", "b"])
+    proxy.answers_to_cut = 1
+    with pytest.raises(Unreachable):
+        client.take(queue)
+    assert client.take(queue).value == b"b"
+
+
+def test_a_full_queue_is_tried_until_there_is_room_or_the_time_is_over(
+    make: Make, client: Any, daemon: Daemon, queue: str
+) -> None:
+    client.configure(queue, max_length=1)
+    client.publish(queue, "first")
+    with pytest.raises(Busy, match="max_length") as busy:
+        make(daemon.url, retry_seconds=0).publish(queue, "no room")
+    assert busy.value.retry_after_seconds == 1
+    retries: list[RestMQError] = []
+    patient = make(daemon.url, retry_seconds=60, on_retry=noted(retries))
+    with ThreadPoolExecutor(1) as pool:
+        published = pool.submit(patient.publish, queue, "second")
+        wait_until(lambda: retries)
+        assert client.take(queue).value == b"first"
+        published.result(30)
+    assert client.take(queue).value == b"second"
+
+
+def test_a_store_that_is_away_is_waited_for(make: Make, private_folder: Path, private_redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--redis-timeout", "0.5", redis=private_redis)
+    retries: list[RestMQError] = []
+    client = make(daemon.url, retry_seconds=60, on_retry=noted(retries))
+    client.publish("q", "before")
+    private_redis.kill()
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(client.take, "q")
+        wait_until(lambda: retries)
+        private_redis.start()
+        assert taken.result(60).value == b"before"
+    assert isinstance(retries[0], Busy)
+    daemon.stop()
+
+
+def test_a_server_that_is_restarted_is_waited_for(make: Make, private_folder: Path, redis: Redis, queue: str) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+    retries: list[RestMQError] = []
+    client = make(daemon.url, retry_seconds=60, on_retry=noted(retries))
+    client.publish(queue, "before")
+    daemon.kill()
+    with ThreadPoolExecutor(1) as pool:
+        published = pool.submit(client.publish, queue, "after")
+        wait_until(lambda: retries)
+        daemon.start()
+        assert published.result(60) == f"{queue}:2"
+    daemon.stop()
+
+
+# Streams
+
+
+def test_a_consumer_goes_on_when_the_server_was_killed(
+    make: Make, private_folder: Path, redis: Redis, queue: str
+) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+    client = make(daemon.url, retry_seconds=60)
+    messages, leased = client.consume(queue), make(daemon.url, retry_seconds=60).consume(queue, 60, count=5)
+    with ThreadPoolExecutor(1) as pool:
+        for restart in (False, True):
+            waiting = pool.submit(next, messages)
+            wait_until(lambda: client.stats(queue)["waiters"] == 1)
+            if restart:
+                daemon.kill()
+                daemon.start()
+                wait_until(lambda: client.stats(queue)["waiters"] == 1)
+            key = client.publish(queue, "x")
+            assert waiting.result(60).key == key
+    key = client.publish(queue, "y")
+    assert next(leased).key == key
+    messages.close()
+    leased.close()
+    daemon.stop()
+
+
+def test_a_listener_of_a_queue_with_a_history_misses_nothing_when_the_server_was_killed(
+    make: Make, private_folder: Path, redis: Redis, http: httpx.Client, queue: str
+) -> None:
+    http.post(f"/p/{queue}", data={"history": "1000"})
+    daemon = Daemon(private_folder, redis=redis)
+    with (
+        contextlib.closing(make(daemon.url, retry_seconds=60).listen(queue)) as messages,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(next, messages)
+        wait_until(lambda: listeners(redis, queue) == 1)
+        keys = [http.post(f"/q/{queue}", content=BINARY, headers={"Content-Type": "a/b"}).text.strip()]
+        assert waiting.result(20) == Message(keys[0], BINARY)
+        daemon.kill()
+        # While nobody listens the messages wait; while another does, they go into the history only.
+        with httpx.stream("GET", f"{http.base_url}/c/{queue}", timeout=60) as other:
+            wait_until(lambda: listeners(redis, queue) == 1)
+            keys += [http.post(f"/q/{queue}", data={"value": str(n)}).text.strip() for n in range(20)]
+            list(itertools.islice(other.iter_lines(), 20))
+            daemon.start()
+            found = [next(messages).key for _ in keys[1:]]
+        assert found == keys[1:]
+    daemon.stop()
+
+
+def test_a_gap_is_told(client: Any, http: httpx.Client, redis: Redis, queue: str) -> None:
+    client.configure(queue, history=2)
+    with httpx.stream("GET", f"{http.base_url}/c/{queue}", timeout=60) as other:
+        wait_until(lambda: listeners(redis, queue) == 1)
+        keys = [client.publish(queue, str(n)) for n in range(5)]
+        list(itertools.islice(other.iter_lines(), 5))
+    gaps: list[str] = []
+    with contextlib.closing(client.listen(queue, last_key=keys[0], on_gap=gaps.append)) as messages:
+        assert [next(messages).key for _ in range(2)] == keys[3:]
+    assert gaps == keys[:1]
+
+
+def test_a_listener_with_leases_holds_its_prefetch_and_gives_back_what_it_did_not_ack(client: Any, queue: str) -> None:
+    client.configure(queue, policy="roundrobin")
+    keys = [client.publish(queue, value) for value in "abc"]
+    with contextlib.closing(client.listen(queue, lease_seconds=600, prefetch=1)) as messages:
+        first = next(messages)
+        client.ack(first)
+        assert [first.key, next(messages).key] == keys[:2]
+    wait_until(lambda: client.stats(queue)["ready"] == 2)
+    assert client.lease(queue, 60).count == 2
+
+
+def test_a_broadcast_that_is_to_be_leased_is_refused(client: Any, queue: str) -> None:
+    with pytest.raises(Conflict, match="roundrobin"):
+        next(client.listen(queue, lease_seconds=5))
+
+
+# Stopping
+
+
+def test_stop_ends_what_waits(daemon: Daemon, http: httpx.Client, redis: Redis, queue: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        client = Client(daemon.url)
+        away = Client(f"http://127.0.0.1:{free_port()}", retry_seconds=600)
+        retrying = threading.Event()
+        away.on_retry = lambda _error, _seconds: retrying.set()
+        waiting = pool.submit(client.take, queue, wait_seconds=60)
+        consuming = pool.submit(list, client.consume(queue))
+        listening = pool.submit(list, client.listen(queue))
+        trying = pool.submit(away.take, queue)
+        wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 2)
+        wait_until(lambda: listeners(redis, queue) == 1)
+        assert retrying.wait(20)
+        client.stop()
+        away.stop()
+        assert (consuming.result(20), listening.result(20)) == ([], [])
+        for ended in (waiting, trying):
+            with pytest.raises(Stopped):
+                ended.result(20)
+        with pytest.raises(Stopped):
+            client.publish(queue, "too late")
+    wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 0)
+    client.twin().publish(queue, "stays")
+    assert http.get(f"/q/{queue}").json()["value"] == "stays"
+
+
+def test_a_deferred_that_is_cancelled_ends_its_wait(run: Run, daemon: Daemon, http: httpx.Client, queue: str) -> None:
+    client = InThread(run, daemon.url)
+    outcome: list[Any] = []
+
+    async def begin() -> defer.Deferred[Message | None]:
+        waiting = client.client.take(queue, wait_seconds=60)
+        waiting.addBoth(outcome.append)
+        return [waiting]  # type: ignore[return-value]  # bare, it would be waited for
+
+    (waiting,) = run(begin)
+    wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 1)
+
+    async def cancel() -> None:
+        waiting.cancel()
+
+    run(cancel)
+    wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 0)
+    assert outcome[0].check(defer.CancelledError)
+    client.close()
+
+
+def test_threads_share_a_client(daemon: Daemon, queue: str) -> None:
+    with Client(daemon.url) as client, ThreadPoolExecutor(16) as pool:
+        keys = list(pool.map(lambda n: client.publish(queue, str(n)), range(500)))
+        found = list(pool.map(lambda _: client.take(queue), range(500)))
+    assert len(set(keys)) == 500
+    assert {message.key for message in found if message} == set(keys)

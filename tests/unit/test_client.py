@@ -1,0 +1,228 @@
+"""The client's parts that need no server: URLs and credentials, requests, patience, streams."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from restmq.client import BadAnswer, Busy, Client, Message, Refused, Server, Unreachable, calls
+from restmq.client.deferred import DeferredClient
+from restmq.client.exchange import Answer, Patience
+from restmq.client.stream import Listening
+from restmq.errors import Conflict, InvalidInput, LeaseGone, NotAuthenticated, NotFound
+
+UNSENT = Unreachable("away", sent=False)
+SENT = Unreachable("broke", sent=True)
+
+# Servers
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "prefix"),
+    [
+        ("http://127.0.0.1:8888", "127.0.0.1", 8888, ""),
+        ("http://mq.example", "mq.example", 80, ""),
+        ("https://mq.example/", "mq.example", 443, ""),
+        ("https://mq.example:8443/queues/", "mq.example", 8443, "/queues"),
+        ("http://[::1]:8888", "::1", 8888, ""),
+    ],
+)
+def test_a_url_says_where_the_server_is(url: str, host: str, port: int, prefix: str) -> None:
+    server = Server(url)
+    assert (server.host, server.port, server.prefix) == (host, port, prefix)
+    assert server.secure == url.startswith("https")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:8888", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://u:p@x", "http://u@x",
+     "http://x/?a=b", "http://x/#a", "http://x/a b", "http://x/\r\nHost: y", "http://ü.example"],
+)  # fmt: skip
+def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(InvalidInput):
+        Server(url)
+
+
+def test_credentials_come_from_the_environment_then_from_netrc(tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine mq.example login ann password böb\ndefault login d password d\n", "utf-8")
+    netrc.chmod(0o600)
+    there = {"RESTMQ_URL": "http://mq.example:8888", "NETRC": str(netrc)}
+    assert Server.from_environment(None, there).authorization == "Basic YW5uOmLDtmI="
+    assert Server.from_environment("http://other.example", there).authorization == ""
+    named = there | {"RESTMQ_USER": "u", "RESTMQ_PASSWORD": "p"}
+    assert Server.from_environment(None, named).authorization == "Basic dTpw"
+    token = Server.from_environment(None, named | {"RESTMQ_TOKEN": "t0ken"})
+    assert token.authorization == "Bearer t0ken"
+    assert "t0ken" not in repr(token)
+    assert Server.from_environment(None, {"NETRC": str(tmp_path / "none")}).url == "http://127.0.0.1:8888"
+    netrc.write_text("machine\n")
+    with pytest.raises(InvalidInput, match="netrc"):
+        Server.from_environment(None, there)
+    with pytest.raises(InvalidInput, match="token"):
+        Server.from_environment(None, {"RESTMQ_TOKEN": "a\r\nb"})
+
+
+# Calls
+
+
+def test_both_clients_have_a_method_for_each_call() -> None:
+    functions = {
+        name
+        for name, function in inspect.getmembers(calls, inspect.isfunction)
+        if function.__module__ == calls.__name__ and not name.startswith("_") and name != "repeatable"
+    }
+    assert len(functions) > 20
+    for client in (Client, DeferredClient):
+        assert functions <= set(dir(client))
+        assert all(inspect.getdoc(getattr(client, name)) for name in functions)
+
+
+def test_a_published_message_has_an_idempotency_key_of_its_own_and_may_then_be_sent_again() -> None:
+    first, second = calls.publish("q", "a").request, calls.publish("q", "a").request
+    assert re.fullmatch(r"[\w-]{16}", first.headers["Idempotency-Key"])
+    assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
+    assert first.repeatable
+    without = calls.publish("q", "a", idempotency_key="").request
+    assert (dict(without.headers), without.repeatable) == ({}, False)
+    assert not calls.take("q").request.repeatable
+    assert calls.lease("q").request.repeatable
+
+
+def test_names_and_numbers_are_written_as_the_server_reads_them() -> None:
+    request = calls.publish("a/b ü", b"\xff", delay_seconds=0.0005, ttl_seconds=1e7).request
+    assert (request.path, request.body) == ("/q/a%2Fb%20%C3%BC?delay=0.001&ttl=10000000", b"\xff")
+    assert calls.lease("q", 1.5, wait_seconds=60).request.path == "/q/q?count=1&lease=1.5&wait=60"
+    assert calls.lease("q").request.path == "/q/q?count=1&lease="
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: calls.publish("", "a"),
+        lambda: calls.publish("a\n", "a"),
+        lambda: calls.publish("q", "\ud800"),
+        lambda: calls.publish("q", "a", idempotency_key="a\r\nb"),
+        lambda: calls.publish("q", "a", idempotency_key="x" * 256),
+        lambda: calls.publish_many("q", [b"\xff"]),
+        lambda: calls.find("no key"),
+    ],
+)
+def test_what_no_server_would_take_is_refused_before_it_is_sent(make: object) -> None:
+    with pytest.raises(InvalidInput):
+        make()  # type: ignore[operator]
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, InvalidInput), (401, NotAuthenticated), (404, NotFound), (409, Conflict), (410, LeaseGone)],
+)
+def test_a_refusal_is_raised_in_the_servers_own_words(status: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"^because$"):
+        Answer(status, {}, b'{"error": "because"}').check()
+
+
+def test_refusals_of_other_kinds_keep_their_status_and_their_time() -> None:
+    with pytest.raises(Refused) as refused:
+        Answer(413, {}, b'{"error": "too long"}').check()
+    assert refused.value.status == 413
+    for said, seconds in (("7", 7), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)):
+        with pytest.raises(Busy) as busy:
+            Answer(503, {"retry-after": said}, b"<html>").check()
+        assert busy.value.retry_after_seconds == seconds
+    with pytest.raises(BadAnswer, match="302"):
+        Answer(302, {}, b"").check()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"null", b'{"queues": 1}', b"\xff"])
+def test_what_is_no_answer_of_restmq_is_said(body: bytes) -> None:
+    for call in (calls.queues(), calls.find("q:1"), calls.publish("q", "a")):
+        with pytest.raises(BadAnswer):
+            call.result(Answer(200, {}, body))
+
+
+def test_a_message_keeps_its_bytes() -> None:
+    assert Message.parse({"key": "q:1", "value": "/w==", "encoding": "base64"}) == Message("q:1", b"\xff")
+    leased = Message.parse({"key": "q:1", "value": "ü", "count": 2, "receipt": "r", "state": "leased"})
+    assert leased == Message("q:1", "ü".encode(), 2, "r", {"state": "leased"})
+    assert leased.text == "ü"
+
+
+# Patience
+
+
+class Seconds:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_pauses_grow_and_end_when_the_time_is_over() -> None:
+    seconds = Seconds()
+    patience = Patience(30, seconds)
+    pauses = []
+    with pytest.raises(Unreachable):
+        while True:
+            pauses.append(patience.pause_seconds(UNSENT, False))
+            seconds.now += pauses[-1]
+    assert 0.1 <= pauses[0] <= 0.15
+    assert sum(pauses) <= 30 < sum(pauses) + 7.5
+    assert max(pauses) <= 7.5
+    patience.reset()
+    assert patience.pause_seconds(UNSENT, False) <= 0.15
+
+
+def test_the_server_says_how_long_to_wait() -> None:
+    patience = Patience(30, Seconds())
+    assert patience.pause_seconds(Busy("full", 3), False) == 3
+    with pytest.raises(Busy):
+        patience.pause_seconds(Busy("too many wrong passwords", 60), True)
+
+
+def test_what_could_do_harm_or_will_not_help_is_not_tried_again() -> None:
+    patience = Patience(math.inf, Seconds())
+    assert patience.pause_seconds(SENT, True) > 0
+    for error in (SENT, NotFound("no"), BadAnswer("what?")):
+        with pytest.raises(type(error)):
+            patience.pause_seconds(error, False)
+    with pytest.raises(Unreachable):
+        Patience(0, Seconds()).pause_seconds(UNSENT, True)
+
+
+# Streams
+
+
+def test_lines_come_whole_however_they_are_cut() -> None:
+    text = b'{"key":"q:1","value":"a\\r\\nb"}\r\n\r\n{"key":"q:2","value":"\xc3\xbc"}\r\n'
+    for size in range(1, len(text) + 1):
+        listening = Listening("q")
+        pieces = [text[i : i + size] for i in range(0, len(text), size)]
+        found = [message for piece in pieces for message in listening.feed(piece)]
+        assert [message.value for message in found] == [b"a\r\nb", "ü".encode()]
+
+
+def test_a_new_connection_asks_for_what_was_missed_and_forgets_half_a_line() -> None:
+    gaps: list[str] = []
+    listening = Listening("q", "q:1", 0, 5, gaps.append)
+    assert listening.request().path == "/c/q?lease=&prefetch=5&last_event_id=q%3A1"
+    assert listening.feed(b'{"event":"gap","last_event_id":"q:1"}\r\n{"key":"q:7","value":"a"}\r\n{"key":') == [
+        Message("q:7", b"a")
+    ]
+    assert gaps == ["q:1"]
+    assert listening.request().path.endswith("last_event_id=q%3A7")
+    assert listening.feed(b'{"key":"q:8","value":"b"}\n') == [Message("q:8", b"b")]
+
+
+@pytest.mark.parametrize("line", [b"<html>\n", b"[]\n", b"{}\n", json.dumps({"key": "q:1"}).encode() + b"\n"])
+def test_what_is_no_stream_of_messages_is_said(line: bytes) -> None:
+    with pytest.raises(BadAnswer):
+        Listening("q").feed(line)
