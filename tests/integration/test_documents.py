@@ -67,6 +67,7 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
         ("docs/syslog-collectd.md", ["syslogd", "collectd"], set()),
         ("docs/deploy.md", ["restmq"], {"--stop-timeout"}),
         ("docs/delivery.md", ["restmq"], {"--kills"}),
+        ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),
     ],
 )
 def test_every_flag_that_a_page_names_exists(document: str, commands: list[str], of_other_programs: set[str]) -> None:
