@@ -228,20 +228,24 @@ def test_what_was_deleted_or_expired_then_is_passed_over_now(private_redis: Redi
 # Moving, as the page says
 
 
-def shell_blocks(document: str) -> list[str]:
-    """What a page shows for a shell, block by block."""
-    return re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+def recipe(command: str, redis: Redis, replaced: dict[str, str] | None = None) -> str:
+    """What the page shows for a shell that has this command in it, for a Redis of the test's."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / PAGE).read_text(), re.MULTILINE | re.DOTALL)
+    (script,) = [block for block in blocks if command in block]
+    for shown, meant in (replaced or {}).items():
+        assert shown in script
+        script = script.replace(shown, meant)
+    return script if "-s /" in script else script.replace("redis-cli", f"redis-cli -s {redis.socket_path}")
 
 
-def run_page(script: str, folder: Path) -> str:
-    done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", script], capture_output=True, text=True, timeout=60, cwd=folder
-    )
+def run(script: str, folder: Path) -> str:
+    command = ["bash", "-eu", "-o", "pipefail", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
 
-@pytest.mark.needs("redis-cli", "curl")
+@pytest.mark.needs("redis-cli")
 def test_the_private_store_takes_over_what_another_redis_holds(private_folder: Path, dump: Path) -> None:
     (private_folder / "r").mkdir()
     shutil.copy(dump, private_folder / "r")
@@ -249,13 +253,12 @@ def test_the_private_store_takes_over_what_another_redis_holds(private_folder: P
     old = Redis(private_folder / "r", "--appendonly", "no", "--bind", "127.0.0.1", "--port", str(port))
     daemon = Daemon(private_folder / "d", "--embedded", "always", "--data-dir", str(private_folder / "data"))
     with stopping(old, daemon), daemon.client() as http:
-        script = next(block for block in shell_blocks(PAGE) if "REPLICAOF" in block)
-        script = script.replace("/var/lib/restmq", str(private_folder / "data"))
-        script = script.replace("redis.example 6379", f"127.0.0.1 {port}")
-        first, second, last = script.splitlines()
-        run_page(first, private_folder)
-        wait_until(lambda: "master_link_status:up" in run_page(second, private_folder))
-        run_page(last, private_folder)
+        places = {"/var/lib/restmq": str(private_folder / "data"), "redis.example 6379": f"127.0.0.1 {port}"}
+        first, second, last = recipe("REPLICAOF", old, places).splitlines()
+        run(first, private_folder)
+        wait_until(lambda: "master_link_status:up" in run(second, private_folder))
+        assert http.post("/q/plain", data={"value": "not yet"}).status_code == 503
+        run(last, private_folder)
         old.stop()
         assert http.get("/stats/plain").json()["len"] == 3
         daemon.stop()
@@ -266,12 +269,8 @@ def test_the_private_store_takes_over_what_another_redis_holds(private_folder: P
 @pytest.mark.needs("redis-cli")
 @pytest.mark.parametrize("queue", [QUEUES[0], EMPTY], ids=lambda queue: queue.name)
 def test_values_that_were_left_behind_can_be_swept_away(private_folder: Path, loaded: Redis, queue: OldQueue) -> None:
-    assert loaded.command("EXISTS", f"{queue.name}:1") == 1
     before = loaded.keys()
-    recipe = next(block for block in shell_blocks(PAGE) if "UNLINK" in block).replace(
-        "queue=test", f"queue={queue.name}"
-    )
-    run_page(recipe.replace("redis-cli", f"redis-cli -s {loaded.socket_path}"), private_folder)
+    run(recipe("UNLINK", loaded, {"queue=test": f"queue={queue.name}"}), private_folder)
     assert before - loaded.keys() == {f"{queue.name}:{n}" for n in range(1, queue.taken + 1)}
 
 
@@ -280,28 +279,22 @@ def test_messages_of_a_refused_name_can_be_put_in_anew(
     private_folder: Path, daemon: Daemon, http: httpx.Client, loaded: Redis
 ) -> None:
     values = [b"one", JPEG, b"", b"ends in a line feed\n"]
-    long_name = REFUSED[-1].name
-    for number, value in enumerate(values, 2):
-        loaded.commands(
-            [("SET", f"{long_name}:{number}", value), ("LPUSH", f"{long_name}:queue", f"{long_name}:{number}")]
-        )
-    recipe = next(block for block in shell_blocks(PAGE) if "too long a name" in block).replace(
-        "too long a name", long_name
+    name = REFUSED[-1].name
+    for key, value in ((f"{name}:{number}", value) for number, value in enumerate(values, 2)):
+        loaded.commands([("SET", key, value), ("LPUSH", f"{name}:queue", key)])
+    run(
+        recipe("too long a name", loaded, {"too long a name": name, "http://localhost:8888": daemon.url}),
+        private_folder,
     )
-    recipe = recipe.replace("http://localhost:8888", daemon.url).replace(
-        "redis-cli", f"redis-cli -s {loaded.socket_path}"
-    )
-    run_page(recipe, private_folder)
     accept = {"Accept": "application/octet-stream"}
     assert [http.get("/q/new", headers=accept).content for _ in range(5)] == [b"unseen", *values]
     assert http.get("/q/new").status_code == 204
-    assert loaded.command("EXISTS", f"{long_name}:queue", f"{long_name}:2") == 0
+    assert loaded.command("EXISTS", f"{name}:queue", f"{name}:2") == 0
 
 
 @pytest.mark.needs("redis-cli", "curl")
 def test_what_can_not_be_put_in_anew_stays(private_folder: Path, loaded: Redis) -> None:
     name = REFUSED[-1].name
-    recipe = next(block for block in shell_blocks(PAGE) if "too long a name" in block).replace("too long a name", name)
-    recipe = recipe.replace("localhost:8888", f"127.0.0.1:{free_port()}")  # nobody is there
-    run_page(recipe.replace("redis-cli", f"redis-cli -s {loaded.socket_path}"), private_folder)
+    nobody = f"127.0.0.1:{free_port()}"
+    run(recipe("too long a name", loaded, {"too long a name": name, "localhost:8888": nobody}), private_folder)
     assert loaded.command("GET", loaded.command("LINDEX", f"{name}:queue", "-1")) == "unseen"
