@@ -88,12 +88,14 @@ def _common() -> list[click.Parameter]:
     ]
 
 
-def queue(required: bool = True, many: bool = False, default: str | None = None) -> click.Argument:
-    """The argument that names a queue, or queues as ``queues``."""
-    name, nargs = ("queues", -1) if many else ("queue", 1)
-    return click.Argument(
-        [name], metavar="QUEUE", required=required, nargs=nargs, default=default, shell_complete=complete_queue
-    )
+def queue(**options: Any) -> click.Argument:
+    """The argument that names a queue."""
+    return click.Argument(["queue"], metavar="QUEUE", shell_complete=complete_queue, **options)
+
+
+def queues() -> click.Argument:
+    """The argument that names any number of queues."""
+    return click.Argument(["queues"], metavar="[QUEUE]...", nargs=-1, shell_complete=complete_queue)
 
 
 def option(

@@ -166,14 +166,21 @@ def lines_as_they_come(descriptor: int, bytes_max: int) -> Iterator[list[bytes]]
         if lines:
             lines[0] = b"".join([*begun, lines[0]])
             begun, begun_bytes = [], 0
+            short = list(itertools.takewhile(lambda line: len(line) <= bytes_max, lines))
+            if short:
+                yield short
+            if len(short) < len(lines):
+                raise _too_long(bytes_max)
         begun.append(rest)
         begun_bytes += len(rest)
-        if begun_bytes > bytes_max or (lines and len(lines[0]) > bytes_max):
-            raise InvalidInput(f"a line is longer than {bytes_max} bytes; --max-value says how long one may be.")
-        if lines:
-            yield lines
+        if begun_bytes > bytes_max:
+            raise _too_long(bytes_max)
     if begun_bytes:
         yield [b"".join(begun)]
+
+
+def _too_long(bytes_max: int) -> InvalidInput:
+    return InvalidInput(f"a line is longer than {bytes_max} bytes; --max-value says how long one may be.")
 
 
 def batches(values: list[bytes], count_max: int) -> Iterator[list[bytes]]:

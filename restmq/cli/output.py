@@ -129,7 +129,8 @@ class Progress:
 
     def show(self, done_bytes: int, messages: int) -> None:
         now = time.monotonic()
-        if not self._wanted or now < self._next:
+        ends = self._shown and done_bytes >= self._total_bytes > 0
+        if not self._wanted or (now < self._next and not ends):
             return
         self._next = now + PROGRESS_EVERY_SECONDS
         self._shown = True

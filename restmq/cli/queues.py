@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue
+from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue, queues
 from restmq.cli.output import complain, message_fields, say, say_json, say_table, visible
 from restmq.client import Client, Message
 from restmq.model import BATCH_MAX, DEAD_LETTER, SETTINGS, Policy
@@ -29,7 +29,7 @@ NOT_CONFIRMED = 130
 def add_to(commands: Commands) -> None:
     more = "QUEUEs are shown in detail; without one, all are shown in short. Consumers and waiters are this server's."
     names = flag("--names", "Print the names of all queues only.")
-    commands.add("stats", run_stats, "show queues in numbers", more, queue(required=False, many=True), names)
+    commands.add("stats", run_stats, "show queues in numbers", more, queues(), names)
     yes = flag("--yes", "Don't ask.")
     commands.add("purge", run_purge, "drop all messages of a queue", "", queue(), yes)
     more = "Messages pile up, and can still be taken by consume and work."

@@ -7,17 +7,17 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, Commands, Number, option, queue
+from restmq.cli.arguments import COUNT_MAX, Commands, Number, option, queues
 from restmq.cli.output import cut, say, say_json, stopping, table
 from restmq.cli.queues import STATS_HEAD, stats_row
-from restmq.client import Busy, Client, Unreachable
+from restmq.client import Busy, Client, Stopped, Unreachable
 
 QUEUES_MAX = 1000
 _QUEUES_WITHOUT_A_TERMINAL = 20
@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
         run_watch,
         "show queues live in a table",
         "Without QUEUE it shows the longest. IN/S and OUT/S are messages a second. Goes on when the server was away.",
-        queue(required=False, many=True),
+        queues(),
         option("--interval", "How often it looks.  [default: 1]", "SECONDS", Number(0.1, 3600), 1.0),
         option("--rounds", "End after so many looks.", "N", click.IntRange(1, COUNT_MAX)),
         option("--limit", "Most queues.  [default: what fits]", "N", click.IntRange(1, QUEUES_MAX)),
@@ -59,7 +59,7 @@ def run_watch(given: SimpleNamespace, client: Client) -> int:
     client.retry_seconds, client.on_retry = 0, None  # it looks again anyway, and says what is wrong in its place
     rates, problem, rows = Rates(), "", list[list[object]]()
     live = sys.stdout.isatty() and not given.json
-    with stopping(client.stop), _screen(live):
+    with stopping(client.stop), suppress(Stopped), _screen(live):
         for turn in itertools.count(1):
             try:
                 found = _look(given, client, live)
@@ -100,7 +100,7 @@ def _show(client: Client, rows: list[list[object]], problem: str, live: bool) ->
         say("\n".join(lines))
         return
     shown = [cut(line, size.columns) + _CLEAR_LINE for line in lines[: size.lines - 1]]
-    say(_HOME + "\r\n".join(shown) + _CLEAR_BELOW, b"")
+    say(_HOME + "\n".join(shown) + _CLEAR_BELOW, b"")
 
 
 @contextmanager

@@ -109,9 +109,13 @@ class Work:
     def _hand_out(self, threads: ThreadPoolExecutor) -> None:
         given = self._given
         while not self._stopped and (given.count is None or self._begun < given.count):
-            while self._hear(inf if self._under_way == given.jobs else 0):
+            if self._under_way == given.jobs:
+                self._hear(inf)
+            while self._hear(0):
                 pass
             free = given.jobs - self._under_way
+            if not free or self._stopped:
+                continue
             wanted = free if given.count is None else min(free, given.count - self._begun)
             with suppress(Stopped):
                 wait_seconds = 0 if given.until_empty else POLL_SECONDS

@@ -67,6 +67,7 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
         ("docs/syslog-collectd.md", ["syslogd", "collectd"], set()),
         ("docs/deploy.md", ["restmq"], {"--stop-timeout"}),
         ("docs/delivery.md", ["restmq"], {"--kills"}),
+        ("docs/performance.md", ["restmq"], {"--deliveries", "--seconds", "--headless"}),
         ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),
     ],
 )

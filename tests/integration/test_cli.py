@@ -1,0 +1,778 @@
+"""The command line client, run as users run it, against real servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.servers import ROOT, Daemon, Redis, free_port, listeners, wait_until
+
+BINARY = bytes(range(256)) * 3
+RESTMQ = [sys.executable, "-m", "restmq"]
+
+
+class Shell:
+    """Where commands run: with a home of their own, and the server's URL in the environment."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.home = home
+        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "RESTMQ_URL": url}
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def run(self, *arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+        result = subprocess.run(
+            [*RESTMQ, *arguments], input=stdin, capture_output=True, env=self.env | env, cwd=self.home, timeout=60
+        )
+        assert b"Traceback" not in result.stderr, result.stderr.decode()
+        return result
+
+    def output(self, *arguments: str, stdin: bytes = b"", **env: str) -> bytes:
+        """What a command prints that must go well."""
+        result = self.run(*arguments, stdin=stdin, **env)
+        assert result.returncode == 0, result
+        return result.stdout
+
+    def json(self, *arguments: str, stdin: bytes = b"") -> Any:
+        return json.loads(self.output(*arguments, "--json", stdin=stdin))
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen([*RESTMQ, *arguments], env=self.env, cwd=self.home, **streams | options)
+        self.started.append(process)
+        return process
+
+
+def ended(process: subprocess.Popen[bytes], signal_number: int | None = None) -> tuple[bytes, str, int]:
+    """Sends a signal if one is given; then what it printed, what it complained of, and its exit status."""
+    if signal_number is not None:
+        process.send_signal(signal_number)
+    out, err = process.communicate(timeout=60)
+    assert b"Traceback" not in err, err.decode()
+    return out, err.decode(), process.returncode
+
+
+@pytest.fixture
+def shell(private_folder: Path, daemon: Daemon) -> Iterator[Shell]:
+    made = Shell(private_folder, daemon.url)
+    yield made
+    for process in made.started:
+        process.kill()
+        process.communicate()
+
+
+def add(http: httpx.Client, queue: str, *values: bytes | str) -> list[str]:
+    octets = {"Content-Type": "application/octet-stream"}
+    return [http.post(f"/q/{queue}", content=value, headers=octets).text.strip() for value in values]
+
+
+def stats(http: httpx.Client, queue: str) -> dict[str, Any]:
+    return dict(http.get(f"/stats/{queue}").json())
+
+
+def counts(http: httpx.Client, queue: str) -> tuple[int, ...]:
+    """How many are ready, leased, delayed and dead."""
+    found = stats(http, queue)
+    return tuple(found[name] for name in ("ready", "leased", "delayed", "dead"))
+
+
+def everything(http: httpx.Client, queue: str) -> list[str]:
+    answer = http.get(f"/q/{queue}?count=1000")
+    return [message["value"] for message in answer.json()] if answer.status_code == 200 else []
+
+
+# publish
+
+
+def test_arguments_files_and_lines_are_messages(shell: Shell, http: httpx.Client, queue: str) -> None:
+    assert shell.output("publish", queue, "one", "ü 😀", "", "--", "--five") == b"".join(
+        f"{queue}:{n}\n".encode() for n in range(1, 5)
+    )
+    (shell.home / "note.txt").write_bytes(b"a\nb\r\n")
+    shell.output("publish", queue, "--file", "note.txt", "--file", "-", stdin=b"piped\n")
+    assert shell.output("publish", queue, stdin=b"x\n\n z\r\nlast") == b"4\n"
+    assert everything(http, queue) == ["one", "ü 😀", "", "--five", "a\nb\r\n", "piped\n", "x", "", " z\r", "last"]
+
+
+def test_bytes_come_out_as_they_went_in(shell: Shell, queue: str) -> None:
+    (shell.home / "photo.jpg").write_bytes(BINARY)
+    shell.output("publish", queue, "--file", "photo.jpg")
+    assert shell.output("consume", queue, "--raw") == BINARY
+    lines = [b"text", b"\xff\xfe", b"more", b"text", b"\x00", b"\xff"]
+    assert shell.output("publish", queue, "--batch", "2", stdin=b"\n".join(lines)) == b"6\n"
+    assert shell.output("consume", queue, "--count", "9") == b"".join(line + b"\n" for line in lines)
+
+
+def test_many_lines_go_in_batches_and_keep_their_order(shell: Shell, http: httpx.Client, queue: str) -> None:
+    lines = [str(n) for n in range(20_000)]
+    assert shell.output("publish", queue, stdin="\n".join(lines).encode()) == b"20000\n"
+    found: list[str] = []
+    while more := everything(http, queue):
+        found += more
+    assert found == lines
+
+
+def test_a_line_is_sent_when_it_comes(shell: Shell, http: httpx.Client, queue: str) -> None:
+    publishing = shell.start("publish", queue, stdin=subprocess.PIPE)
+    assert publishing.stdin is not None
+    for n in range(3):
+        publishing.stdin.write(f"{n}\nhalf".encode())
+        publishing.stdin.flush()
+        wait_until(lambda n=n: counts(http, queue)[0] == n + 1)
+    assert ended(publishing) == (b"4\n", "", 0)
+    assert everything(http, queue) == ["0", "half1", "half2", "half"]
+
+
+def test_delay_ttl_and_idempotency_key(shell: Shell, http: httpx.Client, queue: str) -> None:
+    assert shell.json("publish", queue, "a", "b", "--delay", "3600") == {
+        "queue": queue,
+        "keys": [f"{queue}:1", f"{queue}:2"],
+    }
+    assert counts(http, queue) == (0, 0, 2, 0)
+    key = shell.output("publish", queue, "--idempotency-key", "k", "c")
+    assert shell.output("publish", queue, "c", "--idempotency-key", "k") == key
+    refused = shell.run("publish", queue, "d", "--idempotency-key", "k")
+    assert (refused.returncode, b"Idempotency-Key" in refused.stderr) == (3, True)
+    assert shell.run("publish", queue, "d", "e", "--idempotency-key", "k").returncode == 2
+
+
+def test_too_long_a_line_or_file_is_refused(shell: Shell, http: httpx.Client, queue: str) -> None:
+    refused = shell.run("publish", queue, "--max-value", "10", stdin=b"short\n" + b"x" * 11)
+    assert (refused.returncode, b"--max-value" in refused.stderr) == (3, True)
+    assert b"1 messages were published before" in refused.stderr
+    (shell.home / "big").write_bytes(b"x" * 11)
+    assert shell.run("publish", queue, "--max-value", "10", "--file", "big").returncode == 3
+    by_server = shell.run("publish", queue, "--max-value", "30000000", stdin=b"x" * (17 << 20))
+    assert (by_server.returncode, b"16777216" in by_server.stderr) == (3, True)
+    assert everything(http, queue) == ["short"]
+
+
+def test_a_full_queue_is_waited_for_as_long_as_asked(shell: Shell, http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_length": "1"})
+    shell.output("publish", queue, "first")
+    refused = shell.run("publish", queue, "no room", "--retry", "0")
+    assert (refused.returncode, b"max_length" in refused.stderr) == (5, True)
+    publishing = shell.start("--retry", "60", "publish", queue, "second")
+    assert publishing.stderr is not None
+    assert b"Trying again" in publishing.stderr.readline()
+    assert everything(http, queue) == ["first"]
+    assert ended(publishing) == (f"{queue}:2\n".encode(), "", 0)
+
+
+def test_a_bar_shows_how_far_it_is_on_a_terminal_only(shell: Shell, http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_length": "100"})
+    (shell.home / "lines").write_bytes(b"line\n" * 200)
+    with (shell.home / "lines").open("rb") as lines:
+        master, terminal = pty.openpty()
+        publishing = shell.start("publish", queue, "--batch", "50", "--retry", "60", stdin=lines, stderr=terminal)
+        os.close(terminal)
+        wait_until(lambda: counts(http, queue)[0] == 100)
+        shown = b""
+        while b"100%" not in shown:
+            everything(http, queue)
+            shown += os.read(master, 4096)
+        assert b"[###" in shown
+        assert b"200 messages" in shown
+        assert ended_on_terminal(publishing, master) == (b"200\n", 0)
+    assert b"%" not in shell.run("publish", queue, stdin=b"line\n" * 50).stderr
+
+
+def ended_on_terminal(process: subprocess.Popen[bytes], master: int) -> tuple[bytes, int]:
+    assert process.stdout is not None
+    out = process.stdout.read()
+    status = process.wait(60)
+    os.close(master)
+    return out, status
+
+
+# consume
+
+
+def test_consume_prints_what_is_there(shell: Shell, http: httpx.Client, queue: str) -> None:
+    keys = add(http, queue, "a", "b", BINARY, "d")
+    assert shell.output("consume", queue) == b"a\n"
+    assert shell.output("consume", queue, "--keys") == f"{keys[1]}\tb\n".encode()
+    assert shell.json("consume", queue)["encoding"] == "base64"
+    assert shell.json("consume", queue) == {"key": keys[3], "value": "d"}
+    empty = shell.run("consume", queue)
+    assert (empty.returncode, empty.stdout, empty.stderr) == (1, b"", b"restmq: empty queue\n")
+    assert shell.run("consume", queue, "--wait", "0.05").returncode == 1
+
+
+def test_consume_waits_for_as_many_as_asked(shell: Shell, http: httpx.Client, queue: str) -> None:
+    consuming = shell.start("consume", queue, "--count", "3", "--wait", "60", "--batch", "2")
+    for value in "abc":
+        wait_until(lambda: stats(http, queue)["waiters"] == 1)
+        add(http, queue, value)
+        wait_until(lambda: counts(http, queue)[0] == 0)
+    assert ended(consuming) == (b"a\nb\nc\n", "", 0)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_consume_follows_until_interrupted_and_eats_nothing_afterwards(
+    shell: Shell, http: httpx.Client, queue: str, signal_number: int
+) -> None:
+    consuming = shell.start("consume", queue, "--follow")
+    assert consuming.stdout is not None
+    for value in (b"one", b"two"):
+        add(http, queue, value)
+        assert consuming.stdout.readline() == value + b"\n"
+    wait_until(lambda: stats(http, queue)["waiters"] == 1)
+    assert ended(consuming, signal_number) == (b"", "", 0)
+    wait_until(lambda: stats(http, queue)["waiters"] == 0)
+    add(http, queue, "stays")
+    assert everything(http, queue) == ["stays"]
+
+
+def test_consume_and_tail_go_on_when_the_server_was_killed(
+    shell: Shell, private_folder: Path, redis: Redis, http: httpx.Client, queue: str
+) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+    consuming = shell.start("--url", daemon.url, "consume", queue, "--follow")
+    tailing = shell.start("tail", queue + "-live", "--url", daemon.url)
+    assert consuming.stdout is not None and tailing.stdout is not None
+    with daemon.client() as there:
+        for value in (b"before", b"after"):
+            wait_until(lambda: stats(there, queue)["waiters"] == 1)
+            wait_until(lambda: stats(there, queue + "-live")["consumers"] == 1)
+            add(http, queue, value)
+            add(http, queue + "-live", value)
+            assert consuming.stdout.readline() == value + b"\n"
+            assert tailing.stdout.readline() == value + b"\n"
+            if value == b"before":
+                daemon.kill()
+                daemon.start()
+    for process in (consuming, tailing):
+        _, complaints, status = ended(process, signal.SIGTERM)
+        assert (status, "Trying again" in complaints) == (0, True)
+    daemon.stop()
+
+
+def test_what_was_leased_is_not_lost_when_its_reader_goes(shell: Shell, http: httpx.Client, queue: str) -> None:
+    keys = add(http, queue, *(b"%d" % n + b"x" * 100_000 for n in range(20)))
+    consuming = shell.start("consume", queue, "--follow", "--lease", "600", "--keys")
+    assert consuming.stdout is not None
+    assert consuming.stdout.readline().startswith(keys[0].encode())
+    consuming.stdout.close()
+    assert consuming.stderr is not None
+    assert (consuming.stderr.read(), consuming.wait(60)) == (b"", 1)
+    found = stats(http, queue)
+    assert found["leased"] == 1
+    assert found["ready"] + found["leased"] + found["totals"]["acked"] == 20
+    assert found["totals"]["acked"] < 5
+
+
+# tail
+
+
+def test_tail_prints_live_and_from_the_history(shell: Shell, http: httpx.Client, redis: Redis, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"history": "2"})
+    tailing = shell.start("tail", queue, "--json", "--count", "4")
+    wait_until(lambda: listeners(redis, queue))
+    keys = add(http, queue, "a\r\nb", BINARY, "c", "d")
+    out, _, status = ended(tailing)
+    assert [json.loads(line)["key"] for line in out.splitlines()] == keys
+    assert (json.loads(out.splitlines()[0])["value"], status) == ("a\r\nb", 0)
+    wait_until(lambda: not listeners(redis, queue))
+    again = shell.run("tail", queue, "--after", keys[0], "--count", "2")
+    assert (again.stdout, again.returncode) == (b"c\nd\n", 0)
+    assert f"messages after {keys[0]} are lost".encode() in again.stderr
+
+
+def test_tail_acks_what_it_prints_if_it_leases(shell: Shell, http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"policy": "roundrobin"})
+    add(http, queue, "a", "b", "c")
+    assert shell.output("tail", queue, "--lease", "600", "--count", "2") == b"a\nb\n"
+    wait_until(lambda: counts(http, queue) == (1, 0, 0, 0))
+
+
+# work
+
+
+def script(shell: Shell, text: str) -> list[str]:
+    return ["--", "sh", "-c", text]
+
+
+def test_work_runs_a_command_for_each_message(shell: Shell, http: httpx.Client, queue: str) -> None:
+    keys = add(http, queue, BINARY, "two", "3")
+    shell.output(
+        "work", queue, "--until-empty", *script(shell, 'cat > "$RESTMQ_KEY"; echo "$RESTMQ_QUEUE $RESTMQ_COUNT"')
+    )
+    assert [(shell.home / key).read_bytes() for key in keys] == [BINARY, b"two", b"3"]
+    assert counts(http, queue) == (0, 0, 0, 0)
+    add(http, queue, BINARY)
+    worked = shell.run("work", "--count", "1", queue, "--", "cat")
+    assert (worked.stdout, worked.stderr) == (BINARY, b"restmq: 1 done, 0 failed.\n")
+    add(http, queue, "many lines that nobody reads\n" * 100_000)
+    assert shell.run("work", "--until-empty", queue, "--", "true").returncode == 0
+
+
+def test_work_runs_as_many_as_asked_at_once(shell: Shell, http: httpx.Client, queue: str) -> None:
+    keys = add(http, queue, *"abcde")
+    waits = script(shell, 'touch "$RESTMQ_KEY"; while [ ! -e go ]; do sleep 0.02; done')
+    working = shell.start("work", queue, "--jobs", "3", "--count", "5", *waits)
+    wait_until(lambda: all((shell.home / key).exists() for key in keys[:3]))
+    assert counts(http, queue) == (2, 3, 0, 0)
+    (shell.home / "go").touch()
+    assert ended(working) == (b"", "restmq: 5 done, 0 failed.\n", 0)
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
+def test_what_failed_comes_again_and_in_the_end_is_a_dead_letter(shell: Shell, http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_deliveries": "3"})
+    (key,) = add(http, queue, "poison")
+    failing = script(shell, 'echo "$RESTMQ_COUNT"; echo oh >&2; exit 7')
+    worked = shell.run("work", queue, "--again-after", "0", "--until-empty", *failing)
+    assert (worked.stdout, worked.returncode) == (b"1\n2\n3\n", 1)
+    assert f"restmq: {key}, delivery 3: exit status 7; given back.\n".encode() in worked.stderr
+    assert counts(http, queue) == (0, 0, 0, 1)
+    shell.output("redrive", queue)
+    worked = shell.run("work", queue, "--json", "--count", "3", "--again-after", "1", *failing)
+    lines = [json.loads(line) for line in worked.stdout.splitlines()]
+    assert [(line["key"], line["count"], line["exit"]) for line in lines] == [(key, n, 7) for n in (1, 2, 3)]
+
+
+def test_a_command_that_hangs_is_ended_with_all_that_it_started(shell: Shell, http: httpx.Client, queue: str) -> None:
+    add(http, queue, "x")
+    hangs = script(shell, "sleep 1000 & echo $!; wait")
+    worked = shell.run("work", queue, "--timeout", "0.3", "--count", "1", "--again-after", "0", *hangs)
+    assert b"took longer than 0.3 s; ended by SIGTERM; given back" in worked.stderr
+    assert worked.returncode == 1
+    wait_until(lambda: not alive(int(worked.stdout)))
+    assert counts(http, queue) == (1, 0, 0, 0)
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; one that has ended and that nobody asks after does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_lease_of_a_long_job_is_extended(shell: Shell, http: httpx.Client, queue: str) -> None:
+    (key,) = add(http, queue, "x")
+    waits = script(shell, "while [ ! -e go ]; do sleep 0.02; done; echo $RESTMQ_COUNT")
+    working = shell.start("work", queue, "--lease", "1", "--count", "1", *waits)
+    first_due = wait_until(lambda: http.get(f"/m/{key}").json().get("due"))
+    wait_until(lambda: http.get(f"/m/{key}").json()["due"] > first_due + 1500)
+    (shell.home / "go").touch()
+    assert ended(working) == (b"1\n", "restmq: 1 done, 0 failed.\n", 0)
+    assert stats(http, queue)["totals"]["redelivered"] == 0
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_what_runs_finish_and_takes_nothing_more(
+    shell: Shell, http: httpx.Client, queue: str, signal_number: int
+) -> None:
+    add(http, queue, *"abc")
+    waits = script(shell, "touch began; while [ ! -e go ]; do sleep 0.02; done; echo finished")
+    working = shell.start("work", queue, *waits, start_new_session=True)
+    wait_until(lambda: (shell.home / "began").exists())
+    os.killpg(working.pid, signal_number)  # as a terminal's Ctrl-C does: to all of the group
+    assert working.poll() is None
+    (shell.home / "go").touch()
+    assert ended(working) == (b"finished\n", "restmq: 1 done, 0 failed.\n", 0)
+    assert counts(http, queue) == (2, 0, 0, 0)
+
+
+def test_a_signal_while_it_waits_ends_it_at_once(shell: Shell, http: httpx.Client, queue: str) -> None:
+    working = shell.start("work", queue, "--", "true")
+    wait_until(lambda: stats(http, queue)["waiters"] == 1)
+    assert ended(working, signal.SIGTERM) == (b"", "restmq: 0 done, 0 failed.\n", 0)
+    wait_until(lambda: stats(http, queue)["waiters"] == 0)
+
+
+def test_what_does_not_finish_in_its_grace_is_ended_and_given_back(
+    shell: Shell, http: httpx.Client, queue: str
+) -> None:
+    keys = add(http, queue, "a", "b")
+    hangs = script(shell, 'trap "echo ending; exit 3" TERM; touch "$RESTMQ_KEY"; while :; do sleep 0.02; done')
+    working = shell.start("work", queue, "--jobs", "2", "--grace", "0.1", *hangs)
+    wait_until(lambda: all((shell.home / key).exists() for key in keys))
+    out, complaints, status = ended(working, signal.SIGTERM)
+    assert (out, status) == (b"ending\nending\n", 0)
+    assert complaints.count("given back") == 2
+    assert counts(http, queue) == (2, 0, 0, 0)
+
+
+def test_a_second_signal_ends_the_grace_and_what_ignores_it_is_killed(
+    shell: Shell, http: httpx.Client, queue: str
+) -> None:
+    add(http, queue, "a")
+    hangs = script(shell, 'trap "" TERM; touch began; while :; do sleep 0.02; done')
+    working = shell.start("work", queue, "--grace", "3600", *hangs)
+    wait_until(lambda: (shell.home / "began").exists())
+    working.send_signal(signal.SIGTERM)
+    wait_until(lambda: stats(http, queue)["leased"] == 1)
+    _, complaints, status = ended(working, signal.SIGINT)
+    assert ("ended by SIGKILL; given back" in complaints, status) == (True, 0)
+    assert counts(http, queue) == (1, 0, 0, 0)
+
+
+def test_work_goes_on_when_the_server_was_killed_meanwhile(
+    shell: Shell, private_folder: Path, redis: Redis, http: httpx.Client, queue: str
+) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+    waits = script(shell, 'touch "$RESTMQ_KEY"; while [ ! -e go ]; do sleep 0.02; done; echo "$RESTMQ_COUNT"')
+    working = shell.start("--url", daemon.url, "work", queue, "--count", "2", "--lease", "30", *waits)
+    (first,) = add(http, queue, "a")
+    wait_until(lambda: (shell.home / first).exists())
+    daemon.kill()
+    (shell.home / "go").touch()
+    daemon.start()
+    add(http, queue, "b")
+    out, complaints, status = ended(working)
+    assert (out, complaints.splitlines()[-1], status) == (b"1\n1\n", "restmq: 2 done, 0 failed.", 0)
+    assert counts(http, queue) == (0, 0, 0, 0)
+    daemon.stop()
+
+
+def test_a_lease_that_ended_under_a_job_is_told(shell: Shell, http: httpx.Client, queue: str) -> None:
+    (key,) = add(http, queue, "x")
+    waits = script(shell, "touch began; while [ ! -e go ]; do sleep 0.02; done")
+    working = shell.start("work", queue, "--count", "1", "--lease", "600", *waits)
+    wait_until(lambda: (shell.home / "began").exists())
+    http.post("/queue", json={"cmd": "del", "queue": queue, "key": key})
+    (shell.home / "go").touch()
+    _, complaints, status = ended(working)
+    assert ("its lease was over" in complaints, status) == (True, 0)
+
+
+def test_a_command_that_is_not_there_is_told_at_once(shell: Shell, http: httpx.Client, queue: str) -> None:
+    add(http, queue, "x")
+    refused = shell.run("work", queue, "--", "no-such-command")
+    assert (refused.returncode, b"no-such-command" in refused.stderr) == (2, True)
+    assert counts(http, queue) == (1, 0, 0, 0)
+
+
+# Queues
+
+
+def test_queues_are_looked_at_and_changed(shell: Shell, http: httpx.Client, queue: str) -> None:
+    name = f"{queue} ü/😀"
+    shell.output("publish", name, "a", "b")
+    assert name in shell.output("stats", "--names").decode().splitlines()
+    assert shell.json("stats")[name]["len"] == 2
+    assert f"{name}" in shell.output("stats").decode()
+    (head, row) = shell.output("stats", name).decode().splitlines()
+    assert head.split()[:3] == ["QUEUE", "READY", "LEASED"]
+    assert row.removeprefix(name).split()[:4] == ["2", "0", "0", "0"]
+    assert shell.output("policy", name) == b"broadcast\n"
+    assert shell.output("policy", name, "roundrobin", "--max-deliveries", "1") == b"roundrobin\nmax_deliveries\t1\n"
+    assert shell.json("policy", name, "--lease", "5")["lease"] == 5
+    assert shell.json("pause", name) == {"queue": name, "status": 0}
+    assert shell.json("stats", name)[0]["status"] == 0
+    shell.output("start", name)
+    assert shell.json("stats", name)[0]["status"] == 1
+
+
+def test_dead_letters_are_shown_moved_back_and_dropped(shell: Shell, http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_deliveries": "1"})
+    keys = add(http, queue, "evil \x1b[31mred", BINARY, "c")
+    shell.run("work", queue, "--again-after", "0", "--until-empty", "--", "false")
+    shown = shell.output("dead", queue)
+    assert b"\\x1b[31mred" in shown
+    assert b"\x1b" not in shown
+    assert [line.split()[0] for line in shown.decode().splitlines()] == ["KEY", *keys]
+    assert shell.json("dead", queue, "--first", "1", "--count", "1")["messages"][0]["key"] == keys[1]
+    assert shell.output("redrive", queue, keys[0]) == b"1\n"
+    assert shell.run("redrive", queue, keys[0]).returncode == 3
+    assert shell.run("dead", queue, "--drop", keys[1]).returncode == 2
+    assert shell.output("dead", queue, "--drop", keys[1], "--yes") == b"1\n"
+    assert shell.json("dead", queue, "--drop-all", "--yes") == {"queue": queue, "dropped": 1}
+    assert counts(http, queue) == (1, 0, 0, 0)
+
+
+def test_purge_asks_first(shell: Shell, http: httpx.Client, queue: str) -> None:
+    add(http, queue, "a", "b")
+    for answer, status, left in ((b"n\n", 130, 2), (b"\n", 130, 2), (b"y\n", 0, 0)):
+        master, terminal = pty.openpty()
+        purging = shell.start("purge", queue, stdin=terminal)
+        os.close(terminal)
+        assert purging.stderr is not None
+        question = f"Drop 2 messages of '{queue}' for good? [y/N] ".encode()
+        assert purging.stderr.read(len(question)) == question
+        os.write(master, answer)
+        assert ended(purging)[2] == status
+        os.close(master)
+        assert counts(http, queue)[0] == left
+    add(http, queue, "c")
+    refused = shell.run("purge", queue)
+    assert (refused.returncode, b"--yes" in refused.stderr) == (2, True)
+    assert shell.json("purge", queue, "--yes") == {"queue": queue, "purged": True}
+
+
+# watch and bench
+
+
+def test_watch_shows_queues_and_their_rates(shell: Shell, http: httpx.Client, queue: str) -> None:
+    add(http, queue, "a")
+    shown = shell.output("watch", queue, "--rounds", "2", "--interval", "0.1").decode()
+    assert shown.count(queue) == 2
+    watching = shell.start("watch", queue, "--json", "--interval", "0.1")
+    assert watching.stdout is not None
+    assert json.loads(watching.stdout.readline())["queues"][0]["ready"] == 1
+    add(http, queue, "b")
+    while json.loads(watching.stdout.readline())["queues"][0]["ready"] != 2:
+        pass
+    assert ended(watching, signal.SIGINT)[2] == 0
+
+
+def test_watch_finds_back_to_a_server_that_was_away(shell: Shell, private_folder: Path, redis: Redis) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+    master, terminal = pty.openpty()
+    watching = shell.start("watch", "--url", daemon.url, "--interval", "0.1", stdout=terminal)
+    os.close(terminal)
+
+    def read_until(pattern: bytes) -> None:
+        shown = b""
+        while not re.search(pattern, shown):
+            shown += os.read(master, 4096)
+
+    read_until(b"READY")
+    daemon.kill()
+    read_until(b"can't be reached")
+    daemon.start()
+    read_until(rb"\d:\d\d\x1b\[K")
+    watching.send_signal(signal.SIGTERM)
+    read_until(rb"\x1b\[\?1049l")
+    assert watching.wait(60) == 0
+    os.close(master)
+    daemon.stop()
+
+
+def test_bench_prints_rates_and_percentiles_and_leaves_nothing(shell: Shell, http: httpx.Client, queue: str) -> None:
+    runs = shell.json("bench", queue, "--messages", "120", "--clients", "3", "--batch", "7")
+    assert [(run["what"], run["messages"], run["requests"], run["failed"]) for run in runs] == [
+        ("publish", 126, 18, 0),
+        ("take", 126, 18, 0),
+    ]
+    for run in runs:
+        assert 0 < run["p50_ms"] <= run["p90_ms"] <= run["p99_ms"] <= run["p100_ms"]
+        assert run["messages_per_second"] > 0
+    assert counts(http, queue) == (0, 0, 0, 0)
+    assert b"MESSAGES/S" in shell.output("bench", queue, "--messages", "5", "--idempotent")
+    add(http, queue, "mine")
+    refused = shell.run("bench", queue)
+    assert (refused.returncode, everything(http, queue)) == (2, ["mine"])
+
+
+# Where the server is, who one is, and what can go wrong
+
+
+def test_a_server_that_is_not_there_is_status_5(shell: Shell, queue: str) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    for command in (
+        ["stats"],
+        ["tail", queue],
+        ["work", queue, "--", "true"],
+        ["watch"],
+        ["consume", queue, "--follow"],
+    ):
+        result = shell.run("--url", away, "--retry", "0", *command)
+        assert (result.returncode, result.stdout) == (5, b"")
+        assert result.stderr == f"restmq: {away} can't be reached: Connection refused.\n".encode()
+    result = shell.run("stats", "--retry", "0.2", RESTMQ_URL=away)
+    assert (result.returncode, result.stderr.count(b"Trying again")) == (5, 1)
+
+
+def test_who_may_not_is_status_4(shell: Shell, private_folder: Path, redis: Redis, queue: str) -> None:
+    (private_folder / "acl.conf").write_text("[rest:consumer]\nusername = ann\npassword = s3cret\n")
+    daemon = Daemon(private_folder, redis=redis)
+    redis.command("SET", f"AUTHKEY:t-{queue}", json.dumps({"queues": [queue], "privs": ["read"]}))
+    shell.env["RESTMQ_URL"] = daemon.url
+    try:
+        assert shell.run("stats").returncode == 4
+        assert shell.run("stats", queue, RESTMQ_TOKEN=f"t-{queue}").returncode == 0
+        assert shell.run("purge", "--yes", queue, RESTMQ_TOKEN=f"t-{queue}").returncode == 4
+        for arguments in (["stats", queue], ["tail", queue], ["work", queue, "--", "true"]):
+            wrong = shell.run(*arguments, RESTMQ_TOKEN="wr0ng")
+            assert (wrong.returncode, b"token is not known" in wrong.stderr) == (4, True)
+            assert b"wr0ng" not in wrong.stderr
+        assert shell.run("stats", queue, RESTMQ_USER="ann", RESTMQ_PASSWORD="s3cret").returncode == 0
+        (shell.home / ".netrc").write_text("machine 127.0.0.1 login ann password s3cret\n")
+        (shell.home / ".netrc").chmod(0o600)
+        assert shell.run("stats", queue).returncode == 0
+        (shell.home / ".netrc").write_text("machine 127.0.0.1 login ann password n0pe\n")
+        wrong = shell.run("stats", queue)
+        assert (wrong.returncode, b"n0pe" in wrong.stderr) == (4, False)
+    finally:
+        daemon.stop()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["publish"],
+        ["--token", "t", "stats"],
+        ["stats", "--token", "t"],
+        ["stats", "--url", "http://ann:s3cret@127.0.0.1:8888"],
+        ["stats", "--url", "127.0.0.1:8888"],
+        ["consume", "q", "--count", "0"],
+        ["consume", "q", "--wait", "nan"],
+        ["policy", "q", "sometimes"],
+        ["work", "q"],
+        ["publish", "q", "--file", "nowhere"],
+        ["completion", "csh"],
+    ],
+)
+def test_wrong_usage_is_status_2(shell: Shell, arguments: list[str]) -> None:
+    result = shell.run(*arguments)
+    assert (result.returncode, result.stdout) == (2, b"")
+    assert result.stderr.startswith(b"Usage: restmq")
+    assert b"s3cret" not in result.stderr
+
+
+def test_what_the_server_refuses_is_status_3(shell: Shell) -> None:
+    for arguments in (["publish", "AUTHKEY:x", "a"], ["consume", "a\nb"], ["stats", "x" * 256]):
+        result = shell.run(*arguments)
+        assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (3, b"", 1)
+
+
+def test_help_and_version(shell: Shell) -> None:
+    shown = shell.output("--help").decode()
+    for command in ("publish", "consume", "tail", "work", "stats", "watch", "purge", "pause", "start", "policy", "dead",
+                    "redrive", "bench", "completion"):  # fmt: skip
+        assert f"\n  {command} " in shown
+        assert f"Usage: restmq {command} " in shell.output(command, "--help").decode()
+    assert shell.output("--version") == b"RestMQ 2.0.0\n"
+
+
+# Completion
+
+
+@pytest.fixture
+def completing(shell: Shell, http: httpx.Client, queue: str) -> Shell:
+    """A shell whose PATH has restmq, and a server that knows a queue."""
+    add(http, queue, "x")
+    return with_program(shell)
+
+
+def with_program(shell: Shell) -> Shell:
+    """The shell with ``restmq`` on its PATH."""
+    program = shell.home / "restmq"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m restmq "$@"\n')
+    program.chmod(0o755)
+    shell.env["PATH"] = f"{shell.home}:{shell.env['PATH']}"
+    return shell
+
+
+def in_shell(shell: Shell, *command: str) -> str:
+    result = subprocess.run(command, env=shell.env, cwd=shell.home, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result
+    return result.stdout
+
+
+def test_bash_completes_commands_options_and_queues(completing: Shell, queue: str) -> None:
+    asks = """\
+        eval "$(restmq completion bash)"
+        for line in "restmq pub" "restmq stats --na" "restmq purge $1"; do
+            COMPREPLY=() COMP_WORDS=($line) COMP_CWORD=$(($(wc -w <<<"$line") - 1))
+            _restmq_completion restmq
+            echo "${COMPREPLY[@]}"
+        done"""
+    shown = in_shell(completing, "bash", "-c", asks, "bash", queue[:-1])
+    assert shown.splitlines() == ["publish", "--names", queue]
+
+
+@pytest.mark.needs("fish")
+def test_fish_completes_commands_options_and_queues(completing: Shell, queue: str) -> None:
+    asks = f"""\
+        restmq completion fish | source
+        for line in "restmq pub" "restmq stats --na" "restmq purge {queue[:-1]}"
+            complete -C $line
+        end"""
+    found = [line.split("\t")[0] for line in in_shell(completing, "fish", "-c", asks).splitlines()]
+    assert found == ["publish", "--names", queue]
+
+
+@pytest.mark.needs("zsh")
+def test_zsh_completes_commands_options_and_queues(completing: Shell, queue: str) -> None:
+    for line, expected in (("pub", "publish"), ("stats --na", "--names"), (f"purge {queue[:-1]}", queue)):
+        asks = (
+            "zmodload zsh/zpty; zpty z zsh -f -i; "
+            "zpty -w z 'PS1=; autoload -U compinit; compinit -u -D; eval \"$(restmq completion zsh)\"; print rea''dy'; "
+            "zpty -r z out '*ready*'; "
+            f"zpty -w -n z $'restmq {line}\\t'; zpty -r z out '*{expected}*'; print -r -- found"
+        )
+        assert in_shell(completing, "timeout", "50", "zsh", "-f", "-c", asks) == "found\n"
+
+
+# What the page says
+
+ENDLESS = ("restmq watch", "restmq tail news", "restmq consume mail --follow", "restmq work jobs --timeout")
+
+
+@pytest.fixture
+def page(private_folder: Path, private_redis: Redis) -> Iterator[tuple[Shell, str]]:
+    """The page on the command line, and a shell with ``restmq`` and ``python`` and a server as the page has them."""
+    daemon = Daemon(private_folder / "daemon", redis=private_redis)
+    shell = with_program(Shell(private_folder, daemon.url))
+    yield shell, (ROOT / "docs" / "command-line.md").read_text().replace("http://127.0.0.1:8888", daemon.url)
+    for process in shell.started:
+        process.kill()
+        process.communicate()
+    daemon.stop()
+
+
+def test_every_command_of_the_page_runs(page: tuple[Shell, str]) -> None:
+    shell, text = page
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) > 15
+    for line in lines:
+        endless = line.startswith(ENDLESS)
+        command = f"exec {line}" if endless else line
+        process = subprocess.Popen(
+            ["bash", "-c", command], env=shell.env, cwd=shell.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        shell.started.append(process)
+        if endless:
+            wait_until(lambda process=process: catches(process.pid, signal.SIGTERM))
+        _, complaints, status = ended(process, signal.SIGTERM if endless else None)
+        assert status == 0, (line, complaints)
+    assert (shell.home / "some-jobs.txt").read_text().split() == [str(n) for n in range(1, 501)]
+    done = [path.read_text() for path in shell.home.glob("done-jobs:*")]
+    assert sorted(done, key=int) == [str(n) for n in range(501, 1001)]
+
+
+def catches(pid: int, signal_number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (signal_number - 1) & 1)
+
+
+def test_the_python_of_the_page_runs(page: tuple[Shell, str]) -> None:
+    shell, text = page
+    blocking, deferred = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    run = lambda code: subprocess.run(  # noqa: E731
+        [sys.executable, "-c", code], env=shell.env, cwd=shell.home, capture_output=True, text=True, timeout=60
+    )
+    shown = run(blocking)
+    assert (shown.stdout, shown.stderr) == ("jobs:1 1 dig\n", "")
+    shown = run(deferred)
+    assert ("value=b'dig'" in shown.stdout, shown.stderr) == (True, "")
+
+
+def test_the_page_says_what_help_says(shell: Shell) -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    listed = shell.output("--help").decode().partition("Commands:")[2].partition("Environment:")[0]
+    commands = re.findall(r"^  (\w+)  ", listed, re.MULTILINE)
+    assert len(commands) == 14
+    known = set(re.findall(r"--[a-z-]+", "".join(shell.output(name, "--help").decode() for name in commands)))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()
+    for name in commands:
+        assert re.search(rf"restmq {name}\b", text), name
