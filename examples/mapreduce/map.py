@@ -1,65 +1,43 @@
 #!/usr/bin/env python3
-"""Map: counts the words of a text, piece by piece, and posts each piece's counts to a queue.
+"""Map: counts the words of files, and posts each file's count to a queue.
 
-Shows producing by plain HTTP. Start reduce.py first or later, as you like: what nobody hears yet waits in the queue.
+Shows producing by plain HTTP, with nothing but Python. reduce.py sums up; map_keyfreq.py and reduce_keyfreq.py do the
+same for how often each word occurs.
 
-    ./map.py text.txt            counts words
-    ./map.py --keys text.txt     counts letters ("keyfreq")
+    split -l 1000 book.txt book-part-
+    ./examples/mapreduce/reduce.py --files 2
+    ./examples/mapreduce/map.py book-part-aa book-part-ab          in another terminal, or several of it at once
+
+Start reduce.py first or later, as you like: what nobody hears yet waits in the queue.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 import urllib.parse
 import urllib.request
-from collections import Counter
-from collections.abc import Iterator
 
-LINES_A_PIECE = 200
+ANSWER_SECONDS_MAX = 30
 
 
-def words(text: str) -> Counter[str]:
-    return Counter(re.findall(r"\w+", text.lower()))
-
-
-def letters(text: str) -> Counter[str]:
-    return Counter(character for character in text.lower() if character.isalpha())
-
-
-def pieces(path: str) -> Iterator[str]:
-    """The text, some lines at a time."""
-    with open(path, encoding="utf-8") as text:
-        lines: list[str] = []
-        for line in text:
-            lines.append(line)
-            if len(lines) == LINES_A_PIECE:
-                yield "".join(lines)
-                lines = []
-        if lines:
-            yield "".join(lines)
-
-
-def post(url: str, queue: str, value: object) -> None:
-    form = urllib.parse.urlencode({"value": json.dumps(value)}).encode()
-    urllib.request.urlopen(f"{url}/q/{urllib.parse.quote(queue, safe='')}", form).close()
+def words_in(path: str) -> int:
+    with open(path, encoding="utf-8", errors="replace") as text:
+        return sum(len(line.split()) for line in text)
 
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("text", help="a file in UTF-8")
-    described.add_argument("--keys", action="store_true", help="count letters instead of words")
+    described.add_argument("files", nargs="+", metavar="file", help="a text in UTF-8")
     described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="mapreduce", help="the queue between map and reduce")
+    described.add_argument("--queue", default="reducer", help="the queue between map and reduce")
     given = described.parse_args()
 
-    count = letters if given.keys else words
-    posted = 0
-    for piece in pieces(given.text):
-        post(given.url, given.queue, {"counts": count(piece)})
-        posted += 1
-    post(given.url, given.queue, {"pieces": posted})  # how many reduce has to wait for
+    for path in given.files:
+        counted = {"filename": path, "count": words_in(path)}
+        form = urllib.parse.urlencode({"queue": given.queue, "value": json.dumps(counted)}).encode()
+        urllib.request.urlopen(f"{given.url}/", form, timeout=ANSWER_SECONDS_MAX).close()
+        print(f"sent: {path}: {counted['count']}", flush=True)
 
 
 if __name__ == "__main__":

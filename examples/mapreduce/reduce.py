@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Reduce: listens on comet to what map.py posts, and sums it up.
+"""Reduce: listens on comet to the counts that map.py posts, and sums them up.
 
-Shows consuming a live stream: one line of JSON a message, as messages come. Works for words and letters alike. Prints
-the sums, the greatest first, when all pieces are there.
+Shows consuming a live stream with nothing but Python: one line of JSON a message, as messages come.
 
-    ./reduce.py
+    ./examples/mapreduce/reduce.py               until SIGINT
+    ./examples/mapreduce/reduce.py --files 20    until twenty files are counted
+
+Prints each file's count, and the total so far.
 """
 
 from __future__ import annotations
@@ -13,32 +15,28 @@ import argparse
 import json
 import urllib.parse
 import urllib.request
-from collections import Counter
 
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="mapreduce", help="the queue between map and reduce")
-    described.add_argument("--top", type=int, default=None, help="show so many of the greatest sums only")
+    described.add_argument("--queue", default="reducer", help="the queue between map and reduce")
+    described.add_argument("--files", type=int, help="end when so many files were counted")
     given = described.parse_args()
 
-    sums: Counter[str] = Counter()
-    seen, expected = 0, None
-    with urllib.request.urlopen(f"{given.url}/c/{urllib.parse.quote(given.queue, safe='')}") as stream:
-        for line in stream:
-            message = json.loads(json.loads(line)["value"])
-            if "pieces" in message:
-                expected = message["pieces"]
-            else:
-                sums.update(message["counts"])
+    total = seen = 0
+    try:
+        with urllib.request.urlopen(f"{given.url}/c/{urllib.parse.quote(given.queue, safe='')}") as stream:
+            for line in stream:
+                counted = json.loads(json.loads(line)["value"])
+                total += counted["count"]
                 seen += 1
-            if seen == expected:
-                break
-    if seen != expected:
-        raise SystemExit(f"reduce: the stream ended after {seen} pieces; their sums would be wrong")
-    for item, count in sums.most_common(given.top):
-        print(f"{count}\t{item}")
+                print(f"{counted['filename']}: {counted['count']}, total: {total}", flush=True)
+                if seen == given.files:
+                    return
+    except KeyboardInterrupt:
+        return
+    raise SystemExit(f"reduce: the stream ended after {seen} files")
 
 
 if __name__ == "__main__":

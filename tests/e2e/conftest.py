@@ -1,13 +1,17 @@
-"""A headless Chromium that talks to this machine only."""
+"""A headless Chromium that talks to this machine only, and the examples' pages for it."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+
+from tests.servers import ROOT, free_port
 
 FLAGS = [
     "--headless=new",
@@ -34,3 +38,19 @@ def browser(private_folder: Path) -> Iterator[webdriver.Chrome]:
     driver.set_script_timeout(20)
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    """The origin of the examples' pages, which python3 -m http.server serves."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", ROOT / "examples"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert server.stdout is not None
+    assert b"Serving HTTP" in server.stdout.readline()
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()

@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.servers import ROOT, Daemon, Redis, free_port, listeners, stopping, wait_until
+from tests.servers import ROOT, Daemon, Redis, listeners, stopping, wait_until
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
-
-
-@pytest.fixture
-def site() -> Iterator[str]:
-    """The origin of the page, which python3 -m http.server serves."""
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", ROOT / "examples"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert server.stdout is not None
-    assert b"Serving HTTP" in server.stdout.readline()
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
 
 
 def state(browser: webdriver.Chrome) -> str:

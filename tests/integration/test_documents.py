@@ -68,6 +68,8 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
         ("docs/deploy.md", ["restmq"], {"--stop-timeout"}),
         ("docs/delivery.md", ["restmq"], {"--kills"}),
         ("docs/operation.md", ["restmq"], set()),
+        ("docs/performance.md", ["restmq"], {"--deliveries", "--seconds", "--headless"}),
+        ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),
     ],
 )
 def test_every_flag_that_a_page_names_exists(document: str, commands: list[str], of_other_programs: set[str]) -> None:

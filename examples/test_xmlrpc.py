@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""XML-RPC: RestMQ's two methods, ``set`` and ``get``, with Python's own library.
+
+Shows that a value comes back as it went in: text as a string, and what XML can't carry as bytes (base64 on the wire).
+
+    python3 examples/test_xmlrpc.py hello world      puts both in, then takes out all that is in the queue
+    python3 examples/test_xmlrpc.py --file photo.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import xmlrpc.client
+from pathlib import Path
+
+
+def main() -> None:
+    described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    described.add_argument("values", nargs="*", metavar="value", help="a message to put in")
+    described.add_argument("--file", type=Path, action="append", default=[], help="one whose bytes are the message")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
+    described.add_argument("--queue", default="test_xmlrpc", help="the queue to use")
+    given = described.parse_args()
+
+    # Of an empty queue get answers nil; builtin types are what gives bytes as bytes.
+    with xmlrpc.client.ServerProxy(f"{given.url}/xmlrpc", allow_none=True, use_builtin_types=True) as server:
+        try:
+            for value in [*given.values, *(file.read_bytes() for file in given.file)]:
+                print("set", server.set(given.queue, value))
+            while (message := server.get(given.queue)) is not None:
+                print("get", message["key"], repr(message["value"]))  # type: ignore[index,call-overload]
+        except xmlrpc.client.Fault as fault:
+            sys.exit(f"test_xmlrpc: {fault.faultString}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Trends: what people write about what is talked of now, as messages.
+
+Once this read Twitter. Now it reads the public trends of a Mastodon instance (no account is needed), or a file of JSON
+lines, and posts as it always did: {"subject": …, "author": …, "text": …} to the queue "twitter". Open
+http://localhost:8888/c/twitter in a browser, or listen with test_comet.py, and run it now and then.
+
+Shows messages that are queued once, whatever happens between sending them and noting that they were sent.
+
+    PYTHONPATH=. .venv/bin/python examples/twitter_trends.py https://mastodon.social     from a checkout
+    python3 examples/twitter_trends.py posts.jsonl                                       where RestMQ is installed
+
+A line of the file is an object with subject, author and text. What was read of an instance stands in --seen, so that
+the next run goes on from there. Exit status 1 if something was passed over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from restmq.client import Client
+from restmq.errors import RestMQError
+
+TRENDS, POSTS_A_TREND = 20, 40  # as many as Mastodon gives at a time
+ANSWER_BYTES_MAX = 16 << 20
+ANSWER_SECONDS_MAX = 30
+SEEN_MAX = 1000
+
+
+class Text(HTMLParser):
+    """The text of a post, which Mastodon gives as HTML."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self._found: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag == "br" or (tag == "p" and self._found):
+            self._found.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        self._found.append(data)
+
+    def __str__(self) -> str:
+        return "".join(self._found)
+
+
+def ask(instance: str, path: str, **parameters: Any) -> list[dict[str, Any]]:
+    """What the instance says (https://docs.joinmastodon.org/methods/trends/, …/methods/timelines/)."""
+    url = f"{instance.rstrip('/')}/api/v1/{path}?{urlencode(parameters)}"
+    request = urllib.request.Request(url, headers={"User-Agent": "RestMQ example", "Accept": "application/json"})
+    with urllib.request.urlopen(request, timeout=ANSWER_SECONDS_MAX) as answer:
+        body = answer.read(ANSWER_BYTES_MAX + 1)
+    found = json.loads(body) if len(body) <= ANSWER_BYTES_MAX else None
+    if not isinstance(found, list):
+        raise ValueError(f"{url} answers with no list of at most {ANSWER_BYTES_MAX} bytes")
+    return found
+
+
+class Trends:
+    """What an instance's public trends are, and which posts on them have been read."""
+
+    def __init__(self, instance: str, seen: Path) -> None:
+        self._instance = instance
+        self._file = seen
+        self._seen: dict[str, str] = json.loads(seen.read_text("utf-8")) if seen.exists() else {}
+        self.passed_over = 0
+
+    def posts(self) -> Iterator[tuple[dict[str, str], str]]:
+        """The posts that are new, the oldest of each trend first, each with a key that it has whenever it is read."""
+        for trend in ask(self._instance, "trends/tags", limit=TRENDS):
+            subject = trend["name"]
+            place = f"{self._instance} {subject}"
+            after = {"min_id": self._seen[place]} if place in self._seen else {}
+            try:
+                found = ask(self._instance, "timelines/tag/" + quote(subject, safe=""), limit=POSTS_A_TREND, **after)
+            except urllib.error.HTTPError as refusal:
+                print(f"twitter_trends: nothing on {subject}: {refusal}", file=sys.stderr)
+                self.passed_over += 1
+                continue
+            for post in sorted(found, key=lambda post: int(post["id"])):
+                author = post["account"]["acct"]
+                shown = {"subject": subject, "author": author, "text": str(Text(post["content"]))}
+                yield shown, hashlib.sha256(f"{place} {post['id']}".encode()).hexdigest()
+                self._seen.pop(place, None)  # what was read last is remembered longest
+                self._seen[place] = post["id"]
+            self._save()
+
+    def _save(self) -> None:
+        kept = dict(list(self._seen.items())[-SEEN_MAX:])
+        part = self._file.with_name(self._file.name + ".part")
+        part.write_text(json.dumps(kept, ensure_ascii=False, indent=1), "utf-8")
+        part.replace(self._file)
+
+
+class Lines:
+    """A file of JSON lines, read the same way."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.passed_over = 0
+
+    def posts(self) -> Iterator[tuple[dict[str, str], None]]:
+        with open(0 if self._path == "-" else self._path, encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    said = json.loads(line)
+                    yield {name: str(said[name]) for name in ("subject", "author", "text")}, None
+                except (ValueError, TypeError, KeyError) as problem:
+                    print(f"twitter_trends: line {number} is no post: {problem!r}", file=sys.stderr)
+                    self.passed_over += 1
+
+
+def main() -> None:
+    described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    described.add_argument("source", help="a Mastodon instance's URL, a file of JSON lines, or - for standard input")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
+    described.add_argument("--queue", default="twitter", help="the queue to post to")
+    described.add_argument("--seen", type=Path, default=Path("last_topic_ids.json"), help="where it notes what it read")
+    given = described.parse_args()
+
+    source = (
+        Trends(given.source, given.seen) if given.source.startswith(("http://", "https://")) else Lines(given.source)
+    )
+    with Client(given.url) as client:
+        try:
+            for post, idempotency_key in source.posts():
+                value = json.dumps(post, ensure_ascii=False)
+                print(client.publish(given.queue, value, idempotency_key=idempotency_key), value, sep="\t", flush=True)
+        except (OSError, ValueError, KeyError, TypeError, RestMQError) as problem:
+            sys.exit(f"twitter_trends: {problem}")
+    sys.exit(source.passed_over > 0)
+
+
+if __name__ == "__main__":
+    main()
