@@ -11,6 +11,7 @@ A message is rendered once per frame format, and what comes in one reactor turn 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application import service
@@ -77,6 +78,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def __init__(self, core: RedisOperations, reactor: Any, unsent_bytes_max: int = 1 << 20) -> None:
         self.unsent_bytes_max = unsent_bytes_max
         self.dropped = 0
+        self.seconds: Callable[[], float] = reactor.seconds
         self._core = core
         self._reactor = reactor
         self._queues: dict[str, _Attended] = {}
@@ -112,6 +114,16 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         """How many consumers of the queue this daemon has."""
         attended = self._queues.get(queue)
         return len(attended.consumers) if attended else 0
+
+    @property
+    def queues(self) -> list[str]:
+        """The queues that this daemon has consumers of."""
+        return list(self._queues)
+
+    def consumers(self, queue: str) -> Sequence[Consumer]:
+        """This daemon's consumers of the queue, in the order in which they came."""
+        attended = self._queues.get(queue)
+        return attended.consumers if attended else ()
 
     def come(self, queue: str, consumer: Consumer, last_key: str | None) -> None:
         """``resume`` if the consumer says what it saw last, else ``join``."""

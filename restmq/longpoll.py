@@ -122,6 +122,11 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         line = self._lines.get(queue)
         return len(line.waiters) if line else 0
 
+    @property
+    def queues(self) -> list[str]:
+        """The queues that clients of this daemon wait for."""
+        return [queue for queue, line in self._lines.items() if line.waiters]
+
     async def take(
         self, queue: str, wish: Wish, wait_seconds: float = 0, presence: Presence | None = None
     ) -> list[Message]:

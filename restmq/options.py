@@ -111,6 +111,8 @@ class Options(RedisOptions):
         ["max-connections", None, 10000, "most connections at a time", _COUNT],
         ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],
         ["max-unsent", None, 1048576, "bytes a live consumer may leave unread before it is dropped", _BYTES],
+        ["max-watchers", None, 100, "most browsers that may watch the dashboard", _COUNT],
+        ["max-watched-queues", None, 20000, "most queues that the dashboard shows", _COUNT],
         ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],
         ["drain-timeout", None, 10, "seconds that requests under way are given at shutdown", seconds],
     ]

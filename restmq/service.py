@@ -22,6 +22,7 @@ from restmq.errors import ConfigurationError
 from restmq.fanout import Fanout
 from restmq.longpoll import LongPolls
 from restmq.model import limit_queue_names
+from restmq.observe import Observatory
 from restmq.options import Options
 from restmq.store import Store, StoreSettings
 from restmq.web import Application
@@ -138,11 +139,16 @@ def makeService(options: Options) -> service.IService:
     core = RedisOperations(store)
     fanout = Fanout(core, reactor, options["max-unsent"])
     polls = LongPolls(core, reactor)
+    guard = Guard(acl, core, reactor.seconds)
+    observatory = Observatory(
+        core, fanout, polls, guard, reactor, options["max-watchers"], options["max-watched-queues"]
+    )
     application = Application(
         core,
         fanout,
         polls,
-        Guard(acl, core, reactor.seconds),
+        guard,
+        observatory,
         reactor,
         options.limits(),
         frozenset(options["allow-origin"]),
@@ -159,6 +165,7 @@ def makeService(options: Options) -> service.IService:
         web,
         fanout,
         polls,
+        observatory,
     ):
         part.setServiceParent(parts)
     reactor.callWhenRunning(_say_where, store, web, where)

@@ -17,9 +17,10 @@ from restmq.errors import NotAllowed
 from restmq.fanout import Fanout
 from restmq.handlers.base import HTML, JSON, Handler, MisdirectedHost, head
 from restmq.handlers.commands import CommandHandler, XmlRpcHandler
+from restmq.handlers.dashboard import ConsumersHandler, DashboardHandler, EventsHandler
 from restmq.handlers.live import CometHandler, EventHandler
 from restmq.handlers.messages import DeadLettersHandler, MessageHandler
-from restmq.handlers.pages import DashboardHandler, NotFoundHandler, StaticHandler
+from restmq.handlers.pages import NotFoundHandler, StaticHandler
 from restmq.handlers.queues import QueueHandler, QueueListHandler, RootHandler
 from restmq.handlers.settings import (
     ControlHandler,
@@ -32,6 +33,7 @@ from restmq.handlers.settings import (
 from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http import Limits
 from restmq.longpoll import LongPolls
+from restmq.observe import Observatory
 from restmq.render import to_json
 from restmq.request import Request, WireError
 from restmq.wire import Wire
@@ -55,6 +57,8 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     (r"/xmlrpc/?", XmlRpcHandler),
     (r"/", RootHandler),
     (r"/dashboard", DashboardHandler),
+    (r"/dashboard/events", EventsHandler),
+    (r"/dashboard/consumers/(.+)", ConsumersHandler),
     (r"/static/(.+)", StaticHandler),
     (r".*", NotFoundHandler),
 ]
@@ -76,6 +80,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         fanout: Fanout,
         polls: LongPolls,
         guard: Guard,
+        observatory: Observatory,
         reactor: Any,
         limits: Limits | None = None,
         allowed_origins: frozenset[str] = frozenset(),
@@ -89,6 +94,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.fanout = fanout
         self.polls = polls
         self.guard = guard
+        self.observatory = observatory
         self.allowed_origins = allowed_origins
         self.allowed_hosts = allowed_hosts
         self.trusted_proxies = trusted_proxies

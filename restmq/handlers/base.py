@@ -49,6 +49,7 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 JAVASCRIPT = "application/javascript; charset=utf-8"
 HTML = "text/html; charset=utf-8"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 _PAGE_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
@@ -96,6 +97,11 @@ def head(status: int, version: str, fields: str) -> bytes:
         _date(),
         fields.encode("latin-1"),
     )
+
+
+def chunk(data: bytes) -> bytes:
+    """A chunk of a body that goes in chunks."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
@@ -326,6 +332,18 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             return None
         name = self.text_argument("callback")
         return None if name is None else check_callback(name)
+
+    def begin_stream(self, content_type: str) -> bool:
+        """The head of an answer without end. Returns whether its body goes in chunks (RFC 9112, 7.1)."""
+        chunked = bool(self.request.version == "HTTP/1.1")
+        fields = (
+            f"{self._extra_headers}Content-Type: {content_type}\r\n"
+            "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
+        )
+        fields += "Transfer-Encoding: chunked\r\n" if chunked else "Connection: close\r\n"
+        self._streaming = True
+        self.request.connection.write(head(200, self.request.version, fields))
+        return chunked
 
     # The client's going
 

@@ -1,4 +1,4 @@
-"""Pages for people: the dashboard, what it loads, and the answer to unknown paths."""
+"""Static files, and the answer to unknown paths."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from importlib import resources
 
 from restmq import access
 from restmq.errors import NotFound
-from restmq.handlers.base import HTML, Handler
+from restmq.handlers.base import Handler
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
-    ".html": HTML,
+    ".html": "text/html; charset=utf-8",
 }
 
 
@@ -28,15 +28,12 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
     }
 
 
-class DashboardHandler(Handler):
-    """All queues at a glance, with start and stop."""
-
-    access = {"GET": access.CONSUME}
-
-    async def get(self) -> None:
-        core = self.application.core
-        lines = await core.queue_overview(await self.application.visible_queues(self))
-        self.answer_page("dashboard.html", queues=lines, redis=core.store.describe())
+def static_file(name: str) -> tuple[bytes, str]:
+    """A static file's content and its type. Raises NotFound."""
+    found = _static_files().get(name)
+    if found is None:
+        raise NotFound("there is no such file.")
+    return found
 
 
 class StaticHandler(Handler):
@@ -45,10 +42,7 @@ class StaticHandler(Handler):
     access = {"GET": access.OPEN}
 
     async def get(self) -> None:
-        body, content_type = _static_files().get(self.queue or "", (None, ""))
-        if body is None:
-            raise NotFound("there is no such file.")
-        self.answer(body, content_type)
+        self.answer(*static_file(self.queue or ""))
 
 
 class NotFoundHandler(Handler):

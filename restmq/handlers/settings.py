@@ -6,6 +6,7 @@ from restmq import access
 from restmq.errors import InvalidInput
 from restmq.handlers.base import TEXT, Handler
 from restmq.model import DEAD_LETTER, SETTINGS, Policy
+from restmq.peeking import PEEK_MAX, PLACES
 
 JOBS_SHOWN = 10
 
@@ -114,12 +115,26 @@ class StatsListHandler(Handler):
 
 
 class JobsHandler(Handler):
-    """``/j/<queue>``: a page with the queue's counts and its newest messages."""
+    """``/j/<queue>``: a page with the queue's counts and its newest messages; as JSON, what stands in a place of it."""
 
     access = {"GET": access.CONSUME}
 
     async def get(self) -> None:
         core = self.application.core
+        if self.request.accepts("application/json") or self.callback() is not None:
+            await self._peek()
+            return
         (line,) = await core.queue_overview([self.queue_name])
         jobs = await core.queue_last_items(self.queue_name, JOBS_SHOWN)
         self.answer_page("jobs.html", line=line, jobs=[job.fields() for job in jobs])
+
+    async def _peek(self) -> None:
+        """Looks at messages of the place ``list`` after the ``first`` ones, ``count`` at most; takes nothing."""
+        place = self.text_argument("list") or "newest"
+        if place not in PLACES:
+            raise InvalidInput("'list' must be one of " + ", ".join(PLACES) + ".")
+        first = self.whole_argument("first", 0, 10**12) or 0
+        count = self.whole_argument("count", 1, PEEK_MAX) or JOBS_SHOWN
+        seen = await self.application.core.queue_peek(self.queue_name, place, first, count)
+        shown = [message.fields(place) for message in seen.messages]
+        self.answer_json({"queue": self.queue, "list": place, "total": seen.count, "messages": shown}, b"\r\n")

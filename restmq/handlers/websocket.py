@@ -74,7 +74,7 @@ def gap_frame(last_key: str) -> bytes:
     return frame(gap_notice(last_key))
 
 
-PLAIN = Format(plain_frame, gap_frame)
+PLAIN = Format(plain_frame, gap_frame, transport="websocket")
 
 
 @lru_cache(maxsize=8)
@@ -89,7 +89,7 @@ def deflating(window_bits: int) -> Format:
         compressed = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
         return frame(compressed[:-4], _TEXT_FINAL | _COMPRESSED)
 
-    return Format(render, gap_frame)
+    return Format(render, gap_frame, transport="websocket")
 
 
 class WebSocketHandler(ConsumerHandler):
@@ -108,7 +108,7 @@ class WebSocketHandler(ConsumerHandler):
         socket = self.application.websockets.buildProtocol(None)
         last_key = self.text_argument("last_event_id")
         socket.prepare(self.client(), last_key, self.request.connection)
-        socket.attach(self.application.fanout, queue, PLAIN, lease_ms, prefetch)
+        socket.attach(self.application.fanout, queue, PLAIN, self.request.remote_ip, lease_ms, prefetch)
         self.request.connection.hand_over(self.request, socket)
 
     @property

@@ -55,7 +55,8 @@ GUARDED = [
     ("rest:consumer", "GET", "/p/x", None),
     ("rest:consumer", "GET", "/control/", None),
     ("rest:consumer", "GET", "/control/x", None),
-    ("rest:consumer", "GET", "/dashboard", None),
+    ("rest:consumer", "GET", "/dashboard/events", None),
+    ("rest:consumer", "GET", "/dashboard/consumers/x", None),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "get", "queue": "x"}'}),
     ("rest:consumer", "POST", "/queue/x", {"body": '{"cmd": "take"}'}),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "del", "queue": "x", "key": "x:1"}'}),
@@ -77,7 +78,7 @@ def test_every_route_declares_its_access() -> None:
             assert access in (OPEN, BY_COMMAND) or access.section in SECTIONS, pattern
             assert hasattr(handler, method.lower()), pattern
     open_routes = {pattern for pattern, handler in ROUTES if OPEN in handler.access.values()}
-    assert open_routes == {r"/queue/?", r"/queue/(.+)", r"/static/(.+)", r".*"}
+    assert open_routes == {r"/queue/?", r"/queue/(.+)", r"/dashboard", r"/static/(.+)", r".*"}
 
 
 @pytest.fixture(scope="module")
