@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from restmq.acl import Acl
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed, NotAuthenticated, TooManyFailures
+from restmq.model import Authorization
 
 FAILURES_ALLOWED = 10
 FAILURES_FORGOTTEN_SECONDS = 60.0
@@ -36,6 +37,8 @@ LISTEN_WEBSOCKET = Access("websocket:consumer", "read")
 CONFIGURE = Access("rest:producer", "admin")
 PURGE = Access("rest:consumer", "admin")
 WATCH = Access("rest:consumer", "read", all_queues=True)
+#: To see who the others are.
+INSPECT = Access("rest:consumer", "admin")
 #: Nothing of a queue is shown or touched.
 OPEN = Access("", "")
 #: The body names commands, each of which is checked by the dispatcher.
@@ -92,10 +95,23 @@ class Guard:
 
     async def visible(self, credentials: Credentials, queues: Iterable[str]) -> list[str]:
         """Those of the queues that the client may know of."""
+        return list(filter(await self.coverage(credentials), queues))
+
+    async def coverage(self, credentials: Credentials) -> Callable[[str], bool]:
+        """Tells of a queue whether the client may know of it."""
         if credentials.token is None:
-            return list(queues)
+            return lambda _: True
         found = await self._core.authorization(credentials.token)
-        return [queue for queue in queues if found is not None and found.covers(queue)]
+        return lambda queue: found is not None and found.covers(queue)
+
+    async def offers(self, credentials: Credentials, wanted: Mapping[str, Access]) -> dict[str, bool]:
+        """Which of these it makes sense to offer to this client: a password may still be missing, all else may not."""
+        known = None if credentials.token is None else await self._core.authorization(credentials.token)
+        return {
+            name: self.acl.section(access.section).admits(credentials.address)
+            and (credentials.token is None or (known is not None and access.privilege in _privileges(known)))
+            for name, access in wanted.items()
+        }
 
     async def _check_token(self, credentials: Credentials, access: Access, queue: str | None) -> None:
         assert credentials.token is not None
@@ -103,10 +119,7 @@ class Guard:
         if found is None:
             self._note_failure(credentials.address)
             raise NotAuthenticated("the token is not known.")
-        privileges = found.privileges
-        if not privileges & {"read", "write"}:  # the first RestMQ's records name neither
-            privileges |= {"read", "write"}
-        if access.privilege not in privileges:
+        if access.privilege not in _privileges(found):
             raise NotAllowed(f"the token lacks the privilege {access.privilege!r}.")
         if queue is not None and not found.covers(queue):
             raise NotAllowed("the token is not for this queue.")
@@ -125,6 +138,12 @@ class Guard:
         self._failures[address] = (count + 1, since)
         if len(self._failures) > _ADDRESSES_REMEMBERED:
             self._failures.popitem(last=False)
+
+
+def _privileges(found: Authorization) -> frozenset[str]:
+    if found.privileges & {"read", "write"}:
+        return found.privileges
+    return found.privileges | {"read", "write"}  # the first RestMQ's records name neither
 
 
 def basic_credentials(header: str) -> tuple[str, str] | None:

@@ -57,6 +57,9 @@ class Consumer(Protocol):
     lease_ms: int
     #: Key and receipt of what it was given under leases and has not settled, the oldest first.
     held: dict[str, str]
+    #: Where it connects from, and when it came, on the fan-out's clock.
+    address: str
+    since_seconds: float
 
     def write(self, frames: bytes) -> None:
         """Sends rendered messages."""
@@ -76,6 +79,8 @@ class HeldBack:
         self.format = consumer.format
         self.lease_ms = consumer.lease_ms
         self.held = consumer.held
+        self.address = consumer.address
+        self.since_seconds = consumer.since_seconds
         self._fanout = fanout
         self._queue = queue
         self._bytes = fanout.unsent_bytes_max
@@ -132,14 +137,33 @@ class PacedConsumer:
     dropped. Round robin passes over one that is full.
     """
 
-    __slots__ = ("_fanout", "_prefetch", "_queue", "_unsent_bytes", "format", "held", "lease_ms", "paused")
+    __slots__ = (
+        "_fanout",
+        "_prefetch",
+        "_queue",
+        "_unsent_bytes",
+        "address",
+        "format",
+        "held",
+        "lease_ms",
+        "paused",
+        "since_seconds",
+    )
 
     def attach(
-        self, fanout: Fanout, queue: str, wire_format: Format, lease_ms: int = 0, prefetch: int = PREFETCH
+        self,
+        fanout: Fanout,
+        queue: str,
+        wire_format: Format,
+        address: str,
+        lease_ms: int = 0,
+        prefetch: int = PREFETCH,
     ) -> None:
         self._fanout = fanout
         self._queue = queue
         self.format = wire_format
+        self.address = address
+        self.since_seconds = fanout.seconds()
         self.paused = False
         self._unsent_bytes = 0
         self.lease_ms = lease_ms

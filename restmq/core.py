@@ -34,12 +34,17 @@ from restmq.model import (
     is_queue_name,
 )
 from restmq.operations import PROMOTE_FIRST, messages
+from restmq.peeking import Peeking
 from restmq.store import Store, Subscriber
 from restmq.tokens import Tokens
 
 log = Logger()
 
 _OVERVIEW_QUEUES_A_CALL = 500
+_OVERVIEW_KEYS = (
+    *("ready", "expiring", "status", "policy", "leased", "delayed", "dead"),
+    *("number", "totals", "times"),
+)
 _GATHERED_BYTES = 1 << 20
 _IDEMPOTENCY_SECONDS = 86_400
 _PLAIN_ADD = (0, 0, 0, "", 0)  # no ttl, no delay, each on its own, no fingerprint
@@ -49,7 +54,7 @@ def _full() -> QueueFull:
     return QueueFull("the queue holds as many messages as its setting max_length allows; try again later.")
 
 
-class RedisOperations(Leasing, Tokens):
+class RedisOperations(Leasing, Peeking, Tokens):
     """Queue operations on one Redis, shared by any number of daemons and tools."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
@@ -220,20 +225,18 @@ class RedisOperations(Leasing, Tokens):
         return sorted(name for name in names if "\ufffd" not in name and is_queue_name(name))
 
     async def queue_overview(self, queues: Iterable[str]) -> list[QueueOverview]:
-        """Length, status and policy of many queues; one call to Redis per 500."""
+        """Many queues in numbers; one call to Redis per 500."""
         names = list(queues)
         lines: list[QueueOverview] = []
         for start in range(0, len(names), _OVERVIEW_QUEUES_A_CALL):
             part = names[start : start + _OVERVIEW_QUEUES_A_CALL]
             parts = [keys.for_queue(check_queue_name(name)) for name in part]
-            wanted = [
-                key for q in parts for key in (q.ready, q.expiring, q.status, q.policy, q.leased, q.delayed, q.dead)
-            ]
+            wanted = [getattr(q, name) for q in parts for name in _OVERVIEW_KEYS]
             flat = await self.store.run(scripts.load("overview"), Encoded([len(wanted), *wanted]))
             lines += [
                 QueueOverview(name, ready, bool(started), Policy(policy), *beside)
                 for i, name in enumerate(part)
-                for ready, started, policy, *beside in [flat[6 * i : 6 * i + 6]]
+                for ready, started, policy, *beside in [flat[9 * i : 9 * i + 9]]
             ]
         return lines
 

@@ -111,13 +111,14 @@ class Operation:
         if not (request.query or request.body or self.headers or self._required or self.any_of):
             return self._absent
         given = self._absent.copy()
-        for name, values in request.arguments.items():
-            kind = self._kinds.get(name)
-            if kind is not None:
-                for value in values:
-                    given[name] = kind.read(name, value)
+        if self._kinds:  # a form that nobody asked for is not read
+            for name, values in request.arguments.items():
+                kind = self._kinds.get(name)
+                if kind is not None:
+                    for value in values:
+                        given[name] = kind.read(name, value)
         for header in self.headers:
-            sent = request.headers.get(header.name)
+            sent = request.headers.get(header.name.lower())
             if sent is not None:
                 given[header.name] = header.kind(header.name, as_utf8(sent))
         for parameter in self._required:

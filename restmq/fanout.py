@@ -11,7 +11,7 @@ A message is rendered once per frame format, and what comes in one reactor turn 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.application import service
@@ -77,6 +77,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def __init__(self, core: RedisOperations, reactor: Any, unsent_bytes_max: int = 1 << 20) -> None:
         self.unsent_bytes_max = unsent_bytes_max
         self.dropped = 0
+        self.seconds: Callable[[], float] = reactor.seconds
         self._core = core
         self._reactor = reactor
         self._queues: dict[str, _Attended] = {}

@@ -190,7 +190,13 @@ TOTALS = ("out", "leased", "acked", "redelivered", "expired", "dead")
 
 @dataclass(slots=True, frozen=True)
 class QueueOverview:
-    """A line of the list of queues."""
+    """A line of the list of queues.
+
+    Attributes:
+        number: the last number given, which is how many messages have come in.
+        out: how many have gone for good: taken, broadcast, acked.
+        oldest_ms: when the one that has waited longest came, in ms since 1970; None if there is none, or not known.
+    """
 
     name: str
     length: int
@@ -199,6 +205,9 @@ class QueueOverview:
     leased: int = 0
     delayed: int = 0
     dead: int = 0
+    number: int = 0
+    out: int = 0
+    oldest_ms: int | None = None
 
 
 @dataclass(slots=True, frozen=True)

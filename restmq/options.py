@@ -163,6 +163,8 @@ class Options(DaemonOptions):
         ["max-connections", None, 10000, "most connections at a time", _COUNT],
         ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],
         ["max-unsent", None, 1048576, "bytes a live consumer may leave unread before it is dropped", _BYTES],
+        ["max-watchers", None, 100, "most browsers that may watch the dashboard", _COUNT],
+        ["max-watched-queues", None, 20000, "most queues that the dashboard shows", _COUNT],
         ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],
         ["access-log", None, "off", "a line of log for each request: off, common or json"],
         ["access-log-file", None, None, "where these lines go, - for standard output [default: into the log]"],

@@ -25,6 +25,7 @@ from restmq.errors import ConfigurationError
 from restmq.fanout import Fanout
 from restmq.longpoll import LongPolls
 from restmq.model import limit_queue_names
+from restmq.observe import Observatory
 from restmq.options import Options
 from restmq.store import Store, StoreSettings
 from restmq.web import Application
@@ -119,11 +120,16 @@ def makeService(options: Options, make_application: Callable[..., Application] =
     core = RedisOperations(store)
     fanout = Fanout(core, reactor, options["max-unsent"])
     polls = LongPolls(core, reactor)
+    guard = Guard(acl, core, reactor.seconds)
+    observatory = Observatory(
+        core, fanout, polls, guard, reactor, options["max-watchers"], options["max-watched-queues"]
+    )
     application = make_application(
         core,
         fanout,
         polls,
-        Guard(acl, core, reactor.seconds),
+        guard,
+        observatory,
         reactor,
         options.limits(),
         frozenset(options["allow-origin"]),
@@ -143,6 +149,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         web,
         fanout,
         polls,
+        observatory,
     ):
         part.setServiceParent(parts)
 

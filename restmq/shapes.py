@@ -76,6 +76,20 @@ SHAPES: dict[str, Schema] = {
         looks=WHOLE,
         **_LETTER,
     ),
+    "Peeked": thing(
+        {
+            "encoding": _ENCODING,
+            "cut": said(YES_NO, "There if the value goes on."),
+            "due": _TIME_MS,
+            "died": _TIME_MS,
+            "dead_letter": named("Origin"),
+        },
+        key=KEY,
+        value=said(STRING, "Its beginning."),
+        size=said(WHOLE, "Of the whole value, in bytes."),
+        looks=WHOLE,
+        **_LETTER,
+    ),
     "QueueStats": thing(
         {"redis": STRING},
         queue=QUEUE,

@@ -21,6 +21,7 @@ from restmq.errors import NotAllowed
 from restmq.fanout import Fanout
 from restmq.handlers.base import HTML, JSON, Handler, MisdirectedHost, head
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
+from restmq.handlers.dashboard import ConsumersHandler, EventsHandler
 from restmq.handlers.description import DescriptionHandler, DescriptionPageHandler
 from restmq.handlers.live import CometHandler, EventHandler
 from restmq.handlers.messages import DeadLettersHandler, MessageHandler
@@ -39,6 +40,7 @@ from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http import Limits
 from restmq.longpoll import LongPolls
 from restmq.metrics import Metrics
+from restmq.observe import Observatory
 from restmq.openapi import describe
 from restmq.render import to_json
 from restmq.request import Request, WireError
@@ -69,6 +71,8 @@ ROUTES: list[tuple[str, type[Handler]]] = [
     ("/xmlrpc", XmlRpcHandler),
     ("/", RootHandler),
     ("/dashboard", DashboardHandler),
+    ("/dashboard/events", EventsHandler),
+    ("/dashboard/consumers/{queue}", ConsumersHandler),
     ("/static/{file}", StaticHandler),
     ("/metrics", MetricsHandler),
     ("/healthz", HealthHandler),
@@ -106,6 +110,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         fanout: Fanout,
         polls: LongPolls,
         guard: Guard,
+        observatory: Observatory,
         reactor: Any,
         limits: Limits | None = None,
         allowed_origins: frozenset[str] = frozenset(),
@@ -121,6 +126,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.fanout = fanout
         self.polls = polls
         self.guard = guard
+        self.observatory = observatory
         self.allowed_origins = allowed_origins
         self.allowed_hosts = allowed_hosts
         self.trusted_proxies = trusted_proxies

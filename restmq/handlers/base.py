@@ -52,6 +52,7 @@ TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 JAVASCRIPT = "application/javascript; charset=utf-8"
 HTML = "text/html; charset=utf-8"
+EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 _PAGE_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
@@ -99,6 +100,11 @@ def head(status: int, version: str, fields: str) -> bytes:
         _date(),
         fields.encode("latin-1"),
     )
+
+
+def chunk(data: bytes) -> bytes:
+    """A chunk of a body that goes in chunks."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
@@ -328,6 +334,21 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         """The JSONP callback's name, or None."""
         name: str | None = self.given.get("callback")
         return name
+
+    def begin_stream(self, content_type: str) -> bool:
+        """The head of an answer without end. Returns whether its body goes in chunks (RFC 9112, 7.1)."""
+        chunked = bool(self.request.version == "HTTP/1.1")
+        fields = (
+            f"{self._extra_headers}Content-Type: {content_type}\r\n"
+            "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
+        )
+        fields += "Transfer-Encoding: chunked\r\n" if chunked else "Connection: close\r\n"
+        if self.request.id:
+            fields += f"X-Request-Id: {self.request.id}\r\n"
+        self._streaming = True
+        self.application.traffic.answered(self.request, 200)
+        self.request.connection.write(head(200, self.request.version, fields))
+        return chunked
 
     # The client's going
 

@@ -26,4 +26,4 @@ class DescriptionPageHandler(Handler):
     @declare(answers={200: answers_page("The page.")})
     async def get(self) -> None:
         """A page to read this description on."""
-        self.answer_page("api.html", api=self.application.description)
+        self.answer_page("description.html", api=self.application.description)

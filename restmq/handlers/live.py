@@ -8,7 +8,7 @@ from restmq import access
 from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer, send_at_once
 from restmq.describe import Answer, declare
 from restmq.errors import Conflict
-from restmq.handlers.base import JAVASCRIPT, TEXT, Handler, head
+from restmq.handlers.base import EVENT_STREAM, JAVASCRIPT, TEXT, Handler, chunk
 from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http import HTTPConnection
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
@@ -16,7 +16,6 @@ from restmq.render import comet_gap, comet_line, event, event_gap, gap_notice, j
 
 RETRY_MS = 2000
 LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)
-EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 _ENDLESS = {"type": "string"}
 STREAM = Answer(
@@ -51,8 +50,7 @@ class Stream(PacedConsumer):
         self._chunked = chunked
 
     def transmit(self, frames: bytes) -> None:
-        chunk = b"%x\r\n%b\r\n" % (len(frames), frames) if self._chunked else frames
-        send_at_once(self._connection.transport, chunk)
+        send_at_once(self._connection.transport, chunk(frames) if self._chunked else frames)
 
     def close(self, reason: CloseReason) -> None:
         if reason is CloseReason.TOO_SLOW:
@@ -95,19 +93,8 @@ class StreamHandler(ConsumerHandler):
         if self.gone:
             return
         last_key = self.given["Last-Event-ID"] or self.given["last_event_id"]
-        chunked = self.request.version == "HTTP/1.1"
-        fields = (
-            f"{self._extra_headers}Content-Type: {content_type}\r\n"
-            "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
-        )
-        fields += "Transfer-Encoding: chunked\r\n" if chunked else "Connection: close\r\n"
-        if self.request.id:
-            fields += f"X-Request-Id: {self.request.id}\r\n"
-        self._streaming = True
-        self.application.traffic.answered(self.request, 200)
-        self.request.connection.write(head(200, self.request.version, fields))
-        stream = Stream(self.request.connection, chunked)
-        stream.attach(self.application.fanout, queue, wire_format, lease_ms, prefetch)
+        stream = Stream(self.request.connection, self.begin_stream(content_type))
+        stream.attach(self.application.fanout, queue, wire_format, self.request.remote_ip, lease_ms, prefetch)
         self.request.connection.stream(stream)
         if first:
             stream.write(first)

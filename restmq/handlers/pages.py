@@ -1,4 +1,4 @@
-"""Pages for people: the dashboard, what it loads, and the answer to unknown paths."""
+"""The dashboard's page, static files, and the answer to unknown paths."""
 
 from __future__ import annotations
 
@@ -28,15 +28,22 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
     }
 
 
-class DashboardHandler(Handler):
-    """All queues at a glance, with start and stop."""
+def static_file(name: str) -> tuple[bytes, str]:
+    """A static file's content and its type. Raises NotFound."""
+    found = _static_files().get(name)
+    if found is None:
+        raise NotFound("there is no such file.")
+    return found
 
-    access = {"GET": access.CONSUME}
+
+class DashboardHandler(Handler):
+    """The dashboard's page. It shows nothing by itself, so that a token can be entered in it."""
+
+    access = {"GET": access.OPEN}
 
     async def get(self) -> None:
-        core = self.application.core
-        lines = await core.queue_overview(await self.application.visible_queues(self))
-        self.answer_page("dashboard.html", queues=lines, redis=core.store.describe())
+        self._add_page_headers()
+        self.answer(*static_file("dashboard.html"))
 
 
 class StaticHandler(Handler):
@@ -45,10 +52,7 @@ class StaticHandler(Handler):
     access = {"GET": access.OPEN}
 
     async def get(self) -> None:
-        body, content_type = _static_files().get(self.queue or "", (None, ""))
-        if body is None:
-            raise NotFound("there is no such file.")
-        self.answer(body, content_type)
+        self.answer(*static_file(self.queue or ""))
 
 
 class NotFoundHandler(Handler):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from restmq import access
-from restmq.describe import Parameter, answers_json, answers_line, answers_page, declare
+from restmq.describe import HTML, Parameter, answers_json, answers_line, declare
 from restmq.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 from restmq.handlers.base import Handler
-from restmq.handlers.parameters import CALLBACK
+from restmq.handlers.parameters import CALLBACK, FIRST
 from restmq.model import DEAD_LETTER, SETTINGS, Policy
-from restmq.shapes import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, by_queue, named, thing
+from restmq.peeking import PEEK_MAX, PLACES
+from restmq.shapes import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, by_queue, many, named, thing
 
 JOBS_SHOWN = 10
 
@@ -20,6 +21,9 @@ _SETTINGS = (
 _ANY_SETTING = ("policy", *SETTINGS, DEAD_LETTER)
 _WANTED = Parameter("status", OneOf(("start", "stop")), "start or stop.", required=True)
 _STATUS = thing(queue=QUEUE, status=ONE_OR_NOTHING)
+_PLACE = Parameter("list", OneOf(PLACES), "where to look, for JSON; next are those that come next.")
+_SHOWN = Parameter("count", whole(1, PEEK_MAX), "look at so many.")
+_GLIMPSE = thing(queue=QUEUE, list=_PLACE.kind.schema, total=WHOLE, messages=many(named("Peeked")))
 _LINE = thing(name=QUEUE, len=WHOLE, status=ONE_OR_NOTHING, policy=POLICY)
 
 
@@ -137,14 +141,28 @@ class StatsListHandler(Handler):
 
 
 class JobsHandler(Handler):
-    """``/j/<queue>``: a page with the queue's counts and its newest messages."""
+    """``/j/<queue>``: a page with the queue's counts and its newest messages; as JSON, what stands in a place of it."""
 
     access = {"GET": access.CONSUME}
 
-    @declare(answers={200: answers_page("The page.")})
+    @declare(
+        query=(_PLACE, FIRST, _SHOWN, CALLBACK),
+        answers={200: answers_json("What stands there.", _GLIMPSE, **{HTML: {"type": "string"}})},
+    )
     async def get(self) -> None:
-        """A page with the queue's counts and its newest messages."""
+        """A page with the queue's newest messages; for who accepts JSON, what stands in one place of the queue."""
         core = self.application.core
+        if self.request.accepts("application/json") or self.callback is not None:
+            await self._peek()
+            return
         (line,) = await core.queue_overview([self.queue_name])
         jobs = await core.queue_last_items(self.queue_name, JOBS_SHOWN)
         self.answer_page("jobs.html", line=line, jobs=[job.fields() for job in jobs])
+
+    async def _peek(self) -> None:
+        """Looks at messages of the place ``list`` after the ``first`` ones, ``count`` at most; takes nothing."""
+        place, first = self.given["list"] or "newest", self.given["first"] or 0
+        count = self.given["count"] or JOBS_SHOWN
+        seen = await self.application.core.queue_peek(self.queue_name, place, first, count)
+        shown = [message.fields(place) for message in seen.messages]
+        self.answer_json({"queue": self.queue, "list": place, "total": seen.count, "messages": shown}, b"\r\n")

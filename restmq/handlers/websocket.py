@@ -112,7 +112,7 @@ class WebSocketHandler(ConsumerHandler):
         socket = self.application.websockets.buildProtocol(None)
         last_key = self.given["last_event_id"]
         socket.prepare(self.client(), last_key, self.request.connection)
-        socket.attach(self.application.fanout, queue, PLAIN, lease_ms, prefetch)
+        socket.attach(self.application.fanout, queue, PLAIN, self.request.remote_ip, lease_ms, prefetch)
         self.request.connection.hand_over(self.request, socket)
 
     @property

@@ -1,15 +1,30 @@
 -- Many queues in numbers.
--- KEYS: per queue its list, its expiring messages, its status, its policy, its leased, delayed and dead messages.
+-- KEYS: per queue its list, its expiring messages, its status, its policy, its leased, delayed and dead messages, the
+-- last number given, its totals, its marks of time (see _age).
 -- Returns per queue how many messages wait, 1 if it is started or 0, 1 broadcast or 2 roundrobin, how many are leased,
--- delayed and dead, flat.
-local time = redis.call('TIME')
+-- delayed and dead, the last number given, how many have gone out, and when the oldest that waits came, in ms since
+-- 1970, or nil if nothing waits or it is unknown; flat.
+local KEYS_A_QUEUE = 10
+local call = redis.call
+local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}
-local function add(number) found[#found + 1] = number end
-for i = 1, #KEYS, 7 do
-  add(redis.call('LLEN', KEYS[i]) - redis.call('ZCOUNT', KEYS[i + 1], '-inf', now_ms))
-  add(redis.call('GET', KEYS[i + 2]) == '0' and 0 or 1)
-  add(redis.call('GET', KEYS[i + 3]) == '2' and 2 or 1)
-  for j = 4, 6 do add(redis.call('ZCARD', KEYS[i + j])) end
+local function add(number) found[#found + 1] = number end -- false becomes Redis' nil
+
+local function oldest_ms(ready, times)
+  local number = string.match(call('LINDEX', ready, -1) or '', ':(%d+)$')
+  local mark = number and call('ZREVRANGEBYSCORE', times, number, '-inf', 'LIMIT', 0, 1)[1]
+  return mark and tonumber(mark) or false
+end
+
+for i = 1, #KEYS, KEYS_A_QUEUE do
+  local ready = call('LLEN', KEYS[i])
+  add(ready > 0 and ready - call('ZCOUNT', KEYS[i + 1], '-inf', now_ms) or 0)
+  add(call('GET', KEYS[i + 2]) == '0' and 0 or 1)
+  add(call('GET', KEYS[i + 3]) == '2' and 2 or 1)
+  for j = 4, 6 do add(call('ZCARD', KEYS[i + j])) end
+  add(tonumber(call('GET', KEYS[i + 7]) or 0))
+  add(tonumber(call('HGET', KEYS[i + 8], 'out') or 0))
+  add(ready > 0 and oldest_ms(KEYS[i], KEYS[i + 9]))
 end
 return found

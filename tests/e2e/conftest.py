@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from selenium.webdriver.chrome.service import Service
 
 from tests.servers import ROOT, free_port
 
+AXE = "axe-core@4.10.3"
 FLAGS = [
     "--headless=new",
     "--no-sandbox",
@@ -27,15 +29,21 @@ FLAGS = [
 ]
 
 
-@pytest.fixture
-def browser(private_folder: Path) -> Iterator[webdriver.Chrome]:
+def start_browser(folder: Path) -> webdriver.Chrome:
+    """A browser that keeps what it keeps in this folder, and notes what its pages say and ask for."""
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    for flag in [*FLAGS, f"--user-data-dir={private_folder / 'chromium'}"]:
+    for flag in [*FLAGS, f"--user-data-dir={folder / 'chromium'}"]:
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     driver.set_script_timeout(20)
+    return driver
+
+
+@pytest.fixture
+def browser(private_folder: Path) -> Iterator[webdriver.Chrome]:
+    driver = start_browser(private_folder)
     yield driver
     driver.quit()
 
@@ -54,3 +62,15 @@ def site() -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.terminate()
     server.wait()
+
+
+@pytest.fixture(scope="session")
+def axe(folder: Path) -> str:
+    """The source of axe-core, which finds accessibility faults; from npm, and kept nowhere."""
+    packed = subprocess.run(
+        ["npm", "pack", "--silent", AXE], cwd=folder, stdout=subprocess.PIPE, text=True, check=True, timeout=120
+    ).stdout.split()[-1]
+    with tarfile.open(folder / packed) as archive:
+        source = archive.extractfile("package/axe.min.js")
+        assert source is not None
+        return source.read().decode()

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.common.by import By
 
 from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
 
@@ -75,23 +74,6 @@ def test_a_jsonp_page_takes_a_message(browser: webdriver.Chrome, daemon: Daemon,
         queue,
     )
     assert heard(browser, 1) == [{"key": key, "value": "by script", "count": 0}]
-
-
-def test_the_dashboard_stops_and_starts_a_queue(
-    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
-) -> None:
-    daemon = Daemon(private_folder, redis=private_redis)
-    with stopping(daemon):
-        with daemon.client() as client:
-            client.post("/q/a%2Fb%20%3Cc%3E", data={"value": "x"})
-        browser.get(daemon.url)
-        row = browser.find_element(By.CSS_SELECTOR, "tr[data-queue]")
-        assert row.text.split("\n")[0].startswith("a/b <c> 1 broadcast started")
-        row.find_element(By.TAG_NAME, "button").click()
-        wait_until(lambda: "stopped" in browser.find_element(By.CSS_SELECTOR, "tr[data-queue]").text)
-        with daemon.client() as client:
-            assert client.get("/control/a%2Fb%20%3Cc%3E").json()["status"]["status"] == 0
-        assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 @pytest.fixture

@@ -55,7 +55,8 @@ GUARDED = [
     ("rest:consumer", "GET", "/p/x", None),
     ("rest:consumer", "GET", "/control/", None),
     ("rest:consumer", "GET", "/control/x", None),
-    ("rest:consumer", "GET", "/dashboard", None),
+    ("rest:consumer", "GET", "/dashboard/events", None),
+    ("rest:consumer", "GET", "/dashboard/consumers/x", None),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "get", "queue": "x"}'}),
     ("rest:consumer", "POST", "/queue/x", {"body": '{"cmd": "take"}'}),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "del", "queue": "x", "key": "x:1"}'}),
@@ -78,7 +79,7 @@ def test_every_route_declares_its_access() -> None:
             assert hasattr(handler, method.lower()), pattern
     open_routes = {pattern for pattern, handler in ROUTES if OPEN in handler.access.values()}
     assert open_routes == {
-        "/queue", "/queue/{queue}", "/static/{file}", "/healthz", "/readyz", "/openapi.json", "/api", "*",
+        "/queue", "/queue/{queue}", "/dashboard", "/static/{file}", "/healthz", "/readyz", "/openapi.json", "/api", "*",
     }  # fmt: skip
 
 

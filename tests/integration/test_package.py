@@ -34,8 +34,9 @@ def test_pip_install_gives_a_working_twistd_restmq(private_folder: Path, redis: 
     with stopping(daemon), daemon.client() as http:
         assert http.post("/q/packaged", data={"value": "x"}).text == "packaged:1\r\n"  # Lua files are there
         assert http.get("/q/packaged").json()["value"] == "x"
-        assert "<table>" in http.get("/dashboard").text  # templates
-        assert http.get("/static/restmq.css").status_code == 200
+        assert "RestMQ" in http.get("/j/packaged").text  # templates
+        assert http.get("/dashboard").status_code == 200
+        assert http.get("/static/main.js").status_code == 200
         daemon.assert_no_tracebacks()
         stats = [environment / "bin" / "restmq", "--url", daemon.url, "stats", "--names"]
         shown = subprocess.run(stats, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True)

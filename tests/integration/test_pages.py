@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xmlrpc.client
 
 import httpx
@@ -47,12 +48,19 @@ def test_the_job_page_shows_the_newest_ten(http: httpx.Client, queue: str) -> No
     assert http.get(f"/stats/{queue}").json()["len"] == 12
 
 
-def test_the_root_leads_to_the_dashboard(http: httpx.Client) -> None:
-    answer = http.get("/", follow_redirects=True)
-    assert answer.status_code == 200
-    assert "<table>" in answer.text
-    for asset in ("/static/restmq.css", "/static/dashboard.js", "/static/icon.svg"):
-        assert http.get(asset).status_code == 200
+def test_the_root_leads_to_the_dashboard_and_all_that_it_names_is_there(http: httpx.Client) -> None:
+    page = http.get("/", follow_redirects=True)
+    assert page.status_code == 200
+    named = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text))
+    assert {"/static/main.js", "/static/restmq.css", "/static/icon.svg"} <= named
+    loaded: set[str] = set()
+    while named - loaded:
+        asset = (named - loaded).pop()
+        loaded.add(asset)
+        answer = http.get(asset)
+        assert answer.status_code == 200, asset
+        named |= {f"/static/{name}" for name in re.findall(r'from "\./([^"]+)"', answer.text)}
+    assert len(loaded) > 10
     assert http.get("/static/..%2F..%2Fsetup.py").status_code == 404
 
 

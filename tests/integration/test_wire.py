@@ -292,7 +292,7 @@ def test_slow_and_idle_clients_and_those_too_many_are_sent_away(private_folder: 
 def test_a_client_that_reads_no_answers_is_no_longer_read_itself(
     http: httpx.Client, daemon: Daemon, queue: str
 ) -> None:
-    pages = request("GET /static/dashboard.js", end=False) * 1000
+    pages = request("GET /static/dashboard.css", end=False) * 1000
     with daemon.connect() as connection:
         connection.setblocking(False)
         sent = in_vain = 0

@@ -72,6 +72,7 @@ class StubConsumer:
         self.writes: list[bytes] = []
         self.ready = True
         self.lease_ms = 0
+        self.address, self.since_seconds = "192.0.2.1", 0.0
         self.held: dict[str, str] = {}
         self.closed: CloseReason | None = None
 

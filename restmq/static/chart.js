@@ -1,0 +1,161 @@
+// Charts of the last minutes, five at most: how many wait, and below it the flow, in upwards and out downwards.
+
+import { h, say, svg } from "./dom.js";
+import { clock, count, rate } from "./format.js";
+import { WINDOW_MS } from "./model.js";
+
+const HEIGHT = 168;
+const DEPTH_TOP = 14;
+const DEPTH_BOTTOM = 92;
+const FLOW_MIDDLE = 128;
+const FLOW_HEIGHT = 30;
+const WINDOW_LEAST_MS = 60_000;
+// A line for each of these steps, whichever gives five or so.
+const STEPS_MS = [15_000, 30_000, 60_000];
+const LINES_AT_MOST = 7;
+
+/** A round number that is not less than the largest value, so that the scale does not twitch. */
+function roundUp(value, least) {
+  if (value <= least) return least;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 1.5, 2, 3, 4, 5, 7.5, 10].find((step) => step * power >= value) * power;
+}
+
+/** The path of a line through points; null parts it. `close` is the height down to which it is an area. */
+function path(points, x, y, close) {
+  const parts = [];
+  let first = null;
+  let last = null;
+  const end = () => { if (close !== undefined && last !== null) parts.push(`L${last} ${close}L${first} ${close}Z`); };
+  for (const point of points) {
+    if (point === null) {
+      end();
+      first = last = null;
+      continue;
+    }
+    const at = x(point).toFixed(1);
+    parts.push(`${last === null ? "M" : "L"}${at} ${y(point).toFixed(1)}`);
+    if (last === null) first = at;
+    last = at;
+  }
+  end();
+  return parts.join("");
+}
+
+export class Chart {
+  #points = [];
+  #now = 0;
+  #pointer = null;
+  #scheduled = false;
+
+  constructor(label) {
+    this.figure = h("figure", { class: "chart" },
+      h("figcaption", { class: "chart-key" },
+        ...["depth", "in", "out"].map((what, i) => h("span", { class: `legend ${what}` }, ["Waiting", "In / s", "Out / s"][i])),
+        this.readout = h("span", { class: "readout" })),
+      this.svg = svg("svg", { role: "img", "aria-label": label, height: HEIGHT }));
+    this.#build();
+    this.svg.addEventListener("pointermove", (event) => { this.#pointer = event.offsetX; this.#draw(); });
+    this.svg.addEventListener("pointerleave", () => { this.#pointer = null; this.#draw(); });
+    new ResizeObserver(() => this.#draw()).observe(this.svg);
+  }
+
+  #build() {
+    const shape = (name, kind = "path") => {
+      this[name] = svg(kind, { class: name });
+      return this[name];
+    };
+    this.grid = svg("g", { class: "grid" });
+    this.times = Array.from({ length: LINES_AT_MOST }, () => [svg("line", { y1: DEPTH_TOP, y2: HEIGHT - 8 }), svg("text", { y: HEIGHT - 1 })]);
+    this.grid.append(...this.times.flat());
+    for (const y of [DEPTH_BOTTOM, FLOW_MIDDLE]) this.grid.append(svg("line", { x1: 0, x2: "100%", y1: y, y2: y, class: "base" }));
+    this.svg.append(this.grid, shape("depth-area"), shape("depth-line"), shape("in-area"), shape("out-area"),
+      shape("cursor", "line"), shape("depth-most", "text"), shape("in-most", "text"), shape("out-most", "text"));
+    this["depth-most"].setAttribute("y", DEPTH_TOP - 4);
+    this["in-most"].setAttribute("y", FLOW_MIDDLE - FLOW_HEIGHT + 8);
+    this["out-most"].setAttribute("y", FLOW_MIDDLE + FLOW_HEIGHT);
+  }
+
+  show(queue, now) {
+    this.#points = queue.series();
+    this.#now = now;
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    requestAnimationFrame(() => { this.#scheduled = false; this.#draw(); });
+  }
+
+  #draw() {
+    const width = this.svg.clientWidth;
+    if (!width) return;
+    const known = this.#now - (this.#points.find((point) => point !== null)?.time ?? this.#now);
+    const window = Math.max(WINDOW_LEAST_MS, Math.min(known, WINDOW_MS));
+    const start = this.#now - window;
+    const points = this.#points.filter((point, i) => point === null || (this.#points[i + 1]?.time ?? point.time) >= start);
+    const real = points.filter((point) => point !== null);
+    const x = (point) => width * (1 - (this.#now - point.time) / window);
+    const deepest = roundUp(Math.max(0, ...real.map((point) => point.ready)), 4);
+    const fastest = roundUp(Math.max(0, ...real.map((point) => Math.max(point.in, point.out))), 2);
+    const depth = (point) => DEPTH_BOTTOM - ((DEPTH_BOTTOM - DEPTH_TOP) * point.ready) / deepest;
+    const flow = (what, sign) => (point) => FLOW_MIDDLE - (sign * FLOW_HEIGHT * point[what]) / fastest;
+    this["depth-area"].setAttribute("d", path(points, x, depth, DEPTH_BOTTOM));
+    this["depth-line"].setAttribute("d", path(points, x, depth));
+    this["in-area"].setAttribute("d", path(points, x, flow("in", 1), FLOW_MIDDLE));
+    this["out-area"].setAttribute("d", path(points, x, flow("out", -1), FLOW_MIDDLE));
+    for (const [name, text] of [["depth-most", count(deepest)], ["in-most", `${rate(fastest)} / s`], ["out-most", `${rate(fastest)} / s`]]) {
+      say(this[name], text);
+    }
+    this.#drawTimes(width, window);
+    this.#drawCursor(real, x);
+  }
+
+  /** The lines move with the time. */
+  #drawTimes(width, window) {
+    const step = STEPS_MS.find((each) => window / each <= LINES_AT_MOST - 1);
+    this.times.forEach(([line, text], i) => {
+      const time = (Math.floor(this.#now / step) - i) * step;
+      const at = width * (1 - (this.#now - time) / window);
+      line.setAttribute("x1", at);
+      line.setAttribute("x2", at);
+      text.setAttribute("x", at);
+      say(text, at > 76 && at < width - 26 ? clock(time).slice(0, step < 60_000 ? 8 : 5) : "");
+    });
+  }
+
+  #drawCursor(real, x) {
+    const near = this.#pointer === null || !real.length ? null
+      : real.reduce((best, point) => (Math.abs(x(point) - this.#pointer) < Math.abs(x(best) - this.#pointer) ? point : best));
+    const at = near ? x(near) : -10;
+    for (const [name, value] of [["x1", at], ["x2", at], ["y1", DEPTH_TOP], ["y2", HEIGHT - 8]]) this.cursor.setAttribute(name, value);
+    say(this.readout, near ? `${clock(near.time)} — ${count(near.ready)} waiting, ${rate(near.in)} in, ${rate(near.out)} out` : "");
+  }
+}
+
+const SPARK_WIDTH = 96;
+const SPARK_HEIGHT = 20;
+const SPARK_MS = 2 * 60_000;
+
+/** A queue's last two minutes at the size of a word: how many wait. */
+export function spark() {
+  return svg("svg", { class: "spark", width: SPARK_WIDTH, height: SPARK_HEIGHT, "aria-hidden": "true" },
+    svg("path", { class: "depth-area" }), svg("path", { class: "depth-line" }));
+}
+
+export function drawSpark(element, queue, now) {
+  const start = now - SPARK_MS;
+  const samples = queue.samples;
+  let i = samples.length - 1;
+  while (i > 0 && (queue.model.timeOf(samples[i].tick) ?? 0) > start) i -= 1;
+  // As steps: between two samples nothing changed.
+  const points = [];
+  for (const sample of samples.slice(Math.max(0, i))) {
+    const time = Math.max(start, queue.model.timeOf(sample.tick) ?? start);
+    if (points.length) points.push({ time, ready: points.at(-1).ready });
+    points.push({ time, ready: sample.ready });
+  }
+  if (points.length) points.push({ time: now, ready: points.at(-1).ready });
+  const most = Math.max(4, ...points.map((point) => point.ready));
+  const x = (point) => SPARK_WIDTH * (1 - (now - point.time) / SPARK_MS);
+  const y = (point) => SPARK_HEIGHT - 1.5 - ((SPARK_HEIGHT - 4) * point.ready) / most;
+  element.children[0].setAttribute("d", path(points, x, y, SPARK_HEIGHT));
+  element.children[1].setAttribute("d", path(points, x, y));
+}

@@ -1,0 +1,65 @@
+// Who listens to the queue on this server.
+
+import { getJson, path } from "./api.js";
+import { h, say } from "./dom.js";
+import { count, plural, span } from "./format.js";
+
+const RELOAD_MS = 2000;
+const NAMES = { comet: "Comet", sse: "SSE", websocket: "WebSocket" };
+
+export class Consumers {
+  #name;
+  #queue;
+  #may;
+  #loadedAt = -Infinity;
+  #loadedFor = "";
+  #loading = false;
+
+  constructor(name, queue, may) {
+    this.#name = name;
+    this.#queue = queue;
+    this.#may = may;
+    this.sums = h("p", { class: "aside" });
+    this.rows = h("tbody");
+    this.table = h("table", { hidden: true }, h("thead", {}, h("tr", {}, ...["Transport", "Address", "Unacked", "Connected for"].map((head) => h("th", { scope: "col" }, head)))), this.rows);
+    this.note = h("p", { class: "nothing" });
+    this.element = h("section", { class: "panel", "aria-labelledby": "consumers-title" },
+      h("header", {}, h("h2", { id: "consumers-title" }, "Consumers"), this.sums), this.table, this.note);
+  }
+
+  update() {
+    const { row } = this.#queue();
+    const listening = Object.keys(NAMES).filter((transport) => row[transport]).map((transport) => `${count(row[transport])} ${NAMES[transport]}`);
+    if (row.waiters) listening.push(plural(row.waiters, "long poll"));
+    say(this.sums, listening.join(", "));
+    const state = [row.comet, row.sse, row.websocket, row.waiters].join();
+    for (const cell of this.rows.querySelectorAll("[data-since]")) say(cell, span(performance.now() - Number(cell.dataset.since)));
+    if (!listening.length || !this.#may().inspect) {
+      this.#loadedFor = "";
+      this.table.hidden = true;
+      say(this.note, listening.length ? "" : "Nobody listens on this server.");
+    } else if (state !== this.#loadedFor && !this.#loading && performance.now() - this.#loadedAt > RELOAD_MS) this.#load(state);
+  }
+
+  async #load(state) {
+    this.#loading = true;
+    try {
+      this.#show(await getJson(path("/dashboard/consumers/", this.#name)));
+      this.#loadedFor = state;
+    } catch (error) {
+      say(this.note, error.message);
+    } finally {
+      this.#loading = false;
+      this.#loadedAt = performance.now();
+    }
+  }
+
+  #show({ total, consumers }) {
+    this.rows.replaceChildren(...consumers.map((consumer) => h("tr", {},
+      h("td", {}, NAMES[consumer.transport]), h("td", { class: "mono" }, consumer.address),
+      h("td", { class: "mono" }, consumer.lease_seconds ? count(consumer.held) : "–"),
+      h("td", { class: "mono", data: { since: performance.now() - consumer.age_seconds * 1000 } }, span(consumer.age_seconds * 1000)))));
+    this.table.hidden = !consumers.length;
+    say(this.note, total > consumers.length ? `And ${plural(total - consumers.length, "more consumer")}.` : "");
+  }
+}

@@ -1,0 +1,47 @@
+// How numbers, times, sizes and values look.
+
+const whole = new Intl.NumberFormat("en");
+const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
+
+/** A count: exact up to six digits, shortened beyond. */
+export function count(number) {
+  return Math.abs(number) < 1e6 ? whole.format(number) : short.format(number);
+}
+
+/** Something a second. A decimal only where it tells something. */
+export function rate(number) {
+  if (number === null) return "–";
+  if (number === 0) return "0";
+  return number < 9.95 ? number.toFixed(1) : count(Math.round(number));
+}
+
+/** A span of time in the largest unit that is not zero, and the next. */
+export function span(milliseconds) {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return minutes < 10 ? `${minutes} min ${seconds % 60} s` : `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return `${hours} h ${minutes % 60} min`;
+  return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
+/** The same for a narrow column. */
+export function age(milliseconds) {
+  return span(milliseconds).replace(/ min \d+ s$/, " min").replace(/(\d+) h \d+ min$/, "$1 h").replace(/ d \d+ h$/, " d");
+}
+
+export function size(bytes) {
+  if (bytes < 1024) return `${bytes} B`;
+  if (bytes < 1048576) return `${(bytes / 1024).toFixed(bytes < 10240 ? 1 : 0)} KiB`;
+  return `${(bytes / 1048576).toFixed(1)} MiB`;
+}
+
+export function clock(milliseconds) {
+  return new Date(milliseconds).toLocaleTimeString("en-GB");
+}
+
+/** "1 message", "2 messages". */
+export function plural(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}

@@ -1,0 +1,212 @@
+// The list of queues. Only the rows that are in sight exist, so that it may have thousands.
+
+import { drawSpark, spark } from "./chart.js";
+import { h, mark, say } from "./dom.js";
+import { age, count, rate } from "./format.js";
+
+const ROWS_BEYOND_SIGHT = 6;
+const RESORT_MS = 3000;
+
+const number = (value) => (queue) => queue.row[value];
+
+// Name, heading, what is sorted by, and what is shown. The narrow ones stand in every order of screens that has room.
+export const COLUMNS = [
+  { name: "name", heading: "Queue", key: (queue) => queue.row.name },
+  { name: "trend", heading: "2 min" },
+  { name: "ready", heading: "Waiting", key: number("ready"), show: (queue) => count(queue.row.ready) },
+  { name: "in", heading: "In / s", key: (queue) => queue.rate("in") ?? 0, show: (queue) => rate(queue.rate("in")) },
+  { name: "out", heading: "Out / s", key: (queue) => queue.rate("out") ?? 0, show: (queue) => rate(queue.rate("out")) },
+  { name: "leased", heading: "Leased", key: number("leased"), show: (queue) => count(queue.row.leased) },
+  { name: "delayed", heading: "Delayed", key: number("delayed"), show: (queue) => count(queue.row.delayed) },
+  { name: "dead", heading: "Dead", key: number("dead"), show: (queue) => count(queue.row.dead) },
+  { name: "comet", heading: "Comet", key: number("comet"), show: (queue) => count(queue.row.comet) },
+  { name: "sse", heading: "SSE", key: number("sse"), show: (queue) => count(queue.row.sse) },
+  { name: "websocket", heading: "WS", title: "WebSocket", key: number("websocket"), show: (queue) => count(queue.row.websocket) },
+  { name: "waiters", heading: "Polls", title: "Clients in a long poll", key: number("waiters"), show: (queue) => count(queue.row.waiters) },
+  {
+    name: "oldest", heading: "Oldest", key: (queue) => (queue.row.oldest === null ? -1 : queue.model.now - queue.row.oldest),
+    show: (queue) => (queue.row.oldest === null ? "–" : age(queue.model.now - queue.row.oldest)),
+  },
+  { name: "policy", heading: "Policy", key: (queue) => queue.row.policy, show: (queue) => (queue.row.policy === "broadcast" ? "broadcast" : "round robin") },
+];
+
+const CONDITIONS = { paused: "Paused", alone: "No consumers", "": "" };
+
+export function link(name) {
+  return `#/q/${encodeURIComponent(name)}`;
+}
+
+export class QueueList {
+  #model;
+  #order = [];
+  #rows = new Map();
+  #sorted = { by: "ready", down: true };
+  #filter = () => true;
+  #resortedAt = 0;
+
+  constructor(model, onSort) {
+    this.#model = model;
+    this.onSort = onSort;
+    this.heads = new Map(COLUMNS.map((column) => [column.name, this.#head(column)]));
+    this.body = h("div", { role: "rowgroup", class: "rows" });
+    this.element = h("div", { role: "table", class: "queues", "aria-label": "Queues" },
+      h("div", { role: "rowgroup", class: "heads" }, h("div", { role: "row", class: "queue-row" }, ...this.heads.values())), this.body);
+    this.body.addEventListener("keydown", (event) => this.#onKey(event));
+    this.onScroll = () => this.#render();
+    window.addEventListener("scroll", this.onScroll, { passive: true });
+    window.addEventListener("resize", this.onScroll);
+    this.sort(this.#sorted.by, true);
+  }
+
+  close() {
+    window.removeEventListener("scroll", this.onScroll);
+    window.removeEventListener("resize", this.onScroll);
+  }
+
+  #head(column) {
+    const title = column.title ?? "";
+    const inside = column.key
+      ? h("button", { type: "button", class: "head", title, on: { click: () => this.sort(column.name) } }, column.heading) : column.heading;
+    return h("div", { role: "columnheader", class: `c-${column.name}` }, inside);
+  }
+
+  /** Sorts by a column; the other way round if it is sorted by it already. Numbers begin with the largest. */
+  sort(by, down) {
+    const isSame = this.#sorted.by === by;
+    this.#sorted = { by, down: down ?? (isSame ? !this.#sorted.down : by !== "name" && by !== "policy") };
+    for (const [name, head] of this.heads) {
+      const said = name === this.#sorted.by ? (this.#sorted.down ? "descending" : "ascending") : null;
+      if (said) head.setAttribute("aria-sort", said);
+      else head.removeAttribute("aria-sort");
+    }
+    this.onSort(this.#sorted.by);
+    this.#reorder();
+    this.#render();
+  }
+
+  filter(isShown) {
+    this.#filter = isShown;
+    this.#reorder();
+    this.#render();
+  }
+
+  get shown() {
+    return this.#order.length;
+  }
+
+  /** The model has changed. Rows keep their places for some seconds, and as long as somebody is about to click one. */
+  update() {
+    const isHeld = this.body.matches(":hover") || this.body.contains(document.activeElement);
+    if (!this.#order.length || (!isHeld && performance.now() - this.#resortedAt > RESORT_MS)) this.#reorder();
+    else this.#keepOrder();
+    this.#render();
+  }
+
+  #reorder() {
+    this.#resortedAt = performance.now();
+    const { by, down } = this.#sorted;
+    const { key } = COLUMNS.find((column) => column.name === by);
+    const keyed = [...this.#model.queues.values()].filter(this.#filter).map((queue) => [key(queue), queue]);
+    const sign = down ? -1 : 1;
+    keyed.sort(([a, x], [b, y]) => (a < b ? -sign : a > b ? sign : x.row.name < y.row.name ? -1 : 1));
+    this.#order = keyed.map(([, queue]) => queue.row.name);
+  }
+
+  /** Queues that are new come at the end; those that are gone, go. */
+  #keepOrder() {
+    const known = new Set(this.#order);
+    const come = [...this.#model.queues.values()].filter((queue) => !known.has(queue.row.name) && this.#filter(queue));
+    this.#order = this.#order.filter((name) => this.#model.queues.has(name));
+    this.#order.push(...come.map((queue) => queue.row.name));
+  }
+
+  #height() {
+    return parseFloat(getComputedStyle(this.body).getPropertyValue("--row")) || 34;
+  }
+
+  #render() {
+    const height = this.#height();
+    const top = -this.body.getBoundingClientRect().top;
+    const first = Math.max(0, Math.floor(top / height) - ROWS_BEYOND_SIGHT);
+    const last = Math.min(this.#order.length, Math.ceil((top + window.innerHeight) / height) + ROWS_BEYOND_SIGHT);
+    this.body.style.height = `${this.#order.length * height}px`;
+    this.element.setAttribute("aria-rowcount", this.#order.length + 1);
+    const inSight = new Set(this.#order.slice(first, last));
+    for (const [name, row] of this.#rows) {
+      if (!inSight.has(name)) {
+        row.element.remove();
+        this.#rows.delete(name);
+      }
+    }
+    for (let i = first; i < last; i += 1) this.#renderRow(this.#order[i], i, height);
+  }
+
+  #renderRow(name, i, height) {
+    const queue = this.#model.queues.get(name);
+    let row = this.#rows.get(name);
+    if (!row) {
+      row = this.#makeRow(name);
+      this.#rows.set(name, row);
+    }
+    if (row.top !== i * height) {
+      row.top = i * height;
+      row.element.style.transform = `translateY(${row.top}px)`;
+      row.element.setAttribute("aria-rowindex", i + 2);
+      // In the document as on the screen, for those who step from row to row.
+      const after = this.#rows.get(this.#order[i - 1])?.element;
+      const next = after ? after.nextSibling : this.body.firstChild;
+      if (next !== row.element && !row.element.contains(document.activeElement)) this.body.insertBefore(row.element, next);
+      else if (!row.element.parentNode) this.body.append(row.element);
+    }
+    for (const [column, cell] of row.cells) {
+      const text = column.show(queue);
+      say(cell, text);
+      mark(cell, "none", text === "0" || text === "–");
+    }
+    const share = `${Math.min(100, Math.round(Math.log10(queue.row.ready + 1) * 16))}%`;
+    if (row.share !== share) row.element.style.setProperty("--share", row.share = share);
+    const { condition } = queue;
+    say(row.condition, CONDITIONS[condition]);
+    row.condition.hidden = !condition;
+    mark(row.condition, "paused", condition === "paused");
+    mark(row.cells.get(COLUMNS.find((column) => column.name === "dead")), "some-dead", queue.row.dead > 0);
+    drawSpark(row.spark, queue, this.#model.now);
+  }
+
+  #makeRow(name) {
+    const condition = h("span", { class: "chip", hidden: true });
+    const trend = spark();
+    const cells = new Map();
+    const made = COLUMNS.map((column) => {
+      const properties = { role: "cell", class: `c-${column.name}` };
+      if (column.name === "name") return h("div", properties, h("a", { href: link(name), title: name }, name), condition);
+      if (column.name === "trend") return h("div", properties, trend);
+      const cell = h("div", { ...properties, data: { label: column.heading } });
+      cells.set(column, cell);
+      return cell;
+    });
+    return { element: h("div", { role: "row", class: "queue-row", data: { queue: name } }, ...made), cells, condition, spark: trend, top: -1 };
+  }
+
+  /** Arrows step through the rows, also beyond those that are in sight. */
+  #onKey(event) {
+    const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, Home: -Infinity, End: Infinity }[event.key];
+    const here = event.target.closest("[data-queue]");
+    if (!step || !here || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    const place = this.#order.indexOf(here.dataset.queue) + step;
+    this.focus(Math.max(0, Math.min(this.#order.length - 1, place)));
+  }
+
+  /** Puts the focus on the row at this place, wherever it is. */
+  focus(place) {
+    const name = this.#order[place];
+    if (name === undefined) return;
+    const height = this.#height();
+    const top = this.body.getBoundingClientRect().top + window.scrollY + place * height;
+    if (top < window.scrollY + 90) window.scrollTo(0, top - 90);
+    else if (top + height > window.scrollY + window.innerHeight) window.scrollTo(0, top + height - window.innerHeight + 8);
+    this.#render();
+    this.#rows.get(name)?.element.querySelector("a").focus({ preventScroll: true });
+  }
+}

@@ -1,0 +1,94 @@
+// The page: which view is shown, and how the connection stands.
+
+import { credentials } from "./api.js";
+import { h, say } from "./dom.js";
+import { Feed } from "./feed.js";
+import { Model } from "./model.js";
+import { Overview } from "./overview.js";
+import { QueuePage } from "./queue.js";
+import { setUpSignIn } from "./signin.js";
+import { clock } from "./format.js";
+
+const STATES = {
+  connecting: "Connecting…",
+  live: "Live",
+  store: "Store away",
+  gone: "Server gone",
+  refused: "Not signed in",
+};
+
+const model = new Model();
+const main = document.getElementById("main");
+const trouble = document.getElementById("trouble");
+const button = document.getElementById("sign-in");
+let view = null;
+let state = "";
+
+const feed = new Feed(
+  (type, event) => {
+    model.take(type, event);
+    // Nobody looks at a page in the background; it is shown anew when it comes to the front.
+    if (!document.hidden) view?.update();
+  },
+  (now, detail) => {
+    if (now === state && now !== "gone") return;
+    state = now;
+    document.body.dataset.link = now;
+    say(document.getElementById("link"), now === "refused" && detail.status === 403 ? "Not allowed" : STATES[now]);
+    tellTrouble(now, detail);
+    say(button, credentials.token || credentials.usesPassword ? "Signed in" : "Sign in");
+    if (now === "refused" && detail.status === 401) ask(detail.message);
+  },
+);
+const ask = setUpSignIn(button, feed);
+
+function tellTrouble(now, detail) {
+  const asOf = model.known ? ` What you see is as of ${clock(model.now)}.` : "";
+  const text = {
+    gone: `${detail} Trying again until it is back.${asOf}`,
+    store: `The server is there, but its store (Redis) does not answer. It goes on by itself when the store is back.${asOf}`,
+    refused: detail?.message,
+  }[now];
+  trouble.hidden = !text;
+  if (!text) return;
+  const again = now === "refused" ? h("button", { type: "button", on: { click: () => ask(detail.message) } }, "Sign in")
+    : now === "gone" && h("button", { type: "button", on: { click: () => feed.again() } }, "Try now");
+  const isNew = trouble.dataset.said !== text;
+  trouble.dataset.said = text;
+  if (isNew) trouble.replaceChildren(text, again || "");
+}
+
+/** The view that the address names: `#/q/<queue>`, or the overview. */
+function show() {
+  const queue = location.hash.match(/^#\/q\/(.+)$/)?.[1];
+  let name;
+  try {
+    name = queue && decodeURIComponent(queue);
+  } catch {
+    name = undefined;
+  }
+  view?.close();
+  view = name ? new QueuePage(model, name) : new Overview(model);
+  document.title = view.title;
+  main.replaceChildren(view.element);
+  view.update();
+  window.scrollTo(0, 0);
+}
+
+document.addEventListener("keydown", (event) => {
+  const isTyping = event.target.closest("input, textarea, select, dialog");
+  if (isTyping || event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.key === "/" && view instanceof Overview) {
+    event.preventDefault();
+    view.focusSearch();
+  } else if (event.key === "Escape" && view instanceof QueuePage) location.hash = "#/";
+});
+document.addEventListener("visibilitychange", () => { if (!document.hidden) view?.update(); });
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
+window.addEventListener("hashchange", () => {
+  show();
+  main.focus({ preventScroll: true });
+});
+
+show();
+feed.run();

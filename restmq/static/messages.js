@@ -1,0 +1,190 @@
+// Messages where they stand: next, newest, leased, delayed, dead. Looking takes nothing, and counts as no look.
+
+import { getJson, path, post, request } from "./api.js";
+import { h, report, say, twice } from "./dom.js";
+import { clock, count, plural, size, span } from "./format.js";
+import { isJson, preview, shown } from "./json.js";
+
+const SHOWN_AT_FIRST = 20;
+const SHOWN_AT_MOST = 100;
+const RELOAD_MS = 1500;
+
+const PLACES = {
+  next: { label: "Next", of: (row) => row.ready, none: "No message waits." },
+  newest: { label: "Newest", of: (row) => row.ready, none: "No message waits." },
+  leased: { label: "Leased", of: (row) => row.leased, none: "No message is out under a lease." },
+  delayed: { label: "Delayed", of: (row) => row.delayed, none: "No message is delayed." },
+  dead: { label: "Dead", of: (row) => row.dead, none: "No dead letters." },
+};
+
+export class Messages {
+  #name;
+  #queue;
+  #may;
+  #now;
+  #place = "next";
+  #wanted = SHOWN_AT_FIRST;
+  #loadedAt = -Infinity;
+  #loadedFor = "";
+  #loading = false;
+
+  constructor(name, queue, may, now) {
+    this.#name = name;
+    this.#queue = queue;
+    this.#may = may;
+    this.#now = now;
+    this.tabs = Object.keys(PLACES).map((place) => h("button", { type: "button", role: "tab", id: `tab-${place}`, "aria-controls": "messages",
+      on: { click: () => this.#choose(place) } }, PLACES[place].label));
+    this.list = h("ol", { class: "messages" });
+    this.more = h("button", { type: "button", hidden: true, on: { click: () => { this.#wanted = SHOWN_AT_MOST; this.#load(); } } }, "Show more");
+    this.refresh = h("button", { type: "button", class: "plain", on: { click: () => this.#load() } }, "Refresh");
+    this.deadActs = h("div", { class: "acts dead-acts", hidden: true },
+      this.redriveAll = twice("Redrive all", () => `Redrive ${plural(this.#queue().row.dead, "dead letter")}?`, () => this.#redrive()),
+      this.dropAll = twice("Drop all", () => `Really drop ${plural(this.#queue().row.dead, "dead letter")}?`, () => this.#drop()));
+    this.element = h("section", { class: "panel messages-panel", "aria-labelledby": "messages-title" },
+      h("header", {}, h("h2", { id: "messages-title" }, "Messages"), h("p", { class: "aside" }, "Looking takes nothing."), this.refresh),
+      h("div", { role: "tablist", class: "tabs", "aria-label": "Messages", on: { keydown: (event) => this.#onKey(event) } }, ...this.tabs),
+      this.box = h("div", { role: "tabpanel", id: "messages", tabIndex: 0 }, this.deadActs, this.list, this.more));
+    this.#markTabs();
+  }
+
+  #choose(place) {
+    this.#place = place;
+    this.#wanted = SHOWN_AT_FIRST;
+    this.list.replaceChildren();
+    this.#markTabs();
+    this.#load();
+  }
+
+  #onKey(event) {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const places = Object.keys(PLACES);
+    const to = (places.indexOf(this.#place) + step + places.length) % places.length;
+    this.#choose(places[to]);
+    this.tabs[to].focus();
+  }
+
+  #markTabs() {
+    Object.keys(PLACES).forEach((place, i) => {
+      const isChosen = place === this.#place;
+      this.tabs[i].setAttribute("aria-selected", String(isChosen));
+      this.tabs[i].tabIndex = isChosen ? 0 : -1;
+      if (isChosen) this.box.setAttribute("aria-labelledby", this.tabs[i].id);
+    });
+  }
+
+  /** The queue may have changed: looks again, but not under the eyes of somebody who reads. */
+  update() {
+    const { row } = this.#queue();
+    const may = this.#may();
+    Object.entries(PLACES).forEach(([place, { label, of }], i) => say(this.tabs[i], place === "newest" ? label : `${label} ${count(of(row))}`));
+    this.deadActs.hidden = this.#place !== "dead" || !row.dead;
+    this.redriveAll.hidden = !may.configure;
+    this.dropAll.hidden = !may.purge;
+    for (const time of this.list.querySelectorAll("time[data-due]")) say(time, this.#due(Number(time.dataset.due)));
+    const isRead = this.list.querySelector("details[open]") || this.list.contains(document.activeElement);
+    const isOld = this.#state() !== this.#loadedFor;
+    this.refresh.classList.toggle("fresh", Boolean(isRead) && isOld);
+    if (!isRead && isOld && performance.now() - this.#loadedAt > RELOAD_MS) this.#load();
+  }
+
+  /** What the list depends on. */
+  #state() {
+    const { row } = this.#queue();
+    return [this.#place, PLACES[this.#place].of(row), this.#place === "next" || this.#place === "newest" ? `${row.in} ${row.out}` : ""].join();
+  }
+
+  async #load() {
+    if (this.#loading) return;
+    this.#loading = true;
+    const place = this.#place;
+    const state = this.#state();
+    try {
+      const answer = await getJson(path("/j/", this.#name, { list: place, count: this.#wanted }));
+      if (place === this.#place) this.#show(answer);
+      this.#loadedFor = state;
+    } catch (error) {
+      if (place === this.#place) this.list.replaceChildren(h("li", { class: "nothing" }, error.message));
+    } finally {
+      this.#loadedAt = performance.now();
+      this.#loading = false;
+      if (place !== this.#place) this.#load();
+    }
+  }
+
+  #show({ messages, total }) {
+    this.more.hidden = total <= messages.length || this.#wanted === SHOWN_AT_MOST;
+    if (messages.length) this.list.replaceChildren(...messages.map((message) => this.#item(message)));
+    else this.list.replaceChildren(h("li", { class: "nothing" }, PLACES[this.#place].none));
+  }
+
+  #item(message) {
+    const body = h("div", { class: "message-body" });
+    const details = h("details", { on: { toggle: () => { if (details.open && !body.childNodes.length) this.#open(body, message); } } },
+      h("summary", {}, h("code", { class: "key" }, message.key.slice(message.key.lastIndexOf(":") + 1)),
+        h("span", { class: "preview" }, preview(message.value, message.encoding)),
+        h("span", { class: "facts" }, ...this.#facts(message))), body);
+    return h("li", { data: { key: message.key } }, details);
+  }
+
+  #facts(message) {
+    const facts = [];
+    if (message.due) facts.push(h("time", { data: { due: message.due } }, this.#due(message.due)));
+    if (message.died) facts.push(h("span", {}, `died ${clock(message.died)}`));
+    if (message.count) facts.push(h("span", {}, plural(message.count, "delivery", "deliveries")));
+    facts.push(h("span", { class: "size" }, size(message.size)));
+    return facts;
+  }
+
+  #due(at) {
+    return at > this.#now() ? `${this.#place === "leased" ? "lease ends" : "up"} in ${span(at - this.#now())}` : "due now";
+  }
+
+  #open(body, message) {
+    const kind = message.encoding ? "bytes" : isJson(message.value) ? "JSON" : "text";
+    const acts = h("div", { class: "acts" }, h("span", { class: "aside" }, `${message.key} · ${kind} · ${size(message.size)}${message.looks ? ` · looked at ${message.looks} times` : ""}`));
+    if (message.cut) acts.append(h("button", { type: "button", on: { click: () => this.#whole(body, message) } }, "Load all of it"));
+    if (!message.encoding) acts.append(h("button", { type: "button", on: { click: () => this.#copy(message.value) } }, "Copy"));
+    const may = this.#may();
+    if (this.#place === "dead" && may.configure) acts.append(h("button", { type: "button", on: { click: () => this.#redrive(message.key) } }, "Redrive"));
+    if (this.#place === "dead" && may.purge) acts.append(twice("Drop", () => "Really drop it?", () => this.#drop(message.key)));
+    body.replaceChildren(acts, shown(message.value, message.encoding, message.cut));
+  }
+
+  async #whole(body, message) {
+    try {
+      const { value, encoding } = await getJson(`/m/${encodeURIComponent(message.key)}`);
+      this.#open(body, { ...message, value, encoding, cut: false });
+    } catch (error) {
+      report(error.message, true);
+    }
+  }
+
+  async #copy(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      report("Copied.");
+    } catch {
+      report("The browser does not let this page copy.", true);
+    }
+  }
+
+  #redrive(key) {
+    return this.#act(() => post(path("/d/", this.#name), key ? { key } : {}), "redriven", "back in the queue");
+  }
+
+  #drop(key) {
+    return this.#act(() => request(path("/d/", this.#name, { key }), { method: "DELETE" }), "dropped", "dropped");
+  }
+
+  async #act(ask, counted, outcome) {
+    try {
+      const answer = await (await ask()).json();
+      report(`${plural(answer[counted], "message")} ${outcome}.`);
+    } catch (error) {
+      report(error.message, true);
+    }
+    this.#load();
+  }
+}

@@ -1,0 +1,181 @@
+// What is known of all queues, and of their last five minutes.
+//
+// Each event of the feed is a tick. A queue has a sample for the ticks at which its numbers changed, and none for the
+// others, so that thousands of idle queues cost nothing.
+
+export const WINDOW_MS = 5 * 60_000;
+const TICKS_KEPT = 400;
+const SMOOTHED_TICKS = 5;
+
+/** Numbers of one queue, or the sum of all of them. */
+export class Queue {
+  samples = [];
+
+  constructor(row, model) {
+    this.row = row;
+    this.model = model;
+  }
+
+  get consumers() {
+    return this.row.comet + this.row.sse + this.row.websocket;
+  }
+
+  /** Whether nobody is connected for it on this server. Somebody may take messages by single requests all the same. */
+  get isUnheard() {
+    return this.consumers + this.row.waiters === 0;
+  }
+
+  /** "paused", "alone" (messages wait, nobody listens here, and none are taken either), or "". */
+  get condition() {
+    if (!this.row.started) return "paused";
+    return this.row.ready > 0 && this.isUnheard && !this.rate("out") ? "alone" : "";
+  }
+
+  take(row) {
+    const last = this.samples.at(-1);
+    this.row = row;
+    if (last && last.ready === row.ready && last.in === row.in && last.out === row.out) return;
+    this.samples.push({ tick: this.model.tick, ready: row.ready, in: row.in, out: row.out });
+    if (this.samples.length > 2 * TICKS_KEPT) this.samples.splice(0, TICKS_KEPT);
+  }
+
+  #at(tick) {
+    for (let i = this.samples.length - 1; i >= 0; i -= 1) if (this.samples[i].tick <= tick) return this.samples[i];
+    return this.samples[0];
+  }
+
+  /** Messages a second over the last seconds; `what` is "in" or "out". Null until two ticks are known. */
+  rate(what) {
+    const { model } = this;
+    const since = Math.max(model.tick - SMOOTHED_TICKS, model.unbrokenSince);
+    const seconds = (model.timeOf(model.tick) - model.timeOf(since)) / 1000;
+    if (!(seconds > 0)) return null;
+    return Math.max(0, (this.row[what] - this.#at(since)[what]) / seconds);
+  }
+
+  /** For each tick kept: `{time, ready, in, out}` with rates, or null where the connection was broken. */
+  series() {
+    const { model } = this;
+    const points = [];
+    let i = 0;
+    let before = null;
+    for (let tick = model.firstTick; tick <= model.tick; tick += 1) {
+      while (i + 1 < this.samples.length && this.samples[i + 1].tick <= tick) i += 1;
+      const sample = this.samples[i];
+      const time = model.timeOf(tick);
+      if (!sample || sample.tick > tick) continue;
+      if (model.isBreak(tick)) {
+        points.push(null);
+        before = null;
+      }
+      const seconds = before && (time - before.time) / 1000;
+      const perSecond = (what) => (before ? Math.max(0, (sample[what] - before.sample[what]) / seconds) : 0);
+      points.push({ time, ready: sample.ready, in: perSecond("in"), out: perSecond("out") });
+      before = { time, sample };
+    }
+    return points;
+  }
+}
+
+export class Model {
+  queues = new Map();
+  may = {};
+  leftOut = 0;
+  version = "";
+  known = false;
+  tick = 0;
+  firstTick = 1;
+  unbrokenSince = 1;
+  #columns = [];
+  #ticks = [];
+  #unborn = {};
+
+  constructor() {
+    this.whole = new Queue(null, this);
+  }
+
+  /** The server's time now, as far as we know. */
+  get now() {
+    return this.#ticks.at(-1)?.time ?? Date.now();
+  }
+
+  timeOf(tick) {
+    return this.#ticks[tick - this.firstTick]?.time;
+  }
+
+  isBreak(tick) {
+    return this.#ticks[tick - this.firstTick].isBreak;
+  }
+
+  /** Takes in an event of the feed. */
+  take(type, event) {
+    if (type === "offers") this.may = event.may;
+    if (type !== "snapshot" && type !== "change") return;
+    const isSnapshot = type === "snapshot";
+    this.#step(event.time, isSnapshot);
+    if (isSnapshot) this.#begin(event);
+    for (const name of event.gone ?? []) this.queues.delete(name);
+    for (const row of event.queues) this.#takeRow(row, isSnapshot);
+    this.whole.take(this.#sum());
+  }
+
+  #step(time, isBreak) {
+    this.tick += 1;
+    this.#ticks.push({ time, isBreak });
+    if (isBreak) this.unbrokenSince = this.tick;
+    if (this.#ticks.length > TICKS_KEPT) {
+      this.#ticks.shift();
+      this.firstTick += 1;
+    }
+  }
+
+  #begin(event) {
+    this.#columns = event.columns;
+    this.leftOut = event.left_out;
+    this.version = event.version;
+    this.known = true;
+    const named = new Set(event.queues.map((row) => row[0]));
+    for (const name of this.queues.keys()) if (!named.has(name)) this.queues.delete(name);
+  }
+
+  #takeRow(values, isSnapshot) {
+    const row = {};
+    this.#columns.forEach((column, i) => { row[column] = values[i]; });
+    let queue = this.queues.get(row.name);
+    if (!queue) {
+      queue = new Queue(row, this);
+      // One that is new since the last tick had nothing then.
+      if (!isSnapshot) queue.samples.push({ tick: this.tick - 1, ready: 0, in: 0, out: 0 });
+      this.queues.set(row.name, queue);
+    }
+    queue.take(row);
+  }
+
+  #sum() {
+    const sum = { name: "", started: 1 };
+    for (const column of this.#columns) if (!(column in sum) && column !== "policy" && column !== "oldest") sum[column] = 0;
+    let oldest = null;
+    for (const { row } of this.queues.values()) {
+      for (const column in sum) if (column !== "name" && column !== "started") sum[column] += row[column];
+      if (row.oldest !== null && (oldest === null || row.oldest < oldest)) oldest = row.oldest;
+    }
+    return { ...sum, oldest };
+  }
+
+  /** What was asked for about a queue that does not exist yet: the feed says nothing of it. */
+  learn(name, started, policy) {
+    this.#unborn = { name, started, policy };
+  }
+
+  /** The queue of this name; one that does not exist yet is empty. */
+  queue(name) {
+    const found = this.queues.get(name);
+    if (found) return found;
+    const row = { name };
+    for (const column of this.#columns) row[column] ??= 0;
+    const told = this.#unborn.name === name ? this.#unborn : { started: 1, policy: "broadcast" };
+    const empty = new Queue({ ...row, ...told, oldest: null }, this);
+    empty.samples.push({ tick: this.firstTick, ready: 0, in: 0, out: 0 });
+    return empty;
+  }
+}

@@ -1,0 +1,138 @@
+// The first page: the whole in a few figures and a chart, and the list of queues.
+
+import { Chart } from "./chart.js";
+import { h, mark, say } from "./dom.js";
+import { age, count, plural, rate } from "./format.js";
+import { COLUMNS, QueueList, link } from "./list.js";
+
+/** A row of figures with their names; `update` is given what they say, by name. */
+export class Figures {
+  constructor(names) {
+    this.values = {};
+    this.element = h("dl", { class: "figures" }, ...Object.entries(names).map(([name, label]) => {
+      this.values[name] = h("dd", {}, "–");
+      return h("div", { class: `figure f-${name}` }, h("dt", {}, label), this.values[name]);
+    }));
+  }
+
+  update(said) {
+    for (const [name, text] of Object.entries(said)) {
+      say(this.values[name], text);
+      mark(this.values[name], "none", text === "0" || text === "–");
+    }
+  }
+}
+
+const FILTERS = {
+  all: ["All", () => true],
+  waiting: ["With messages", (queue) => queue.row.ready > 0],
+  alone: ["No consumers", (queue) => queue.condition === "alone"],
+  paused: ["Paused", (queue) => queue.condition === "paused"],
+  dead: ["Dead letters", (queue) => queue.row.dead > 0],
+};
+
+export class Overview {
+  #model;
+  #wanted = "all";
+
+  constructor(model) {
+    this.#model = model;
+    this.figures = new Figures({
+      queues: "Queues", ready: "Waiting", in: "In / s", out: "Out / s", leased: "Leased", dead: "Dead", consumers: "Consumers", oldest: "Oldest",
+    });
+    this.chart = new Chart("Messages waiting, in and out, of all queues in the last five minutes");
+    this.search = h("input", { type: "search", placeholder: "Find a queue", "aria-label": "Find a queue", "aria-keyshortcuts": "/", spellcheck: false,
+      autocomplete: "off", maxLength: 255, on: { input: () => this.#refilter(), keydown: (event) => this.#onSearchKey(event) } });
+    this.filters = Object.entries(FILTERS).map(([name, [label]]) => h("button", {
+      type: "button", class: "filter", "aria-pressed": String(name === "all"), data: { filter: name }, on: { click: () => this.#choose(name) } }, label));
+    this.sort = h("select", { "aria-label": "Sort by", class: "phone-only", on: { change: () => this.list.sort(this.sort.value) } },
+      ...COLUMNS.filter((column) => column.key).map((column) => h("option", { value: column.name }, column.title ?? column.heading)));
+    this.list = new QueueList(model, (by) => { this.sort.value = by; });
+    this.hint = h("div", { class: "hint" });
+    this.element = h("div", { class: "overview" }, h("h1", { class: "unseen" }, "Queues"), this.figures.element, this.chart.figure,
+      h("div", { class: "tools", role: "search" }, this.search, h("div", { class: "filters", role: "group", "aria-label": "Show" }, ...this.filters), this.sort),
+      this.list.element, this.hint);
+    this.update();
+  }
+
+  title = "RestMQ";
+
+  close() {
+    this.list.close();
+  }
+
+  focusSearch() {
+    this.search.focus();
+    this.search.select();
+  }
+
+  update() {
+    const { whole, queues } = this.#model;
+    if (!this.#model.known) {
+      this.hint.replaceChildren("Waiting for the server’s first word…");
+      return;
+    }
+    const { row } = whole;
+    this.figures.update({
+      queues: count(queues.size), ready: count(row.ready), in: rate(whole.rate("in")), out: rate(whole.rate("out")), leased: count(row.leased),
+      dead: count(row.dead), consumers: count(whole.consumers + row.waiters), oldest: row.oldest === null ? "–" : age(this.#model.now - row.oldest),
+    });
+    this.chart.show(whole, this.#model.now);
+    this.#countFilters();
+    this.list.update();
+    this.#explain();
+  }
+
+  #countFilters() {
+    const all = [...this.#model.queues.values()];
+    for (const button of this.filters) {
+      const [label, isShown] = FILTERS[button.dataset.filter];
+      say(button, `${label} ${count(all.filter(isShown).length)}`);
+    }
+  }
+
+  #choose(name) {
+    this.#wanted = name;
+    for (const button of this.filters) button.setAttribute("aria-pressed", String(button.dataset.filter === name));
+    this.#refilter();
+  }
+
+  #refilter() {
+    const text = this.search.value.toLowerCase();
+    const isWanted = FILTERS[this.#wanted][1];
+    this.list.filter((queue) => isWanted(queue) && queue.row.name.toLowerCase().includes(text));
+    this.#explain();
+  }
+
+  #onSearchKey(event) {
+    if (event.key === "ArrowDown") {
+      event.preventDefault();
+      this.list.focus(0);
+    } else if (event.key === "Enter" && this.search.value) {
+      location.hash = link(this.search.value);
+    } else if (event.key === "Escape") {
+      this.search.value = "";
+      this.#refilter();
+    }
+  }
+
+  /** What the list can't say: that it is empty and why, and that there is more. */
+  #explain() {
+    const name = this.search.value;
+    const lines = [];
+    if (name && !this.#model.queues.has(name)) {
+      lines.push(h("p", {}, "There is no queue of exactly this name yet. ", h("a", { href: link(name) }, `Open “${name}”`), " all the same."));
+    } else if (!this.#model.queues.size) {
+      lines.push(h("p", { class: "empty" }, "There are no queues yet. A queue exists from its first message on:"),
+        h("pre", { tabIndex: 0 }, `curl -d value=hello ${location.origin}/q/test`),
+        h("p", {}, "Or type a name above, press Enter, and publish its first message there."));
+    } else if (!this.list.shown) lines.push(h("p", {}, "No queue is like that now."));
+    if (this.#model.leftOut) {
+      lines.push(h("p", {}, `${plural(this.#model.leftOut, "more queue")} not shown: the first by name are; --max-watched-queues says how many.`));
+    }
+    const text = lines.map((line) => line.textContent).join("\n");
+    if (this.hint.dataset.said === text) return;  // else a link in it could not be clicked
+    this.hint.dataset.said = text;
+    this.hint.replaceChildren(...lines);
+  }
+}

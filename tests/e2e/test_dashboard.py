@@ -1,0 +1,340 @@
+"""The dashboard, used as its users do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+
+from restmq.core import RedisOperations
+from tests.e2e.page import Page
+from tests.integration.conftest import Run, core, run  # noqa: F401  fixtures
+from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
+
+pytestmark = pytest.mark.needs("chromium", "chromedriver")
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, daemon: Daemon) -> Iterator[Page]:
+    """The dashboard; at the end nothing was complained of, and nobody else was asked for anything."""
+    shown = Page(browser, daemon.url)
+    yield shown
+    assert shown.problems() == []
+    assert shown.hosts_asked() == {f"127.0.0.1:{daemon.port}"}
+
+
+def dead_letters(http: httpx.Client, queue: str, count: int) -> None:
+    """Has so many messages of the queue die."""
+    http.post(f"/p/{queue}", data={"max_deliveries": "1"})
+    for number in range(count):
+        http.post(f"/q/{queue}", data={"value": f"letter {number}"})
+    for message in http.get(f"/q/{queue}?lease=1000&count={count}").json():
+        http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0"})
+
+
+@pytest.mark.parametrize("transport", ["comet", "sse", "websocket"])
+def test_what_is_published_in_the_page_is_tailed_in_it(
+    page: Page, redis: Redis, http: httpx.Client, queue: str, transport: str
+) -> None:
+    page.open(queue)
+    page.wait_for(".notes", "No consumers on this server")
+    page.listen(transport)
+    wait_until(lambda: listeners(redis, queue) == 1)
+    field = page.find("#publish-text")
+    field.send_keys("two", Keys.ENTER, "lines é")
+    page.press("Publish", ".publish")
+    page.wait_for_messages(["1 two lines é"], ".tail")
+    page.wait_for("section[aria-labelledby=consumers-title]", "127.0.0.1")
+    assert page.text(".notes") == ""
+    page.press("Stop", "section[aria-labelledby=tail-title]")
+    wait_until(lambda: listeners(redis, queue) == 0)
+    field.clear()
+    field.send_keys("later")
+    page.press("Publish", ".publish")
+    page.wait_for_messages(["2 later"])
+    assert http.get(f"/q/{queue}").json()["value"] == "later"
+
+
+def test_json_and_files_arrive_byte_for_byte(page: Page, http: httpx.Client, queue: str, private_folder: Path) -> None:
+    page.open(queue)
+    page.find("input[value=json]").click()
+    page.find("#publish-text").send_keys('{"n": 12345678901234567890')
+    page.press("Publish", ".publish")
+    page.wait_for(".publish .problem", "This is not JSON")
+    page.find("#publish-text").send_keys(', "a": []}')
+    page.press("Publish", ".publish")
+    page.wait_for_figure("ready", "1")
+    photo = private_folder / "photo.jpg"
+    photo.write_bytes(bytes(range(256)))
+    page.find("input[value=file]").click()
+    page.browser.find_element(By.ID, "publish-file").send_keys(str(photo))
+    page.press("Publish", ".publish")
+    page.wait_for_messages([
+        '1 {"n": 12345678901234567890, "a": []}',
+        "2 bytes: " + " ".join(f"{byte:02x}" for byte in range(33)),
+    ])  # fmt: skip
+    page.find("#messages li:first-child summary").click()
+    wait_until(lambda: page.text("#messages .value") == '{\n  "n": 12345678901234567890,\n  "a": []\n}')
+    octets = {"Accept": "application/octet-stream"}
+    assert http.get(f"/q/{queue}", headers=octets).content == b'{"n": 12345678901234567890, "a": []}'
+    assert http.get(f"/q/{queue}", headers=octets).content == bytes(range(256))
+
+
+def test_pausing_and_starting_is_told_and_done(page: Page, daemon: Daemon, http: httpx.Client, queue: str) -> None:
+    listener = Comet(daemon, f"/c/{queue}")
+    page.open(queue)
+    page.press("Pause")
+    page.wait_for(".notes", "Paused")
+    http.post(f"/q/{queue}", data={"value": "held"})
+    page.wait_for_figure("ready", "1")
+    page.press("Start")
+    page.wait_for(".state", "Started")
+    assert json.loads(listener.lines(1)[0])["value"] == "held"
+    page.wait_for_figure("ready", "0")
+    listener.close()
+
+
+def test_a_queue_is_purged_once_its_name_is_typed(page: Page, http: httpx.Client, queue: str) -> None:
+    for value in ("a", "b"):
+        http.post(f"/q/{queue}", data={"value": value})
+    page.open(queue)
+    page.wait_for_messages(["1 a", "2 b"])
+    page.press("Purge…")
+    field = page.find("dialog input")
+    field.send_keys(queue[:-1])
+    assert not page.button("Purge", "dialog").is_enabled()
+    field.send_keys(queue[-1])
+    page.press("Purge", "dialog")
+    page.wait_for_figure("ready", "0")
+    page.wait_for_messages([])
+    page.wait_for("#messages", "No message waits.")
+
+
+def test_dead_letters_are_redriven_and_dropped(page: Page, http: httpx.Client, queue: str) -> None:
+    dead_letters(http, queue, 4)
+    page.open(queue)
+    page.wait_for(".notes", "4 dead letters")
+    page.find("#tab-dead").click()
+    page.wait_for_messages([f"{number + 1} letter {number}" for number in range(4)])
+    page.find("#messages li:first-child summary").click()
+    page.press("Redrive", "#messages li")
+    page.wait_for_figure("ready", "1")
+    page.wait_for_messages(["2 letter 1", "3 letter 2", "4 letter 3"])
+    page.find("#messages li:first-child summary").click()
+    page.press("Drop", "#messages li")
+    page.press("Really drop it?", "#messages li")
+    page.wait_for_messages(["3 letter 2", "4 letter 3"])
+    page.wait_for_figure("dead", "2")
+    page.press("Redrive all")
+    page.press("Redrive 2 dead letters?")
+    page.wait_for_figure("dead", "0")
+    assert [http.get(f"/q/{queue}").json()["key"] for _ in range(3)] == [f"{queue}:{n}" for n in (1, 3, 4)]
+
+
+def test_leased_and_delayed_messages_say_until_when(page: Page, http: httpx.Client, queue: str) -> None:
+    for delay in ("0", "1000"):
+        http.post(f"/q/{queue}", data={"value": "x", "delay": delay})
+    http.get(f"/q/{queue}?lease=1000")
+    page.open(queue)
+    page.find("#tab-leased").click()
+    page.wait_for("#messages", "lease ends in 16 min")
+    page.find("#tab-leased").send_keys(Keys.ARROW_RIGHT)
+    page.wait_for("#messages", "up in 16 min")
+
+
+def test_policy_and_settings_are_shown_and_set(page: Page, http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_length": "7"})
+    page.open(queue)
+    wait_until(lambda: page.find("#setting-max_length").get_attribute("value") == "7")
+    Select(page.find("#setting-policy")).select_by_value("roundrobin")
+    page.find("#setting-lease").send_keys("20")
+    page.find("#setting-max_length").clear()
+    page.find("#setting-dead_letter").send_keys(f"{queue}-dead")
+    page.press("Save")
+    page.wait_for(".state", "round robin")
+    wanted = {"queue": queue, "value": "roundrobin", "lease": 20, "dead_letter": f"{queue}-dead"}
+    assert http.get(f"/p/{queue}").json() == wanted
+
+
+def test_a_tail_says_beforehand_what_it_takes(page: Page, http: httpx.Client, queue: str) -> None:
+    http.post(f"/q/{queue}", data={"value": "x"})
+    page.open(queue)
+    page.wait_for("#tail-warning", "the 1 waiting message is delivered to it and gone from the queue")
+    http.post(f"/p/{queue}", data={"policy": "roundrobin"})
+    page.wait_for("#tail-warning", "nobody else gets it")
+    page.button("Listen, and take messages")
+
+
+def test_it_finds_back_after_a_restart_of_the_server(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon):
+        page.open("kept").listen("comet")
+        daemon.stop()
+        page.wait_for_state("Server gone")
+        page.wait_for("#trouble", "What you see is as of")
+        page.screenshot("server-gone")
+        daemon.start()
+        page.wait_for_state("Live")
+        assert page.text("#trouble") == ""
+        wait_until(lambda: listeners(private_redis, "kept") == 1, why="the tail listens again")
+        with daemon.client() as http:
+            http.post("/q/kept", data={"value": "heard"})
+        page.wait_for_messages(["1 heard"], ".tail")
+        # The browser itself notes each connection that was refused; nothing else may be complained of.
+        assert [problem for problem in page.problems() if "net::ERR_" not in problem] == []
+
+
+def test_it_says_that_the_store_is_away(browser: webdriver.Chrome, private_folder: Path, private_redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--redis-timeout", "0.5", redis=private_redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon):
+        page.open()
+        private_redis.pause()
+        page.wait_for_state("Store away")
+        page.wait_for("#trouble", "Redis")
+        private_redis.go_on()
+        page.wait_for_state("Live")
+
+
+def test_five_thousand_queues_are_found_sorted_and_stepped_through(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+) -> None:
+    names = [f"queue-{number:04}" for number in range(5000)]
+    private_redis.commands([("SADD", "QUEUESET", *names), ("LPUSH", "queue-3210:queue", *["queue-3210:1"] * 9)])
+    daemon = Daemon(private_folder, redis=private_redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon):
+        page.open()
+        page.wait_for_figure("queues", "5,000")
+        assert page.find(".rows .queue-row a").text == "queue-3210"
+        assert len(page.browser.find_elements(By.CSS_SELECTOR, ".rows .queue-row")) < 60
+        page.find(".c-name .head").click()
+        wait_until(lambda: page.find(".rows .queue-row a").text == "queue-0000")
+        page.find(".rows .queue-row a").send_keys(Keys.END)
+        wait_until(lambda: page.browser.switch_to.active_element.text == "queue-4999")
+        page.browser.switch_to.active_element.send_keys(Keys.ARROW_UP)
+        wait_until(lambda: page.browser.switch_to.active_element.text == "queue-4998")
+        # The page answers within a frame or a few, also while events come in.
+        longest = browser.execute_async_script(
+            "const done = arguments[0]; let last = performance.now(); let longest = 0; let left = 120;"
+            "const step = (now) => { longest = Math.max(longest, now - last); last = now;"
+            " if (left -= 1) requestAnimationFrame(step); else done(longest); }; requestAnimationFrame(step);"
+        )
+        assert longest < 2000, "a stall"
+        page.find("body").send_keys("/")
+        browser.switch_to.active_element.send_keys("3210", Keys.ARROW_DOWN)
+        wait_until(lambda: browser.switch_to.active_element.text == "queue-3210")
+        browser.switch_to.active_element.send_keys(Keys.ENTER)
+        wait_until(lambda: page.text("h1") == "queue-3210")
+        page.find("body").send_keys(Keys.ESCAPE)
+        page.find(".tools")
+        assert page.problems() == []
+
+
+def test_a_token_is_asked_for_and_what_it_does_not_allow_is_not_offered(
+    browser: webdriver.Chrome,
+    private_folder: Path,
+    redis: Redis,
+    run: Run,  # noqa: F811
+    core: RedisOperations,  # noqa: F811
+    queue: str,
+) -> None:
+    (private_folder / "acl.conf").write_text(
+        "".join(
+            f"[{section}]\nusername = ada\npassword = lovelace\n"
+            for section in ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
+        )
+    )
+    run(core.authorization_create, f"reader-{queue}", [queue], ["read"])
+    run(core.authorization_create, f"owner-{queue}", [queue], ["read", "write", "admin"])
+    run(core.queue_add, queue, b"secret")
+    daemon = Daemon(private_folder, redis=redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon):
+        browser.get(f"{daemon.url}/dashboard")
+        page.wait_for("dialog", "a username and password, or a token, are needed here")
+        page.find("#token").send_keys("no-such-token", Keys.ENTER)
+        page.wait_for("dialog", "the token is not known")
+        page.find("#token").send_keys(f"reader-{queue}", Keys.ENTER)
+        page.wait_for_state("Live")
+        page.wait_for_figure("queues", "1")
+        page.find(".rows a").click()
+        page.wait_for_messages(["1 secret"])
+        assert {"Pause", "Start", "Purge…", "Publish", "Save"} & page.offered() == set()
+        page.listen("websocket")
+        page.wait_for_messages(["1 secret"], ".tail")
+        page.press("Signed in")
+        page.find("#token").send_keys(f"owner-{queue}", Keys.ENTER)
+        page.button("Publish")
+        assert {"Pause", "Purge…", "Publish", "Save"} <= page.offered()
+        page.wait_for("section[aria-labelledby=consumers-title]", "127.0.0.1")
+        daemon.assert_no_tracebacks()
+
+
+def test_a_password_that_the_browser_knows_does_too(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+) -> None:
+    (private_folder / "acl.conf").write_text("[rest:consumer]\nusername = ada\npassword = lovelace\n")
+    daemon = Daemon(private_folder, redis=private_redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon):
+        browser.get(f"http://ada:lovelace@127.0.0.1:{daemon.port}/q/")  # as if typed into the browser's own dialog
+        browser.get(f"{daemon.url}/dashboard")
+        page.press("Use a password", "dialog")
+        page.wait_for_state("Live")
+        browser.refresh()
+        page.wait_for_state("Live")
+
+
+def busy(http: httpx.Client) -> list[str]:
+    """Queues of all kinds."""
+    for name, count in {"orders": 12, "emails": 3, "thumbnails": 250, "audit": 0}.items():
+        for number in range(count):
+            http.post(f"/q/{name}", json={"number": number})
+    http.post("/q/with%2Fslash%20%3Cb%3E", data={"value": "<img src=x onerror=alert(1)>"})
+    http.post("/control/emails", data={"status": "stop"})
+    dead_letters(http, "webhooks", 2)
+    return ["orders", "emails", "webhooks", "with/slash <b>"]
+
+
+@pytest.mark.needs("npm")
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_no_serious_accessibility_fault(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis, axe: str, width: int, dark: bool
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    page = Page(browser, daemon.url)
+    page.look_like(width, dark=dark)
+    name = f"{width}-{'dark' if dark else 'light'}"
+    with stopping(daemon), daemon.client() as http:
+        page.open()
+        page.wait_for(".hint", "There are no queues yet")
+        page.screenshot(f"empty-{name}")
+        assert page.faults(axe) == []
+        queues = busy(http)
+        page.wait_for_figure("queues", "5")
+        page.wait_for(".rows", "webhooks")
+        page.screenshot(f"busy-{name}")
+        assert page.faults(axe) == []
+        for queue in queues:
+            page.open(queue)
+            wait_until(lambda: page.messages() or page.text("#messages .nothing"))
+            if page.messages():
+                page.find("#messages li:first-child summary").click()
+            page.screenshot(f"queue-{queue.split('/')[0]}-{name}")
+            assert page.faults(axe) == [], queue
+        page.press("Purge…")
+        page.screenshot(f"purge-{name}")
+        assert page.faults(axe) == []
+        assert page.problems() == []
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth"), "it fits"
