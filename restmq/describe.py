@@ -99,16 +99,20 @@ class Operation:
     _absent: dict[str, Any] = field(init=False)
     _kinds: dict[str, Kind] = field(init=False)
     _required: tuple[Parameter, ...] = field(init=False)
+    _in_header: tuple[tuple[str, str, Kind], ...] = field(init=False)
+    _may_be_bare: bool = field(init=False)
 
     def __post_init__(self) -> None:
         parameters = (*self.query, *self.form, *self.headers)
         self._absent = dict.fromkeys(parameter.name for parameter in parameters)
         self._kinds = {parameter.name: parameter.kind for parameter in (*self.query, *self.form)}
         self._required = tuple(parameter for parameter in parameters if parameter.required)
+        self._in_header = tuple((header.name, header.name.lower(), header.kind) for header in self.headers)
+        self._may_be_bare = not (self.headers or self._required or self.any_of)
 
     def read(self, request: Request) -> Mapping[str, Any]:
         """What the request gave for all that is declared, by name; None for what it did not. Raises InvalidInput."""
-        if not (request.query or request.body or self.headers or self._required or self.any_of):
+        if self._may_be_bare and not request.query and not request.body:
             return self._absent
         given = self._absent.copy()
         if self._kinds:  # a form that nobody asked for is not read
@@ -117,16 +121,23 @@ class Operation:
                 if kind is not None:
                     for value in values:
                         given[name] = kind.read(name, value)
-        for header in self.headers:
-            sent = request.headers.get(header.name.lower())
+        for name, lower, kind in self._in_header:
+            sent = request.headers.get(lower)
             if sent is not None:
-                given[header.name] = header.kind(header.name, as_utf8(sent))
+                given[name] = kind(name, as_utf8(sent))
         for parameter in self._required:
             if given[parameter.name] is None:
                 raise InvalidInput(f"send {parameter.name!r}: {parameter.text}")
-        if self.any_of and all(given[name] is None for name in self.any_of) and not self._has_other_body(request):
-            raise InvalidInput(f"the form has none of the fields {', '.join(self.any_of)}; send one.")
+        if self.any_of:
+            self._check_any(given, request)
         return given
+
+    def _check_any(self, given: Mapping[str, Any], request: Request) -> None:
+        for name in self.any_of:
+            if given[name] is not None:
+                return
+        if not self._has_other_body(request):
+            raise InvalidInput(f"the form has none of the fields {', '.join(self.any_of)}; send one.")
 
     def _has_other_body(self, request: Request) -> bool:
         media_types = [body.media_type for body in self.bodies]

@@ -129,7 +129,7 @@ def _operation(template: str, handler: type[Handler], method: str, operation: Op
     access = handler.access[method]
     described: dict[str, Any] = {
         "operationId": _identifier(method, template),
-        "summary": re.split(r"[.:;](?:\s|$)", text)[0],
+        "summary": re.split(r"[.:;](?:\s|$)", text)[0].replace("`", ""),  # no Markdown there
         "description": text,
         "tags": [template.split("/")[1].partition("{")[0] or "dashboard"],
         "security": _security(access),

@@ -201,7 +201,8 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         if origin in self.allowed_origins:
             handler._extra_headers += (
                 f"Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"
-                "Access-Control-Expose-Headers: X-RestMQ-Key, X-RestMQ-Receipt, X-RestMQ-Count, Retry-After\r\n"
+                "Access-Control-Expose-Headers: X-RestMQ-Key, X-RestMQ-Receipt, X-RestMQ-Count, Retry-After, "
+                "X-Request-Id\r\n"
             )
             if handler.request.method == "OPTIONS":
                 handler._extra_headers += (

@@ -7,7 +7,7 @@ way through a handler is ours: ``_execute`` runs the handler's method and maps w
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from http.client import responses
 from types import MappingProxyType
@@ -91,6 +91,10 @@ class _Date:
 _date = _Date()
 
 
+def _nothing_given(_request: Request) -> Mapping[str, Any]:
+    return {}
+
+
 def head(status: int, version: str, fields: str) -> bytes:
     """The status line and the header fields, each of which ends in CRLF."""
     return b"%b %d %b\r\nDate: %b\r\nServer: RestMQ\r\n%b\r\n" % (
@@ -117,6 +121,8 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     access: ClassVar[dict[str, Access]] = {}
     #: What each of these methods takes and answers, as declared beside it.
     operations: ClassVar[dict[str, Operation]] = {}
+    #: The same as it is needed for each request: access, what reads the parameters, the method itself.
+    _ways: ClassVar[dict[str, tuple[Access, Callable[[Request], Mapping[str, Any]], Callable[[Any], Any]]]] = {}
     #: What the client gave for what was declared, by name.
     given: Mapping[str, Any] = MappingProxyType({})
 
@@ -125,6 +131,10 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             name: getattr(getattr(cls, name.lower()), "operation", UNDECLARED)
             for name in cls.access
             if hasattr(cls, name.lower())
+        }
+        cls._ways = {
+            name: (cls.access[name], operation.read, getattr(cls, name.lower()))
+            for name, operation in cls.operations.items()
         }
 
     # RequestHandler.__init__ prepares much that no handler of ours uses, for every request; so it is not called.
@@ -148,16 +158,13 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             if path_args and path_args[0]:
                 self.read_path(unquoted(path_args[0]))
             self.application.check_browser(self)
-            operation = self._operation()
-            if operation is not None:
-                access = self.access[operation]
+            way = self._ways.get(self.request.method) or self._other_way(self.request.method)
+            if way is not None:
+                access, read, run = way
                 if access.section and not self.application.guard.is_open(self.credentials, access):
                     await self.application.guard.check(self.credentials, access, self.queue)
-                if self.request.method == "HEAD":
-                    await self.head()
-                else:
-                    self.given = self.operations[operation].read(self.request)
-                    await getattr(self, operation.lower())()
+                self.given = read(self.request)
+                await run(self)
         except (errors.RestMQError, WireError) as error:
             self._refuse(error)
 
@@ -165,17 +172,15 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         """What the path names, percent-decoded: a queue, unless a subclass knows better."""
         self.queue = check_queue_name(name)
 
-    def _operation(self) -> str | None:
-        """The method that the request asks for, HEAD being a GET; or None if the answer was given here."""
-        name: str = self.request.method
-        if name == "OPTIONS":
+    def _other_way(self, method: str) -> Any:
+        """What is done for a method that is not declared here: as in ``_ways``, or None if it was answered here."""
+        if method == "OPTIONS":
             self._add_header("Allow", self._allowed())
             self.answer(b"", None, status=204)
             return None
-        asked = "GET" if name == "HEAD" else name
-        if asked not in self.access:
-            raise MethodNotAllowed(f"{name} is not possible here; {self._allowed()} are.")
-        return asked
+        if method == "HEAD" and "GET" in self.access:
+            return self.access["GET"], _nothing_given, type(self).head
+        raise MethodNotAllowed(f"{method} is not possible here; {self._allowed()} are.")
 
     def _allowed(self) -> str:
         methods = [*self.access, "OPTIONS"]

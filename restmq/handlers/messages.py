@@ -69,7 +69,7 @@ class DeadLettersHandler(Handler):
         },
     )
     async def get(self) -> None:
-        """Looks at them, those that died first coming first; ``first`` passes over so many, ``count`` limits."""
+        """Looks at the dead letters, those that died first coming first: ``count`` of them after the ``first`` ones."""
         first, count = self.given["first"] or 0, self.given["count"] or DEAD_LETTERS_SHOWN
         letters = await self.application.core.queue_dead(self.queue_name, first, count)
         shown = [letter.fields() for letter in letters.messages]
@@ -81,7 +81,7 @@ class DeadLettersHandler(Handler):
         errors=(404,),
     )
     async def post(self) -> None:
-        """Redrive: they go back to the end of the queue, as if never delivered."""
+        """Redrives the dead letters: they go back to the end of the queue, as if never delivered."""
         key = self._key()
         redriven = await self.application.core.queue_redrive(self.queue_name, key)
         self.answer_json({"queue": self.queue, "redriven": redriven}, b"\r\n")
@@ -92,7 +92,7 @@ class DeadLettersHandler(Handler):
         errors=(404,),
     )
     async def delete(self) -> None:
-        """Drops them for good."""
+        """Drops the dead letters for good."""
         dropped = await self.application.core.queue_drop_dead(self.queue_name, self._key())
         self.answer_json({"queue": self.queue, "dropped": dropped}, b"\r\n")
 

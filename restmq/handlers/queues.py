@@ -34,6 +34,7 @@ OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
 
 _NO_PARAMETERS = (0.0, 0.0, b"")
+_ONE_FOR_GOOD = Wish()
 #: What RFC 3986 (3.3) lets stand in a path; a key in a header is written as it would be in /m/<key>.
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
 
@@ -90,7 +91,8 @@ class QueueHandler(Handler):
         many = count is not None
         if many and octets:
             raise InvalidInput("a message's own bytes come one message at a time; leave 'count' out.")
-        wish = Wish(count or 1, self.lease_ms)
+        lease_ms = self.lease_ms
+        wish = Wish(count or 1, lease_ms) if many or lease_ms is not None else _ONE_FOR_GOOD
         messages = await self.application.polls.take(queue, wish, wait_seconds, self.presence if wait_seconds else None)
         if self.gone and messages:
             await self.application.core.queue_return(queue, messages)
