@@ -102,6 +102,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._reactor = reactor
         self._lines: dict[str, _Line] = {}
         self._waiting = 0
+        self._missed_some = False
         self._under_way = UnderWay()
         self._channel = keys.daemon_channel(secrets.token_hex(8))
         self._subscriber = core.pubsub(lambda _, told: self._serve(told.decode()), on_renewed=self._serve_all)
@@ -262,11 +263,16 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             waiter.answer.errback(failure)
 
     def _serve_all(self) -> None:
-        for queue in list(self._lines):
-            self._serve(queue)
+        """We may have missed something. If only this connection is back yet, the next beat asks: nobody need fail."""
+        self._missed_some = not self._core.store.connected
+        if not self._missed_some:
+            for queue in list(self._lines):
+                self._serve(queue)
 
     def _beat(self) -> None:
-        if self._lines and self._core.store.connected:
+        if self._missed_some:
+            self._serve_all()
+        elif self._lines and self._core.store.connected:
             asked = defer.ensureDeferred(self._core.queue_overview(list(self._lines)))
             asked.addCallbacks(self._serve_waiting, lambda failure: failure.trap(RestMQError))
 

@@ -193,7 +193,9 @@ def redrive(queue: str, key: str = "") -> Call[int]:
 
     Raises NotFound if there is none of this key.
     """
-    return Call(_form("POST", _path("d", queue), {"key": key}), lambda answer: int(answer.json()["redriven"]))
+    return Call(
+        _form("POST", _path("d", queue), {"key": key} if key else {}), lambda answer: int(answer.json()["redriven"])
+    )
 
 
 def drop_dead(queue: str, key: str = "") -> Call[int]:

@@ -129,7 +129,7 @@ def test_requests_sends_and_gets_text_and_bytes(daemon: Daemon, queue: str, priv
         f"taken:  {{'key': '{queue}:1', 'value': 'el requesto', 'count': 0}}",
         f"bytes:  25600 of {queue}:2 {hashlib.sha256(picture.read_bytes()).hexdigest()}",
     ]
-    assert done.stdout.splitlines()[3].startswith("refused: 400 'ttl'")
+    assert done.stdout.splitlines()[3].startswith("refused: 400 the field 'ttl'")
 
 
 def test_xmlrpc_gets_what_it_set(daemon: Daemon, queue: str, private_folder: Path) -> None:

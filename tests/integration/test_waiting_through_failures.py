@@ -32,6 +32,7 @@ def test_who_waits_is_served_after_redis_was_killed_and_started_again(
     with stopping(daemon), daemon.client() as http:
         waiting = [wait_on(pool, daemon) for _ in range(3)]
         wait_until(lambda: waiters(http) == 3)
+        wait_until(lambda: private_redis.command("ZCARD", "test:waiters"))  # nothing more to ask: all is said
         private_redis.kill()
         private_redis.start()
         wait_until(lambda: waiters(http) == 3)
@@ -53,8 +54,8 @@ def test_who_comes_while_redis_is_away_is_told_so_in_time(
             answer = wait_on(pool, daemon, parameters).result()
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         private_redis.start()
-        wait_until(lambda: waiters(http) == 0)
-        assert wait_on(pool, daemon).result().json()["value"] == "kept"
+        answers = (wait_on(pool, daemon).result() for _ in range(100))  # as 503 says: it may be tried again
+        assert next(answer for answer in answers if answer.status_code == 200).json()["value"] == "kept"
 
 
 def test_a_hanging_redis_fails_those_who_ask_it_and_nobody_waits_for_ever(
@@ -139,10 +140,11 @@ def test_a_plain_waiter_and_a_plain_pop_never_share_a_message(
     daemon = Daemon(private_folder, redis=private_redis)
     with stopping(daemon), daemon.client() as http:
         waiting = [wait_on(pool, daemon, "wait=30") for _ in range(8)]
-        sent = [str(number) for number in range(40)]
+        sent: list[str] = []
         popped: list[str] = []
-        for value in sent:
-            http.post("/q/test", data={"value": value})
+        while len(sent) < 40 or not all(answer.done() for answer in waiting):
+            sent.append(str(len(sent)))
+            http.post("/q/test", data={"value": sent[-1]})
             answer = http.get("/q/test")
             if answer.status_code == 200:
                 popped.append(answer.json()["value"])
