@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from restmq.errors import StoreRefused, StoreUnavailable
 from restmq.scripts import Script
+from restmq.sending import send_at_once
 
 if TYPE_CHECKING:
     from restmq.store import StoreSettings, Subscriber
@@ -55,10 +56,17 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
                 parts.append(_encode(arg))
         return b"*%d\r\n%b" % (count, b"".join(parts))
 
-    def execute_command(self, *args: Any, **kwargs: Any) -> defer.Deferred[Any]:
-        answer: defer.Deferred[Any] = super().execute_command(*args, **kwargs)
+    def execute_command(self, *args: Any, **_: Any) -> defer.Deferred[Any]:
+        # Without what txredisapi's own does for its pipelines and transactions, which are not used here.
+        if not self.connected:
+            raise txredisapi.ConnectionError("Not connected")
         self.sent_at.append(self.factory.seconds())
-        return answer
+        send_at_once(self.transport, self._build_command(*args))
+        answer: defer.Deferred[Any] = self.replyQueue.get()
+        return answer.addCallback(self.handle_reply)
+
+    def tryConvertData(self, data: Any) -> Any:
+        return data  # bytes are what is wanted; txredisapi would look at each of them
 
     def call(self, *args: Any) -> defer.Deferred[Any]:
         """A command. Fails with StoreUnavailable or StoreRefused."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.tcp import Server
 from zope.interface import implementer
 
 from restmq.model import Message, Missed
@@ -111,22 +110,6 @@ class HeldBack:
         frames = b"".join(history + ([] if missed.kept else self._before_mark) + self._after_mark)
         if frames:
             self.consumer.write(frames)
-
-
-def send_at_once(transport: Any, data: bytes) -> None:
-    """Writes to the socket now where nothing waits before it, else to the transport as usual.
-
-    Saves, for each consumer of each message, two system calls by which the reactor would learn that there is something
-    to write. What the socket does not take, and what is no plain TCP connection, goes the usual way.
-    """
-    waiting = type(transport) is not Server or transport.dataBuffer or transport._tempDataBuffer
-    if not waiting and transport.connected and not transport.disconnecting:
-        sent = transport.writeSomeData(data)
-        if sent == len(data):
-            return
-        if isinstance(sent, int):
-            data = data[sent:]
-    transport.write(data)
 
 
 @implementer(IPushProducer)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import httptools
 from twisted.internet import protocol
@@ -19,8 +20,8 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from restmq.consumer import send_at_once
-from restmq.request import Request, WireError
+from restmq.request import Headers, Request, WireError
+from restmq.sending import send_at_once
 
 if TYPE_CHECKING:
     from restmq.wire import Wire
@@ -31,6 +32,7 @@ _LINGER_SECONDS = 2.0
 _FIRST_REQUEST_SECONDS = 1.0
 _UPGRADE_HELD_BYTES = 65536
 _PIECE_BYTES = 4096
+_FIELDS_REMEMBERED_BYTES = 1024
 #: A client that reads an answer more slowly is not waited for.
 _SLOWEST_BYTES_PER_SECOND = 16 * 1024
 
@@ -185,18 +187,18 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         method = self._parser.get_method().decode("ascii")
         if method not in METHODS:
             self._stop(501, "this HTTP method is not known here.")
-        fields: dict[str, str] = {}
-        for raw_name, raw_value in self._fields:
-            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip(" \t")
-            if name in fields:
-                if name in ("host", "content-type", "authorization"):
-                    self._stop(400, f"more than one {name} header.")
-                value = f"{fields[name]}, {value}"
-            fields[name] = value
-        self._check_framing(fields, version)
+        try:
+            # A client sends the same fields again and again.
+            read = _fields_seen if self._head_bytes <= _FIELDS_REMEMBERED_BYTES else _read_fields
+            fields = read(tuple(self._fields), version)
+        except WireError as refusal:
+            self._stop(refusal.status, str(refusal))
+        length = fields.get("content-length")
+        if length is not None and int(length) > self.factory.limits.body_bytes:
+            self._stop(413, f"the body is longer than {self.factory.limits.body_bytes} bytes.")
         uri = self._url.decode("ascii")
         if not uri.startswith("/") or "#" in uri:
-            uri = self._origin_form(uri, method, fields)
+            uri, fields = self._origin_form(uri, method, fields)
         self._request = Request(self, method, uri, "HTTP/" + version, fields)
         self._request.keep_alive = self._parser.should_keep_alive()
         if "expect" in fields and version == "1.1":  # RFC 9110, 10.1.1: no such thing in HTTP/1.0
@@ -226,35 +228,20 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._url, self._fields, self._body, self._request = b"", [], b"", None
         self._in_request = self._continue_owed = False
 
-    def _stop(self, status: int, message: str) -> None:
+    def _stop(self, status: int, message: str) -> NoReturn:
         """Ends the parsing for good. What the parser raises for it is caught in _feed."""
         self._refusal = WireError(status, message)
         raise self._refusal
 
-    def _check_framing(self, fields: dict[str, str], version: str) -> None:
-        """What the parser leaves of RFC 9112, 3.2 and 6. It has refused other lengths than one plain number."""
-        host = fields.get("host")
-        if host is None and version == "1.1":
-            self._stop(400, "an HTTP/1.1 request needs a Host header (RFC 9112, 3.2).")
-        if host and _HOST.fullmatch(host) is None:
-            self._stop(400, "the Host header is malformed.")
-        coding = fields.get("transfer-encoding")
-        if coding is not None and (version == "1.0" or coding.lower() != "chunked"):
-            self._stop(400, "the only transfer coding known here is chunked, in HTTP/1.1.")
-        length = fields.get("content-length")
-        if length is not None and int(length) > self.factory.limits.body_bytes:
-            self._stop(413, f"the body is longer than {self.factory.limits.body_bytes} bytes.")
-
-    def _origin_form(self, uri: str, method: str, fields: dict[str, str]) -> str:
+    def _origin_form(self, uri: str, method: str, fields: Headers) -> tuple[str, Headers]:
         """The path of an absolute-form target, whose host goes before Host's (RFC 9112, 3.2.2); ``*`` stays."""
         if uri == "*" and method == "OPTIONS":
-            return uri
+            return uri, fields
         absolute = _ABSOLUTE.fullmatch(uri)
         if absolute is None or _HOST.fullmatch(absolute[1]) is None:
             self._stop(400, "the request's target must be a path, without a fragment.")
-        assert absolute is not None
-        fields["host"] = absolute[1]
-        return absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
+        path = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
+        return path, {**fields, "host": absolute[1]}
 
     # Upgrades
 
@@ -435,6 +422,33 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         else:
             self.deadline = self.factory.seconds() + _LINGER_SECONDS
             self._end()
+
+
+def _read_fields(raw: tuple[tuple[bytes, bytes], ...], version: str) -> Headers:
+    """Header fields by name. Raises WireError for what the parser leaves of RFC 9112, 3.2 and 6.
+
+    It has refused other lengths than one plain number.
+    """
+    fields: dict[str, str] = {}
+    for raw_name, raw_value in raw:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip(" \t")
+        if name in fields:
+            if name in ("host", "content-type", "authorization"):
+                raise WireError(400, f"more than one {name} header.")
+            value = f"{fields[name]}, {value}"
+        fields[name] = value
+    host = fields.get("host")
+    if host is None and version == "1.1":
+        raise WireError(400, "an HTTP/1.1 request needs a Host header (RFC 9112, 3.2).")
+    if host and _HOST.fullmatch(host) is None:
+        raise WireError(400, "the Host header is malformed.")
+    coding = fields.get("transfer-encoding")
+    if coding is not None and (version == "1.0" or coding.lower() != "chunked"):
+        raise WireError(400, "the only transfer coding known here is chunked, in HTTP/1.1.")
+    return fields
+
+
+_fields_seen = lru_cache(maxsize=1024)(_read_fields)
 
 
 def _head(request: Request, but: str = "") -> bytes:

@@ -7,6 +7,7 @@ import enum
 import fnmatch
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from restmq.errors import InvalidInput
@@ -257,6 +258,11 @@ def check_queue_name(name: object) -> str:
     """The name itself if a queue may have it; raises InvalidInput that says why not."""
     if not isinstance(name, str):
         raise InvalidInput("the queue's name must be a string.")
+    return _checked(name)
+
+
+@lru_cache(maxsize=4096)
+def _checked(name: str) -> str:
     if not name:
         raise InvalidInput("the queue's name is empty; name one, as in /q/myqueue.")
     try:
@@ -276,6 +282,7 @@ def limit_queue_names(bytes_max: int) -> None:
     """Has this process refuse longer names than these, from now on; for the service's start."""
     global _queue_name_bytes_max
     _queue_name_bytes_max = bytes_max
+    _checked.cache_clear()
 
 
 def queue_of(key: str) -> str:

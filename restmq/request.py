@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_qp
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cyclone.httpserver import HTTPRequest
@@ -26,8 +28,9 @@ class WireError(Exception):
         self.status = status
 
 
-#: Header fields by lower-case name; a field that came several times is joined by commas (RFC 9110, 5.2).
-Headers = dict[str, str]
+#: Header fields by lower-case name; a field that came several times is joined by commas (RFC 9110, 5.2). Requests with
+#: the same fields share them.
+Headers = Mapping[str, str]
 
 
 class Request(HTTPRequest):  # type: ignore[misc]  # untyped
@@ -74,8 +77,7 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
     @property
     def media_type(self) -> str:
         """The body's type without parameters, in lower case; empty if none was named."""
-        kind: str = self.headers.get("content-type", "")
-        return kind.partition(";")[0].strip().lower()
+        return _media_type(self.headers.get("content-type", ""))
 
     @property
     def is_form(self) -> bool:
@@ -85,6 +87,11 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         """Whether the Accept header names this type; a mere ``*/*`` is no wish for it."""
         accept: str = self.headers.get("accept", "")
         return any(part.partition(";")[0].strip().lower() == media_type for part in accept.split(","))
+
+
+@lru_cache(maxsize=128)
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _unquote(encoded: bytes) -> bytes:

@@ -48,6 +48,7 @@ from restmq.traffic import Outcomes, Traffic
 from restmq.wire import Wire
 
 _HOST_NAME_MAX = 255  # RFC 1035, 2.3.4
+_HOST_MAX = _HOST_NAME_MAX + 10  # with a port; more is not looked at, and no name
 
 ELSEWHERE = "*"
 #: Each route's template and its handler; the first that fits is taken. ``{name}`` is all that follows, raw; a slash at
@@ -184,7 +185,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         """Refuses what a browser marks as cross-site, and, on a loopback server, names that are not ours."""
         headers = handler.request.headers
         host = headers.get("host", "")
-        if self.allowed_hosts is not None and host and not _goes_by(_host_name(host), self.allowed_hosts):
+        if self.allowed_hosts is not None and host and not _goes_by(host[:_HOST_MAX], self.allowed_hosts):
             raise MisdirectedHost("this server does not go by that name; --allow-host adds it.")
         origin = headers.get("origin")
         if origin is None:
@@ -238,8 +239,9 @@ def _host_name(host: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _goes_by(name: str, allowed: frozenset[str]) -> bool:
-    """Whether a name is loopback's or one of those allowed: else it is a page's trick with its own DNS (rebinding)."""
+def _goes_by(host: str, allowed: frozenset[str]) -> bool:
+    """Whether a host is loopback's or one of those allowed: else it is a page's trick with its own DNS (rebinding)."""
+    name = _host_name(host)
     if len(name) > _HOST_NAME_MAX:
         return False
     if name in allowed or name == "localhost" or name.endswith(".localhost"):

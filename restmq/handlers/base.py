@@ -9,14 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from http.client import responses
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
 import cyclone.web
-from twisted.internet import defer
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from restmq import errors
 from restmq.access import Access, Credentials, basic_credentials
@@ -111,6 +112,20 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+@lru_cache(maxsize=256)
+def _same_fields(status: int, version: str, content_type: str | None, keep_alive: bool) -> bytes:
+    """The status line and the fields that are the same in all answers that have these in common."""
+    lines = [f"{version} {status} {responses[status]}", "Server: RestMQ"]
+    if content_type is not None:
+        lines.append(f"Content-Type: {content_type}")
+    lines += ["Cache-Control: no-store", "X-Content-Type-Options: nosniff"]
+    if not keep_alive:
+        lines.append("Connection: close")
+    elif version == "HTTP/1.0":
+        lines.append("Connection: keep-alive")
+    return "\r\n".join([*lines, ""]).encode("ascii")
+
+
 class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     """The base of all handlers. A method of a subclass answers with ``answer`` or one of its kin, exactly once."""
 
@@ -150,7 +165,25 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     # The one await boundary
 
     def _execute(self, _transforms: Any, *path_args: str) -> None:
-        defer.ensureDeferred(self._respond(path_args)).addErrback(self._broken)
+        self._response = self._respond(path_args)
+        self._go_on(None)
+
+    def _go_on(self, result: Any) -> None:
+        """Runs the method to its next await, whose Deferred calls this when it has a result.
+
+        What ``ensureDeferred`` does beside that costs a tenth of a request.
+        """
+        try:
+            if isinstance(result, Failure):
+                awaited = result.throwExceptionIntoGenerator(self._response)
+            else:
+                awaited = self._response.send(result)
+        except StopIteration:
+            pass
+        except BaseException:
+            self._broken(Failure())
+        else:
+            awaited.addBoth(self._go_on)
 
     async def _respond(self, path_args: tuple[str, ...]) -> None:
         try:
@@ -161,7 +194,9 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             way = self._ways.get(self.request.method) or self._other_way(self.request.method)
             if way is not None:
                 access, read, run = way
-                if access.section and not self.application.guard.is_open(self.credentials, access):
+                if access.section and not (
+                    self._shows_no_token and self.application.guard.is_open(self.request.remote_ip, access)
+                ):
                     await self.application.guard.check(self.credentials, access, self.queue)
                 self.given = read(self.request)
                 await run(self)
@@ -235,6 +270,10 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     # What handlers read
 
     @property
+    def _shows_no_token(self) -> bool:
+        return "authorization" not in self.request.headers and "authkey=" not in self.request.query
+
+    @property
     def credentials(self) -> Credentials:
         """Who the client says it is."""
         token: str | None = None
@@ -287,20 +326,14 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             return
         self._finished = True
         request = self.request
-        fields = self._extra_headers
-        if content_type is not None:
-            fields += f"Content-Type: {content_type}\r\n"
-        if status != 204:
-            fields += f"Content-Length: {len(body)}\r\n"
-        fields += "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-        if request.id:
-            fields += f"X-Request-Id: {request.id}\r\n"
         keep_alive = request.keep_alive and not request.upgrade and not self.application.draining
-        if not keep_alive:
-            fields += "Connection: close\r\n"
-        elif request.version == "HTTP/1.0":
-            fields += "Connection: keep-alive\r\n"
-        rendered = head(status, request.version, fields)
+        more = f"{self._extra_headers}X-Request-Id: {request.id}\r\n" if request.id else self._extra_headers
+        rendered = b"%b%bDate: %b\r\n%b\r\n" % (
+            _same_fields(status, request.version, content_type, keep_alive),
+            b"" if status == 204 else b"Content-Length: %d\r\n" % len(body),
+            _date(),
+            more.encode("latin-1"),
+        )
         self.application.traffic.answered(request, status, 0 if request.method == "HEAD" else len(body))
         request.connection.finished(rendered if request.method == "HEAD" else rendered + body, keep_alive)
 

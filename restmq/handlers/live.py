@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from restmq import access
-from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer, send_at_once
+from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, declare
 from restmq.errors import Conflict
 from restmq.handlers.base import EVENT_STREAM, JAVASCRIPT, TEXT, Handler, chunk
@@ -13,6 +13,7 @@ from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HE
 from restmq.http import HTTPConnection
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
 from restmq.render import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
+from restmq.sending import send_at_once
 
 RETRY_MS = 2000
 LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)

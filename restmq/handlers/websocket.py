@@ -23,13 +23,14 @@ from twisted.logger import Logger
 
 from restmq import access, dispatch
 from restmq.access import Credentials
-from restmq.consumer import CloseReason, Format, PacedConsumer, send_at_once
+from restmq.consumer import CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, declare
 from restmq.errors import RestMQError
 from restmq.handlers.base import UpgradeRequired
 from restmq.handlers.live import LISTENING, ConsumerHandler
 from restmq.model import Message
 from restmq.render import gap_notice, to_json, websocket_text
+from restmq.sending import send_at_once
 
 if TYPE_CHECKING:
     from restmq.http import HTTPConnection

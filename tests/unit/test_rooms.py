@@ -18,6 +18,7 @@ ROOMS = [
     "keys",
     "policy",
     "underway",
+    "sending",
     "scripts",
     "connection",
     "store",
