@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from twisted.internet import defer
@@ -41,7 +42,7 @@ from restmq.tokens import Tokens
 log = Logger()
 
 _OVERVIEW_QUEUES_A_CALL = 500
-_OVERVIEW_KEYS = (
+_of_overview = attrgetter(
     *("ready", "expiring", "status", "policy", "leased", "delayed", "dead"),
     *("number", "totals", "times"),
 )
@@ -230,8 +231,8 @@ class RedisOperations(Leasing, Peeking, Tokens):
         lines: list[QueueOverview] = []
         for start in range(0, len(names), _OVERVIEW_QUEUES_A_CALL):
             part = names[start : start + _OVERVIEW_QUEUES_A_CALL]
-            parts = [keys.for_queue(check_queue_name(name)) for name in part]
-            wanted = [getattr(q, name) for q in parts for name in _OVERVIEW_KEYS]
+            uncached = keys.for_queue.__wrapped__  # the cache is for queues in use
+            wanted = [key for name in part for key in _of_overview(uncached(check_queue_name(name)))]
             flat = await self.store.run(scripts.load("overview"), Encoded([len(wanted), *wanted]))
             lines += [
                 QueueOverview(name, ready, bool(started), Policy(policy), *beside)

@@ -7,16 +7,15 @@ and ``Q:<n>:refcount``. No suffix of a queue is also a suffix of a message, so `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 QUEUE_SET = b"QUEUESET"
 #: Queues by the time at which somebody must look at them, as a lease or a delay ends.
 DUE = b"QUEUEDUE"
 
 
-@dataclass(slots=True, frozen=True)
-class QueueKeys:
+class QueueKeys(NamedTuple):
     """The keys of one queue. Scripts name those that they need (see ``restmq.scripts``)."""
 
     queue_set: bytes
@@ -40,9 +39,6 @@ class QueueKeys:
     times: bytes
     due: bytes
     due_channel: bytes
-
-    def in_order(self) -> tuple[bytes, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
 
     def being_dropped(self) -> tuple[bytes, ...]:
         """What a purge renames the messages' list and sorted sets to, while it drops their values."""

@@ -43,7 +43,7 @@ def load(name: str) -> Script:
 
     text = read(name)
     named = {key.strip() for line in _KEYS.findall(text) for key in line.split(",")}
-    wanted = tuple(key for key in QueueKeys.__slots__ if key in named)
+    wanted = tuple(key for key in QueueKeys._fields if key in named)
     if wanted:
         text = f"local {', '.join(wanted).upper()} = unpack(KEYS)\n{text}"
     source = text.encode()

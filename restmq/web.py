@@ -166,8 +166,14 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         return address
 
     async def visible_queues(self, handler: Handler) -> list[str]:
-        """The names of all queues that this client may know of."""
+        """The names of all queues that this client may know of, sorted."""
         return await self.guard.visible(handler.credentials, await self.core.queue_all())
+
+    async def page_of_queues(self, handler: Handler) -> tuple[list[str], int]:
+        """The same, as far as the client's ``first`` and ``count`` ask for them; and how many there are in all."""
+        names = await self.visible_queues(handler)
+        first, count = handler.given["first"] or 0, handler.given["count"]
+        return names[first:] if count is None else names[first : first + count], len(names)
 
     async def queue_stats(self, queue: str) -> dict[str, Any]:
         """A queue in numbers, as ``/stats/<queue>`` shows it. Consumers and waiters are those of this daemon."""

@@ -37,3 +37,4 @@ LEASE_ANEW = Parameter(
 )
 LETTER = Parameter("key", MESSAGE_KEY, "the key of the one that is meant, instead of all.")
 FIRST = Parameter("first", whole(0, 10**12), "pass over so many.")
+QUEUES = Parameter("count", whole(1, 100_000), "show so many queues, in the order of their names.")

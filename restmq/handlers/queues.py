@@ -15,11 +15,13 @@ from restmq.handlers.parameters import (
     CALLBACK,
     COUNT,
     DELAY,
+    FIRST,
     IDEMPOTENCY,
     LEASE,
     MSG,
     QUEUE,
     QUEUE_NEEDED,
+    QUEUES,
     TTL,
     VALUE,
     WAIT,
@@ -223,20 +225,30 @@ class RootHandler(QueueHandler):
         await self.add(self.given["queue"])
 
 
+QUEUES_ON_A_PAGE = 1000
+
+
 class QueueListHandler(Handler):
     """``/q/``: all queues."""
 
     access = {"GET": access.CONSUME}
 
     @declare(
-        query=(CALLBACK,),
+        query=(FIRST, QUEUES, CALLBACK),
         answers={200: answers_json("Their names; a page for browsers.", thing(queues=many(QUEUE_SHAPE)), **_PAGE)},
     )
     async def get(self) -> None:
         """All queues that the client may know of."""
-        core = self.application.core
-        lines = await core.queue_overview(await self.application.visible_queues(self))
+        names, in_all = await self.application.page_of_queues(self)
         if self.request.accepts("application/json") or self.callback is not None:
-            self.answer_json({"queues": [line.name for line in lines]}, b"\r\n")
-        else:
-            self.answer_page("queues.html", queues=lines)
+            self.answer_json({"queues": names}, b"\r\n")
+            return
+        first = self.given["first"] or 0
+        shown = names if self.given["count"] else names[:QUEUES_ON_A_PAGE]
+        self.answer_page(
+            "queues.html",
+            queues=await self.application.core.queue_overview(shown),
+            first=first,
+            following=first + len(shown) if first + len(shown) < in_all else None,
+            in_all=in_all,
+        )

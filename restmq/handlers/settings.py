@@ -6,10 +6,10 @@ from restmq import access
 from restmq.describe import HTML, Parameter, answers_json, answers_line, declare
 from restmq.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 from restmq.handlers.base import Handler
-from restmq.handlers.parameters import CALLBACK, FIRST
+from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
 from restmq.model import DEAD_LETTER, SETTINGS, Policy
 from restmq.peeking import PEEK_MAX, PLACES
-from restmq.shapes import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, by_queue, many, named, thing
+from restmq.shapes import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, by_queue, many, named, said, thing
 
 JOBS_SHOWN = 10
 
@@ -24,6 +24,7 @@ _STATUS = thing(queue=QUEUE, status=ONE_OR_NOTHING)
 _PLACE = Parameter("list", OneOf(PLACES), "where to look, for JSON; next are those that come next.")
 _SHOWN = Parameter("count", whole(1, PEEK_MAX), "look at so many.")
 _GLIMPSE = thing(queue=QUEUE, list=_PLACE.kind.schema, total=WHOLE, messages=many(named("Peeked")))
+_IN_ALL = said(WHOLE, "How many there are, shown or not.")
 _LINE = thing(name=QUEUE, len=WHOLE, status=ONE_OR_NOTHING, policy=POLICY)
 
 
@@ -87,17 +88,18 @@ class ControlListHandler(Handler):
     access = {"GET": access.CONSUME}
 
     @declare(
-        query=(CALLBACK,),
-        answers={200: answers_json("By name.", thing(redis=STRING, count=WHOLE, queues=by_queue(_STATUS)))},
+        query=(FIRST, QUEUES, CALLBACK),
+        answers={200: answers_json("By name.", thing(redis=STRING, count=_IN_ALL, queues=by_queue(_STATUS)))},
     )
     async def get(self) -> None:
         """Which of the queues that the client may know of are started."""
         core = self.application.core
-        lines = await core.queue_overview(await self.application.visible_queues(self))
+        names, in_all = await self.application.page_of_queues(self)
+        lines = await core.queue_overview(names)
         self.answer_json(
             {
                 "redis": core.store.describe(),
-                "count": len(lines),
+                "count": in_all,
                 "queues": {line.name: {"queue": line.name, "status": int(line.started)} for line in lines},
             },
             b"\r\n",
@@ -121,13 +123,14 @@ class StatsListHandler(Handler):
     access = {"GET": access.CONSUME}
 
     @declare(
-        query=(CALLBACK,),
-        answers={200: answers_json("By name.", thing(redis=STRING, count=WHOLE, queues=by_queue(_LINE)))},
+        query=(FIRST, QUEUES, CALLBACK),
+        answers={200: answers_json("By name.", thing(redis=STRING, count=_IN_ALL, queues=by_queue(_LINE)))},
     )
     async def get(self) -> None:
         """All queues that the client may know of, in numbers."""
         core = self.application.core
-        lines = await core.queue_overview(await self.application.visible_queues(self))
+        names, in_all = await self.application.page_of_queues(self)
+        lines = await core.queue_overview(names)
         queues = {
             line.name: {
                 "name": line.name,
@@ -137,7 +140,7 @@ class StatsListHandler(Handler):
             }
             for line in lines
         }
-        self.answer_json({"queues": queues, "redis": core.store.describe(), "count": len(queues)})
+        self.answer_json({"queues": queues, "redis": core.store.describe(), "count": in_all})
 
 
 class JobsHandler(Handler):

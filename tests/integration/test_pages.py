@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import xmlrpc.client
+from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.servers import Daemon, Redis
+from tests.servers import Daemon, Redis, stopping
 
 NASTY = '<script>alert("1")</script>'
 
@@ -17,7 +18,7 @@ def test_queues_are_listed_as_links_and_as_json(http: httpx.Client, queue: str) 
     name = f"{queue}/a b&<ü>"
     path = f"/q/{queue}%2Fa%20b%26%3C%C3%BC%3E"
     assert http.post(path, data={"value": "x"}).text.strip() == f"{name}:1"
-    page = http.get("/q/")
+    page = http.get("/q/?count=100000")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert f'href="/j/{queue}%2Fa%20b%26%3C%C3%BC%3E"' in page.text
     assert f"{queue}/a b&amp;&lt;ü&gt;" in page.text
@@ -62,6 +63,30 @@ def test_the_root_leads_to_the_dashboard_and_all_that_it_names_is_there(http: ht
         named |= {f"/static/{name}" for name in re.findall(r'from "\./([^"]+)"', answer.text)}
     assert len(loaded) > 10
     assert http.get("/static/..%2F..%2Fsetup.py").status_code == 404
+
+
+def test_lists_of_queues_come_in_pages(private_folder: Path, private_redis: Redis) -> None:
+    names = [f"queue-{number:04}" for number in range(1005)]
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        for name in names:
+            http.post(f"/q/{name}", data={"value": "x"})
+        for path in ("/stats/", "/control/"):
+            page = http.get(path, params={"first": 1000, "count": 3}).json()
+            assert (list(page["queues"]), page["count"]) == (names[1000:1003], 1005)
+            assert (len(http.get(path).json()["queues"]), http.get(f"{path}?first=2000").json()["queues"]) == (1005, {})
+        json = {"Accept": "application/json"}
+        assert http.get("/q/?first=1003", headers=json).json()["queues"] == names[1003:]
+        assert http.get("/q/", headers=json).json()["queues"] == names
+        first = http.get("/q/").text
+        assert "1 to 1000 of 1005." in first
+        assert 'href="/q/?first=1000"' in first
+        assert names[999] in first
+        assert names[1000] not in first
+        last = http.get("/q/?first=1000").text
+        assert names[1004] in last
+        assert "Those that follow" not in last
+        assert http.get("/stats/?count=0").status_code == 400
 
 
 def test_a_stats_path_needs_no_slash(http: httpx.Client) -> None:

@@ -51,7 +51,7 @@ def every_key(queue: str, number: int) -> set[bytes]:
     """All keys that a queue may ever have."""
     message = f"{queue}:{number}".encode()
     found = keys.for_queue(queue)
-    own = set(found.in_order()) - {keys.QUEUE_SET, keys.DUE, found.channel, found.due_channel}
+    own = set(found) - {keys.QUEUE_SET, keys.DUE, found.channel, found.due_channel}
     return own | {*found.being_dropped(), keys.idempotency(queue, "0" * 64), message, message + b":refcount"}
 
 
