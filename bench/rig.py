@@ -1,31 +1,72 @@
-"""What the benchmarks share: a private Redis, a daemon, and their end."""
+"""What the benchmarks share: servers on private Redis servers, how they are filled, and what a run gave."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from tests.servers import Daemon, Redis
+from tests.servers import Daemon, Redis, free_port  # noqa: E402
 
-__all__ = ["Daemon", "Redis", "percentile", "rig", "table"]
+VALUE = "x" * 64
+
+
+@dataclass(slots=True)
+class Run:
+    """What one run of a load gave.
+
+    Attributes:
+        rate: what was done a second; None where that is not the question.
+        failed: how many requests failed, or deliveries were lost, came twice or out of order.
+    """
+
+    rate: float | None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class Server:
+    """A server under load; hello has no Redis."""
+
+    url: str
+    process_id: int
+    redis: Redis | None = None
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def store(self) -> Redis:
+        assert self.redis is not None
+        return self.redis
+
+    def resident_kb(self) -> int:
+        status = Path(f"/proc/{self.process_id}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
 @contextlib.contextmanager
-def rig(*options: str) -> Iterator[tuple[Redis, Daemon]]:
-    """A Redis without a disk and a daemon on it, in a folder that vanishes."""
+def serving(*options: str, root: Path = ROOT) -> Iterator[Server]:
+    """A daemon of the sources in ``root``, on a Redis of its own without a disk, in a folder that vanishes."""
     folder = Path(tempfile.mkdtemp(prefix="restmq-bench-"))
-    redis = Redis(folder / "redis", "--appendonly", "no")
+    redis = Redis(folder / "redis", "--appendonly", "no", "--maxclients", "20000")
     try:
-        daemon = Daemon(folder / "daemon", *options, redis=redis)
+        daemon = Daemon(folder / "daemon", *options, redis=redis, env={"PYTHONPATH": str(root)})
         try:
-            yield redis, daemon
+            yield Server(daemon.url, daemon.process.pid, redis)
         finally:
             daemon.stop()
     finally:
@@ -33,21 +74,46 @@ def rig(*options: str) -> Iterator[tuple[Redis, Daemon]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def hello() -> Iterator[Server]:
+    """A bare cyclone handler."""
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).with_name("hello.py")), str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield Server(f"http://127.0.0.1:{port}", process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def earlier(revision: str) -> Iterator[Path]:
+    """The sources of a revision, in a folder that vanishes."""
+    folder = Path(tempfile.mkdtemp(prefix="restmq-bench-"))
+    try:
+        archive = ["git", "-C", str(ROOT), "archive", revision]
+        packed = subprocess.run(archive, stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", str(folder)], input=packed, check=True)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fill(redis: Redis, queue: str, count: int) -> None:
+    """Lays messages into a queue, in the plain layout."""
+    for start in range(1, count + 1, 5000):
+        numbers = range(start, min(start + 5000, count + 1))
+        redis.commands([("MSET", *(part for n in numbers for part in (f"{queue}:{n}", VALUE)))])
+        redis.commands([("LPUSH", f"{queue}:queue", *(f"{queue}:{n}" for n in numbers))])
+    redis.commands([("SADD", "QUEUESET", queue), ("SET", f"{queue}:UUID", str(count))])
+
+
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values) or [float("nan")]
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def table(head: list[str], rows: list[list[object]]) -> str:
-    """A Markdown table; floats with two digits, other numbers with thousands apart."""
-
-    def show(cell: object) -> str:
-        if isinstance(cell, float):
-            return f"{cell:.2f}" if cell < 100 else f"{cell:,.0f}"
-        return f"{cell:,}" if isinstance(cell, int) else str(cell)
-
-    lines = [head, ["---"] * len(head), *[[show(cell) for cell in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 median = statistics.median

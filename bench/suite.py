@@ -1,0 +1,296 @@
+"""All figures of docs/performance.md, in interleaved repeats. See --help."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import platform
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import loads
+import report
+from fanout import COMET, EVENTS, NCHAN, WEBSOCKET, Transport, fan_out, listening, nchan
+from rig import Run, Server, earlier, fill, hello, median, serving
+from waiting import wake_ups
+
+BATCH = 1000
+WAITERS = 1000
+WAKE_UPS = 1000
+CONSUMERS = 1000
+DELIVERIES = 300_000
+FULL_MESSAGES = 1_000_000
+MANY_QUEUES = 10_000
+IDLE_CONSUMERS = 5000
+#: Messages to take a second of the load, more than any server here can give.
+_TAKEN_A_SECOND = 60_000
+_BATCHED_A_SECOND = 400_000
+
+
+@dataclass(slots=True)
+class Servers:
+    """Who is measured. Each has a Redis of its own; those that are not under load do nothing.
+
+    Attributes:
+        before: an earlier revision, or None.
+        full, many, idle: with a million messages waiting, with 10,000 queues, with 5,000 idle consumers.
+    """
+
+    hello: Server
+    plain: Server
+    workers: Server
+    full: Server
+    many: Server
+    idle: Server
+    before: Server | None
+    nchan: Server | None
+
+
+@dataclass(slots=True)
+class Figure:
+    """One row of the table.
+
+    Attributes:
+        beside: the figure that it is divided by, if any.
+        aim: what the ratio, or the figure where there is none, is to reach.
+        runs, before: what was measured, of now and of the earlier revision.
+    """
+
+    what: str
+    unit: str
+    measure: Callable[[Server], Run]
+    of: str = "plain"
+    beside: str = ""
+    aim: str = ""
+    compared: bool = False
+    runs: list[Run] = field(default_factory=list)
+    before: list[Run] = field(default_factory=list)
+
+
+class Measuring:
+    """How each figure is taken. Queues have names of their own each time, and vanish after."""
+
+    def __init__(self, seconds: int) -> None:
+        self.seconds = seconds
+        self._number = 0
+
+    def queue(self) -> str:
+        self._number += 1
+        return f"bench-{self._number}"
+
+    def said_hello(self, load: Callable[[str], loads.Load]) -> Callable[[Server], Run]:
+        return lambda server: load("x").run(server.url, self.seconds)
+
+    def post(self, server: Server) -> Run:
+        queue = self.queue()
+        run = loads.post(queue).run(server.url, self.seconds)
+        stored = server.store.command("LLEN", f"{queue}:queue")
+        numbered = int(server.store.command("GET", f"{queue}:UUID"))
+        run.failed += abs(stored - numbered)
+        forget(server)
+        return run
+
+    def get(self, server: Server) -> Run:
+        queue = self.queue()
+        fill(server.store, queue, int(self.seconds * _TAKEN_A_SECOND))
+        run = loads.get(queue).run(server.url, self.seconds)
+        check_not_empty(server, queue)
+        forget(server)
+        return run
+
+    def post_to(self, queue: str) -> Callable[[Server], Run]:
+        return lambda server: loads.post(queue).run(server.url, self.seconds)
+
+    def get_from(self, queue: str) -> Callable[[Server], Run]:
+        def measure(server: Server) -> Run:
+            run = loads.get(queue).run(server.url, self.seconds)
+            check_not_empty(server, queue)
+            return run
+
+        return measure
+
+    def json_add(self, server: Server) -> Run:
+        queue = self.queue()
+        run = loads.json_add(queue).run(server.url, self.seconds)
+        forget(server)
+        return run
+
+    def lease_and_ack(self, server: Server) -> Run:
+        fill(server.store, "leased", int(self.seconds * _TAKEN_A_SECOND))
+        run = loads.LEASE_AND_ACK.run(server.url, self.seconds)
+        check_not_empty(server, "leased")
+        run.rate = int(server.store.command("HGET", "leased:totals", "acked")) / self.seconds
+        forget(server)
+        return run
+
+    def add_batches(self, server: Server) -> Run:
+        queue = self.queue()
+        run = loads.add_batches(queue, BATCH).run(server.url, self.seconds)
+        run.rate = server.store.command("LLEN", f"{queue}:queue") / self.seconds
+        forget(server)
+        return run
+
+    def take_batches(self, server: Server) -> Run:
+        queue, messages = self.queue(), int(self.seconds * _BATCHED_A_SECOND)
+        fill(server.store, queue, messages)
+        run = loads.take_batches(queue, BATCH).run(server.url, self.seconds)
+        run.rate = (messages - check_not_empty(server, queue)) / self.seconds
+        forget(server)
+        return run
+
+    def fan_out(self, transport: Transport) -> Callable[[Server], Run]:
+        def measure(server: Server) -> Run:
+            return fan_out(server, transport, self.queue(), CONSUMERS, DELIVERIES // CONSUMERS)
+
+        return measure
+
+
+def forget(server: Server) -> None:
+    server.store.command("FLUSHDB")
+
+
+def check_not_empty(server: Server, queue: str) -> int:
+    left = int(server.store.command("LLEN", f"{queue}:queue"))
+    assert left > 0, f"{queue} ran empty: what was measured are answers without a message"
+    return left
+
+
+def wakes(server: Server) -> Run:
+    return wake_ups(server, WAITERS, WAKE_UPS)
+
+
+def all_stats(server: Server) -> Run:
+    """Ten answers of /stats/, in turn."""
+    import httpx
+
+    took_ms = []
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for _ in range(10):
+            began = time.perf_counter()
+            answer = client.get("/stats/")
+            took_ms.append((time.perf_counter() - began) * 1000)
+            assert len(answer.json()["queues"]) >= MANY_QUEUES
+    return Run(None, median(took_ms), max(took_ms))
+
+
+def figures(measuring: Measuring) -> list[Figure]:
+    m = measuring
+    requests, messages, deliveries = "requests", "messages", "deliveries"
+    full, many, idle = "a million messages waiting", f"{MANY_QUEUES:,} queues", f"{IDLE_CONSUMERS:,} idle consumers"
+    return [
+        Figure("hello POST", requests, m.said_hello(loads.post), "hello"),
+        Figure("POST", requests, m.post, beside="hello POST", aim="1.80", compared=True),
+        Figure("hello GET", requests, m.said_hello(loads.get), "hello"),
+        Figure("GET", requests, m.get, beside="hello GET", aim="1.50", compared=True),
+        Figure("JSON add", requests, m.json_add, beside="hello POST", compared=True),
+        Figure("lease and ack", "pairs", m.lease_and_ack, compared=True),
+        Figure(f"batch add, {BATCH:,} each", messages, m.add_batches, aim="150,000", compared=True),
+        Figure(f"batch take, {BATCH:,} each", messages, m.take_batches, aim="150,000", compared=True),
+        Figure(f"wake-up of one of {WAITERS:,} waiters", "", wakes, compared=True),
+        Figure(f"comet, {CONSUMERS:,} consumers", deliveries, m.fan_out(COMET), compared=True),
+        Figure(f"SSE, {CONSUMERS:,} consumers", deliveries, m.fan_out(EVENTS), compared=True),
+        Figure(f"WebSocket, {CONSUMERS:,} consumers", deliveries, m.fan_out(WEBSOCKET), compared=True),
+        Figure(f"nchan (C), SSE, {CONSUMERS:,} consumers", deliveries, m.fan_out(NCHAN), "nchan"),
+        Figure("POST, two workers", requests, m.post, "workers", "POST", "1.50"),
+        Figure("GET, two workers", requests, m.get, "workers", "GET", "1.50"),
+        Figure("lease and ack, two workers", "pairs", m.lease_and_ack, "workers", "lease and ack", "1.50"),
+        Figure(f"POST, {full}", requests, m.post_to("full"), "full", "POST", "0.90"),
+        Figure(f"GET, {full}", requests, m.get_from("full"), "full", "GET", "0.90"),
+        Figure(f"POST, {many}", requests, m.post_to("used"), "many", "POST", "0.90"),
+        Figure(f"GET, {many}", requests, m.get_from("used"), "many", "GET", "0.90"),
+        Figure(f"POST, {idle}", requests, m.post_to("used"), "idle", "POST", "0.90"),
+        Figure(f"GET, {idle}", requests, m.get_from("used"), "idle", "GET", "0.90"),
+        Figure(f"all of `/stats/`, {many}", "", all_stats, "many", aim="300 ms"),
+    ]
+
+
+@contextlib.contextmanager
+def servers(before: str, seconds: float, notes: list[str]) -> Iterator[Servers]:
+    """All of them, filled as they are to be."""
+    with contextlib.ExitStack() as stack:
+
+        def serve(*options: str) -> Server:
+            return stack.enter_context(serving(*options))
+
+        roomy = ("--max-connections-per-address", "20000", "--max-connections", "20000")
+        full, many, idle = serve(), serve(), serve(*roomy)
+        resident_kb = full.resident_kb()
+        fill(full.store, "full", FULL_MESSAGES + int(seconds * _TAKEN_A_SECOND))
+        grown = full.resident_kb() - resident_kb
+        notes.append(
+            f"A million messages that wait made the daemon's memory grow by {grown:,} kB: they are in Redis alone."
+        )
+        for start in range(0, MANY_QUEUES, 500):
+            names = [f"queue-{number}" for number in range(start, start + 500)]
+            parts = [("SADD", "QUEUESET", *names)]
+            for name in names:
+                parts += [
+                    ("SET", f"{name}:1", "x"),
+                    ("LPUSH", f"{name}:queue", f"{name}:1"),
+                    ("SET", f"{name}:UUID", "1"),
+                ]
+            many.store.commands(parts)
+        for server in (many, idle):
+            fill(server.store, "used", int(4 * seconds * _TAKEN_A_SECOND))
+        resident_kb = idle.resident_kb()
+        stack.enter_context(listening(idle, "idle", IDLE_CONSUMERS))
+        grown_kb = (idle.resident_kb() - resident_kb) / IDLE_CONSUMERS
+        notes.append(f"An idle consumer cost {grown_kb:.1f} kB of the daemon's memory.")
+        earlier_server = None
+        if before:
+            earlier_server = stack.enter_context(serving(root=stack.enter_context(earlier(before))))
+        said = stack.enter_context(hello())
+        yield Servers(
+            said, serve(), serve("--workers", "2"), full, many, idle, earlier_server, stack.enter_context(nchan())
+        )
+
+
+def measure_all(wanted: list[Figure], given: argparse.Namespace, notes: list[str]) -> None:
+    with servers(given.before, given.seconds, notes) as known:
+        for turn in range(given.repeats):
+            for figure in wanted:
+                server = getattr(known, figure.of)
+                if server is not None:
+                    figure.runs.append(figure.measure(server))
+                if figure.compared and known.before is not None:
+                    figure.before.append(figure.measure(known.before))
+                rate = figure.runs[-1].rate if figure.runs else None
+                print(f"{turn + 1}/{given.repeats} {figure.what}: {rate and round(rate)}", file=sys.stderr, flush=True)
+        known.many.store.command("CONFIG", "RESETSTAT")
+        all_stats(known.many)
+        said = known.many.store.command("INFO", "commandstats")
+        calls = {name: int(count) / 10 for name, count in re.findall(r"cmdstat_(evalsha|smembers):calls=(\d+)", said)}
+        notes.append(
+            f"All of `/stats/` with {MANY_QUEUES:,} queues is {sum(calls.values()):.0f} calls to Redis: one for the "
+            "names, one for each 500 queues. A page of it (`?first=N&count=N`) asks for the queues on it only."
+        )
+
+
+def main() -> None:
+    described = argparse.ArgumentParser(prog="bench/run", description=(__doc__ or "").partition("\n")[0])
+    described.add_argument("--seconds", type=int, default=2, help="length of each load (2)")
+    described.add_argument("--repeats", type=int, default=3, help="interleaved repeats, whose medians are shown (3)")
+    described.add_argument("--only", default="", help="figures whose names match this regular expression")
+    described.add_argument("--before", default="", metavar="REVISION", help="an earlier revision to run beside it")
+    described.add_argument("--print", action="store_true", help="only print the table; docs/performance.md stays")
+    given = described.parse_args()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    began = time.monotonic()
+    notes: list[str] = []
+    wanted = [figure for figure in figures(Measuring(given.seconds)) if re.search(given.only, figure.what)]
+    measure_all(wanted, given, notes)
+    of = f"{given.repeats} repeats, {given.seconds} s a load, {time.monotonic() - began:.0f} s in all; CPython "
+    of += f"{platform.python_version()}, {platform.machine()}"
+    text = report.figures(wanted, of, notes, given.before)
+    if given.print:
+        print(text)
+    else:
+        report.write(text, report.plot(wanted))
+
+
+if __name__ == "__main__":
+    main()
