@@ -233,16 +233,16 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
             self._join(conn)
             return
         # A user who may not ask is let in unasked; a connection that is lost meanwhile is made anew.
-        known = conn.call(b"COMMAND", b"INFO", _NEWEST_COMMAND)
-        known.addErrback(lambda failure: failure.trap(StoreRefused, StoreUnavailable))
-        known.addCallback(lambda answer: self._turn_away(conn) if answer in ([None], [[]]) else self._join(conn))
+        asked = conn.call(b"COMMAND", b"INFO", _NEWEST_COMMAND)
+        asked.addErrback(lambda failure: failure.trap(StoreRefused, StoreUnavailable))
+        asked.addCallback(lambda answer: self._turn_away(conn) if answer in ([None], [[]]) else self._join(conn))
 
     def _turn_away(self, conn: Connection) -> None:
         """A server that lacks what we need: its connections are closed, and tried again as if it did not answer."""
         if not self.complaint:
             self.complaint = "the message store (Redis) is too old; RestMQ needs Redis 7.0 or newer, or Valkey."
             log.error(
-                "Redis at {where} is too old. Bring it up to Redis 7.0 or newer, or Valkey; until then requests get 503.",
+                "Redis at {where} is too old. Bring it up to Redis 7.0 or newer, or Valkey; until then: 503.",
                 where=self._where,
             )
         conn.transport.loseConnection()
