@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.servers import ROOT, Daemon, Redis, listeners, stopping, wait_until
 
@@ -225,3 +226,14 @@ def test_all_commands_of_a_page_run(private_folder: Path, private_redis: Redis, 
     with stopping(daemon):
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, cwd=private_folder)
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_what_pre_commit_runs_is_there_and_content() -> None:
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["id"] for hook in local["hooks"]] == ["ruff-check", "ruff-format", "mypy"]
+    for hook in local["hooks"]:
+        command = shlex.split(hook["entry"])
+        command += [] if hook.get("pass_filenames", True) else ["--help"]  # mypy's run is long, and has its own place
+        files = [__file__] if hook.get("pass_filenames", True) else []
+        done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout
