@@ -22,7 +22,7 @@ from tests.servers import ROOT, Comet, Daemon, Redis, stopping
 PICTURE = ROOT / "docs" / "dashboard.png"
 TRAFFIC_SECONDS = 75
 _TICK_SECONDS = 0.25
-_BACKLOGS = {"emails": 18, "invoices": 4, "reports/monthly": 240, "search.index": 910, "thumbnails": 86}
+_BACKLOGS = {"emails": 18, "invoices": 4, "reports/monthly": 480, "search.index": 910, "thumbnails": 86}
 
 
 def furnish(http: httpx.Client) -> None:
@@ -32,7 +32,7 @@ def furnish(http: httpx.Client) -> None:
         path = f"/q/{queue.replace('/', '%2F')}"
         http.post(path, content=lines, headers={"Content-Type": "application/x-ndjson"})
     http.post("/p/emails", data={"policy": "roundrobin", "max_deliveries": "1", "lease": "60"})
-    for message in http.get("/q/emails?lease=60&count=5").json()[:3]:
+    for message in http.get("/q/emails?lease=600&count=5").json()[:3]:
         http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0"})
     http.post("/control/invoices", data={"status": "stop"})
     http.post("/q/reminders", data={"value": "call Ada", "delay": "3600"})

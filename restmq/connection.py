@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+#: The newest command that our scripts use: Redis has it from 7.0 on, and so has every Valkey.
+_NEWEST_COMMAND = b"PEXPIRETIME"
+
 
 class Encoded:
     """Several arguments of a command, encoded once and sent many times."""
@@ -180,6 +183,8 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
         self.subscriber: Subscriber | None = None
         self.first_connected: defer.Deferred[None] = defer.Deferred()
         self._last_error = ""
+        #: What is wrong with the server that answers, for clients; empty if nothing is.
+        self.complaint = ""
 
     def abort_overdue(self, limit_seconds: float) -> None:
         """Drops each connection whose oldest call has waited too long; all its calls then fail."""
@@ -232,7 +237,27 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
         return self.waitForEmptyPool()
 
     def addConnection(self, conn: Connection) -> None:
+        if self.subscriber is not None:
+            self._join(conn)
+            return
+        # A user who may not ask is let in unasked; a connection that is lost meanwhile is made anew.
+        asked = conn.call(b"COMMAND", b"INFO", _NEWEST_COMMAND)
+        asked.addErrback(lambda failure: failure.trap(StoreRefused, StoreUnavailable))
+        asked.addCallback(lambda answer: self._turn_away(conn) if answer in ([None], [[]]) else self._join(conn))
+
+    def _turn_away(self, conn: Connection) -> None:
+        """A server that lacks what we need: its connections are closed, and tried again as if it did not answer."""
+        if not self.complaint:
+            self.complaint = "the message store (Redis) is too old; RestMQ needs Redis 7.0 or newer, or Valkey."
+            log.error(
+                "Redis at {where} is too old. Bring it up to Redis 7.0 or newer, or Valkey; until then: 503.",
+                where=self._where,
+            )
+        conn.transport.loseConnection()
+
+    def _join(self, conn: Connection) -> None:
         super().addConnection(conn)
+        self.complaint = ""
         if self.subscriber is not None:
             self.subscriber.connection_ready(conn)
         if self._attempts and self.first_connected.called:

@@ -110,7 +110,9 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
             if not best.sent_at:
                 break
         if best is None:
-            raise StoreUnavailable("the message store (Redis) is not reachable; try again in a moment.")
+            raise StoreUnavailable(
+                self._pool.complaint or "the message store (Redis) is not reachable; try again in a moment."
+            )
         if len(best.sent_at) >= self.settings.calls_in_flight_max:
             raise StoreUnavailable("the message store (Redis) is overloaded; try again in a moment.")
         return best

@@ -116,9 +116,11 @@ class Daemon:
         port: int | None = None,
         twistd: list[str] | None = None,
         plugin: str = "restmq",
+        starts: str = "listens on",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        self.starts = starts
         self.port = port or free_port()
         self.command = [*(twistd or [sys.executable, "-m", "twisted"]), "-n", "--pidfile=", plugin]
         if twistd is None:
@@ -142,7 +144,7 @@ class Daemon:
 
     def _is_up(self) -> bool:
         assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}: {self.log}"
-        return b"listens on" in self.log_path.read_bytes()[self._log_before :]
+        return self.starts.encode() in self.log_path.read_bytes()[self._log_before :]
 
     @property
     def url(self) -> str:

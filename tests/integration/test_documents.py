@@ -8,17 +8,107 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.servers import ROOT, Daemon, Redis, listeners, stopping, wait_until
+
+PAGES = [
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "examples/README.md",
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
+
+#: The test that runs each shell block of each page (by the block's first line), or "no: " and why none can here.
+RUN_BY = {
+    (
+        "README.md",
+        "./start_scripts/restmq_server",
+    ): "integration/test_service.py::test_a_start_script_runs_from_any_directory",
+    ("README.md", "./start_scripts/run_tests"): "no: these are its tests",
+    ("README.md", "curl -d value="): "integration/test_documents.py::test_the_five_lines_of_the_readme_do_what_it_says",
+    ("CONTRIBUTING.md", "./start_scripts/run_tests"): "no: these are its tests",
+    ("docs/command-line.md", ""): "integration/test_cli.py::test_every_command_of_the_page_runs",
+    ("docs/delivery.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
+    ("docs/quickstart.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
+    (
+        "docs/deploy.md",
+        "docker ",
+    ): "no: there is no Docker; boxes/test_dockerfile.py and test_container.py go without it",
+    (
+        "docs/deploy.md",
+        "vagrant up",
+    ): "no: there is no virtual machine; boxes/test_vagrant.py has Vagrant read its file",
+    (
+        "docs/deploy.md",
+        "./start_scripts/provision",
+    ): "boxes/test_machine.py::test_a_provisioned_machine_is_a_restmq_server",
+    ("docs/deploy.md", "cp -r start_scripts/"): "boxes/test_machine.py::test_a_provisioned_machine_is_a_restmq_server",
+    (
+        "docs/from-restmq-1.md",
+        "./start_scripts/",
+    ): "integration/test_service.py::test_a_start_script_runs_from_any_directory",
+    ("docs/from-restmq-1.md", "redis-cli "): (
+        "integration/test_from_restmq_1.py::test_the_private_store_takes_over_what_another_redis_holds"
+    ),
+    ("docs/from-restmq-1.md", "queue="): (
+        "integration/test_from_restmq_1.py::test_values_that_were_left_behind_can_be_swept_away"
+    ),
+    ("docs/from-restmq-1.md", "old="): (
+        "integration/test_from_restmq_1.py::test_messages_of_a_refused_name_can_be_put_in_anew"
+    ),
+    ("docs/operation.md", "redis-"): "integration/test_operation_documents.py::test_a_backup_can_be_had_back",
+    ("docs/operation.md", "curl "): "integration/test_operation_documents.py::test_the_looks_of_the_page_work",
+    ("docs/performance.md", "tests/load/"): "load/test_load.py::test_",
+    (
+        "docs/security.md",
+        "python3 ",
+    ): "integration/test_documents.py::test_the_tokens_of_the_page_can_be_made_and_revoked",
+    (
+        "docs/syslog-collectd.md",
+        "./start_scripts/",
+    ): "integration/test_service.py::test_a_start_script_runs_from_any_directory",
+    ("docs/syslog-collectd.md", "curl "): (
+        "integration/test_documents.py::test_the_lines_of_the_syslog_page_do_what_it_says"
+    ),
+}
+
+
+def blocks(document: str) -> list[str]:
+    """What a document shows for a shell, in order; in a list, too."""
+    found = re.findall(r"^( *)```sh\n(.*?)^\1```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(text) for _, text in found]
 
 
 def commands(document: str) -> list[str]:
     """The lines of a document's shell blocks."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.splitlines()]
+    return [line for block in blocks(document) for line in block.splitlines()]
+
+
+def test_every_shell_block_of_every_page_is_run_by_a_test() -> None:
+    unused = set(RUN_BY)
+    for page in PAGES:
+        for block in blocks(page):
+            known = {key for key in RUN_BY if key[0] == page and block.startswith(key[1])}
+            assert len(known) == 1, f"{page}: which test runs this? Say it in RUN_BY.\n{block}"
+            unused -= known
+    assert unused == set()
+    for runner in RUN_BY.values():
+        if not runner.startswith("no: "):
+            file, name = runner.split("::")
+            assert f"\ndef {name}" in (ROOT / "tests" / file).read_text(), runner
+
+
+def test_every_block_says_what_it_is() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^ *```(.*)$", (ROOT / page).read_text(), re.MULTILINE)
+        assert set(fences[1::2]) <= {""}, page
+        assert set(fences[::2]) <= {"sh", "python", "json", "yaml", "text", ""}, page
 
 
 def test_the_two_commands_are_there_and_can_be_run() -> None:
@@ -29,35 +119,33 @@ def test_the_two_commands_are_there_and_can_be_run() -> None:
 
 
 @pytest.mark.needs("curl")
-def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, private_redis: Redis) -> None:
+def test_the_five_lines_of_the_readme_do_what_it_says(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
-    answers: list[str] = []
-    streams: list[subprocess.Popen[bytes]] = []
-    heard: list[Path] = []
-    for line in commands("README.md"):
-        if not line.startswith("curl"):
-            continue
-        command = shlex.split(line.replace("http://localhost:8888", daemon.url).replace("curl ", "curl -sS --fail "))
-        if "-N" in command:
-            heard.append(private_folder / f"stream-{len(streams)}")
-            with heard[-1].open("wb") as output:
-                streams.append(subprocess.Popen(command, stdout=output))
-            wait_until(lambda: listeners(private_redis, "test"))
-        else:
-            answers.append(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout.decode())
-    leased = answers.pop()
-    assert answers == [
-        "test:1\r\n",
-        '{"key":"test:1","value":"hello","count":0}\r\n',
-        "OK\r\n",
-        '{"queue":"test","value":"hello","key":"test:2"}',
-        '{"queue":"jobs","keys":["jobs:1"]}\r\n',
-    ]
-    assert re.fullmatch(r'{"key":"jobs:1","value":"dig","receipt":"[^"]+","count":1}\r\n', leased)
-    wait_until(lambda: any(b"test:2" in each.read_bytes() for each in heard))
-    daemon.stop()  # ends the streams properly
-    assert [stream.wait(20) for stream in streams] == [0, 0]
-    assert sum(b"test:2" in each.read_bytes() for each in heard) == 1  # round robin
+
+    def run(line: str) -> str:
+        return subprocess.run(prepared(line), capture_output=True, check=True, timeout=20).stdout.decode()
+
+    def prepared(line: str) -> list[str]:
+        return shlex.split(line.replace("http://localhost:8888", daemon.url).replace("curl ", "curl -sS --fail "))
+
+    put, take, listen, lease, ack = [line for line in commands("README.md") if line.startswith("curl")]
+    with stopping(daemon), daemon.client() as http:
+        assert run(put) == "test:1\r\n"
+        assert run(take) == '{"key":"test:1","value":"hello","count":0}\r\n'
+        assert http.get("/q/test").status_code == 204
+        stream = subprocess.Popen(prepared(listen), stdout=subprocess.PIPE)
+        wait_until(lambda: listeners(private_redis, "test"))
+        run(put)
+        worker = subprocess.Popen(prepared(lease), stdout=subprocess.PIPE)
+        wait_until(lambda: http.get("/stats/jobs").json()["waiters"])
+        http.post("/q/jobs", data={"value": "dig"})
+        job = json.loads(worker.communicate(timeout=20)[0])
+        assert job["key"] in ack
+        assert http.get("/stats/jobs").json()["leased"] == 1
+        run(ack.replace("RECEIPT", job["receipt"]))
+        assert http.get("/stats/jobs").json()["totals"]["acked"] == 1
+    assert json.loads(stream.communicate(timeout=20)[0])["key"] == "test:2"
+    assert (stream.returncode, worker.returncode) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +155,7 @@ def test_each_curl_line_of_the_readme_does_what_it_says(private_folder: Path, pr
         ("docs/syslog-collectd.md", ["syslogd", "collectd"], set()),
         ("docs/deploy.md", ["restmq"], {"--stop-timeout"}),
         ("docs/delivery.md", ["restmq"], {"--kills"}),
-        ("docs/operation.md", ["restmq"], set()),
+        ("docs/operation.md", ["restmq"], {"--appendonly"}),
         ("docs/performance.md", ["restmq"], {"--deliveries", "--seconds", "--headless"}),
         ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),
     ],
@@ -85,6 +173,22 @@ def test_every_flag_that_a_page_names_exists(document: str, commands: list[str],
     )
     assert named
     assert {flag for flag in named if flag not in described} == set()
+
+
+def test_the_tokens_of_the_page_can_be_made_and_revoked(private_redis: Redis) -> None:
+    create, show, revoke = commands("docs/security.md")
+
+    def run(line: str) -> str:
+        command = [sys.executable, *shlex.split(line)[1:], "--redis-socket", private_redis.socket_path]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    run(create)
+    (key,) = private_redis.keys()
+    token = key.removeprefix("AUTHKEY:")
+    assert token in run(show)
+    assert "mail-*" in private_redis.command("GET", key)
+    run(revoke.replace("TOKEN", token))
+    assert private_redis.keys() == set()
 
 
 @pytest.mark.needs("curl", "logger")
@@ -105,33 +209,31 @@ def test_the_lines_of_the_syslog_page_do_what_it_says(private_folder: Path, priv
     assert (heard["app"], heard["message"], stream.returncode) == ("backup", "all done", 0)
 
 
-PAGES = [
-    "README.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
-]
-
-
 @pytest.mark.parametrize("document", PAGES)
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
         assert ((ROOT / document).parent / target).exists(), target
 
 
-def shell_blocks(document: str) -> str:
-    """All that a page shows for a shell, in order."""
-    return "\n".join(re.findall(r"^```sh\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL))
-
-
 @pytest.mark.needs("curl")
 @pytest.mark.parametrize("page", ["docs/delivery.md", "docs/quickstart.md"])
 def test_all_commands_of_a_page_run(private_folder: Path, private_redis: Redis, page: str) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
-    script = shell_blocks(page).replace("http://localhost:8888", daemon.url)
+    script = "\n".join(blocks(page)).replace("http://localhost:8888", daemon.url)
     assert script.count("curl") > 3
     # --fail: an answer from 400 up is a failure.
     script = 'set -eu -o pipefail\ncurl() { command curl -sS --fail "$@"; }\n' + script
     with stopping(daemon):
         done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, cwd=private_folder)
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_what_pre_commit_runs_is_there_and_content() -> None:
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [hook["id"] for hook in local["hooks"]] == ["ruff-check", "ruff-format", "mypy"]
+    for hook in local["hooks"]:
+        command = shlex.split(hook["entry"])
+        command += [] if hook.get("pass_filenames", True) else ["--help"]  # mypy's run is long, and has its own place
+        files = [__file__] if hook.get("pass_filenames", True) else []
+        done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout

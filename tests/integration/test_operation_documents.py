@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -14,7 +13,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from tests.servers import ROOT, Daemon, Redis, stopping
+from restmq.options import DaemonOptions, Options, RedisOptions
+from restmq.store import StoreSettings
+from tests.integration.test_documents import blocks
+from tests.servers import ROOT, Daemon, Redis, free_port, stopping
 
 _WORD = r"\b((?:restmq|process|python)_[a-z_]+)\b"
 
@@ -79,22 +81,96 @@ def test_the_table_of_metrics_is_whole_and_true(names: set[str]) -> None:
     assert told == {name for name in served if f"{name}_total" not in served}
 
 
-def test_every_flag_that_the_page_names_exists() -> None:
-    described = subprocess.run(
-        [Path(sys.executable).with_name("twistd"), "restmq", "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    ).stdout
-    for flag in re.findall(r"`(--[a-z-]+)", (ROOT / "docs/operation.md").read_text()):
-        assert flag in described, flag
-
-
-def test_the_commands_of_the_page_work(http: httpx.Client) -> None:
-    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs/operation.md").read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
+def test_the_looks_of_the_page_work(http: httpx.Client) -> None:
+    lines = [line for line in "".join(blocks("docs/operation.md")).splitlines() if line.startswith("curl")]
     assert lines
     for line in lines:
         path = re.fullmatch(r"curl http://localhost:8888(/\S*)", line)
         assert path is not None, line
         assert http.get(path[1]).status_code == 200, line
+
+
+@pytest.mark.needs("redis-cli", "redis-server")
+def test_a_backup_can_be_had_back(private_folder: Path, private_redis: Redis) -> None:
+    save, restore = (block for block in blocks("docs/operation.md") if block.startswith("redis-"))
+    private_redis.commands([("SADD", "QUEUESET", "old"), ("SET", "old:1", "kept"), ("LPUSH", "old:queue", "old:1")])
+    save = save.replace("/var/lib/restmq/store.sock", private_redis.socket_path)
+    subprocess.run(save, shell=True, cwd=private_folder, check=True, capture_output=True, timeout=60)
+    port = str(free_port())
+    restore = restore.replace("7000", port).replace(" --daemonize yes", " --bind 127.0.0.1").strip()
+    with subprocess.Popen(f"exec {restore}", shell=True, cwd=private_folder, stdout=subprocess.DEVNULL) as store:
+        daemon = Daemon(private_folder / "d", "--redis-port", port)
+        with daemon.client() as http:
+            assert http.get("/q/old").json()["value"] == "kept"
+        daemon.stop()
+        store.terminate()
+
+
+def test_a_full_redis_refuses_what_is_new_and_can_be_emptied(private_folder: Path, private_redis: Redis) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        for value in ("one", "two", "three"):
+            http.post("/q/jobs", data={"value": value})
+        leased = http.get("/q/jobs?lease=60").json()
+        private_redis.command("CONFIG", "SET", "maxmemory", "1")
+        assert private_redis.command("CONFIG", "GET", "maxmemory-policy")[1] == "noeviction"
+        assert http.post("/q/jobs", data={"value": "new"}).status_code == 503
+        assert http.delete(f"/m/{leased['key']}", params={"receipt": leased["receipt"]}).status_code == 204
+        assert http.get("/q/jobs").json()["value"] == "two"
+        leased = http.get("/q/jobs?lease=60").json()
+        assert http.delete(f"/m/{leased['key']}", params={"receipt": leased["receipt"]}).status_code == 204
+
+
+# The table of limits
+
+
+def rows(heading: str, document: str = "docs/operation.md") -> list[list[str]]:
+    """The cells of the table under a heading, row by row."""
+    section = (ROOT / document).read_text().partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def number(text: str) -> int:
+    """What a limit's cell says, in bytes, seconds or pieces."""
+    found = re.fullmatch(r"([\d,]+)( (?:KiB|MiB|bytes|s))?", text)
+    assert found is not None, text
+    return int(found[1].replace(",", "")) * {" KiB": 1024, " MiB": 1024**2}.get(found[2], 1)
+
+
+def test_the_table_of_limits_is_whole_and_true() -> None:
+    told = {row[2].strip("`"): number(row[1]) for row in rows("## Limits")}
+    options = Options()
+    options.parseOptions([])
+    names = [name for kind in (Options, DaemonOptions, RedisOptions) for name, *_ in kind.optParameters]
+    limits = {name for name in names if name.startswith("max-") or name.endswith("-timeout")}
+    set_to = {name: options[name] for name in limits | {"metrics-queues"}} | {"redis-pool": StoreSettings().pool}
+    assert told == {f"--{name}": default for name, default in set_to.items()}
+
+
+# The table of what the log says
+
+
+def said() -> dict[str, str]:
+    """All that the server logs as a warning or an error, by module; what is filled in is shown as in the table."""
+    found: dict[str, str] = {}
+    for path in (ROOT / "restmq").glob("**/*.py"):
+        if path.stem in ("spool", "senders", "syslogd"):  # twistd syslogd, which has a page of its own
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func) in ("log.warn", "log.error")):
+                continue
+            text = node.args[0]
+            assert isinstance(text, ast.Constant), f"{path}:{node.lineno}"
+            if text.value != "{why}":  # in Redis' own words
+                found[re.sub(r"{\w+}", "…", text.value)] = path.stem
+    return found
+
+
+def test_the_table_of_log_lines_is_whole_and_true() -> None:
+    told = {row[0].strip("`") for row in rows("## The log")}
+    assert {text for text in said() if text not in told} == set()
+    sources = "".join(path.read_text() for path in (ROOT / "restmq").glob("*.py"))
+    for text in told - set(said()):  # of those that are no warning
+        for part in text.split("…"):
+            assert part in sources, text

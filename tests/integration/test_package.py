@@ -25,6 +25,12 @@ def test_pip_install_gives_a_working_twistd_restmq(private_folder: Path, redis: 
     checked = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 
+    (installed,) = environment.glob("lib/*/site-packages/restmq")
+    assert (installed / "py.typed").exists()  # PEP 561: type checkers may use what is annotated
+    (about,) = installed.parent.glob("restmq-*.dist-info")
+    (license_file,) = about.rglob("LICENSE")
+    assert "Apache License" in license_file.read_text()
+
     daemon = Daemon(
         private_folder / "run",
         redis=redis,
