@@ -162,7 +162,7 @@ async def authorize(asked: Request) -> bool:
 
 
 async def create_token(asked: Request) -> bool:
-    token = asked.token or secrets.token_urlsafe(TOKEN_BYTES)
+    token = asked.token or secrets.token_hex(TOKEN_BYTES)  # never looks like an option
     names = [check_queue_name(name) for name in asked.queue.split(",")]
     await asked.core.authorization_create(token, names, asked.privileges)
     say(token)
