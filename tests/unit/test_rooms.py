@@ -37,6 +37,7 @@ ROOMS = [
     "fields",
     "shapes",
     "dispatch",
+    "pacing",
     "consumer",
     "fanout",
     "census",
