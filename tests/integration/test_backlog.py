@@ -113,6 +113,34 @@ def test_who_listens_already_and_reads_is_not_dropped_for_a_burst(daemon: Daemon
     assert sorted(came) == sorted(sum_of(big(number)) for number in range(4))
 
 
+def test_who_comes_back_gets_what_waited_meanwhile(daemon: Daemon, redis: Redis, queue: str) -> None:
+    with daemon.client() as http:
+        http.post(f"/p/{queue}", data={"history": 3}).raise_for_status()
+    with contextlib.closing(Comet(daemon, f"/c/{queue}")) as comet:
+        wait_until(lambda: listeners(redis, queue))
+        as_raw_body(daemon, queue, b"before it left")
+        comet.lines(1)
+    wait_until(lambda: not listeners(redis, queue))
+    expected = fill(daemon, queue, 8)
+    with contextlib.closing(Comet(daemon, f"/c/{queue}?last_event_id={queue}:1")) as comet:
+        assert read_sums(comet, 8) == expected
+
+
+def test_consumers_of_several_daemons_all_get_all(private_folder: Path, private_redis: Redis, queue: str) -> None:
+    daemons = [Daemon(private_folder / str(number), redis=private_redis) for number in range(2)]
+    with stopping(*daemons), daemons[0].client() as http:
+        expected = fill(daemons[0], queue, 24)
+        http.post(f"/control/{queue}", data={"status": "stop"}).raise_for_status()
+        comets = [Comet(daemon, f"/c/{queue}") for daemon in daemons for _ in range(2)]
+        wait_until(lambda: listeners(private_redis, queue) == 2)
+        http.post(f"/control/{queue}", data={"status": "start"}).raise_for_status()
+        with ThreadPoolExecutor() as threads:
+            for found in threads.map(lambda comet: read_sums(comet, 24), comets):
+                assert found == expected
+        for comet in comets:
+            comet.close()
+
+
 @pytest.mark.parametrize("route", ["c", "sse"])
 def test_who_never_reads_is_dropped_and_the_others_get_all(
     private_folder: Path, private_redis: Redis, queue: str, route: str
