@@ -69,7 +69,7 @@ class Consumer(Protocol):
         """How many messages it can take now with round robin; while there is none it will call Fanout.ready in time."""
 
     def full_until(self) -> float:
-        """Until when a backlog waits for it, on the fan-out's clock; while it does, Fanout.ready is called in time."""
+        """As Paced.full_until. When it has room again before that, it calls Fanout.ready."""
 
     def close(self, reason: CloseReason) -> None:
         """Ends the connection; the consumer has left when this is called."""
@@ -151,6 +151,8 @@ class PacedConsumer:
         "_due_seconds",
         "_fanout",
         "_given_bytes",
+        "_left_bytes",
+        "_moved_seconds",
         "_prefetch",
         "_queue",
         "address",
@@ -176,8 +178,8 @@ class PacedConsumer:
         self.address = address
         self.since_seconds = fanout.seconds()
         self.paused = False
-        self._given_bytes = 0
-        self._due_seconds = 0.0
+        self._given_bytes = self._left_bytes = 0
+        self._due_seconds = self._moved_seconds = 0.0
         self.lease_ms = lease_ms
         self._prefetch = prefetch
         self.held = {} if lease_ms else _NOTHING
@@ -204,9 +206,16 @@ class PacedConsumer:
         return behind_bytes > (patience.unsent_bytes if late else patience.unsent_bytes_at_most)
 
     def full_until(self) -> float:
-        if not self.paused or unsent_bytes(self.outlet) <= self._fanout.patience.unsent_bytes // 2:
+        patience, now = self._fanout.patience, self._fanout.seconds()
+        left_bytes = unsent_bytes(self.outlet)
+        if not self.paused or left_bytes <= patience.unsent_bytes // 2:
             return 0.0
-        return self._due_seconds
+        if left_bytes != self._left_bytes:
+            self._left_bytes, self._moved_seconds = left_bytes, now
+        stalled_seconds = self._moved_seconds + patience.stall_seconds
+        if now >= stalled_seconds:
+            self._due_seconds = min(self._due_seconds, now)
+        return min(self._due_seconds, stalled_seconds)
 
     @property
     def outlet(self) -> Any:
@@ -233,7 +242,7 @@ class PacedConsumer:
             self._due_seconds = self._fanout.seconds() + self._fanout.patience.stall_seconds
 
     def resumeProducing(self) -> None:
-        self.paused, self._given_bytes = False, 0
+        self.paused, self._given_bytes, self._left_bytes = False, 0, 0
         self._fanout.ready(self._queue, self)
 
     def stopProducing(self) -> None:

@@ -1,7 +1,8 @@
 """How fast waiting messages may come: as fast as those who listen take them; and how long a slow one is waited for.
 
 A consumer is full when its transport has more to send than the system takes. From then on it has ``stall_seconds``,
-and as much again for each ``unsent_bytes`` that it is given, to take it all; for so long a backlog waits for it.
+and as much again for each MiB that it is given, to take it all. For so long a backlog waits for it, unless it takes
+nothing at all for ``stall_seconds``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Patience:
 
     Attributes:
         unsent_bytes: it may be behind by so much however long it takes.
-        stall_seconds: the time that it has to take as much as that.
+        stall_seconds: the time after which one that takes nothing is waited for no longer.
     """
 
     unsent_bytes: int = 1 << 20
@@ -32,15 +33,15 @@ class Patience:
         return 4 * self.unsent_bytes
 
     def seconds_for(self, size_bytes: int) -> float:
-        """How long a consumer that was given so much may take for it."""
-        return self.stall_seconds * size_bytes / self.unsent_bytes
+        """How long a consumer that was given so much may take for it; a low limit on memory is no reason for longer."""
+        return self.stall_seconds * size_bytes / max(self.unsent_bytes, 1 << 20)
 
 
 class Paced(Protocol):
     """Whoever may have to be waited for."""
 
     def full_until(self) -> float:
-        """Until when it is to be waited for, on the reactor's clock; a time that has passed if it is not."""
+        """Until when it is to be waited for before it is asked again, on the reactor's clock; 0 for no longer."""
 
 
 def unsent_bytes(transport: Any) -> int:
@@ -60,13 +61,11 @@ class Pace:
     async def let_read(self, consumers: Sequence[Paced]) -> None:
         """Returns when each of them has room, has gone from the list, or has had its time."""
         for consumer in list(consumers):
-            seconds = consumer.full_until() - self._reactor.seconds()
-            if seconds <= 0 or consumer not in consumers:
-                continue
-            relieved = self._awaited[consumer] = defer.Deferred()
-            with contextlib.suppress(defer.TimeoutError):
-                await relieved.addTimeout(seconds, self._reactor)
-            self._awaited.pop(consumer, None)
+            while (seconds := consumer.full_until() - self._reactor.seconds()) > 0 and consumer in consumers:
+                relieved = self._awaited[consumer] = defer.Deferred()
+                with contextlib.suppress(defer.TimeoutError):
+                    await relieved.addTimeout(seconds, self._reactor)
+                self._awaited.pop(consumer, None)
 
     def relieve(self, consumer: Paced) -> None:
         """It has room again, or has gone."""

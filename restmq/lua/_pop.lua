@@ -1,8 +1,9 @@
 -- include: _ready
 -- KEYS: totals
 -- pop(count, most_bytes): takes up to `count` live messages off the front, dropping expired ones on the way. Stops early
--- where an answer has become large, or reaches `most_bytes`, if given. Returns their keys, values and expiries (ms since 1970, or 0), and whether it
--- stopped at a bound of its own rather than at the queue's end: then a caller that got nothing must ask again.
+-- where an answer has become large, or reaches `most_bytes`, if given. Returns their keys, values and expiries (ms since
+-- 1970, or 0), and whether it stopped at a bound of its own rather than at the queue's end: then a caller that got nothing
+-- must ask again.
 local EXPIRED_AT_MOST = 1000
 local BYTES_AT_MOST = 16777216
 

@@ -12,7 +12,7 @@ from restmq.consumer import CloseReason, Format, PacedConsumer
 from restmq.pacing import Pace, Patience, unsent_bytes
 
 KIB = 1024
-PATIENCE = Patience(unsent_bytes=100 * KIB, stall_seconds=10)
+PATIENCE = Patience(unsent_bytes=1024 * KIB, stall_seconds=10)
 FORMAT = Format(lambda message: message.value, str.encode)
 
 
@@ -84,7 +84,7 @@ def test_one_message_of_any_size_is_never_too_much(scene: Scene) -> None:
 
 
 def test_one_after_another_of_the_limits_size_is_borne_for_a_while(scene: Scene) -> None:
-    scene.give(110, 110, 110)
+    scene.give(1100, 1100, 1100)
     assert not scene.dropped
     scene.clock.advance(10 + 3 * 11)
     scene.give(1)
@@ -92,15 +92,15 @@ def test_one_after_another_of_the_limits_size_is_borne_for_a_while(scene: Scene)
 
 
 def test_what_is_too_much_is_too_much_at_once(scene: Scene) -> None:
-    scene.give(110, *[100] * 4)
+    scene.give(1100, *[1024] * 4)
     assert not scene.dropped
     scene.give(1, 1)
     assert scene.dropped == [scene.consumer]
-    assert unsent_bytes(scene.consumer.outlet) <= 511 * KIB
+    assert unsent_bytes(scene.consumer.outlet) <= 5200 * KIB
 
 
 def test_who_is_behind_by_less_is_kept_for_ever(scene: Scene) -> None:
-    scene.give(110, 50)
+    scene.give(1100, 500)
     for _ in range(40):
         scene.clock.advance(3600)
         scene.give(1)
@@ -108,35 +108,53 @@ def test_who_is_behind_by_less_is_kept_for_ever(scene: Scene) -> None:
 
 
 def test_what_was_read_meanwhile_does_not_count(scene: Scene) -> None:
-    scene.give(110)
-    for _ in range(100):  # always 210 KiB unsent or less, never empty
-        scene.give(100)
+    scene.give(1100)
+    for _ in range(100):  # always 2,100 KiB unsent or less, never empty
+        scene.give(1000)
         scene.clock.advance(1)
-        scene.consumer.outlet.peer_reads(100 * KIB)
+        scene.consumer.outlet.peer_reads(1000 * KIB)
     assert not scene.dropped
     assert not scene.relieved
 
 
-def test_it_is_waited_for_while_it_has_time_and_not_longer(scene: Scene) -> None:
+def test_it_is_waited_for_while_it_reads_and_has_time(scene: Scene) -> None:
     assert scene.consumer.full_until() == 0
-    scene.give(200)
-    assert scene.consumer.full_until() == 10 + 20
-    scene.give(50)
-    assert scene.consumer.full_until() == 10 + 25
-    scene.clock.advance(35)
-    scene.give(50)
-    assert scene.consumer.full_until() == 35  # what comes after its time gives it no more
-    scene.consumer.outlet.peer_reads(300 * KIB)
+    scene.give(2048)  # so it has 10 + 20 seconds
+    asked = []
+    while scene.consumer.full_until() > scene.clock.seconds():
+        asked.append(scene.consumer.full_until())
+        scene.clock.advance(8)
+        scene.consumer.outlet.peer_reads(KIB)
+    assert asked == [10, 18, 26, 30]
+    scene.give(1024)
+    assert scene.consumer.full_until() == 30  # what comes after its time gives it no more
+    scene.consumer.outlet.peer_reads(4096 * KIB)
     assert scene.relieved == [scene.consumer]
     assert scene.consumer.full_until() == 0
 
 
+def test_one_that_takes_nothing_is_not_waited_for_again(scene: Scene) -> None:
+    scene.give(16_384)
+    assert scene.consumer.full_until() == 10
+    scene.clock.advance(10)
+    assert scene.consumer.full_until() == 10
+    scene.give(1100)
+    assert scene.consumer.full_until() == 10
+    scene.give(1)
+    assert scene.dropped == [scene.consumer]
+
+
 def test_nobody_waits_for_one_that_has_little_left(scene: Scene) -> None:
-    scene.give(70)
+    scene.give(600)
     assert scene.consumer.full_until() > 0
-    scene.consumer.outlet.peer_reads(20 * KIB)
+    scene.consumer.outlet.peer_reads(100 * KIB)
     assert scene.consumer.paused
     assert scene.consumer.full_until() == 0
+
+
+def test_less_memory_is_not_more_time() -> None:
+    assert Patience(1, 10).seconds_for(1 << 20) == Patience(1 << 20, 10).seconds_for(1 << 20) == 10
+    assert Patience(1 << 21, 10).seconds_for(1 << 20) == 5
 
 
 def test_of_tls_what_lies_below_counts() -> None:
@@ -161,6 +179,7 @@ def test_waiting_ends_with_room_a_going_or_the_time() -> None:
     fast, gone, later, stuck = consumers = [Full(5), Full(60), Full(60), Full(30)]
     done = defer.ensureDeferred(pace.let_read(consumers))
     pace.relieve(stuck)  # nobody waits for that one yet; it is full until 30
+    fast.until_seconds = 0
     pace.relieve(fast)
     consumers.remove(later)
     assert not done.called
