@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from restmq.model import Message, Missed
+from restmq.pacing import unsent_bytes
 
 if TYPE_CHECKING:
     from restmq.fanout import Fanout
@@ -66,6 +67,9 @@ class Consumer(Protocol):
     def room(self) -> int:
         """How many messages it can take now with round robin; while there is none it will call Fanout.ready in time."""
 
+    def full_until(self) -> float:
+        """As Paced.full_until. When it has room again before that, it calls Fanout.ready."""
+
     def close(self, reason: CloseReason) -> None:
         """Ends the connection; the consumer has left when this is called."""
 
@@ -82,22 +86,27 @@ class HeldBack:
         self.since_seconds = consumer.since_seconds
         self._fanout = fanout
         self._queue = queue
-        self._bytes = fanout.unsent_bytes_max
+        self._kept_bytes = 0
         self._before_mark: list[bytes] = []
         self._after_mark: list[bytes] = []
         self._kept = self._before_mark
 
     def write(self, frames: bytes) -> None:
-        self._kept.append(frames)
-        self._bytes -= len(frames)
-        if self._bytes < 0:
+        if self._kept_bytes > self._fanout.patience.unsent_bytes_at_most:
             self._fanout.drop(self._queue, self)
+            return
+        self._kept.append(frames)
+        self._kept_bytes += len(frames)
 
     def reach_mark(self) -> None:
         self._kept = self._after_mark
 
     def room(self) -> int:
         return 0
+
+    def full_until(self) -> float:
+        patience = self._fanout.patience
+        return self.since_seconds + patience.stall_seconds if self._kept_bytes > patience.unsent_bytes // 2 else 0.0
 
     def close(self, reason: CloseReason) -> None:
         self.consumer.close(reason)
@@ -116,15 +125,19 @@ class HeldBack:
 class PacedConsumer:
     """A consumer whose transport says when it is full (Twisted's push producer).
 
-    What is written while it is full is counted; a consumer that is more than ``Fanout.unsent_bytes_max`` behind is
-    dropped. Round robin passes over one that is full.
+    It is behind by what it was given while it was full and has not taken; what filled it does not count, however much
+    it is. When more comes, it is dropped if it is behind by more than ``Patience.unsent_bytes`` and its time to take
+    them is over, or by more than ``Patience.unsent_bytes_at_most``. Round robin passes over one that is full.
     """
 
     __slots__ = (
+        "_due_seconds",
         "_fanout",
+        "_given_bytes",
+        "_left_bytes",
+        "_moved_seconds",
         "_prefetch",
         "_queue",
-        "_unsent_bytes",
         "address",
         "format",
         "held",
@@ -148,18 +161,49 @@ class PacedConsumer:
         self.address = address
         self.since_seconds = fanout.seconds()
         self.paused = False
-        self._unsent_bytes = 0
+        self._given_bytes = self._left_bytes = 0
+        self._due_seconds = self._moved_seconds = 0.0
         self.lease_ms = lease_ms
         self._prefetch = prefetch
         self.held = {} if lease_ms else _NOTHING
 
     def write(self, frames: bytes) -> None:
-        if self.paused:
-            self._unsent_bytes += len(frames)
-            if self._unsent_bytes > self._fanout.unsent_bytes_max:
-                self._fanout.drop(self._queue, self)
-                return
+        was_full = self.paused
+        if was_full and self._too_slow():
+            self._fanout.drop(self._queue, self)
+            return
         self.transmit(frames)
+        if self.paused:
+            if was_full:
+                self._given_bytes += len(frames)
+            if self._fanout.seconds() < self._due_seconds:  # one that had its time gets no more of it
+                self._due_seconds += self._fanout.patience.seconds_for(len(frames))
+
+    def _too_slow(self) -> bool:
+        patience = self._fanout.patience
+        if self._given_bytes <= patience.unsent_bytes:
+            return False
+        # What was given first is taken first.
+        behind_bytes = min(self._given_bytes, unsent_bytes(self.outlet))
+        late = self._fanout.seconds() >= self._due_seconds
+        return behind_bytes > (patience.unsent_bytes if late else patience.unsent_bytes_at_most)
+
+    def full_until(self) -> float:
+        patience, now = self._fanout.patience, self._fanout.seconds()
+        left_bytes = unsent_bytes(self.outlet)
+        if not self.paused or left_bytes <= patience.unsent_bytes // 2:
+            return 0.0
+        if left_bytes != self._left_bytes:
+            self._left_bytes, self._moved_seconds = left_bytes, now
+        stalled_seconds = self._moved_seconds + patience.stall_seconds
+        if now >= stalled_seconds:
+            self._due_seconds = min(self._due_seconds, now)
+        return min(self._due_seconds, stalled_seconds)
+
+    @property
+    def outlet(self) -> Any:
+        """The transport."""
+        raise NotImplementedError
 
     def transmit(self, frames: bytes) -> None:
         """Gives bytes to the transport."""
@@ -176,11 +220,13 @@ class PacedConsumer:
         self._fanout.leave(self._queue, self)
 
     def pauseProducing(self) -> None:
-        self.paused = True
+        if not self.paused:  # a transport says so again with each write
+            self.paused = True
+            self._due_seconds = self._fanout.seconds() + self._fanout.patience.stall_seconds
 
     def resumeProducing(self) -> None:
-        self.paused, self._unsent_bytes = False, 0
-        self._fanout.ready(self._queue)
+        self.paused, self._given_bytes, self._left_bytes = False, 0, 0
+        self._fanout.ready(self._queue, self)
 
     def stopProducing(self) -> None:
         """The transport is gone; the connection's own end says so too."""

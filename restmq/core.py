@@ -314,7 +314,9 @@ class RedisOperations(Leasing, Peeking, Tokens):
         """Whether the queue is started; one of which nobody ever said anything is."""
         return bool(await self.store.command("GET", keys.for_queue(check_queue_name(queue)).status) != b"0")
 
-    async def queue_attend(self, queue: str, daemon: bytes, weight: int, room: int, lease_ms: int = 0) -> Attendance:
+    async def queue_attend(
+        self, queue: str, daemon: bytes, weight: int, room: int, lease_ms: int = 0, backlog_bytes: int = 1 << 20
+    ) -> Attendance:
         """A daemon looks after its consumers of the queue; ``lua/attend.lua`` says what happens.
 
         Args:
@@ -322,12 +324,14 @@ class RedisOperations(Leasing, Peeking, Tokens):
             weight: how many of its consumers are ready for more; 0 when it goes.
             room: how many messages they can hold, up to 1000.
             lease_ms: the consumers hold messages under leases of this length; 0 for no leases.
+            backlog_bytes: after so much of what waits for a broadcast no more is published; 0 for a daemon without
+                consumers, which publishes nothing.
 
         Returns:
             With round robin, messages that are from now on the daemon's own to deliver, or leased to it.
         """
         receipt = new_receipt() if lease_ms else ""
-        args = (daemon, weight, min(room, BATCH_MAX), lease_ms, receipt)
+        args = (daemon, weight, min(room, BATCH_MAX), lease_ms, receipt, backlog_bytes)
         policy, again, *taken = await self._run("attend", queue, *args)
         if again == PROMOTE_FIRST:
             await self.queue_promote(queue)

@@ -23,6 +23,7 @@ from restmq.consumer import CloseReason, Consumer, Format, HeldBack
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
 from restmq.model import Message, Policy, QueueOverview
+from restmq.pacing import Pace, Patience
 from restmq.policy import next_in_turn
 from restmq.underway import UnderWay
 
@@ -32,6 +33,8 @@ log = Logger()
 HEARTBEAT_SECONDS = 5.0
 #: How often a stream that knows comments sends one, so that proxies and dead peers are found out.
 KEEPALIVE_SECONDS = 12.0
+
+PATIENCE = Patience()
 
 
 class _Attended:
@@ -74,12 +77,13 @@ def _position(consumers: list[Consumer], consumer: Consumer) -> int | None:
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
     """All consumers of this daemon. ``join`` and ``leave`` are for transports; the rest happens by itself."""
 
-    def __init__(self, core: RedisOperations, reactor: Any, unsent_bytes_max: int = 1 << 20) -> None:
-        self.unsent_bytes_max = unsent_bytes_max
+    def __init__(self, core: RedisOperations, reactor: Any, patience: Patience = PATIENCE) -> None:
+        self.patience = patience
         self.dropped = 0
         self.seconds: Callable[[], float] = reactor.seconds
         self._core = core
         self._reactor = reactor
+        self._pace = Pace(reactor)
         self._queues: dict[str, _Attended] = {}
         self._dirty: list[str] = []
         self._marks: dict[str, tuple[HeldBack, defer.Deferred[None]]] = {}
@@ -157,6 +161,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if attended is not None and held in attended.consumers:
             attended.consumers[attended.consumers.index(held)] = held.consumer
             held.release(missed, last_key)
+            self._pace.relieve(held)
             self._attend(queue)
 
     def _resume_failed(self, failure: Any, queue: str, held: HeldBack) -> None:
@@ -189,7 +194,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         position = _position(attended.consumers, consumer) if attended is not None else None
         if attended is None or position is None:
             return
-        del attended.consumers[position]
+        self._pace.relieve(attended.consumers.pop(position))
         if consumer.held:
             self._give_back(queue, attended, consumer)
         if position < attended.cursor:
@@ -206,13 +211,14 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         log.warn(
             "a consumer of {queue} was dropped: it left more than {limit} bytes unread.",
             queue=queue,
-            limit=self.unsent_bytes_max,
+            limit=self.patience.unsent_bytes,
         )
         self.leave(queue, consumer)
         consumer.close(CloseReason.TOO_SLOW)
 
-    def ready(self, queue: str) -> None:
+    def ready(self, queue: str, consumer: Consumer) -> None:
         """A consumer that was full can take messages again."""
+        self._pace.relieve(consumer)
         attended = self._queues.get(queue)
         if attended is not None and attended.policy is Policy.ROUNDROBIN:
             self._attend(queue)
@@ -320,9 +326,13 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         try:
             again = True
             while again:
+                if attended.policy is Policy.BROADCAST:
+                    self._flush()  # what was published before is to be in their transports
+                    await self._pace.let_read(attended.consumers)
                 attended.attend_again = False
                 lease_ms, weight, room = attended.demand()
-                found = await self._core.queue_attend(queue, self._channel, weight, room, lease_ms)
+                backlog_bytes = self.patience.unsent_bytes if attended.consumers else 0
+                found = await self._core.queue_attend(queue, self._channel, weight, room, lease_ms, backlog_bytes)
                 attended.policy = found.policy
                 if found.messages:
                     self._in_turn(queue, attended, found.messages, lease_ms)

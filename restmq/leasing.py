@@ -142,7 +142,11 @@ class Leasing(Operations):
         return int(done)
 
     async def queue_find(self, key: str) -> FoundMessage | None:
-        """Looks at one message, wherever it is, without touching it; None if there is no such message."""
+        """Looks at one message, wherever it is, without touching it; None if there is no such message.
+
+        A value that its queue does not hold is none. In a queue of more than 100,000 messages, one that is out of order
+        and far from both ends is not looked for, and its state is ``unknown``.
+        """
         state, *found = await self._run("find", queue_of(key), key) or (None,)
         if state is None:
             return None

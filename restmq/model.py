@@ -125,8 +125,8 @@ class FoundMessage:
     """A message, and where it stands.
 
     Attributes:
-        state: ``ready``, ``delayed``, ``leased`` or ``dead``.
-        at_ms: when a delay or a lease ends, or a dead letter died, in ms since 1970; 0 for a ready one.
+        state: ``ready``, ``delayed``, ``leased``, ``dead``; ``unknown`` if its queue is too long to be searched for it.
+        at_ms: when a delay or a lease ends, or a dead letter died, in ms since 1970; 0 for any other.
     """
 
     message: Message

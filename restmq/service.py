@@ -27,6 +27,7 @@ from restmq.longpoll import LongPolls
 from restmq.model import limit_queue_names
 from restmq.observe import Observatory
 from restmq.options import Options
+from restmq.pacing import Patience
 from restmq.store import Store, StoreSettings
 from restmq.web import Application
 from restmq.workers import Post, Supervisor, my_post, on_hangup
@@ -118,7 +119,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         return _supervise(options, parts, settings, reactor)
     store = Store(settings, reactor)
     core = RedisOperations(store)
-    fanout = Fanout(core, reactor, options["max-unsent"])
+    fanout = Fanout(core, reactor, Patience(options["max-unsent"], options["stall-timeout"]))
     polls = LongPolls(core, reactor)
     guard = Guard(acl, core, reactor.seconds)
     observatory = Observatory(

@@ -72,7 +72,7 @@ SHAPES: dict[str, Schema] = {
         {"encoding": _ENCODING, "queue": QUEUE, "dead_letter": named("Origin"), "due": _TIME_MS, "died": _TIME_MS},
         key=KEY,
         value=STRING,
-        state={"type": "string", "enum": ["ready", "delayed", "leased", "dead"]},
+        state={"type": "string", "enum": ["ready", "delayed", "leased", "dead", "unknown"]},
         looks=WHOLE,
         **_LETTER,
     ),

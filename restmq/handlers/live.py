@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from restmq import access
 from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer
@@ -49,6 +50,10 @@ class Stream(PacedConsumer):
     def __init__(self, connection: HTTPConnection, chunked: bool) -> None:
         self._connection = connection
         self._chunked = chunked
+
+    @property
+    def outlet(self) -> Any:
+        return self._connection.transport
 
     def transmit(self, frames: bytes) -> None:
         send_at_once(self._connection.transport, chunk(frames) if self._chunked else frames)

@@ -8,7 +8,7 @@ import orjson
 
 from restmq import access
 from restmq.describe import Answer, Body, answers_json, declare
-from restmq.dispatch import value_bytes
+from restmq.dispatch import EMPTY_QUEUE, value_bytes
 from restmq.errors import InvalidInput
 from restmq.handlers.base import JSON, Handler
 from restmq.handlers.parameters import (
@@ -28,6 +28,7 @@ from restmq.handlers.parameters import (
 )
 from restmq.longpoll import Wish
 from restmq.model import BATCH_MAX, Message
+from restmq.render import to_json
 from restmq.request import WireError
 from restmq.shapes import KEY, ONE_OR_NOTHING, STRING, WHOLE, either, many, named, thing
 from restmq.shapes import QUEUE as QUEUE_SHAPE
@@ -82,7 +83,10 @@ class QueueHandler(Handler):
 
     access = {"GET": access.CONSUME, "POST": access.PRODUCE, "DELETE": access.PURGE}
 
-    @declare(query=TAKING, answers=TAKEN | {204: Answer("The queue is empty, and was while it was waited.")})
+    @declare(
+        query=TAKING,
+        answers=TAKEN | {204: Answer("The queue is empty, and was while it was waited; JSONP calls back.")},
+    )
     async def get(self) -> None:
         """Takes what comes next for good (at-most-once), or with ``lease`` under a lease (at-least-once)."""
         await self.take(self.queue_name, status_if_empty=204)
@@ -99,7 +103,7 @@ class QueueHandler(Handler):
         if self.gone and messages:
             await self.application.core.queue_return(queue, messages)
         elif not messages:
-            self._answer_empty(status_if_empty)
+            self._answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)
         elif many:
             self.answer_json([{"count": message.count, **message.fields()} for message in messages], b"\r\n")
         elif octets:
@@ -107,11 +111,14 @@ class QueueHandler(Handler):
         else:
             self.answer_json({**messages[0].fields(), "count": messages[0].count}, b"\r\n")
 
-    def _answer_empty(self, status: int) -> None:
-        if status == 204:
-            self.answer(b"", None, status=204)
+    def _answer_empty(self, status: int, as_json: object) -> None:
+        """That a queue is empty is no error at /q/, so it must call back; a script element calls nothing with a 204."""
+        if status != 204:
+            self.answer(to_json(EMPTY_QUEUE), JSON, status=status)
+        elif self.callback is not None:
+            self.answer_json(as_json)
         else:
-            self.answer(b'{"error":"empty queue"}', JSON, status=status)
+            self.answer(b"", None, status=204)
 
     def _answer_octets(self, message: Message) -> None:
         self._add_header("X-RestMQ-Key", quote(message.key, safe=_PATH_SAFE))

@@ -217,6 +217,10 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
 
     # A consumer's side
 
+    @property
+    def outlet(self) -> Any:
+        return self.transport
+
     def transmit(self, frames: bytes) -> None:
         if self.state == self.STATE_OPEN:
             send_at_once(self.transport, frames)

@@ -1,19 +1,21 @@
 -- include: _ready
 -- KEYS: totals
--- pop(count): takes up to `count` live messages off the front, dropping expired ones on the way. Stops early where an
--- answer has become large. Returns their keys, values and expiries (ms since 1970, or 0), and whether it
--- stopped at a bound of its own rather than at the queue's end: then a caller that got nothing must ask again.
+-- pop(count, most_bytes): takes up to `count` live messages off the front, dropping expired ones on the way. Stops early
+-- where an answer has become large, or reaches `most_bytes`, if given. Returns their keys, values and expiries (ms since
+-- 1970, or 0), and whether it stopped at a bound of its own rather than at the queue's end: then a caller that got nothing
+-- must ask again.
 local EXPIRED_AT_MOST = 1000
 local BYTES_AT_MOST = 16777216
 
-local function pop(count)
+local function pop(count, most_bytes)
+  most_bytes = math.min(most_bytes or BYTES_AT_MOST, BYTES_AT_MOST)
   local keys, values, expiries, expired, bytes = {}, {}, {}, {}, 0
   local expiring = call('EXISTS', EXPIRING) == 1
-  while #keys < count and #expired < EXPIRED_AT_MOST and bytes < BYTES_AT_MOST do
+  while #keys < count and #expired < EXPIRED_AT_MOST and bytes < most_bytes do
     local front = call('RPOP', READY, count - #keys)
     if not front then break end
     for i, key in ipairs(front) do
-      if bytes >= BYTES_AT_MOST then
+      if bytes >= most_bytes then
         for j = #front, i, -1 do call('RPUSH', READY, front[j]) end
         break
       end

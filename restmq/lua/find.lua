@@ -1,18 +1,45 @@
 -- Looks at one message, wherever it is, without touching it.
 -- ARGV: queue, clock, the message's key.
--- Returns {'ready', 'delayed', 'leased' or 'dead'; when that ends or, if dead, began, in ms since 1970, or 0; value;
--- looks; record of deliveries or ''}, or nothing if there is no such message.
+-- Returns {'ready', 'delayed', 'leased', 'dead' or 'unknown'; when that ends or, if dead, began, in ms since 1970, or 0;
+-- value; looks; record of deliveries or ''}, or nothing if there is no such message: a value that the queue does not hold
+-- is none. In a queue of more than twice SEARCHED_AT_MOST messages one that is neither in its place, by its number, nor so
+-- near an end is 'unknown'.
 -- include: _prelude
 -- include: _lease
+local SEARCHED_AT_MOST = 50000
+
 local key = ARGV[3]
 local value = call('GET', key)
 local expires_ms = call('PEXPIRETIME', key)
 if not value or (expires_ms > 0 and expires_ms <= now_ms()) then return {} end
+
 local function found(state, at_ms)
   return {state, at_ms or '0', value, call('GET', key .. ':refcount') or '0', call('HGET', DELIVERIES, key) or ''}
 end
+
+local function number_of(other) return tonumber(string.match(other, ':(%d+)$') or 0) end
+
+-- Messages wait in the order of their numbers, but for those that came back, or came later than they were sent.
+local function in_its_place()
+  local number, first, last = number_of(key), 1, call('LLEN', READY)
+  while first <= last do
+    local middle = math.floor((first + last) / 2)
+    local there = call('LINDEX', READY, -middle)
+    if there == key then return true end
+    if number_of(there) < number then first = middle + 1 else last = middle - 1 end
+  end
+  return false
+end
+
+local function near_an_end()
+  return call('LPOS', READY, key, 'RANK', -1, 'MAXLEN', SEARCHED_AT_MOST)
+    or call('LPOS', READY, key, 'MAXLEN', SEARCHED_AT_MOST)
+end
+
 local leased, delayed, dead = call('ZSCORE', LEASED, key), call('ZSCORE', DELAYED, key), call('ZSCORE', DEAD, key)
 if leased and tonumber(leased) > now_ms() then return found('leased', leased) end
 if delayed and tonumber(delayed) > now_ms() then return found('delayed', delayed) end
 if dead then return found('dead', dead) end
-return found('ready')
+if leased or delayed or in_its_place() or near_an_end() then return found('ready') end
+if call('LLEN', READY) > 2 * SEARCHED_AT_MOST then return found('unknown') end
+return {}

@@ -76,6 +76,21 @@ def test_a_jsonp_page_takes_a_message(browser: webdriver.Chrome, daemon: Daemon,
     assert heard(browser, 1) == [{"key": key, "value": "by script", "count": 0}]
 
 
+def test_a_jsonp_page_is_told_that_a_queue_is_empty_and_that_something_went_wrong(
+    browser: webdriver.Chrome, daemon: Daemon, queue: str
+) -> None:
+    browser.get(f"{daemon.url}/queue")
+    browser.execute_script(
+        "window.heard = []; window.got = (answer) => heard.push(answer);"
+        "for (const path of [`/q/${arguments[0]}?`, '/q/%ff?']) {"
+        "  const script = document.createElement('script'); script.src = path + 'callback=got';"
+        "  script.async = false; script.onerror = () => heard.push('wrong'); document.head.append(script);"
+        "}",
+        queue,
+    )
+    assert sorted(map(str, heard(browser, 2))) == sorted([str({"error": "empty queue"}), "wrong"])
+
+
 @pytest.fixture
 def other_site(private_folder: Path) -> Iterator[str]:
     """A page of another site: ``localhost`` is cross-site to ``127.0.0.1``."""

@@ -22,8 +22,7 @@ SIZES = [MIB, 15 * MIB]
 
 @pytest.fixture(scope="module")
 def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    """One that lets a live consumer be as far behind as several of these messages are long."""
-    server = Daemon(folder / "big", "--max-unsent", str(64 * MIB), redis=redis)
+    server = Daemon(folder / "big", redis=redis)
     with stopping(server):
         yield server
         server.assert_no_tracebacks()

@@ -672,3 +672,28 @@ def test_a_plain_post_and_get_leave_the_old_layout_and_nothing_beside_it(
     http.get(f"/q/{queue}")
     there = {key.removeprefix(queue) for key in redis.command("KEYS", f"{queue}:*")}
     assert there == {":UUID", ":totals", ":times"}
+
+
+def test_a_value_that_no_queue_holds_is_no_message(http: httpx.Client, redis: Redis, queue: str) -> None:
+    waiting = add(http, queue, *"abcde")
+    redis.command("SET", f"{queue}:77", "left behind")
+    redis.command("LREM", f"{queue}:queue", "1", waiting[3])
+    assert [http.get(f"/m/{key}").status_code for key in waiting] == [200, 200, 200, 404, 200]
+    assert http.get(f"/m/{queue}:77").status_code == 404
+    assert redis.command("GET", f"{queue}:77") == "left behind"
+
+
+def test_a_message_deep_in_a_long_queue_is_found(http: httpx.Client, redis: Redis, queue: str) -> None:
+    many = 250_000
+    add(http, queue, "first")
+    numbers = [*range(2, 100_000), 777_777, *range(100_000, many)]  # one of them out of order
+    keys = [f"{queue}:{number}" for number in numbers]
+    redis.commands([("LPUSH", f"{queue}:queue", *keys[start : start + 1000]) for start in range(0, len(keys), 1000)])
+    deep = many // 2 + 10_000
+    for number in (5, deep, many - 5, 777_777, 888_888):
+        redis.command("SET", f"{queue}:{number}", "here")
+    states = {number: http.get(f"/m/{queue}:{number}").json()["state"] for number in (5, deep, many - 5)}
+    assert states == {5: "ready", deep: "ready", many - 5: "ready"}
+    # Neither where its number says nor near an end: that it waits is not said of what may not be there.
+    assert http.get(f"/m/{queue}:777777").json()["state"] == "unknown"
+    assert http.get(f"/m/{queue}:888888").json()["state"] == "unknown"

@@ -169,6 +169,18 @@ def test_jsonp_is_javascript_and_checks_its_callback(http: httpx.Client, queue: 
     assert "\u2028" not in answer.text
 
 
+def test_jsonp_calls_back_also_if_there_is_nothing(http: httpx.Client, queue: str) -> None:
+    empty = http.get(f"/q/{queue}", params={"callback": "f"})
+    assert (empty.status_code, empty.text) == (200, 'f({"error":"empty queue"});\r\n')
+    assert empty.headers["Content-Type"].startswith("application/javascript")
+    assert http.get(f"/q/{queue}", params={"callback": "f", "wait": 0.01}).text == empty.text
+    assert http.get(f"/q/{queue}", params={"callback": "f", "count": 5}).text == "f([]);\r\n"
+    # An error keeps its status, so that a script element has the event "error".
+    root = http.get("/", params={"queue": queue, "callback": "f"})
+    assert (root.status_code, root.json()) == (404, {"error": "empty queue"})
+    assert http.get(f"/q/{queue}", params={"callback": "f", "wait": "long"}).status_code == 400
+
+
 @pytest.mark.parametrize("path", ["/p/{}", "/control/{}", "/stats/{}", "/stats/", "/control/", "/q/"])
 def test_every_json_answer_can_be_jsonp(http: httpx.Client, queue: str, path: str) -> None:
     answer = http.get(path.format(queue), params={"callback": "f"})

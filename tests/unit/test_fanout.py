@@ -41,6 +41,7 @@ class StubCore:
         self.policy = Policy.BROADCAST
         self.waiting: list[Message] = []
         self.attended: list[tuple[int, int]] = []
+        self.asked_bytes: list[int] = []
         self.returned: list[Message] = []
         self.missed = defer.Deferred[Missed]()
         self.marks: list[str] = []
@@ -51,10 +52,13 @@ class StubCore:
         self.subscriber = StubSubscriber(on_message, on_lost, on_renewed)
         return self.subscriber
 
-    async def queue_attend(self, _queue: str, _daemon: bytes, weight: int, room: int, lease_ms: int = 0) -> Attendance:
+    async def queue_attend(
+        self, _queue: str, _daemon: bytes, weight: int, room: int, _lease_ms: int, backlog_bytes: int
+    ) -> Attendance:
         if self.fails:
             raise StoreUnavailable("away")
         self.attended.append((weight, room))
+        self.asked_bytes.append(backlog_bytes)
         taken, self.waiting = self.waiting[:room], self.waiting[room:]
         return Attendance(self.policy, False, taken if self.policy is Policy.ROUNDROBIN else [])
 
@@ -75,12 +79,16 @@ class StubConsumer:
         self.address, self.since_seconds = "192.0.2.1", 0.0
         self.held: dict[str, str] = {}
         self.closed: CloseReason | None = None
+        self.waited_for_until = 0.0
 
     def write(self, frames: bytes) -> None:
         self.writes.append(frames)
 
     def room(self) -> int:
         return PREFETCH - len(self.held) if self.ready else 0
+
+    def full_until(self) -> float:
+        return self.waited_for_until
 
     def close(self, reason: CloseReason) -> None:
         self.closed = reason
@@ -262,3 +270,34 @@ def test_comments_keep_an_idle_stream_alive(scene: Scene) -> None:
     assert silent.writes == []
     scene.fanout.stopService()
     assert consumer.closed is CloseReason.SHUTDOWN
+
+
+def test_a_backlog_waits_for_a_consumer_that_is_full(scene: Scene) -> None:
+    first, second = scene.consumers(2)
+    before = len(scene.core.attended)
+    first.waited_for_until = second.waited_for_until = 60
+    my_turn = scene.core.subscriber.channels[0], b"q"
+    scene.publish(1)
+    scene.core.subscriber.say(*my_turn)
+    assert first.writes == [b"q:1|"]  # it has what came before, and only then can be seen to be full
+    assert len(scene.core.attended) == before
+    first.waited_for_until = 0
+    scene.fanout.ready("q", first)
+    scene.fanout.leave("q", second)
+    assert len(scene.core.attended) == before + 1
+    first.waited_for_until = 60
+    scene.core.subscriber.say(*my_turn)
+    scene.clock.advance(59)
+    assert len(scene.core.attended) == before + 1
+    scene.clock.advance(1)
+    assert len(scene.core.attended) == before + 2
+
+
+def test_a_backlog_is_left_to_others_by_a_daemon_whose_consumers_have_gone(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    assert scene.core.asked_bytes[-1] > 0
+    consumer.waited_for_until = 60
+    scene.core.subscriber.say(scene.core.subscriber.channels[0], b"q")
+    scene.fanout.leave("q", consumer)
+    assert scene.core.asked_bytes[-1] == 0
+    assert not scene.fanout._pace._awaited

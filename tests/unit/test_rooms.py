@@ -38,6 +38,7 @@ ROOMS = [
     "fields",
     "shapes",
     "dispatch",
+    "pacing",
     "consumer",
     "fanout",
     "census",
