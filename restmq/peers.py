@@ -1,0 +1,213 @@
+"""Daemons on one Redis ask each other what only each of them knows: who is connected to it, what it has counted.
+
+A question is published, and PUBLISH says how many heard it: the one who asks waits for exactly so many answers, and not
+at all where it is alone. One that hangs, or died meanwhile, is waited for half a second and then missing. Whoever can't
+hear answers, as Redis is away, gets none at once.
+
+What comes over Redis is checked: here its form, by those who take the answers what is in them.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from twisted.application import service
+from twisted.internet import defer
+from twisted.logger import Logger
+
+from restmq import keys
+from restmq.core import RedisOperations
+from restmq.errors import RestMQError
+
+log = Logger()
+
+ANSWER_SECONDS = 0.5
+#: Redis cuts off who is 32 MB behind with what it is published.
+MESSAGE_BYTES_MAX = 8 << 20
+_ID = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A question of ours. ``wanted`` is how many answers there will be, once that is known."""
+
+    wanted: int | None = None
+    answers: dict[str, Any] = field(default_factory=dict)
+    done: defer.Deferred[None] = field(default_factory=defer.Deferred)
+
+    def end(self) -> None:
+        if not self.done.called:
+            self.done.callback(None)
+
+    def expect(self, wanted: int) -> None:
+        self.wanted = wanted
+        self._end_if_complete()
+
+    def take(self, peer: str, answer: Any) -> None:
+        self.answers[peer] = answer
+        self._end_if_complete()
+
+    def _end_if_complete(self) -> None:
+        if self.wanted is not None and len(self.answers) >= self.wanted:
+            self.end()
+
+
+#: Answers a question, now or later; it is given what the question is about.
+Give = Callable[[Any], Any]
+#: Is given what somebody said, and who it was; ValueError if it is nothing.
+Take = Callable[[Any, str], None]
+
+
+class Peers(service.Service):  # type: ignore[misc]  # untyped
+    """This daemon among those on the same Redis.
+
+    Args:
+        group: what the workers of one server have in common; empty for a daemon that has none.
+
+    Attributes:
+        id: under which the others know this process.
+        everybody, group: the channels of all daemons, and of the workers of this server; None where there are none.
+        on_joined: called when others can be heard, also when they can be heard again; it may take its time.
+        joined: fires when that was done for the first time.
+        on_leaving: called at the end, while the others can still be told something.
+    """
+
+    def __init__(self, core: RedisOperations, reactor: Any, group: str = "") -> None:
+        self.id = secrets.token_hex(8)
+        db = core.store.settings.db
+        self.everybody = keys.peers_channel(db)
+        self.group = keys.peers_channel(db, group) if group else None
+        self.joined: defer.Deferred[None] = defer.Deferred()
+        self.on_joined: Callable[[], Any] = lambda: None
+        self.on_leaving: Callable[[], Any] = lambda: None
+        self._core = core
+        self._reactor = reactor
+        self._subscriber = core.pubsub(self._heard, on_lost=self._lost, on_renewed=self._join)
+        self._hears = False
+        self._number = 0
+        self._asked: dict[int, _Asked] = {}
+        self._kinds: dict[str, tuple[Give, Take | None]] = {}
+
+    def startService(self) -> None:
+        super().startService()
+        mine = [self.everybody, keys.peer_channel(self.id), *([self.group] if self.group else [])]
+        subscribed = defer.gatherResults([self._subscriber.subscribe(channel) for channel in mine])
+        subscribed.addCallback(lambda _: self._join())
+
+    def _join(self) -> None:
+        self._hears = True
+        called = defer.maybeDeferred(self.on_joined)
+        called.addErrback(lambda failure: log.failure("joining the other daemons failed", failure=failure))
+        called.addCallback(lambda _: None if self.joined.called else self.joined.callback(None))
+
+    def _lost(self) -> None:
+        self._hears = False
+        self._end_all()
+
+    def _end_all(self) -> None:
+        for asked in list(self._asked.values()):
+            asked.end()
+
+    async def stopService(self) -> None:
+        super().stopService()
+        if self._hears:
+            await defer.maybeDeferred(self.on_leaving)
+        self._hears = False
+        self._end_all()
+        self._subscriber.stop()
+
+    def answer(self, kind: str, give: Give, take: Take | None = None) -> None:
+        """Has questions of a kind answered.
+
+        Args:
+            take: if it is there, these answers, and what the questions are about, are said aloud: the whole group hears
+                them, and each of it takes them, in the same order, also who did not ask, and whose word it is.
+        """
+        self._kinds[kind] = give, take
+
+    async def ask(self, kind: str, about: Any, channel: bytes, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """The answers that came in time, by who gave them: of all on a channel but this process. Never fails."""
+        if not self._hears:
+            return {}
+        self._number += 1
+        number, asked = self._number, _Asked()
+        self._asked[number] = asked
+        overdue = self._reactor.callLater(seconds, asked.end)
+        heard = self._publish(channel, {"kind": kind, "ask": True, "about": about, "number": number})
+        # Of what is said aloud, the question is heard here, too, in its turn, and counts as an answer.
+        aloud = self._kinds[kind][1] is not None
+        ourselves = 1 if channel in (self.everybody, self.group) and not aloud else 0
+        heard.addCallback(lambda count: asked.end() if count is None else asked.expect(count - ourselves))
+        await asked.done
+        del self._asked[number]
+        if overdue.active():
+            overdue.cancel()
+        return asked.answers
+
+    async def ask_one(self, kind: str, about: Any, peer: str, seconds: float) -> dict[str, Any]:
+        """The answer of one of the others; none if it is not there."""
+        return await self.ask(kind, about, keys.peer_channel(peer), seconds)
+
+    async def tell(self, kind: str, answer: Any) -> None:
+        """Gives the group an answer that nobody asked for; it is heard by now, or Redis is away."""
+        if self.group is not None and self._hears:
+            told: defer.Deferred[Any] = self._publish(self.group, {"answer": answer, "kind": kind})
+            told.addTimeout(ANSWER_SECONDS, self._reactor, lambda _failure, _seconds: None)
+            await told
+
+    def _publish(self, channel: bytes, message: dict[str, Any]) -> defer.Deferred[int | None]:
+        """How many heard it; None if it could not be said."""
+        payload = orjson.dumps({**message, "by": self.id})
+        if len(payload) > MESSAGE_BYTES_MAX:
+            log.warn("what other daemons asked for is too long to be said ({size} bytes).", size=len(payload))
+            return defer.succeed(None)
+        return self._core.store.command("PUBLISH", channel, payload).addErrback(_store_is_away)
+
+    def _heard(self, _channel: bytes, payload: bytes) -> None:
+        message = _parse(payload)
+        kind = message["kind"] if message else ""
+        if message is None or kind not in self._kinds:
+            return
+        by, is_question, (give, take) = message["by"], message.get("ask") is True, self._kinds[kind]
+        said = message.get("about" if is_question else "answer")
+        if take is not None and said is not None:
+            try:
+                take(said, by)
+            except ValueError as problem:
+                log.debug("what another daemon says of {kind} is nothing: {problem}", kind=kind, problem=problem)
+        if (by if is_question else message.get("to")) == self.id:
+            asked = self._asked.get(message.get("number", 0))
+            if asked is not None and (take is not None or not is_question):
+                asked.take(by, said)
+        elif is_question:
+            given = defer.maybeDeferred(give, said)
+            given.addCallback(self._give, message, aloud=take is not None)
+            given.addErrback(lambda failure: log.failure("answering another daemon failed", failure=failure))
+
+    def _give(self, answer: Any, question: dict[str, Any], aloud: bool) -> None:
+        if self._hears:
+            channel = self.group if aloud and self.group is not None else keys.peer_channel(question["by"])
+            said = {"kind": question["kind"], "answer": answer, "to": question["by"], "number": question.get("number")}
+            self._publish(channel, said)
+
+
+def _store_is_away(failure: Any) -> None:
+    failure.trap(RestMQError)
+
+
+def _parse(payload: bytes) -> dict[str, Any] | None:
+    """A message with who says it; None for what is none."""
+    if len(payload) > MESSAGE_BYTES_MAX:
+        return None
+    try:
+        message = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(message, dict) or not isinstance(by := message.get("by"), str) or not _ID.fullmatch(by):
+        return None
+    return message if isinstance(message.get("kind"), str) and type(message.get("number", 0)) is int else None
