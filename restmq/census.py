@@ -73,7 +73,8 @@ class Reading:
         return cls(checked, tallies, None if others is None else _check_tally(others))
 
     def pack(self) -> Any:
-        return [self.queues, self.told_apart, self.others]
+        told_apart = {name: list(tally) for name, tally in self.told_apart.items()}
+        return [self.queues, told_apart, None if self.others is None else list(self.others)]
 
 
 def _check_tally(numbers: Any) -> Tally:
