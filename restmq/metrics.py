@@ -96,6 +96,8 @@ class Metrics(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         peers.answer("census", self._give_census, self._take_census)
+        peers.answer("last census", lambda _: self._found and self._found.pack())
+        peers.on_joined, peers.on_leaving = self._join, self._roster.leave
 
     async def render(self, as_openmetrics: bool) -> tuple[bytes, str]:
         """The metrics as they are now, and their content type. Those who ask at the same time share one reading."""
@@ -140,7 +142,15 @@ class Metrics(Collector):
 
     def _take_census(self, packed: Any, by: str) -> None:
         if by != self._peers.id and not self._read_census.is_going_on:
-            self._census.go_on_from(Reading.unpack(packed))
+            self._found = Reading.unpack(packed)
+            self._census.go_on_from(self._found)
+
+    async def _join(self) -> None:
+        await self._roster.join()
+        if self._peers.group is not None:
+            for peer, packed in (await self._peers.ask("last census", None, self._peers.group)).items():
+                with suppress(ValueError):
+                    self._take_census(packed, peer)
 
     def _count(self) -> Counts:
         """What this process has counted; names are kinds and labels, with blanks between, as none of them has one."""

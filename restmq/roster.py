@@ -111,8 +111,6 @@ class Roster:
         self._samples = samples
         self._ledger = Ledger()
         peers.answer("counts", self._give, self._take)
-        peers.on_joined = self._join
-        peers.on_leaving = self._leave
 
     def total(self) -> Counts:
         """What was counted up to the last call, by all together."""
@@ -158,9 +156,11 @@ class Roster:
         if "ledger" in word:
             self._ledger.merge(word["ledger"])
 
-    async def _join(self) -> None:
+    async def join(self) -> None:
+        """Learns what was counted before this worker could hear it."""
         if self._peers.group is not None:
             await self._call(self._peers.group, new=True)
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
+        """Says what this worker has counted at last."""
         await self._peers.tell("counts", self._here().pack())

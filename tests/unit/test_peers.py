@@ -217,6 +217,7 @@ class Worker:
         self.peers = hub.peer("g")
         counts = lambda: {"http": [float(self.counted)]}  # noqa: E731
         self.roster = Roster(self.peers, Membership("g", 1, serial), hub.clock, counts, lambda: 1, list)
+        self.peers.on_joined, self.peers.on_leaving = self.roster.join, self.roster.leave
         self.peers.startService()
 
     def scrape(self) -> float:
