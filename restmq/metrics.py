@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import __version__
+from restmq import __version__, keys
 from restmq.census import Census, Reading, Tally
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
@@ -129,7 +129,8 @@ class Metrics(Collector):
             found: Reading = await self._read_census()
             await self._peers.tell("census", found.pack())
             return found
-        for packed in (await self._peers.ask_one("census", None, first, _CENSUS_SECONDS)).values():
+        channel = keys.peer_channel(first)
+        for packed in (await self._peers.ask("census", None, channel, _CENSUS_SECONDS)).values():
             with suppress(ValueError):
                 return Reading.unpack(packed)
         return None

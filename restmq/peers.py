@@ -9,6 +9,7 @@ What comes over Redis is checked: here its form, by those who take the answers w
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Callable
@@ -34,27 +35,20 @@ _ID = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(slots=True)
 class _Asked:
-    """A question of ours. ``wanted`` is how many answers there will be, once that is known."""
+    """A question of ours. ``wanted`` is how many answers there will be; many, until that is known."""
 
-    wanted: int | None = None
+    wanted: float = math.inf
     answers: dict[str, Any] = field(default_factory=dict)
     done: defer.Deferred[None] = field(default_factory=defer.Deferred)
 
-    def end(self) -> None:
-        if not self.done.called:
-            self.done.callback(None)
-
-    def expect(self, wanted: int) -> None:
+    def expect(self, wanted: float) -> None:
         self.wanted = wanted
-        self._end_if_complete()
+        if len(self.answers) >= wanted and not self.done.called:
+            self.done.callback(None)
 
     def take(self, peer: str, answer: Any) -> None:
         self.answers[peer] = answer
-        self._end_if_complete()
-
-    def _end_if_complete(self) -> None:
-        if self.wanted is not None and len(self.answers) >= self.wanted:
-            self.end()
+        self.expect(self.wanted)
 
 
 #: Answers a question, now or later; it is given what the question is about.
@@ -85,7 +79,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         self.joined: defer.Deferred[None] = defer.Deferred()
         self.on_joined: Callable[[], Any] = lambda: None
         self.on_leaving: Callable[[], Any] = lambda: None
-        self._core = core
+        self._store = core.store
         self._reactor = reactor
         self._subscriber = core.pubsub(self._heard, on_lost=self._lost, on_renewed=self._join)
         self._hears = False
@@ -107,18 +101,14 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
 
     def _lost(self) -> None:
         self._hears = False
-        self._end_all()
-
-    def _end_all(self) -> None:
         for asked in list(self._asked.values()):
-            asked.end()
+            asked.expect(0)
 
     async def stopService(self) -> None:
         super().stopService()
         if self._hears:
             await defer.maybeDeferred(self.on_leaving)
-        self._hears = False
-        self._end_all()
+        self._lost()
         self._subscriber.stop()
 
     def answer(self, kind: str, give: Give, take: Take | None = None) -> None:
@@ -135,38 +125,32 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         if not self._hears:
             return {}
         self._number += 1
-        number, asked = self._number, _Asked()
-        self._asked[number] = asked
-        overdue = self._reactor.callLater(seconds, asked.end)
+        number = self._number
+        asked = self._asked[number] = _Asked()
+        overdue = self._reactor.callLater(seconds, asked.expect, 0)
         heard = self._publish(channel, {"kind": kind, "ask": True, "about": about, "number": number})
         # Of what is said aloud, the question is heard here, too, in its turn, and counts as an answer.
         aloud = self._kinds[kind][1] is not None
         ourselves = 1 if channel in (self.everybody, self.group) and not aloud else 0
-        heard.addCallback(lambda count: asked.end() if count is None else asked.expect(count - ourselves))
+        heard.addCallback(lambda count: asked.expect(count - ourselves))
         await asked.done
         del self._asked[number]
         if overdue.active():
             overdue.cancel()
         return asked.answers
 
-    async def ask_one(self, kind: str, about: Any, peer: str, seconds: float) -> dict[str, Any]:
-        """The answer of one of the others; none if it is not there."""
-        return await self.ask(kind, about, keys.peer_channel(peer), seconds)
-
     async def tell(self, kind: str, answer: Any) -> None:
         """Gives the group an answer that nobody asked for; it is heard by now, or Redis is away."""
         if self.group is not None and self._hears:
-            told: defer.Deferred[Any] = self._publish(self.group, {"answer": answer, "kind": kind})
-            told.addTimeout(ANSWER_SECONDS, self._reactor, lambda _failure, _seconds: None)
-            await told
+            await in_time(self._publish(self.group, {"kind": kind, "answer": answer}), self._reactor)
 
-    def _publish(self, channel: bytes, message: dict[str, Any]) -> defer.Deferred[int | None]:
-        """How many heard it; None if it could not be said."""
+    def _publish(self, channel: bytes, message: dict[str, Any]) -> defer.Deferred[int]:
+        """How many heard it; 0 if it could not be said."""
         payload = orjson.dumps({**message, "by": self.id})
         if len(payload) > MESSAGE_BYTES_MAX:
             log.warn("what other daemons asked for is too long to be said ({size} bytes).", size=len(payload))
-            return defer.succeed(None)
-        return self._core.store.command("PUBLISH", channel, payload).addErrback(_store_is_away)
+            return defer.succeed(0)
+        return self._store.command("PUBLISH", channel, payload).addErrback(_store_is_away)
 
     def _heard(self, _channel: bytes, payload: bytes) -> None:
         message = _parse(payload)
@@ -196,16 +180,22 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
             self._publish(channel, said)
 
 
-def _store_is_away(failure: Any) -> None:
+def _store_is_away(failure: Any) -> int:
     failure.trap(RestMQError)
+    return 0
+
+
+async def in_time(shared: defer.Deferred[Any], reactor: Any) -> None:
+    """Waits, but not for longer than for answers. What is waited for goes on: a call to Redis must not be cancelled."""
+    mine: defer.Deferred[None] = defer.Deferred()
+    shared.addCallback(lambda _: None if mine.called else mine.callback(None))
+    await mine.addTimeout(ANSWER_SECONDS, reactor, lambda _failure, _seconds: None)
 
 
 def _parse(payload: bytes) -> dict[str, Any] | None:
     """A message with who says it; None for what is none."""
-    if len(payload) > MESSAGE_BYTES_MAX:
-        return None
     try:
-        message = orjson.loads(payload)
+        message = orjson.loads(payload) if len(payload) <= MESSAGE_BYTES_MAX else None
     except orjson.JSONDecodeError:
         return None
     if not isinstance(message, dict) or not isinstance(by := message.get("by"), str) or not _ID.fullmatch(by):

@@ -13,10 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet import defer
-
 from restmq.ledger import Counts, Ledger, check_counts
-from restmq.peers import ANSWER_SECONDS, Peers
+from restmq.peers import Peers, in_time
 
 _SAMPLES_MAX = 200
 
@@ -126,9 +124,7 @@ class Roster:
             self._ledger.note(here.serial, here.counts)
             return [here]
         if not self._peers.joined.called:  # as long as it has not heard of the others, its sums are too small
-            joined: defer.Deferred[None] = defer.Deferred()
-            self._peers.joined.addCallback(lambda _: None if joined.called else joined.callback(None))
-            await joined.addTimeout(ANSWER_SECONDS, self._reactor, lambda _failure, _seconds: None)
+            await in_time(self._peers.joined, self._reactor)
         return await self._call(self._peers.group)
 
     def _here(self) -> Present:

@@ -44,7 +44,7 @@ def test_what_is_published_in_the_page_is_tailed_in_it(
     page: Page, redis: Redis, http: httpx.Client, queue: str, transport: str
 ) -> None:
     page.open(queue)
-    page.wait_for(".notes", "No consumers on this server")
+    page.wait_for(".notes", "No consumers.")
     page.listen(transport)
     wait_until(lambda: listeners(redis, queue) == 1)
     field = page.find("#publish-text")

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from tests.integration.test_dashboard import Watcher
@@ -157,6 +158,8 @@ def test_counters_are_what_clients_counted_and_never_go_back_also_across_reloads
         go_on()
     series = counters.look()
     assert queues_published(series)[""] >= 30
+    with two_workers.client(headers={"Accept": "application/openmetrics-text"}) as http:
+        assert list(parse_openmetrics(http.get("/metrics").text))
     for worker in ("1", "2"):
         assert value(series, "process_resident_memory_bytes", worker=worker) > 0
 
