@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import Counter
-from collections.abc import Collection
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Iterable
+from typing import Any, TypeVar
+
+from twisted.internet import task
 
 from restmq.consumer import Consumer
 from restmq.fanout import Fanout
@@ -18,34 +19,47 @@ TRANSPORTS = ("comet", "sse", "websocket")
 CONSUMERS_SHOWN = 500
 #: Queues with consumers or waiters that a daemon tells the others of.
 QUEUES_TOLD = 20_000
+_AT_ONCE = 1000
 _ADDRESS_MAX = 255
+_Thing = TypeVar("_Thing")
 
 #: By queue: how many consumers there are of each transport, in their order, and how many waiters.
 Listeners = dict[str, tuple[int, ...]]
+_PLACES = {transport: place for place, transport in enumerate(TRANSPORTS)}
 NOBODY = (0,) * (len(TRANSPORTS) + 1)
 
 
 class Listening:
     """Counts and names those who listen. All counts are sums over the daemons that answer within half a second."""
 
-    def __init__(self, fanout: Fanout, polls: LongPolls, peers: Peers) -> None:
+    def __init__(self, fanout: Fanout, polls: LongPolls, peers: Peers, reactor: Any) -> None:
         self._fanout = fanout
         self._polls = polls
         self._peers = peers
+        self._reactor = reactor
         self._server = f"{socket.gethostname()[:_ADDRESS_MAX]}:{os.getpid()}"
         peers.answer("listeners", self._give_listeners)
         peers.answer("consumers", self._give_consumers)
 
-    def here(self, queues: Collection[str] | None = None) -> Listeners:
+    async def here(self, queues: Collection[str] | None = None) -> Listeners:
         """Of this daemon, of these queues or of all; only queues that have any."""
         if queues is None:
             queues = {*self._fanout.queues, *self._polls.queues}
-        counted = {queue: self._count(queue) for queue in queues}
+        counted = {queue: self._count(queue) async for queue in self._unhurried(queues)}
         return {queue: counts for queue, counts in counted.items() if any(counts)}
 
+    async def _unhurried(self, things: Iterable[_Thing]) -> AsyncIterator[_Thing]:
+        """One after the other, with messages let through in between."""
+        for place, thing in enumerate(things, 1):
+            yield thing
+            if place % _AT_ONCE == 0:
+                await task.deferLater(self._reactor, 0)
+
     def _count(self, queue: str) -> tuple[int, ...]:
-        connected = Counter(consumer.format.transport for consumer in self._fanout.consumers(queue))
-        return (*(connected[transport] for transport in TRANSPORTS), self._polls.count(queue))
+        counts = [0, 0, 0, self._polls.count(queue)]  # a Counter takes several times as long, and there may be many
+        for consumer in self._fanout.consumers(queue):
+            counts[_PLACES[consumer.format.transport]] += 1
+        return tuple(counts)
 
     async def everywhere(self) -> Listeners:
         """Of all daemons, and of all queues that have any."""
@@ -53,7 +67,7 @@ class Listening:
 
     async def in_group(self) -> Listeners:
         """Of all workers of this server."""
-        return self.here() if self._peers.group is None else await self._add_up(None, self._peers.group)
+        return await (self.here() if self._peers.group is None else self._add_up(None, self._peers.group))
 
     async def count(self, queue: str) -> tuple[int, int]:
         """How many consumers and how many waiters the queue has, on all daemons."""
@@ -62,17 +76,17 @@ class Listening:
 
     async def _add_up(self, queues: list[str] | None, channel: bytes) -> Listeners:
         answers = await self._peers.ask("listeners", queues, channel)
-        total = self.here(queues)
+        total = await self.here(queues)
         for answer in answers.values():
-            for row in answer if isinstance(answer, list) else []:
+            async for row in self._unhurried(answer if isinstance(answer, list) else []):
                 if _is_row(row):
-                    queue, *counts = row
-                    total[queue] = tuple(map(sum, zip(total.get(queue, NOBODY), counts, strict=True)))
+                    comet, sse, websocket, waiters = total.get(row[0], NOBODY)
+                    total[row[0]] = (comet + row[1], sse + row[2], websocket + row[3], waiters + row[4])
         return total
 
-    def _give_listeners(self, queues: Any) -> list[Any]:
+    async def _give_listeners(self, queues: Any) -> list[Any]:
         wanted = [queue for queue in queues if isinstance(queue, str)] if isinstance(queues, list) else None
-        rows = list(self.here(wanted).items())
+        rows = list((await self.here(wanted)).items())
         return [(queue, *counts) for queue, counts in rows[:QUEUES_TOLD]]
 
     async def consumers(self, queue: str) -> dict[str, Any]:
@@ -114,9 +128,9 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_row(row: Any) -> bool:
-    if not isinstance(row, list) or len(row) != 1 + len(NOBODY):
+    if type(row) is not list or len(row) != 1 + len(NOBODY) or [*map(type, row)] != _ROW:
         return False
-    return isinstance(row[0], str) and is_queue_name(row[0]) and all(map(_is_count, row[1:]))
+    return min(row[1:]) >= 0 and is_queue_name(row[0])
 
 
 def _is_consumers(answer: Any) -> bool:
@@ -134,5 +148,6 @@ def _is_consumer(each: Any) -> bool:
     return texts and all(_is_count(each[name]) for name in _COUNTS)
 
 
+_ROW = [str, *(int for _ in NOBODY)]
 _TEXTS = ("transport", "address", "server")
 _COUNTS = ("age_seconds", "held")

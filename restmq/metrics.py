@@ -89,6 +89,7 @@ class Metrics(Collector):
         self._present: list[Present] = []
         self._listeners: Listeners = {}
         self._found: Reading | None = None
+        self._found_now = False
         self._read_all, self._read_census = _OneAtATime(self._read), _OneAtATime(self._census.read)
         self._process = CollectorRegistry(auto_describe=False)
         for kind in (ProcessCollector, PlatformCollector, GCCollector):
@@ -117,8 +118,8 @@ class Metrics(Collector):
             began = self._traffic.clock()
             await self._core.store.command("PING")
             ping_seconds = self._traffic.clock() - began
-            self._found = await self._take_stock()
-            self._ping_seconds = ping_seconds
+            self._ping_seconds, found = ping_seconds, await self._take_stock()
+            self._found, self._found_now = found or self._found, found is not None
         except RestMQError as problem:
             log.debug("metrics without the store: {problem}", problem=problem)
 
@@ -175,7 +176,7 @@ class Metrics(Collector):
             yield GaugeMetricFamily(
                 "restmq_redis_ping_seconds", "How long Redis took for a PING at this scrape.", value=self._ping_seconds
             )
-            if self._found is not None:
+            if self._found is not None and self._found_now:
                 yield from self._of_queues(self._found)
         yield from self._of_listeners()
         yield from self._of_requests()

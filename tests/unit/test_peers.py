@@ -167,7 +167,7 @@ def listening(hub: Hub, peers: Peers, **consumers: list[str]) -> Listening:
 
     fanout: Any = SimpleNamespace(queues=list(consumers), consumers=of, seconds=lambda: 7.2)
     polls: Any = SimpleNamespace(queues=["awaited"], count=lambda queue: 2 if queue == "awaited" else 0)
-    return Listening(fanout, polls, peers)
+    return Listening(fanout, polls, peers, hub.clock)
 
 
 def test_listeners_of_all_daemons_are_added_up_and_only_of_queues_that_have_any(hub: Hub) -> None:
@@ -194,6 +194,25 @@ NONSENSE: list[Any] = [
     {"total": 0, "waiters": 0, "consumers": [{"transport": "x", "address": "", "age_seconds": 1, "lease_seconds": 1,
                                              "held": 1, "server": ""}]},
 ]  # fmt: skip
+
+
+def test_very_many_queues_are_counted_in_pieces_between_which_messages_get_through(hub: Hub) -> None:
+    one, two = hub.peer(), hub.peer()
+    here = listening(hub, one)
+    listening(hub, two, **{f"q{number}": ["comet"] for number in range(2500)})
+    hub.started(one, two)
+    turns: list[float] = []
+    call_later = hub.clock.callLater
+
+    def counting(delay: float, *call: Any) -> Any:
+        turns.extend([delay] if delay == 0 else [])
+        return call_later(delay, *call)
+
+    hub.clock.callLater = counting
+    counted = result_of(here.everywhere())
+    hub.clock.advance(0)
+    assert len(counted[0]) == 2501
+    assert len(turns) == 4, "twice where they are counted, twice where they are added up"
 
 
 @pytest.mark.parametrize("answer", NONSENSE, ids=str)
