@@ -303,6 +303,7 @@ def test_nonsense_on_the_channels_harms_nobody(two_daemons: list[Daemon], privat
                        '{"by":"0123456789abcdef","kind":"consumers","ask":true,"about":{}}',
                        '{"by":"0123456789abcdef","kind":"census","answer":[1,2,3]}',
                        '{"by":"0123456789abcdef","kind":"counts","answer":{"serial":9}}']  # fmt: skip
+    wait_until(lambda: private_redis.command("PUBSUB", "NUMSUB", "RESTMQ-PEERS:0")[1] == 2)
     assert [private_redis.command("PUBLISH", "RESTMQ-PEERS:0", each) for each in said] == [2] * len(said)
     stream = Comet(two_daemons[0], f"/c/{queue}")
     for daemon in two_daemons:
