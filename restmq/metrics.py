@@ -240,9 +240,8 @@ class Metrics(Collector):
             "Requests and connections refused before any handler saw them: malformed, too long, too slow, too many.",
             labels=["status"],
         )
-        dropped = CounterMetricFamily(
-            "restmq_consumers_dropped", "Consumers dropped because they read too slowly.", labels=()
-        )
+        text = "Consumers dropped because they read too slowly."
+        dropped = CounterMetricFamily("restmq_consumers_dropped", text, labels=())
         for name, numbers in sorted(self._roster.total().items()):
             kind, *labels = name.split(" ")
             if kind == "http" and len(labels) == 3 and len(numbers) == len(_BOUNDS) + 2:

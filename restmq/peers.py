@@ -60,14 +60,10 @@ Take = Callable[[Any, str], None]
 class Peers(service.Service):  # type: ignore[misc]  # untyped
     """This daemon among those on the same Redis.
 
-    Args:
-        group: what the workers of one server have in common; empty for a daemon that has none.
-
     Attributes:
         id: under which the others know this process.
         everybody, group: the channels of all daemons, and of the workers of this server; None where there are none.
-        on_joined: called when others can be heard, also when they can be heard again; it may take its time.
-        joined: fires when that was done for the first time.
+        on_joined: called when others can be heard, or can be heard again; ``joined`` fires when it is done first.
         on_leaving: called at the end, while the others can still be told something.
     """
 
@@ -125,8 +121,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         if not self._hears:
             return {}
         self._number += 1
-        number = self._number
-        asked = self._asked[number] = _Asked()
+        asked = self._asked[number := self._number] = _Asked()
         overdue = self._reactor.callLater(seconds, asked.expect, 0)
         heard = self._publish(channel, {"kind": kind, "ask": True, "about": about, "number": number})
         # Of what is said aloud, the question is heard here, too, in its turn, and counts as an answer.
