@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from restmq import keys, scripts
 from restmq.connection import Encoded
@@ -48,6 +48,47 @@ class Tally(NamedTuple):
         return self.ready + self.under_lease + self.delayed + self.dead
 
 
+@dataclass(slots=True, frozen=True)
+class Reading:
+    """What was found.
+
+    Attributes:
+        queues: how many there are.
+        told_apart: the busiest, by traffic and by what they hold.
+        others: the sum of all that are not told apart, with the greatest of their ages; None if there never were any.
+    """
+
+    queues: int = 0
+    told_apart: dict[str, Tally] = field(default_factory=dict)
+    others: Tally | None = None
+
+    @classmethod
+    def unpack(cls, packed: Any) -> Reading:
+        """What another worker has read, of JSON. ValueError if it is none."""
+        if not isinstance(packed, list) or len(packed) != 3 or not isinstance(packed[1], dict):
+            raise ValueError("a reading is a list of three")
+        queues, told_apart, others = packed
+        (checked,) = _check_numbers([queues], 1)
+        tallies = {name: _check_tally(numbers) for name, numbers in told_apart.items() if is_queue_name(name)}
+        return cls(checked, tallies, None if others is None else _check_tally(others))
+
+    def pack(self) -> Any:
+        told_apart = {name: list(tally) for name, tally in self.told_apart.items()}
+        return [self.queues, told_apart, None if self.others is None else list(self.others)]
+
+
+def _check_tally(numbers: Any) -> Tally:
+    return Tally._make(_check_numbers(numbers, len(Tally._fields)))
+
+
+def _check_numbers(numbers: Any, count: int) -> list[int]:
+    if not isinstance(numbers, list) or len(numbers) != count:
+        raise ValueError("as many numbers as are counted")
+    if not all(type(number) is int and number >= -1 for number in numbers):
+        raise ValueError("whole numbers")
+    return numbers
+
+
 #: Where its counters end, and its sums of messages held.
 _COUNTERS, _GAUGES = 7, 11
 _NEW = Tally()
@@ -79,6 +120,7 @@ class Census:
         self._known: dict[str, _Known] = {}
         self._grown_by_others = [0] * _COUNTERS
         self._cursor = b"0"
+        self._goes_on = False
         self._reading = self._pass_began = 0
         self.queues = 0
         self.told_apart: dict[str, Tally] = {}
@@ -93,7 +135,20 @@ class Census:
         held = [sum(column) for column in columns[_COUNTERS:_GAUGES]]
         return Tally._make((*self._grown_by_others, *held, 1, max(columns[-1])))
 
-    async def read(self) -> None:
+    def go_on_from(self, reading: Reading) -> None:
+        """Another worker has read, and this one may be next: no sum of its goes back behind what was said.
+
+        What this one knew of the others' growth is in there, so until it has seen all queues once, what it sees first
+        of a queue counts as known.
+        """
+        self.queues, self.told_apart = reading.queues, reading.told_apart
+        if reading.others is not None:
+            pairs = zip(self._grown_by_others, reading.others, strict=False)
+            self._grown_by_others = [max(pair) for pair in pairs]
+        self._known.clear()
+        self._cursor, self._pass_began, self._goes_on = b"0", self._reading, True
+
+    async def read(self) -> Reading:
         """Looks at the busiest queues and at 10,000 others, or at what two seconds allow; the next call goes on there.
 
         Raises StoreUnavailable and StoreRefused. Concurrent calls are not meant to be.
@@ -120,6 +175,7 @@ class Census:
             if passed >= _QUEUES_A_READING or self._clock() >= deadline:
                 break
         self._tell_apart(grown)
+        return Reading(self.queues, self.told_apart, self.others)
 
     def _is_to_be_looked_at(self, name: str) -> bool:
         known = self._known.get(name)
@@ -141,7 +197,7 @@ class Census:
         for i, name in enumerate(names):
             tally = Tally(*flat[width * i : width * (i + 1)])
             known = self._known.get(name)
-            before = known.tally if known else _NEW
+            before = known.tally if known else tally if self._goes_on else _NEW
             # A total that is less than it was has begun anew: Redis was emptied.
             growth = [now - old if now >= old else now for now, old in zip(tally[:_COUNTERS], before, strict=False)]
             grown[name] = growth
@@ -156,6 +212,7 @@ class Census:
         for name in [name for name, known in self._known.items() if known.reading <= self._pass_began]:
             del self._known[name]
         self._pass_began = self._reading
+        self._goes_on = False
 
     def _tell_apart(self, grown: dict[str, list[int]]) -> None:
         """Chooses the busiest. One that is among them stays until another is twice as busy."""

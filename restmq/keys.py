@@ -92,3 +92,13 @@ def token(secret: str) -> bytes:
 def daemon_channel(daemon: str) -> bytes:
     """The channel on which one daemon is told that a queue has something for it."""
     return b"RESTMQ-DAEMON:" + daemon.encode()
+
+
+def peers_channel(db: int = 0, group: str = "") -> bytes:
+    """The channel on which all daemons ask each other; with a group, the workers of one server."""
+    return b"RESTMQ-PEERS:%d" % db + (b":" + group.encode() if group else b"")
+
+
+def peer_channel(peer: str) -> bytes:
+    """The channel on which one daemon is asked and answered."""
+    return b"RESTMQ-PEER:" + peer.encode()

@@ -1,9 +1,14 @@
-"""What Prometheus is told: the families of ``/metrics``, from the census of queues, the traffic, and the process."""
+"""What Prometheus is told: the families of ``/metrics``, from the census of queues, the traffic, and the processes.
+
+Whichever worker of a server is asked tells of all of them. The census is that of the one who is there longest: what the
+queues that are not told apart add up to depends on when they were looked at.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
@@ -14,12 +19,15 @@ from prometheus_client.registry import Collector
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import __version__
-from restmq.census import Census, Tally
+from restmq import __version__, keys
+from restmq.census import Census, Reading, Tally
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
 from restmq.fanout import Fanout
-from restmq.longpoll import LongPolls
+from restmq.ledger import Counts
+from restmq.listening import NOBODY, TRANSPORTS, Listeners, Listening
+from restmq.peers import Peers
+from restmq.roster import Membership, Present, Roster, Sample
 from restmq.traffic import BOUNDS_SECONDS, Traffic
 
 log = Logger()
@@ -27,7 +35,8 @@ log = Logger()
 #: The queue label of what is added up. No queue has an empty name.
 OTHERS = ""
 _BOUNDS = [str(float(bound)) for bound in BOUNDS_SECONDS]
-TRANSPORTS = ("comet", "sse", "websocket")
+#: A census takes two seconds at most, and whatever Redis needs for one call more.
+_CENSUS_SECONDS = 3.0
 
 _COUNTERS: dict[str, tuple[str, Callable[[Tally], int]]] = {
     "published": ("Messages that came in.", lambda tally: tally.published),
@@ -50,62 +59,114 @@ _STATES: dict[str, Callable[[Tally], int]] = {
 
 
 class Metrics(Collector):
-    """All metrics of this daemon, and of the queues, which all daemons on one Redis share.
+    """All metrics of this server, and of the queues, which all servers on one Redis share.
 
     Args:
+        membership: which of the server's workers this process is.
+        connections: how many clients are connected to it.
         queues_max: how many queues have a label of their own; the others are added up under an empty one.
-        connections: how many clients are connected.
     """
 
     def __init__(
         self,
         core: RedisOperations,
         fanout: Fanout,
-        polls: LongPolls,
+        listening: Listening,
+        peers: Peers,
+        membership: Membership,
         traffic: Traffic,
         connections: Callable[[], int],
         queues_max: int,
     ) -> None:
         self._core = core
         self._fanout = fanout
-        self._polls = polls
+        self._listening = listening
+        self._peers = peers
         self._traffic = traffic
-        self._connections = connections
         self._census = Census(core, queues_max, traffic.clock)
+        self._roster = Roster(peers, membership, core.store.clock, self._count, connections, self._process_samples)
         self._ping_seconds: float | None = None
-        self._reading: defer.Deferred[None] | None = None
+        self._present: list[Present] = []
+        self._listeners: Listeners = {}
+        self._found: Reading | None = None
+        self._found_now = False
+        self._read_all, self._read_census = _OneAtATime(self._read), _OneAtATime(self._census.read)
+        self._process = CollectorRegistry(auto_describe=False)
+        for kind in (ProcessCollector, PlatformCollector, GCCollector):
+            kind(registry=self._process)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        for kind in (ProcessCollector, PlatformCollector, GCCollector):
-            kind(registry=self._registry)
+        peers.answer("census", self._give_census, self._take_census)
+        peers.answer("last census", lambda _: self._found and self._found.pack())
+        peers.on_joined, peers.on_leaving = self._join, self._roster.leave
 
     async def render(self, as_openmetrics: bool) -> tuple[bytes, str]:
         """The metrics as they are now, and their content type. Those who ask at the same time share one reading."""
-        reading = self._reading
-        if reading is None:
-            reading = self._reading = defer.ensureDeferred(self._read())
-            reading.addBoth(self._read_done)
-        await _fork(reading)
+        await self._read_all()
         if as_openmetrics:
             rendered: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
             return rendered, openmetrics.CONTENT_TYPE_LATEST
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
-    def _read_done(self, result: Any) -> Any:
-        self._reading = None
-        return result
-
     async def _read(self) -> None:
         """Where Redis does not answer, that is what the metrics say; the rest of them stands all the same."""
         self._ping_seconds = None
+        listeners = defer.ensureDeferred(self._listening.in_group())
+        self._present = await self._roster.call()
+        self._listeners = await listeners
         try:
             began = self._traffic.clock()
             await self._core.store.command("PING")
             ping_seconds = self._traffic.clock() - began
-            await self._census.read()
-            self._ping_seconds = ping_seconds
+            self._ping_seconds, found = ping_seconds, await self._take_stock()
+            self._found, self._found_now = found or self._found, found is not None
         except RestMQError as problem:
             log.debug("metrics without the store: {problem}", problem=problem)
+
+    async def _take_stock(self) -> Reading | None:
+        """The census; None if the worker whose part it is does not answer: these metrics are absent then."""
+        first = self._present[0].peer
+        if first == self._peers.id:
+            found: Reading = await self._read_census()
+            await self._peers.tell("census", found.pack())
+            return found
+        channel = keys.peer_channel(first)
+        for packed in (await self._peers.ask("census", None, channel, _CENSUS_SECONDS)).values():
+            with suppress(ValueError):
+                return Reading.unpack(packed)
+        return None
+
+    async def _give_census(self, _: Any) -> Any:
+        try:
+            return (await self._read_census()).pack()
+        except RestMQError:
+            return None
+
+    def _take_census(self, packed: Any, by: str) -> None:
+        if by != self._peers.id and not self._read_census.is_going_on:
+            self._found = Reading.unpack(packed)
+            self._census.go_on_from(self._found)
+
+    async def _join(self) -> None:
+        await self._roster.join()
+        if self._peers.group is not None:
+            for peer, packed in (await self._peers.ask("last census", None, self._peers.group)).items():
+                with suppress(ValueError):
+                    self._take_census(packed, peer)
+
+    def _count(self) -> Counts:
+        """What this process has counted; names are kinds and labels, with blanks between, as none of them has one."""
+        counts: Counts = {
+            f"http {route} {method} {status}": [*seen.counts, seen.seconds]
+            for route, outcomes in self._traffic.routes.items()
+            for (method, status), seen in outcomes.items()
+        }
+        counts |= {f"refused {status}": [number] for status, number in self._traffic.refusals.items()}
+        return counts | {"dropped": [self._fanout.dropped]}
+
+    def _process_samples(self) -> list[Sample]:
+        families = self._process.collect()
+        return [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus-client: the families, from what was read last."""
@@ -115,19 +176,19 @@ class Metrics(Collector):
             yield GaugeMetricFamily(
                 "restmq_redis_ping_seconds", "How long Redis took for a PING at this scrape.", value=self._ping_seconds
             )
-            yield from self._of_queues()
+            if self._found is not None and self._found_now:
+                yield from self._of_queues(self._found)
         yield from self._of_listeners()
         yield from self._of_requests()
         about = GaugeMetricFamily("restmq_build_info", "1; the label says which version this is.", labels=["version"])
         about.add_metric([__version__], 1)
         yield about
+        yield from self._of_processes()
 
-    def _of_queues(self) -> Iterator[Metric]:
-        census = self._census
-        shown = dict(sorted(census.told_apart.items()))
-        others = census.others
-        tallies = {**shown, OTHERS: others} if others is not None else shown
-        yield GaugeMetricFamily("restmq_queues", "How many queues there are.", value=census.queues)
+    def _of_queues(self, found: Reading) -> Iterator[Metric]:
+        shown = dict(sorted(found.told_apart.items()))
+        tallies = {**shown, OTHERS: found.others} if found.others is not None else shown
+        yield GaugeMetricFamily("restmq_queues", "How many queues there are.", value=found.queues)
         for name, (text, count) in _COUNTERS.items():
             counter = CounterMetricFamily(f"restmq_messages_{name}", text, labels=["queue"])
             for queue, tally in tallies.items():
@@ -152,30 +213,21 @@ class Metrics(Collector):
         yield from (held, age, started)
 
     def _of_listeners(self) -> Iterator[Metric]:
-        """Of this daemon. A queue that is not told apart counts with the others."""
-        connected: Counter[tuple[str, str]] = Counter()
-        for queue in self._fanout.queues:
-            label = self._label(queue)
-            for consumer in self._fanout.consumers(queue):
-                connected[label, consumer.format.transport] += 1
-        waiting: Counter[str] = Counter()
-        for queue in self._polls.queues:
-            waiting[self._label(queue)] += self._polls.count(queue)
+        """Of this server. A queue that is not told apart counts with the others."""
+        told_apart = self._found.told_apart if self._found is not None else {}
+        counted: dict[str, tuple[int, ...]] = dict.fromkeys((*told_apart, OTHERS), NOBODY)
+        for queue, counts in self._listeners.items():
+            label = queue if queue in told_apart else OTHERS
+            counted[label] = tuple(map(sum, zip(counted[label], counts, strict=True)))
         consumers = GaugeMetricFamily(
-            "restmq_consumers", "Consumers connected to this daemon.", labels=["queue", "transport"]
+            "restmq_consumers", "Consumers connected to this server.", labels=["queue", "transport"]
         )
-        waiters = GaugeMetricFamily("restmq_waiters", "Clients of this daemon in a long poll.", labels=["queue"])
-        for queue in sorted({*self._census.told_apart, *(queue for queue, _ in connected), *waiting, OTHERS}):
-            for transport in TRANSPORTS:
-                consumers.add_metric([queue, transport], connected[queue, transport])
-            waiters.add_metric([queue], waiting[queue])
+        waiters = GaugeMetricFamily("restmq_waiters", "Clients of this server in a long poll.", labels=["queue"])
+        for queue, (*connected, waiting) in sorted(counted.items()):
+            for transport, number in zip(TRANSPORTS, connected, strict=True):
+                consumers.add_metric([queue, transport], number)
+            waiters.add_metric([queue], waiting)
         yield from (consumers, waiters)
-        yield CounterMetricFamily(
-            "restmq_consumers_dropped", "Consumers dropped because they read too slowly.", value=self._fanout.dropped
-        )
-
-    def _label(self, queue: str) -> str:
-        return queue if queue in self._census.told_apart else OTHERS
 
     def _of_requests(self) -> Iterator[Metric]:
         durations = HistogramMetricFamily(
@@ -183,28 +235,65 @@ class Metrics(Collector):
             "From the request's last byte to its answer, of a stream to its head; waits of long polls included.",
             labels=["route", "method", "status"],
         )
-        for route, outcomes in self._traffic.routes.items():
-            for (method, status), seen in outcomes.items():
-                below, buckets = 0, []
-                for bound, number in zip((*_BOUNDS, "+Inf"), seen.counts, strict=True):
-                    below += number
-                    buckets.append((bound, float(below)))
-                durations.add_metric([route, method, str(status)], buckets, seen.seconds)
         refused = CounterMetricFamily(
             "restmq_http_refused",
             "Requests and connections refused before any handler saw them: malformed, too long, too slow, too many.",
             labels=["status"],
         )
-        for status, number in sorted(self._traffic.refusals.items()):
-            refused.add_metric([str(status)], number)
-        yield from (durations, refused)
+        text = "Consumers dropped because they read too slowly."
+        dropped = CounterMetricFamily("restmq_consumers_dropped", text, labels=())
+        for name, numbers in sorted(self._roster.total().items()):
+            kind, *labels = name.split(" ")
+            if kind == "http" and len(labels) == 3 and len(numbers) == len(_BOUNDS) + 2:
+                *counts, seconds = numbers
+                durations.add_metric(labels, list(zip((*_BOUNDS, "+Inf"), accumulate(counts), strict=True)), seconds)
+            elif kind == "refused" and len(labels) == len(numbers) == 1:
+                refused.add_metric(labels, numbers[0])
+            elif name == "dropped" and len(numbers) == 1:
+                dropped.add_metric([], numbers[0])
+        yield from (dropped, durations, refused)
+        connections = sum(worker.connections for worker in self._present)
         yield GaugeMetricFamily(
-            "restmq_http_connections", "Connections of clients, live consumers included.", value=self._connections()
+            "restmq_http_connections", "Connections of clients, live consumers included.", value=connections
         )
 
+    def _of_processes(self) -> Iterator[Metric]:
+        """The process, or each worker's with its place as a label; while one takes over, the new one's."""
+        if self._peers.group is None:
+            yield from self._process.collect()
+            return
+        workers = {str(worker.worker): worker.samples for worker in self._present}
+        for family in self._process.collect():
+            known = {(sample.name, tuple(sample.labels)) for sample in family.samples}
+            shown = Metric(family.name, family.documentation, family.type)
+            for place, samples in workers.items():
+                for name, labels, value in samples:
+                    if (name, tuple(labels)) in known:
+                        shown.add_sample(name, {"worker": place, **labels}, value)
+            yield shown
 
-def _fork(shared: defer.Deferred[None]) -> defer.Deferred[None]:
-    """A Deferred of its own for one of several who wait for the same."""
-    own: defer.Deferred[None] = defer.Deferred()
-    shared.addBoth(own.callback)
-    return own
+
+class _OneAtATime:
+    """Has something done for all who want it at the same time: those who come meanwhile get the same."""
+
+    def __init__(self, do: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._do = do
+        self._waiting: list[defer.Deferred[Any]] | None = None
+
+    @property
+    def is_going_on(self) -> bool:
+        return self._waiting is not None
+
+    def __call__(self) -> defer.Deferred[Any]:
+        mine: defer.Deferred[Any] = defer.Deferred()
+        if self._waiting is not None:
+            self._waiting.append(mine)
+        else:
+            self._waiting = [mine]
+            defer.ensureDeferred(self._do()).addBoth(self._done)
+        return mine
+
+    def _done(self, result: Any) -> None:
+        waiting, self._waiting = self._waiting or [], None
+        for each in waiting:
+            each.callback(result)

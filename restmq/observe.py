@@ -1,13 +1,12 @@
 """What is going on, for people who watch: all queues in numbers, once a second, and then only what changed.
 
-Redis is asked once for all who watch on this daemon, and not at all while nobody does. What those see who show the
-same token, or none, is rendered once for all of them. Nothing is kept for a watcher that reads too slowly: it is passed
-over, and begins with a new snapshot when it can read again.
+Redis and the other daemons are asked once for all who watch on this one, and not at all while nobody does. What those
+see who show the same token, or none, is rendered once for all of them. Nothing is kept for a watcher that reads too
+slowly: it is passed over, and begins with a new snapshot when it can read again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,8 +20,7 @@ from restmq import __version__, access
 from restmq.access import Credentials, Guard
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed, NotAuthenticated, RestMQError, StoreUnavailable, TooManyFailures
-from restmq.fanout import Fanout
-from restmq.longpoll import LongPolls
+from restmq.listening import NOBODY, TRANSPORTS, Listening
 from restmq.model import QueueOverview
 
 log = Logger()
@@ -30,7 +28,6 @@ log = Logger()
 INTERVAL_SECONDS = 1.0
 #: Few, so that neither Redis nor this process keeps others waiting.
 QUEUES_A_CALL = 100
-TRANSPORTS = ("comet", "sse", "websocket")
 #: What a row of an event holds, in order. ``in`` and ``out`` are totals, ``oldest`` is a time in ms since 1970 or null.
 COLUMNS = (
     *("name", "ready", "leased", "delayed", "dead", "started", "policy", "in", "out", "oldest"),
@@ -99,16 +96,14 @@ class Observatory(service.Service):  # type: ignore[misc]  # untyped
     def __init__(
         self,
         core: RedisOperations,
-        fanout: Fanout,
-        polls: LongPolls,
+        listening: Listening,
         guard: Guard,
         reactor: Any,
         watchers_max: int = 100,
         queues_max: int = 20_000,
     ) -> None:
         self._core = core
-        self._fanout = fanout
-        self._polls = polls
+        self._listening = listening
         self._guard = guard
         self._reactor = reactor
         self._watchers_max = watchers_max
@@ -195,22 +190,23 @@ class Observatory(service.Service):  # type: ignore[misc]  # untyped
 
     async def _look_at_queues(self) -> tuple[dict[str, bytes], int]:
         """The rendered row of each queue, and how many more queues there are."""
-        names = sorted({*await self._core.queue_all(), *self._fanout.queues, *self._polls.queues})
+        asked = defer.ensureDeferred(self._listening.everywhere())
+        queues = await self._core.queue_all()
+        listeners = await asked
+        names = sorted({*queues, *listeners})
         shown = names[: self._queues_max]
         rows: dict[str, bytes] = {}
         for start in range(0, len(shown), QUEUES_A_CALL):
             for line in await self._core.queue_overview(shown[start : start + QUEUES_A_CALL]):
-                rows[line.name] = self._row(line)
+                rows[line.name] = self._row(line, listeners.get(line.name, NOBODY))
         return rows, len(names) - len(shown)
 
-    def _row(self, line: QueueOverview) -> bytes:
-        listening = Counter(consumer.format.transport for consumer in self._fanout.consumers(line.name))
+    def _row(self, line: QueueOverview, listeners: tuple[int, ...]) -> bytes:
         return orjson.dumps(
             (
                 *(line.name, line.length, line.leased, line.delayed, line.dead, int(line.started), line.policy.label),
                 *(line.number, line.out, line.oldest_ms),
-                *(listening[transport] for transport in TRANSPORTS),
-                self._polls.count(line.name),
+                *listeners,
             )
         )
 

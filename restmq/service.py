@@ -23,11 +23,14 @@ from restmq.deadlines import Deadlines
 from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir
 from restmq.errors import ConfigurationError
 from restmq.fanout import Fanout
+from restmq.listening import Listening
 from restmq.longpoll import LongPolls
 from restmq.model import limit_queue_names
 from restmq.observe import Observatory
 from restmq.options import Options
 from restmq.pacing import Patience
+from restmq.peers import Peers
+from restmq.roster import Membership
 from restmq.store import Store, StoreSettings
 from restmq.web import Application
 from restmq.workers import Post, Supervisor, my_post, on_hangup
@@ -121,14 +124,18 @@ def makeService(options: Options, make_application: Callable[..., Application] =
     core = RedisOperations(store)
     fanout = Fanout(core, reactor, Patience(options["max-unsent"], options["stall-timeout"]))
     polls = LongPolls(core, reactor)
+    membership = Membership() if post is None else Membership(post.group, post.number, post.serial)
+    peers = Peers(core, reactor, membership.group)
+    listening = Listening(fanout, polls, peers, reactor)
     guard = Guard(acl, core, reactor.seconds)
-    observatory = Observatory(
-        core, fanout, polls, guard, reactor, options["max-watchers"], options["max-watched-queues"]
-    )
+    observatory = Observatory(core, listening, guard, reactor, options["max-watchers"], options["max-watched-queues"])
     application = make_application(
         core,
         fanout,
         polls,
+        listening,
+        peers,
+        membership,
         guard,
         observatory,
         reactor,
@@ -147,6 +154,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         internet.TimerService(_ACL_LOOK_SECONDS, watch.look),
         internet.TimerService(_OVERDUE_LOOK_SECONDS, application.end_overdue),
         Deadlines(core, reactor),
+        peers,  # what is counted while connections drain is told at the end
         web,
         fanout,
         polls,
@@ -164,7 +172,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
     if post is None:
         reactor.callWhenRunning(lambda: say_where("RestMQ", web.addresses, store, where, "requests get 503"))
     else:
-        reactor.callWhenRunning(lambda: store.first_connected.addCallback(lambda _: post.report_ready()))
+        reactor.callWhenRunning(lambda: peers.joined.addCallback(lambda _: post.report_ready()))
     return parts
 
 

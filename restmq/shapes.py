@@ -102,8 +102,8 @@ SHAPES: dict[str, Schema] = {
         policy=POLICY,
         oldest_age_seconds={"type": ["number", "null"]},
         totals=thing(**{"in": WHOLE}, **dict.fromkeys(TOTALS, WHOLE)),
-        consumers=said(WHOLE, "Connected to this server."),
-        waiters=said(WHOLE, "Clients of this server in a long poll."),
+        consumers=said(WHOLE, "Connected to any server on this Redis."),
+        waiters=said(WHOLE, "Clients in a long poll, of any server on this Redis."),
     ),
     "Settings": thing(
         {**{name: {"type": "integer", "maximum": most} for name, most in SETTINGS.items()}, DEAD_LETTER: STRING},

@@ -12,6 +12,7 @@ from typing import Any
 
 import cyclone.template
 import cyclone.web
+from twisted.internet import defer
 
 from restmq.access import Guard
 from restmq.accesslog import AccessLog
@@ -38,12 +39,15 @@ from restmq.handlers.settings import (
 )
 from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http import Limits
+from restmq.listening import Listening
 from restmq.longpoll import LongPolls
 from restmq.metrics import Metrics
 from restmq.observe import Observatory
 from restmq.openapi import describe
+from restmq.peers import Peers
 from restmq.render import to_json
 from restmq.request import Request, WireError
+from restmq.roster import Membership
 from restmq.traffic import Outcomes, Traffic
 from restmq.wire import Wire
 
@@ -110,6 +114,9 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         core: RedisOperations,
         fanout: Fanout,
         polls: LongPolls,
+        listening: Listening,
+        peers: Peers,
+        membership: Membership,
         guard: Guard,
         observatory: Observatory,
         reactor: Any,
@@ -126,6 +133,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.core = core
         self.fanout = fanout
         self.polls = polls
+        self.listening = listening
         self.guard = guard
         self.observatory = observatory
         self.allowed_origins = allowed_origins
@@ -133,7 +141,16 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.trusted_proxies = trusted_proxies
         self.pages = cyclone.template.Loader(str(resources.files("restmq").joinpath("templates")))
         self.traffic = Traffic(time.perf_counter, access_log)
-        self.metrics = Metrics(core, fanout, polls, self.traffic, lambda: len(self.connections), metrics_queues_max)
+        self.metrics = Metrics(
+            core,
+            fanout,
+            listening,
+            peers,
+            membership,
+            self.traffic,
+            lambda: len(self.connections),
+            metrics_queues_max,
+        )
         self.description = describe(self.routes)
         self.description_json = to_json(self.description)
         self._routes: list[tuple[Callable[[str], Any], type[Handler], str, Outcomes]] = [
@@ -176,13 +193,15 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         return names[first:] if count is None else names[first : first + count], len(names)
 
     async def queue_stats(self, queue: str) -> dict[str, Any]:
-        """A queue in numbers, as ``/stats/<queue>`` shows it. Consumers and waiters are those of this daemon."""
+        """A queue in numbers, as ``/stats/<queue>`` shows it. Consumers and waiters are those of all daemons."""
+        asked = defer.ensureDeferred(self.listening.count(queue))
         stats = await self.core.queue_stats(queue)
+        consumers, waiters = await asked
         return {
             "redis": self.core.store.describe(),
             **stats.fields(),
-            "consumers": self.fanout.count(queue),
-            "waiters": self.polls.count(queue),
+            "consumers": consumers,
+            "waiters": waiters,
         }
 
     # Browsers: a page of another site must not use this server through its visitor

@@ -7,9 +7,11 @@ itself, so when a worker is replaced the connections that wait on its socket are
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import sys
@@ -46,11 +48,15 @@ class Post:
 
     Attributes:
         number: of the worker, from 1 on.
+        group: what all workers of this supervisor have in common.
+        serial: no two of them have the same; later ones have a greater one.
         ipv6: whether its socket is of that kind.
         store_socket: where the private store is, if there is one.
     """
 
     number: int
+    group: str
+    serial: int
     ipv6: bool
     store_socket: str | None = None
 
@@ -136,6 +142,8 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
         self._store_socket = store_socket
         self._stop_seconds = stop_seconds
         self._reactor = reactor
+        self._group = secrets.token_hex(8)
+        self._serials = itertools.count(1)
         self._sockets: list[socket.socket] = []
         self._workers: list[_Worker | None] = [None] * count
         self._leaving: set[_Worker] = set()
@@ -180,7 +188,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
 
     def _spawn(self, slot: int) -> _Worker:
         worker = _Worker(self, slot + 1)
-        post = Post(slot + 1, ":" in self._address[0], self._store_socket)
+        post = Post(slot + 1, self._group, next(self._serials), ":" in self._address[0], self._store_socket)
         reactor_chosen = [argument for argument in sys.argv[1:] if argument.startswith("--reactor=")]
         twistd = [sys.executable, "-c", _RUN_TWISTD, "-n", "--pidfile=", *reactor_chosen, *self._command]
         self._started_at[slot] = self._reactor.seconds()

@@ -27,7 +27,7 @@ NOT_CONFIRMED = 130
 
 
 def add_to(commands: Commands) -> None:
-    more = "QUEUEs are shown in detail; without one, all are shown in short. Consumers and waiters are this server's."
+    more = "QUEUEs are shown in detail, with the consumers and waiters of all servers; without one, all in short."
     names = flag("--names", "Print the names of all queues only.")
     commands.add("stats", run_stats, "show queues in numbers", more, queues(), names)
     yes = flag("--yes", "Don't ask.")

@@ -7,14 +7,13 @@ from zope.interface import implementer
 
 from restmq import access
 from restmq.access import Credentials
-from restmq.consumer import Consumer
 from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import EVENT_STREAM, Handler, chunk
 from restmq.http import HTTPConnection
-from restmq.observe import TRANSPORTS, Observatory
-from restmq.shapes import NUMBER, QUEUE, STRING, WHOLE, many, thing
+from restmq.listening import TRANSPORTS
+from restmq.observe import Observatory
+from restmq.shapes import NUMBER, QUEUE, STRING, WHOLE, many, said, thing
 
-CONSUMERS_SHOWN = 500
 _RETRY_MS = 2000
 _CONSUMER = thing(
     transport={"type": "string", "enum": list(TRANSPORTS)},
@@ -22,6 +21,7 @@ _CONSUMER = thing(
     age_seconds=WHOLE,
     lease_seconds=NUMBER,
     held=WHOLE,
+    server=said(STRING, "The host and process that it is connected to."),
 )
 
 
@@ -77,7 +77,7 @@ class WatcherStream:
 
 
 class ConsumersHandler(Handler):
-    """``/dashboard/consumers/<queue>``: the queue's consumers on this daemon, with their addresses."""
+    """``/dashboard/consumers/<queue>``: the queue's consumers on all daemons, with their addresses."""
 
     access = {"GET": access.INSPECT}
 
@@ -89,26 +89,6 @@ class ConsumersHandler(Handler):
         }
     )
     async def get(self) -> None:
-        """Who listens to the queue on this server; at most 500 are shown."""
-        fanout, polls = self.application.fanout, self.application.polls
-        consumers = fanout.consumers(self.queue_name)
-        now = fanout.seconds()
-        self.answer_json(
-            {
-                "queue": self.queue_name,
-                "total": len(consumers),
-                "waiters": polls.count(self.queue_name),
-                "consumers": [_shown(consumer, now) for consumer in consumers[:CONSUMERS_SHOWN]],
-            },
-            b"\r\n",
-        )
-
-
-def _shown(consumer: Consumer, now_seconds: float) -> dict[str, object]:
-    return {
-        "transport": consumer.format.transport,
-        "address": consumer.address,
-        "age_seconds": round(now_seconds - consumer.since_seconds),
-        "lease_seconds": consumer.lease_ms / 1000,
-        "held": len(consumer.held),
-    }
+        """Who listens to the queue on all servers; at most 500 are shown."""
+        found = await self.application.listening.consumers(self.queue_name)
+        self.answer_json({"queue": self.queue_name, **found}, b"\r\n")

@@ -1,4 +1,4 @@
-// Who listens to the queue on this server.
+// Who listens to the queue, on all servers.
 
 import { getJson, path } from "./api.js";
 import { h, say } from "./dom.js";
@@ -21,7 +21,8 @@ export class Consumers {
     this.#may = may;
     this.sums = h("p", { class: "aside" });
     this.rows = h("tbody");
-    this.table = h("table", { hidden: true }, h("thead", {}, h("tr", {}, ...["Transport", "Address", "Unacked", "Connected for"].map((head) => h("th", { scope: "col" }, head)))), this.rows);
+    this.head = h("tr");
+    this.table = h("table", { hidden: true }, h("thead", {}, this.head), this.rows);
     this.note = h("p", { class: "nothing" });
     this.element = h("section", { class: "panel", "aria-labelledby": "consumers-title" },
       h("header", {}, h("h2", { id: "consumers-title" }, "Consumers"), this.sums), this.table, this.note);
@@ -37,7 +38,7 @@ export class Consumers {
     if (!listening.length || !this.#may().inspect) {
       this.#loadedFor = "";
       this.table.hidden = true;
-      say(this.note, listening.length ? "" : "Nobody listens on this server.");
+      say(this.note, listening.length ? "" : "Nobody listens.");
     } else if (state !== this.#loadedFor && !this.#loading && performance.now() - this.#loadedAt > RELOAD_MS) this.#load(state);
   }
 
@@ -55,10 +56,14 @@ export class Consumers {
   }
 
   #show({ total, consumers }) {
+    const several = new Set(consumers.map((consumer) => consumer.server)).size > 1;
+    const heads = ["Transport", "Address", "Unacked", "Connected for", ...(several ? ["Server"] : [])];
+    this.head.replaceChildren(...heads.map((head) => h("th", { scope: "col" }, head)));
     this.rows.replaceChildren(...consumers.map((consumer) => h("tr", {},
       h("td", {}, NAMES[consumer.transport]), h("td", { class: "mono" }, consumer.address),
       h("td", { class: "mono" }, consumer.lease_seconds ? count(consumer.held) : "–"),
-      h("td", { class: "mono", data: { since: performance.now() - consumer.age_seconds * 1000 } }, span(consumer.age_seconds * 1000)))));
+      h("td", { class: "mono", data: { since: performance.now() - consumer.age_seconds * 1000 } }, span(consumer.age_seconds * 1000)),
+      ...(several ? [h("td", { class: "mono" }, consumer.server)] : []))));
     this.table.hidden = !consumers.length;
     say(this.note, total > consumers.length ? `And ${plural(total - consumers.length, "more consumer")}.` : "");
   }

@@ -20,12 +20,12 @@ export class Queue {
     return this.row.comet + this.row.sse + this.row.websocket;
   }
 
-  /** Whether nobody is connected for it on this server. Somebody may take messages by single requests all the same. */
+  /** Whether nobody is connected for it, on any server. Somebody may take messages by single requests all the same. */
   get isUnheard() {
     return this.consumers + this.row.waiters === 0;
   }
 
-  /** "paused", "alone" (messages wait, nobody listens here, and none are taken either), or "". */
+  /** "paused", "alone" (messages wait, nobody listens, and none are taken either), or "". */
   get condition() {
     if (!this.row.started) return "paused";
     return this.row.ready > 0 && this.isUnheard && !this.rate("out") ? "alone" : "";

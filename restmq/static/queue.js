@@ -88,7 +88,7 @@ export class QueuePage {
     const { row } = queue;
     const notes = [];
     if (!row.started) notes.push("Paused. Connected consumers get nothing and messages pile up; who takes them by GET /q/ or under a lease still does.");
-    if (queue.isUnheard) notes.push(`No consumers on this server. ${whatBecomes(queue)}`);
+    if (queue.isUnheard) notes.push(`No consumers. ${whatBecomes(queue)}`);
     if (row.dead) notes.push(`${plural(row.dead, "dead letter")}: given up after too many failed deliveries. See Messages, Dead.`);
     const text = notes.join("\n");
     if (this.notes.dataset.said === text) return;

@@ -39,12 +39,29 @@ def dead_letters(http: httpx.Client, queue: str, count: int) -> None:
         http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0"})
 
 
+def test_consumers_of_several_servers_are_shown_with_their_server(
+    page: Page, daemon: Daemon, redis: Redis, private_folder: Path, queue: str
+) -> None:
+    consumers = "section[aria-labelledby=consumers-title]"
+    with stopping(other := Daemon(private_folder / "other", redis=redis)):
+        first = Comet(daemon, f"/c/{queue}")
+        page.open(queue)
+        page.wait_for(consumers, "127.0.0.1")
+        assert "server" not in page.text(consumers).lower()
+        second = Comet(other, f"/sse/{queue}")
+        page.wait_for(consumers, f":{other.process.pid}")
+        assert "server" in page.text(consumers).lower()
+        assert "1 Comet, 1 SSE" in page.text(consumers)
+        for stream in (first, second):
+            stream.close()
+
+
 @pytest.mark.parametrize("transport", ["comet", "sse", "websocket"])
 def test_what_is_published_in_the_page_is_tailed_in_it(
     page: Page, redis: Redis, http: httpx.Client, queue: str, transport: str
 ) -> None:
     page.open(queue)
-    page.wait_for(".notes", "No consumers on this server")
+    page.wait_for(".notes", "No consumers.")
     page.listen(transport)
     wait_until(lambda: listeners(redis, queue) == 1)
     field = page.find("#publish-text")

@@ -118,7 +118,7 @@ def test_a_waiter_on_another_daemon_hears_of_a_message(
         waiting = [background.get(f"/q/{queue}?wait=60") for _ in range(3)]
         wait_for_waiters(there, queue, 3)
         here = InBackground(daemon).get(f"/q/{queue}?wait=60")
-        wait_for_waiters(http, queue, 1)
+        wait_for_waiters(http, queue, 4)
         keys = add(http, queue, "a", "b")
         keys += http.post(f"/q/{queue}", content='"c"\n"d"', headers={"Content-Type": "application/x-ndjson"}).json()[
             "keys"

@@ -91,7 +91,7 @@ def test_a_message_is_counted_on_all_its_way(http: httpx.Client, queue: str) -> 
     held = {state: of(samples, "restmq_messages", queue=queue, state=state) for state in ("ready", "leased", "delayed")}
     assert held == {"ready": 0, "leased": 1, "delayed": 1}
     assert of(samples, "restmq_messages", queue=queue, state="dead") == 1
-    assert (("queue", queue),) not in samples["restmq_oldest_message_age_seconds"]
+    assert (("queue", queue),) not in samples.get("restmq_oldest_message_age_seconds", {})
     http.post(f"/q/{queue}", data={"value": "x"})
     http.post(f"/control/{queue}", data={"status": "stop"})
     samples = scrape(http)

@@ -126,7 +126,7 @@ def test_a_daemon_that_is_killed_while_its_clients_wait_does_not_hold_up_the_oth
         lost = [wait_on(pool, daemon) for _ in range(3)]
         wait_until(lambda: waiters(http) == 3)
         waiting = wait_on(pool, other)
-        wait_until(lambda: waiters(there) == 1)
+        wait_until(lambda: waiters(there) == 4)
         daemon.kill()
         there.post("/q/test", data={"value": "mine"})
         assert waiting.result().json()["value"] == "mine"

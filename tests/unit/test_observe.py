@@ -85,11 +85,14 @@ class Scene:
         self.clock = task.Clock()
         self.core = StubCore()
         self.guard = StubGuard()
-        self.fanout = SimpleNamespace(queues=[], consumers=lambda _: ())
-        self.polls = SimpleNamespace(queues=[], count=lambda _: 0)
-        parts: Any = (self.core, self.fanout, self.polls, self.guard, self.clock)
+        self.listeners: dict[str, tuple[int, ...]] = {}
+        self.listening = SimpleNamespace(everywhere=self.everywhere)
+        parts: Any = (self.core, self.listening, self.guard, self.clock)
         self.observatory = Observatory(*parts, **limits)
         self.observatory.startService()
+
+    async def everywhere(self) -> dict[str, tuple[int, ...]]:
+        return self.listeners
 
     def watch(self, token: str | None = None) -> StubWatcher:
         watcher = StubWatcher(token)
@@ -204,9 +207,12 @@ def test_a_store_that_is_away_is_told_and_then_it_goes_on(scene: Scene) -> None:
 
 
 def test_a_queue_that_has_only_listeners_is_shown(scene: Scene) -> None:
-    scene.fanout.queues.append("heard")
-    scene.polls.queues.append("awaited")
-    assert scene.watch().lengths() == [("snapshot", {"awaited": 0, "heard": 0})]
+    scene.listeners["heard"] = (1, 2, 3, 0)
+    scene.listeners["awaited"] = (0, 0, 0, 4)
+    ((_, snapshot),) = [event for event in scene.watch().events() if event[0] == "snapshot"]
+    rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in snapshot["queues"]}
+    counted = {name: [row[each] for each in ("comet", "sse", "websocket", "waiters")] for name, row in rows.items()}
+    assert counted == {"heard": [1, 2, 3, 0], "awaited": [0, 0, 0, 4]}
 
 
 def test_there_is_room_for_so_many_and_no_more() -> None:

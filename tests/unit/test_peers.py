@@ -1,0 +1,316 @@
+"""Daemons that ask each other, over a Redis that is a table of channels here; the clock is turned by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from twisted.internet import defer, task
+
+from restmq import keys
+from restmq.errors import StoreUnavailable
+from restmq.ledger import Ledger
+from restmq.listening import Listening
+from restmq.peers import ANSWER_SECONDS, Peers
+from restmq.roster import Membership, Roster
+
+
+class Hub:
+    """Publishes at once, to all who listen at that moment."""
+
+    def __init__(self) -> None:
+        self.clock = task.Clock()
+        self.heard_by: dict[bytes, list[Callable[[bytes, bytes], None]]] = {}
+        self.published: list[tuple[bytes, Any]] = []
+        self.away = False
+
+    def core(self) -> Any:
+        store = SimpleNamespace(settings=SimpleNamespace(db=0), command=self.command)
+        return SimpleNamespace(store=store, pubsub=self.pubsub)
+
+    def pubsub(self, on_message: Any, **callbacks: Any) -> Any:
+        def subscribe(channel: bytes) -> defer.Deferred[None]:
+            self.heard_by.setdefault(channel, []).append(on_message)
+            return defer.succeed(None)
+
+        def stop() -> None:
+            for listeners in self.heard_by.values():
+                if on_message in listeners:
+                    listeners.remove(on_message)
+
+        return SimpleNamespace(subscribe=subscribe, stop=stop, **callbacks)
+
+    def command(self, _publish: str, channel: bytes, payload: bytes) -> defer.Deferred[int]:
+        if self.away:
+            return defer.fail(StoreUnavailable("away"))
+        self.published.append((channel, json.loads(payload)))
+        listeners = list(self.heard_by.get(channel, []))
+        for listener in listeners:
+            listener(channel, payload)
+        return defer.succeed(len(listeners))
+
+    def peer(self, group: str = "") -> Peers:
+        peers = Peers(self.core(), self.clock, group)
+        peers.answer("name", lambda about: f"{about}!")
+        return peers
+
+    def started(self, *peers: Peers) -> None:
+        for each in peers:
+            each.startService()
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub()
+
+
+def result_of(coroutine: Any) -> list[Any]:
+    """What it has returned, if it has."""
+    results: list[Any] = []
+    defer.ensureDeferred(coroutine).addCallback(results.append)
+    return results
+
+
+def test_all_others_are_asked_and_none_is_waited_for_once_they_have_answered(hub: Hub) -> None:
+    one, two, three = (hub.peer() for _ in range(3))
+    hub.started(one, two, three)
+    assert result_of(one.ask("name", "x", one.everybody)) == [{two.id: "x!", three.id: "x!"}]
+    assert hub.clock.getDelayedCalls() == []
+
+
+def test_who_is_alone_waits_for_nobody(hub: Hub) -> None:
+    one = hub.peer()
+    hub.started(one)
+    assert result_of(one.ask("name", "x", one.everybody)) == [{}]
+
+
+def test_one_that_hangs_is_missing_when_the_time_is_over(hub: Hub) -> None:
+    one, two, hung = (hub.peer() for _ in range(3))
+    hung.answer("name", lambda _: defer.Deferred())
+    hub.started(one, two, hung)
+    answered = result_of(one.ask("name", "x", one.everybody))
+    hub.clock.advance(ANSWER_SECONDS * 0.9)
+    assert answered == []
+    hub.clock.advance(ANSWER_SECONDS * 0.2)
+    assert answered == [{two.id: "x!"}]
+
+
+def test_an_answer_that_comes_too_late_belongs_to_no_other_question(hub: Hub) -> None:
+    one, two = hub.peer(), hub.peer()
+    late: defer.Deferred[str] = defer.Deferred()
+    two.answer("name", lambda about: late if about == "first" else "second!")
+    hub.started(one, two)
+    first = result_of(one.ask("name", "first", one.everybody))
+    hub.clock.advance(ANSWER_SECONDS)
+    late.callback("first!")
+    assert first == [{}]
+    assert result_of(one.ask("name", "second", one.everybody)) == [{two.id: "second!"}]
+
+
+def test_without_redis_nobody_answers_and_nobody_waits(hub: Hub) -> None:
+    one, two = hub.peer(), hub.peer()
+    hub.started(one, two)
+    hub.away = True
+    assert result_of(one.ask("name", "x", one.everybody)) == [{}]
+    assert result_of(hub.peer().ask("name", "x", one.everybody)) == [{}], "it does not listen yet"
+
+
+def test_nobody_waits_on_when_the_service_stops(hub: Hub) -> None:
+    one, two = hub.peer(), hub.peer()
+    two.answer("name", lambda _: defer.Deferred())
+    hub.started(one, two)
+    answered = result_of(one.ask("name", "x", one.everybody))
+    defer.ensureDeferred(one.stopService())
+    assert answered == [{}]
+    assert hub.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"", b"\xff", b"null", b"[]", b"{}", b'{"by": 1}', b'{"by": "x", "kind": "name", "ask": true}',
+        b'{"by": "0123456789abcdef"}', b'{"by": "0123456789abcdef", "kind": [], "ask": true}',
+        b'{"by": "0123456789abcdef", "kind": "none", "ask": true}',
+        b'{"by": "0123456789abcdef", "kind": "name", "number": [], "to": "x"}',
+        b'{"by": "0123456789abcdef", "kind": "name", "number": 1, "to": {}}',
+        b'{"by": "0123456789abcdef", "kind": "counts", "answer": {"worker": 1}}',
+        b"[" * 100_000, b'"' + b"x" * (9 << 20) + b'"',
+    ],
+    ids=lambda payload: payload[:60].decode(errors="replace"),
+)  # fmt: skip
+def test_what_is_no_message_is_passed_over(hub: Hub, payload: bytes) -> None:
+    one, two = hub.peer("g"), hub.peer("g")
+    one.answer("counts", lambda _: None, lambda said, _: (_ for _ in ()).throw(ValueError(said)))
+    hub.started(one, two)
+    answered = result_of(one.ask("name", "x", one.everybody, seconds=1))
+    assert answered == [{two.id: "x!"}]
+    for channel in (one.everybody, one.group, keys.peer_channel(one.id)):
+        for listener in hub.heard_by[channel or b""]:
+            listener(channel or b"", payload)
+    assert result_of(one.ask("name", "y", one.everybody)) == [{two.id: "y!"}]
+
+
+# Who listens
+
+
+def listening(hub: Hub, peers: Peers, **consumers: list[str]) -> Listening:
+    def of(queue: str) -> list[Any]:
+        return [
+            SimpleNamespace(
+                format=SimpleNamespace(transport=transport), address="192.0.2.1", since_seconds=0, lease_ms=0, held={}
+            )
+            for transport in consumers.get(queue, [])
+        ]
+
+    fanout: Any = SimpleNamespace(queues=list(consumers), consumers=of, seconds=lambda: 7.2)
+    polls: Any = SimpleNamespace(queues=["awaited"], count=lambda queue: 2 if queue == "awaited" else 0)
+    return Listening(fanout, polls, peers, hub.clock)
+
+
+def test_listeners_of_all_daemons_are_added_up_and_only_of_queues_that_have_any(hub: Hub) -> None:
+    one, two = hub.peer(), hub.peer()
+    here = listening(hub, one, a=["comet", "sse"], b=["websocket"])
+    listening(hub, two, a=["sse"], c=["comet"], d=[])
+    hub.started(one, two)
+    assert result_of(here.everywhere()) == [
+        {"a": (1, 2, 0, 0), "b": (0, 0, 1, 0), "c": (1, 0, 0, 0), "awaited": (0, 0, 0, 4)}
+    ]
+    assert result_of(here.count("a")) == [(3, 0)]
+    assert result_of(here.count("awaited")) == [(0, 4)]
+    assert result_of(here.count("none")) == [(0, 0)]
+    (found,) = result_of(here.consumers("a"))
+    assert (found["total"], found["waiters"], len(found["consumers"])) == (3, 0, 3)
+    assert found["consumers"][2] == {**found["consumers"][0], "transport": "sse"}
+
+
+NONSENSE: list[Any] = [
+    None, 1, "x", [], {}, [[]], [["a"]], [["a", 1, 1, 1, -1]], [["a", 1, 1, 1, "1"]], [[1, 1, 1, 1, 1]],
+    [["", 1, 1, 1, 1]], [["a", True, 1, 1, 1]], [["a", 1, 1, 1, 1, 1]], {"total": 1},
+    {"total": 1, "waiters": 1, "consumers": {}}, {"total": -1, "waiters": 1, "consumers": []},
+    {"total": 0, "waiters": 0, "consumers": [None, {}, {"transport": "x"}]},
+    {"total": 0, "waiters": 0, "consumers": [{"transport": "x", "address": "", "age_seconds": 1, "lease_seconds": 1,
+                                             "held": 1, "server": ""}]},
+]  # fmt: skip
+
+
+def test_very_many_queues_are_counted_in_pieces_between_which_messages_get_through(hub: Hub) -> None:
+    one, two = hub.peer(), hub.peer()
+    here = listening(hub, one)
+    listening(hub, two, **{f"q{number}": ["comet"] for number in range(2500)})
+    hub.started(one, two)
+    turns: list[float] = []
+    call_later = hub.clock.callLater
+
+    def counting(delay: float, *call: Any) -> Any:
+        turns.extend([delay] if delay == 0 else [])
+        return call_later(delay, *call)
+
+    hub.clock.callLater = counting
+    counted = result_of(here.everywhere())
+    hub.clock.advance(0)
+    assert len(counted[0]) == 2501
+    assert len(turns) == 4, "twice where they are counted, twice where they are added up"
+
+
+@pytest.mark.parametrize("answer", NONSENSE, ids=str)
+def test_what_no_daemon_says_of_its_listeners_is_not_believed(hub: Hub, answer: Any) -> None:
+    one, two = hub.peer(), hub.peer()
+    here = listening(hub, one, a=["comet"])
+    for kind in ("listeners", "consumers"):
+        two.answer(kind, lambda _: answer)
+    hub.started(one, two)
+    assert result_of(here.count("a")) == [(1, 0)]
+    (found,) = result_of(here.consumers("a"))
+    assert (found["total"], len(found["consumers"])) == (1, 1)
+
+
+# What workers have counted
+
+
+class Worker:
+    def __init__(self, hub: Hub, serial: int, counted: int = 0) -> None:
+        self.counted = counted
+        self.peers = hub.peer("g")
+        counts = lambda: {"http": [float(self.counted)]}  # noqa: E731
+        self.roster = Roster(self.peers, Membership("g", 1, serial), hub.clock, counts, lambda: 1, list)
+        self.peers.on_joined, self.peers.on_leaving = self.roster.join, self.roster.leave
+        self.peers.startService()
+
+    def scrape(self) -> float:
+        (present,) = result_of(self.roster.call())
+        self.present = [each.serial for each in present]
+        return self.roster.total().get("http", [0])[0]
+
+
+def test_any_worker_tells_the_sum(hub: Hub) -> None:
+    workers = [Worker(hub, serial, counted=10**serial) for serial in (1, 2, 3)]
+    assert [worker.scrape() for worker in workers] == [1110] * 3
+    assert workers[0].present == [1, 2, 3]
+    workers[1].counted += 1
+    assert [worker.scrape() for worker in workers] == [1111] * 3
+
+
+def test_what_a_worker_counted_stays_when_it_ends_and_whoever_comes_knows_it(hub: Hub) -> None:
+    one, two = Worker(hub, 1, counted=5), Worker(hub, 2, counted=7)
+    one.counted = 6
+    defer.ensureDeferred(one.peers.stopService())
+    assert two.scrape() == 13
+    assert two.present == [2]
+    three = Worker(hub, 3, counted=1)
+    defer.ensureDeferred(two.peers.stopService())
+    assert three.scrape() == 14
+
+
+def test_of_a_worker_that_was_killed_all_know_what_any_has_told(hub: Hub) -> None:
+    one, two, three = (Worker(hub, serial, counted=serial) for serial in (1, 2, 3))
+    assert one.scrape() == 6
+    three.peers._subscriber.stop()
+    four = Worker(hub, 4)
+    assert [worker.scrape() for worker in (one, two, four)] == [6, 6, 6]
+
+
+def test_without_redis_the_sums_stand_still_and_go_on_afterwards(hub: Hub) -> None:
+    one, two = Worker(hub, 1, counted=5), Worker(hub, 2, counted=7)
+    assert one.scrape() == 12
+    hub.away = True
+    one.counted, two.counted = 6, 9
+    assert [one.scrape(), two.scrape()] == [12, 12]
+    assert one.present == [1]
+    hub.away = False
+    assert [two.scrape(), one.scrape()] == [15, 15]
+
+
+def test_a_ledger_takes_in_what_another_one_knows_in_any_order() -> None:
+    one, two = Ledger(kept_max=3), Ledger(kept_max=3)
+    for serial in range(1, 8):
+        one.note(serial, {"a": [1, serial], f"b{serial}": [1]})
+    two.note(2, {"a": [1, 2]})
+    two.note(7, {"a": [9, 7]})
+    packed = json.loads(json.dumps(one.pack()))
+    for _ in range(2):
+        two.merge(packed)
+        one.merge(json.loads(json.dumps(two.pack())))
+        one.note(1, {"a": [1, 1]})
+        one.note(6, {"a": [0, 0]})
+    assert one.total() == two.total()
+    assert one.total()["a"] == [15, 28]
+    assert len(one.pack()["counts"]) == 3
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        None, [], {}, {"counts": []}, {"until": -1, "ended": {}, "counts": []}, {"until": 0, "ended": [], "counts": []},
+        {"until": 0, "ended": {"a": [-1]}, "counts": []}, {"until": 0, "ended": {"a": ["1"]}, "counts": []},
+        {"until": 0, "ended": {"a": [float("inf")]}, "counts": []}, {"until": 0, "ended": {"\n": [1]}, "counts": []},
+        {"until": 0, "ended": {"a": [1] * 65}, "counts": []}, {"until": 0, "ended": {}, "counts": [[1]]},
+        {"until": 0, "ended": {}, "counts": [[True, {}]]}, {"until": 0, "ended": {}, "counts": [[1, None]]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_no_ledger_is_refused(packed: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Ledger().merge(packed)
