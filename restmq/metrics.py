@@ -26,7 +26,7 @@ from restmq.errors import RestMQError
 from restmq.fanout import Fanout
 from restmq.ledger import Counts
 from restmq.listening import NOBODY, TRANSPORTS, Listeners, Listening
-from restmq.peers import Peers
+from restmq.peers import JOIN_SECONDS, Peers
 from restmq.roster import Membership, Present, Roster, Sample
 from restmq.traffic import BOUNDS_SECONDS, Traffic
 
@@ -150,7 +150,8 @@ class Metrics(Collector):
     async def _join(self) -> None:
         await self._roster.join()
         if self._peers.group is not None:
-            for peer, packed in (await self._peers.ask("last census", None, self._peers.group)).items():
+            found = await self._peers.ask("last census", None, self._peers.group, JOIN_SECONDS)
+            for peer, packed in found.items():
                 with suppress(ValueError):
                     self._take_census(packed, peer)
 

@@ -28,6 +28,8 @@ from restmq.errors import RestMQError
 log = Logger()
 
 ANSWER_SECONDS = 0.5
+#: For what is asked once, when a process comes: it is not ready before, and nobody waits for it.
+JOIN_SECONDS = 5.0
 #: Redis cuts off who is 32 MB behind with what it is published.
 MESSAGE_BYTES_MAX = 8 << 20
 _ID = re.compile(r"[0-9a-f]{16}")

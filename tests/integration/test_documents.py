@@ -64,6 +64,7 @@ RUN_BY = {
     ),
     ("docs/operation.md", "redis-"): "integration/test_operation_documents.py::test_a_backup_can_be_had_back",
     ("docs/operation.md", "curl "): "integration/test_operation_documents.py::test_the_looks_of_the_page_work",
+    ("docs/performance.md", "bench/run"): "integration/test_documents.py::test_the_benchmarks_say_how_they_are_run",
     ("docs/performance.md", "tests/load/"): "load/test_load.py::test_",
     (
         "docs/security.md",
@@ -156,7 +157,7 @@ def test_the_five_lines_of_the_readme_do_what_it_says(private_folder: Path, priv
         ("docs/deploy.md", ["restmq"], {"--stop-timeout"}),
         ("docs/delivery.md", ["restmq"], {"--kills"}),
         ("docs/operation.md", ["restmq"], {"--appendonly"}),
-        ("docs/performance.md", ["restmq"], {"--deliveries", "--seconds", "--headless"}),
+        ("docs/performance.md", ["restmq"], {"--before", "--headless"}),
         ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),
     ],
 )
@@ -237,3 +238,11 @@ def test_what_pre_commit_runs_is_there_and_content() -> None:
         files = [__file__] if hook.get("pass_filenames", True) else []
         done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout
+
+
+def test_the_benchmarks_say_how_they_are_run() -> None:
+    """They run for minutes, and never here; but they can be loaded, and know the flags that the page names."""
+    suite = [sys.executable, str(ROOT / "bench" / "suite.py"), "--help"]
+    said = subprocess.run(suite, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said.stderr
+    assert "--before" in said.stdout

@@ -99,9 +99,13 @@ def test_a_message_is_counted_on_all_its_way(http: httpx.Client, queue: str) -> 
     assert of(samples, "restmq_queue_started", queue=queue) == 0
 
 
-def test_consumers_and_waiters_are_counted_by_transport(
-    http: httpx.Client, daemon: Daemon, redis: Redis, queue: str
-) -> None:
+def test_consumers_and_waiters_are_counted_by_transport(private_folder: Path, private_redis: Redis, queue: str) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        count_by_transport(http, daemon, private_redis, queue)
+
+
+def count_by_transport(http: httpx.Client, daemon: Daemon, redis: Redis, queue: str) -> None:
     http.post(f"/q/{queue}", data={"value": "x"})
     http.get(f"/q/{queue}")
     streams = [Comet(daemon, path) for path in (f"/c/{queue}", f"/sse/{queue}", f"/sse/{queue}")]
