@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,18 +18,21 @@ from tests.servers import Redis
 Run = Callable[..., Any]
 
 
+@cache
+def _start_reactor() -> None:
+    """Once in a process, to its end: a reactor can't start again, but a session may end twice when tests are spread."""
+    threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False}, daemon=True).start()  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="session")
-def run() -> Iterator[Run]:
+def run() -> Run:
     """Runs a coroutine function in the reactor's thread and returns its result."""
-    thread = threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False}, daemon=True)  # type: ignore[attr-defined]
-    thread.start()
+    _start_reactor()
 
     def run_there(function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         return blockingCallFromThread(reactor, lambda: defer.ensureDeferred(function(*args, **kwargs)))  # type: ignore[arg-type]
 
-    yield run_there
-    reactor.callFromThread(reactor.stop)  # type: ignore[attr-defined]
-    thread.join(20)
+    return run_there
 
 
 @pytest.fixture
