@@ -106,12 +106,12 @@ class Load:
         return Run(len(took_ms) / seconds, percentile(took_ms, 0.5), percentile(took_ms, 0.99), failed)
 
 
-def post(queue: str) -> Load:
-    return Load(f"/q/{queue}", "POST", f"value={VALUE}")
+def post(queue: str, connections: int = 32) -> Load:
+    return Load(f"/q/{queue}", "POST", f"value={VALUE}", connections=connections)
 
 
-def get(queue: str) -> Load:
-    return Load(f"/q/{queue}")
+def get(queue: str, connections: int = 32) -> Load:
+    return Load(f"/q/{queue}", connections=connections)
 
 
 def json_add(queue: str) -> Load:

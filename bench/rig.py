@@ -53,9 +53,20 @@ class Server:
         assert self.redis is not None
         return self.redis
 
+    def cpu_seconds(self) -> tuple[float, float]:
+        """What the server, with its workers, and its Redis have used so far."""
+        assert self.store.process is not None
+        workers = Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text().split()
+        return sum(map(_cpu_seconds, [self.process_id, *map(int, workers)])), _cpu_seconds(self.store.process.pid)
+
     def resident_kb(self) -> int:
         status = Path(f"/proc/{self.process_id}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
+
+
+def _cpu_seconds(process_id: int) -> float:
+    tasks = Path(f"/proc/{process_id}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 @contextlib.contextmanager

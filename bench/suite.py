@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import platform
 import re
 import resource
@@ -22,6 +23,8 @@ BATCH = 1000
 WAITERS = 1000
 WAKE_UPS = 1000
 CONSUMERS = 1000
+#: For comparing numbers of workers: enough for each of them.
+MANY_CONNECTIONS = 128
 DELIVERIES = 300_000
 FULL_MESSAGES = 1_000_000
 MANY_QUEUES = 10_000
@@ -85,19 +88,25 @@ class Measuring:
     def said_hello(self, load: Callable[[str], loads.Load]) -> Callable[[Server], Run]:
         return lambda server: load("x").run(server.url, self.seconds)
 
-    def post(self, server: Server) -> Run:
+    def post_on(self, connections: int) -> Callable[[Server], Run]:
+        return lambda server: self.post(server, connections)
+
+    def get_on(self, connections: int) -> Callable[[Server], Run]:
+        return lambda server: self.get(server, connections)
+
+    def post(self, server: Server, connections: int = 32) -> Run:
         queue = self.queue()
-        run = loads.post(queue).run(server.url, self.seconds)
+        run = loads.post(queue, connections).run(server.url, self.seconds)
         stored = server.store.command("LLEN", f"{queue}:queue")
         numbered = int(server.store.command("GET", f"{queue}:UUID"))
         run.failed += abs(stored - numbered)
         forget(server)
         return run
 
-    def get(self, server: Server) -> Run:
+    def get(self, server: Server, connections: int = 32) -> Run:
         queue = self.queue()
         fill(server.store, queue, int(self.seconds * _TAKEN_A_SECOND))
-        run = loads.get(queue).run(server.url, self.seconds)
+        run = loads.get(queue, connections).run(server.url, self.seconds)
         check_not_empty(server, queue)
         forget(server)
         return run
@@ -163,6 +172,25 @@ def wakes(server: Server) -> Run:
     return wake_ups(server, WAITERS, WAKE_UPS)
 
 
+def who_computes(server: Server, seconds: int) -> str:
+    """What a POST costs each of the three processes that share the cores."""
+    before, drove_before = server.cpu_seconds(), os.times()
+    run = loads.post("shared", MANY_CONNECTIONS).run(server.url, seconds)
+    spent, drove = server.cpu_seconds(), os.times()
+    client = drove.children_user + drove.children_system - drove_before.children_user - drove_before.children_system
+    assert run.rate is not None
+    server_us, redis_us, client_us = (
+        used / (run.rate * seconds) * 1e6 for used in (spent[0] - before[0], spent[1] - before[1], client)
+    )
+    cores = len(os.sched_getaffinity(0))
+    most = cores * 1e6 / (server_us + redis_us + client_us)
+    return (
+        f"A POST on {MANY_CONNECTIONS} connections costs the server {server_us:.1f} µs of CPU, Redis {redis_us:.1f} "
+        f"and the client {client_us:.1f}. One worker can use one core. With any number of them, the {cores} cores here "
+        f"could do {most:,.0f} a second at most, {most / run.rate:.2f} of one worker's rate."
+    )
+
+
 def all_stats(server: Server) -> Run:
     """Ten answers of /stats/, in turn."""
     import httpx
@@ -180,6 +208,7 @@ def all_stats(server: Server) -> Run:
 def figures(measuring: Measuring) -> list[Figure]:
     m = measuring
     requests, messages, deliveries = "requests", "messages", "deliveries"
+    posted, got = (f"{method}, {MANY_CONNECTIONS} connections" for method in ("POST", "GET"))
     full, many, idle = "a million messages waiting", f"{MANY_QUEUES:,} queues", f"{IDLE_CONSUMERS:,} idle consumers"
     return [
         Figure("hello POST", requests, m.said_hello(loads.post), "hello"),
@@ -195,9 +224,10 @@ def figures(measuring: Measuring) -> list[Figure]:
         Figure(f"SSE, {CONSUMERS:,} consumers", deliveries, m.fan_out(EVENTS), compared=True),
         Figure(f"WebSocket, {CONSUMERS:,} consumers", deliveries, m.fan_out(WEBSOCKET), compared=True),
         Figure(f"nchan (C), SSE, {CONSUMERS:,} consumers", deliveries, m.fan_out(NCHAN), "nchan"),
-        Figure("POST, two workers", requests, m.post, "workers", "POST", "1.50"),
-        Figure("GET, two workers", requests, m.get, "workers", "GET", "1.50"),
-        Figure("lease and ack, two workers", "pairs", m.lease_and_ack, "workers", "lease and ack", "1.50"),
+        Figure(posted, requests, m.post_on(MANY_CONNECTIONS)),
+        Figure(f"{posted}, two workers", requests, m.post_on(MANY_CONNECTIONS), "workers", posted, "1.50"),
+        Figure(got, requests, m.get_on(MANY_CONNECTIONS)),
+        Figure(f"{got}, two workers", requests, m.get_on(MANY_CONNECTIONS), "workers", got, "1.50"),
         Figure(f"POST, {full}", requests, m.post_to("full"), "full", "POST", "0.90"),
         Figure(f"GET, {full}", requests, m.get_from("full"), "full", "GET", "0.90"),
         Figure(f"POST, {many}", requests, m.post_to("used"), "many", "POST", "0.90"),
@@ -260,6 +290,7 @@ def measure_all(wanted: list[Figure], given: argparse.Namespace, notes: list[str
                     figure.before.append(figure.measure(known.before))
                 rate = figure.runs[-1].rate if figure.runs else None
                 print(f"{turn + 1}/{given.repeats} {figure.what}: {rate and round(rate)}", file=sys.stderr, flush=True)
+        notes.append(who_computes(known.plain, given.seconds))
         known.many.store.command("CONFIG", "RESETSTAT")
         all_stats(known.many)
         said = known.many.store.command("INFO", "commandstats")
