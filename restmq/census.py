@@ -166,7 +166,7 @@ class Census:
             names = [
                 name for name in (entry.decode(errors="replace") for entry in page) if self._is_to_be_looked_at(name)
             ]
-            names = [name for name in names if name not in grown]
+            names = [name for name in dict.fromkeys(names) if name not in grown]  # a page may name one twice
             for start in range(0, len(names), _QUEUES_A_CALL):  # a small set comes as one page
                 await self._look(names[start : start + _QUEUES_A_CALL], grown)
             if self._cursor == b"0":

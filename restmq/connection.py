@@ -22,6 +22,7 @@ log = Logger()
 
 #: The newest command that our scripts use: Redis has it from 7.0 on, and so has every Valkey.
 _NEWEST_COMMAND = b"PEXPIRETIME"
+_STAYS_SECONDS = 1.0
 
 
 class Encoded:
@@ -256,15 +257,23 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
         conn.transport.loseConnection()
 
     def _join(self, conn: Connection) -> None:
+        if not conn.connected:  # a proxy before a Redis that is down: it comes and goes
+            return
         super().addConnection(conn)
         self.complaint = ""
         if self.subscriber is not None:
             self.subscriber.connection_ready(conn)
-        if self._attempts and self.first_connected.called:
-            log.info("Redis at {where} answers again.", where=self._where)
-        self._attempts = 0
+        if self._attempts:
+            self._reactor.callLater(_STAYS_SECONDS, self._stays, conn)
         if self.pool and not self.first_connected.called:
             self.first_connected.callback(None)
+
+    def _stays(self, conn: Connection) -> None:
+        """Redis is back when a connection lasts: a proxy before none, or one with too many clients, ends it at once."""
+        if conn.connected and self._attempts and not self.stopped:
+            if self.first_connected.called:
+                log.info("Redis at {where} answers again.", where=self._where)
+            self._attempts = 0
 
     def stopTrying(self) -> defer.Deferred[Any]:
         # txredisapi gives up for ever when AUTH or SELECT fails; a server that has too many clients fails them too.

@@ -139,13 +139,8 @@ class RedisOperations(Leasing, Peeking, Tokens):
         message: Message | None = await self._takes.add(check_queue_name(queue), None)
         return message
 
-    async def _take_each(self, queue: str, askers: list[None]) -> list[Message | None]:
-        """The oldest to the one who asked first."""
-        taken: list[Message | None] = []
-        # A call may bring fewer than there are: where they are large.
-        while len(taken) < len(askers) and (more := await self.queue_tail(queue, len(askers) - len(taken))):
-            taken += more
-        return taken + [None] * (len(askers) - len(taken))
+    async def _take_each(self, queue: str, askers: list[None]) -> list[Message | Exception | None]:
+        return await self._share_out(len(askers), lambda count: self._run_to_bound("take", queue, count, b""))
 
     async def queue_tail(self, queue: str, count: int = 10, waiter: bytes = b"") -> list[Message]:
         """Takes up to ``count`` (1 to 1000) messages off the front for good, the oldest first; as queue_getdel.

@@ -285,13 +285,18 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         )
 
     def _subscriber_lost(self) -> None:
-        for _, heard in list(self._marks.values()):
-            if not heard.called:  # it may go by while nobody listens
-                heard.cancel()
+        self._give_up_marks()
 
     def _subscriber_renewed(self) -> None:
+        self._give_up_marks()
         for queue in list(self._queues):
             self._attend(queue)
+
+    def _give_up_marks(self) -> None:
+        """They may have gone by while nobody listened: who resumes is to come again."""
+        for _, heard in list(self._marks.values()):
+            if not heard.called:
+                heard.cancel()
 
     def _beat(self) -> None:
         """Once in a while, and in one call, looks whether a queue with consumers holds what nobody was told of."""
@@ -305,8 +310,8 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
                 self._attend(line.name)
 
     def _keep_alive(self) -> None:
-        for attended in self._queues.values():
-            for consumer in list(attended.consumers):
+        for attended in list(self._queues.values()):
+            for consumer in list(attended.consumers):  # one that is too far behind leaves meanwhile
                 if consumer.format.keepalive:
                     consumer.write(consumer.format.keepalive)
 
@@ -325,7 +330,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     async def _attend_until_done(self, queue: str, attended: _Attended) -> None:
         try:
             again = True
-            while again:
+            while again and not self._is_replaced(queue, attended):
                 if attended.policy is Policy.BROADCAST:
                     self._flush()  # what was published before is to be in their transports
                     await self._pace.let_read(attended.consumers)
@@ -339,6 +344,12 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
                 again = found.call_again or attended.attend_again or (room == 1 and bool(found.messages))
         finally:
             attended.attending = False
+            if self._is_replaced(queue, attended):  # that nobody was ready here must not be the last word
+                self._attend(queue)
+
+    def _is_replaced(self, queue: str, attended: _Attended) -> bool:
+        """Whether all consumers had gone, and others have come since."""
+        return self._queues.get(queue, attended) is not attended
 
     def _attend_failed(self, failure: Any, queue: str) -> None:
         # While Redis is away there is nothing to attend to; the reconnect and the heartbeat attend again.

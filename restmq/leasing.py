@@ -51,16 +51,9 @@ class Leasing(Operations):
         message: Message | None = await self._leases.add((check_queue_name(queue), lease_ms), None)
         return message
 
-    async def _lease_each(self, kind: tuple[str, int], askers: list[None]) -> list[Message | None]:
-        """The oldest to the one who asked first."""
+    async def _lease_each(self, kind: tuple[str, int], askers: list[None]) -> list[Message | Exception | None]:
         queue, lease_ms = kind
-        leased: list[Message | None] = []
-        while len(leased) < len(askers):
-            more = await self.queue_lease(queue, len(askers) - len(leased), lease_ms)
-            if not more:
-                break
-            leased += more
-        return leased + [None] * (len(askers) - len(leased))
+        return await self._share_out(len(askers), lambda count: self._lease(queue, count, lease_ms, b""))
 
     async def queue_lease(self, queue: str, count: int, lease_ms: int, waiter: bytes = b"") -> list[Message]:
         """Leases up to ``count`` (1 to 1000) messages off the front, the oldest first: at-least-once.
@@ -71,9 +64,11 @@ class Leasing(Operations):
             lease_ms: for how long; 0 for the queue's setting ``lease``.
             waiter: as for queue_tail.
         """
-        default_ms = LEASE_SECONDS_DEFAULT * 1000
-        args = (min(count, BATCH_MAX), waiter, lease_ms, new_receipt(), default_ms)
-        return messages(await self._run_promoted("lease", queue, *args))
+        return messages((await self._lease(queue, min(count, BATCH_MAX), lease_ms, waiter))[0])
+
+    async def _lease(self, queue: str, count: int, lease_ms: int, waiter: bytes) -> tuple[list[Any], bool]:
+        args = (count, waiter, lease_ms, new_receipt(), LEASE_SECONDS_DEFAULT * 1000)
+        return await self._run_to_bound("lease", queue, *args)
 
     async def queue_ack(self, key: str, receipt: str) -> None:
         """The message is done with, and leaves for good. Raises LeaseGone if the receipt holds no lease on it."""

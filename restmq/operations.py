@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import Any
@@ -11,6 +11,7 @@ from twisted.internet import defer
 
 from restmq import keys, scripts
 from restmq.connection import Encoded
+from restmq.errors import RestMQError
 from restmq.model import Message, check_queue_name
 from restmq.store import Store
 
@@ -73,13 +74,40 @@ class Operations:
 
     async def _run_promoted(self, script: str, queue: str, *args: Any) -> list[Any]:
         """A script that says when what is due must come up first, or when it stopped at its own bound."""
+        return (await self._run_to_bound(script, queue, *args))[0]
+
+    async def _run_to_bound(self, script: str, queue: str, *args: Any) -> tuple[list[Any], bool]:
+        """The same; and whether there may be more, as it stopped at its own bound."""
         while True:
             answer: list[Any] = await self._run(script, queue, *args)
             state, found = answer[0], answer[1:]
             if state == PROMOTE_FIRST:
                 await self.queue_promote(queue)
             elif state != _AGAIN or found:
-                return found
+                return found, state == _AGAIN
+
+    async def _share_out(
+        self, askers: int, ask: Callable[[int], Awaitable[tuple[list[Any], bool]]]
+    ) -> list[Message | Exception | None]:
+        """A message for each asker, the oldest to the one who asked first; None where there are no more.
+
+        What came reaches its asker also where asking for the rest fails.
+
+        Args:
+            ask: asks for up to so many; see ``_run_to_bound``.
+        """
+        shares: list[Message | Exception | None] = []
+        more, rest = True, None
+        while more and len(shares) < askers:  # a call brings fewer than there are where they are large
+            try:
+                found, more = await ask(askers - len(shares))
+            except RestMQError as problem:
+                if not shares:
+                    raise
+                more, rest = False, problem
+            else:
+                shares += messages(found)
+        return shares + [rest] * (askers - len(shares))
 
     async def queue_promote(self, queue: str) -> None:
         """Brings up what is due: leases that are over, to the front or the dead letters; delayed ones, to the end."""

@@ -231,7 +231,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
     async def _replace_all(self) -> None:
         try:
             for slot in range(self._count):
-                old, new = self._workers[slot], self._spawn(slot)
+                new = self._spawn(slot)
                 overdue = self._reactor.callLater(READY_SECONDS, new.end, "KILL")
                 ready = await new.ready
                 if overdue.active():
@@ -239,9 +239,10 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
                 if not ready:
                     log.error("a new worker does not start; the old ones stay. The lines before say why.")
                     return
-                self._workers[slot] = new
-                if old is not None:
-                    self._end(old)
+                # What is there now: one that died meanwhile may have been started again.
+                replaced, self._workers[slot] = self._workers[slot], new
+                if replaced is not None and not replaced.ended.called:
+                    self._end(replaced)
             log.info("all workers are new.")
         finally:
             self._reloading = False

@@ -2,8 +2,7 @@
 -- KEYS: totals
 -- pop(count, most_bytes): takes up to `count` live messages off the front, dropping expired ones on the way. Stops early
 -- where an answer has become large, or reaches `most_bytes`, if given. Returns their keys, values and expiries (ms since
--- 1970, or 0), and whether it stopped at a bound of its own rather than at the queue's end: then a caller that got nothing
--- must ask again.
+-- 1970, or 0), and whether it stopped at a bound of its own rather than at the queue's end: then there may be more.
 local EXPIRED_AT_MOST = 1000
 local BYTES_AT_MOST = 16777216
 
@@ -33,7 +32,7 @@ local function pop(count, most_bytes)
     forget(expired)
     call('HINCRBY', TOTALS, 'expired', #expired)
   end
-  return keys, values, expiries, #expired >= EXPIRED_AT_MOST
+  return keys, values, expiries, #expired >= EXPIRED_AT_MOST or bytes >= most_bytes
 end
 
 -- These are taken for good, and nothing of them stays. Returns them as columns.

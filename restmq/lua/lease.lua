@@ -15,4 +15,4 @@ if lease_ms == 0 then lease_ms = setting('lease') * 1000 end
 if lease_ms == 0 then lease_ms = tonumber(ARGV[7]) end
 local found = hold(keys, values, expiries, lease_ms, ARGV[6], '')
 stand_in_line(ARGV[4], #keys >= count)
-return {0, unpack(found)}
+return {more and 1 or 0, unpack(found)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -150,3 +151,27 @@ def test_a_plain_waiter_and_a_plain_pop_never_share_a_message(
                 popped.append(answer.json()["value"])
         found = [answer.result().json()["value"] for answer in waiting]
         assert sorted(found + popped, key=int) == sent
+
+
+def test_a_redis_that_takes_connections_and_ends_them_is_not_said_to_be_back(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    """As a proxy does whose Redis is down."""
+    where = Path(private_redis.socket_path)
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        http.post("/q/test", data={"value": "kept"})
+        private_redis.kill()
+        wait_until(lambda: http.get("/stats/test").status_code == 503)
+        where.unlink()
+        with socket.socket(socket.AF_UNIX) as proxy:
+            proxy.bind(str(where))
+            proxy.listen(100)
+            for _ in range(40):
+                proxy.accept()[0].close()
+        assert "answers again" not in daemon.log
+        assert daemon.log.count("is lost") < 10
+        where.unlink()
+        private_redis.start()
+        wait_until(lambda: http.get("/q/test").status_code == 200)
+        wait_until(lambda: "answers again" in daemon.log)

@@ -112,6 +112,20 @@ def test_a_worker_that_is_killed_is_started_again(two: Daemon, queue: str) -> No
         assert httpx.post(f"{two.url}/q/{queue}", data={"value": "x"}, timeout=20).status_code == 200
 
 
+def test_a_worker_that_dies_while_it_is_replaced_is_not_one_more(two: Daemon, queue: str) -> None:
+    before = workers_of(two)
+    two.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(workers_of(two)) > 2)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: "all workers are new" in two.log)
+    wait_until(lambda: two.log.count("it is started again") == 2 or len(workers_of(two)) == 2)
+    two.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: two.log.count("all workers are new") == 2)
+    wait_until(lambda: len(workers_of(two)) == 2)
+    assert not set(workers_of(two)) & set(before)
+
+
 def test_workers_end_when_their_supervisor_is_killed(private_folder: Path, redis: Redis) -> None:
     daemon = Daemon(private_folder, "--workers", "2", redis=redis)
     pids = workers_of(daemon)

@@ -11,7 +11,7 @@ from twisted.internet import defer, task
 
 from restmq.consumer import PREFETCH, CloseReason, Format
 from restmq.errors import StoreUnavailable
-from restmq.fanout import Fanout
+from restmq.fanout import KEEPALIVE_SECONDS, Fanout
 from restmq.model import Attendance, Message, Missed, Policy
 from restmq.store import StoreSettings
 
@@ -301,3 +301,48 @@ def test_a_backlog_is_left_to_others_by_a_daemon_whose_consumers_have_gone(scene
     scene.fanout.leave("q", consumer)
     assert scene.core.asked_bytes[-1] == 0
     assert not scene.fanout._pace._awaited
+
+
+def test_a_consumer_that_is_dropped_by_a_keepalive_does_not_end_them(scene: Scene) -> None:
+    with_comments = Format(scene.render, lambda _: b"", keepalive=b":")
+    slow, steady = StubConsumer(with_comments), StubConsumer(with_comments)
+    slow.write = lambda _: scene.fanout.drop("slow", slow)  # type: ignore[method-assign]
+    scene.fanout.startService()
+    scene.fanout.join("slow", slow)
+    scene.fanout.join("steady", steady)
+    for _ in range(3):
+        scene.clock.advance(KEEPALIVE_SECONDS)
+    assert slow.closed is CloseReason.TOO_SLOW
+    assert steady.writes == [b":"] * 3
+    scene.fanout.stopService()
+
+
+def test_who_resumes_while_nothing_is_heard_is_to_come_again(scene: Scene) -> None:
+    _, consumer = scene.consumers(1), StubConsumer(scene.format)
+    scene.core.subscriber.lose()
+    scene.fanout.resume("q", consumer, "q:1")  # its mark is published to nobody
+    scene.core.missed.callback(Missed(True, False, []))
+    assert consumer.closed is None
+    scene.core.subscriber.renew()
+    assert consumer.closed is CloseReason.TRY_AGAIN
+    assert scene.fanout.count("q") == 1
+
+
+def test_that_all_had_left_is_not_the_last_word_when_others_have_come(scene: Scene) -> None:
+    scene.core.policy = Policy.ROUNDROBIN
+    (first,) = scene.consumers(1)
+    call = scene.core.queue_attend
+    answers: list[defer.Deferred[None]] = []
+
+    async def slowly(*args: Any) -> Attendance:
+        answers.append(defer.Deferred())
+        await answers[-1]
+        return await call(*args)
+
+    scene.core.queue_attend = slowly  # type: ignore[assignment]
+    scene.core.subscriber.say(scene.core.subscriber.channels[0], b"q")
+    scene.fanout.leave("q", first)
+    scene.consumers(1)
+    for answer in answers:  # grows while it is gone through
+        answer.callback(None)
+    assert scene.core.attended[-1] == (1, PREFETCH)

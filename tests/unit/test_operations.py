@@ -1,0 +1,59 @@
+"""What comes of one script call for many, where Redis fails between two of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet import defer
+
+from restmq.errors import StoreUnavailable
+from restmq.model import Message
+from restmq.operations import Operations
+
+AWAY = StoreUnavailable("away")
+
+
+def shared_out(askers: int, *answers: tuple[int, bool] | StoreUnavailable) -> tuple[list[Any], list[int]]:
+    """What each asker gets, and how many were asked for each time. An answer: how many came, and if there are more."""
+    asked: list[int] = []
+    waiting = list(answers)
+
+    async def ask(count: int) -> tuple[list[Any], bool]:
+        asked.append(count)
+        answer = waiting.pop(0)
+        if isinstance(answer, StoreUnavailable):
+            raise answer
+        found, more = answer
+        columns = [[b"q:%d" % number for number in range(found)], [b"v"] * found, [], [], [], []]
+        return columns if found else [], more
+
+    operations = Operations(SimpleNamespace())  # type: ignore[arg-type]
+    results: list[Any] = []
+    defer.ensureDeferred(operations._share_out(askers, ask)).addBoth(results.append)
+    assert not waiting
+    return results[0], asked
+
+
+def kinds(shares: list[Any]) -> list[Any]:
+    return [Message if isinstance(share, Message) else share for share in shares]
+
+
+def test_nobody_asks_again_where_the_queue_has_ended() -> None:
+    shares, asked = shared_out(3, (2, False))
+    assert (kinds(shares), asked) == ([Message, Message, None], [3])
+
+
+def test_what_stopped_at_a_bound_is_asked_for_again() -> None:
+    shares, asked = shared_out(3, (2, True), (1, False))
+    assert (kinds(shares), asked) == ([Message] * 3, [3, 1])
+
+
+def test_what_has_come_reaches_its_askers_also_where_the_rest_fails() -> None:
+    shares, asked = shared_out(4, (1, True), (1, True), AWAY)
+    assert (kinds(shares), asked) == ([Message, Message, AWAY, AWAY], [4, 3, 2])
+
+
+def test_where_nothing_came_all_are_told_why() -> None:
+    failure, _ = shared_out(2, AWAY)
+    assert failure.value is AWAY  # type: ignore[attr-defined]
