@@ -87,9 +87,12 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
 
     def startService(self) -> None:
         super().startService()
-        mine = [self.everybody, keys.peer_channel(self.id), *([self.group] if self.group else [])]
-        subscribed = defer.gatherResults([self._subscriber.subscribe(channel) for channel in mine])
-        subscribed.addCallback(lambda _: self._join())
+        subscribed = defer.gatherResults([self._subscriber.subscribe(channel) for channel in self._channels()])
+        # It takes the other connections to say something; they may come up later than this one.
+        subscribed.addCallback(lambda _: self._store.first_connected.addCallback(lambda _: self._join()))
+
+    def _channels(self) -> list[bytes]:
+        return [self.everybody, keys.peer_channel(self.id), *([self.group] if self.group else [])]
 
     def _join(self) -> None:
         self._hears = True
@@ -107,6 +110,8 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         if self._hears:
             await defer.maybeDeferred(self.on_leaving)
         self._lost()
+        for channel in self._channels():  # who asks from now on is not to wait for this one
+            self._subscriber.unsubscribe(channel)
         self._subscriber.stop()
 
     def answer(self, kind: str, give: Give, take: Take | None = None) -> None:
@@ -171,10 +176,9 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
             given.addErrback(lambda failure: log.failure("answering another daemon failed", failure=failure))
 
     def _give(self, answer: Any, question: dict[str, Any], aloud: bool) -> None:
-        if self._hears:
-            channel = self.group if aloud and self.group is not None else keys.peer_channel(question["by"])
-            said = {"kind": question["kind"], "answer": answer, "to": question["by"], "number": question.get("number")}
-            self._publish(channel, said)
+        channel = self.group if aloud and self.group is not None else keys.peer_channel(question["by"])
+        said = {"kind": question["kind"], "answer": answer, "to": question["by"], "number": question.get("number")}
+        self._publish(channel, said)
 
 
 def _store_is_away(failure: Any) -> int:
@@ -182,11 +186,11 @@ def _store_is_away(failure: Any) -> int:
     return 0
 
 
-async def in_time(shared: defer.Deferred[Any], reactor: Any) -> None:
-    """Waits, but not for longer than for answers. What is waited for goes on: a call to Redis must not be cancelled."""
+async def in_time(shared: defer.Deferred[Any], reactor: Any, seconds: float = ANSWER_SECONDS) -> None:
+    """Waits, but not for longer. What is waited for goes on: a call to Redis must not be cancelled."""
     mine: defer.Deferred[None] = defer.Deferred()
     shared.addCallback(lambda _: None if mine.called else mine.callback(None))
-    await mine.addTimeout(ANSWER_SECONDS, reactor, lambda _failure, _seconds: None)
+    await mine.addTimeout(seconds, reactor, lambda _failure, _seconds: None)
 
 
 def _parse(payload: bytes) -> dict[str, Any] | None:

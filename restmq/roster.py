@@ -124,7 +124,7 @@ class Roster:
             self._ledger.note(here.serial, here.counts)
             return [here]
         if not self._peers.joined.called:  # as long as it has not heard of the others, its sums are too small
-            await in_time(self._peers.joined, self._reactor)
+            await in_time(self._peers.joined, self._reactor, JOIN_SECONDS)
         return await self._call(self._peers.group)
 
     def _here(self) -> Present:

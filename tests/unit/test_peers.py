@@ -26,9 +26,12 @@ class Hub:
         self.heard_by: dict[bytes, list[Callable[[bytes, bytes], None]]] = {}
         self.published: list[tuple[bytes, Any]] = []
         self.away = False
+        self.first_connected: defer.Deferred[None] = defer.succeed(None)
 
     def core(self) -> Any:
-        store = SimpleNamespace(settings=SimpleNamespace(db=0), command=self.command)
+        store = SimpleNamespace(
+            settings=SimpleNamespace(db=0), command=self.command, first_connected=self.first_connected
+        )
         return SimpleNamespace(store=store, pubsub=self.pubsub)
 
     def pubsub(self, on_message: Any, **callbacks: Any) -> Any:
@@ -36,12 +39,10 @@ class Hub:
             self.heard_by.setdefault(channel, []).append(on_message)
             return defer.succeed(None)
 
-        def stop() -> None:
-            for listeners in self.heard_by.values():
-                if on_message in listeners:
-                    listeners.remove(on_message)
+        def unsubscribe(channel: bytes) -> None:
+            self.heard_by[channel].remove(on_message)
 
-        return SimpleNamespace(subscribe=subscribe, stop=stop, **callbacks)
+        return SimpleNamespace(subscribe=subscribe, unsubscribe=unsubscribe, stop=lambda: None, **callbacks)
 
     def command(self, _publish: str, channel: bytes, payload: bytes) -> defer.Deferred[int]:
         if self.away:
@@ -78,6 +79,25 @@ def test_all_others_are_asked_and_none_is_waited_for_once_they_have_answered(hub
     one, two, three = (hub.peer() for _ in range(3))
     hub.started(one, two, three)
     assert result_of(one.ask("name", "x", one.everybody)) == [{two.id: "x!", three.id: "x!"}]
+    assert hub.clock.getDelayedCalls() == []
+
+
+def test_who_can_hear_but_not_say_anything_yet_has_not_joined(hub: Hub) -> None:
+    hub.first_connected = defer.Deferred()
+    peer = hub.peer("group")
+    joined: list[str] = []
+    peer.on_joined = lambda: joined.append("joined")
+    hub.started(peer)
+    assert joined == []
+    hub.first_connected.callback(None)
+    assert joined == ["joined"]
+
+
+def test_who_has_left_is_not_waited_for(hub: Hub) -> None:
+    one, two = hub.peer(), hub.peer()
+    hub.started(one, two)
+    result_of(two.stopService())
+    assert result_of(one.ask("name", "x", one.everybody)) == [{}]
     assert hub.clock.getDelayedCalls() == []
 
 
