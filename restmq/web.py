@@ -38,12 +38,12 @@ from restmq.handlers.settings import (
     StatsListHandler,
 )
 from restmq.handlers.websocket import WebSocketHandler, make_factory
-from restmq.http import Limits
 from restmq.listening import Listening
 from restmq.longpoll import LongPolls
 from restmq.metrics import Metrics
 from restmq.observe import Observatory
 from restmq.openapi import describe
+from restmq.parsing import Limits
 from restmq.peers import Peers
 from restmq.render import to_json
 from restmq.request import Request, WireError

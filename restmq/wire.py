@@ -10,7 +10,8 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from zope.interface import implementer
 
-from restmq.http import HTTPConnection, Limits
+from restmq.http import HTTPConnection
+from restmq.parsing import Limits
 from restmq.request import Request, WireError
 
 

@@ -17,7 +17,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from restmq.http import Limits
+from restmq.parsing import Limits
 from restmq.request import ARGUMENTS_MAX, Request, WireError, _unquote
 from restmq.wire import Wire
 
@@ -214,10 +214,10 @@ def test_a_connection_is_not_read_while_the_next_request_already_waits(connect: 
 def test_one_read_full_of_requests_does_not_become_thousands_of_objects() -> None:
     client = Client(App(answer_at_once=False))
     client.send(get("/x") * 2000)
-    assert 16 <= len(client.connection._waiting) < 200
+    assert 16 <= len(client.connection._parser.requests) < 200
     for _ in range(2000):
         client.answer()
-        assert len(client.connection._waiting) < 200
+        assert len(client.connection._parser.requests) < 200
     assert client.got == b"</x>" * 2000
     assert client.transport.reads
 

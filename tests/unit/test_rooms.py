@@ -46,6 +46,7 @@ ROOMS = [
     "census",
     "observe",
     "request",
+    "parsing",
     "http",
     "wire",
     "accesslog",
