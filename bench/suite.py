@@ -191,8 +191,8 @@ def who_computes(server: Server, method: str, load: loads.Load, seconds: int) ->
     most = cores * 1e6 / (server_us + redis_us + client_us)
     return (
         f"A {method} on {MANY_CONNECTIONS} connections costs the server {server_us:.1f} µs of CPU, Redis "
-        f"{redis_us:.1f} and the client {client_us:.1f}. One worker can use one core. With any number of them, the {cores} cores here "
-        f"could do {most:,.0f} a second at most, {most / run.rate:.2f} of one worker's rate."
+        f"{redis_us:.1f} and the client {client_us:.1f}. One worker can use one core. With any number of them, the "
+        f"{cores} cores here could do {most:,.0f} a second at most, {most / run.rate:.2f} of one worker's rate."
     )
 
 
