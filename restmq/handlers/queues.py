@@ -7,6 +7,7 @@ from urllib.parse import quote
 import orjson
 
 from restmq import access
+from restmq.access import Access
 from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import EMPTY_QUEUE, value_bytes
 from restmq.errors import InvalidInput
@@ -232,7 +233,7 @@ class RootHandler(QueueHandler):
         await self._check(access.CONSUME)
         return True
 
-    async def _check(self, wanted: access.Access) -> None:
+    async def _check(self, wanted: Access) -> None:
         await self.application.guard.check(self.credentials, wanted, self.given["queue"])
 
     @declare(

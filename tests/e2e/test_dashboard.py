@@ -330,9 +330,7 @@ def test_no_times_are_shown_before_the_server_has_told_its_own(
         assert page.text(".chart .grid text") == ""
 
 
-def test_it_fits_screens_of_all_widths(
-    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
-) -> None:
+def test_it_fits_screens_of_all_widths(browser: webdriver.Chrome, private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     page = Page(browser, daemon.url)
     with stopping(daemon), daemon.client() as http:
