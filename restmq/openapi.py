@@ -116,11 +116,17 @@ def _path(template: str, handler: type[Handler]) -> dict[str, Any]:
 
 def _head(template: str, handler: type[Handler]) -> dict[str, Any]:
     """Of an answer to HEAD only the status and a type are promised: a GET may take a message."""
+    answers = handler.operations["GET"].answers
+    elsewhere = {str(status): {"description": answers[status].text} for status in answers if 300 <= status < 400}
     return {
         "operationId": _identifier("HEAD", template),
         "summary": "Whether one may GET this; takes nothing",
         "security": _security(handler.access["GET"]),
-        "responses": {"200": {"description": "One may."}, **_refusals((*_statuses(handler.access["GET"]), 404))},
+        "responses": {
+            "200": {"description": "One may."},
+            **elsewhere,
+            **_refusals((*_statuses(handler.access["GET"]), 404)),
+        },
     }
 
 

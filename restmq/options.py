@@ -128,7 +128,7 @@ class Options(DaemonOptions):
     optParameters: list[list[Any]] = [
         ["acl", None, None, "file with the access rules [default: acl.conf here if there is one, else open]"],
         ["port", None, 8888, "port to listen on", _PORT],
-        ["embedded", None, "auto", "start a private Valkey: auto (if no Redis answers), always or never"],
+        ["embedded", None, "auto", "start a private Redis or Valkey: auto (if no Redis answers), always or never"],
         [
             "replicas",
             None,
@@ -137,8 +137,8 @@ class Options(DaemonOptions):
             whole_number(0, 100),
         ],
         ["workers", None, 1, "processes that serve the port together", whole_number(1, 64)],
-        ["data-dir", None, None, "where the private Valkey keeps its data"],
-        ["store-port", None, None, "TCP port on which others may reach the private Valkey [default: none]", _PORT],
+        ["data-dir", None, None, "where the private store keeps its data"],
+        ["store-port", None, None, "TCP port on which others may reach the private store [default: none]", _PORT],
         [
             "store-listen",
             None,
@@ -177,7 +177,7 @@ class Options(DaemonOptions):
         ["access-log-file", None, None, "where these lines go, - for standard output [default: into the log]"],
         ["metrics-queues", None, 100, "how many queues /metrics tells apart, the busiest", whole_number(0, 1000)],
     ]
-    optFlags = [["durable", None, "answer when a message is on disk (private Valkey), or on replicas (outside Redis)"]]
+    optFlags = [["durable", None, "answer when a message is on disk (private store), or on replicas (outside Redis)"]]
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from restmq.acl import Acl
 from restmq.core import RedisOperations
 from restmq.daemon import InOrder, Listener, listening_on, redis_answers, say_where
 from restmq.deadlines import Deadlines
-from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir
+from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.errors import ConfigurationError
 from restmq.fanout import Fanout
 from restmq.listening import Listening
@@ -213,7 +213,7 @@ def _choose_store(
     if post is not None and post.store_socket is not None:
         listener = options.store_listener()
         password = listener.password if listener else None
-        return replace(settings, socket_path=post.store_socket, username=None, password=password), "the private Valkey"
+        return replace(settings, socket_path=post.store_socket, username=None, password=password), "the private store"
     wanted = options["embedded"]
     if wanted == "never" or options.names_redis or (wanted == "auto" and redis_answers(settings)):
         if options["durable"] and not options["replicas"]:
@@ -224,8 +224,12 @@ def _choose_store(
         return replace(settings, replicas=options["replicas"]), f"Redis at {settings.where()}"
     directory = DataDirectory(Path(options["data-dir"] or default_data_dir()).absolute())
     listener = options.store_listener()
-    EmbeddedServer(directory, reactor, options["durable"], listener).setServiceParent(parts)
+    try:
+        program = find_program()
+    except ConfigurationError as problem:
+        raise SystemExit(f"restmq: {problem}") from None
+    EmbeddedServer(program, directory, reactor, options["durable"], listener).setServiceParent(parts)
     password = listener.password if listener else None
     private = replace(settings, socket_path=directory.socket_path, username=None, password=password)
     reached = f", and it is open on {listener.where}" if listener else ""
-    return private, f"a private Valkey; its data is in {directory.path}{reached}"
+    return private, f"{program.name}; its data is in {directory.path}{reached}"

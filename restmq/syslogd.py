@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from twisted.application import internet, service
@@ -13,12 +12,11 @@ from twisted.logger import Logger
 from restmq import options as shared
 from restmq.acl import parse_hosts
 from restmq.core import RedisOperations
-from restmq.daemon import InOrder, Listener, cannot_listen, listening_on, redis_answers, say_where, show_address
-from restmq.embedded import DataDirectory, default_data_dir
+from restmq.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.errors import ConfigurationError
 from restmq.senders import Datagrams, Intake, TcpSenders
 from restmq.spool import Counts, Room, Spool
-from restmq.store import Store, StoreSettings
+from restmq.store import Store
 
 log = Logger()
 
@@ -36,7 +34,7 @@ class Options(shared.DaemonOptions):
 
     optParameters: list[list[Any]] = [
         ["port", None, 25000, "port to listen on, TCP and UDP", shared.whole_number(1, 65535)],
-        ["data-dir", None, None, "data directory of a RestMQ here that keeps its messages in a private Valkey"],
+        ["data-dir", None, None, "data directory of a RestMQ here that keeps its messages in a private store"],
         ["senders", None, None, "addresses or networks whose lines are taken [default: all]", parse_hosts],
         ["max-line", None, 65536, "longest line in bytes; what is longer is cut", shared.whole_number(480, 1 << 24)],
         ["max-connections", None, 1000, "most TCP connections at a time", _COUNT],
@@ -120,7 +118,7 @@ def makeService(options: Options) -> service.IService:
     """The service that the options describe."""
     from twisted.internet import reactor
 
-    settings, where = _choose_store(options)
+    settings, where = find_store(options, options["data-dir"])
     drain_seconds = options["drain-timeout"]
     store = Store(settings, reactor)
     counts = Counts()
@@ -141,13 +139,3 @@ def makeService(options: Options) -> service.IService:
         )
     )
     return parts
-
-
-def _choose_store(options: Options) -> tuple[StoreSettings, str]:
-    """Redis, as the options say; or where they say nothing and none answers, the private Valkey of a RestMQ here."""
-    settings = options.store_settings()
-    if not options.names_redis:
-        private = DataDirectory(Path(options["data-dir"] or default_data_dir()).absolute())
-        if options["data-dir"] or (Path(private.socket_path).exists() and not redis_answers(settings)):
-            return replace(settings, socket_path=private.socket_path), f"the private Valkey in {private.path}"
-    return settings, f"Redis at {settings.where()}"

@@ -242,7 +242,8 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
     def render_error(self, status: int, message: str, request: Request | None = None) -> tuple[bytes, str]:
         """An error's body and its content type: JSON, or a page for a browser that asks for one."""
         if request is not None and request.accepts("text/html"):
-            return self.pages.load("error.html").generate(status=status, message=message), HTML
+            sentence = message[:1].upper() + message[1:]
+            return self.pages.load("error.html").generate(status=status, message=sentence), HTML
         return to_json({"error": message}) + b"\r\n", JSON
 
     def refused(self, address: str, refusal: WireError) -> None:

@@ -26,6 +26,7 @@ from restmq.client.exchange import POLL_SECONDS
 from restmq.model import LEASE_SECONDS_MAX
 
 JOBS_MAX = 256
+_LOOK_SECONDS = 2.0
 
 
 def add_to(commands: Commands) -> None:
@@ -58,7 +59,7 @@ def add_to(commands: Commands) -> None:
             "--grace", "For how long commands may run on at the end.  [default: 30]", "SECONDS", Number(0, 86_400), 30.0
         ),
         option("--count", "End after so many messages.", "N", click.IntRange(1, COUNT_MAX)),
-        flag("--until-empty", "End when there is nothing to do."),
+        flag("--until-empty", "End when nothing is left in the queue, be it delayed or leased; dead letters may be."),
     )
 
 
@@ -108,6 +109,7 @@ class Work:
 
     def _hand_out(self, threads: ThreadPoolExecutor) -> None:
         given = self._given
+        wait_seconds: float = 0 if given.until_empty else POLL_SECONDS
         while not self._stopped and (given.count is None or self._begun < given.count):
             if self._under_way == given.jobs:
                 self._hear(inf)
@@ -118,16 +120,26 @@ class Work:
                 continue
             wanted = free if given.count is None else min(free, given.count - self._begun)
             with suppress(Stopped):
-                wait_seconds = 0 if given.until_empty else POLL_SECONDS
                 messages = self._leasing.lease_many(given.queue, wanted, given.lease, wait_seconds=wait_seconds)
                 for message in messages:
                     self._under_way += 1
                     self._begun += 1
                     threads.submit(self._jobs.do, message)
-                if given.until_empty and not messages:
-                    if not self._under_way:
+                if given.until_empty:
+                    wait_seconds = 0
+                    if messages:
+                        continue
+                    if self._under_way:
+                        self._hear(_LOOK_SECONDS)
+                    elif self._is_empty():
                         return
-                    self._hear(inf)
+                    else:  # a message comes again, or somebody else works on it
+                        wait_seconds = _LOOK_SECONDS
+
+    def _is_empty(self) -> bool:
+        """Whether there is nothing that could still be leased, now or later."""
+        stats = self._leasing.stats(self._given.queue)
+        return not (stats["ready"] or stats["delayed"] or stats["leased"])
 
     def _wait_for_jobs(self) -> None:
         """Waits for what runs; when the grace is over, has it end."""

@@ -42,6 +42,8 @@ class CommandHandler(Handler):
         """A page on which commands can be tried."""
         self.answer_page("commands.html", commands=sorted(dispatch.COMMANDS))
 
+    head = get
+
     @declare(**_takes("Command"))
     async def post(self) -> None:
         """Runs a JSON command."""

@@ -17,6 +17,8 @@ class DescriptionHandler(Handler):
         """This description."""
         self.answer(self.application.description_json, JSON)
 
+    head = get
+
 
 class DescriptionPageHandler(Handler):
     """``/api``."""
@@ -27,3 +29,5 @@ class DescriptionPageHandler(Handler):
     async def get(self) -> None:
         """A page to read this description on."""
         self.answer_page("description.html", api=self.application.description)
+
+    head = get

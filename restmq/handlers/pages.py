@@ -45,6 +45,8 @@ class DashboardHandler(Handler):
         self._add_page_headers()
         self.answer(*static_file("dashboard.html"))
 
+    head = get
+
 
 class StaticHandler(Handler):
     """A static file."""
@@ -53,6 +55,8 @@ class StaticHandler(Handler):
 
     async def get(self) -> None:
         self.answer(*static_file(self.queue or ""))
+
+    head = get
 
 
 class NotFoundHandler(Handler):
@@ -63,4 +67,4 @@ class NotFoundHandler(Handler):
     async def get(self) -> None:
         raise NotFound("there is nothing at this path; queues are at /q/<queue>, and /queue explains the commands.")
 
-    post = put = delete = patch = get
+    head = post = put = delete = patch = get

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import orjson
 
 from restmq import access
+from restmq.access import Access
 from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import EMPTY_QUEUE, value_bytes
 from restmq.errors import InvalidInput
@@ -182,16 +183,17 @@ def _lines(body: bytes) -> list[bytes]:
     """The messages of a body of JSON lines: of a string its own text, of any other value the line's bytes."""
     values: list[bytes] = []
     for number, line in enumerate(body.split(b"\n"), 1):
-        line = line.strip(b" \t\r")
-        if not line:
+        text = line.strip(b" \t\r")
+        if not text:
             continue
         if len(values) == BATCH_MAX:
             raise WireError(413, f"more than {BATCH_MAX} lines; send them in several requests.")
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise InvalidInput(f"line {number} is not valid JSON: {error}. Nothing was added.") from None
-        values.append(value_bytes(value) if isinstance(value, str) else line)
+            where = f"line {number}, column {error.colno}"
+            raise InvalidInput(f"the body is not valid JSON at {where}: {error.msg}. Nothing was added.") from None
+        values.append(value_bytes(value) if isinstance(value, str) else text)
     if not values:
         raise InvalidInput("the body has no lines; send a JSON value a line.")
     return values
@@ -200,7 +202,7 @@ def _lines(body: bytes) -> list[bytes]:
 class RootHandler(QueueHandler):
     """``/``: the dashboard, or the oldest form of ``/q/<queue>`` with the queue as a field."""
 
-    access = {"GET": access.CONSUME, "POST": access.PRODUCE}
+    access = {"GET": access.BY_FIELD, "POST": access.BY_FIELD}
 
     @declare(
         query=(QUEUE, *TAKING),
@@ -214,10 +216,25 @@ class RootHandler(QueueHandler):
     )
     async def get(self) -> None:
         """Takes a message as ``/q/{queue}`` does."""
+        if await self._names_queue():
+            await self.take(self.given["queue"], status_if_empty=404)
+
+    async def head(self) -> None:
+        """The same, but takes nothing."""
+        self.given = self.operations["GET"].read(self.request)
+        if await self._names_queue():
+            await super().head()
+
+    async def _names_queue(self) -> bool:
+        """Whether there is a queue that the client may take from; without one it was sent to the open dashboard."""
         if self.given["queue"] is None:
             self.redirect_to("/dashboard")
-        else:
-            await self.take(self.given["queue"], status_if_empty=404)
+            return False
+        await self._check(access.CONSUME)
+        return True
+
+    async def _check(self, wanted: Access) -> None:
+        await self.application.guard.check(self.credentials, wanted, self.given["queue"])
 
     @declare(
         query=(TTL, DELAY, CALLBACK),
@@ -229,6 +246,7 @@ class RootHandler(QueueHandler):
     )
     async def post(self) -> None:
         """Adds a message as ``/q/{queue}`` does."""
+        await self._check(access.PRODUCE)
         await self.add(self.given["queue"])
 
 

@@ -7,11 +7,12 @@ from restmq.describe import HTML, Parameter, answers_json, answers_line, declare
 from restmq.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
-from restmq.model import DEAD_LETTER, SETTINGS, Policy
+from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
 from restmq.peeking import PEEK_MAX, PLACES
 from restmq.shapes import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, by_queue, many, named, said, thing
 
 JOBS_SHOWN = 10
+_SHOWN_CHARACTERS = 1000
 
 _POLICY = Parameter("policy", OneOf(tuple(policy.label for policy in Policy)), "who gets the queue's messages.")
 _SETTINGS = (
@@ -158,9 +159,9 @@ class JobsHandler(Handler):
         if self.request.accepts("application/json") or self.callback is not None:
             await self._peek()
             return
-        (line,) = await core.queue_overview([self.queue_name])
+        stats = await core.queue_stats(self.queue_name)
         jobs = await core.queue_last_items(self.queue_name, JOBS_SHOWN)
-        self.answer_page("jobs.html", line=line, jobs=[job.fields() for job in jobs])
+        self.answer_page("jobs.html", stats=stats, jobs=[(job.key, _beginning(job.value)) for job in jobs])
 
     async def _peek(self) -> None:
         """Looks at messages of the place ``list`` after the ``first`` ones, ``count`` at most; takes nothing."""
@@ -169,3 +170,10 @@ class JobsHandler(Handler):
         seen = await self.application.core.queue_peek(self.queue_name, place, first, count)
         shown = [message.fields(place) for message in seen.messages]
         self.answer_json({"queue": self.queue, "list": place, "total": seen.count, "messages": shown}, b"\r\n")
+
+
+def _beginning(value: bytes) -> str:
+    """How a value begins, for people."""
+    fields = text_or_base64(value)
+    text = f"{fields['encoding']}: {fields['value']}" if "encoding" in fields else fields["value"]
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"

@@ -108,8 +108,10 @@ export class Chart {
     this.#drawCursor(real, x);
   }
 
-  /** The lines move with the time. */
+  /** The lines move with the time; before the server has told it, there are none. */
   #drawTimes(width, window) {
+    this.grid.classList.toggle("timeless", !this.#now);
+    if (!this.#now) return;
     const step = STEPS_MS.find((each) => window / each <= LINES_AT_MOST - 1);
     this.times.forEach(([line, text], i) => {
       const time = (Math.floor(this.#now / step) - i) * step;

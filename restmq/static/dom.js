@@ -47,6 +47,20 @@ export function report(text, isBad = false) {
   sayAgain = setTimeout(() => { says.textContent = ""; }, isBad ? 12000 : 5000);
 }
 
+/** Says at its place what went wrong. */
+export function complain(place, error) {
+  place.textContent = error.message;
+  place.classList.toggle("unanswered", error.status === 0);
+}
+
+/** The server answers again: what went wrong for want of an answer needs no saying any more. */
+export function takeBackUnanswered() {
+  for (const place of document.querySelectorAll(".unanswered")) {
+    place.textContent = "";
+    place.classList.remove("unanswered");
+  }
+}
+
 /**
  * A button that does something which can't be taken back: it must be pressed twice.
  * `question` is what it says in between, for a few seconds.

@@ -1,7 +1,7 @@
 // The page: which view is shown, and how the connection stands.
 
 import { credentials } from "./api.js";
-import { h, say } from "./dom.js";
+import { h, say, takeBackUnanswered } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Model } from "./model.js";
 import { Overview } from "./overview.js";
@@ -36,6 +36,7 @@ const feed = new Feed(
     document.body.dataset.link = now;
     say(document.getElementById("link"), now === "refused" && detail.status === 403 ? "Not allowed" : STATES[now]);
     tellTrouble(now, detail);
+    if (now === "live") takeBackUnanswered();
     say(button, credentials.token || credentials.usesPassword ? "Signed in" : "Sign in");
     if (now === "refused" && detail.status === 401) ask(detail.message);
   },

@@ -1,7 +1,7 @@
 // Putting a message in: text, JSON, or a file as its bytes.
 
 import { path, request } from "./api.js";
-import { h, report } from "./dom.js";
+import { complain, h, report } from "./dom.js";
 import { size } from "./format.js";
 
 const KINDS = { text: "Text", json: "JSON", file: "File" };
@@ -37,7 +37,7 @@ export function publishPanel(queue) {
       report(`Published ${(await response.text()).trim()}.`);
       if (kind === "file") file.value = "";
     } catch (error) {
-      problem.textContent = error.message;
+      complain(problem, error);
     } finally {
       go.disabled = false;
     }

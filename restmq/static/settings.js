@@ -1,7 +1,7 @@
 // The queue's policy and settings.
 
 import { getJson, path, post } from "./api.js";
-import { h, report } from "./dom.js";
+import { complain, h, report } from "./dom.js";
 
 const NUMBERS = {
   lease: ["Lease, s", "where a client asks for a lease and does not say how long; empty for 30", 43200],
@@ -58,7 +58,7 @@ export class Settings {
       for (const [setting, input] of Object.entries(this.numbers)) input.value = said[setting] ?? "";
       this.deadLetter.value = said.dead_letter ?? "";
     } catch (error) {
-      this.problem.textContent = error.message;
+      complain(this.problem, error);
     }
   }
 
@@ -71,7 +71,7 @@ export class Settings {
       await post(path("/p/", this.#name), fields);
       report("Saved.");
     } catch (error) {
-      this.problem.textContent = error.message;
+      complain(this.problem, error);
       return;
     }
     this.#onSaved();

@@ -200,8 +200,12 @@ def test_it_finds_back_after_a_restart_of_the_server(
         page.wait_for_state("Server gone")
         page.wait_for("#trouble", "What you see is as of")
         page.screenshot("server-gone")
+        page.find("#publish-text").send_keys("not sent")
+        page.press("Publish", ".publish")
+        page.wait_for(".publish .problem", "The server does not answer.")
         daemon.start()
         page.wait_for_state("Live")
+        wait_until(lambda: page.text(".publish .problem") == "", why="the complaint is taken back")
         assert page.text("#trouble") == ""
         wait_until(lambda: listeners(private_redis, "kept") == 1, why="the tail listens again")
         with daemon.client() as http:
@@ -311,6 +315,38 @@ def test_a_password_that_the_browser_knows_does_too(
         page.wait_for_state("Live")
         browser.refresh()
         page.wait_for_state("Live")
+
+
+def test_no_times_are_shown_before_the_server_has_told_its_own(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+) -> None:
+    (private_folder / "acl.conf").write_text("[rest:consumer]\nusername = ada\npassword = lovelace\n")
+    daemon = Daemon(private_folder, redis=private_redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon):
+        browser.get(f"{daemon.url}/dashboard")
+        page.wait_for("dialog", "a username and password")
+        assert page.text(".chart .legend")
+        assert page.text(".chart .grid text") == ""
+
+
+def test_it_fits_screens_of_all_widths(browser: webdriver.Chrome, private_folder: Path, private_redis: Redis) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon), daemon.client() as http:
+        busy(http)
+        http.post(f"/q/{'n' * 170}", data={"value": "x"})
+        for queue, waiting in {"": "267", "thumbnails": "250", "n" * 170: "1"}.items():
+            page.open(queue)
+            page.wait_for_figure("ready", waiting)
+            for width in [*range(320, 1401, 20), 699, 701, 719, 941, 981, 1131, 1271]:
+                page.look_like(width)
+                assert browser.execute_script("return document.documentElement.scrollWidth") <= width, (queue, width)
+                if not queue:
+                    name = page.find(".rows [data-queue=thumbnails] .c-name a")
+                    script = "return arguments[0].scrollWidth <= arguments[0].clientWidth"
+                    assert browser.execute_script(script, name), f"the name is cut at {width}"
+                    assert page.find("a[href='/api']").is_displayed()
 
 
 def busy(http: httpx.Client) -> list[str]:

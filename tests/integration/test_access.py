@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from restmq.access import BY_COMMAND, OPEN
+from restmq.access import BY_COMMAND, BY_FIELD, OPEN
 from restmq.acl import SECTIONS, hash_password
 from restmq.web import ROUTES
 from tests.servers import Daemon, Redis, curl, free_port, stopping, wait_until
@@ -46,6 +46,7 @@ GUARDED = [
     ("rest:consumer", "GET", "/q/x", None),
     ("rest:consumer", "HEAD", "/q/x", None),
     ("rest:consumer", "GET", "/?queue=x", None),
+    ("rest:consumer", "HEAD", "/?queue=x", None),
     ("rest:consumer", "GET", "/q/x?callback=f", None),
     ("rest:consumer", "GET", "/q/", None),
     ("rest:consumer", "DELETE", "/q/x", None),
@@ -75,7 +76,7 @@ def test_every_route_declares_its_access() -> None:
         assert handler.access, pattern
         for method, access in handler.access.items():
             assert method in ("GET", "POST", "PUT", "DELETE", "PATCH")
-            assert access in (OPEN, BY_COMMAND) or access.section in SECTIONS, pattern
+            assert access in (OPEN, BY_COMMAND, BY_FIELD) or access.section in SECTIONS, pattern
             assert hasattr(handler, method.lower()), pattern
     open_routes = {pattern for pattern, handler in ROUTES if OPEN in handler.access.values()}
     assert open_routes == {
@@ -107,6 +108,13 @@ def test_every_way_to_a_message_asks_for_its_password(
         assert refused.headers["WWW-Authenticate"] == 'Basic realm="RestMQ Restricted Access"'
         with http.stream(method, path, data=form, auth=CREDENTIALS[section]) as granted:
             assert granted.status_code in (200, 204, 404)
+
+
+def test_the_root_leads_to_the_dashboard_without_a_password(guarded: Daemon) -> None:
+    with guarded.client() as http:
+        for method in ("GET", "HEAD"):
+            answer = http.request(method, "/")
+            assert (answer.status_code, answer.headers["Location"]) == (302, "/dashboard")
 
 
 def test_xmlrpc_asks_for_the_password_too(guarded: Daemon) -> None:
@@ -170,6 +178,9 @@ def test_a_token_opens_its_queues_and_no_others(guarded: Daemon, redis: Redis) -
         assert http.post("/q/jobs-7", data={"value": "v"}, headers=mine).status_code == 200
         assert http.get("/q/mine?authkey=t-mine").json()["value"] == "v"
         assert http.get("/q/other", headers=mine).status_code == 403
+        for method in ("GET", "HEAD", "POST"):
+            assert http.request(method, "/?queue=other&value=v", headers=mine).status_code == 403
+        assert http.get("/?queue=mine&authkey=t-mine").status_code == 404
         assert http.post("/queue", json={"cmd": "take", "queue": "other"}, headers=mine).status_code == 403
         assert http.delete("/q/mine", headers=mine).status_code == 403  # needs admin
         assert http.post("/p/mine", data={"policy": "broadcast"}, headers=mine).status_code == 403

@@ -342,6 +342,28 @@ def test_what_failed_comes_again_and_in_the_end_is_a_dead_letter(shell: Shell, h
     assert [(line["key"], line["count"], line["exit"]) for line in lines] == [(key, n, 7) for n in (1, 2, 3)]
 
 
+def test_work_until_empty_waits_for_what_comes_again(shell: Shell, http: httpx.Client, queue: str) -> None:
+    add(http, queue, "a", "b")
+    http.post(f"/q/{queue}?delay=0.5", content=b"late")
+    worked = shell.run(
+        "work", queue, "--again-after", "0.5", "--until-empty", *script(shell, 'cat; test "$RESTMQ_COUNT" = 2')
+    )
+    assert sorted(worked.stdout.decode()) == sorted("aabb" + "latelate")
+    assert worked.stderr.endswith(b"restmq: 3 done, 3 failed.\n")
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
+def test_work_until_empty_ends_when_somebody_else_has_done_the_rest(
+    shell: Shell, http: httpx.Client, queue: str
+) -> None:
+    add(http, queue, "elsewhere")
+    taken = http.get(f"/q/{queue}?lease=1000").json()
+    working = shell.start("work", queue, "--until-empty", "--", "cat")
+    wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"])
+    http.delete("/m/" + taken["key"], params={"receipt": taken["receipt"]})
+    assert ended(working) == (b"", "restmq: 0 done, 0 failed.\n", 0)
+
+
 def test_a_command_that_hangs_is_ended_with_all_that_it_started(shell: Shell, http: httpx.Client, queue: str) -> None:
     add(http, queue, "x")
     hangs = script(shell, "sleep 1000 & echo $!; wait")

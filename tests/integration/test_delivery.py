@@ -492,6 +492,20 @@ def test_a_bad_batch_adds_nothing(http: httpx.Client, queue: str, lines: bytes, 
     assert counts(http, queue) == (0, 0, 0, 0)
 
 
+def test_a_bad_line_is_named_with_the_place_in_it(http: httpx.Client, queue: str) -> None:
+    headers = {"Content-Type": "application/x-ndjson"}
+    answer = http.post(f"/q/{queue}", content=b'"one"\n  {"two" 2}\n', headers=headers)
+    assert answer.json()["error"].startswith("the body is not valid JSON at line 2, column 10: ")
+    assert "line 1" not in answer.text
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-ndjson", None])
+def test_a_body_of_nothing_is_called_empty(http: httpx.Client, queue: str, content_type: str | None) -> None:
+    answer = http.post(f"/q/{queue}", headers={"Content-Type": content_type} if content_type else {})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("the body is empty; ")
+
+
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", "text/plain; charset=utf-8", None])
 @pytest.mark.parametrize("value", [BINARY, PNG, b"value=x&y", "ü😀".encode(), b"007"])
 def test_any_other_body_is_the_message_byte_for_byte(

@@ -68,7 +68,7 @@ RUN_BY = {
     ("docs/performance.md", "tests/load/"): "load/test_load.py::test_",
     (
         "docs/security.md",
-        "python3 ",
+        ".venv/bin/python ",
     ): "integration/test_documents.py::test_the_tokens_of_the_page_can_be_made_and_revoked",
     (
         "docs/syslog-collectd.md",

@@ -166,6 +166,14 @@ def test_errors_are_one_line(redis: Redis, private_folder: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.count(b"\n") == 1
     assert b"does not answer" in result.stderr
+    assert b"--redis-socket" in result.stderr
+    assert b"--data-dir" in result.stderr
+
+
+def test_it_finds_the_private_store_of_a_server_here(private_folder: Path, redis: Redis) -> None:
+    (private_folder / "store.sock").symlink_to(redis.socket_path)
+    command = [sys.executable, ENGINE, "-u", "--queue", "none", "--data-dir", str(private_folder)]
+    assert subprocess.run(command, capture_output=True, timeout=60).stdout == b"0\n"
 
 
 def test_a_password_for_redis_comes_from_the_environment(private_folder: Path) -> None:

@@ -38,7 +38,7 @@ def test_pages_escape_what_clients_sent_and_load_nothing_from_elsewhere(http: ht
         assert "default-src 'self'" in page.headers["Content-Security-Policy"], path
         assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"], path
         assert page.headers["X-Content-Type-Options"] == "nosniff", path
-        assert page.headers["Referrer-Policy"] == "no-referrer", path
+        assert page.headers["Referrer-Policy"] == "same-origin", path
 
 
 def test_the_job_page_shows_the_newest_ten(http: httpx.Client, queue: str) -> None:
@@ -47,6 +47,28 @@ def test_the_job_page_shows_the_newest_ten(http: httpx.Client, queue: str) -> No
     page = http.get(f"/j/{queue}").text
     assert [f"job-{number}-" in page for number in range(12)] == [False, False] + [True] * 10
     assert http.get(f"/stats/{queue}").json()["len"] == 12
+
+
+def test_the_job_page_counts_and_shows_bytes_as_such(http: httpx.Client, queue: str) -> None:
+    for value in ("leased", "ready"):
+        http.post(f"/q/{queue}", data={"value": value})
+    http.post(f"/q/{queue}?delay=1000", content=b"later")
+    http.get(f"/q/{queue}?lease=1000")
+    http.post(f"/q/{queue}", content=b"\xff\x00")
+    page = http.get(f"/j/{queue}").text
+    assert f"<h1>Queue {queue}</h1>" in page
+    assert re.findall(r"<dt>(\w+)</dt><dd>(\d+)</dd>", page) == [
+        ("Ready", "2"), ("Leased", "1"), ("Delayed", "1"), ("Dead", "0"),
+    ]  # fmt: skip
+    assert "<pre>base64: /wA=</pre>" in page
+
+
+@pytest.mark.parametrize("path", ["/", "/dashboard", "/queue", "/api", "/static/main.js", "/no/such"])
+def test_head_of_a_page_is_its_head(http: httpx.Client, path: str) -> None:
+    got, head = http.get(path), http.head(path)
+    assert head.status_code == got.status_code
+    for name in ("Content-Type", "Location"):
+        assert head.headers.get(name) == got.headers.get(name)
 
 
 def test_the_root_leads_to_the_dashboard_and_all_that_it_names_is_there(http: httpx.Client) -> None:
@@ -116,6 +138,7 @@ def test_an_error_is_a_page_for_a_browser_and_json_for_all_others(http: httpx.Cl
     assert page.status_code == 404
     assert page.headers["Content-Type"].startswith("text/html")
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    assert "<p>There is nothing at this path" in page.text
     assert "error" in http.get("/no/such").json()
 
 

@@ -464,7 +464,7 @@ def test_it_finds_the_private_store_of_a_restmq(private_folder: Path) -> None:
     restmq = Daemon(private_folder / "restmq", "--embedded", "always", "--data-dir", str(data_dir))
     syslogd = Syslogd(private_folder / "syslogd", "--data-dir", str(data_dir))
     with stopping(restmq, syslogd), restmq.client() as http:
-        assert f"the private Valkey in {data_dir}" in syslogd.log
+        assert f"the private store in {data_dir}" in syslogd.log
         syslogd.send(b"<13>x\n")
         wait_until(lambda: http.get(f"/stats/{QUEUE}").json()["len"] == 1)
         assert json.loads(http.get(f"/q/{QUEUE}").json()["value"])["message"] == "x"

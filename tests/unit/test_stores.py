@@ -1,0 +1,77 @@
+"""Which store is used where nothing names one, and which program is run as the private one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from restmq import daemon, embedded
+from restmq.options import RedisOptions
+
+
+def options(*arguments: str) -> RedisOptions:
+    parsed = RedisOptions()
+    parsed.parseOptions(arguments)
+    return parsed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers", "has_socket", "socket"),
+    [
+        ((), False, True, "store.sock"),
+        ((), False, False, None),
+        ((), True, True, None),
+        (("--redis-port", "7000"), False, True, None),
+    ],
+)
+def test_the_private_store_is_found_where_no_redis_answers(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    answers: bool,
+    has_socket: bool,
+    socket: str | None,
+) -> None:
+    monkeypatch.setattr(daemon, "redis_answers", lambda _: answers)
+    monkeypatch.setattr(daemon, "default_data_dir", lambda: tmp_path)
+    if has_socket:
+        (tmp_path / "store.sock").touch()
+    settings, _ = daemon.find_store(options(*arguments), None)
+    assert settings.socket_path == (socket and str(tmp_path / socket))
+
+
+def test_a_data_directory_that_is_named_counts_though_a_redis_answers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(daemon, "redis_answers", lambda _: True)
+    settings, where = daemon.find_store(options(), str(tmp_path))
+    assert settings.socket_path == str(tmp_path / "store.sock")
+    assert where == f"the private store in {tmp_path}"
+
+
+def install(folder: Path, name: str, says: str) -> str:
+    """A program that says so of its version."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{says}'\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("says", ["Redis server v=6.2.14 sha=0:0 malloc=libc bits=64 build=0", "nonsense"])
+def test_a_program_that_is_too_old_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str) -> None:
+    install(tmp_path, "redis-server", says)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    program = embedded.find_program()
+    assert program.name == "a private Valkey"
+    assert not program.path.startswith(str(tmp_path))
+
+
+def test_a_program_on_the_path_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    redis = install(tmp_path, "redis-server", "Redis server v=7.0.15 sha=0:0 malloc=libc bits=64 build=0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert embedded.find_program() == embedded.Program(redis, f"a private Redis ({redis})")
+    valkey = install(tmp_path, "valkey-server", "Valkey server v=8.1.1 sha=0:0 malloc=libc bits=64 build=0")
+    assert embedded.find_program() == embedded.Program(valkey, f"a private Valkey ({valkey})")
+    install(tmp_path, "valkey-server", "Valkey server v=0.9.0")
+    assert embedded.find_program().path == redis
