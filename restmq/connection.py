@@ -212,10 +212,15 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
         if isinstance(result, Failure):
             self._connect_later(result.getErrorMessage())
 
+    @property
+    def _is_heard(self) -> bool:
+        """Whether this pool tells of Redis' going and coming: a subscriber's would say it once more."""
+        return self.first_connected.called and self.subscriber is None
+
     def _connect_later(self, why: str) -> None:
         if self.stopped:
             return
-        if self._attempts == 0 and self.first_connected.called:
+        if self._attempts == 0 and self._is_heard:
             log.warn("the connection to Redis at {where} is lost: {why}", where=self._where, why=why)
         self._attempts += 1
         delay = self.retryDelay(1 + self._attempts // self.poolsize)
@@ -260,7 +265,7 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
         self.complaint = ""
         if self.subscriber is not None:
             self.subscriber.connection_ready(conn)
-        if self._attempts and self.first_connected.called:
+        if self._attempts and self._is_heard:
             log.info("Redis at {where} answers again.", where=self._where)
         self._attempts = 0
         if self.pool and not self.first_connected.called:
