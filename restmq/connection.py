@@ -213,10 +213,15 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
         if isinstance(result, Failure):
             self._connect_later(result.getErrorMessage())
 
+    @property
+    def _is_heard(self) -> bool:
+        """Whether this pool tells of Redis' going and coming: a subscriber's would say it once more."""
+        return self.first_connected.called and self.subscriber is None
+
     def _connect_later(self, why: str) -> None:
         if self.stopped:
             return
-        if self._attempts == 0 and self.first_connected.called:
+        if self._attempts == 0 and self._is_heard:
             log.warn("the connection to Redis at {where} is lost: {why}", where=self._where, why=why)
         self._attempts += 1
         delay = self.retryDelay(1 + self._attempts // self.poolsize)
@@ -271,7 +276,7 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
     def _stays(self, conn: Connection) -> None:
         """Redis is back when a connection lasts: a proxy before none, or one with too many clients, ends it at once."""
         if conn.connected and self._attempts and not self.stopped:
-            if self.first_connected.called:
+            if self._is_heard:
                 log.info("Redis at {where} answers again.", where=self._where)
             self._attempts = 0
 

@@ -35,7 +35,10 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
     if not 0 < number < 86400:
         raise ValueError("a number of seconds from 0 to 86400 is wanted")
     return number
@@ -48,6 +51,18 @@ def ip_address(text: str) -> str:
 _BYTES = whole_number(1, 1 << 31)
 _COUNT = whole_number(1, 1_000_000)
 _PORT = whole_number(1, 65535)
+
+
+def _naming(flag: str, coerce: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The coercion, whose errors tell which flag they are about."""
+
+    def convert(text: str) -> Any:
+        try:
+            return coerce(text)
+        except ValueError as problem:
+            raise usage.UsageError(f"--{flag} {text!r}: {problem}") from None
+
+    return convert
 
 
 class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
@@ -103,15 +118,22 @@ class DaemonOptions(RedisOptions):
     def __init__(self) -> None:
         super().__init__()
         self["endpoint"] = []
+        for flag, parameter in self._dispatch.items():
+            if isinstance(parameter, usage.CoerceParameter):  # which says what is wrong, but not with what
+                parameter.coerce = _naming(flag, parameter.coerce)
 
     def opt_endpoint(self, description: str) -> None:
         """Listen on this Twisted endpoint, such as unix:/run/restmq.sock; may be given several times."""
         self["endpoint"].append(description)
 
     def parseOptions(self, options: Any = None) -> None:
+        """Ends the process with one line that says what is wrong; twistd would put all of the help before it."""
         #: As they were given, for workers to be given them too.
         self.arguments: list[str] = list(options or [])
-        super().parseOptions(options)
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as problem:
+            raise SystemExit(f"{self.command}: {str(problem).rstrip('.')}; --help says more.") from None
 
     def parseArgs(self, *args: str) -> None:
         if args:
@@ -169,7 +191,13 @@ class Options(DaemonOptions):
             "bytes by which a live consumer may be behind; by four times as much for a while",
             _BYTES,
         ],
-        ["stall-timeout", None, 10, "seconds that it has to catch up, and as many for each MiB it was given", seconds],
+        [
+            "stall-timeout",
+            None,
+            10,
+            "seconds in which a live consumer must catch up, and as many for each MiB it was given",
+            seconds,
+        ],
         ["max-watchers", None, 100, "most browsers that may watch the dashboard", _COUNT],
         ["max-watched-queues", None, 20000, "most queues that the dashboard shows", _COUNT],
         ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],

@@ -97,7 +97,7 @@ def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> No
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--port", "eighty"], "port"),
+        (["--port", "eighty"], "restmq: --port 'eighty': a whole number from 1 to 65535 is wanted; --help says more."),
         (["--port", "70000"], "1 to 65535"),
         (["--redis-port", "0"], "1 to 65535"),
         (["--redis-pool", "-3"], "1 to 1000"),
@@ -110,12 +110,14 @@ def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> No
         (["--allow-origin", "example.org"], "no origin"),
         (["--max-body", "0"], "max-body"),
         (["--request-timeout", "-1"], "request-timeout"),
+        (["--request-timeout", "soon"], "--request-timeout 'soon': a number of seconds"),
     ],
 )
-def test_a_bad_option_gives_one_clear_line_and_the_usage(private_folder: Path, options: list[str], says: str) -> None:
+def test_a_bad_option_gives_one_clear_line(private_folder: Path, options: list[str], says: str) -> None:
     shown = refused(*options, cwd=private_folder)
     assert says in shown
-    assert "Usage: twistd" in shown
+    assert shown.count("\n") == 1
+    assert shown.endswith("; --help says more.\n")
 
 
 def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
@@ -221,6 +223,20 @@ def test_redis_with_a_password_from_the_environment(private_folder: Path) -> Non
             server.stop()
     finally:
         redis.kill()
+
+
+def test_that_the_store_goes_and_comes_is_logged_once(private_folder: Path, private_redis: Redis) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    comet = Comet(daemon, "/c/x")  # a consumer, so that connections beside the pool listen too
+    with stopping(daemon):
+        wait_until(lambda: listeners(private_redis, "x"))
+        private_redis.kill()
+        wait_until(lambda: "is lost" in daemon.log)
+        private_redis.start()
+        wait_until(lambda: listeners(private_redis, "x"))
+        wait_until(lambda: "answers again" in daemon.log)
+        assert (daemon.log.count("is lost"), daemon.log.count("answers again")) == (1, 1)
+        comet.close()
 
 
 def test_shutdown_answers_what_it_has_taken_and_ends_streams_properly(
