@@ -184,7 +184,12 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
     def _say_where(self) -> None:
         host, port = self._sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
-        log.info("{count} workers are there; the server listens on http://{host}:{port}/.", count=self._count, host=shown, port=port)
+        log.info(
+            "{count} workers are there; the server listens on http://{host}:{port}/.",
+            count=self._count,
+            host=shown,
+            port=port,
+        )
 
     def _spawn(self, slot: int) -> _Worker:
         worker = _Worker(self, slot + 1)
