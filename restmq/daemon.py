@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -44,11 +45,18 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
 
     def stopService(self) -> defer.Deferred[None]:
         service.Service.stopService(self)
+        # The reactor takes a second word ill. A second Ctrl-C means at once; a second SIGTERM may be the same word,
+        # said by systemd and by our own supervisor.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return defer.ensureDeferred(self._stop_in_order())
 
     async def _stop_in_order(self) -> None:
         for part in reversed(list(self)):
-            await defer.maybeDeferred(part.stopService)
+            try:
+                await defer.maybeDeferred(part.stopService)
+            except Exception:  # the reactor would end without a word, and without stopping the others
+                log.failure("stopping {part} failed", part=type(part).__name__)
 
 
 class Listener(service.Service):  # type: ignore[misc]  # untyped

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application import internet, service
-from twisted.internet import endpoints
+from twisted.internet import defer, endpoints
 from twisted.logger import Logger
 
 from restmq.access import Guard
@@ -43,7 +43,7 @@ _OVERDUE_LOOK_SECONDS = 1.0
 
 
 class Web(Listener):
-    """Listens, and at the end drains: no new connections, and each request under way gets its whole answer.
+    """Listens, and at the end takes nobody new: whoever comes finds the port closed, or the next worker behind it.
 
     Who comes before the store can be reached for the first time waits in the ports' backlog, for as long as a call may
     take. With socket activation, that is the client that the server is started for.
@@ -52,13 +52,10 @@ class Web(Listener):
     scheme = "http"
     path = "/"
 
-    def __init__(
-        self, application: Application, store: Store, listen_on: list[Any], drain_seconds: float, reactor: Any
-    ) -> None:
+    def __init__(self, application: Application, store: Store, listen_on: list[Any], reactor: Any) -> None:
         super().__init__(application, listen_on)
         self._application = application
         self._store = store
-        self._drain_seconds = drain_seconds
         self._reactor = reactor
         self._store_overdue: Any = None
 
@@ -79,7 +76,19 @@ class Web(Listener):
     async def drain(self) -> None:
         if self._store_overdue is not None and self._store_overdue.active():
             self._store_overdue.cancel()
-        await self._application.drain(self._drain_seconds)
+        self._application.finish_soon()
+
+
+class _Drain(service.Service):  # type: ignore[misc]  # untyped
+    """At the end each request under way gets its whole answer."""
+
+    def __init__(self, application: Application, drain_seconds: float) -> None:
+        self._application = application
+        self._drain_seconds = drain_seconds
+
+    def stopService(self) -> defer.Deferred[None]:
+        super().stopService()
+        return defer.ensureDeferred(self._application.drain(self._drain_seconds))
 
 
 class _AclWatch:
@@ -147,7 +156,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         options["metrics-queues"],
     )
     listen_on = listening_on(options, reactor) if post is None else [_adopted(post, reactor)]
-    web = Web(application, store, listen_on, options["drain-timeout"], reactor)
+    web = Web(application, store, listen_on, reactor)
     watch = _AclWatch(acl)
     for part in (
         store,
@@ -155,10 +164,11 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         internet.TimerService(_OVERDUE_LOOK_SECONDS, application.end_overdue),
         Deadlines(core, reactor),
         peers,  # what is counted while connections drain is told at the end
-        web,
+        _Drain(application, options["drain-timeout"]),
         fanout,
         polls,
         observatory,
+        web,  # at the end the first: who is sent away by the others is not to come back here
     ):
         part.setServiceParent(parts)
 

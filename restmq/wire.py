@@ -79,11 +79,15 @@ class Wire:
     def render_refusal(self, refusal: WireError) -> bytes:
         raise NotImplementedError  # by the application, which knows what errors look like
 
-    async def drain(self, seconds: float) -> None:
-        """No more requests: idle connections are closed, those with one under way after its answer, all in the end."""
+    def finish_soon(self) -> None:
+        """No more requests: idle connections are closed, those with one under way after its answer."""
         self.draining = True
         for connection in list(self.connections):
             connection.finish_soon()
+
+    async def drain(self, seconds: float) -> None:
+        """As ``finish_soon``, and waits for the last of them; those that take longer than this are cut."""
+        self.finish_soon()
         if self.connections:
             overdue = self._call_later(seconds, self._abort_all)
             await self._drained

@@ -8,7 +8,7 @@ from typing import Any
 from restmq import access
 from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, declare
-from restmq.errors import Conflict
+from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import EVENT_STREAM, JAVASCRIPT, TEXT, Handler, chunk
 from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http import HTTPConnection
@@ -76,15 +76,18 @@ class ConsumerHandler(Handler):
 
         Raises:
             Conflict: a lease is asked for on a queue that broadcasts.
+            StoreUnavailable: the server is going away.
         """
         lease_ms, prefetch = self.lease_ms, self.given["prefetch"] or PREFETCH
-        if lease_ms is None:
-            return 0, PREFETCH
         core = self.application.core
-        if await core.queue_policy_get(queue) is not Policy.ROUNDROBIN:
+        if lease_ms is None:
+            lease_ms, prefetch = 0, PREFETCH
+        elif await core.queue_policy_get(queue) is not Policy.ROUNDROBIN:
             raise Conflict("a broadcast can't be leased; set the queue's policy to roundrobin first.")
-        if not lease_ms:
+        elif not lease_ms:
             lease_ms = int((await core.queue_settings_get(queue)).get("lease", LEASE_SECONDS_DEFAULT)) * 1000
+        if self.application.draining:
+            raise StoreUnavailable("the server is going away; try again in a moment.")
         return lease_ms, prefetch
 
 

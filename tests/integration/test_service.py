@@ -272,6 +272,51 @@ def test_shutdown_answers_what_it_has_taken_and_ends_streams_properly(
     daemon.assert_no_tracebacks()
 
 
+def test_whoever_is_sent_away_at_shutdown_finds_the_port_closed(private_folder: Path, private_redis: Redis) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    has_just_come = daemon.connect()
+    comet = Comet(daemon, "/c/end")
+    wait_until(lambda: listeners(private_redis, "end"))
+    daemon.process.terminate()
+    assert comet.wait_for_end() == b""
+    with pytest.raises(ConnectionRefusedError):
+        daemon.connect()
+    has_just_come.sendall(b"GET /c/late HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    answer = has_just_come.makefile("rb").read().decode()
+    assert answer.startswith("HTTP/1.1 503 ")
+    assert "Retry-After: 1\r\n" in answer
+    assert "the server is going away; try again in a moment." in answer
+    assert daemon.process.wait(30) in (0, -signal.SIGTERM)
+    daemon.assert_no_tracebacks()
+
+
+def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_it_at_once(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    sending = daemon.connect()
+    sending.sendall(b"POST /q/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\nvalue=")
+    asked = daemon.connect()
+    asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert asked.recv(1000).startswith(b"HTTP/1.1 200")
+    daemon.process.terminate()
+    assert asked.recv(1000) == b""
+    daemon.process.terminate()
+    sending.sendall(b"1")
+    assert sending.makefile("rb").read().endswith(b"\r\n\r\nx:1\r\n")
+    assert daemon.process.wait(30) in (0, -signal.SIGTERM)
+    daemon.assert_no_tracebacks()
+
+    daemon.start()
+    sending = daemon.connect()
+    sending.sendall(b"POST /q/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\nvalue=")
+    daemon.process.send_signal(signal.SIGINT)
+    wait_until(lambda: daemon.log.count(f"Port {daemon.port} Closed") == 2)
+    daemon.process.send_signal(signal.SIGINT)
+    assert daemon.process.wait(30) == -signal.SIGINT
+    daemon.assert_no_tracebacks()
+
+
 START_SCRIPTS = {
     "restmq_server": "RestMQ 2.0.0 listens on http://127.0.0.1:{port}/",
     "collectd_restmq_server": "RestMQ 2.0.0 listens on http://127.0.0.1:{port}/",
