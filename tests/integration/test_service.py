@@ -239,6 +239,20 @@ def test_that_the_store_goes_and_comes_is_logged_once(private_folder: Path, priv
         comet.close()
 
 
+def test_a_redis_that_would_drop_messages_is_warned_of(private_folder: Path, private_redis: Redis) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with daemon.client() as http:  # by then it has been answered: it asked on the same connections, before this
+        assert http.post("/q/x", data={"value": "x"}).status_code == 200
+    daemon.stop()
+    assert "maxmemory-policy" not in daemon.log
+    private_redis.commands(
+        [("CONFIG", "SET", "maxmemory", "100mb"), ("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")]
+    )
+    daemon.start()
+    with stopping(daemon):
+        wait_until(lambda: "maxmemory-policy allkeys-lru" in daemon.log)
+
+
 def test_shutdown_answers_what_it_has_taken_and_ends_streams_properly(
     private_folder: Path, private_redis: Redis
 ) -> None:
