@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from restmq import __version__
 from restmq.embedded import DataDirectory, default_data_dir
-from restmq.errors import ConfigurationError
+from restmq.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from restmq.store import Store, StoreSettings
 
 if TYPE_CHECKING:
@@ -171,3 +171,29 @@ def say_where(name: str, addresses: list[str], store: Store, where: str, meanwhi
     if not store.connected:
         log.info("waiting for the store: {where}. Until it answers, {meanwhile}.", where=where, meanwhile=meanwhile)
     store.first_connected.addCallback(say)
+    warn_of_eviction(store)
+
+
+def warn_of_eviction(store: Store) -> None:
+    """Logs, as soon as the store answers, whether it is one that throws messages away and tells nobody."""
+
+    def ask(_: Any) -> None:  # what else is to happen then does not wait for it
+        asking = defer.ensureDeferred(_warn_of_eviction(store))
+        asking.addErrback(lambda failure: log.failure("asking Redis what it does when full failed", failure))
+
+    store.first_connected.addCallback(ask)
+
+
+async def _warn_of_eviction(store: Store) -> None:
+    try:
+        told: bytes = await store.command("INFO", "memory")
+    except (StoreRefused, StoreUnavailable):  # a user who may not ask; or it went away again
+        return
+    facts = dict(line.split(":", 1) for line in told.decode("utf-8", "replace").splitlines() if ":" in line)
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction" and facts.get("maxmemory") != "0":
+        log.warn(
+            "Redis drops messages when its memory is full (maxmemory-policy {policy}); "
+            "set it to noeviction, so that producers are refused instead.",
+            policy=policy,
+        )

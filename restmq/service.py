@@ -18,7 +18,7 @@ from restmq.access import Guard
 from restmq.accesslog import AccessLog, LogFile, to_the_log
 from restmq.acl import Acl
 from restmq.core import RedisOperations
-from restmq.daemon import InOrder, Listener, listening_on, redis_answers, say_where
+from restmq.daemon import InOrder, Listener, listening_on, redis_answers, say_where, warn_of_eviction
 from restmq.deadlines import Deadlines
 from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.errors import ConfigurationError
@@ -182,6 +182,8 @@ def makeService(options: Options, make_application: Callable[..., Application] =
     if post is None:
         reactor.callWhenRunning(lambda: say_where("RestMQ", web.addresses, store, where, "requests get 503"))
     else:
+        if post.number == 1:  # one voice is enough
+            reactor.callWhenRunning(warn_of_eviction, store)
         reactor.callWhenRunning(lambda: peers.joined.addCallback(lambda _: post.report_ready()))
     return parts
 

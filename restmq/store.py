@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from restmq.connection import Connection, ConnectionPool, Encoded, SubscriberConnection
-from restmq.errors import RestMQError, StoreUnavailable
+from restmq.errors import StoreUnavailable
 from restmq.scripts import Script
 
 log = Logger()
@@ -68,7 +68,6 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def startService(self) -> None:
         super().startService()
         self._pool.startConnecting(self._endpoint())
-        self.first_connected.addCallback(lambda _: defer.ensureDeferred(self._warn_of_eviction()))
         self._watch.start(_WATCH_INTERVAL_SECONDS, now=False)
 
     def stopService(self) -> defer.Deferred[Any]:
@@ -86,21 +85,6 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def _abort_overdue(self) -> None:
         for pool in self._pools:
             pool.abort_overdue(self.settings.call_timeout_seconds)
-
-    async def _warn_of_eviction(self) -> None:
-        """A Redis that throws keys away when its memory is full loses messages, and tells nobody."""
-        try:
-            told: bytes = await self.command("INFO", "memory")
-        except RestMQError:  # a user who may not ask
-            return
-        facts = dict(line.split(":", 1) for line in told.decode().splitlines() if ":" in line)
-        policy = facts.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction" and facts.get("maxmemory") != "0":
-            log.warn(
-                "Redis drops messages when its memory is full (maxmemory-policy {policy}); "
-                "set it to noeviction, so that producers are refused instead.",
-                policy=policy,
-            )
 
     @property
     def first_connected(self) -> defer.Deferred[None]:

@@ -239,8 +239,11 @@ def test_that_the_store_goes_and_comes_is_logged_once(private_folder: Path, priv
         comet.close()
 
 
-def test_a_redis_that_would_drop_messages_is_warned_of(private_folder: Path, private_redis: Redis) -> None:
-    daemon = Daemon(private_folder, redis=private_redis)
+@pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "two workers"])
+def test_a_redis_that_would_drop_messages_is_warned_of_once(
+    private_folder: Path, private_redis: Redis, options: tuple[str, ...]
+) -> None:
+    daemon = Daemon(private_folder, *options, redis=private_redis)
     with daemon.client() as http:  # by then it has been answered: it asked on the same connections, before this
         assert http.post("/q/x", data={"value": "x"}).status_code == 200
     daemon.stop()
@@ -251,6 +254,7 @@ def test_a_redis_that_would_drop_messages_is_warned_of(private_folder: Path, pri
     daemon.start()
     with stopping(daemon):
         wait_until(lambda: "maxmemory-policy allkeys-lru" in daemon.log)
+    assert daemon.log.count("maxmemory-policy allkeys-lru") == 1
 
 
 def test_shutdown_answers_what_it_has_taken_and_ends_streams_properly(
