@@ -13,8 +13,9 @@ import orjson
 from twisted.application import service
 
 from restmq import access, options, web
+from restmq.answers import TEXT
 from restmq.errors import InvalidInput
-from restmq.handlers.base import TEXT, Handler
+from restmq.handlers.base import Handler
 from restmq.render import to_json
 from restmq.service import makeService as make
 

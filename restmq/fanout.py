@@ -19,12 +19,12 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 
 from restmq import keys
-from restmq.consumer import CloseReason, Consumer, Format, HeldBack
+from restmq.attended import Attended
+from restmq.consumer import CloseReason, Consumer, HeldBack
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
 from restmq.model import Message, Policy, QueueOverview
 from restmq.pacing import Pace, Patience
-from restmq.policy import next_in_turn
 from restmq.underway import UnderWay
 
 log = Logger()
@@ -37,43 +37,6 @@ KEEPALIVE_SECONDS = 12.0
 PATIENCE = Patience()
 
 
-class _Attended:
-    """The consumers of one queue on this daemon."""
-
-    __slots__ = ("arrived", "attend_again", "attending", "consumers", "cursor", "holders", "policy", "subscribed")
-
-    def __init__(self) -> None:
-        self.consumers: list[Consumer] = []
-        self.cursor = 0
-        self.policy = Policy.BROADCAST
-        self.arrived: list[Message] = []
-        self.subscribed: defer.Deferred[None] | None = None
-        self.attending = False
-        self.attend_again = False
-        self.holders: dict[str, Consumer] = {}
-
-    def demand(self) -> tuple[int, int, int]:
-        """The lease that messages are to be taken with, how many consumers are ready, how many messages they can hold.
-
-        Where consumers ask for leases of different lengths, or some for none, it is a message at a time for the one
-        whose turn it is.
-        """
-        in_turn = self.consumers[self.cursor :] + self.consumers[: self.cursor]
-        ready = [(consumer.lease_ms, room) for consumer in in_turn if (room := consumer.room())]
-        if not ready:
-            return 0, 0, 0
-        alike = len({lease_ms for lease_ms, _ in ready}) == 1
-        return ready[0][0], len(ready), sum(room for _, room in ready) if alike else 1
-
-
-def _position(consumers: list[Consumer], consumer: Consumer) -> int | None:
-    """Where a consumer stands, also while it is held back."""
-    for position, other in enumerate(consumers):
-        if other is consumer or (isinstance(other, HeldBack) and other.consumer is consumer):
-            return position
-    return None
-
-
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
     """All consumers of this daemon. ``join`` and ``leave`` are for transports; the rest happens by itself."""
 
@@ -84,11 +47,11 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._core = core
         self._reactor = reactor
         self._pace = Pace(reactor)
-        self._queues: dict[str, _Attended] = {}
+        self._queues: dict[str, Attended] = {}
         self._dirty: list[str] = []
         self._marks: dict[str, tuple[HeldBack, defer.Deferred[None]]] = {}
         self._channel = keys.daemon_channel(secrets.token_hex(8))
-        self._subscriber = core.pubsub(self._heard, on_lost=self._subscriber_lost, on_renewed=self._subscriber_renewed)
+        self._subscriber = core.pubsub(self._heard, on_lost=self._give_up_marks, on_renewed=self._subscriber_renewed)
         self._listening = False
         self._under_way = UnderWay()
         self._heartbeat = task.LoopingCall(self._beat)
@@ -175,7 +138,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         """A consumer has come: it gets what waits in the queue first, then what comes, in order."""
         attended = self._queues.get(queue)
         if attended is None:
-            attended = self._queues[queue] = _Attended()
+            attended = self._queues[queue] = Attended()
             attended.consumers.append(consumer)
             if not self._listening:
                 self._listening = True
@@ -191,7 +154,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def leave(self, queue: str, consumer: Consumer) -> None:
         """A consumer has gone. It may have left already."""
         attended = self._queues.get(queue)
-        position = _position(attended.consumers, consumer) if attended is not None else None
+        position = attended.position(consumer) if attended is not None else None
         if attended is None or position is None:
             return
         self._pace.relieve(attended.consumers.pop(position))
@@ -232,7 +195,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
                 self._settled(told, *settled.rsplit(" ", 1))
                 return
             # A queue whose consumers have gone meanwhile is attended to by nobody, which passes the turn on.
-            self._attend(told, self._queues.get(told) or _Attended())
+            self._attend(told, self._queues.get(told) or Attended())
             return
         queue = channel.rpartition(b":PUBSUB")[0].decode()
         attended = self._queues.get(queue)
@@ -260,20 +223,12 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def _settled(self, queue: str, key: str, receipt: str) -> None:
         """A lease has ended: its consumer may have another message."""
         attended = self._queues.get(queue)
-        consumer = attended.holders.get(key) if attended else None
-        if attended is None or consumer is None or consumer.held.get(key) != receipt:
-            return
-        was_full = not consumer.room()
-        del consumer.held[key], attended.holders[key]
-        if was_full:
+        if attended is not None and attended.settle(key, receipt):
             self._attend(queue)
 
-    def _give_back(self, queue: str, attended: _Attended, consumer: Consumer) -> None:
+    def _give_back(self, queue: str, attended: Attended, consumer: Consumer) -> None:
         """What a consumer that goes has not acked comes back at once."""
-        leases = list(consumer.held.items())
-        for key in consumer.held:
-            attended.holders.pop(key, None)
-        consumer.held.clear()
+        leases = attended.let_go(consumer)
         back = self._under_way.run(self._core.queue_release(queue, leases))
         back.addErrback(
             lambda failure: log.warn(
@@ -283,9 +238,6 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
                 why=failure.getErrorMessage(),
             )
         )
-
-    def _subscriber_lost(self) -> None:
-        self._give_up_marks()
 
     def _subscriber_renewed(self) -> None:
         self._give_up_marks()
@@ -317,7 +269,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     # Attending: one call under way per queue
 
-    def _attend(self, queue: str, attended: _Attended | None = None) -> None:
+    def _attend(self, queue: str, attended: Attended | None = None) -> None:
         attended = attended or self._queues.get(queue)
         if attended is None:
             return
@@ -327,7 +279,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         attended.attending = True
         self._under_way.run(self._attend_until_done(queue, attended)).addErrback(self._attend_failed, queue)
 
-    async def _attend_until_done(self, queue: str, attended: _Attended) -> None:
+    async def _attend_until_done(self, queue: str, attended: Attended) -> None:
         try:
             again = True
             while again and not self._is_replaced(queue, attended):
@@ -347,7 +299,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             if self._is_replaced(queue, attended):  # that nobody was ready here must not be the last word
                 self._attend(queue)
 
-    def _is_replaced(self, queue: str, attended: _Attended) -> bool:
+    def _is_replaced(self, queue: str, attended: Attended) -> bool:
         """Whether all consumers had gone, and others have come since."""
         return self._queues.get(queue, attended) is not attended
 
@@ -367,36 +319,14 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             attended = self._queues.get(queue)
             if attended is not None and attended.arrived:
                 messages, attended.arrived = attended.arrived, []
-                self._to_all(attended, messages)
+                attended.to_all(messages)
 
-    @staticmethod
-    def _to_all(attended: _Attended, messages: list[Message]) -> None:
-        rendered: dict[Format, bytes] = {}
-        for consumer in list(attended.consumers):
-            frames = rendered.get(consumer.format)
-            if frames is None:
-                frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
-            consumer.write(frames)
-
-    def _in_turn(self, queue: str, attended: _Attended, messages: list[Message], lease_ms: int) -> None:
+    def _in_turn(self, queue: str, attended: Attended, messages: list[Message], lease_ms: int) -> None:
         """Each message to the next consumer that is ready; those that none could take go back to the queue's front."""
         self._flush()
-        consumers = attended.consumers
-        rooms = [consumer.room() if consumer.lease_ms == lease_ms else 0 for consumer in consumers]
-        shares: dict[int, list[Message]] = {}
-        for number, message in enumerate(messages):
-            position, attended.cursor = next_in_turn(rooms, attended.cursor)
-            if position is None:
-                self._return(queue, messages[number:])
-                break
-            rooms[position] -= 1
-            shares.setdefault(position, []).append(message)
-        served = [(consumers[position], share) for position, share in shares.items()]
-        for consumer, share in served:
-            for message in share:
-                if message.receipt:
-                    consumer.held[message.key] = message.receipt
-                    attended.holders[message.key] = consumer
+        served, left = attended.share_out(messages, lease_ms)
+        if left:
+            self._return(queue, left)
         for consumer, share in served:
             consumer.write(b"".join(map(consumer.format.message, share)))
 

@@ -17,10 +17,11 @@ from twisted.internet import defer
 from restmq.access import Guard
 from restmq.accesslog import AccessLog
 from restmq.acl import Hosts, parse_address
+from restmq.answers import HTML, JSON, head
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed
 from restmq.fanout import Fanout
-from restmq.handlers.base import HTML, JSON, Handler, MisdirectedHost, head
+from restmq.handlers.base import Handler
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
 from restmq.handlers.dashboard import ConsumersHandler, EventsHandler
 from restmq.handlers.description import DescriptionHandler, DescriptionPageHandler
@@ -37,6 +38,7 @@ from restmq.handlers.settings import (
     StatsHandler,
     StatsListHandler,
 )
+from restmq.handlers.statuses import MisdirectedHost
 from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.listening import Listening
 from restmq.longpoll import LongPolls

@@ -6,11 +6,7 @@ way through a handler is ours: ``_execute`` runs the handler's method and maps w
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from email.utils import formatdate
-from functools import lru_cache
-from http.client import responses
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote_to_bytes
@@ -21,8 +17,10 @@ from twisted.python.failure import Failure
 
 from restmq import errors
 from restmq.access import Access, Credentials, basic_credentials
+from restmq.answers import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.describe import UNDECLARED, Operation, as_utf8
 from restmq.dispatch import Client
+from restmq.handlers.statuses import MethodNotAllowed, status_of
 from restmq.longpoll import Presence
 from restmq.model import check_queue_name
 from restmq.render import jsonp, to_json
@@ -35,95 +33,12 @@ if TYPE_CHECKING:
 log = Logger()
 
 REALM = "RestMQ Restricted Access"
-#: Status by class of error, looked up along the error's MRO.
-STATUS: dict[type[BaseException], int] = {
-    errors.InvalidInput: 400,
-    errors.NotAuthenticated: 401,
-    errors.NotAllowed: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.LeaseGone: 410,
-    errors.QueueFull: 429,
-    errors.TooManyFailures: 429,
-    errors.StoreUnavailable: 503,
-    errors.StoreRefused: 503,
-}
-
-TEXT = "text/plain; charset=utf-8"
-JSON = "application/json"
-JAVASCRIPT = "application/javascript; charset=utf-8"
-HTML = "text/html; charset=utf-8"
-EVENT_STREAM = "text/event-stream; charset=utf-8"
 
 _PAGE_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
 
-class MethodNotAllowed(errors.RestMQError):
-    """The route knows other methods."""
-
-
-class MisdirectedHost(errors.RestMQError):
-    """The Host header names no host that this server goes by."""
-
-
-class UpgradeRequired(errors.RestMQError):
-    """The route speaks another protocol (RFC 9110, 15.5.22)."""
-
-
-STATUS[MethodNotAllowed] = 405
-STATUS[UpgradeRequired] = 426
-STATUS[MisdirectedHost] = 421
-
-
-class _Date:
-    """The Date header's value, rendered once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = b""
-
-    def __call__(self) -> bytes:
-        second = int(time.time())
-        if second != self._second:
-            self._second, self._text = second, formatdate(second, usegmt=True).encode("ascii")
-        return self._text
-
-
-_date = _Date()
-
-
 def _nothing_given(_request: Request) -> Mapping[str, Any]:
     return {}
-
-
-def head(status: int, version: str, fields: str) -> bytes:
-    """The status line and the header fields, each of which ends in CRLF."""
-    return b"%b %d %b\r\nDate: %b\r\nServer: RestMQ\r\n%b\r\n" % (
-        version.encode("ascii"),
-        status,
-        responses[status].encode("ascii"),
-        _date(),
-        fields.encode("latin-1"),
-    )
-
-
-def chunk(data: bytes) -> bytes:
-    """A chunk of a body that goes in chunks."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-@lru_cache(maxsize=256)
-def _same_fields(status: int, version: str, content_type: str | None, keep_alive: bool) -> bytes:
-    """The status line and the fields that are the same in all answers that have these in common."""
-    lines = [f"{version} {status} {responses[status]}", "Server: RestMQ"]
-    if content_type is not None:
-        lines.append(f"Content-Type: {content_type}")
-    lines += ["Cache-Control: no-store", "X-Content-Type-Options: nosniff"]
-    if not keep_alive:
-        lines.append("Connection: close")
-    elif version == "HTTP/1.0":
-        lines.append("Connection: keep-alive")
-    return "\r\n".join([*lines, ""]).encode("ascii")
 
 
 class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
@@ -239,18 +154,14 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self._refuse(None)
 
     def _refuse(self, error: BaseException | None) -> None:
-        """The one error map."""
+        """The answer to an error; None for a fault of ours."""
         if self._finished:
             return
         if self._streaming:
             self.request.connection.abort()
             return
         message = str(error) if error is not None else "the server failed; its log says why."
-        status = error.status if isinstance(error, WireError) else 500
-        for kind in type(error).__mro__ if error is not None else ():
-            if kind in STATUS:
-                status = STATUS[kind]
-                break
+        status = status_of(error)
         self._extra_headers = ""
         retry_after = getattr(error, "retry_after_seconds", None)
         if retry_after is not None:
@@ -328,12 +239,8 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         request = self.request
         keep_alive = request.keep_alive and not request.upgrade and not self.application.draining
         more = f"{self._extra_headers}X-Request-Id: {request.id}\r\n" if request.id else self._extra_headers
-        rendered = b"%b%bDate: %b\r\n%b\r\n" % (
-            _same_fields(status, request.version, content_type, keep_alive),
-            b"" if status == 204 else b"Content-Length: %d\r\n" % len(body),
-            _date(),
-            more.encode("latin-1"),
-        )
+        length_bytes = None if status == 204 else len(body)
+        rendered = whole_head(status, request.version, content_type, length_bytes, keep_alive, more)
         self.application.traffic.answered(request, status, 0 if request.method == "HEAD" else len(body))
         request.connection.finished(rendered if request.method == "HEAD" else rendered + body, keep_alive)
 

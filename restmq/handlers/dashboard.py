@@ -7,8 +7,9 @@ from zope.interface import implementer
 
 from restmq import access
 from restmq.access import Credentials
+from restmq.answers import EVENT_STREAM, chunk
 from restmq.describe import Answer, answers_json, declare
-from restmq.handlers.base import EVENT_STREAM, Handler, chunk
+from restmq.handlers.base import Handler
 from restmq.http import HTTPConnection
 from restmq.listening import TRANSPORTS
 from restmq.observe import Observatory

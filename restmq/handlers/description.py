@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from restmq import access
+from restmq.answers import JSON
 from restmq.describe import answers_json, answers_page, declare
-from restmq.handlers.base import JSON, Handler
+from restmq.handlers.base import Handler
 
 
 class DescriptionHandler(Handler):

@@ -6,10 +6,11 @@ from functools import lru_cache
 from typing import Any
 
 from restmq import access
+from restmq.answers import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
 from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, declare
 from restmq.errors import Conflict, StoreUnavailable
-from restmq.handlers.base import EVENT_STREAM, JAVASCRIPT, TEXT, Handler, chunk
+from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http import HTTPConnection
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy

@@ -8,10 +8,11 @@ import orjson
 
 from restmq import access
 from restmq.access import Access
+from restmq.answers import JSON
 from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import EMPTY_QUEUE, value_bytes
 from restmq.errors import InvalidInput
-from restmq.handlers.base import JSON, Handler
+from restmq.handlers.base import Handler
 from restmq.handlers.parameters import (
     CALLBACK,
     COUNT,

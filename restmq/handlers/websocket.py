@@ -26,8 +26,8 @@ from restmq.access import Credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, declare
 from restmq.errors import RestMQError
-from restmq.handlers.base import UpgradeRequired
 from restmq.handlers.live import LISTENING, ConsumerHandler
+from restmq.handlers.statuses import UpgradeRequired
 from restmq.model import Message
 from restmq.render import gap_notice, to_json, websocket_text
 from restmq.sending import send_at_once

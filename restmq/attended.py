@@ -1,0 +1,97 @@
+"""The consumers of one queue on one daemon: who they are, whose turn it is, and what they hold under leases."""
+
+from __future__ import annotations
+
+from twisted.internet import defer
+
+from restmq.consumer import Consumer, Format, HeldBack
+from restmq.model import Message, Policy
+from restmq.policy import next_in_turn
+
+
+class Attended:
+    """A queue that this daemon attends to, or did."""
+
+    __slots__ = ("arrived", "attend_again", "attending", "consumers", "cursor", "holders", "policy", "subscribed")
+
+    def __init__(self) -> None:
+        self.consumers: list[Consumer] = []
+        self.cursor = 0
+        self.policy = Policy.BROADCAST
+        self.arrived: list[Message] = []
+        self.subscribed: defer.Deferred[None] | None = None
+        self.attending = False
+        self.attend_again = False
+        self.holders: dict[str, Consumer] = {}
+
+    def position(self, consumer: Consumer) -> int | None:
+        """Where a consumer stands, also while it is held back."""
+        for position, other in enumerate(self.consumers):
+            if other is consumer or (isinstance(other, HeldBack) and other.consumer is consumer):
+                return position
+        return None
+
+    def demand(self) -> tuple[int, int, int]:
+        """The lease that messages are to be taken with, how many consumers are ready, how many messages they can hold.
+
+        Where consumers ask for leases of different lengths, or some for none, it is a message at a time for the one
+        whose turn it is.
+        """
+        in_turn = self.consumers[self.cursor :] + self.consumers[: self.cursor]
+        ready = [(consumer.lease_ms, room) for consumer in in_turn if (room := consumer.room())]
+        if not ready:
+            return 0, 0, 0
+        alike = len({lease_ms for lease_ms, _ in ready}) == 1
+        return ready[0][0], len(ready), sum(room for _, room in ready) if alike else 1
+
+    def to_all(self, messages: list[Message]) -> None:
+        """Writes messages to every consumer, rendered once per format."""
+        rendered: dict[Format, bytes] = {}
+        for consumer in list(self.consumers):
+            frames = rendered.get(consumer.format)
+            if frames is None:
+                frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
+            consumer.write(frames)
+
+    def share_out(
+        self, messages: list[Message], lease_ms: int
+    ) -> tuple[list[tuple[Consumer, list[Message]]], list[Message]]:
+        """Gives each message to the next consumer that is ready, and puts it down as held if it is leased.
+
+        Returns:
+            What each consumer is to be sent, and what none could take.
+        """
+        rooms = [consumer.room() if consumer.lease_ms == lease_ms else 0 for consumer in self.consumers]
+        shares: dict[int, list[Message]] = {}
+        left: list[Message] = []
+        for number, message in enumerate(messages):
+            position, self.cursor = next_in_turn(rooms, self.cursor)
+            if position is None:
+                left = messages[number:]
+                break
+            rooms[position] -= 1
+            shares.setdefault(position, []).append(message)
+        served = [(self.consumers[position], share) for position, share in shares.items()]
+        for consumer, share in served:
+            for message in share:
+                if message.receipt:
+                    consumer.held[message.key] = message.receipt
+                    self.holders[message.key] = consumer
+        return served, left
+
+    def settle(self, key: str, receipt: str) -> bool:
+        """A lease has ended. Returns whether its consumer was full, and may have another message now."""
+        consumer = self.holders.get(key)
+        if consumer is None or consumer.held.get(key) != receipt:
+            return False
+        was_full = not consumer.room()
+        del consumer.held[key], self.holders[key]
+        return was_full
+
+    def let_go(self, consumer: Consumer) -> list[tuple[str, str]]:
+        """Key and receipt of all that a consumer held, which it no longer does."""
+        leases = list(consumer.held.items())
+        for key in consumer.held:
+            self.holders.pop(key, None)
+        consumer.held.clear()
+        return leases
