@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from twisted.internet import defer
 
 from restmq.consumer import Consumer, Format, HeldBack
 from restmq.model import Message, Policy
 from restmq.policy import next_in_turn
+
+
+@dataclass(slots=True)
+class Held:
+    """A message that a consumer has under a lease.
+
+    Attributes:
+        due_seconds: when the lease ends as far as is known here, on the fan-out's clock. It may have been extended.
+    """
+
+    consumer: Consumer
+    key: str
+    due_seconds: float
 
 
 class Attended:
@@ -22,7 +38,8 @@ class Attended:
         self.subscribed: defer.Deferred[None] | None = None
         self.attending = False
         self.attend_again = False
-        self.holders: dict[str, Consumer] = {}
+        #: By receipt: the same message may be leased anew before it is heard that its last lease is over.
+        self.holders: dict[str, Held] = {}
 
     def position(self, consumer: Consumer) -> int | None:
         """Where a consumer stands, also while it is held back."""
@@ -54,7 +71,7 @@ class Attended:
             consumer.write(frames)
 
     def share_out(
-        self, messages: list[Message], lease_ms: int
+        self, messages: list[Message], lease_ms: int, now_seconds: float
     ) -> tuple[list[tuple[Consumer, list[Message]]], list[Message]]:
         """Gives each message to the next consumer that is ready, and puts it down as held if it is leased.
 
@@ -76,22 +93,45 @@ class Attended:
             for message in share:
                 if message.receipt:
                     consumer.held[message.key] = message.receipt
-                    self.holders[message.key] = consumer
+                    self.holders[message.receipt] = Held(consumer, message.key, now_seconds + lease_ms / 1000)
         return served, left
 
-    def settle(self, key: str, receipt: str) -> bool:
+    def settle(self, receipt: str) -> bool:
         """A lease has ended. Returns whether its consumer was full, and may have another message now."""
-        consumer = self.holders.get(key)
-        if consumer is None or consumer.held.get(key) != receipt:
+        held = self.holders.pop(receipt, None)
+        if held is None or held.consumer.held.get(held.key) != receipt:
             return False
-        was_full = not consumer.room()
-        del consumer.held[key], self.holders[key]
+        was_full = not held.consumer.room()
+        del held.consumer.held[held.key]
         return was_full
+
+    def overdue(self, now_seconds: float, at_most: int) -> list[tuple[str, str]]:
+        """Key and receipt of leases that should be over by now: extended, or their end was not heard of."""
+        found = [(held.key, receipt) for receipt, held in self.holders.items() if held.due_seconds <= now_seconds]
+        return found[:at_most]
+
+    def check(
+        self, leases: Sequence[tuple[str, str]], left_seconds: Sequence[float | None], now_seconds: float
+    ) -> bool:
+        """Puts down how long leases still last; None for one that is over. Returns as ``settle`` does."""
+        has_room = False
+        for (_, receipt), seconds in zip(leases, left_seconds, strict=True):
+            held = self.holders.get(receipt)
+            if seconds is None:
+                has_room |= self.settle(receipt)
+            elif held is not None:
+                held.due_seconds = now_seconds + seconds
+        return has_room
+
+    def doubt_all(self) -> None:
+        """Any lease may have ended without a word."""
+        for held in self.holders.values():
+            held.due_seconds = 0.0
 
     def let_go(self, consumer: Consumer) -> list[tuple[str, str]]:
         """Key and receipt of all that a consumer held, which it no longer does."""
         leases = list(consumer.held.items())
-        for key in consumer.held:
-            self.holders.pop(key, None)
+        for _, receipt in leases:
+            self.holders.pop(receipt, None)
         consumer.held.clear()
         return leases

@@ -23,7 +23,7 @@ from restmq.attended import Attended
 from restmq.consumer import CloseReason, Consumer, HeldBack
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
-from restmq.model import Message, Policy, QueueOverview
+from restmq.model import BATCH_MAX, Message, Policy, QueueOverview
 from restmq.pacing import Pace, Patience
 from restmq.underway import UnderWay
 
@@ -192,7 +192,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if channel == self._channel:
             told, _, settled = payload.decode().partition("\n")
             if settled:
-                self._settled(told, *settled.rsplit(" ", 1))
+                self._settled(told, settled.rsplit(" ", 1)[1])
                 return
             # A queue whose consumers have gone meanwhile is attended to by nobody, which passes the turn on.
             self._attend(told, self._queues.get(told) or Attended())
@@ -220,11 +220,18 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             held.reach_mark()
             heard.callback(None)
 
-    def _settled(self, queue: str, key: str, receipt: str) -> None:
+    def _settled(self, queue: str, receipt: str) -> None:
         """A lease has ended: its consumer may have another message."""
         attended = self._queues.get(queue)
-        if attended is not None and attended.settle(key, receipt):
+        if attended is not None and attended.settle(receipt):
             self._attend(queue)
+
+    async def _check_leases(self, queue: str, attended: Attended) -> None:
+        """Asks Redis for leases that should be over; a word of their end may have been lost, or come before them."""
+        while leases := attended.overdue(self.seconds(), BATCH_MAX):
+            left_seconds = await self._core.queue_leases_left(queue, leases)
+            if attended.check(leases, left_seconds, self.seconds()):
+                self._attend(queue)
 
     def _give_back(self, queue: str, attended: Attended, consumer: Consumer) -> None:
         """What a consumer that goes has not acked comes back at once."""
@@ -241,8 +248,13 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def _subscriber_renewed(self) -> None:
         self._give_up_marks()
-        for queue in list(self._queues):
+        for queue, attended in list(self._queues.items()):
+            attended.doubt_all()
+            self._check(queue, attended)
             self._attend(queue)
+
+    def _check(self, queue: str, attended: Attended) -> None:
+        self._under_way.run(self._check_leases(queue, attended)).addErrback(self._attend_failed, queue)
 
     def _give_up_marks(self) -> None:
         """They may have gone by while nobody listened: who resumes is to come again."""
@@ -252,6 +264,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def _beat(self) -> None:
         """Once in a while, and in one call, looks whether a queue with consumers holds what nobody was told of."""
+        for queue, attended in list(self._queues.items()):
+            if attended.overdue(self.seconds(), 1):
+                self._check(queue, attended)
         if self._queues and self._core.store.connected:
             asked = defer.ensureDeferred(self._core.queue_overview(list(self._queues)))
             asked.addCallbacks(self._attend_to_waiting, lambda failure: failure.trap(RestMQError))
@@ -324,7 +339,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def _in_turn(self, queue: str, attended: Attended, messages: list[Message], lease_ms: int) -> None:
         """Each message to the next consumer that is ready; those that none could take go back to the queue's front."""
         self._flush()
-        served, left = attended.share_out(messages, lease_ms)
+        served, left = attended.share_out(messages, lease_ms, self.seconds())
         if left:
             self._return(queue, left)
         for consumer, share in served:

@@ -83,6 +83,11 @@ class Leasing(Operations):
         if not await self._run("extend", queue_of(key), key, receipt, lease_ms):
             raise LeaseGone(_LEASE_GONE)
 
+    async def queue_leases_left(self, queue: str, leases: Sequence[tuple[str, str]]) -> list[float | None]:
+        """How many seconds each of these leases (key, receipt) lasts still; None for those that are over."""
+        left_ms = await self._run("left", queue, *(part for lease in leases for part in lease))
+        return [ms / 1000 if ms > 0 else None for ms in left_ms]
+
     async def queue_nack(self, key: str, receipt: str) -> None:
         """Gives the message back, to the front; the delivery has failed. Raises LeaseGone as queue_ack does."""
         if not await self.queue_release(queue_of(key), [(key, receipt)]):

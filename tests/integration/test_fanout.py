@@ -281,6 +281,23 @@ def test_round_robin_passes_over_a_consumer_that_does_not_read(private_folder: P
         assert "was dropped" not in daemon.log
 
 
+def test_an_ack_that_the_consumers_daemon_does_not_hear_of_holds_nobody_up(
+    daemons: list[Daemon], private_redis: Redis
+) -> None:
+    with daemons[0].client() as here, daemons[1].client() as there:
+        here.post("/p/jobs", data={"policy": "roundrobin"})
+        leasing = Comet(daemons[0], "/c/jobs?lease=600&prefetch=1")
+        post(daemons[0], "jobs", "first", "second")
+        (line,) = leasing.lines(1)
+        first = json.loads(line)
+        private_redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+        answer = there.delete(f"/m/{first['key']}", params={"receipt": first["receipt"]})
+        assert answer.status_code == 204
+        (line,) = leasing.lines(1)
+        assert json.loads(line)["value"] == "second"
+        leasing.close()
+
+
 def test_a_thousand_idle_consumers_cost_redis_next_to_nothing(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     with stopping(daemon):

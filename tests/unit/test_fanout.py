@@ -11,8 +11,8 @@ from twisted.internet import defer, task
 
 from restmq.consumer import PREFETCH, CloseReason, Format
 from restmq.errors import StoreUnavailable
-from restmq.fanout import KEEPALIVE_SECONDS, Fanout
-from restmq.model import Attendance, Message, Missed, Policy
+from restmq.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout
+from restmq.model import Attendance, Message, Missed, Policy, QueueOverview
 from restmq.store import StoreSettings
 
 
@@ -45,6 +45,9 @@ class StubCore:
         self.returned: list[Message] = []
         self.missed = defer.Deferred[Missed]()
         self.marks: list[str] = []
+        self.released: list[tuple[str, str]] = []
+        self.left_seconds: dict[str, float] = {}
+        self.asked_leases: list[list[tuple[str, str]]] = []
         self.fails = False
         self.store = SimpleNamespace(connected=True, settings=StoreSettings())
 
@@ -64,6 +67,17 @@ class StubCore:
 
     async def queue_return(self, _queue: str, messages: list[Message]) -> None:
         self.returned += messages
+
+    async def queue_release(self, _queue: str, leases: list[tuple[str, str]]) -> int:
+        self.released += leases
+        return len(leases)
+
+    async def queue_leases_left(self, _queue: str, leases: list[tuple[str, str]]) -> list[float | None]:
+        self.asked_leases.append(leases)
+        return [self.left_seconds.get(receipt) for _, receipt in leases]
+
+    async def queue_overview(self, _queues: list[str]) -> list[QueueOverview]:
+        return []
 
     async def queue_missed(self, _queue: str, _last_key: str, mark: str) -> Missed:
         self.marks.append(mark)
@@ -113,6 +127,14 @@ class Scene:
         for consumer in made:
             self.fanout.join(queue, consumer)
         return made
+
+    def lease(self, key: str, receipt: str) -> None:
+        """Redis has leased a message to this daemon, for a second."""
+        self.fanout._in_turn("q", self.fanout._queues["q"], [Message(key, b"v", receipt=receipt)], 1000)
+
+    def end_lease(self, key: str, receipt: str) -> None:
+        """Redis says that a lease is over."""
+        self.core.subscriber.say(self.core.subscriber.channels[0], f"q\n{key} {receipt}".encode())
 
     def publish(self, *numbers: int) -> None:
         for number in numbers:
@@ -346,3 +368,80 @@ def test_that_all_had_left_is_not_the_last_word_when_others_have_come(scene: Sce
     for answer in answers:  # grows while it is gone through
         answer.callback(None)
     assert scene.core.attended[-1] == (1, PREFETCH)
+
+
+# What is held under leases
+
+
+@pytest.fixture
+def leasing(scene: Scene) -> tuple[StubConsumer, StubConsumer]:
+    """Two consumers that lease."""
+    scene.core.policy = Policy.ROUNDROBIN
+    first, second = (StubConsumer(scene.format) for _ in range(2))
+    for consumer in (first, second):
+        consumer.lease_ms = 1000
+        scene.fanout.join("q", consumer)
+    return first, second
+
+
+def test_a_message_that_is_leased_anew_before_its_end_is_heard_of_is_held_once(
+    scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
+) -> None:
+    first, second = leasing
+    scene.lease("q:1", "r1")
+    scene.lease("q:1", "r2")
+    assert (first.held, second.held) == ({"q:1": "r1"}, {"q:1": "r2"})
+    scene.end_lease("q:1", "r1")
+    assert (first.held, second.held) == ({}, {"q:1": "r2"})
+    scene.end_lease("q:1", "r2")
+    assert second.held == {}
+
+
+def test_who_leaves_takes_no_other_consumers_lease_along(
+    scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
+) -> None:
+    first, second = leasing
+    scene.lease("q:1", "r1")
+    scene.lease("q:1", "r2")
+    scene.fanout.leave("q", first)
+    assert scene.core.released == [("q:1", "r1")]
+    scene.end_lease("q:1", "r2")
+    assert second.held == {}
+
+
+def test_a_lease_whose_end_was_not_heard_of_is_asked_for(
+    scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
+) -> None:
+    first, _ = leasing
+    scene.fanout.startService()
+    scene.lease("q:1", "r1")
+    scene.clock.advance(HEARTBEAT_SECONDS)
+    assert scene.core.asked_leases == [[("q:1", "r1")]]
+    assert first.held == {}
+
+
+def test_a_lease_that_was_extended_is_asked_for_when_it_should_end(
+    scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
+) -> None:
+    first, _ = leasing
+    scene.fanout.startService()
+    scene.core.left_seconds = {"r1": 1.5 * HEARTBEAT_SECONDS}
+    scene.lease("q:1", "r1")
+    for _ in range(2):
+        scene.clock.advance(HEARTBEAT_SECONDS)
+    assert (len(scene.core.asked_leases), first.held) == (1, {"q:1": "r1"})
+    scene.core.left_seconds = {}
+    scene.clock.advance(HEARTBEAT_SECONDS)
+    assert (len(scene.core.asked_leases), first.held) == (2, {})
+
+
+def test_after_a_lost_connection_all_leases_are_asked_for(
+    scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
+) -> None:
+    first, second = leasing
+    scene.core.left_seconds = {"r2": 0.5}
+    scene.lease("q:1", "r1")
+    scene.lease("q:2", "r2")
+    scene.core.subscriber.lose()
+    scene.core.subscriber.renew()
+    assert (first.held, second.held) == ({}, {"q:2": "r2"})
