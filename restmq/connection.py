@@ -11,6 +11,7 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from restmq import keys
 from restmq.errors import StoreRefused, StoreUnavailable
 from restmq.scripts import Script
 from restmq.sending import send_at_once
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: The newest command that our scripts use: Redis has it from 7.0 on, and so has every Valkey.
-_NEWEST_COMMAND = b"PEXPIRETIME"
+_ASKS_FOR_NEWEST = (b"COMMAND", b"INFO", b"PEXPIRETIME")
+_TOO_OLD = "the message store (Redis) is too old; RestMQ needs Redis 7.0 or newer, or Valkey."
 _STAYS_SECONDS = 1.0
 
 
@@ -93,26 +95,6 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
 
         return answer.addErrback(teach).addErrback(_translate)
 
-    def run_replicated(
-        self, script: Script, first_args: Encoded, *args: Any, replicas: int, wait_ms: int
-    ) -> defer.Deferred[Any]:
-        """As run; the answer comes when so many replicas have all that this connection wrote.
-
-        Fails with StoreUnavailable where they do not have it in time; it is done all the same, and may get lost.
-        """
-        answer = self.run(script, first_args, *args)
-
-        async def replicated() -> Any:
-            result = await answer
-            have = await self.call("WAIT", replicas, wait_ms)
-            if have < replicas:
-                raise StoreUnavailable(
-                    f"it is done, but {have} of {replicas} replicas have it; it would be lost if Redis failed now."
-                )
-            return result
-
-        return defer.ensureDeferred(replicated())
-
     def replyReceived(self, reply: Any) -> None:
         if self.sent_at:
             self.sent_at.popleft()
@@ -163,7 +145,7 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
     factor = 1.6
     protocol = Connection
 
-    def __init__(self, settings: StoreSettings, pool: int, reactor: Any) -> None:
+    def __init__(self, settings: StoreSettings, pool: int, reactor: Any, tells: bool = True) -> None:
         super().__init__(
             settings.where(),
             settings.db or None,
@@ -178,6 +160,7 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
         self.connections: set[Connection] = set()
         self._reactor = reactor
         self._where = settings.where()
+        self._tells = tells
         self._endpoint: Any = None
         self._attempts = 0
         self._pending: set[Any] = set()
@@ -215,8 +198,8 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
 
     @property
     def _is_heard(self) -> bool:
-        """Whether this pool tells of Redis' going and coming: a subscriber's would say it once more."""
-        return self.first_connected.called and self.subscriber is None
+        """Whether this pool tells of Redis' going and coming: others would say it once more."""
+        return self._tells and self.first_connected.called
 
     def _connect_later(self, why: str) -> None:
         if self.stopped:
@@ -246,19 +229,31 @@ class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
         if self.subscriber is not None:
             self._join(conn)
             return
-        # A user who may not ask is let in unasked; a connection that is lost meanwhile is made anew.
-        asked = conn.call(b"COMMAND", b"INFO", _NEWEST_COMMAND)
-        asked.addErrback(lambda failure: failure.trap(StoreRefused, StoreUnavailable))
-        asked.addCallback(lambda answer: self._turn_away(conn) if answer in ([None], [[]]) else self._join(conn))
+        defer.ensureDeferred(self._examine(conn)).addErrback(lambda failure: log.failure("examining Redis", failure))
+
+    async def _examine(self, conn: Connection) -> None:
+        """Lets a connection in if its server can serve us. A user who may not ask is let in unasked."""
+        try:
+            asked = conn.execute_command(b"EXISTS", keys.QUEUE_SET), conn.execute_command(*_ASKS_FOR_NEWEST)
+            loading, newest = await defer.DeferredList(asked, consumeErrors=True)
+        except txredisapi.RedisError:  # lost meanwhile; it is made anew
+            return
+        if not loading[0] and loading[1].getErrorMessage().startswith("LOADING"):
+            self.complaint = "the message store (Redis) is reading its data from disk; try again in a moment."
+            conn.transport.loseConnection()
+        elif newest[0] and newest[1] in ([None], [[]]):
+            self._turn_away(conn)
+        else:
+            self._join(conn)
 
     def _turn_away(self, conn: Connection) -> None:
         """A server that lacks what we need: its connections are closed, and tried again as if it did not answer."""
-        if not self.complaint:
-            self.complaint = "the message store (Redis) is too old; RestMQ needs Redis 7.0 or newer, or Valkey."
+        if self._tells and self.complaint != _TOO_OLD:
             log.error(
                 "Redis at {where} is too old. Bring it up to Redis 7.0 or newer, or Valkey; until then: 503.",
                 where=self._where,
             )
+        self.complaint = _TOO_OLD
         conn.transport.loseConnection()
 
     def _join(self, conn: Connection) -> None:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 
 from restmq.connection import Connection, ConnectionPool, Encoded, SubscriberConnection
 from restmq.errors import StoreUnavailable
+from restmq.replication import Replication
 from restmq.scripts import Script
 
 log = Logger()
@@ -56,6 +57,14 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         self._reactor = reactor
         self._pool = ConnectionPool(settings, settings.pool, reactor)
         self._pools = [self._pool]
+        self._replication: Replication | None = None
+        if settings.replicas:
+            asking = ConnectionPool(settings, 1, reactor, tells=False)
+            self._pools.append(asking)
+            wait_ms = round(settings.call_timeout_seconds * 500)
+            self._replication = Replication(
+                lambda *args: self._least_busy(asking).call(*args), settings.replicas, wait_ms
+            )
         self._watch = task.LoopingCall(self._abort_overdue)
         self._watch.clock = reactor
         #: Wall clock, for what is shown to people and kept in Redis.
@@ -67,7 +76,8 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
 
     def startService(self) -> None:
         super().startService()
-        self._pool.startConnecting(self._endpoint())
+        for pool in self._pools:
+            pool.startConnecting(self._endpoint())
         self._watch.start(_WATCH_INTERVAL_SECONDS, now=False)
 
     def stopService(self) -> defer.Deferred[Any]:
@@ -101,17 +111,17 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
             return "<Redis Connection: Not connected>"
         return f"<Redis Connection: {self.settings.where()} - {len(self._pool.pool)} connection(s)>"
 
-    def _connection(self) -> Connection:
+    def _least_busy(self, pool: ConnectionPool) -> Connection:
         """The connection with the fewest calls in flight: one, pipelined, while all goes well."""
         best: Connection | None = None
-        for connection in self._pool.pool:
+        for connection in pool.pool:
             if best is None or len(connection.sent_at) < len(best.sent_at):
                 best = connection
             if not best.sent_at:
                 break
         if best is None:
             raise StoreUnavailable(
-                self._pool.complaint or "the message store (Redis) is not reachable; try again in a moment."
+                pool.complaint or "the message store (Redis) is not reachable; try again in a moment."
             )
         if len(best.sent_at) >= self.settings.calls_in_flight_max:
             raise StoreUnavailable("the message store (Redis) is overloaded; try again in a moment.")
@@ -120,21 +130,19 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def command(self, *args: Any) -> defer.Deferred[Any]:
         """One command of Redis; answers bytes, int, list or None."""
         try:
-            return self._connection().call(*args)
+            return self._least_busy(self._pool).call(*args)
         except StoreUnavailable:
             return defer.fail()
 
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
         """One script, atomically. ``first_args`` holds the number of keys, the keys, and the first arguments."""
         try:
-            connection = self._connection()
-            replicas = self.settings.replicas
-            if replicas and script.durable:
-                wait_ms = round(self.settings.call_timeout_seconds * 500)
-                return connection.run_replicated(script, first_args, *args, replicas=replicas, wait_ms=wait_ms)
-            return connection.run(script, first_args, *args)
+            answer = self._least_busy(self._pool).run(script, first_args, *args)
         except StoreUnavailable:
             return defer.fail()
+        if self._replication is not None and script.durable:
+            return defer.ensureDeferred(_replicated(answer, self._replication))
+        return answer
 
     def subscriber(
         self,
@@ -143,7 +151,7 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         on_renewed: Callable[[], None] = lambda: None,
     ) -> Subscriber:
         """A connection of its own for pub/sub; it connects with the first subscription."""
-        factory = ConnectionPool(self.settings, 1, self._reactor)
+        factory = ConnectionPool(self.settings, 1, self._reactor, tells=False)
         subscriber = Subscriber(factory, self._endpoint, on_message, on_lost, on_renewed, self._reactor)
         self._pools.append(factory)
         return subscriber
@@ -153,6 +161,12 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         subscriber.stop()
         self._pools.remove(subscriber.factory)
         return subscriber.factory.disconnect()
+
+
+async def _replicated(answer: defer.Deferred[Any], replication: Replication) -> Any:
+    result = await answer
+    await replication.reached()
+    return result
 
 
 class Subscriber:

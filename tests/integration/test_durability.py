@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import httpx
 
 from tests.servers import Daemon, Redis, free_port, stopping, wait_until
 
@@ -36,6 +39,19 @@ def test_a_post_is_answered_when_the_replica_has_it_and_refused_while_it_does_no
         held = http.get("/q/test?lease=60").json()
         assert http.delete(f"/m/{held['key']}?receipt={held['receipt']}").status_code == 204
         assert replica.command("EXISTS", held["key"]) == 0
+
+
+def test_waiting_for_replicas_holds_up_nobody_who_needs_none(private_folder: Path) -> None:
+    primary = with_port(private_folder)
+    daemon = Daemon(private_folder, "--durable", "--replicas", "1", "--redis-timeout", "4", redis=primary)
+    with stopping(daemon, primary), ThreadPoolExecutor(40) as pool:
+        posts = [pool.submit(httpx.post, f"{daemon.url}/q/test", data={"value": "x"}, timeout=20) for _ in range(40)]
+        wait_until(lambda: primary.command("LLEN", "test:queue") == 40)
+        with daemon.client() as http:
+            assert http.get("/q/test").json()["key"] == "test:1"
+        for post in posts:
+            assert (post.result().status_code, "0 of 1 replicas" in post.result().json()["error"]) == (503, True)
+    assert "is lost" not in daemon.log
 
 
 def test_with_durable_the_private_store_has_on_disk_what_was_answered(private_folder: Path) -> None:

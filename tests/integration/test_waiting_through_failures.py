@@ -43,6 +43,26 @@ def test_who_waits_is_served_after_redis_was_killed_and_started_again(
         assert sorted(answer.result().json()["value"] for answer in waiting) == ["a", "b", "c"]
 
 
+def test_who_waits_goes_on_waiting_while_redis_reads_its_data_from_disk(
+    private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        waiting = wait_on(pool, daemon)
+        wait_until(lambda: private_redis.command("ZCARD", "test:waiters"))
+        private_redis.commands([("SET", f"other:{number}", "x") for number in range(1000)])
+        private_redis.command("BGREWRITEAOF")
+        wait_until(lambda: "aof_rewrite_in_progress:0" in private_redis.command("INFO", "persistence"))
+        private_redis.kill()
+        private_redis.options = ("--key-load-delay", "5000")  # microseconds
+        starting = pool.submit(private_redis.start)
+        wait_until(lambda: "reading its data" in http.post("/q/test", data={"value": "x"}).json().get("error", ""))
+        starting.result()
+        wait_until(lambda: http.post("/q/test", data={"value": "a"}).status_code == 200)
+        assert waiting.result().json()["value"] == "a"
+    assert "refused an operation" not in daemon.log
+
+
 def test_who_comes_while_redis_is_away_is_told_so_in_time(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:

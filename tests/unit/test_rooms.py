@@ -21,6 +21,7 @@ ROOMS = [
     "sending",
     "scripts",
     "connection",
+    "replication",
     "store",
     "launch",
     "embedded",
