@@ -45,10 +45,11 @@ def test_waiting_for_replicas_holds_up_nobody_who_needs_none(private_folder: Pat
     primary = with_port(private_folder)
     daemon = Daemon(private_folder, "--durable", "--replicas", "1", "--redis-timeout", "4", redis=primary)
     with stopping(daemon, primary), ThreadPoolExecutor(40) as pool:
-        posts = [pool.submit(httpx.post, f"{daemon.url}/q/test", data={"value": "x"}, timeout=20) for _ in range(40)]
-        wait_until(lambda: primary.command("LLEN", "test:queue") == 40)
+        urls = [f"{daemon.url}/q/test-{number}" for number in range(40)]  # one queue's would share a call
+        posts = [pool.submit(httpx.post, url, data={"value": "x"}, timeout=20) for url in urls]
+        wait_until(lambda: primary.command("SCARD", "QUEUESET") == 40)
         with daemon.client() as http:
-            assert http.get("/q/test").json()["key"] == "test:1"
+            assert http.get("/q/test-0").json()["key"] == "test-0:1"
         for post in posts:
             assert (post.result().status_code, "0 of 1 replicas" in post.result().json()["error"]) == (503, True)
     assert "is lost" not in daemon.log
