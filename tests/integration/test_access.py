@@ -206,6 +206,18 @@ def test_a_tokens_privileges_are_what_its_record_says(guarded: Daemon, redis: Re
         assert http.get("/q/priv", headers={"Authorization": "Bearer broken"}).status_code == 401
 
 
+def test_a_token_sends_dead_letters_only_where_it_may_put_messages(guarded: Daemon, redis: Redis) -> None:
+    with guarded.client() as http:
+        mine = token(redis, "t-dead", ["mine", "mine-dead"], ["read", "write", "admin"])
+        refused = http.post("/p/mine", data={"dead_letter": "other", "max_deliveries": "1"}, headers=mine)
+        assert (refused.status_code, refused.json()) == (403, {"error": "the token is not for this queue."})
+        assert http.get("/p/mine", headers=mine).json() == {"queue": "mine", "value": "broadcast"}
+        assert http.post("/p/mine", data={"dead_letter": "mine-dead"}, headers=mine).status_code == 200
+        assert http.post("/p/mine", data={"dead_letter": ""}, headers=mine).status_code == 200
+        reads = token(redis, "t-reads", ["*"], ["read", "admin"])
+        assert http.post("/p/mine", data={"dead_letter": "other"}, headers=reads).status_code == 403
+
+
 # Browsers
 
 
