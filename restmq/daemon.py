@@ -31,13 +31,18 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
     A ConfigurationError at the start becomes one line and exit status 1.
     """
 
+    _listens = False
+
     def privilegedStartService(self) -> None:
+        self._listens = True
         try:
             super().privilegedStartService()
         except ConfigurationError as problem:
             raise SystemExit(f"restmq: {problem}") from None
 
     def startService(self) -> None:
+        if not self._listens:  # twist, unlike twistd, has nobody listen before it starts them
+            self.privilegedStartService()
         try:
             super().startService()
         except ConfigurationError as problem:

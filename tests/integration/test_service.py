@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.servers import ROOT, Comet, Daemon, Redis, free_port, listeners, stopping, wait_until
@@ -118,6 +119,27 @@ def test_a_bad_option_gives_one_clear_line(private_folder: Path, options: list[s
     assert says in shown
     assert shown.count("\n") == 1
     assert shown.endswith("; --help says more.\n")
+
+
+def test_twist_runs_it_too(private_folder: Path, redis: Redis, queue: str) -> None:
+    port = str(free_port())
+    twist = [sys.executable, "-m", "twisted", "--log-format=text"]
+    process = subprocess.Popen(
+        [*twist, "restmq", "--port", port, "--redis-socket", redis.socket_path],
+        cwd=private_folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        while "listens on" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+        assert f"listens on http://127.0.0.1:{port}/." in line
+        assert httpx.post(f"http://127.0.0.1:{port}/q/{queue}", data={"value": "x"}, trust_env=False).status_code == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
