@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -14,10 +12,11 @@ import cyclone.template
 import cyclone.web
 from twisted.internet import defer
 
-from restmq.access import Guard
+from restmq.access import BY_FIELD, OPEN, Guard
 from restmq.accesslog import AccessLog
 from restmq.acl import Hosts, parse_address
 from restmq.answers import HTML, JSON, head
+from restmq.browsers import goes_by, hides_its_page, is_foreign
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed
 from restmq.fanout import Fanout
@@ -52,9 +51,6 @@ from restmq.request import Request, WireError
 from restmq.roster import Membership
 from restmq.traffic import Outcomes, Traffic
 from restmq.wire import Wire
-
-_HOST_NAME_MAX = 255  # RFC 1035, 2.3.4
-_HOST_MAX = _HOST_NAME_MAX + 10  # with a port; more is not looked at, and no name
 
 ELSEWHERE = "*"
 #: Each route's template and its handler; the first that fits is taken. ``{name}`` is all that follows, raw; a slash at
@@ -206,22 +202,36 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
             "waiters": waiters,
         }
 
-    # Browsers: a page of another site must not use this server through its visitor
+    # Who asks
 
-    def check_browser(self, handler: Handler) -> None:
-        """Refuses what a browser marks as cross-site, and, on a loopback server, names that are not ours."""
-        headers = handler.request.headers
-        host = headers.get("host", "")
-        if self.allowed_hosts is not None and host and not _goes_by(host[:_HOST_MAX], self.allowed_hosts):
+    def check_client(self, handler: Handler) -> None:
+        """Refuses what a browser asks for a page of another site.
+
+        Raises:
+            MisdirectedHost: the Host header has a name that is not this server's.
+            NotAllowed: a browser asks for a page that is not let in.
+        """
+        request = handler.request
+        host = request.headers.get("host")
+        if self.allowed_hosts is not None and host and not goes_by(host, self.allowed_hosts):
             raise MisdirectedHost("this server does not go by that name; --allow-host adds it.")
-        origin = headers.get("origin")
-        if origin is None:
-            foreign = headers.get("sec-fetch-site") == "cross-site"
-        else:
-            foreign = origin not in self.allowed_origins and origin.partition("://")[2] != host
-        if foreign:
+        if is_foreign(request.headers, self.allowed_origins) and not self._is_link(handler):
             raise NotAllowed("requests from pages of other sites are refused; --allow-origin admits a site.")
+        if hides_its_page(request):
+            raise NotAllowed("JSONP is refused to a page that sends no Referer; it may send its origin at least.")
         self.allow_origin(handler)
+
+    @staticmethod
+    def _is_link(handler: Handler) -> bool:
+        """Whether no more than a page is asked for that shows and takes nothing: links to these may stand anywhere."""
+        request = handler.request
+        return (
+            handler.access.get(request.method) in (OPEN, BY_FIELD)
+            and request.method == "GET"
+            and not request.query
+            and request.accepts("text/html")
+            and "origin" not in request.headers
+        )
 
     def allow_origin(self, handler: Handler) -> None:
         """The CORS headers for a site that is admitted (Fetch standard, 3.2)."""
@@ -256,25 +266,3 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         retry = "Retry-After: 5\r\n" if refusal.status == 503 else ""
         fields = f"{retry}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
         return head(refusal.status, "HTTP/1.1", fields) + body
-
-
-def _host_name(host: str) -> str:
-    """A Host header's value without its port, in lower case."""
-    name = host.lower()
-    if name.startswith("["):
-        return name.partition("]")[0] + "]"
-    return name.partition(":")[0]
-
-
-@lru_cache(maxsize=1024)
-def _goes_by(host: str, allowed: frozenset[str]) -> bool:
-    """Whether a host is loopback's or one of those allowed: else it is a page's trick with its own DNS (rebinding)."""
-    name = _host_name(host)
-    if len(name) > _HOST_NAME_MAX:
-        return False
-    if name in allowed or name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False

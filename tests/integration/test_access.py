@@ -225,6 +225,8 @@ def test_a_token_sends_dead_letters_only_where_it_may_put_messages(guarded: Daem
     "headers",
     [
         {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Referer": "http://evil.example/page"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Origin": "https://127.0.0.1"},
@@ -247,6 +249,36 @@ def test_cross_site_requests_touch_nothing(
         assert refused.status_code == 403, (method, path)
         assert "Access-Control-Allow-Origin" not in refused.headers
     assert redis.command("LLEN", f"{queue}:queue") == 1
+
+
+LINKED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Accept": "text/html,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("said", [LINKED, {"Referer": "http://wiki.example/", "Accept": LINKED["Accept"]}])
+def test_a_link_on_another_site_leads_to_pages_and_takes_no_message(
+    http: httpx.Client, redis: Redis, queue: str, said: dict[str, str]
+) -> None:
+    http.post(f"/q/{queue}", data={"value": "mine"})
+    for path in ("/", "/dashboard", "/queue", "/api"):
+        assert http.get(path, headers=said).status_code in (200, 302), path
+    for path in (f"/q/{queue}", f"/?queue={queue}", f"/c/{queue}", f"/j/{queue}", "/queue?callback=f"):
+        assert http.get(path, headers=said).status_code == 403, path
+    assert http.get("/dashboard", headers={**said, "Accept": "*/*"}).status_code == 403
+    assert http.post("/", data={"queue": queue, "value": "evil"}, headers=said).status_code == 403
+    assert redis.command("LLEN", f"{queue}:queue") == 1
+
+
+def test_jsonp_is_for_pages_that_say_who_they_are_and_for_programs(
+    http: httpx.Client, redis: Redis, queue: str, daemon: Daemon
+) -> None:
+    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36"}
+    http.post(f"/q/{queue}", data={"value": "mine"})
+    for path in (f"/q/{queue}?callback=f", f"/q/{queue}?c%61llback=f", f"/c/{queue}?callback=f"):
+        assert http.get(path, headers=browser).status_code == 403
+    assert redis.command("LLEN", f"{queue}:queue") == 1
+    assert http.get(f"/q/{queue}", headers=browser).json()["value"] == "mine"
+    for said in ({**browser, "Referer": f"{daemon.url}/page"}, {**browser, "Sec-Fetch-Site": "none"}, {}):
+        assert http.get(f"/q/{queue}?callback=f", headers=said).text == 'f({"error":"empty queue"});\r\n'
 
 
 def test_our_own_pages_may(http: httpx.Client, daemon: Daemon, queue: str) -> None:

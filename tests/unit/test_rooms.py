@@ -50,6 +50,7 @@ ROOMS = [
     "parsing",
     "http",
     "wire",
+    "browsers",
     "accesslog",
     "traffic",
     "ledger",
