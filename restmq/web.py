@@ -99,8 +99,8 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
 
     Args:
         allowed_origins: origins of other sites whose pages may use this server.
-        allowed_hosts: host names beside loopback's that this server goes by; None takes any, for a server that listens
-            beyond loopback.
+        allowed_hosts: host names beside loopback's that this server goes by. ``service.Web`` makes it None, which takes
+            any, where there are none and the server can be reached from elsewhere.
         trusted_proxies: addresses whose word on who their client is counts.
         metrics_queues_max: how many queues ``/metrics`` tells apart.
     """
@@ -120,7 +120,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         reactor: Any,
         limits: Limits | None = None,
         allowed_origins: frozenset[str] = frozenset(),
-        allowed_hosts: frozenset[str] | None = None,
+        allowed_hosts: frozenset[str] = frozenset(),
         trusted_proxies: Hosts | None = None,
         access_log: AccessLog | None = None,
         metrics_queues_max: int = 100,
@@ -135,7 +135,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.guard = guard
         self.observatory = observatory
         self.allowed_origins = allowed_origins
-        self.allowed_hosts = allowed_hosts
+        self.allowed_hosts: frozenset[str] | None = allowed_hosts
         self.trusted_proxies = trusted_proxies
         self.pages = cyclone.template.Loader(str(resources.files("restmq").joinpath("templates")))
         self.traffic = Traffic(time.perf_counter, access_log)
@@ -213,7 +213,13 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         """
         request = handler.request
         host = request.headers.get("host")
-        if self.allowed_hosts is not None and host and not goes_by(host, self.allowed_hosts):
+        if (
+            self.allowed_hosts is not None
+            and host
+            and not goes_by(host, self.allowed_hosts)
+            # No name leads a browser to a Unix socket: any will do there, if there are none to choose from.
+            and (self.allowed_hosts or parse_address(request.remote_ip) is not None)
+        ):
             raise MisdirectedHost("this server does not go by that name; --allow-host adds it.")
         if is_foreign(request.headers, self.allowed_origins) and not self._is_link(handler):
             raise NotAllowed("requests from pages of other sites are refused; --allow-origin admits a site.")

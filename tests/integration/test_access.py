@@ -318,6 +318,34 @@ def test_an_allowed_host_is_ours_too(private_folder: Path, redis: Redis) -> None
         assert http.get("/stats/", headers={"Host": "other.internal"}).status_code == 421
 
 
+def test_where_hosts_are_named_no_others_are_answered_whatever_it_listens_on(
+    private_folder: Path, redis: Redis, queue: str
+) -> None:
+    unix = private_folder / "http.sock"
+    named = ["--allow-host", "queue.internal"]
+    anywhere = Daemon(private_folder / "anywhere", "--listen", "0.0.0.0", *named, redis=redis)
+    port = free_port()
+    endpoints = [f"tcp:{port}:interface=127.0.0.1", f"unix:{unix}"]
+    by_endpoint = Daemon(
+        private_folder / "endpoint", *(f"--endpoint={each}" for each in endpoints), *named, redis=redis
+    )
+    with stopping(anywhere, by_endpoint):
+        for where in ([f"{anywhere.url}/"], [f"http://127.0.0.1:{port}/"], ["--unix-socket", str(unix), "http://x/"]):
+            for host, status in (("queue.internal", b"200"), ("localhost", b"200"), ("evil.example", b"421")):
+                asked = [*where[:-1], f"{where[-1]}stats/", "-H", f"Host: {host}", "-o", "/dev/null"]
+                assert curl(*asked, "-w", "%{http_code}") == status, (where, host)
+
+
+def test_where_no_host_is_named_loopback_is_told_from_what_it_listens_on(private_folder: Path, redis: Redis) -> None:
+    port = free_port()
+    loopback = Daemon(private_folder / "l", "--endpoint", f"tcp6:{port}:interface=\\:\\:1", redis=redis)
+    anywhere = Daemon(private_folder / "a", "--listen", "0.0.0.0", redis=redis)
+    rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
+    with stopping(loopback, anywhere):
+        assert httpx.get(f"http://[::1]:{port}/stats/", headers=rebound, trust_env=False).status_code == 421
+        assert httpx.get(f"{anywhere.url}/stats/", headers=rebound, trust_env=False).status_code == 200
+
+
 # Proxies
 
 
