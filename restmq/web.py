@@ -18,7 +18,7 @@ from restmq.acl import Hosts, parse_address
 from restmq.answers import HTML, JSON, head
 from restmq.browsers import goes_by, hides_its_page, is_foreign
 from restmq.core import RedisOperations
-from restmq.errors import NotAllowed
+from restmq.errors import InvalidInput, NotAllowed
 from restmq.fanout import Fanout
 from restmq.handlers.base import Handler
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
@@ -158,8 +158,6 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
 
     def __call__(self, request: Request) -> Handler:
         """Runs the request's handler. Paths are matched raw: a queue's name is decoded once, by the handler."""
-        if self.trusted_proxies:
-            request.remote_ip = self._client_behind_proxies(request, self.trusted_proxies)
         for match, handler_class, template, outcomes in self._routes:
             found = match(request.path)
             if found:
@@ -168,17 +166,6 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
                 handler._execute(None, *found.groups())
                 return handler
         raise AssertionError("the last route matches all")
-
-    @staticmethod
-    def _client_behind_proxies(request: Request, trusted: Hosts) -> str:
-        """The last address on the way here that is no proxy of ours: what stands before it anybody may have written."""
-        address: str = request.remote_ip
-        forwarded = request.headers.get("x-forwarded-for") or request.headers.get("x-real-ip") or ""
-        for earlier in reversed(forwarded.split(",")):
-            if not trusted.name(parse_address(address)) or parse_address(earlier) is None:
-                break
-            address = earlier.strip()
-        return address
 
     async def visible_queues(self, handler: Handler) -> list[str]:
         """The names of all queues that this client may know of, sorted."""
@@ -205,13 +192,16 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
     # Who asks
 
     def check_client(self, handler: Handler) -> None:
-        """Refuses what a browser asks for a page of another site.
+        """Learns the client's own address behind proxies, and refuses what a page of another site asks through it.
 
         Raises:
+            InvalidInput: a proxy of ours passes on what is no address.
             MisdirectedHost: the Host header has a name that is not this server's.
             NotAllowed: a browser asks for a page that is not let in.
         """
         request = handler.request
+        if self.trusted_proxies:
+            request.remote_ip = client_behind_proxies(request, self.trusted_proxies)
         host = request.headers.get("host")
         if (
             self.allowed_hosts is not None
@@ -272,3 +262,20 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         retry = "Retry-After: 5\r\n" if refusal.status == 503 else ""
         fields = f"{retry}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
         return head(refusal.status, "HTTP/1.1", fields) + body
+
+
+def client_behind_proxies(request: Request, trusted: Hosts) -> str:
+    """The last address on the way here that is no proxy of ours: what stands before it anybody may have written.
+
+    Raises InvalidInput for what is no address: a client that is not known must not have its proxy's rights.
+    """
+    address: str = request.remote_ip
+    forwarded = request.headers.get("x-forwarded-for") or request.headers.get("x-real-ip")
+    for earlier in reversed(forwarded.split(",") if forwarded else ()):
+        if not trusted.name(parse_address(address)):
+            break
+        parsed = parse_address(earlier)
+        if parsed is None:
+            raise InvalidInput("X-Forwarded-For must have bare addresses; what the proxy in front wrote there is none.")
+        address = str(parsed)
+    return address

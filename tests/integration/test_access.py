@@ -361,13 +361,29 @@ def test_forwarded_addresses_count_from_trusted_proxies_only(private_folder: Pat
                 ("X-Forwarded-For", "10.1.2.3", 200),
                 ("X-Forwarded-For", "10.1.2.3, 10.9.9.9", 200),  # through two proxies of ours
                 ("X-Forwarded-For", "10.1.2.3, 203.0.113.5", 403),  # the first is what a stranger says
-                ("X-Forwarded-For", "garbage", 403),
+                ("X-Forwarded-For", "203.0.113.5, 10.1.2.3", 200),
+                ("X-Forwarded-For", "garbage, 203.0.113.5", 403),  # nor is it looked at
+                ("X-Forwarded-For", "::ffff:10.1.2.3", 200),
+                ("X-Forwarded-For", "garbage", 400),
+                ("X-Forwarded-For", "10.1.2.3,", 400),
+                ("X-Forwarded-For", "10.1.2.3:5555", 400),
                 ("X-Real-IP", "10.1.2.3", 200),
-                ("X-Real-IP", "x" * 300, 403),
+                ("X-Real-IP", "x" * 300, 400),
             ]:
                 assert http.get("/stats/", headers={header: value}).status_code == status, value
         with not_trusting.client() as http:
             assert http.get("/stats/", headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 403
+
+
+def test_who_has_no_address_has_not_that_of_the_proxy(private_folder: Path, redis: Redis) -> None:
+    rules = "[rest:consumer]\nhosts_allow = 127.0.0.1\n"
+    daemon = with_acl(private_folder, redis, rules, "--trusted-proxies", "127.0.0.1")
+    with stopping(daemon), daemon.client() as http:
+        assert http.get("/stats/").status_code == 200  # the proxy itself
+        for forwarded in ("1.2.3.4:5555", "unknown", "_hidden"):
+            refused = http.get("/stats/", headers={"X-Forwarded-For": forwarded})
+            assert refused.status_code == 400
+            assert "X-Forwarded-For must have bare addresses" in refused.json()["error"]
 
 
 # Endpoints
