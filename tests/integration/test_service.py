@@ -193,6 +193,29 @@ def test_the_private_store_ends_when_its_parent_is_killed(private_folder: Path, 
             assert http.get("/q/kept").json()["value"] == "still here"
 
 
+def test_what_the_private_store_keeps_is_for_its_account_only(private_folder: Path, data_dir: Path) -> None:
+    """In a directory that was there, and where an earlier store was more generous."""
+    umask = os.umask(0o022)
+    try:
+        (data_dir / "appendonlydir").mkdir(parents=True)
+        for name in ("old.rdb", "appendonlydir/old.aof", "theirs.txt"):
+            (data_dir / name).touch()
+        (data_dir / "link.rdb").symlink_to(data_dir / "theirs.txt")
+        daemon = embedded(private_folder, data_dir)
+        with stopping(daemon), daemon.client() as http:
+            http.post("/q/kept", data={"value": "secret"})
+            modes = {
+                str(path.relative_to(data_dir)): path.stat().st_mode & 0o077
+                for path in data_dir.rglob("*")
+                if not path.is_symlink()
+            }
+    finally:
+        os.umask(umask)
+    assert {name for name, mode in modes.items() if mode} == {"theirs.txt"}
+    assert len([name for name in modes if name.startswith("appendonlydir/")]) > 2
+    assert data_dir.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_data_directory_has_one_owner(private_folder: Path, data_dir: Path) -> None:
     daemon = embedded(private_folder, data_dir)
     with stopping(daemon):
