@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application import service
 from twisted.internet import defer, endpoints, error
+from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 
 from restmq import __version__
+from restmq.acl import parse_address
 from restmq.embedded import DataDirectory, default_data_dir
 from restmq.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from restmq.store import Store, StoreSettings
@@ -31,13 +33,18 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
     A ConfigurationError at the start becomes one line and exit status 1.
     """
 
+    _listens = False
+
     def privilegedStartService(self) -> None:
+        self._listens = True
         try:
             super().privilegedStartService()
         except ConfigurationError as problem:
             raise SystemExit(f"restmq: {problem}") from None
 
     def startService(self) -> None:
+        if not self._listens:  # twist, unlike twistd, has nobody listen before it starts them
+            self.privilegedStartService()
         try:
             super().startService()
         except ConfigurationError as problem:
@@ -80,6 +87,13 @@ class Listener(service.Service):  # type: ignore[misc]  # untyped
     @property
     def addresses(self) -> list[str]:
         return [show_address(port.getHost(), self.scheme, self.path) for port in self._ports]
+
+    @property
+    def only_loopback(self) -> bool:
+        """Whether nobody but this machine reaches the ports, whichever way they were opened."""
+        hosts = [port.getHost() for port in self._ports]
+        addresses = [parse_address(getattr(host, "host", "")) for host in hosts if not isinstance(host, UNIXAddress)]
+        return all(address is not None and address.is_loopback for address in addresses)
 
     def stopService(self) -> defer.Deferred[None]:
         super().stopService()

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -166,7 +167,24 @@ class DataDirectory:
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         self._lock = lock
+        self._shut_out_others()
         return lock
+
+    def _shut_out_others(self) -> None:
+        """Takes others' permissions off what the store keeps here, as an earlier start or a copy may have left them.
+
+        The directory itself may have been made by somebody else, for more than this; it stays as it is.
+        """
+        folder = self.path / "appendonlydir"  # Redis' and Valkey's own name
+        for path in (folder, *folder.glob("*"), *self.path.glob("*.rdb"), *self.path.glob("*.aof")):
+            try:
+                mode = path.lstat().st_mode
+                if mode & 0o077 and not stat.S_ISLNK(mode):
+                    path.chmod(stat.S_IMODE(mode) & ~0o077)
+            except FileNotFoundError:
+                continue
+            except OSError as problem:
+                log.warn("others may read {path}, which can't be changed: {why}.", path=path, why=problem.strerror)
 
     def disown(self) -> None:
         if self._lock is not None:

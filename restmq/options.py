@@ -220,7 +220,7 @@ class Options(DaemonOptions):
         self["allow-origin"].append(origin)
 
     def opt_allow_host(self, host: str) -> None:
-        """Answer to this host name too, beside loopback's; may be given several times."""
+        """Answer to this host name (or address) too, and to no others but loopback's; may be given several times."""
         self["allow-host"].append(host.lower())
 
     def postOptions(self) -> None:
@@ -261,13 +261,3 @@ class Options(DaemonOptions):
         if self["store-port"] is None:
             return None
         return TcpListener(self["store-listen"], self["store-port"], os.environ.get(STORE_PASSWORD_VARIABLE) or None)
-
-    @property
-    def only_loopback(self) -> bool:
-        """Whether the server can be reached from this machine only."""
-        if self["endpoint"]:
-            return False
-        try:
-            return ipaddress.ip_address(self["listen"]).is_loopback
-        except ValueError:
-            return bool(self["listen"] == "localhost")

@@ -59,6 +59,11 @@ class Web(Listener):
         self._reactor = reactor
         self._store_overdue: Any = None
 
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        if not self._application.allowed_hosts and not self.only_loopback:
+            self._application.allowed_hosts = None  # from elsewhere it is reached by names that nobody has told it
+
     def startService(self) -> None:
         super().startService()
         if self._store.connected:
@@ -150,7 +155,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         reactor,
         options.limits(),
         frozenset(options["allow-origin"]),
-        frozenset(options["allow-host"]) if options.only_loopback else None,
+        frozenset(options["allow-host"]),
         options["trusted-proxies"],
         _access_log(options["access-log"], log_file),
         options["metrics-queues"],

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from importlib import resources
 from typing import Any
 
@@ -14,12 +12,13 @@ import cyclone.template
 import cyclone.web
 from twisted.internet import defer
 
-from restmq.access import Guard
+from restmq.access import BY_FIELD, OPEN, Guard
 from restmq.accesslog import AccessLog
 from restmq.acl import Hosts, parse_address
 from restmq.answers import HTML, JSON, head
+from restmq.browsers import goes_by, hides_its_page, is_foreign
 from restmq.core import RedisOperations
-from restmq.errors import NotAllowed
+from restmq.errors import InvalidInput, NotAllowed
 from restmq.fanout import Fanout
 from restmq.handlers.base import Handler
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
@@ -52,9 +51,6 @@ from restmq.request import Request, WireError
 from restmq.roster import Membership
 from restmq.traffic import Outcomes, Traffic
 from restmq.wire import Wire
-
-_HOST_NAME_MAX = 255  # RFC 1035, 2.3.4
-_HOST_MAX = _HOST_NAME_MAX + 10  # with a port; more is not looked at, and no name
 
 ELSEWHERE = "*"
 #: Each route's template and its handler; the first that fits is taken. ``{name}`` is all that follows, raw; a slash at
@@ -103,8 +99,8 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
 
     Args:
         allowed_origins: origins of other sites whose pages may use this server.
-        allowed_hosts: host names beside loopback's that this server goes by; None takes any, for a server that listens
-            beyond loopback.
+        allowed_hosts: host names beside loopback's that this server goes by. ``service.Web`` makes it None, which takes
+            any, where there are none and the server can be reached from elsewhere.
         trusted_proxies: addresses whose word on who their client is counts.
         metrics_queues_max: how many queues ``/metrics`` tells apart.
     """
@@ -124,7 +120,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         reactor: Any,
         limits: Limits | None = None,
         allowed_origins: frozenset[str] = frozenset(),
-        allowed_hosts: frozenset[str] | None = None,
+        allowed_hosts: frozenset[str] = frozenset(),
         trusted_proxies: Hosts | None = None,
         access_log: AccessLog | None = None,
         metrics_queues_max: int = 100,
@@ -139,7 +135,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         self.guard = guard
         self.observatory = observatory
         self.allowed_origins = allowed_origins
-        self.allowed_hosts = allowed_hosts
+        self.allowed_hosts: frozenset[str] | None = allowed_hosts
         self.trusted_proxies = trusted_proxies
         self.pages = cyclone.template.Loader(str(resources.files("restmq").joinpath("templates")))
         self.traffic = Traffic(time.perf_counter, access_log)
@@ -162,8 +158,6 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
 
     def __call__(self, request: Request) -> Handler:
         """Runs the request's handler. Paths are matched raw: a queue's name is decoded once, by the handler."""
-        if self.trusted_proxies:
-            request.remote_ip = self._client_behind_proxies(request, self.trusted_proxies)
         for match, handler_class, template, outcomes in self._routes:
             found = match(request.path)
             if found:
@@ -172,17 +166,6 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
                 handler._execute(None, *found.groups())
                 return handler
         raise AssertionError("the last route matches all")
-
-    @staticmethod
-    def _client_behind_proxies(request: Request, trusted: Hosts) -> str:
-        """The last address on the way here that is no proxy of ours: what stands before it anybody may have written."""
-        address: str = request.remote_ip
-        forwarded = request.headers.get("x-forwarded-for") or request.headers.get("x-real-ip") or ""
-        for earlier in reversed(forwarded.split(",")):
-            if not trusted.name(parse_address(address)) or parse_address(earlier) is None:
-                break
-            address = earlier.strip()
-        return address
 
     async def visible_queues(self, handler: Handler) -> list[str]:
         """The names of all queues that this client may know of, sorted."""
@@ -206,22 +189,45 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
             "waiters": waiters,
         }
 
-    # Browsers: a page of another site must not use this server through its visitor
+    # Who asks
 
-    def check_browser(self, handler: Handler) -> None:
-        """Refuses what a browser marks as cross-site, and, on a loopback server, names that are not ours."""
-        headers = handler.request.headers
-        host = headers.get("host", "")
-        if self.allowed_hosts is not None and host and not _goes_by(host[:_HOST_MAX], self.allowed_hosts):
+    def check_client(self, handler: Handler) -> None:
+        """Learns the client's own address behind proxies, and refuses what a page of another site asks through it.
+
+        Raises:
+            InvalidInput: a proxy of ours passes on what is no address.
+            MisdirectedHost: the Host header has a name that is not this server's.
+            NotAllowed: a browser asks for a page that is not let in.
+        """
+        request = handler.request
+        if self.trusted_proxies:
+            request.remote_ip = client_behind_proxies(request, self.trusted_proxies)
+        host = request.headers.get("host")
+        if (
+            self.allowed_hosts is not None
+            and host
+            and not goes_by(host, self.allowed_hosts)
+            # No name leads a browser to a Unix socket: any will do there, if there are none to choose from.
+            and (self.allowed_hosts or parse_address(request.remote_ip) is not None)
+        ):
             raise MisdirectedHost("this server does not go by that name; --allow-host adds it.")
-        origin = headers.get("origin")
-        if origin is None:
-            foreign = headers.get("sec-fetch-site") == "cross-site"
-        else:
-            foreign = origin not in self.allowed_origins and origin.partition("://")[2] != host
-        if foreign:
+        if is_foreign(request.headers, self.allowed_origins) and not self._is_link(handler):
             raise NotAllowed("requests from pages of other sites are refused; --allow-origin admits a site.")
+        if hides_its_page(request):
+            raise NotAllowed("JSONP is refused to a page that sends no Referer; it may send its origin at least.")
         self.allow_origin(handler)
+
+    @staticmethod
+    def _is_link(handler: Handler) -> bool:
+        """Whether no more than a page is asked for that shows and takes nothing: links to these may stand anywhere."""
+        request = handler.request
+        return (
+            handler.access.get(request.method) in (OPEN, BY_FIELD)
+            and request.method == "GET"
+            and not request.query
+            and request.accepts("text/html")
+            and "origin" not in request.headers
+        )
 
     def allow_origin(self, handler: Handler) -> None:
         """The CORS headers for a site that is admitted (Fetch standard, 3.2)."""
@@ -258,23 +264,18 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         return head(refusal.status, "HTTP/1.1", fields) + body
 
 
-def _host_name(host: str) -> str:
-    """A Host header's value without its port, in lower case."""
-    name = host.lower()
-    if name.startswith("["):
-        return name.partition("]")[0] + "]"
-    return name.partition(":")[0]
+def client_behind_proxies(request: Request, trusted: Hosts) -> str:
+    """The last address on the way here that is no proxy of ours: what stands before it anybody may have written.
 
-
-@lru_cache(maxsize=1024)
-def _goes_by(host: str, allowed: frozenset[str]) -> bool:
-    """Whether a host is loopback's or one of those allowed: else it is a page's trick with its own DNS (rebinding)."""
-    name = _host_name(host)
-    if len(name) > _HOST_NAME_MAX:
-        return False
-    if name in allowed or name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name.strip("[]")).is_loopback
-    except ValueError:
-        return False
+    Raises InvalidInput for what is no address: a client that is not known must not have its proxy's rights.
+    """
+    address: str = request.remote_ip
+    forwarded = request.headers.get("x-forwarded-for") or request.headers.get("x-real-ip")
+    for earlier in reversed(forwarded.split(",") if forwarded else ()):
+        if not trusted.name(parse_address(address)):
+            break
+        parsed = parse_address(earlier)
+        if parsed is None:
+            raise InvalidInput("X-Forwarded-For must have bare addresses; what the proxy in front wrote there is none.")
+        address = str(parsed)
+    return address

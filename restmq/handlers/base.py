@@ -102,10 +102,10 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     async def _respond(self, path_args: tuple[str, ...]) -> None:
         try:
+            self.application.check_client(self)
             self.queue: str | None = None
             if path_args and path_args[0]:
                 self.read_path(unquoted(path_args[0]))
-            self.application.check_browser(self)
             way = self._ways.get(self.request.method) or self._other_way(self.request.method)
             if way is not None:
                 access, read, run = way

@@ -43,11 +43,16 @@ class PolicyHandler(Handler):
 
     @declare(form=(_POLICY, *_SETTINGS, CALLBACK), any_of=_ANY_SETTING, answers={200: answers_line("OK")})
     async def post(self) -> None:
-        """Sets the policy, settings, or both; what is not named stays, and 0 or nothing takes a setting away."""
+        """Sets the policy, settings, or both; what is not named stays, and 0 or nothing takes a setting away.
+
+        Whoever sends dead letters to another queue must be allowed to put messages there.
+        """
         given = {setting.name: self.given[setting.name] for setting in _SETTINGS}
         settings: dict[str, int | str] = {name: value for name, value in given.items() if value is not None}
         label = self.given["policy"]
         policy = Policy.parse(label) if label is not None else None
+        if self.given[DEAD_LETTER]:
+            await self.application.guard.check(self.credentials, access.PRODUCE, self.given[DEAD_LETTER])
         if settings:
             await self.application.core.queue_settings_set(self.queue_name, settings)
         if policy is not None:

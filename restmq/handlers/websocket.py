@@ -258,6 +258,8 @@ def make_factory(reactor: Any, message_bytes_max: int) -> WebSocketServerFactory
     """autobahn's side, with its limits set: out of the box it has none."""
     factory = WebSocketServerFactory(reactor=reactor)
     factory.protocol = Socket
+    # Up to errors, it logs what clients do wrong, a line or two each; what is wrong with us reaches Twisted's own log.
+    Socket.log.set_log_level("critical")
     factory.setProtocolOptions(
         webStatus=False,
         maxFramePayloadSize=message_bytes_max,

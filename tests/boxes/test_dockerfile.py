@@ -82,7 +82,7 @@ def test_two_servers_run_on_an_outside_valkey_and_trust_nginx_alone(services: di
     assert services["restmq"]["deploy"]["replicas"] == 2
     assert options.names_redis  # so none of them starts a private store
     assert options["redis-host"] in services
-    assert not options.only_loopback
+    assert options["listen"] == "0.0.0.0"
     address = services["nginx"]["networks"]["front"]["ipv4_address"]
     assert [str(network) for network in options["trusted-proxies"].networks] == [f"{address}/32"]
     assert "ports" not in services["restmq"]

@@ -162,3 +162,58 @@ def test_a_site_that_is_allowed_may(
             ".then((answer) => answer.text()).then(done, (error) => done(String(error)));"
         )
         assert browser.execute_async_script(script, daemon.url, queue) == f"{queue}:1\r\n"
+
+
+BY_SCRIPT_ELEMENT = """
+const [url, policy, done] = arguments;
+window.got = (message) => done(message.value);
+const tag = document.createElement("script");
+tag.src = url;
+tag.referrerPolicy = policy;
+tag.onerror = () => done("refused");
+document.head.append(tag);
+"""
+
+
+@pytest.fixture
+def by_name(private_folder: Path, redis: Redis, other_site: str) -> Iterator[Daemon]:
+    """One that is also known by a name over plain HTTP, where browsers send no Fetch Metadata; it admits two pages."""
+    pages = (other_site.replace("localhost", "app.test"), other_site.replace("localhost", "127.0.0.1"))
+    origins = [f"--allow-origin={page}" for page in pages]
+    daemon = Daemon(private_folder / "d", "--allow-host", "queue.test", *origins, redis=redis)
+    with stopping(daemon):
+        yield daemon
+
+
+@pytest.mark.parametrize("policy", ["", "no-referrer"])
+@pytest.mark.parametrize(("page", "server"), [("evil.test", "queue.test"), ("localhost", "localhost")])
+def test_a_script_element_on_another_site_takes_nothing(
+    browser: webdriver.Chrome,
+    by_name: Daemon,
+    redis: Redis,
+    queue: str,
+    other_site: str,
+    page: str,
+    server: str,
+    policy: str,
+) -> None:
+    key = post(by_name, queue, "mine")
+    browser.get(other_site.replace("localhost", page))
+    url = f"http://{server}:{by_name.port}/q/{queue}?callback=got"
+    assert browser.execute_async_script(BY_SCRIPT_ELEMENT, url, policy) == "refused"
+    browser.get(f"{other_site.replace('localhost', page)}/#linked")
+    link = "const link = document.body.appendChild(document.createElement('a')); link.href = arguments[0]; link.click()"
+    browser.execute_script(link, f"http://{server}:{by_name.port}/dashboard")
+    wait_until(lambda: browser.current_url.endswith("/dashboard") and browser.title, why="links lead to the dashboard")
+    assert "RestMQ" in browser.title
+    assert redis.command("LRANGE", f"{queue}:queue", "0", "-1") == [key]
+
+
+@pytest.mark.parametrize(("page", "server"), [("app.test", "queue.test"), ("127.0.0.1", "127.0.0.1")])
+def test_a_script_element_on_a_site_that_is_allowed_takes_a_message(
+    browser: webdriver.Chrome, by_name: Daemon, queue: str, other_site: str, page: str, server: str
+) -> None:
+    post(by_name, queue, "yours")
+    browser.get(other_site.replace("localhost", page))
+    url = f"http://{server}:{by_name.port}/q/{queue}?callback=got"
+    assert browser.execute_async_script(BY_SCRIPT_ELEMENT, url, "") == "yours"

@@ -206,6 +206,18 @@ def test_a_tokens_privileges_are_what_its_record_says(guarded: Daemon, redis: Re
         assert http.get("/q/priv", headers={"Authorization": "Bearer broken"}).status_code == 401
 
 
+def test_a_token_sends_dead_letters_only_where_it_may_put_messages(guarded: Daemon, redis: Redis) -> None:
+    with guarded.client() as http:
+        mine = token(redis, "t-dead", ["mine", "mine-dead"], ["read", "write", "admin"])
+        refused = http.post("/p/mine", data={"dead_letter": "other", "max_deliveries": "1"}, headers=mine)
+        assert (refused.status_code, refused.json()) == (403, {"error": "the token is not for this queue."})
+        assert http.get("/p/mine", headers=mine).json() == {"queue": "mine", "value": "broadcast"}
+        assert http.post("/p/mine", data={"dead_letter": "mine-dead"}, headers=mine).status_code == 200
+        assert http.post("/p/mine", data={"dead_letter": ""}, headers=mine).status_code == 200
+        reads = token(redis, "t-reads", ["*"], ["read", "admin"])
+        assert http.post("/p/mine", data={"dead_letter": "other"}, headers=reads).status_code == 403
+
+
 # Browsers
 
 
@@ -213,6 +225,8 @@ def test_a_tokens_privileges_are_what_its_record_says(guarded: Daemon, redis: Re
     "headers",
     [
         {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Referer": "http://evil.example/page"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Origin": "https://127.0.0.1"},
@@ -235,6 +249,36 @@ def test_cross_site_requests_touch_nothing(
         assert refused.status_code == 403, (method, path)
         assert "Access-Control-Allow-Origin" not in refused.headers
     assert redis.command("LLEN", f"{queue}:queue") == 1
+
+
+LINKED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Accept": "text/html,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("said", [LINKED, {"Referer": "http://wiki.example/", "Accept": LINKED["Accept"]}])
+def test_a_link_on_another_site_leads_to_pages_and_takes_no_message(
+    http: httpx.Client, redis: Redis, queue: str, said: dict[str, str]
+) -> None:
+    http.post(f"/q/{queue}", data={"value": "mine"})
+    for path in ("/", "/dashboard", "/queue", "/api"):
+        assert http.get(path, headers=said).status_code in (200, 302), path
+    for path in (f"/q/{queue}", f"/?queue={queue}", f"/c/{queue}", f"/j/{queue}", "/queue?callback=f"):
+        assert http.get(path, headers=said).status_code == 403, path
+    assert http.get("/dashboard", headers={**said, "Accept": "*/*"}).status_code == 403
+    assert http.post("/", data={"queue": queue, "value": "evil"}, headers=said).status_code == 403
+    assert redis.command("LLEN", f"{queue}:queue") == 1
+
+
+def test_jsonp_is_for_pages_that_say_who_they_are_and_for_programs(
+    http: httpx.Client, redis: Redis, queue: str, daemon: Daemon
+) -> None:
+    browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36"}
+    http.post(f"/q/{queue}", data={"value": "mine"})
+    for path in (f"/q/{queue}?callback=f", f"/q/{queue}?c%61llback=f", f"/c/{queue}?callback=f"):
+        assert http.get(path, headers=browser).status_code == 403
+    assert redis.command("LLEN", f"{queue}:queue") == 1
+    assert http.get(f"/q/{queue}", headers=browser).json()["value"] == "mine"
+    for said in ({**browser, "Referer": f"{daemon.url}/page"}, {**browser, "Sec-Fetch-Site": "none"}, {}):
+        assert http.get(f"/q/{queue}?callback=f", headers=said).text == 'f({"error":"empty queue"});\r\n'
 
 
 def test_our_own_pages_may(http: httpx.Client, daemon: Daemon, queue: str) -> None:
@@ -274,6 +318,34 @@ def test_an_allowed_host_is_ours_too(private_folder: Path, redis: Redis) -> None
         assert http.get("/stats/", headers={"Host": "other.internal"}).status_code == 421
 
 
+def test_where_hosts_are_named_no_others_are_answered_whatever_it_listens_on(
+    private_folder: Path, redis: Redis, queue: str
+) -> None:
+    unix = private_folder / "http.sock"
+    named = ["--allow-host", "queue.internal"]
+    anywhere = Daemon(private_folder / "anywhere", "--listen", "0.0.0.0", *named, redis=redis)
+    port = free_port()
+    endpoints = [f"tcp:{port}:interface=127.0.0.1", f"unix:{unix}"]
+    by_endpoint = Daemon(
+        private_folder / "endpoint", *(f"--endpoint={each}" for each in endpoints), *named, redis=redis
+    )
+    with stopping(anywhere, by_endpoint):
+        for where in ([f"{anywhere.url}/"], [f"http://127.0.0.1:{port}/"], ["--unix-socket", str(unix), "http://x/"]):
+            for host, status in (("queue.internal", b"200"), ("localhost", b"200"), ("evil.example", b"421")):
+                asked = [*where[:-1], f"{where[-1]}stats/", "-H", f"Host: {host}", "-o", "/dev/null"]
+                assert curl(*asked, "-w", "%{http_code}") == status, (where, host)
+
+
+def test_where_no_host_is_named_loopback_is_told_from_what_it_listens_on(private_folder: Path, redis: Redis) -> None:
+    port = free_port()
+    loopback = Daemon(private_folder / "l", "--endpoint", f"tcp6:{port}:interface=\\:\\:1", redis=redis)
+    anywhere = Daemon(private_folder / "a", "--listen", "0.0.0.0", redis=redis)
+    rebound = {"Host": "evil.example", "Origin": "http://evil.example"}
+    with stopping(loopback, anywhere):
+        assert httpx.get(f"http://[::1]:{port}/stats/", headers=rebound, trust_env=False).status_code == 421
+        assert httpx.get(f"{anywhere.url}/stats/", headers=rebound, trust_env=False).status_code == 200
+
+
 # Proxies
 
 
@@ -289,13 +361,29 @@ def test_forwarded_addresses_count_from_trusted_proxies_only(private_folder: Pat
                 ("X-Forwarded-For", "10.1.2.3", 200),
                 ("X-Forwarded-For", "10.1.2.3, 10.9.9.9", 200),  # through two proxies of ours
                 ("X-Forwarded-For", "10.1.2.3, 203.0.113.5", 403),  # the first is what a stranger says
-                ("X-Forwarded-For", "garbage", 403),
+                ("X-Forwarded-For", "203.0.113.5, 10.1.2.3", 200),
+                ("X-Forwarded-For", "garbage, 203.0.113.5", 403),  # nor is it looked at
+                ("X-Forwarded-For", "::ffff:10.1.2.3", 200),
+                ("X-Forwarded-For", "garbage", 400),
+                ("X-Forwarded-For", "10.1.2.3,", 400),
+                ("X-Forwarded-For", "10.1.2.3:5555", 400),
                 ("X-Real-IP", "10.1.2.3", 200),
-                ("X-Real-IP", "x" * 300, 403),
+                ("X-Real-IP", "x" * 300, 400),
             ]:
                 assert http.get("/stats/", headers={header: value}).status_code == status, value
         with not_trusting.client() as http:
             assert http.get("/stats/", headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 403
+
+
+def test_who_has_no_address_has_not_that_of_the_proxy(private_folder: Path, redis: Redis) -> None:
+    rules = "[rest:consumer]\nhosts_allow = 127.0.0.1\n"
+    daemon = with_acl(private_folder, redis, rules, "--trusted-proxies", "127.0.0.1")
+    with stopping(daemon), daemon.client() as http:
+        assert http.get("/stats/").status_code == 200  # the proxy itself
+        for forwarded in ("1.2.3.4:5555", "unknown", "_hidden"):
+            refused = http.get("/stats/", headers={"X-Forwarded-For": forwarded})
+            assert refused.status_code == 400
+            assert "X-Forwarded-For must have bare addresses" in refused.json()["error"]
 
 
 # Endpoints

@@ -141,6 +141,16 @@ def test_the_common_format_has_the_id_and_the_seconds_at_its_end(private_folder:
     )
 
 
+def test_an_address_is_written_as_what_it_is_not_as_it_was_sent(private_folder: Path, redis: Redis) -> None:
+    path = private_folder / "access.log"
+    log = ["--access-log", "common", "--access-log-file", str(path)]
+    daemon = Daemon(private_folder, *log, "--trusted-proxies", "127.0.0.1", redis=redis)
+    with stopping(daemon), daemon.client() as http:
+        http.get("/healthz", headers={"X-Forwarded-For": '10.0.0.1%" 200 <script> - -'})
+        wait_until(lambda: path.read_text().endswith("\n"))
+    assert path.read_text().startswith("10.0.0.1 - - [")
+
+
 def test_without_a_file_lines_go_into_the_log(private_folder: Path, redis: Redis) -> None:
     daemon = Daemon(private_folder, "--access-log", "json", redis=redis)
     with stopping(daemon), daemon.client() as http:

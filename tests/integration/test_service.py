@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.servers import ROOT, Comet, Daemon, Redis, free_port, listeners, stopping, wait_until
@@ -120,6 +121,27 @@ def test_a_bad_option_gives_one_clear_line(private_folder: Path, options: list[s
     assert shown.endswith("; --help says more.\n")
 
 
+def test_twist_runs_it_too(private_folder: Path, redis: Redis, queue: str) -> None:
+    port = str(free_port())
+    twist = [sys.executable, "-m", "twisted", "--log-format=text"]
+    process = subprocess.Popen(
+        [*twist, "restmq", "--port", port, "--redis-socket", redis.socket_path],
+        cwd=private_folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        while "listens on" not in (line := process.stdout.readline()):
+            assert line, "it ended"
+        assert f"listens on http://127.0.0.1:{port}/." in line
+        assert httpx.post(f"http://127.0.0.1:{port}/q/{queue}", data={"value": "x"}, trust_env=False).status_code == 200
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
 def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
     shown = refused("--port", str(daemon.port), "--redis-socket", redis.socket_path, cwd=private_folder)
     assert f"can't listen on 127.0.0.1:{daemon.port}" in shown.splitlines()[-1]
@@ -169,6 +191,29 @@ def test_the_private_store_ends_when_its_parent_is_killed(private_folder: Path, 
         with daemon.client() as http:
             wait_until(lambda: http.get("/stats/kept").status_code == 200)
             assert http.get("/q/kept").json()["value"] == "still here"
+
+
+def test_what_the_private_store_keeps_is_for_its_account_only(private_folder: Path, data_dir: Path) -> None:
+    """In a directory that was there, and where an earlier store was more generous."""
+    umask = os.umask(0o022)
+    try:
+        (data_dir / "appendonlydir").mkdir(parents=True)
+        for name in ("old.rdb", "appendonlydir/old.aof", "theirs.txt"):
+            (data_dir / name).touch()
+        (data_dir / "link.rdb").symlink_to(data_dir / "theirs.txt")
+        daemon = embedded(private_folder, data_dir)
+        with stopping(daemon), daemon.client() as http:
+            http.post("/q/kept", data={"value": "secret"})
+            modes = {
+                str(path.relative_to(data_dir)): path.stat().st_mode & 0o077
+                for path in data_dir.rglob("*")
+                if not path.is_symlink()
+            }
+    finally:
+        os.umask(umask)
+    assert {name for name, mode in modes.items() if mode} == {"theirs.txt"}
+    assert len([name for name in modes if name.startswith("appendonlydir/")]) > 2
+    assert data_dir.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_data_directory_has_one_owner(private_folder: Path, data_dir: Path) -> None:

@@ -324,3 +324,25 @@ def test_a_wait_by_command_ends_with_its_socket_and_eats_nothing(daemon: Daemon,
             assert found == {"queue": queue, "key": key, "value": "kept"}
 
     run(conversation())
+
+
+def test_what_clients_do_wrong_is_not_logged(private_folder: Path, redis: Redis, queue: str) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+    head = f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    good = f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n\r\n"
+
+    def answer_to(sent: bytes) -> bytes:
+        """All that comes until the server ends the connection, in order or not."""
+        answer = b""
+        with daemon.connect() as connection, contextlib.suppress(ConnectionResetError):
+            connection.sendall(sent)
+            while received := connection.recv(65536):
+                answer += received
+        return answer
+
+    with stopping(daemon):
+        before = daemon.log
+        assert answer_to(f"{head}\r\n".encode()).startswith(b"HTTP/1.1 400 ")
+        unmasked = answer_to(good.encode() + b"\x81\x02hi")
+        assert b"\x03\xea" in unmasked.partition(b"\r\n\r\n")[2]  # a close frame with 1002, which is not answered
+        assert daemon.log == before

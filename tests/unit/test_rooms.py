@@ -51,6 +51,7 @@ ROOMS = [
     "parsing",
     "http",
     "wire",
+    "browsers",
     "accesslog",
     "traffic",
     "ledger",
