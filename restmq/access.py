@@ -6,6 +6,7 @@ import base64
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from restmq.acl import Acl
 from restmq.core import RedisOperations
@@ -155,4 +156,20 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
         username, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except ValueError:
         return None
+    return (username, password) if colon else None
+
+
+def cookie_credentials(header: str) -> tuple[str, str] | None:
+    """Username and password of the cookie ``auth=user:password`` (RFC 6265, 4.2.1), percent-decoded; None if it is none.
+
+    Of several the last one counts. The time is linear, which that of ``http.cookies`` is not.
+    """
+    value = ""
+    for pair in header.split(";"):
+        name, _, text = pair.partition("=")
+        if name.strip() == "auth":
+            value = text.strip()
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        value = value[1:-1]
+    username, colon, password = unquote(value).partition(":")
     return (username, password) if colon else None

@@ -10,10 +10,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import deque
-from functools import lru_cache
-from http.cookies import CookieError, SimpleCookie
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import orjson
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -22,9 +20,9 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq import access, dispatch
-from restmq.access import Credentials
+from restmq.access import Credentials, cookie_credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer
-from restmq.describe import Answer, declare
+from restmq.describe import Answer, as_utf8, declare
 from restmq.errors import RestMQError
 from restmq.handlers.live import LISTENING, ConsumerHandler
 from restmq.handlers.statuses import UpgradeRequired
@@ -116,18 +114,17 @@ class WebSocketHandler(ConsumerHandler):
         socket.attach(self.application.fanout, queue, PLAIN, self.request.remote_ip, lease_ms, prefetch)
         self.request.connection.hand_over(self.request, socket)
 
-    @property
+    @cached_property
     def credentials(self) -> Credentials:
-        """Browsers can't set headers on a WebSocket: the cookie ``auth=user:password`` does as well."""
+        """Browsers can't set headers on a WebSocket: the cookie ``auth=user:password`` does as well.
+
+        Read once a connection: each command is checked by them.
+        """
         shown = super().credentials
         if shown.username is not None or shown.token is not None:
             return shown
-        try:
-            cookie = SimpleCookie(self.request.headers.get("cookie", "")).get("auth")
-        except CookieError:
-            cookie = None
-        username, colon, password = unquote(cookie.value).partition(":") if cookie else ("", "", "")
-        return Credentials(shown.address, username, password) if colon else shown
+        by_cookie = cookie_credentials(as_utf8(self.request.headers.get("cookie", "")))
+        return Credentials(shown.address, *by_cookie) if by_cookie else shown
 
 
 class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # untyped
