@@ -160,7 +160,7 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
 
 
 def cookie_credentials(header: str) -> tuple[str, str] | None:
-    """Username and password of the cookie ``auth=user:password`` (RFC 6265, 4.2.1), percent-decoded; None if it is none.
+    """Username and password of the cookie ``auth=user:password`` (RFC 6265, 4.2.1), percent-decoded, or None.
 
     Of several the last one counts. The time is linear, which that of ``http.cookies`` is not.
     """
