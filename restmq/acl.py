@@ -21,6 +21,8 @@ from pathlib import Path
 from restmq.errors import ConfigurationError
 
 SECTIONS = ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
+#: configparser's section of defaults, by a name that no line can have: of ours none is for all the others.
+_NO_SECTION = "\n"
 _OPTIONS = ("hosts_allow", "hosts_deny", "username", "password")
 _SCRYPT = "scrypt:"
 _SCRYPT_COST = 2**14
@@ -140,7 +142,9 @@ def read(path: Path) -> dict[str, Section]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"{path}: the access rules can't be read: {reason}.") from None
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), empty_lines_in_values=False)
+    parser = configparser.ConfigParser(
+        interpolation=None, delimiters=("=",), empty_lines_in_values=False, default_section=_NO_SECTION
+    )
     try:
         parser.read_string(text, str(path))
     except configparser.Error as error:
