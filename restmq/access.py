@@ -117,6 +117,7 @@ class Guard:
     async def _check_token(self, credentials: Credentials, access: Access, queue: str | None) -> None:
         assert credentials.token is not None
         found = await self._core.authorization(credentials.token)
+        self._refuse_guessing(credentials.address)  # of guesses made at the same time only ten are answered, too
         if found is None:
             self._note_failure(credentials.address)
             raise NotAuthenticated("the token is not known.")
