@@ -48,6 +48,7 @@ _CLOSE_SECONDS = 2
 CLOSE_CODES = {
     CloseReason.QUEUE_DELETED: 1000,
     CloseReason.SHUTDOWN: 1001,
+    CloseReason.NOT_ALLOWED: 1008,
     CloseReason.TOO_SLOW: 1013,
     CloseReason.TRY_AGAIN: 1013,
 }
@@ -113,7 +114,7 @@ class WebSocketHandler(ConsumerHandler):
         socket = self.application.websockets.buildProtocol(None)
         last_key = self.given["last_event_id"]
         socket.prepare(self.client(), last_key, self.request.connection)
-        socket.attach(self.application.fanout, queue, PLAIN, self.request.remote_ip, lease_ms, prefetch)
+        socket.attach(self.application.fanout, queue, PLAIN, self.credentials, lease_ms, prefetch)
         self.request.connection.hand_over(self.request, socket)
 
     @cached_property
@@ -131,6 +132,8 @@ class WebSocketHandler(ConsumerHandler):
 
 class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # untyped
     """A connected WebSocket: a consumer of its queue, and a client of the JSON protocol."""
+
+    access = access.LISTEN_WEBSOCKET
 
     def prepare(self, client: dispatch.Client, last_key: str | None, wire: HTTPConnection) -> None:
         self._client = client

@@ -43,6 +43,7 @@ ROOMS = [
     "consumer",
     "attended",
     "fanout",
+    "revocation",
     "listening",
     "census",
     "observe",

@@ -82,7 +82,7 @@ class Conversation:
         self.socket: Socket = make_factory(self.clock, MESSAGE_BYTES_MAX).buildProtocol(None)
         wire: Any = SimpleNamespace(factory=SimpleNamespace(forget=self._nothing))
         self.socket.prepare(client, None, wire)
-        self.socket.attach(fanout, "q", PLAIN, "192.0.2.1")
+        self.socket.attach(fanout, "q", PLAIN, Credentials("192.0.2.1"))
         self.transport = Transport()
         self.socket.makeConnection(self.transport)
         self.socket.dataReceived(
