@@ -6,6 +6,7 @@ import base64
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from restmq.acl import Acl
 from restmq.core import RedisOperations
@@ -93,6 +94,21 @@ class Guard:
             self._note_failure(credentials.address)
             raise NotAuthenticated("the username or the password is wrong.")
 
+    def still_admits(self, credentials: Credentials, access: Access, queue: str, record: Authorization | None) -> bool:
+        """Whether a client that was let in would be now. Nothing counts as a guess.
+
+        Args:
+            record: what its token allows now; None if there is no such token any more, or it showed none.
+        """
+        section = self.acl.section(access.section)
+        if not section.admits(credentials.address):
+            return False
+        if credentials.token is not None:
+            return record is not None and _refusal(record, access, queue) is None
+        if not section.needs_password:
+            return True
+        return credentials.username is not None and section.knows(credentials.username, credentials.password)
+
     async def visible(self, credentials: Credentials, queues: Iterable[str]) -> list[str]:
         """Those of the queues that the client may know of."""
         return list(filter(await self.coverage(credentials), queues))
@@ -116,15 +132,13 @@ class Guard:
     async def _check_token(self, credentials: Credentials, access: Access, queue: str | None) -> None:
         assert credentials.token is not None
         found = await self._core.authorization(credentials.token)
+        self._refuse_guessing(credentials.address)  # of guesses made at the same time only ten are answered, too
         if found is None:
             self._note_failure(credentials.address)
             raise NotAuthenticated("the token is not known.")
-        if access.privilege not in _privileges(found):
-            raise NotAllowed(f"the token lacks the privilege {access.privilege!r}.")
-        if queue is not None and not found.covers(queue):
-            raise NotAllowed("the token is not for this queue.")
-        if access.all_queues and "*" not in found.queues:
-            raise NotAllowed("the token is not for all queues; make one with --queue '*'.")
+        refusal = _refusal(found, access, queue)
+        if refusal is not None:
+            raise NotAllowed(refusal)
 
     def _refuse_guessing(self, address: str) -> None:
         count, since = self._failures.get(address, (0, 0.0))
@@ -138,6 +152,17 @@ class Guard:
         self._failures[address] = (count + 1, since)
         if len(self._failures) > _ADDRESSES_REMEMBERED:
             self._failures.popitem(last=False)
+
+
+def _refusal(found: Authorization, access: Access, queue: str | None) -> str | None:
+    """Why a token's record does not allow this; None if it does."""
+    if access.privilege not in _privileges(found):
+        return f"the token lacks the privilege {access.privilege!r}."
+    if queue is not None and not found.covers(queue):
+        return "the token is not for this queue."
+    if access.all_queues and "*" not in found.queues:
+        return "the token is not for all queues; make one with --queue '*'."
+    return None
 
 
 def _privileges(found: Authorization) -> frozenset[str]:
@@ -155,4 +180,20 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
         username, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
     except ValueError:
         return None
+    return (username, password) if colon else None
+
+
+def cookie_credentials(header: str) -> tuple[str, str] | None:
+    """Username and password of the cookie ``auth=user:password`` (RFC 6265, 4.2.1), percent-decoded, or None.
+
+    Of several the last one counts. The time is linear, which that of ``http.cookies`` is not.
+    """
+    value = ""
+    for pair in header.split(";"):
+        name, _, text = pair.partition("=")
+        if name.strip() == "auth":
+            value = text.strip()
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        value = value[1:-1]
+    username, colon, password = unquote(value).partition(":")
     return (username, password) if colon else None

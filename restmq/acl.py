@@ -21,6 +21,8 @@ from pathlib import Path
 from restmq.errors import ConfigurationError
 
 SECTIONS = ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
+#: configparser's section of defaults, by a name that no line can have: of ours none is for all the others.
+_NO_SECTION = "\n"
 _OPTIONS = ("hosts_allow", "hosts_deny", "username", "password")
 _SCRYPT = "scrypt:"
 _SCRYPT_COST = 2**14
@@ -52,6 +54,7 @@ class Section:
     username: str = ""
     password: str = ""
     _proven: bytes = b""
+    _disproven: bytes = b""
 
     def admits(self, address: str) -> bool:
         """Whether a client of this address may come in at all."""
@@ -79,14 +82,19 @@ class Section:
         given = password.encode(errors="surrogateescape")
         if not self.password.startswith(_SCRYPT):
             return hmac.compare_digest(given, self.password.encode())
-        # scrypt is slow on purpose; a password that was proven once is from then on compared by its digest.
+        # scrypt is slow on purpose; a password that was proven once is from then on compared by its digest. So is the
+        # one that was wrong last: after a change of the file, all who listen with the old one are looked at.
         digest = hmac.digest(_DIGEST_KEY, given, "sha256")
         if self._proven and hmac.compare_digest(digest, self._proven):
             return True
-        if not hmac.compare_digest(_scrypt(given, self.password.split("$")[0]), self.password):
+        if self._disproven and hmac.compare_digest(digest, self._disproven):
             return False
-        self._proven = digest
-        return True
+        right = hmac.compare_digest(_scrypt(given, self.password.split("$")[0]), self.password)
+        if right:
+            self._proven = digest
+        else:
+            self._disproven = digest
+        return right
 
 
 _DIGEST_KEY = secrets.token_bytes(32)
@@ -140,7 +148,9 @@ def read(path: Path) -> dict[str, Section]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"{path}: the access rules can't be read: {reason}.") from None
-    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), empty_lines_in_values=False)
+    parser = configparser.ConfigParser(
+        interpolation=None, delimiters=("=",), empty_lines_in_values=False, default_section=_NO_SECTION
+    )
     try:
         parser.read_string(text, str(path))
     except configparser.Error as error:

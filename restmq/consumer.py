@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from restmq.access import Access, Credentials
 from restmq.model import Message, Missed
 from restmq.pacing import unsent_bytes
 
@@ -30,6 +31,7 @@ class CloseReason(enum.Enum):
     TOO_SLOW = "the consumer reads too slowly"
     TRY_AGAIN = "the store does not answer; try again"
     SHUTDOWN = "the server is going away"
+    NOT_ALLOWED = "listening here is no longer allowed"
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -57,8 +59,10 @@ class Consumer(Protocol):
     lease_ms: int
     #: Key and receipt of what it was given under leases and has not settled, the oldest first.
     held: dict[str, str]
-    #: Where it connects from, and when it came, on the fan-out's clock.
-    address: str
+    #: What it showed when it came, and what for; it may be asked again whether that still holds.
+    credentials: Credentials
+    access: Access
+    #: When it came, on the fan-out's clock.
     since_seconds: float
 
     def write(self, frames: bytes) -> None:
@@ -82,7 +86,8 @@ class HeldBack:
         self.format = consumer.format
         self.lease_ms = consumer.lease_ms
         self.held = consumer.held
-        self.address = consumer.address
+        self.credentials = consumer.credentials
+        self.access = consumer.access
         self.since_seconds = consumer.since_seconds
         self._fanout = fanout
         self._queue = queue
@@ -138,7 +143,7 @@ class PacedConsumer:
         "_moved_seconds",
         "_prefetch",
         "_queue",
-        "address",
+        "credentials",
         "format",
         "held",
         "lease_ms",
@@ -146,19 +151,22 @@ class PacedConsumer:
         "since_seconds",
     )
 
+    #: What listening by its transport asks for.
+    access: Access
+
     def attach(
         self,
         fanout: Fanout,
         queue: str,
         wire_format: Format,
-        address: str,
+        credentials: Credentials,
         lease_ms: int = 0,
         prefetch: int = PREFETCH,
     ) -> None:
         self._fanout = fanout
         self._queue = queue
         self.format = wire_format
-        self.address = address
+        self.credentials = credentials
         self.since_seconds = fanout.seconds()
         self.paused = False
         self._given_bytes = self._left_bytes = 0

@@ -112,7 +112,7 @@ class Listening:
     def _shown(self, consumer: Consumer) -> dict[str, object]:
         return {
             "transport": consumer.format.transport,
-            "address": consumer.address,
+            "address": consumer.credentials.address,
             "age_seconds": round(self._fanout.seconds() - consumer.since_seconds),
             "lease_seconds": consumer.lease_ms / 1000,
             "held": len(consumer.held),

@@ -30,6 +30,7 @@ from restmq.observe import Observatory
 from restmq.options import Options
 from restmq.pacing import Patience
 from restmq.peers import Peers
+from restmq.revocation import Revocation
 from restmq.roster import Membership
 from restmq.store import Store, StoreSettings
 from restmq.web import Application
@@ -171,6 +172,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         peers,  # what is counted while connections drain is told at the end
         _Drain(application, options["drain-timeout"]),
         fanout,
+        Revocation(fanout, guard, core, reactor),
         polls,
         observatory,
         web,  # at the end the first: who is sent away by the others is not to come back here

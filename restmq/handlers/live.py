@@ -48,6 +48,8 @@ class Stream(PacedConsumer):
 
     __slots__ = ("_chunked", "_connection")
 
+    access = access.LISTEN_COMET
+
     def __init__(self, connection: HTTPConnection, chunked: bool) -> None:
         self._connection = connection
         self._chunked = chunked
@@ -104,7 +106,7 @@ class StreamHandler(ConsumerHandler):
             return
         last_key = self.given["Last-Event-ID"] or self.given["last_event_id"]
         stream = Stream(self.request.connection, self.begin_stream(content_type))
-        stream.attach(self.application.fanout, queue, wire_format, self.request.remote_ip, lease_ms, prefetch)
+        stream.attach(self.application.fanout, queue, wire_format, self.credentials, lease_ms, prefetch)
         self.request.connection.stream(stream)
         if first:
             stream.write(first)

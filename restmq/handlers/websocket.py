@@ -10,10 +10,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import deque
-from functools import lru_cache
-from http.cookies import CookieError, SimpleCookie
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import orjson
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -22,9 +20,9 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq import access, dispatch
-from restmq.access import Credentials
+from restmq.access import Credentials, cookie_credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer
-from restmq.describe import Answer, declare
+from restmq.describe import Answer, as_utf8, declare
 from restmq.errors import RestMQError
 from restmq.handlers.live import LISTENING, ConsumerHandler
 from restmq.handlers.statuses import UpgradeRequired
@@ -39,7 +37,9 @@ log = Logger()
 
 SUBPROTOCOL = "restmq"
 COMPRESSED_FROM_BYTES = 1024
+#: Beyond these no more is read before some have been answered; so one message of any size may always stand.
 COMMANDS_WAITING_MAX = 32
+WAITING_BYTES_MAX = 1 << 20
 _PING_SECONDS = 30
 _PONG_SECONDS = 30
 _CLOSE_SECONDS = 2
@@ -48,6 +48,7 @@ _CLOSE_SECONDS = 2
 CLOSE_CODES = {
     CloseReason.QUEUE_DELETED: 1000,
     CloseReason.SHUTDOWN: 1001,
+    CloseReason.NOT_ALLOWED: 1008,
     CloseReason.TOO_SLOW: 1013,
     CloseReason.TRY_AGAIN: 1013,
 }
@@ -113,31 +114,33 @@ class WebSocketHandler(ConsumerHandler):
         socket = self.application.websockets.buildProtocol(None)
         last_key = self.given["last_event_id"]
         socket.prepare(self.client(), last_key, self.request.connection)
-        socket.attach(self.application.fanout, queue, PLAIN, self.request.remote_ip, lease_ms, prefetch)
+        socket.attach(self.application.fanout, queue, PLAIN, self.credentials, lease_ms, prefetch)
         self.request.connection.hand_over(self.request, socket)
 
-    @property
+    @cached_property
     def credentials(self) -> Credentials:
-        """Browsers can't set headers on a WebSocket: the cookie ``auth=user:password`` does as well."""
+        """Browsers can't set headers on a WebSocket: the cookie ``auth=user:password`` does as well.
+
+        Read once a connection: each command is checked by them.
+        """
         shown = super().credentials
         if shown.username is not None or shown.token is not None:
             return shown
-        try:
-            cookie = SimpleCookie(self.request.headers.get("cookie", "")).get("auth")
-        except CookieError:
-            cookie = None
-        username, colon, password = unquote(cookie.value).partition(":") if cookie else ("", "", "")
-        return Credentials(shown.address, username, password) if colon else shown
+        by_cookie = cookie_credentials(as_utf8(self.request.headers.get("cookie", "")))
+        return Credentials(shown.address, *by_cookie) if by_cookie else shown
 
 
 class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # untyped
     """A connected WebSocket: a consumer of its queue, and a client of the JSON protocol."""
+
+    access = access.LISTEN_WEBSOCKET
 
     def prepare(self, client: dispatch.Client, last_key: str | None, wire: HTTPConnection) -> None:
         self._client = client
         self._wire = wire
         self._last_key = last_key
         self._waiting: deque[tuple[bytes, bool]] = deque()
+        self._waiting_bytes = 0
         self._running = False
         self._reading_paused = False
 
@@ -154,11 +157,25 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
         self._fanout.come(self._queue, self, self._last_key)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.state != self.STATE_OPEN:  # after our close frame nothing counts (RFC 6455, 5.5.1)
+            return
         self._waiting.append((payload, isBinary))
+        self._waiting_bytes += len(payload)
         self._pace_reading()
         if not self._running:
             self._running = True
             defer.ensureDeferred(self._answer_all()).addErrback(self._failed)
+
+    def processData(self) -> bool:
+        """Whether to go on with what has arrived: autobahn would also while reading is paused."""
+        return not self._reading_paused and bool(super().processData())
+
+    def onAutoPingTimeout(self) -> None:
+        """Ends the connection, unless the pong may lie unread behind commands: then it has its time anew."""
+        if self._reading_paused and not self.paused:
+            self.autoPingTimeoutCall = self.factory.reactor.callLater(_PONG_SECONDS, self.onAutoPingTimeout)
+        else:
+            super().onAutoPingTimeout()
 
     def connectionLost(self, reason: Any) -> None:
         self.detach()
@@ -180,6 +197,7 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
                     return
                 self.sendMessage(answer, is_binary, doNotCompress=len(answer) < COMPRESSED_FROM_BYTES)
                 self._waiting.popleft()
+                self._waiting_bytes -= len(payload)
                 self._pace_reading()
         finally:
             self._running = False
@@ -198,14 +216,19 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
     # Back-pressure, both ways
 
     def _pace_reading(self) -> None:
-        """Reads on only while commands are done and answers are read: else a client could fill our memory."""
-        paused = self.paused or len(self._waiting) > COMMANDS_WAITING_MAX
+        """Reads on only while commands are done and answers are read: else a client could fill our memory.
+
+        One that is being closed is read on, for its own close frame.
+        """
+        many = len(self._waiting) > COMMANDS_WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX
+        paused = (self.paused or many) and self.state == self.STATE_OPEN
         if paused != self._reading_paused and self.transport is not None:
             self._reading_paused = paused
             if paused:
                 self.transport.pauseProducing()
             else:
                 self.transport.resumeProducing()
+                self.factory.reactor.callLater(0, self.consumeData)  # not at once: we may be in the midst of it
 
     def pauseProducing(self) -> None:
         PacedConsumer.pauseProducing(self)
@@ -231,10 +254,9 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
     def _close(self, code: int, why: str) -> None:
         # autobahn's sendClose takes 1000 and 3000 to 4999 only. Without a reply, closeHandshakeTimeout ends it.
         if self.state == self.STATE_OPEN:
-            if self._reading_paused:
-                self._reading_paused = False
-                self.transport.resumeProducing()
             self.sendCloseFrame(code, why.encode(), isReply=False)
+            self._client.presence.leave()  # what a command waits for could not be told any more
+            self._pace_reading()
 
 
 def _command(text: bytes) -> dispatch.Fields | None:

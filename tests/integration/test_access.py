@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from restmq.access import BY_COMMAND, BY_FIELD, OPEN
 from restmq.acl import SECTIONS, hash_password
 from restmq.web import ROUTES
-from tests.servers import Daemon, Redis, curl, free_port, stopping, wait_until
+from tests.servers import Comet, Daemon, Redis, curl, free_port, listeners, stopping, wait_until
 
 
 def with_acl(folder: Path, redis: Redis, rules: str, *options: str) -> Daemon:
@@ -216,6 +219,47 @@ def test_a_token_sends_dead_letters_only_where_it_may_put_messages(guarded: Daem
         assert http.post("/p/mine", data={"dead_letter": ""}, headers=mine).status_code == 200
         reads = token(redis, "t-reads", ["*"], ["read", "admin"])
         assert http.post("/p/mine", data={"dead_letter": "other"}, headers=reads).status_code == 403
+
+
+def test_who_listens_with_a_revoked_token_is_closed_before_long(guarded: Daemon, redis: Redis, queue: str) -> None:
+    """By each transport, as a stream that ends properly; others go on hearing."""
+    token(redis, "t-gone", [queue], ["read"])
+    token(redis, "t-stays", [queue], ["read"])
+    gone = [Comet(guarded, f"/{way}/{queue}?authkey=t-gone") for way in ("c", "sse")]
+    stays = Comet(guarded, f"/c/{queue}?authkey=t-stays")
+
+    async def conversation() -> None:
+        async with connect(f"ws://127.0.0.1:{guarded.port}/ws/{queue}?authkey=t-gone") as websocket:
+            await asyncio.to_thread(revoke)
+            with pytest.raises(ConnectionClosed):
+                await websocket.recv()
+            assert (websocket.close_code, websocket.close_reason) == (1008, "listening here is no longer allowed")
+
+    def revoke() -> None:
+        wait_until(lambda: listeners(redis, queue))
+        redis.command("DEL", "AUTHKEY:t-gone")
+
+    asyncio.run(asyncio.wait_for(conversation(), 40))
+    for stream in gone:
+        stream.wait_for_end()
+        assert stream.ended
+    redis.command("PUBLISH", f"{queue}:PUBSUB", f"message {queue}:1\nheard")
+    assert b"heard" in stays.lines(1)[0]
+    stays.close()
+    guarded.assert_no_tracebacks()
+
+
+def test_who_listens_where_the_rules_no_longer_let_him_is_closed(
+    private_folder: Path, redis: Redis, queue: str
+) -> None:
+    daemon = with_acl(private_folder, redis, "")
+    with stopping(daemon):
+        streams = [Comet(daemon, f"/{way}/{queue}") for way in ("c", "sse")]
+        (private_folder / "acl.conf").write_text("[comet:consumer]\nusername = carla\npassword = comet\n")
+        for stream in streams:
+            stream.wait_for_end()
+            assert stream.ended
+        daemon.assert_no_tracebacks()
 
 
 # Browsers

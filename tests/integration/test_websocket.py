@@ -235,7 +235,11 @@ def test_access_is_checked_before_the_handshake(private_folder: Path, redis: Red
         assert refused.value.response.status_code == 403
         basic = base64.b64encode("alice:p%:ü".encode()).decode()
         cookie = "auth=alice:p%25%3A%C3%BC"
-        for headers in ({"Authorization": f"Basic {basic}"}, {"Cookie": cookie}):
+        for headers in (
+            {"Authorization": f"Basic {basic}"},
+            {"Cookie": cookie},
+            {"Cookie": f'theme="; {cookie}; lang=en'},
+        ):
             async with connect(url(daemon, queue), additional_headers=headers) as socket:
                 assert "address" in (await command(socket, cmd="add", value="x"))["error"]  # rest:producer is closed
                 assert await command(socket, cmd="take") == {"error": "empty queue"}

@@ -53,6 +53,7 @@ def test_hosts_are_admitted_or_refused(
         ("[rest:consumer]\nhosts_deny = 10.0.0.300\n", "line 2: hosts_deny"),
         ("[rest:consumer]\nhosts_deny = 10.0.0.0/40\n", "line 2: hosts_deny"),
         ("[rest:everybody]\n", "section [rest:everybody], line 1: unknown section"),
+        ("[DEFAULT]\nhosts_deny = all\n", "section [DEFAULT], line 1: unknown section"),
         ("[rest:consumer]\nhost_allow = all\n", "section [rest:consumer], line 2: unknown key 'host_allow'"),
         ("[rest:consumer]\nnonsense\n", "line 2"),
         ("hosts_allow = all\n", "line 1"),

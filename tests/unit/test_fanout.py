@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer, task
 
+from restmq.access import LISTEN_COMET, Credentials
 from restmq.consumer import PREFETCH, CloseReason, Format
 from restmq.errors import StoreUnavailable
 from restmq.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout
@@ -90,7 +91,8 @@ class StubConsumer:
         self.writes: list[bytes] = []
         self.ready = True
         self.lease_ms = 0
-        self.address, self.since_seconds = "192.0.2.1", 0.0
+        self.credentials, self.access = Credentials("192.0.2.1"), LISTEN_COMET
+        self.since_seconds = 0.0
         self.held: dict[str, str] = {}
         self.closed: CloseReason | None = None
         self.waited_for_until = 0.0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer, task
 
+from restmq.access import Credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer
 from restmq.pacing import Pace, Patience, unsent_bytes
 
@@ -40,7 +41,7 @@ class Consumer(PacedConsumer):
     def __init__(self, fanout: Any) -> None:
         self.transport = Outlet()
         self.transport.producer = self
-        self.attach(fanout, "q", FORMAT, "192.0.2.1")
+        self.attach(fanout, "q", FORMAT, Credentials("192.0.2.1"))
 
     @property
     def outlet(self) -> Any:

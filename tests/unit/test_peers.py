@@ -11,6 +11,7 @@ import pytest
 from twisted.internet import defer, task
 
 from restmq import keys
+from restmq.access import Credentials
 from restmq.errors import StoreUnavailable
 from restmq.ledger import Ledger
 from restmq.listening import Listening
@@ -180,7 +181,11 @@ def listening(hub: Hub, peers: Peers, **consumers: list[str]) -> Listening:
     def of(queue: str) -> list[Any]:
         return [
             SimpleNamespace(
-                format=SimpleNamespace(transport=transport), address="192.0.2.1", since_seconds=0, lease_ms=0, held={}
+                format=SimpleNamespace(transport=transport),
+                credentials=Credentials("192.0.2.1"),
+                since_seconds=0,
+                lease_ms=0,
+                held={},
             )
             for transport in consumers.get(queue, [])
         ]

@@ -44,6 +44,7 @@ ROOMS = [
     "consumer",
     "attended",
     "fanout",
+    "revocation",
     "listening",
     "census",
     "observe",

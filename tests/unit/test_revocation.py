@@ -1,0 +1,169 @@
+"""Who may listen no longer is closed: with a fan-out and a store of the test's, and a clock that is turned by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from restmq import acl
+from restmq.access import LISTEN_COMET, LISTEN_WEBSOCKET, Access, Credentials, Guard
+from restmq.acl import Acl, hash_password
+from restmq.consumer import CloseReason
+from restmq.errors import StoreUnavailable
+from restmq.model import Authorization
+from restmq.revocation import LOOK_SECONDS, Revocation
+
+READ = Authorization(("jobs",), frozenset({"read"}))
+
+
+class StubCore:
+    def __init__(self) -> None:
+        self.records: dict[str, Authorization] = {}
+        self.asked: list[set[str]] = []
+        self.fails = False
+
+    async def authorizations_of(self, tokens: Iterable[str]) -> dict[str, Authorization | None]:
+        wanted = list(tokens)
+        assert len(wanted) == len(set(wanted))
+        self.asked.append(set(wanted))
+        if self.fails:
+            raise StoreUnavailable("away")
+        return {token: self.records.get(token) for token in wanted}
+
+
+class StubConsumer:
+    def __init__(self, credentials: Credentials, access: Access) -> None:
+        self.credentials, self.access = credentials, access
+        self.closed: CloseReason | None = None
+
+    def close(self, reason: CloseReason) -> None:
+        self.closed = reason
+
+
+class StubFanout:
+    def __init__(self) -> None:
+        self.attended: dict[str, list[StubConsumer]] = {}
+
+    @property
+    def queues(self) -> list[str]:
+        return list(self.attended)
+
+    def consumers(self, queue: str) -> list[StubConsumer]:
+        return self.attended.get(queue, [])
+
+    def leave(self, queue: str, consumer: StubConsumer) -> None:
+        self.attended[queue].remove(consumer)
+
+
+class Scene:
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        self.core = StubCore()
+        self.fanout = StubFanout()
+        self.rules = folder / "acl.conf"
+        self.rules.write_text("")
+        self.acl = Acl(self.rules)
+        core: Any = self.core
+        fanout: Any = self.fanout
+        self.revocation = Revocation(fanout, Guard(self.acl, core, self.clock.seconds), core, self.clock)
+        self.revocation.startService()
+
+    def listen(self, *, queue: str = "jobs", access: Access = LISTEN_COMET, **shown: str) -> StubConsumer:
+        consumer = StubConsumer(Credentials("192.0.2.1", **shown), access)
+        self.fanout.attended.setdefault(queue, []).append(consumer)
+        return consumer
+
+    def rule(self, text: str) -> None:
+        self.rules.write_text(text)
+        self.acl.reload()
+
+    def look(self) -> None:
+        self.clock.advance(LOOK_SECONDS)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def test_who_listens_with_a_revoked_token_is_closed_and_the_others_stay(scene: Scene) -> None:
+    scene.core.records = {"mine": READ, "yours": READ}
+    mine, yours, nobodys = scene.listen(token="mine"), scene.listen(token="yours"), scene.listen()
+    scene.look()
+    assert [each.closed for each in (mine, yours, nobodys)] == [None] * 3
+    del scene.core.records["mine"]
+    scene.look()
+    assert [each.closed for each in (mine, yours, nobodys)] == [CloseReason.NOT_ALLOWED, None, None]
+    assert scene.fanout.consumers("jobs") == [yours, nobodys]
+
+
+@pytest.mark.parametrize(
+    "record", [Authorization(("mail",), frozenset({"read"})), Authorization(("jobs",), frozenset({"write"}))]
+)
+def test_a_token_that_allows_less_than_it_did_counts_as_it_is_now(scene: Scene, record: Authorization) -> None:
+    scene.core.records = {"t": READ}
+    listener = scene.listen(token="t")
+    scene.core.records = {"t": record}
+    scene.look()
+    assert listener.closed is CloseReason.NOT_ALLOWED
+
+
+def test_rules_that_have_changed_hold_for_those_who_listen_already(scene: Scene) -> None:
+    comet, websocket = scene.listen(), scene.listen(access=LISTEN_WEBSOCKET)
+    scene.rule("[comet:consumer]\nhosts_deny = 192.0.2.1\n")
+    scene.look()
+    assert (comet.closed, websocket.closed) == (CloseReason.NOT_ALLOWED, None)
+    scene.rule("[websocket:consumer]\nusername = u\npassword = p\n")
+    scene.look()
+    assert websocket.closed is CloseReason.NOT_ALLOWED
+
+
+def test_an_old_password_is_hashed_once_for_all_who_listen_with_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (scene.listen(username="u", password=password) for password in ("old", "new"))
+    many = [scene.listen(username="u", password="old") for _ in range(100)]
+    scene.rule(f"[comet:consumer]\nusername = u\npassword = {hash_password('new')}\n")
+    hashed: list[bytes] = []
+    scrypt = acl._scrypt
+    monkeypatch.setattr(acl, "_scrypt", lambda given, prefix: hashed.append(given) or scrypt(given, prefix))
+    scene.look()
+    assert new.closed is None
+    assert {each.closed for each in (old, *many)} == {CloseReason.NOT_ALLOWED}
+    assert sorted(hashed) == [b"new", b"old"]
+
+
+def test_redis_is_asked_once_for_all_and_closes_nobody_while_it_is_away(scene: Scene) -> None:
+    scene.core.records = {"a": READ, "b": READ}
+    listeners = [scene.listen(token=token) for token in "abab"]
+    scene.look()
+    assert scene.core.asked == [{"a", "b"}]
+    scene.core.records, scene.core.fails = {}, True
+    scene.look()
+    assert {each.closed for each in listeners} == {None}
+    scene.core.fails = False
+    scene.look()
+    assert {each.closed for each in listeners} == {CloseReason.NOT_ALLOWED}
+
+
+def test_one_that_has_left_meanwhile_is_not_closed(scene: Scene) -> None:
+    first, second = scene.listen(token="t"), scene.listen(token="t")
+    first.close = lambda _: scene.fanout.leave("jobs", second)  # type: ignore[method-assign]
+    scene.look()
+    assert scene.fanout.consumers("jobs") == []
+    assert second.closed is None
+
+
+def test_between_many_others_have_their_turn(scene: Scene) -> None:
+    for _ in range(1100):
+        scene.listen(token="t")
+    left: list[int] = []
+    call_later = scene.clock.callLater
+    scene.clock.callLater = lambda *call: left.append(len(scene.fanout.consumers("jobs"))) or call_later(*call)
+    scene.look()
+    assert [count for count in left if count] == [600, 100]
+    assert scene.fanout.consumers("jobs") == []
