@@ -208,7 +208,8 @@ def _lines(body: bytes) -> list[bytes]:
 class RootHandler(QueueHandler):
     """``/``: the dashboard, or the oldest form of ``/q/<queue>`` with the queue as a field."""
 
-    access = {"GET": access.BY_FIELD, "POST": access.BY_FIELD}
+    # A form is read only for those who may add to some queue; to which ones their token is for, is checked then.
+    access = {"GET": access.BY_FIELD, "POST": access.PRODUCE}
 
     @declare(
         query=(QUEUE, *TAKING),
