@@ -48,8 +48,8 @@ class CommandHandler(Handler):
     async def post(self) -> None:
         """Runs a JSON command."""
         given = self.given["msg"] if self.given["body"] is None else self.given["body"]
-        text = self.request.body if self.request.media_type == JSON else given
-        self.answer_json(await dispatch.run(self.client(), dispatch.parse(text or b"")))
+        text = (self.request.body if self.request.media_type == JSON else given) or b""
+        self.answer_json(await dispatch.run(self.client(), dispatch.parse(text), text))
 
 
 class QueueCommandHandler(CommandHandler):
