@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -42,10 +42,12 @@ WATCH = Access("rest:consumer", "read", all_queues=True)
 INSPECT = Access("rest:consumer", "admin")
 #: Nothing of a queue is shown or touched.
 OPEN = Access("", "")
-#: The queue is a field; what is asked for is checked once that is read.
+#: The queue is a field of the query; what is asked for is checked once that is read.
 BY_FIELD = Access("", "by field")
-#: The body names commands, each of which is checked by the dispatcher.
+#: The body names a command, which is checked by the dispatcher once that is read.
 BY_COMMAND = Access("", "by command")
+#: What a command may ask for.
+OF_COMMANDS = (PRODUCE, CONSUME)
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,6 +58,10 @@ class Credentials:
     username: str | None = None
     password: str = ""
     token: str | None = None
+
+
+class _Wrong(NotAuthenticated):
+    """What was shown is wrong, not only missing."""
 
 
 class Guard:
@@ -78,6 +84,22 @@ class Guard:
         Args:
             queue: None where no single queue is meant; then see ``visible``.
         """
+        await self.check_any(credentials, (access,), queue)
+
+    async def check_any(self, credentials: Credentials, accesses: Sequence[Access], queue: str | None = None) -> None:
+        """The same for a client that needs only one of these. What is wrong for all of them is one failure."""
+        refusals: list[NotAllowed | NotAuthenticated] = []
+        for access in accesses:
+            try:
+                return await self._check(credentials, access, queue)
+            except (NotAllowed, NotAuthenticated) as refusal:
+                refusals.append(refusal)
+        if any(isinstance(refusal, _Wrong) for refusal in refusals):
+            self._note_failure(credentials.address)
+        # Of several, the one that a client can do something about.
+        raise next((refusal for refusal in refusals if isinstance(refusal, NotAuthenticated)), refusals[0])
+
+    async def _check(self, credentials: Credentials, access: Access, queue: str | None) -> None:
         if not access.section:
             return
         section = self.acl.section(access.section)
@@ -91,8 +113,7 @@ class Guard:
         elif credentials.username is None:
             raise NotAuthenticated("a username and password, or a token, are needed here.")
         elif not section.knows(credentials.username, credentials.password):
-            self._note_failure(credentials.address)
-            raise NotAuthenticated("the username or the password is wrong.")
+            raise _Wrong("the username or the password is wrong.")
 
     def still_admits(self, credentials: Credentials, access: Access, queue: str, record: Authorization | None) -> bool:
         """Whether a client that was let in would be now. Nothing counts as a guess.
@@ -134,8 +155,7 @@ class Guard:
         found = await self._core.authorization(credentials.token)
         self._refuse_guessing(credentials.address)  # of guesses made at the same time only ten are answered, too
         if found is None:
-            self._note_failure(credentials.address)
-            raise NotAuthenticated("the token is not known.")
+            raise _Wrong("the token is not known.")
         refusal = _refusal(found, access, queue)
         if refusal is not None:
             raise NotAllowed(refusal)

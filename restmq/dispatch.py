@@ -8,6 +8,7 @@ answer is an object too. Which names there are, which fields they have and what 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,9 +30,15 @@ from restmq.model import (
     check_queue_name,
     queue_of,
 )
+from restmq.render import to_json
 from restmq.shapes import BYTES, KEY, MESSAGE, NUMBER, QUEUE, STRING, WHOLE, YES_NO, either, many, named, thing
 
 EMPTY_QUEUE = {"error": "empty queue"}
+
+#: How many levels of arrays and objects a command may have: as many as orjson writes, so that it can be answered.
+DEPTH_MAX = 254
+
+_LONG_INTEGER = re.compile(rb"(?<![0-9])[0-9]{19}")
 
 Fields = dict[str, Any]
 
@@ -241,26 +248,25 @@ COMMANDS: dict[str, Command] = {
 
 
 def parse(text: bytes) -> Fields:
-    """The command that the text holds. Raises InvalidInput if it is no JSON object, or not in UTF-8."""
+    """The command that the text holds. Raises InvalidInput if it is no JSON object, not in UTF-8, or too deep."""
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the command is not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
         raise InvalidInput('a command is a JSON object such as {"cmd": "get", "queue": "test"}.')
-    exact = [name for name in ("value", "values") if not isinstance(fields.get(name, ""), str)]
-    if exact:
-        # orjson makes floats of integers beyond 64 bits; a value comes back as it went in.
-        try:
-            as_sent = json.loads(text)
-        except RecursionError:
-            raise InvalidInput("the value is nested too deeply.") from None
-        fields |= {name: as_sent[name] for name in exact}
+    try:
+        orjson.dumps(fields)  # counts the levels in a small part of the time that a loop over them needs
+    except orjson.JSONEncodeError:
+        raise InvalidInput(f"the command has more than {DEPTH_MAX} levels; send the value as a string.") from None
     return fields
 
 
-async def run(client: Client, fields: Fields) -> Fields:
+async def run(client: Client, fields: Fields, text: bytes) -> Fields:
     """Runs one command and returns its answer.
+
+    Args:
+        text: what the fields were parsed from.
 
     Raises:
         InvalidInput: no ``cmd``, an unknown one, a field missing or of the wrong kind; and what the operation raises.
@@ -283,7 +289,19 @@ async def run(client: Client, fields: Fields) -> Fields:
     if "receipt" in checked and queue_of(checked["key"]) != queue:
         raise InvalidInput("the field 'key' names a message of another queue than 'queue' does.")
     await client.check(command.access, queue)
-    return await command.operation(client, queue or "", checked)
+    return await command.operation(client, queue or "", _exact(checked, text))
+
+
+def _exact(fields: Fields, text: bytes) -> Fields:
+    """The fields with values as they were sent: orjson makes floats of integers beyond 64 bits.
+
+    For a large command that takes long; so it is done only where it is needed, and for those who may.
+    """
+    values = [name for name in ("value", "values") if not isinstance(fields.get(name, ""), str)]
+    if not values or not _LONG_INTEGER.search(text):
+        return fields
+    as_sent = json.loads(text)
+    return {**fields, **{name: as_sent[name] for name in values}}
 
 
 def _queue(client: Client, command: Command, fields: Fields) -> str:
@@ -299,6 +317,4 @@ def _queue(client: Client, command: Command, fields: Fields) -> str:
 
 def value_bytes(value: Any) -> bytes:
     """A string's own bytes; any other JSON value as compact JSON text."""
-    if isinstance(value, str):
-        return value.encode()
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return value.encode() if isinstance(value, str) else to_json(value)

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 
 from cyclone.httpserver import HTTPRequest
 
+from restmq.errors import InvalidInput
+
 if TYPE_CHECKING:
     from restmq.http import HTTPConnection
     from restmq.traffic import Outcomes
 
 ARGUMENTS_MAX = 1000
+PART_HEADER_BYTES_MAX = 8192
 
 _NO_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_SWAPPED = bytes.maketrans(b"%=", b"=%")
 _PARAMETER = re.compile(r";\s*([^\s=;]+)=(?:(\"(?:[^\"\\]|\\.)*\")|([^;\s\"]*))")
 
 
@@ -64,15 +68,32 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
 
     @property
     def arguments(self) -> dict[str, list[bytes]]:
-        """Query and form fields: name to values, as exact bytes. Raises WireError for too many or a bad form."""
+        """Query and form fields: name to values, as exact bytes. Raises WireError for too many or a bad form.
+
+        A GET has no form: its content means nothing (RFC 9110, 9.3.1).
+        """
         if self._arguments is None:
             self._arguments = {}
             _add_pairs(self._arguments, self.query.encode("latin-1"))
+            if self.method in ("GET", "HEAD"):
+                return self._arguments
             if self.is_form:
                 _add_pairs(self._arguments, self.body)
             elif self.media_type == "multipart/form-data":
                 _add_parts(self._arguments, self.headers["content-type"], self.body)
         return self._arguments
+
+    def query_text(self, name: str) -> str | None:
+        """The last value that the query has for this name. The body, which may be large, is not looked at.
+
+        Raises WireError for too many fields, InvalidInput if the value is not UTF-8.
+        """
+        found: dict[str, list[bytes]] = {}
+        _add_pairs(found, self.query.encode("latin-1"))
+        try:
+            return found[name][-1].decode() if name in found else None
+        except UnicodeDecodeError:
+            raise InvalidInput(f"the parameter {name!r} is not valid UTF-8.") from None
 
     @property
     def media_type(self) -> str:
@@ -99,7 +120,25 @@ def _unquote(encoded: bytes) -> bytes:
     encoded = encoded.replace(b"+", b" ")
     if b"%" not in encoded:
         return encoded
-    return a2b_qp(_NO_ESCAPE.sub(b"%25", encoded).replace(b"=", b"=3D").replace(b"%", b"="))
+    if _NO_ESCAPE.search(encoded):
+        return _unquote_with_strays(encoded)
+    return a2b_qp(encoded.replace(b"=", b"=3D").replace(b"%", b"="))
+
+
+def _unquote_with_strays(encoded: bytes) -> bytes:
+    """The same where some signs begin no escape. It makes nothing for each of them, as there may be millions.
+
+    Quoted-printable keeps such a sign too, but it is "=" there. So "%" and "=" change places before decoding, bare and
+    escaped ones, and change back after it.
+    """
+    quoted = encoded.replace(b"%3D", b"=").replace(b"%3d", b"=").replace(b"%25", b"%3D").translate(_SWAPPED)
+    # What a bare "=" would do before these (RFC 2045, 6.7, and a2b_qp's own reading of "==") is not meant. A run of "="
+    # needs two turns, as the pairs that one finds do not overlap.
+    for special in (b"=\r", b"=\n", b"==", b"=="):
+        quoted = quoted.replace(special, b"=3D" + special[1:])
+    if quoted.endswith(b"="):
+        quoted += b"3D"
+    return a2b_qp(quoted).translate(_SWAPPED)
 
 
 def _add_pairs(arguments: dict[str, list[bytes]], encoded: bytes) -> None:
@@ -126,6 +165,8 @@ def _add_parts(arguments: dict[str, list[bytes]], content_type: str, body: bytes
             return
         padding, _, part = part.partition(b"\r\n")
         head, blank_line, value = part.partition(b"\r\n\r\n")
+        if len(head) > PART_HEADER_BYTES_MAX:
+            raise WireError(400, f"a part of the form has a header of more than {PART_HEADER_BYTES_MAX} bytes.")
         name = None
         for field in head.decode(errors="replace").split("\r\n"):
             key, _, disposition = field.partition(":")
@@ -141,7 +182,8 @@ def _add_parts(arguments: dict[str, list[bytes]], content_type: str, body: bytes
 
 def _parameter(header: str, name: str) -> str | None:
     """A parameter of a header field such as ``form-data; name="a;b"`` (RFC 9110, 5.6.6)."""
-    for key, quoted, token in _PARAMETER.findall(header):
+    for found in _PARAMETER.finditer(header):
+        key, quoted, token = found.groups("")
         if key.lower() == name:
             return re.sub(r"\\(.)", r"\1", quoted[1:-1]) if quoted else token
     return None

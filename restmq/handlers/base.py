@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq import errors
-from restmq.access import Access, Credentials, basic_credentials
+from restmq.access import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
 from restmq.answers import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.describe import UNDECLARED, Operation, as_utf8
 from restmq.dispatch import Client
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = Logger()
 
 REALM = "RestMQ Restricted Access"
+#: So much of a body may be read to learn what it asks for; of a longer one, only a client who may do something at all.
+READ_UNCHECKED_BYTES_MAX = 65536
 
 _PAGE_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 
@@ -109,10 +111,11 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             way = self._ways.get(self.request.method) or self._other_way(self.request.method)
             if way is not None:
                 access, read, run = way
-                if access.section and not (
-                    self._shows_no_token and self.application.guard.is_open(self.request.remote_ip, access)
-                ):
-                    await self.application.guard.check(self.credentials, access, self.queue)
+                if access.section:
+                    if not (self._shows_no_token and self.application.guard.is_open(self.request.remote_ip, access)):
+                        await self.application.guard.check(self.credentials, access, self.queue)
+                elif access is BY_COMMAND and len(self.request.body) > READ_UNCHECKED_BYTES_MAX:
+                    await self.application.guard.check_any(self.credentials, OF_COMMANDS)
                 self.given = read(self.request)
                 await run(self)
         except (errors.RestMQError, WireError) as error:
@@ -195,24 +198,8 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         elif header:
             username, password = basic_credentials(as_utf8(header)) or (None, "")
         elif "authkey=" in self.request.query:
-            token = self.text_argument("authkey")
+            token = self.request.query_text("authkey")
         return Credentials(self.request.remote_ip, username, password, token)
-
-    def argument(self, *names: str) -> bytes | None:
-        """The last value of the first of these query or form fields that was given, as exact bytes."""
-        arguments = self.request.arguments
-        for name in names:
-            if name in arguments:
-                return arguments[name][-1]
-        return None
-
-    def text_argument(self, name: str) -> str | None:
-        """The same as text; InvalidInput if it is not UTF-8."""
-        value = self.argument(name)
-        try:
-            return None if value is None else value.decode()
-        except UnicodeDecodeError:
-            raise errors.InvalidInput(f"the parameter {name!r} is not valid UTF-8.") from None
 
     @property
     def lease_ms(self) -> int | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import xmlrpc.client
+from itertools import count
 from typing import Any
-from xml.parsers.expat import ExpatError
+from xml.parsers import expat
 
 from restmq import access, dispatch
 from restmq.describe import JSON, Answer, Body, Parameter, answers_json, answers_page, declare
@@ -18,6 +19,9 @@ from restmq.shapes import named
 _BODY = Parameter("body", JSON_TEXT, "the command, as JSON text.")
 _MSG = Parameter("msg", JSON_TEXT, "another name for body.")
 _XMLRPC_FAULT = 1
+_XML_ELEMENTS = {"methodCall", "methodName", "params", "param", "value", "string", "base64"}
+#: ``set`` has nine.
+_XML_ELEMENTS_MAX = 50
 
 
 def _takes(command: str) -> dict[str, Any]:
@@ -48,8 +52,8 @@ class CommandHandler(Handler):
     async def post(self) -> None:
         """Runs a JSON command."""
         given = self.given["msg"] if self.given["body"] is None else self.given["body"]
-        text = self.request.body if self.request.media_type == JSON else given
-        self.answer_json(await dispatch.run(self.client(), dispatch.parse(text or b"")))
+        text = (self.request.body if self.request.media_type == JSON else given) or b""
+        self.answer_json(await dispatch.run(self.client(), dispatch.parse(text), text))
 
 
 class QueueCommandHandler(CommandHandler):
@@ -81,13 +85,7 @@ class XmlRpcHandler(Handler):
 
     async def _call(self) -> Any:
         core, guard = self.application.core, self.application.guard
-        # expat expands entities; a document that defines its own is refused before it can be read.
-        if b"<!DOCTYPE" in self.request.body or b"<!ENTITY" in self.request.body:
-            raise InvalidInput("an XML-RPC request must not have a DOCTYPE.")
-        try:
-            arguments, method = xmlrpc.client.loads(self.request.body, use_builtin_types=True)
-        except (ExpatError, ValueError, TypeError, xmlrpc.client.Error, LookupError):
-            raise InvalidInput("the body is not an XML-RPC call.") from None
+        arguments, method = _read_call(self.request.body)
         if method == "get" and len(arguments) == 1:
             queue = check_queue_name(arguments[0])
             await guard.check(self.credentials, access.CONSUME, queue)
@@ -96,8 +94,40 @@ class XmlRpcHandler(Handler):
         if method == "set" and len(arguments) == 2:
             queue, value = check_queue_name(arguments[0]), arguments[1]
             await guard.check(self.credentials, access.PRODUCE, queue)
-            return await core.queue_add(queue, value if isinstance(value, bytes) else str(value).encode())
+            return await core.queue_add(queue, value if isinstance(value, bytes) else value.encode())
         raise InvalidInput("there are the methods get(queue) and set(queue, value).")
+
+
+def _read_call(body: bytes) -> tuple[tuple[Any, ...], str | None]:
+    """The arguments, each str or bytes, and the method's name of an XML-RPC call. Raises InvalidInput.
+
+    It stops at the first element that no method here takes, so only text can be large.
+    """
+    unmarshaller = xmlrpc.client.Unmarshaller(use_builtin_types=True)
+    unmarshaller.xml(None, None)  # type: ignore[arg-type]  # as xmlrpc.client does: what comes is text already
+    numbers = count(1)
+
+    def start(element: str, attributes: dict[str, str]) -> None:
+        if element not in _XML_ELEMENTS:
+            raise InvalidInput(f"a call has strings and base64 only, no <{element[:40]}>.")
+        if next(numbers) > _XML_ELEMENTS_MAX:
+            raise InvalidInput(f"the call has more than {_XML_ELEMENTS_MAX} elements.")
+        unmarshaller.start(element, attributes)
+
+    def refuse_doctype(*_declared: Any) -> None:
+        raise InvalidInput("an XML-RPC request must not have a DOCTYPE.")  # it could define entities, which expand
+
+    parser = expat.ParserCreate()
+    parser.buffer_text = True  # else each line, and each reference such as &amp;, is a call
+    parser.StartDoctypeDeclHandler = refuse_doctype
+    parser.StartElementHandler = start
+    parser.EndElementHandler = unmarshaller.end
+    parser.CharacterDataHandler = unmarshaller.data
+    try:
+        parser.Parse(body, True)
+        return unmarshaller.close(), unmarshaller.getmethodname()
+    except (expat.ExpatError, ValueError, TypeError, xmlrpc.client.Error, LookupError):
+        raise InvalidInput("the body is not an XML-RPC call.") from None
 
 
 def _xml_value(value: bytes) -> str | bytes:

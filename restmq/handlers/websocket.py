@@ -191,8 +191,8 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
         try:
             while self._waiting:
                 payload, is_binary = self._waiting[0]
-                fields = None if is_binary else _command(payload)
-                answer = payload if fields is None else to_json(await self._run(fields))
+                is_command = not is_binary and _is_command(payload)
+                answer = to_json(await self._run(payload)) if is_command else payload
                 if self.state != self.STATE_OPEN:
                     return
                 self.sendMessage(answer, is_binary, doNotCompress=len(answer) < COMPRESSED_FROM_BYTES)
@@ -202,9 +202,11 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
         finally:
             self._running = False
 
-    async def _run(self, fields: dispatch.Fields) -> dispatch.Fields:
+    async def _run(self, text: bytes) -> dispatch.Fields:
+        fields: dispatch.Fields = {}
         try:
-            answer = await dispatch.run(self._client, fields)
+            fields = dispatch.parse(text)
+            answer = await dispatch.run(self._client, fields, text)
         except RestMQError as error:
             answer = {"error": str(error)}
         return {**answer, "id": fields["id"]} if "id" in fields else answer
@@ -259,13 +261,13 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
             self._pace_reading()
 
 
-def _command(text: bytes) -> dispatch.Fields | None:
-    """The command that a text frame holds, or None for any other text, which is echoed."""
+def _is_command(text: bytes) -> bool:
+    """Whether a text frame holds a command; any other text is echoed."""
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError:
-        return None
-    return dispatch.parse(text) if isinstance(fields, dict) and "cmd" in fields else None
+        return False
+    return isinstance(fields, dict) and "cmd" in fields
 
 
 def _accept_deflate(offers: list[Any], message_bytes_max: int) -> PerMessageDeflateOfferAccept | None:

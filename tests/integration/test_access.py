@@ -141,6 +141,65 @@ def test_wrong_passwords_are_limited_per_address(private_folder: Path, redis: Re
         assert "guess" not in daemon.log
 
 
+#: What costs much to read, or can't be read at all: who may do nothing learns only that.
+LARGE = [
+    ("/queue", "application/json", b"[" * 70_000),
+    ("/queue/x", "application/json", b"[" * 70_000),
+    ("/queue", "application/x-www-form-urlencoded", b"body=" + b"[" * 70_000),
+    ("/queue", "multipart/form-data", b"-" * 70_000),
+    ("/xmlrpc", "text/xml", b"<a/>" * 20_000),
+    ("/", "multipart/form-data", b"-"),
+    ("/?authkey=unknown", "multipart/form-data", b"-"),
+    ("/q/x?authkey=unknown", "multipart/form-data", b"-"),
+]
+
+
+@pytest.mark.parametrize(("path", "content_type", "body"), LARGE)
+def test_what_comes_from_somebody_who_may_do_nothing_is_not_read(
+    guarded: Daemon, redis: Redis, path: str, content_type: str, body: bytes
+) -> None:
+    with guarded.client() as http:
+        headers = {"Content-Type": content_type}
+        assert http.post(path, content=body, headers=headers).status_code == 401
+        writer = {**headers, **token(redis, "t-large", ["*"], ["write"])}
+        if "authkey" not in path:
+            assert http.post(path, content=body, headers=writer).status_code in (200, 400)
+    guarded.assert_no_tracebacks()
+
+
+def test_a_large_command_is_for_those_who_may_give_it(guarded: Daemon, redis: Redis) -> None:
+    add = {"cmd": "add", "queue": "large", "value": "v" * 70_000}
+    take = {"cmd": "take", "queue": "large", "comment": "v" * 70_000}
+    with guarded.client() as http:
+        writer, reader = (token(redis, f"t-large-{may}", ["*"], [may]) for may in ("write", "read"))
+        paul, carla = (httpx.BasicAuth(*CREDENTIALS[f"rest:{who}"]) for who in ("producer", "consumer"))
+        for command, may, may_not in ((add, paul, carla), (take, carla, paul)):
+            assert http.post("/queue", json=command, auth=may).status_code == 200
+            assert http.post("/queue", json=command, auth=may_not).status_code == 401
+        for command, may_headers, may_not_headers in ((add, writer, reader), (take, reader, writer)):
+            assert http.post("/queue", json=command, headers=may_headers).status_code == 200
+            assert http.post("/queue", json=command, headers=may_not_headers).status_code == 403
+
+
+def test_a_token_in_the_query_is_not_that_of_the_form(guarded: Daemon, redis: Redis) -> None:
+    token(redis, "t-query", ["form"], ["write"])
+    with guarded.client() as http:
+        form = {"value": "v", "authkey": "another"}
+        assert http.post("/q/form?authkey=t-query", data=form).status_code == 200
+        assert http.post("/q/form", data={"value": "v", "authkey": "t-query"}).status_code == 401
+
+
+def test_a_wrong_password_counts_once_however_many_things_it_could_be_for(private_folder: Path, redis: Redis) -> None:
+    daemon = with_acl(private_folder, redis, PASSWORDS)
+    with stopping(daemon), daemon.client() as http:
+        take = {"cmd": "take", "queue": "x", "comment": "v" * 70_000}
+        for _ in range(9):
+            assert http.post("/queue", json=take, auth=("carla", "guess")).status_code == 401
+        assert http.post("/queue", json=take, auth=("carla", "consume")).status_code == 200
+        assert http.post("/queue", json=take, auth=("carla", "guess")).status_code == 401
+        assert http.post("/queue", json=take, auth=("carla", "consume")).status_code == 429
+
+
 def test_a_hashed_password_opens(private_folder: Path, redis: Redis) -> None:
     rules = f"[rest:consumer]\nusername = carla\npassword = {hash_password('sécret')}\n"
     daemon = with_acl(private_folder, redis, rules)

@@ -119,6 +119,7 @@ def test_an_expired_message_is_never_seen(daemon: Daemon, redis: Redis, http: ht
         ("/queue", {"body": '{"cmd": "_class__", "queue": "x"}'}),
         ("/queue", {"body": '{"cmd": ["get"], "queue": "x"}'}),
         ("/queue", {"body": '{"cmd": "add", "queue": "x", "value": ' + "[" * 2000 + "]" * 2000 + "}"}),
+        ("/queue", {"body": '{"cmd": "add", "queue": "{queue}", "value": ' + "[" * 960 + "]" * 960 + "}"}),
         ("/queue", {"body": b'{"cmd": "add", "queue": "x", "value": "\xff"}'}),
         ("/queue", {}),
         ("/q/AUTHKEY:secret", {"value": "x"}),
@@ -134,7 +135,8 @@ def test_an_expired_message_is_never_seen(daemon: Daemon, redis: Redis, http: ht
 def test_nonsense_is_refused_with_a_reason(
     http: httpx.Client, redis: Redis, queue: str, path: str, form: dict[str, str]
 ) -> None:
-    answer = http.post(path.format(queue=queue), data=form)
+    sent = {name: value.replace("{queue}", queue) if isinstance(value, str) else value for name, value in form.items()}
+    answer = http.post(path.format(queue=queue), data=sent)
     assert answer.status_code == 400
     assert len(answer.json()["error"]) > 15
     assert redis.command("EXISTS", f"{queue}:queuepolicy", f"queuestat::{queue}", f"{queue}:queue") == 0

@@ -125,12 +125,51 @@ def test_xmlrpc_sets_and_gets(daemon: Daemon, queue: str, value: str | bytes) ->
             server.system.listMethods()
 
 
-@pytest.mark.parametrize("body", [b"", b"<x/>", b"\xff", b'<!DOCTYPE a [<!ENTITY b "c">]><methodCall/>'])
-def test_xmlrpc_answers_nonsense_with_a_fault(http: httpx.Client, body: bytes) -> None:
-    answer = http.post("/xmlrpc", content=body, headers={"Content-Type": "text/xml"})
+def set_call(queue: str, value: str, before: str = "") -> str:
+    """The text of an XML-RPC call of ``set``."""
+    return (
+        f"{before}<methodCall><methodName>set</methodName><params><param><value>{queue}</value></param>"
+        f"<param><value>{value}</value></param></params></methodCall>"
+    )
+
+
+DOCTYPE = '<!DOCTYPE a [<!ENTITY b "c">]>'
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("", "not an XML-RPC call"),
+        ("\xff", "not an XML-RPC call"),
+        ("<methodCall>", "not an XML-RPC call"),
+        ("<x/>", "no <x>"),
+        (DOCTYPE + "<methodCall/>", "DOCTYPE"),
+        (set_call("{queue}", "&b;", DOCTYPE), "DOCTYPE"),
+        (set_call("{queue}", "<int>1</int>"), "no <int>"),
+        (set_call("{queue}", "<struct><member/></struct>"), "no <struct>"),
+        (set_call("{queue}", "<array><data><value>" * 3000 + "</value></data></array>" * 3000), "no <array>"),
+        (set_call("{queue}", "<value>" * 3000 + "</value>" * 3000), "more than 50 elements"),
+        (set_call("{queue}", "<base64>AA==</base64></value></param><param><value>"), "get\\(queue\\)"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_xmlrpc_answers_nonsense_with_a_fault(
+    http: httpx.Client, redis: Redis, queue: str, body: str, why: str, encoding: str
+) -> None:
+    sent = body.replace("{queue}", queue).encode("latin-1" if body == "\xff" else encoding)
+    answer = http.post("/xmlrpc", content=sent, headers={"Content-Type": "text/xml"})
     assert answer.status_code == 200
-    with pytest.raises(xmlrpc.client.Fault):
+    with pytest.raises(xmlrpc.client.Fault, match=why):
         xmlrpc.client.loads(answer.text)
+    assert redis.command("EXISTS", f"{queue}:queue") == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1"])
+def test_xmlrpc_reads_text_in_the_encoding_that_it_names(http: httpx.Client, queue: str, encoding: str) -> None:
+    text = "ü &amp; <![CDATA[<&>]]>\n" * 10_000
+    body = set_call(queue, text, f'<?xml version="1.0" encoding="{encoding}"?>').encode(encoding)
+    assert f"{queue}:1" in http.post("/xmlrpc", content=body).text
+    assert http.get(f"/q/{queue}").json()["value"] == "ü & <&>\n" * 10_000
 
 
 def test_an_error_is_a_page_for_a_browser_and_json_for_all_others(http: httpx.Client) -> None:

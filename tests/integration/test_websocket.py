@@ -90,6 +90,23 @@ def test_commands_are_answered_in_order_with_their_id(daemon: Daemon, queue: str
     run(conversation())
 
 
+@pytest.mark.parametrize("levels", [255, 990, 1023])
+@pytest.mark.parametrize("field", ["value", "id"])
+def test_a_command_that_is_too_deep_is_answered_with_an_error_and_nothing_is_done(
+    daemon: Daemon, redis: Redis, queue: str, field: str, levels: int
+) -> None:
+    async def conversation() -> None:
+        async with connect(url(daemon, "elsewhere")) as socket:
+            deep = "[" * (levels - 1) + "]" * (levels - 1)
+            rest = "" if field == "value" else ', "value": "v"'
+            await socket.send(f'{{"cmd": "add", "queue": "{queue}", "{field}": {deep}{rest}}}')
+            assert list(json.loads(await socket.recv())) == ["error"]
+            assert redis.command("EXISTS", f"{queue}:queue") == 0
+            assert (await command(socket, cmd="add", queue=queue, value="v"))["key"] == f"{queue}:1"
+
+    run(conversation())
+
+
 def test_a_command_without_a_queue_means_the_sockets(daemon: Daemon, redis: Redis, queue: str) -> None:
     async def conversation() -> None:
         async with connect(url(daemon, queue)) as socket:

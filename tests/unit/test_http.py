@@ -17,8 +17,9 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from restmq.errors import InvalidInput
 from restmq.parsing import Limits
-from restmq.request import ARGUMENTS_MAX, Request, WireError, _unquote
+from restmq.request import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, Request, WireError, _unquote
 from restmq.wire import Wire
 
 GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -961,11 +962,37 @@ def test_a_form_value_comes_byte_for_byte(sent: bytes, value: bytes) -> None:
     assert form(b"a=1&value=%b&b" % sent).arguments == {"a": [b"1"], "value": [value], "b": [b""]}
 
 
-@given(
-    st.lists(st.sampled_from([b"%", b"=", b"4", b"F", b"g", b"\n", b"\r", b" ", b"_", b"\xff", b"\0"])).map(b"".join)
-)
+SIGNS = [b"%", b"=", b"%3D", b"%3d", b"%25", b"4", b"F", b"g", b"\n", b"\r", b" ", b"_", b"\xff", b"\0"]
+
+
+@given(st.lists(st.sampled_from(SIGNS)).map(b"".join))
 def test_percent_decoding_is_that_of_the_standard_library(encoded: bytes) -> None:
     assert _unquote(encoded) == unquote_to_bytes(encoded)
+
+
+@pytest.mark.parametrize("sign", [b"%", b"%a", b"%\n", b"%="])
+def test_signs_that_begin_no_escape_cost_about_their_size(sign: bytes) -> None:
+    encoded = sign * (1_000_000 // len(sign))
+    tracemalloc.start()
+    try:
+        assert _unquote(encoded) == encoded
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(encoded)
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_the_query_alone_says_is_read_without_the_form() -> None:
+    request = form(b"v=form", "multipart/form-data", "?v=1&v=%C3%BC&w=%FF")  # a form without a boundary is refused
+    assert (request.query_text("v"), request.query_text("x")) == ("ü", None)
+    with pytest.raises(InvalidInput, match="'w' is not valid UTF-8"):
+        request.query_text("w")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_request_that_only_asks_has_no_form(method: str) -> None:
+    sent = post("/?v=1", b"v=2", "Content-Type: application/x-www-form-urlencoded\r\n")
+    client = Client(App()).send(sent.replace(b"POST", method.encode()))
+    assert client.app.requests[0].arguments == {"v": [b"1"]}
 
 
 def test_query_and_form_are_read_in_their_order_and_an_unnamed_pair_is_nothing() -> None:
@@ -1002,6 +1029,18 @@ MULTIPART = (
     b"Content-Disposition: form-data; name=empty\r\n\r\n"
     b"\r\n--B--\r\nepilogue\r\n--B\r\n"
 )
+
+
+def test_a_part_of_a_form_has_a_header_of_eight_kilobytes_at_most() -> None:
+    def body(header_bytes: int) -> bytes:
+        header = b"Content-Disposition: form-data; name=v; x="
+        return b"--B\r\n%b\r\n\r\n1\r\n--B--" % header.ljust(header_bytes, b"x")
+
+    kind = "multipart/form-data; boundary=B"
+    assert form(body(PART_HEADER_BYTES_MAX), kind).arguments == {"v": [b"1"]}
+    with pytest.raises(WireError, match="8192") as refusal:
+        _ = form(body(PART_HEADER_BYTES_MAX + 1), kind).arguments
+    assert refusal.value.status == 400
 
 
 @pytest.mark.parametrize("boundary", ["boundary=B", 'Boundary="B"', "charset=utf-8; boundary=B; x=y"])

@@ -1,0 +1,30 @@
+"""A body of JSON lines: what is passed over, and where an error is."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from restmq.errors import InvalidInput
+from restmq.handlers.queues import _lines
+
+
+@pytest.mark.parametrize("blank", [b"\n", b" \r\n", b" ", b"\t\n"])
+def test_blank_lines_are_passed_over_and_cost_nothing(blank: bytes) -> None:
+    body = blank * 500_000 + b'\n\t"one" \r\n [2]\t' + b"\n" + blank * 500_000
+    tracemalloc.start()
+    try:
+        assert _lines(body) == [b"one", b"[2]"]
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [(b"{two", "line 1, column 2:"), (b"1\n\n  {two\n3", "line 3, column 4:"), (b"\r\n\t[1,]", "line 2, column 4:")],
+)
+def test_a_bad_line_is_named_where_it_stands(body: bytes, where: str) -> None:
+    with pytest.raises(InvalidInput, match=where):
+        _lines(body)
