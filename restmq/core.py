@@ -332,15 +332,6 @@ class RedisOperations(Leasing, Peeking, Tokens):
             await self.queue_promote(queue)
         return Attendance(Policy(policy), bool(again), messages(taken))
 
-    async def queue_return(self, queue: str, taken: Sequence[Message]) -> None:
-        """Puts messages that were taken or leased, and reached nobody, back to the front in their order."""
-        leases = [(message.key, message.receipt) for message in taken if message.receipt]
-        if leases:
-            await self.queue_release(queue, leases, blameless=True)
-            return
-        flat = [part for message in taken for part in (message.key, message.value, message.expires_ms, message.record)]
-        await self._run("return", queue, *flat)
-
     def pubsub(self, on_message: Any, **callbacks: Any) -> Subscriber:
         """A connection of its own to hear on channels; see ``restmq.store.Subscriber``."""
         return self.store.subscriber(on_message, **callbacks)

@@ -117,10 +117,7 @@ async def _lease(client: Client, queue: str, fields: Fields) -> Fields:
 
 async def _receive(client: Client, queue: str, fields: Fields, lease_ms: int | None) -> Fields:
     wish = Wish(fields.get("count", 1), lease_ms)
-    messages = await client.polls.take(queue, wish, fields.get("wait", 0), client.presence)
-    if client.presence.left and messages:
-        await client.core.queue_return(queue, messages)
-        return EMPTY_QUEUE
+    messages = await client.polls.take(queue, wish, client.presence, fields.get("wait", 0))
     return _received(queue, messages, "count" in fields)
 
 

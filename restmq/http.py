@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from restmq.hangup import hung_up
 from restmq.parsing import Limits, RequestParser, head_of
 from restmq.request import Request, WireError
 from restmq.sending import send_at_once
@@ -50,6 +51,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._streaming: Any = None
         self._busy = False
         self._reading_paused = False
+        self._hung_up = False
         self._client_reads = True
         self._discarding = False
         self.deadline: float | None = self.factory.seconds() + self.factory.limits.request_seconds
@@ -133,6 +135,12 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
                 self.transport.pauseProducing()
             else:
                 self.transport.resumeProducing()
+
+    def left_unseen(self) -> bool:
+        """Whether the client has left, though its end stands behind requests that are not read yet."""
+        if self._reading_paused and not self._hung_up:
+            self._hung_up = hung_up(self.transport)
+        return self._hung_up
 
     def pauseProducing(self) -> None:
         """The transport is full: a client that doesn't read its answers gets no more of them."""

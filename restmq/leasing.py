@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from restmq import keys, scripts
@@ -22,12 +23,15 @@ from restmq.model import (
     FoundMessage,
     Message,
     check_queue_name,
+    number_of,
     queue_of,
 )
 from restmq.operations import Operations, messages
 from restmq.store import Store
 
 _DUE_QUEUES_A_CALL = 100
+#: What a message that is given back counts beside its value: a call has some two thousand of them at most.
+_RETURNED_BESIDE_BYTES = 1024
 _LEASE_GONE = "the receipt holds no lease on the message: it is over, was acked, or never was; lease the message again."
 
 
@@ -45,6 +49,9 @@ class Leasing(Operations):
             store.clock.callLater, self._lease_each
         )
         self._acks: Gathering[str, tuple[str, str], None] = Gathering(store.clock.callLater, self._ack_each)
+        self._returns: Gathering[tuple[str, bool], Sequence[Message], None] = Gathering(
+            store.clock.callLater, self._return_each
+        )
 
     async def queue_lease_one(self, queue: str, lease_ms: int) -> Message | None:
         """The next message under a lease, or None; else as queue_lease."""
@@ -107,6 +114,24 @@ class Leasing(Operations):
         released, dead_letter = await self._run("release", queue, int(blameless), *flat)
         await self._forward(queue, dead_letter)
         return int(released)
+
+    async def queue_return(self, queue: str, taken: Sequence[Message]) -> None:
+        """Puts messages that were taken or leased, and reached nobody, back to the front in their order.
+
+        They go behind those in front that are older, so what several give back at once is in order again.
+        """
+        size_bytes = sum(len(message.value) + _RETURNED_BESIDE_BYTES for message in taken)
+        await self._returns.add((check_queue_name(queue), bool(taken[0].receipt)), taken, size_bytes)
+
+    async def _return_each(self, kind: tuple[str, bool], lots: list[Sequence[Message]]) -> list[Exception | None]:
+        queue, leased = kind
+        taken = [message for lot in sorted(lots, key=lambda lot: number_of(lot[0].key)) for message in lot]
+        if leased:
+            await self.queue_release(queue, [(message.key, message.receipt) for message in taken], blameless=True)
+        else:
+            parts = [(message.key, message.value, message.expires_ms, message.record) for message in taken]
+            await self._run("return", queue, *chain.from_iterable(parts))
+        return [None] * len(lots)
 
     async def queue_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
         """Looks at up to ``count`` dead letters after the ``first`` ones; those that died first come first."""

@@ -36,14 +36,26 @@ WAITERS_MAX = 10_000
 
 
 class Presence:
-    """Whether a client is still there, and who wants to know when it leaves."""
+    """Whether a client is still there, and who wants to know when it leaves.
 
-    def __init__(self) -> None:
-        self.left = False
+    Args:
+        left_unseen: asks whether it has left without our having seen it, as its connection is not being read.
+    """
+
+    __slots__ = ("_gone", "_left_unseen", "_tell")
+
+    def __init__(self, left_unseen: Callable[[], bool]) -> None:
+        self._gone = False
+        self._left_unseen = left_unseen
         self._tell: set[Callable[[], None]] = set()
 
+    @property
+    def left(self) -> bool:
+        self._gone = self._gone or self._left_unseen()
+        return self._gone
+
     def leave(self) -> None:
-        self.left = True
+        self._gone = True
         tell, self._tell = self._tell, set()
         for call in tell:
             call()
@@ -74,6 +86,7 @@ class Wish:
 @dataclass(slots=True, eq=False)
 class _Waiter:
     wish: Wish
+    presence: Presence
     answer: defer.Deferred[list[Message]] = field(default_factory=defer.Deferred)
 
 
@@ -135,28 +148,35 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         """The queues that clients of this daemon wait for."""
         return [queue for queue, line in self._lines.items() if line.waiters]
 
-    async def take(
-        self, queue: str, wish: Wish, wait_seconds: float = 0, presence: Presence | None = None
-    ) -> list[Message]:
+    async def take(self, queue: str, wish: Wish, presence: Presence, wait_seconds: float = 0) -> list[Message]:
         """Messages off the front, as soon as there are any; none when the time is over or the client has left.
 
-        Guarantee: as queue_tail (at-most-once), or with a lease as queue_lease (at-least-once). Raises
+        Guarantee: as queue_tail (at-most-once), or with a lease as queue_lease (at-least-once); what came for a client
+        that has left goes back to the front. So send what is returned before anything else can happen. Raises
         StoreUnavailable if Redis fails meanwhile, or too many wait already.
         """
         check_queue_name(queue)
-        if not wait_seconds or not self.running:
-            return await self._ask(queue, wish)
+        if wait_seconds and self.running:
+            messages = await self._wait(queue, wish, presence, wait_seconds)
+        else:
+            messages = await self._ask(queue, wish)
+        if messages and presence.left:
+            self._put_back(queue, messages)
+            return []
+        return messages
+
+    async def _wait(self, queue: str, wish: Wish, presence: Presence, wait_seconds: float) -> list[Message]:
         if self._waiting >= WAITERS_MAX:
             raise StoreUnavailable(f"{WAITERS_MAX} clients wait here already; try again in a moment.")
         self._waiting += 1
         try:
-            return await self._wait(queue, wish, wait_seconds, presence or Presence())
+            return await self._stand_in_line(queue, _Waiter(wish, presence), wait_seconds)
         finally:
             self._waiting -= 1
 
-    async def _wait(self, queue: str, wish: Wish, wait_seconds: float, presence: Presence) -> list[Message]:
+    async def _stand_in_line(self, queue: str, waiter: _Waiter, wait_seconds: float) -> list[Message]:
         line = self._lines.setdefault(queue, _Line(queue))
-        waiter = _Waiter(wish)
+        presence = waiter.presence
         line.waiters.append(waiter)
         leave = partial(self._leave, line, waiter)
         over = self._reactor.callLater(wait_seconds, leave)
@@ -178,6 +198,11 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             waiter.answer.callback([])
             if not line.waiters:
                 self._serve(line.queue)
+
+    def _dismiss_gone(self, line: _Line) -> None:
+        """Those in front who left unseen hold nobody up."""
+        while line.waiters and line.waiters[0].presence.left:
+            self._leave(line, line.waiters[0])
 
     async def _ask(self, queue: str, wish: Wish, waiter: bytes = b"") -> list[Message]:
         if wish.count == 1 and not waiter:
@@ -208,6 +233,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             await self._listens()
             while True:
                 line.serve_again = False
+                self._dismiss_gone(line)
                 if not line.waiters:
                     if line.registered:
                         line.registered = False
@@ -242,15 +268,18 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             at += len(share)
             waiter.answer.callback(share)
         if at < len(messages):
-            back = self._under_way.run(self._core.queue_return(line.queue, messages[at:]))
-            back.addErrback(
-                lambda failure: log.error(
-                    "{count} messages of {queue} could not be put back: {why}",
-                    count=len(messages) - at,
-                    queue=line.queue,
-                    why=failure.getErrorMessage(),
-                )
+            self._put_back(line.queue, messages[at:])
+
+    def _put_back(self, queue: str, messages: list[Message]) -> None:
+        back = self._under_way.run(self._core.queue_return(queue, messages))
+        back.addErrback(
+            lambda failure: log.error(
+                "{count} messages of {queue} could not be put back: {why}",
+                count=len(messages),
+                queue=queue,
+                why=failure.getErrorMessage(),
             )
+        )
 
     def _failed(self, failure: Failure, line: _Line) -> None:
         """Redis does not answer: all of the line are told so, and may come again."""
@@ -270,6 +299,8 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
                 self._serve(queue)
 
     def _beat(self) -> None:
+        for line in list(self._lines.values()):
+            self._dismiss_gone(line)
         if self._missed_some:
             self._serve_all()
         elif self._lines and self._core.store.connected:

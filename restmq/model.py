@@ -293,6 +293,12 @@ def queue_of(key: str) -> str:
     return check_queue_name(queue)
 
 
+def number_of(key: str) -> int:
+    """The number in a message's key, or 0; in one queue the older message has the lower one."""
+    number = key.rpartition(":")[2]
+    return int(number) if number.isascii() and number.isdigit() else 0
+
+
 def is_queue_name(name: str) -> bool:
     """Whether a queue may have this name."""
     try:

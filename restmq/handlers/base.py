@@ -297,8 +297,9 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     def presence(self) -> Presence:
         """Whether the client is still there, for those who wait on its behalf."""
         if self._presence is None:
-            self._presence = Presence()
-            self._presence.left = self.gone
+            self._presence = Presence(self.request.connection.left_unseen)
+            if self.gone:
+                self._presence.leave()
         return self._presence
 
     def client(self) -> Client:

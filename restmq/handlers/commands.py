@@ -13,6 +13,7 @@ from restmq.errors import InvalidInput
 from restmq.fields import JSON_TEXT
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK
+from restmq.longpoll import Wish
 from restmq.model import check_queue_name
 from restmq.shapes import named
 
@@ -89,8 +90,9 @@ class XmlRpcHandler(Handler):
         if method == "get" and len(arguments) == 1:
             queue = check_queue_name(arguments[0])
             await guard.check(self.credentials, access.CONSUME, queue)
-            message = await core.queue_getdel(queue)
-            return {"key": message.key, "value": _xml_value(message.value), "count": message.count} if message else None
+            for message in await self.application.polls.take(queue, Wish(), self.presence):
+                return {"key": message.key, "value": _xml_value(message.value), "count": message.count}
+            return None
         if method == "set" and len(arguments) == 2:
             queue, value = check_queue_name(arguments[0]), arguments[1]
             await guard.check(self.credentials, access.PRODUCE, queue)

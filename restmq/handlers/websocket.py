@@ -26,6 +26,8 @@ from restmq.describe import Answer, as_utf8, declare
 from restmq.errors import RestMQError
 from restmq.handlers.live import LISTENING, ConsumerHandler
 from restmq.handlers.statuses import UpgradeRequired
+from restmq.hangup import hung_up
+from restmq.longpoll import Presence
 from restmq.model import Message
 from restmq.render import gap_notice, to_json, websocket_text
 from restmq.sending import send_at_once
@@ -137,6 +139,7 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
 
     def prepare(self, client: dispatch.Client, last_key: str | None, wire: HTTPConnection) -> None:
         self._client = client
+        client.presence = Presence(self._left_unseen)
         self._wire = wire
         self._last_key = last_key
         self._waiting: deque[tuple[bytes, bool]] = deque()
@@ -157,7 +160,7 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
         self._fanout.come(self._queue, self, self._last_key)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self.state != self.STATE_OPEN:  # after our close frame nothing counts (RFC 6455, 5.5.1)
+        if self.state != self.STATE_OPEN:  # it is being closed: what still comes is not answered, so not done either
             return
         self._waiting.append((payload, isBinary))
         self._waiting_bytes += len(payload)
@@ -177,12 +180,24 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
         else:
             super().onAutoPingTimeout()
 
+    def sendCloseFrame(self, *args: Any, **kwargs: Any) -> None:
+        """Whoever closes comes by here. No answer is sent after it, so nothing may be taken for the client any more."""
+        super().sendCloseFrame(*args, **kwargs)
+        self._leave()
+
     def connectionLost(self, reason: Any) -> None:
         self.detach()
-        self._client.presence.leave()
-        self._waiting.clear()
+        self._leave()
         self._wire.factory.forget(self._wire)
         super().connectionLost(reason)
+
+    def _leave(self) -> None:
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._client.presence.leave()
+
+    def _left_unseen(self) -> bool:
+        return self.state != self.STATE_OPEN or (self._reading_paused and hung_up(self.transport))
 
     # What the client sends
 
@@ -257,7 +272,6 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
         # autobahn's sendClose takes 1000 and 3000 to 4999 only. Without a reply, closeHandshakeTimeout ends it.
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(code, why.encode(), isReply=False)
-            self._client.presence.leave()  # what a command waits for could not be told any more
             self._pace_reading()
 
 

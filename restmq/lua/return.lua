@@ -1,18 +1,20 @@
--- Puts messages that were taken for clients which are gone back to the front, in their order.
+-- Puts messages that were taken for clients which are gone back to the front, in their order (see _front).
 -- KEYS: totals
 -- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', … the oldest first.
 -- include: _prelude
--- include: _ready
+-- include: _front
 -- include: _wake
-for i = #ARGV - 3, 3, -4 do
-  local key, expires_ms = ARGV[i], tonumber(ARGV[i + 2])
-  if expires_ms > 0 then
-    call('SET', key, ARGV[i + 1], 'PXAT', ARGV[i + 2])
+local keys = {}
+for i = 3, #ARGV, 4 do keys[#keys + 1] = ARGV[i] end
+put_in_front(keys, function(i)
+  local key, value, expires_ms, record = unpack(ARGV, 4 * i - 1, 4 * i + 2)
+  if tonumber(expires_ms) > 0 then
+    call('SET', key, value, 'PXAT', expires_ms)
   else
-    call('SET', key, ARGV[i + 1])
+    call('SET', key, value)
   end
-  if ARGV[i + 3] ~= '' then call('HSET', DELIVERIES, key, ARGV[i + 3]) end
+  if record ~= '' then call('HSET', DELIVERIES, key, record) end
   wait_in_line('RPUSH', key)
   call('HINCRBY', TOTALS, 'out', -1)
-end
+end)
 wake()

@@ -529,6 +529,18 @@ def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: 
                 "Sec-WebSocket-Version: 13\r\n\r\n".encode()
             )
             assert web.recv(65536).startswith(b"HTTP/1.1 101 ")
+
+        def waiters(count: int) -> bool:
+            stats = curl("--unix-socket", str(unix), f"http://any/stats/{queue}-left")
+            return f'"waiters":{count}'.encode() in stats.replace(b" ", b"")
+
+        at_unix = socket.socket(socket.AF_UNIX)
+        at_unix.connect(str(unix))
+        for gone in (connect(), at_unix):
+            gone.sendall(2 * f"GET /q/{queue}-left?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            wait_until(lambda: waiters(1))
+            gone.close()
+            wait_until(lambda: waiters(0))
         daemon.assert_no_tracebacks()
 
 

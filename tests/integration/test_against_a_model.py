@@ -127,6 +127,15 @@ class Model:
         else:
             self.ready.insert(0, entry)
 
+    def give_back(self, taken: list[Entry]) -> list[Entry]:
+        """The line that they make with those in front: in their order, each behind those that are older."""
+        ready, line = self.living(), []
+        for entry in taken:
+            while ready and ready[0].number < entry.number:
+                line.append(ready.pop(0))
+            line.append(entry)
+        return line + ready
+
     def promote(self) -> None:
         over = sorted((entry for due, _, entry in self.leased.values() if due <= self.now), key=lambda e: -e.number)
         for entry in over:
@@ -237,7 +246,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 run(core.queue_return, self.queue, taken)
                 for entry in expected:
                     entry.looks = 0
-                self.model.ready[:0] = expected
+                self.model.ready = self.model.give_back(expected)
                 self.model.totals["out"] -= len(expected)
 
         @rule(count=counts, lease=times_ms)
@@ -256,8 +265,10 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             self.same_messages(expected, found, leased=True)
             if found:
                 run(core.queue_return, self.queue, found)
+                line = self.model.give_back(expected)
                 for entry in reversed(expected):
                     self.model.fail(entry, blameless=True)
+                self.model.ready.sort(key=line.index)
                 self.model.forward()
 
         @rule(data=st.data())

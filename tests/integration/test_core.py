@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import uuid
@@ -347,6 +348,62 @@ def test_messages_that_a_daemon_gives_back_are_the_next_in_their_order(
     assert run(core.queue_len, queue) == 1
     run(core.queue_return, queue, given_out)
     assert run(core.queue_tail, queue) == [*given_out, Message(f"{queue}:3", b"3")]
+
+
+@pytest.mark.parametrize("lease_ms", [None, 60_000])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_what_several_give_back_is_in_order_again_whoever_comes_first(
+    run: Run, core: RedisOperations, queue: str, order: tuple[int, ...], lease_ms: int | None
+) -> None:
+    run(core.queue_add_many, queue, [b"1", b"2", b"3", b"4", b"5"])
+    if lease_ms:
+        shares = [run(core.queue_lease, queue, count, lease_ms) for count in (1, 2, 1)]
+    else:
+        shares = [run(core.queue_tail, queue, count) for count in (1, 2, 1)]
+    for share in order:
+        run(core.queue_return, queue, shares[share])
+    assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"2", b"3", b"4", b"5"]
+
+
+def test_what_is_given_back_in_one_turn_is_one_call(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    run(private_core.queue_add_many, "q", [b"%d" % number for number in range(100)])
+    taken = run(private_core.queue_tail, "q", 100)
+
+    async def all_at_once() -> None:
+        await defer.gatherResults(
+            defer.ensureDeferred(private_core.queue_return("q", [message])) for message in reversed(taken)
+        )
+
+    private_redis.command("CONFIG", "RESETSTAT")
+    run(all_at_once)
+    calls = {line for line in private_redis.command("INFO", "commandstats").splitlines() if "evalsha" in line}
+    assert len(calls) == 1 and "calls=1," in calls.pop()
+    assert run(private_core.queue_tail, "q", 100) == taken
+
+
+def test_what_is_given_back_from_here_and_there_finds_its_place(run: Run, core: RedisOperations, queue: str) -> None:
+    run(core.queue_add_many, queue, [b"1", b"2", b"3", b"4", b"5", b"6"])
+    taken = run(core.queue_tail, queue, 5)
+    run(core.queue_return, queue, taken[1::2])
+    run(core.queue_return, queue, taken[0::2])
+    assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
+def test_what_is_given_back_goes_before_what_is_younger_and_passes_over_what_expired(
+    run: Run, core: RedisOperations, redis: Redis, queue: str
+) -> None:
+    run(core.queue_add_many, queue, [b"1"])
+    run(core.queue_add_many, queue, [b"2"], ttl_seconds=0.001)
+    run(core.queue_add_many, queue, [b"3", b"4"])
+    wait_until(lambda: redis.command("EXISTS", f"{queue}:2") == 0)
+    taken = run(core.queue_tail, queue, 2)
+    assert [message.value for message in taken] == [b"1", b"3"]
+    run(core.queue_return, queue, taken[:1])
+    redis.command("RPUSH", f"{queue}:queue", f"{queue}:2")
+    run(core.queue_return, queue, taken[1:])
+    assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"3", b"4"]
 
 
 def test_tokens_are_listed_with_those_that_are_broken(

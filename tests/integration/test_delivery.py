@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import select
 import socket
 import time
+import xmlrpc.client
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -107,6 +109,105 @@ def test_a_waiter_whose_client_left_eats_nothing(
     wait_for_waiters(http, queue, 1)
     add(http, queue, "mine")
     assert second.result().json()["value"] == "mine"
+
+
+def _get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def _post(path: str, content_type: str, body: str) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def _command(queue: str, **fields: object) -> bytes:
+    return _post("/queue", "application/json", json.dumps({"queue": queue, **fields}))
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells of an end behind what is not read")
+@pytest.mark.parametrize("way", ["take", "lease", "command"])
+def test_a_waiter_whose_client_left_eats_nothing_also_with_requests_behind_it(
+    http: httpx.Client, daemon: Daemon, queue: str, way: str
+) -> None:
+    waits = {
+        "take": _get(f"/q/{queue}?wait=60"),
+        "lease": _get(f"/q/{queue}?wait=60&lease=600"),
+        "command": _command(queue, cmd="take", wait=60),
+    }
+    with socket.create_connection(("127.0.0.1", daemon.port)) as gone:
+        gone.sendall(2 * waits[way] + 100 * _get(f"/q/{queue}"))
+        wait_for_waiters(http, queue, 1)
+    add(http, queue, "mine")
+    wait_for_waiters(http, queue, 0)
+    assert http.get(f"/q/{queue}?wait=60").json()["value"] == "mine"
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells of an end behind what is not read")
+def test_a_client_that_left_is_no_waiter_for_long_also_if_nothing_comes(
+    http: httpx.Client, daemon: Daemon, queue: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", daemon.port)) as gone:
+        gone.sendall(2 * _get(f"/q/{queue}?wait=60"))
+        wait_for_waiters(http, queue, 1)
+    wait_for_waiters(http, queue, 0)
+
+
+def test_a_client_that_pipelines_behind_its_wait_gets_all_answers(
+    http: httpx.Client, daemon: Daemon, queue: str
+) -> None:
+    with socket.create_connection(("127.0.0.1", daemon.port), 20) as client:
+        client.sendall(2 * _get(f"/q/{queue}?wait=60"))
+        wait_for_waiters(http, queue, 1)
+        add(http, queue, "first", "second")
+        got = b""
+        while got.count(b'"value"') < 2:
+            got += client.recv(65536)
+    assert got.index(b'"first"') < got.index(b'"second"')
+
+
+def _monitor(redis: Redis) -> socket.socket:
+    """What the server does from now on, as it says."""
+    told = socket.socket(socket.AF_UNIX)
+    told.settimeout(20)
+    told.connect(redis.socket_path)
+    told.sendall(b"MONITOR\r\n")
+    assert told.recv(5) == b"+OK\r\n"
+    return told
+
+
+def _takes(queue: str) -> list[bytes]:
+    """Each way to take a message over plain HTTP."""
+    return [
+        *(_get(path) for path in (f"/q/{queue}", f"/?queue={queue}", f"/q/{queue}?count=1", f"/q/{queue}?lease=60")),
+        _command(queue, cmd="take"),
+        _command(queue, cmd="lease"),
+        _post("/xmlrpc", "text/xml", xmlrpc.client.dumps((queue,), "get")),
+    ]
+
+
+def test_clients_that_left_while_redis_hung_take_nothing_and_the_order_stays(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    log_path = private_folder / "access.log"
+    options = ("--access-log", "json", "--access-log-file", str(log_path))
+    daemon = Daemon(private_folder / "daemon", *options, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        values = [str(number) for number in range(20)]
+        add(http, "q", *values)
+        takes = 2 * _takes("q")
+        told = _monitor(private_redis)
+        private_redis.pause()
+        clients = [daemon.connect() for _ in takes]
+        for client, request in zip(clients, takes, strict=True):
+            client.sendall(request)
+            client.close()
+        wait_until(lambda: log_path.read_text().count('"status":499') == len(takes))
+        private_redis.go_on()
+        seen = b""
+        while seen.count(b'"out" "-1"') + seen.count(b'"redelivered" "1"') < len(takes):
+            seen += told.recv(65536)
+        assert [message["value"] for message in http.get("/q/q?count=20").json()] == values
+        daemon.assert_no_tracebacks()
 
 
 def test_a_waiter_on_another_daemon_hears_of_a_message(

@@ -7,11 +7,13 @@ import base64
 import contextlib
 import json
 import os
+import select
 import struct
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -326,6 +328,76 @@ def test_leases_over_one_socket_messages_come_acks_go(daemon: Daemon, redis: Red
 
     run(refused())
     run(leased())
+
+
+class Rude:
+    """A WebSocket client that sends what it is told to, and answers no close frame."""
+
+    def __init__(self, daemon: Daemon, queue: str) -> None:
+        self.socket = daemon.connect()
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(
+            f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        while not self.read(1).endswith(b"\n\r\n"):
+            pass
+
+    def send(self, **fields: Any) -> None:
+        text = json.dumps(fields).encode()
+        assert len(text) < 126
+        self.socket.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text)
+
+    _got = b""
+
+    def read(self, count: int) -> bytes:
+        """Reads so many bytes more; returns all that came."""
+        for _ in range(count):
+            self._got += self.socket.recv(1)
+        return self._got
+
+    def stop(self) -> None:
+        self.socket.close()
+
+
+@pytest.mark.parametrize("command", [{"cmd": "take"}, {"cmd": "lease", "lease": 600}], ids=["take", "lease"])
+def test_a_socket_that_the_server_closes_takes_nothing_any_more(
+    daemon: Daemon, http: httpx.Client, queue: str, command: dict[str, Any]
+) -> None:
+    client = Rude(daemon, queue)
+    with stopping(client):
+        client.send(queue=f"{queue}-other", wait=60, **command)
+        wait_until(lambda: http.get(f"/stats/{queue}-other").json()["waiters"] == 1)
+        http.delete(f"/q/{queue}")
+        http.post(f"/q/{queue}-other", data={"value": "kept"})
+        assert http.get(f"/q/{queue}-other?wait=20").json()["value"] == "kept"
+
+
+def test_commands_to_a_socket_that_is_being_closed_are_not_run(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+    client = Rude(daemon, queue)
+    with stopping(client):
+        client.send(cmd="take", queue=f"{queue}-other", wait=60)
+        client.send(cmd="add", queue=f"{queue}-other", value="behind the wait")
+        wait_until(lambda: http.get(f"/stats/{queue}-other").json()["waiters"] == 1)
+        http.delete(f"/q/{queue}")
+        assert client.read(2)[-2:-1] == b"\x88"  # a close frame
+        client.send(cmd="add", queue=f"{queue}-other", value="after the end")
+        with contextlib.suppress(ConnectionResetError):
+            while client.socket.recv(65536):
+                pass
+        assert http.get(f"/stats/{queue}-other").json()["totals"]["in"] == 0
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells of an end behind what is not read")
+def test_a_socket_that_left_with_commands_waiting_takes_nothing(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+    client = Rude(daemon, queue)
+    with stopping(client):
+        client.send(cmd="take", queue=f"{queue}-other", wait=60)
+        for _ in range(40):
+            client.send(cmd="list")
+        wait_until(lambda: http.get(f"/stats/{queue}-other").json()["waiters"] == 1)
+    http.post(f"/q/{queue}-other", data={"value": "kept"})
+    assert http.get(f"/q/{queue}-other?wait=20").json()["value"] == "kept"
 
 
 def test_a_wait_by_command_ends_with_its_socket_and_eats_nothing(daemon: Daemon, redis: Redis, queue: str) -> None:

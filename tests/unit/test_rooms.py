@@ -19,6 +19,7 @@ ROOMS = [
     "policy",
     "underway",
     "sending",
+    "hangup",
     "scripts",
     "connection",
     "replication",
