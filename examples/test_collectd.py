@@ -30,13 +30,19 @@ from restmq.errors import RestMQError
 VALUES, NOTIFICATIONS = "collectd_data", "collectd_event"
 
 
+def named(item: dict[str, Any], what: str) -> str:
+    """As collectd names it: ``cpu-0``, where the plugin is ``cpu`` and its instance ``0``."""
+    instance = item.get(f"{what}_instance")
+    return f"{item[what]}-{instance}" if instance else str(item[what])
+
+
 def values(items: list[dict[str, Any]]) -> Iterator[str]:
     """A line a value: which it is, and what it is, with the time in front where collectd sent text."""
     for item in items:
         if "plugin_instance" in item and "value" in item:  # sent in write_http's format Command
             yield f"{item['host']}/{item['plugin_instance']}/{item['type_instance']} {item['value']}"
         else:  # its format JSON
-            yield f"{item['host']}/{item['plugin']}/{item['type']} {item['time']}:{item['values']}"
+            yield f"{item['host']}/{named(item, 'plugin')}/{named(item, 'type')} {item['time']}:{item['values']}"
 
 
 def notification(items: list[dict[str, Any]]) -> Iterator[str]:
@@ -70,7 +76,10 @@ async def main(reactor: Any, *arguments: str) -> None:
     def note(problem: RestMQError, seconds: float) -> None:
         print(f"test_collectd: {problem} Again in {seconds:.1f} s.", file=sys.stderr, flush=True)
 
-    client = DeferredClient(reactor, given.url, lasting=True, on_retry=note)
+    try:
+        client = DeferredClient(reactor, given.url, lasting=True, on_retry=note)
+    except RestMQError as problem:
+        sys.exit(f"test_collectd: {problem}")
     both = [defer.ensureDeferred(listen(client, queue)) for queue in (VALUES, NOTIFICATIONS)]
     try:
         await defer.gatherResults(both, consumeErrors=True)

@@ -32,17 +32,19 @@ def main() -> None:
     described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
     described.add_argument("--count", type=int, help="end after so many messages")
     given = described.parse_args()
+    if given.count is not None and given.count < 0:
+        sys.exit("test_comet: --count can't be less than 0")
 
-    with Client(given.url, lasting=True, on_retry=note) as client:
-        signal.signal(signal.SIGINT, lambda *_: client.stop())
-        signal.signal(signal.SIGTERM, lambda *_: client.stop())
-        missed = "messages were missed: the queue's history does not reach back to"
-        messages = client.listen(given.queue, on_gap=lambda key: print(missed, key, file=sys.stderr, flush=True))
-        try:
+    try:
+        with Client(given.url, lasting=True, on_retry=note) as client:
+            signal.signal(signal.SIGINT, lambda *_: client.stop())
+            signal.signal(signal.SIGTERM, lambda *_: client.stop())
+            missed = "messages were missed: the queue's history does not reach back to"
+            messages = client.listen(given.queue, on_gap=lambda key: print(missed, key, file=sys.stderr, flush=True))
             for message in islice(messages, given.count):
                 print(message.key, message.value.decode(errors="replace"), sep="\t", flush=True)
-        except RestMQError as problem:
-            sys.exit(f"test_comet: {problem}")
+    except RestMQError as problem:
+        sys.exit(f"test_comet: {problem}")
 
 
 if __name__ == "__main__":

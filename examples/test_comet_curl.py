@@ -111,6 +111,8 @@ def main() -> None:
     described.add_argument("connections", nargs="?", type=int, default=10, help="how many listeners [default: 10]")
     described.add_argument("--deliveries", type=int, help="end after so many, of all connections together")
     given = described.parse_args()
+    if given.connections < 1:
+        sys.exit("test_comet_curl: it takes one connection at least")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file
 

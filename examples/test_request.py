@@ -27,8 +27,13 @@ def main() -> None:
     described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
     described.add_argument("--queue", default="test_request", help="the queue to use")
     given = described.parse_args()
-    queue = f"{given.url}/q/{quote(given.queue, safe='')}"
+    try:
+        show(f"{given.url}/q/{quote(given.queue, safe='')}", Path(given.file))
+    except OSError as problem:  # those of requests are such, too
+        raise SystemExit(f"test_request: {problem}") from None
 
+
+def show(queue: str, file: Path) -> None:
     with requests.Session() as session:  # keeps its connection for all of them
         answer = session.post(queue, data={"value": "el requesto"}, timeout=ANSWER_SECONDS_MAX)
         answer.raise_for_status()
@@ -40,7 +45,7 @@ def main() -> None:
         print("taken: ", answer.json() if answer.status_code == 200 else "nothing")
 
         # Any body that is no form is the message itself, byte for byte.
-        sent = Path(given.file).read_bytes()
+        sent = file.read_bytes()
         headers = {"Content-Type": "application/octet-stream"}
         session.post(queue, data=sent, headers=headers, timeout=ANSWER_SECONDS_MAX).raise_for_status()
         answer = session.get(queue, headers={"Accept": "application/octet-stream"}, timeout=ANSWER_SECONDS_MAX)

@@ -33,8 +33,8 @@ request -d "queue=$queue" --data-urlencode 'value=a + b & c' "$url/"
 request -H 'Content-Type: application/octet-stream' --data-binary "@${BASH_SOURCE[0]}" "$url/q/$queue"
 
 # JSON commands: "get" looks at the next message and leaves it there, "take" takes it out.
-request -d "body={\"cmd\": \"get\", \"queue\": \"$queue\"}" "$url/queue"
-request -H 'Content-Type: application/json' -d "{\"cmd\": \"take\", \"queue\": \"$queue\"}" "$url/queue"
+request -d 'body={"cmd": "get"}' "$url/queue/$queue"
+request -H 'Content-Type: application/json' -d '{"cmd": "take"}' "$url/queue/$queue"
 
 # Out: the next one; then the bytes themselves, which are this file.
 request "$url/q/$queue"
@@ -44,6 +44,7 @@ curl --silent --show-error --fail -H 'Accept: application/octet-stream' "$url/q/
 request -d value=dig "$url/q/$queue"
 request "$url/q/$queue?lease=30"
 key=$(field key)
+key=$queue:${key##*:} # its queue as it stands in a URL
 receipt=$(field receipt)
 request -d "receipt=$receipt" -d lease=60 "$url/m/$key"
 request -X DELETE "$url/m/$key?receipt=$receipt"

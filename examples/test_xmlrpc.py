@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import xmlrpc.client
+from http.client import HTTPException
 from pathlib import Path
 
 
@@ -23,15 +24,17 @@ def main() -> None:
     described.add_argument("--queue", default="test_xmlrpc", help="the queue to use")
     given = described.parse_args()
 
-    # Of an empty queue get answers nil; builtin types are what gives bytes as bytes.
-    with xmlrpc.client.ServerProxy(f"{given.url}/xmlrpc", allow_none=True, use_builtin_types=True) as server:
-        try:
+    try:
+        # Of an empty queue get answers nil; builtin types are what gives bytes as bytes.
+        with xmlrpc.client.ServerProxy(f"{given.url}/xmlrpc", allow_none=True, use_builtin_types=True) as server:
             for value in [*given.values, *(file.read_bytes() for file in given.file)]:
                 print("set", server.set(given.queue, value))
             while (message := server.get(given.queue)) is not None:
                 print("get", message["key"], repr(message["value"]))  # type: ignore[index,call-overload]
-        except xmlrpc.client.Fault as fault:
-            sys.exit(f"test_xmlrpc: {fault.faultString}")
+    except xmlrpc.client.Fault as fault:
+        sys.exit(f"test_xmlrpc: {fault.faultString}")
+    except (OSError, HTTPException, xmlrpc.client.ProtocolError) as problem:
+        sys.exit(f"test_xmlrpc: {problem}")
 
 
 if __name__ == "__main__":

@@ -131,16 +131,18 @@ def main() -> None:
     described.add_argument("--seen", type=Path, default=Path("last_topic_ids.json"), help="where it notes what it read")
     given = described.parse_args()
 
-    source = (
-        Trends(given.source, given.seen) if given.source.startswith(("http://", "https://")) else Lines(given.source)
-    )
-    with Client(given.url) as client:
-        try:
+    def note(problem: RestMQError, seconds: float) -> None:
+        print(f"twitter_trends: {problem} Again in {seconds:.1f} s.", file=sys.stderr, flush=True)
+
+    try:
+        of_instance = given.source.startswith(("http://", "https://"))
+        source = Trends(given.source, given.seen) if of_instance else Lines(given.source)
+        with Client(given.url, on_retry=note) as client:
             for post, idempotency_key in source.posts():
                 value = json.dumps(post, ensure_ascii=False)
                 print(client.publish(given.queue, value, idempotency_key=idempotency_key), value, sep="\t", flush=True)
-        except (OSError, ValueError, KeyError, TypeError, RestMQError) as problem:
-            sys.exit(f"twitter_trends: {problem}")
+    except (OSError, ValueError, KeyError, TypeError, RestMQError) as problem:
+        sys.exit(f"twitter_trends: {problem}")
     sys.exit(source.passed_over > 0)
 
 

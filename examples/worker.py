@@ -102,21 +102,21 @@ def main() -> None:
     def note(problem: RestMQError, seconds: float) -> None:
         say(f"{problem} Again in {seconds:.1f} s.")
 
-    # One client leases and is stopped; what is under way then is still settled by the other.
-    with Client(given.url, lasting=True, on_retry=note) as leasing, leasing.twin() as settling:
-        for ending in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(ending, lambda *_: (settling if leasing.stopped_within(0) else leasing).stop())
-        try:
+    try:
+        # One client leases and is stopped; what is under way then is still settled by the other.
+        with Client(given.url, lasting=True, on_retry=note) as leasing, leasing.twin() as settling:
+            for ending in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(ending, lambda *_: (settling if leasing.stopped_within(0) else leasing).stop())
             leasing.configure(given.queue, max_deliveries=DELIVERIES_MAX)
             for message in leasing.consume(given.queue, given.lease):
                 try:
                     work(settling, message, f"{given.queue}.results", given.lease, given.slow)
                 except LeaseGone as problem:
                     say(f"{message.key} was lost on the way, and comes again: {problem}")
-        except Stopped:
-            pass
-        except RestMQError as problem:
-            sys.exit(f"worker: {problem}")
+    except Stopped:
+        pass
+    except RestMQError as problem:
+        sys.exit(f"worker: {problem}")
     say("ended")
 
 

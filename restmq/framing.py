@@ -19,6 +19,14 @@ class Frame(NamedTuple):
     truncated: bool = False
 
 
+def uncounted(datagram: bytes) -> bytes:
+    """A datagram without its length before it, which ``logger --udp --octet-count`` writes there; no RFC knows it."""
+    found = _COUNT.match(datagram)
+    if found is None or int(found[1]) != len(datagram) - (found.end() - 1):
+        return datagram
+    return datagram[found.end() - 1 :]
+
+
 class Frames:
     """Takes bytes as they come, and gives frames as they are asked for: what nobody asks for stays bytes.
 

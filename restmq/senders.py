@@ -7,18 +7,19 @@ none is lost. A datagram (RFC 5426) can't be held back: what finds no room is co
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import defer, protocol
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport, IUNIXTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.acl import Hosts, parse_address
-from restmq.framing import Frame, Frames
-from restmq.spool import Counts, Room, Spool
+from restmq.framing import Frame, Frames, uncounted
+from restmq.spool import Counts, Room, SharedRoom, Spool
 from restmq.syslog import BLANKS, render
 
 log = Logger()
@@ -26,6 +27,10 @@ log = Logger()
 #: How far one connection may run ahead of Redis. What it sends beyond waits in its socket, so others have their turn.
 _CONNECTION_LINES_MAX = 2_000
 _CONNECTION_BYTES_MAX = 1 << 20
+
+#: A sender that says nothing for a minute is asked whether it is there, and has another minute to answer: one whose
+#: machine is gone would keep its place for two hours by the kernel's own measure.
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6))
 
 
 class Intake:
@@ -66,6 +71,17 @@ def host_of(address: str) -> str:
     return str(mapped or address)
 
 
+def _keep_alive(transport: Any) -> None:
+    """Has the kernel find out when a TCP sender is gone, as far as the platform can be told how soon."""
+    tcp = transport.transport if ISSLTransport.providedBy(transport) else transport
+    if not ITCPTransport.providedBy(tcp) or IUNIXTransport.providedBy(tcp):  # Twisted's Unix sockets claim to be both
+        return
+    tcp.setTcpKeepAlive(True)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):
+            tcp.getHandle().setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
     """A TCP sender. It is not gone before the last of its lines has found room, even if its connection is."""
 
@@ -82,8 +98,7 @@ class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self.frames = Frames(self.factory.intake.line_bytes_max)
         self._paused = False
         self._ended = False
-        if hasattr(self.transport, "setTcpKeepAlive"):
-            self.transport.setTcpKeepAlive(True)
+        _keep_alive(self.transport)
 
     def dataReceived(self, received: bytes) -> None:
         if self.admitted:
@@ -129,12 +144,14 @@ class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
 
 
 class TcpSenders(protocol.ServerFactory):  # type: ignore[misc]  # untyped
-    """All connections, and the room that they share."""
+    """All connections, and the room that they share: a host is held back by its own queue, not by another's."""
 
     protocol = Connection
     noisy = False
 
-    def __init__(self, intake: Intake, room: Room, connections_max: int, connections_per_address_max: int) -> None:
+    def __init__(
+        self, intake: Intake, room: SharedRoom, connections_max: int, connections_per_address_max: int
+    ) -> None:
         self.intake = intake
         self._room = room
         self._connections_max = connections_max
@@ -169,10 +186,10 @@ class TcpSenders(protocol.ServerFactory):  # type: ignore[misc]  # untyped
             self._drained.callback(None)
 
     def take(self, connection: Connection, frame: Frame) -> None:
-        self.intake.take("TCP", connection.host, frame, (connection.room, self._room))
+        self.intake.take("TCP", connection.host, frame, (connection.room, *self._room.of(connection.host)))
 
     def has_room_for(self, connection: Connection) -> bool:
-        return self._room.left and connection.room.left
+        return connection.room.left and self._room.left_for(connection.host)
 
     def wait_for_room(self, connection: Connection) -> None:
         self._waiting[connection] = None
@@ -190,9 +207,7 @@ class TcpSenders(protocol.ServerFactory):  # type: ignore[misc]  # untyped
     def room_made(self) -> None:
         """Lets connections read on, those that wait longest first."""
         for connection in list(self._waiting):
-            if not self._room.left:
-                return
-            if connection.room.left:
+            if self.has_room_for(connection):
                 del self._waiting[connection]
                 connection.read_on()
 
@@ -212,11 +227,11 @@ class TcpSenders(protocol.ServerFactory):  # type: ignore[misc]  # untyped
 
 
 class Datagrams(protocol.DatagramProtocol):  # type: ignore[misc]  # untyped
-    """A line a datagram (RFC 5426, 3.1)."""
+    """A line a datagram (RFC 5426, 3.1), also where its length stands before it."""
 
     noisy = False
 
-    def __init__(self, intake: Intake, room: Room) -> None:
+    def __init__(self, intake: Intake, room: SharedRoom) -> None:
         self._intake = intake
         self._room = room
 
@@ -224,8 +239,8 @@ class Datagrams(protocol.DatagramProtocol):  # type: ignore[misc]  # untyped
         host = host_of(addr[0])
         if not self._intake.admits(host):
             self._intake.counts.drop(1, "UDP: sender not among --senders")
-        elif not self._room.left:
+        elif not (self._room.whole.left and self._room.left_for(host)):  # addresses without number can be forged
             self._intake.counts.drop(1, "UDP: too many lines wait for Redis")
         else:
-            most = self._intake.line_bytes_max
-            self._intake.take("UDP", host, Frame(datagram[:most], len(datagram) > most), (self._room,))
+            line, most = uncounted(datagram), self._intake.line_bytes_max
+            self._intake.take("UDP", host, Frame(line[:most], len(line) > most), self._room.of(host))

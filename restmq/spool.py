@@ -2,7 +2,7 @@
 
 A line that is taken stays until Redis has it, until it has waited too long, or until the daemon ends: at-least-once, as
 it is not known of a call that was not answered whether it ran. How much may wait is for whoever puts lines in to hold;
-a Room counts it.
+a Room counts it, and a SharedRoom keeps one host from taking all of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
+from weakref import WeakValueDictionary
 
 from twisted.application import service
 from twisted.internet import defer, task
@@ -27,9 +28,11 @@ _BATCH_BYTES = 1 << 20
 _LINE_OVERHEAD_BYTES = 250  # what a waiting line costs beside its bytes
 _RETRY_SECONDS_FIRST = 0.1
 _RETRY_SECONDS_MAX = 2.0
+#: How many queues that don't take their lines the log names at a time; when Redis is away, none does.
+_TROUBLES_NAMED_MAX = 10
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Room:
     """Counts what waits, against how much may."""
 
@@ -46,6 +49,32 @@ class Room:
     def take(self, lines: int, size_bytes: int) -> None:
         self.lines += lines
         self.size_bytes += size_bytes
+
+
+class SharedRoom:
+    """Room for the lines of all hosts. One host has no more of it than it leaves to the others, so half at most.
+
+    A host of which no line waits has room for one in any case: however many queues are full, the others' lines go on.
+    So the whole can be overfull by a line a host; whoever does not know how many hosts there are looks at it first.
+    """
+
+    def __init__(self, lines_max: int, bytes_max: int) -> None:
+        self.whole = Room(lines_max, bytes_max)
+        self._by_host: WeakValueDictionary[str, Room] = WeakValueDictionary()  # there while a line holds it
+
+    def left_for(self, host: str) -> bool:
+        """Whether one more line of this host may come."""
+        whole, own = self.whole, self._by_host.get(host)
+        if own is None or not own.lines:
+            return True
+        return own.lines + whole.lines < whole.lines_max and own.size_bytes + whole.size_bytes < whole.bytes_max
+
+    def of(self, host: str) -> tuple[Room, Room]:
+        """What a line of this host takes room from."""
+        own = self._by_host.get(host)
+        if own is None:
+            own = self._by_host[host] = Room(self.whole.lines_max, self.whole.bytes_max)
+        return own, self.whole
 
 
 @dataclass(slots=True)
@@ -116,7 +145,7 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
         self._drain_seconds = drain_seconds
         self._clock = clock
         self._lanes: dict[str, deque[_Line]] = {}  # by queue; there while it has lines
-        self._trouble = False
+        self._troubles: set[str] = set()  # queues that the log has named
         self._ended = False
         self._empty: defer.Deferred[None] | None = None
         #: Called whenever there is more room.
@@ -150,7 +179,7 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
             try:
                 await self._core.queue_add_many(queue, [line.value for line in batch])
             except RestMQError as problem:
-                self._say_trouble(problem)
+                self._say_trouble(queue, problem)
                 self._drop_overdue(lane)
                 await task.deferLater(self._clock, pause_seconds)
                 pause_seconds = min(2 * pause_seconds, _RETRY_SECONDS_MAX)
@@ -160,9 +189,10 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
                     return
                 pause_seconds = _RETRY_SECONDS_FIRST
                 lines_max = min(2 * lines_max, _BATCH_LINES)
-                self._say_well()
                 self._counts.saved += len(batch)
                 self._remove(lane, len(batch))
+                if not lane or lines_max == _BATCH_LINES:  # not at the first batch: a full queue takes one now and then
+                    self._say_well(queue)
         self._end_lane(queue)
 
     def _drop_overdue(self, lane: deque[_Line]) -> None:
@@ -189,18 +219,19 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
 
     def _end_lane(self, queue: str) -> None:
         self._lanes.pop(queue, None)
+        self._troubles.discard(queue)
         if not self._lanes and self._empty is not None and not self._empty.called:
             self._empty.callback(None)
 
-    def _say_trouble(self, problem: Exception) -> None:
-        if not self._trouble:
-            self._trouble = True
-            log.warn("lines wait: {problem}", problem=problem)
+    def _say_trouble(self, queue: str, problem: Exception) -> None:
+        if queue not in self._troubles and len(self._troubles) < _TROUBLES_NAMED_MAX:
+            self._troubles.add(queue)
+            log.warn("lines for {queue} wait: {problem}", queue=queue, problem=problem)
 
-    def _say_well(self) -> None:
-        if self._trouble:
-            self._trouble = False
-            log.info("Redis takes lines again; {count} wait.", count=self.waiting_lines)
+    def _say_well(self, queue: str) -> None:
+        if queue in self._troubles:
+            self._troubles.remove(queue)
+            log.info("Redis takes lines for {queue} again.", queue=queue)
 
     def stopService(self) -> defer.Deferred[None]:
         super().stopService()

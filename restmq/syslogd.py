@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from twisted.application import internet, service
@@ -15,7 +14,7 @@ from restmq.core import RedisOperations
 from restmq.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.errors import ConfigurationError
 from restmq.senders import Datagrams, Intake, TcpSenders
-from restmq.spool import Counts, Room, Spool
+from restmq.spool import Counts, SharedRoom, Spool
 from restmq.store import Store
 
 log = Logger()
@@ -124,12 +123,12 @@ def makeService(options: Options) -> service.IService:
     counts = Counts()
     spool = Spool(RedisOperations(store), counts, options["hold-time"], drain_seconds, reactor)
     intake = Intake(spool, counts, store.time_ms, options["max-line"], options["senders"])
-    room = Room(options["max-buffered-lines"], options["max-buffered-bytes"])
-    senders = TcpSenders(intake, replace(room), options["max-connections"], options["max-connections-per-address"])
+    tcp_room, udp_room = (SharedRoom(options["max-buffered-lines"], options["max-buffered-bytes"]) for _ in range(2))
+    senders = TcpSenders(intake, tcp_room, options["max-connections"], options["max-connections-per-address"])
     spool.on_room = senders.room_made
     listeners: list[Any] = [TcpListener(senders, listening_on(options, reactor), drain_seconds, reactor)]
     if not options["no-udp"]:
-        listeners.append(UdpListener(Datagrams(intake, replace(room)), options["port"], options["listen"], reactor))
+        listeners.append(UdpListener(Datagrams(intake, udp_room), options["port"], options["listen"], reactor))
     parts = InOrder()
     for part in (store, CountsLog(options["count-interval"], counts, spool, senders), spool, *listeners):
         part.setServiceParent(parts)

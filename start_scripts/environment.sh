@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes the virtual environment .venv beside this folder, if it is not there yet or not
-# up to date, and runs servers in it. Sets $root (the sources) and $venv.
+# Sourced by the other scripts: makes the virtual environment .venv beside this folder, if it is not there yet, not up to
+# date, or broken, and runs servers in it. Sets $root (the sources) and $venv.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 
@@ -19,22 +19,30 @@ find_python() {
     return 1
 }
 
+# is_whole: whether $venv has packages for the Python that it leads to, which may have become a newer one, and its scripts
+# name a Python that is there, which they no longer do after the checkout was moved.
+is_whole() {
+    local first
+    "$venv/bin/python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("purelib"))' 2>/dev/null || return
+    { read -r first <"$venv/bin/pip"; } 2>/dev/null && [ -x "${first#\#!}" ]
+}
+
 # prepare STAMP FILE…: installs what the requirement FILEs name, unless that has been done since they last changed.
 prepare() {
     local stamp=$venv/$1 wanted packages
     shift
     wanted=$(cat "$root/setup.py" "$@" | cksum)
-    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
-    if [ ! -x "$venv/bin/python" ]; then
+    if ! is_whole; then
         local python
         python=$(find_python) || return
         say "Setting up $venv; this is done once."
-        if ! "$python" -m venv "$venv" >&2; then
+        if ! "$python" -m venv --clear "$venv" >&2; then
             rm -rf "$venv"
             say "Python's venv module is missing; on Debian: apt-get install python3-venv"
             return 1
         fi
     fi
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
     local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
     "${pip[@]}" setuptools wheel || return
     local requirements=()
@@ -48,9 +56,19 @@ prepare() {
 # serve COMMAND ARGUMENT…: becomes "twistd COMMAND ARGUMENT…", as the variables at the top of the caller's file say.
 serve() {
     prepare .runtime "$root/requirements.txt" || return
-    local twistd=("$venv/bin/twistd" "--pidfile=${pid_file:-}")
+    local twistd=("$venv/bin/python" "$venv/bin/twistd" "--pidfile=${pid_file:-}")
     [ "${daemon:-}" = yes ] || twistd+=(-n)
-    [ -z "${user:-}" ] || twistd+=("--uid=$user" "--gid=$user")
+    if [ -n "${user:-}" ]; then
+        local group data_dir=/var/lib/restmq # of the private store; the account could not make it
+        if ! group=$(id -g "$user" 2>/dev/null); then
+            say "There is no account \"$user\" here; see user= in ${0##*/}."
+            return 1
+        fi
+        twistd+=("--uid=$user" "--gid=$group")
+        if [ "$(id -u)" = 0 ] && [ "$user" != root ] && [ "$1" != syslogd ] && [ ! -e $data_dir ]; then
+            install -d -o "$user" -g "$group" -m 0700 $data_dir
+        fi
+    fi
     [ -z "${reactor:-}" ] || twistd+=("--reactor=$reactor")
     [ -z "${log_file:-}" ] || twistd+=("--logfile=$log_file")
     PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "${twistd[@]}" "$@"

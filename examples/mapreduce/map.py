@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 
 ANSWER_SECONDS_MAX = 30
 
@@ -33,11 +35,14 @@ def main() -> None:
     described.add_argument("--queue", default="reducer", help="the queue between map and reduce")
     given = described.parse_args()
 
-    for path in given.files:
-        counted = {"filename": path, "count": words_in(path)}
-        form = urllib.parse.urlencode({"queue": given.queue, "value": json.dumps(counted)}).encode()
-        urllib.request.urlopen(f"{given.url}/", form, timeout=ANSWER_SECONDS_MAX).close()
-        print(f"sent: {path}: {counted['count']}", flush=True)
+    try:
+        for path in given.files:
+            counted = {"filename": path, "count": words_in(path)}
+            form = urllib.parse.urlencode({"queue": given.queue, "value": json.dumps(counted)}).encode()
+            urllib.request.urlopen(f"{given.url}/", form, timeout=ANSWER_SECONDS_MAX).close()
+            print(f"sent: {path}: {counted['count']}", flush=True)
+    except (OSError, ValueError, HTTPException) as problem:
+        sys.exit(f"map: {problem}")
 
 
 if __name__ == "__main__":

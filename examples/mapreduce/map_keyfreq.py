@@ -14,10 +14,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 import urllib.parse
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from http.client import HTTPException
 
 LINES_A_PIECE = 200
 ANSWER_SECONDS_MAX = 30
@@ -53,10 +55,13 @@ def main() -> None:
     given = described.parse_args()
 
     posted = 0
-    for piece in pieces(given.text):
-        post(given.url, given.queue, {"counts": words(piece)})
-        posted += 1
-    post(given.url, given.queue, {"pieces": posted})  # how many reduce_keyfreq.py has to wait for
+    try:
+        for piece in pieces(given.text):
+            post(given.url, given.queue, {"counts": words(piece)})
+            posted += 1
+        post(given.url, given.queue, {"pieces": posted})  # how many reduce_keyfreq.py has to wait for
+    except (OSError, ValueError, HTTPException) as problem:
+        sys.exit(f"map_keyfreq: {problem}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 
 
 def main() -> None:
@@ -28,15 +30,22 @@ def main() -> None:
     try:
         with urllib.request.urlopen(f"{given.url}/c/{urllib.parse.quote(given.queue, safe='')}") as stream:
             for line in stream:
-                counted = json.loads(json.loads(line)["value"])
-                total += counted["count"]
+                try:
+                    counted = json.loads(json.loads(line)["value"])
+                    name, count = counted["filename"], int(counted["count"])
+                except (ValueError, TypeError, KeyError):
+                    print(f"reduce: passed over {line!r}", file=sys.stderr, flush=True)
+                    continue
+                total += count
                 seen += 1
-                print(f"{counted['filename']}: {counted['count']}, total: {total}", flush=True)
+                print(f"{name}: {count}, total: {total}", flush=True)
                 if seen == given.files:
                     return
     except KeyboardInterrupt:
         return
-    raise SystemExit(f"reduce: the stream ended after {seen} files")
+    except (OSError, ValueError, HTTPException) as problem:
+        sys.exit(f"reduce: {problem}, after {seen} files")
+    sys.exit(f"reduce: the stream ended after {seen} files")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import urllib.parse
 import urllib.request
 from collections import Counter
+from http.client import HTTPException
 
 
 def main() -> None:
@@ -26,18 +28,24 @@ def main() -> None:
 
     sums: Counter[str] = Counter()
     seen, expected = 0, None
-    with urllib.request.urlopen(f"{given.url}/c/{urllib.parse.quote(given.queue, safe='')}") as stream:
-        for line in stream:
-            message = json.loads(json.loads(line)["value"])
-            if "pieces" in message:
-                expected = message["pieces"]
-            else:
-                sums.update(message["counts"])
-                seen += 1
-            if seen == expected:
-                break
+    try:
+        with urllib.request.urlopen(f"{given.url}/c/{urllib.parse.quote(given.queue, safe='')}") as stream:
+            for line in stream:
+                try:
+                    message = json.loads(json.loads(line)["value"])
+                    if "pieces" in message:
+                        expected = int(message["pieces"])
+                    else:
+                        sums.update({word: int(count) for word, count in message["counts"].items()})
+                        seen += 1
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    print(f"reduce_keyfreq: passed over {line!r}", file=sys.stderr, flush=True)
+                if seen == expected:
+                    break
+    except (OSError, ValueError, HTTPException) as problem:
+        sys.exit(f"reduce_keyfreq: {problem}, after {seen} pieces")
     if seen != expected:
-        raise SystemExit(f"reduce_keyfreq: the stream ended after {seen} pieces; their sums would be wrong")
+        sys.exit(f"reduce_keyfreq: the stream ended after {seen} pieces; their sums would be wrong")
     for item, count in sums.most_common(given.top):
         print(f"{count}\t{item}")
 

@@ -21,6 +21,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 COMMANDS = {
@@ -88,13 +89,15 @@ def main() -> None:
     described.add_argument("--queue", default="monitor", help="the queue on which commands come")
     described.add_argument("--machine", default=socket.gethostname(), help="what to call this machine")
     given = described.parse_args()
+    if not given.url.startswith(("http://", "https://")):
+        sys.exit(f"consumer: --url {given.url} begins with neither http:// nor https://")
     attempt = 0
     while True:
         started = time.monotonic()
         try:
             listen(given.url, given.queue, given.machine)
             problem: Exception | str = "the stream has ended"
-        except (OSError, ValueError) as failure:
+        except (OSError, ValueError, HTTPException) as failure:
             problem = failure
         attempt = 0 if time.monotonic() - started > RETRY_SECONDS[-1] else attempt
         pause = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]

@@ -19,6 +19,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Any
 
 COMMAND_TTL_SECONDS = 5
@@ -37,8 +38,14 @@ def ask(url: str, queue: str, command: str) -> str:
 
 
 def answers(stream: Any) -> Iterator[dict[str, Any]]:
+    """What comes, but for what is no answer of a consumer.py."""
     for line in stream:
-        yield json.loads(json.loads(line)["value"])
+        try:
+            said = json.loads(json.loads(line)["value"])
+        except (ValueError, KeyError):
+            continue
+        if isinstance(said, dict) and isinstance(said.get("id"), str):
+            yield said
 
 
 def main() -> None:
@@ -51,6 +58,13 @@ def main() -> None:
     described.add_argument("--wait", type=float, default=15, metavar="SECONDS", help="how long to wait for an answer")
     given = described.parse_args()
 
+    try:
+        run(given)
+    except (OSError, ValueError, HTTPException) as problem:
+        sys.exit(f"feeder: {problem}")
+
+
+def run(given: argparse.Namespace) -> None:
     # Listening begins before asking: the answers are the first thing to come.
     with urllib.request.urlopen(place(given.url, "c", f"{given.queue}.answers"), timeout=given.wait) as stream:
         heard = answers(stream)

@@ -25,6 +25,10 @@ def debootstrap(suite: str, target: Path, *packages: str) -> None:
     source = next((path for path in named if Path(path).is_file()), None)
     if source is not None:
         shutil.copyfile(source, f"{target}{CERTIFICATES_INSIDE}")
+    # As in Docker's images: packages with a service do not start it.
+    policy = target / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
 
 
 def build_environment(root: Path) -> dict[str, str]:

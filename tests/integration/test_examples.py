@@ -98,6 +98,99 @@ def test_the_list_of_examples_is_complete() -> None:
     assert {name for name in named if not name.startswith("../")} == there
 
 
+# What goes wrong is said in a line
+
+
+def complaint(done: subprocess.CompletedProcess[str], name: str) -> str:
+    """The last and only line that an example says which fails."""
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{Path(name).stem}: ")
+    return line
+
+
+AWAY = "http://127.0.0.1:1"  # nobody is there
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("test_xmlrpc.py", ("--url", AWAY, "x")),
+        ("test_xmlrpc.py", ("--url", "foo", "x")),
+        ("test_xmlrpc.py", ("--file", "/nope")),
+        ("test_request.py", ("--url", AWAY)),
+        ("test_request.py", ("--url", "foo")),
+        ("mapreduce/map.py", ("--url", AWAY, EXAMPLES / "README.md")),
+        ("mapreduce/map.py", ("/nope",)),
+        ("mapreduce/map_keyfreq.py", ("--url", AWAY, EXAMPLES / "README.md")),
+        ("mapreduce/map_keyfreq.py", ("/nope",)),
+        ("mapreduce/reduce.py", ("--url", AWAY)),
+        ("mapreduce/reduce_keyfreq.py", ("--url", "foo")),
+        ("system_monitor/feeder.py", ("--url", AWAY, "load")),
+        ("system_monitor/consumer.py", ("--url", "foo")),
+        ("test_comet.py", ("--url", "foo")),
+        ("test_comet.py", ("--count", "-1")),
+        ("test_comet_curl.py", (f"{AWAY}/c/x", "0")),
+        ("test_collectd.py", ("--url", "foo")),
+        ("worker.py", ("--url", "foo")),
+        ("twitter_trends.py", ("--url", "foo", os.devnull)),
+    ],
+    ids=str,
+)
+def test_what_can_not_work_ends_in_one_line(name: str, arguments: tuple[str | Path, ...]) -> None:
+    assert "Traceback" not in complaint(run(python(name, *arguments)), name)
+
+
+def test_a_file_that_is_not_there_is_named(daemon: Daemon, queue: str) -> None:
+    done = run(python("test_request.py", "--url", daemon.url, "--queue", queue, "/nope"))
+    assert "'/nope'" in complaint(done, "test_request.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("mapreduce/reduce.py", ()), ("mapreduce/reduce_keyfreq.py", ()), ("system_monitor/feeder.py", ("load",))],
+)
+def test_a_server_that_goes_midway_is_said_in_one_line(
+    private_folder: Path, private_redis: Redis, queue: str, name: str, arguments: tuple[str, ...]
+) -> None:
+    daemon = Daemon(private_folder / "d", redis=private_redis)
+    command = python(name, "--url", daemon.url, "--queue", queue, *arguments)
+    listener = Running(private_folder, command)
+    with stopping(daemon, listener):
+        heard = f"{queue}.answers" if "feeder" in name else queue
+        wait_until(lambda: listeners(private_redis, heard))
+        daemon.kill()
+        status = listener.process.wait(60)
+        complaint(subprocess.CompletedProcess(command, status, "", listener.complained), name)
+
+
+def test_the_sums_pass_over_what_is_no_part_of_them(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+    strays = ("no JSON", "[1]", "1", '{"filename": "x", "count": "many"}', '{"counts": {"x": null}}', '{"pieces": []}')
+    put(http, queue, *strays, '{"filename": "a", "count": 2}')
+    done = run(python("mapreduce/reduce.py", "--url", daemon.url, "--queue", queue, "--files", "1"))
+    assert (done.returncode, done.stdout) == (0, "a: 2, total: 2\n")
+    assert [line.split(" b'")[0] for line in done.stderr.splitlines()] == ["reduce: passed over"] * 6
+
+    put(http, queue, *strays, '{"counts": {"a": 2}}', '{"pieces": 1}')
+    done = run(python("mapreduce/reduce_keyfreq.py", "--url", daemon.url, "--queue", queue))
+    assert (done.returncode, done.stdout) == (0, "2\ta\n")
+    assert [line.split(" b'")[0] for line in done.stderr.splitlines()] == ["reduce_keyfreq: passed over"] * 6
+
+
+def test_the_feeder_takes_no_answer_from_what_is_none(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+    put(http, f"{queue}.answers", "no JSON", "[1]", "{}", '{"id": []}', '{"id": 1}', '{"id": "another"}')
+    arguments = ["--url", daemon.url, "--queue", queue, "--wait", "1", "load"]
+    done = run(python("system_monitor/feeder.py", *arguments))
+    assert complaint(done, "feeder") == "feeder: 1 answers are missing"
+
+
+def test_trends_say_that_they_wait_for_a_server_that_is_away(private_folder: Path) -> None:
+    (private_folder / "posts").write_text('{"subject": "s", "author": "a", "text": "t"}')
+    waiting = Running(private_folder, python("twitter_trends.py", "--url", AWAY, private_folder / "posts"))
+    with stopping(waiting):
+        wait_until(lambda: "Again in" in waiting.complained)
+
+
 # With what everybody has
 
 
@@ -109,6 +202,14 @@ def test_the_shell_script_runs_to_its_end_and_leaves_nothing(daemon: Daemon, htt
     assert f'{{"key":"{queue}:2","value":"a + b & c","count":0}}' in done.stdout
     stats = http.get(f"/stats/{queue}").json()
     assert (stats["ready"], stats["leased"], stats["totals"]["in"], stats["totals"]["acked"]) == (0, 0, 4, 1)
+
+
+@pytest.mark.needs("curl")
+def test_the_shell_script_takes_a_queue_as_it_stands_in_a_url(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+    done = run([EXAMPLES / "test_rest.sh", daemon.url, f"{queue}%2F%C3%BC"])
+    assert done.returncode == 0, done.stderr
+    assert f'"key":"{queue}/ü:1"' in done.stdout
+    assert http.get(f"/stats/{queue}%2F%C3%BC").json()["totals"]["acked"] == 1
 
 
 @pytest.mark.needs("curl")
@@ -216,11 +317,13 @@ def test_collectd_shows_values_and_notifications(private_folder: Path, private_r
         wait_until(lambda: listener.said == ["web/load/load 1251533299:0.1:0.2", "web/df-root/free 1251533300:U"])
         item = {"host": "web", "plugin": "cpu", "type": "cpu", "time": 1.5, "values": [7]}
         http.post("/collectd/data", json=[item]).raise_for_status()
-        wait_until(lambda: listener.said[2:] == ["web/cpu/cpu 1.5:[7]"])
+        instances = {"plugin": "df", "plugin_instance": "root", "type": "df_complex", "type_instance": "free"}
+        http.post("/collectd/data", json=[{**item, **instances}]).raise_for_status()
+        wait_until(lambda: listener.said[2:] == ["web/cpu/cpu 1.5:[7]", "web/df-root/df_complex-free 1.5:[7]"])
         event = "Severity: WARNING\nHost: web\n\nfull"
         http.post("/collectd/event", content=event, headers=text).raise_for_status()
-        wait_until(lambda: len(listener.said) == 4)
-        assert json.loads(listener.said[3]) == {"severity": "WARNING", "host": "web", "event_text": "full"}
+        wait_until(lambda: len(listener.said) == 5)
+        assert json.loads(listener.said[4]) == {"severity": "WARNING", "host": "web", "event_text": "full"}
         put(http, "collectd_data", "no JSON", "[1]")
         wait_until(lambda: listener.complained.count("is not collectd's") == 2)
         listener.end()

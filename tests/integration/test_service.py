@@ -11,10 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.boxes.roots import namespaces_are_allowed
 from tests.servers import ROOT, Comet, Daemon, Redis, free_port, listeners, stopping, wait_until
 
 TWISTD = str(Path(sys.executable).with_name("twistd"))
@@ -407,17 +409,13 @@ def test_a_start_script_runs_from_any_directory(private_folder: Path, redis: Red
     assert list(private_folder.iterdir()) == []  # no pid file, no log, nothing
 
 
-@pytest.mark.parametrize("script", START_SCRIPTS)
-def test_the_settings_for_a_service_in_a_start_script_are_used(private_folder: Path, redis: Redis, script: str) -> None:
-    root = private_folder / "root"
+def with_settings(folder: Path, script: str, **settings: str) -> Path:
+    """A start script in a checkout of its own, with these at its top."""
+    root = folder / "root"
     (root / "start_scripts").mkdir(parents=True)
     for name in ("restmq", "twisted", "setup.py", "requirements.txt", ".venv"):
         (root / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "start_scripts" / "environment.sh", root / "start_scripts")
-    pid_file, log_file = private_folder / "pid", private_folder / "log"
-    settings = {"reactor": "poll", "pid_file": str(pid_file), "log_file": str(log_file), "daemon": "yes"}
-    if os.getuid() == 0:
-        settings["user"] = "root"
     text = (ROOT / "start_scripts" / script).read_text()
     for name, value in settings.items():
         text, found = re.subn(rf"^{name}= +#", f"{name}={value} #", text, flags=re.MULTILINE)
@@ -425,6 +423,16 @@ def test_the_settings_for_a_service_in_a_start_script_are_used(private_folder: P
     copy = root / "start_scripts" / script
     copy.write_text(text)
     copy.chmod(0o755)
+    return copy
+
+
+@pytest.mark.parametrize("script", START_SCRIPTS)
+def test_the_settings_for_a_service_in_a_start_script_are_used(private_folder: Path, redis: Redis, script: str) -> None:
+    pid_file, log_file = private_folder / "pid", private_folder / "log"
+    settings = {"reactor": "poll", "pid_file": str(pid_file), "log_file": str(log_file), "daemon": "yes"}
+    if os.getuid() == 0:
+        settings["user"] = "root"
+    copy = with_settings(private_folder, script, **settings)
     port = free_port()
     subprocess.run(
         [copy, "--port", str(port), "--redis-socket", redis.socket_path], cwd=private_folder, check=True, timeout=60
@@ -437,6 +445,68 @@ def test_the_settings_for_a_service_in_a_start_script_are_used(private_folder: P
         wait_until(pid_file.exists)
         os.kill(int(pid_file.read_text()), signal.SIGTERM)
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), why="it ended")
+
+
+def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def test_a_start_script_runs_from_a_link_to_it(private_folder: Path) -> None:
+    link = private_folder / "restmq"
+    link.symlink_to(ROOT / "start_scripts" / "restmq_server")
+    shown = run(link, "--help")
+    assert (shown.returncode, "--redis-host" in shown.stdout) == (0, True), shown.stderr
+
+
+def test_a_start_script_takes_an_account_whose_group_has_another_name(private_folder: Path) -> None:
+    assert run("id", "-gn", "nobody").stdout != "nobody\n"
+    shown = run(with_settings(private_folder, "syslogd_restmq_server", user="nobody"), "--help")
+    assert (shown.returncode, "--redis-host" in shown.stdout) == (0, True), shown.stderr
+
+
+def test_an_account_that_is_not_there_is_said_in_one_line(private_folder: Path) -> None:
+    shown = run(with_settings(private_folder, "restmq_server", user="no-such-account"))
+    assert (shown.returncode, shown.stdout) == (1, "")
+    assert shown.stderr == 'There is no account "no-such-account" here; see user= in restmq_server.\n'
+
+
+@pytest.mark.skipif(not namespaces_are_allowed(), reason="namespaces can't be made here")
+def test_the_account_can_use_the_directory_of_the_private_store(private_folder: Path) -> None:
+    script = with_settings(private_folder, "restmq_server", user="nobody")
+    commands = f"mount -t tmpfs tmpfs /var/lib; {script} --help >/dev/null; stat -c '%U %a' /var/lib/restmq"
+    assert run("unshare", "--mount", "sh", "-ec", commands).stdout == "nobody 700\n"
+
+
+@pytest.mark.parametrize("what", ["nothing", "the checkout is elsewhere", "Python is a newer one", "there is none"])
+def test_a_virtual_environment_that_no_longer_works_is_noticed(private_folder: Path, what: str) -> None:
+    root, elsewhere = private_folder / "root", private_folder / "elsewhere"
+    (root / "start_scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "start_scripts" / "environment.sh", root / "start_scripts")
+    if what != "there is none":
+        subprocess.run([sys.executable, "-m", "venv", root / ".venv"], check=True)
+    if what == "the checkout is elsewhere":
+        root.rename(elsewhere)
+    if what == "Python is a newer one":
+        (library,) = (root / ".venv" / "lib").iterdir()
+        library.rename(library.with_name("python3.10"))
+    here = elsewhere if elsewhere.exists() else root
+    checked = run("bash", "-euc", f". {here}/start_scripts/environment.sh; is_whole && echo whole || echo broken")
+    assert (checked.stdout, checked.stderr) == ("whole\n" if what == "nothing" else "broken\n", "")
+
+
+def test_the_healthcheck_notices_that_the_store_is_away_also_where_a_password_is_wanted(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    rules = private_folder / "acl.conf"
+    rules.write_text("[rest:consumer]\nusername = a\npassword = b\n[rest:producer]\nusername = a\npassword = b\n")
+    daemon = Daemon(private_folder, "--acl", str(rules), "--redis-timeout", "1", redis=private_redis)
+    healthcheck = ROOT / "start_scripts" / "healthcheck.py"
+    with stopping(daemon):
+        assert run(sys.executable, healthcheck, daemon.url).returncode == 0
+        private_redis.pause()
+        sick = run(sys.executable, healthcheck, daemon.url)
+        private_redis.go_on()
+        assert (sick.returncode, sick.stderr) == (1, f"healthcheck: {daemon.url} answers 503 Service Unavailable\n")
 
 
 def test_shorter_queue_names_can_be_asked_for(private_folder: Path, redis: Redis) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from twisted.internet import address, defer, task
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from restmq.acl import parse_hosts
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
 from restmq.senders import Connection, Datagrams, Intake, TcpSenders, host_of
-from restmq.spool import Counts, Room, Spool
+from restmq.spool import Counts, SharedRoom, Spool
 
 HOLD_SECONDS = 60.0
 
@@ -68,10 +69,10 @@ class Receiver:
         self.counts = Counts()
         self.spool = Spool(self.core, self.counts, HOLD_SECONDS, 10, self.clock)  # type: ignore[arg-type]
         self.intake = Intake(self.spool, self.counts, lambda: 1500, 65536, parse_hosts(senders) if senders else None)
-        self.tcp_room = Room(lines_max, 1 << 26)
-        self.udp_room = Room(lines_max, 1 << 26)
-        self.senders = TcpSenders(self.intake, self.tcp_room, connections_max, per_address_max)
-        self.datagrams = Datagrams(self.intake, self.udp_room)
+        tcp_room, udp_room = SharedRoom(lines_max, 1 << 26), SharedRoom(lines_max, 1 << 26)
+        self.tcp_room, self.udp_room = tcp_room.whole, udp_room.whole
+        self.senders = TcpSenders(self.intake, tcp_room, connections_max, per_address_max)
+        self.datagrams = Datagrams(self.intake, udp_room)
         self.spool.on_room = self.senders.room_made
 
     def connect(self, host: str = "192.0.2.1") -> Connection:
@@ -168,7 +169,7 @@ def test_all_senders_together_have_bounded_room_and_get_it_in_turn() -> None:
     for connection in connections:
         connection.dataReceived(numbered(8))
         assert receiver.tcp_room.lines <= 10
-    assert [stopped_reading(connection) for connection in connections] == [False, True, True, True]
+    assert [stopped_reading(connection) for connection in connections] == [True, True, True, True]
     receiver.turn()
     while receiver.core.calls:
         receiver.core.answer()
@@ -177,6 +178,61 @@ def test_all_senders_together_have_bounded_room_and_get_it_in_turn() -> None:
     for number in range(4):
         assert receiver.core.lines(f"192.0.2.{number}") == expected(8)
     assert (receiver.empty, receiver.senders.waiting) == (True, 0)
+
+
+def test_a_queue_that_takes_nothing_holds_back_its_own_host_only() -> None:
+    receiver = Receiver(lines_max=100, connections_max=100, per_address_max=100)
+    held_back = [receiver.connect("192.0.2.1") for _ in range(50)]
+    for connection in held_back:
+        connection.dataReceived(numbered(10))
+    receiver.turn()
+    receiver.core.calls.pop(0)  # is never answered
+    assert receiver.tcp_room.lines == 50
+    for number in range(2, 50):
+        receiver.connect(f"192.0.2.{number}").dataReceived(numbered(40))
+        receiver.answer_all()
+        assert receiver.core.lines(f"192.0.2.{number}") == expected(40)
+    assert (receiver.tcp_room.lines, receiver.senders.waiting) == (50, 46)
+
+
+def test_where_all_room_is_taken_by_full_queues_a_host_has_room_for_a_line_of_its_own() -> None:
+    receiver = Receiver(lines_max=100, connections_max=100)
+    for number in range(2, 52):
+        receiver.connect(f"192.0.2.{number}").dataReceived(numbered(100))
+    receiver.turn()
+    receiver.core.calls.clear()  # these are never answered
+    assert 100 <= receiver.tcp_room.lines <= 150
+    receiver.connect("192.0.2.1").dataReceived(numbered(20))
+    receiver.answer_all()
+    assert receiver.core.lines("192.0.2.1") == expected(20)
+
+
+def test_datagrams_from_addresses_without_number_are_bounded_all_the_same() -> None:
+    receiver = Receiver(lines_max=100)
+    for number in range(250):
+        receiver.datagrams.datagramReceived(b"<13>x", (f"192.0.2.{number}", 514))
+    assert receiver.udp_room.lines == 100
+
+
+def test_datagrams_of_one_host_leave_room_for_those_of_another() -> None:
+    receiver = Receiver(lines_max=10)
+    for number in range(20):
+        receiver.datagrams.datagramReceived(b"<13>%d" % number, ("192.0.2.9", 514))
+    receiver.turn()
+    receiver.core.calls.pop(0)  # is never answered
+    receiver.datagrams.datagramReceived(b"<13>mine", ("192.0.2.1", 514))
+    receiver.answer_all()
+    assert receiver.core.lines("192.0.2.1") == ["<13>mine"]
+    assert receiver.counts.dropped.total() == 15
+
+
+def test_a_host_that_has_no_lines_left_costs_nothing() -> None:
+    receiver = Receiver()
+    for number in range(200):
+        receiver.datagrams.datagramReceived(b"<13>x", (f"192.0.2.{number}", 514))
+    assert len(receiver.datagrams._room._by_host) == 200
+    receiver.answer_all()
+    assert (len(receiver.datagrams._room._by_host), receiver.empty) == (0, True)
 
 
 def test_bytes_are_bounded_as_lines_are() -> None:
@@ -225,6 +281,52 @@ def test_a_line_is_sent_again_until_redis_takes_it() -> None:
     receiver.answer_all()
     assert receiver.core.lines("192.0.2.1") == expected(1500)
     assert (receiver.counts.saved, receiver.counts.dropped, receiver.empty) == (1500, {}, True)
+
+
+def test_the_log_names_the_queue_that_takes_nothing_and_says_it_once() -> None:
+    receiver = Receiver()
+    full, fine = receiver.connect("192.0.2.1"), receiver.connect("192.0.2.2")
+    with capturedLogs() as events:
+        full.dataReceived(numbered(3))
+        for _ in range(5):
+            receiver.turn(2)
+            receiver.core.fail(StoreRefused("full"))
+            fine.dataReceived(b"<13>x\n")
+            receiver.turn()
+            receiver.core.answer()
+        receiver.turn(2)
+        receiver.answer_all()
+    assert [formatEvent(event) for event in events] == [
+        "lines for syslogd:192.0.2.1 wait: full",
+        "Redis takes lines for syslogd:192.0.2.1 again.",
+    ]
+
+
+def test_a_full_queue_that_takes_a_line_now_and_then_does_not_fill_the_log() -> None:
+    receiver = Receiver()
+    with capturedLogs() as events:
+        receiver.connect().dataReceived(numbered(80))
+        receiver.turn()
+        for _ in range(50):
+            while len(receiver.core.calls[0][1]) > 1:
+                receiver.core.fail(StoreRefused("full"))
+                receiver.turn(2 if len(receiver.core.kept) == 0 else 0.2)
+            receiver.core.answer()
+    assert (len(receiver.core.lines("192.0.2.1")), len(events)) == (50, 1)
+
+
+def test_when_redis_is_away_the_log_does_not_name_every_queue() -> None:
+    receiver = Receiver()
+    with capturedLogs() as events:
+        for number in range(100):
+            receiver.datagrams.datagramReceived(b"<13>x", (f"192.0.2.{number}", 514))
+        receiver.turn()
+        while receiver.core.calls:
+            receiver.core.fail(StoreUnavailable("away"))
+        assert len(events) == 10
+        receiver.turn(2)
+        receiver.answer_all()
+    assert len(events) == 20
 
 
 def test_where_many_lines_are_refused_fewer_are_tried() -> None:
@@ -277,7 +379,7 @@ def test_a_fault_costs_the_lines_of_one_queue_and_no_room() -> None:
 
 
 def test_datagrams_beyond_the_room_are_counted_and_dropped() -> None:
-    receiver = Receiver(lines_max=3)
+    receiver = Receiver(lines_max=6)
     for number in range(5):
         receiver.datagrams.datagramReceived(b"<13>%d\n\0" % number, ("192.0.2.9", 514))
     receiver.connect().dataReceived(b"<13>tcp\n")  # has room of its own
@@ -297,6 +399,25 @@ def test_a_datagram_is_one_message_and_a_long_one_is_cut() -> None:
     receiver.answer_all()
     assert receiver.core.lines("192.0.2.9") == ["<13>two\nlines", "x" * 480]
     assert receiver.counts.truncated == 1
+
+
+@pytest.mark.parametrize(
+    ("datagram", "line"),
+    [
+        (b"5 <13>x", "<13>x"),
+        (b"480 <13>" + b"x" * 476, "<13>" + "x" * 476),
+        (b"6 <13>x\n", "<13>x"),
+        (b"6 <13>x", "6 <13>x"),  # no length of this
+        (b"05 <13>x", "05 <13>x"),
+        (b"5 13>xx", "5 13>xx"),
+    ],
+)
+def test_a_length_before_a_datagram_is_no_part_of_its_line(datagram: bytes, line: str) -> None:
+    receiver = Receiver()
+    receiver.intake.line_bytes_max = 480
+    receiver.datagrams.datagramReceived(datagram, ("192.0.2.9", 514))
+    receiver.answer_all()
+    assert (receiver.core.lines("192.0.2.9"), receiver.counts.truncated) == ([line], 0)
 
 
 def test_connections_are_bounded_in_all_and_from_one_address() -> None:
