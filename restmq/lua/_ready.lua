@@ -57,8 +57,3 @@ local function as_columns(keys, values, counts, expiries, receipts, records)
   for i, expires_ms in ipairs(expiries) do expiries[i] = string.format('%.0f', expires_ms) end
   return {keys, values, unless_all('0', counts), expiries, receipts, unless_all('', records)}
 end
-
--- Messages by their number: keys that share a time come out of a sorted set in the order of their text.
-local function by_number(a, b)
-  return tonumber(string.match(a, ':(%d+)$') or 0) < tonumber(string.match(b, ':(%d+)$') or 0)
-end

@@ -4,12 +4,13 @@
 -- include: _prelude
 -- include: _lease
 -- include: _wake
-local released = 0
-for i = #ARGV - 1, 4, -2 do
+local released = {}
+for i = 4, #ARGV, 2 do
   if holds(ARGV[i], ARGV[i + 1]) then
-    fail(ARGV[i], ARGV[3] == '1')
-    released = released + 1
+    end_lease(ARGV[i])
+    released[#released + 1] = ARGV[i]
   end
 end
+fail(released, ARGV[3] == '1', {})
 wake()
-return {released, dead_to_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}
+return {#released, dead_to_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}
