@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from restmq import keys
 from restmq.core import RedisOperations
-from restmq.errors import RestMQError
+from restmq.errors import InvalidInput, RestMQError, StoreRefused
 
 log = Logger()
 
@@ -75,13 +75,21 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
                 self._look_again = False
                 until_seconds, queues = await self._core.queues_due()
                 for queue in queues:
-                    await self._core.queue_promote(queue)
+                    await self._promote(queue)
                 if not queues and not self._look_again:
                     break
         finally:
             self._looking = False
         wait = _LATEST_SECONDS if until_seconds is None else min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS)
         self._look_in(wait)
+
+    async def _promote(self, queue: str) -> None:
+        """Brings up what is due in one queue. What Redis refuses for this one must not hold up the others."""
+        try:
+            await self._core.queue_promote(queue)
+        except (StoreRefused, InvalidInput) as problem:
+            await self._core.queue_look_later(queue)  # fails too where Redis refuses everything
+            log.warn("what is due in {queue} does not come up: {problem}", queue=queue, problem=problem)
 
     def _failed(self, failure: Any) -> None:
         if not failure.check(RestMQError):

@@ -32,6 +32,7 @@ from restmq.store import Store
 _DUE_QUEUES_A_CALL = 100
 #: What a message that is given back counts beside its value: a call has some two thousand of them at most.
 _RETURNED_BESIDE_BYTES = 1024
+_LATER_MS = 10_000
 _LEASE_GONE = "the receipt holds no lease on the message: it is over, was acked, or never was; lease the message again."
 
 
@@ -184,3 +185,8 @@ class Leasing(Operations):
         args: list[Any] = [self._clock(), _DUE_QUEUES_A_CALL]
         until_ms, *queues = await self.store.run(scripts.load("due"), Encoded([1, keys.DUE]), *args)
         return None if until_ms < 0 else until_ms / 1000, [queue.decode() for queue in queues]
+
+    async def queue_look_later(self, queue: str) -> None:
+        """A queue that is due, and can't be looked at, is due again in ten seconds; others go before it."""
+        args: list[Any] = [self._clock(), queue, _LATER_MS]
+        await self.store.run(scripts.load("later"), Encoded([1, keys.DUE]), *args)

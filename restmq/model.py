@@ -154,8 +154,9 @@ class QueueStats:
     """A queue in numbers: what is in it now, and totals since its first message.
 
     Attributes:
-        oldest_age_ms: of the message that has waited longest, exact to a second or half a percent; None if nothing
-            waits, or it is not known, as for messages that did not come through RestMQ.
+        oldest_age_ms: of the first message, exact to a second or half a percent where the queue is in the order of its
+            numbers; of one that came back from a lease at least as much as of those behind it. None if nothing waits,
+            or it is not known, as for messages that did not come through RestMQ.
         totals: ``in``, ``out`` (gone for good: taken, broadcast, acked), ``leased`` (deliveries under leases),
             ``acked``, ``redelivered``, ``expired``, ``dead``.
     """

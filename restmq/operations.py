@@ -8,12 +8,15 @@ from itertools import repeat
 from typing import Any
 
 from twisted.internet import defer
+from twisted.logger import Logger
 
 from restmq import keys, scripts
 from restmq.connection import Encoded
-from restmq.errors import RestMQError
+from restmq.errors import InvalidInput, RestMQError, StoreRefused
 from restmq.model import Message, check_queue_name
 from restmq.store import Store
+
+log = Logger()
 
 _AGAIN = 1
 PROMOTE_FIRST = 2
@@ -114,14 +117,28 @@ class Operations:
         more: Any = 1
         while more:
             more, dead_letter = await self._run("promote", queue)
-            await self._forward(queue, dead_letter)
+        await self._forward(queue, dead_letter)
 
     async def _forward(self, queue: str, dead_letter: bytes) -> None:
-        """Moves dead letters to the queue named for them, if one is; what is cut off here is done by the next call."""
-        left: Any = 1 if dead_letter else 0
-        while left:
-            other = dead_letter.decode()
-            there = keys.for_queue(other)
-            more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries)
-            left = await self._run("forward", queue, other, more_keys=more_keys)
-            await self._run("wake", other)
+        """Moves dead letters to the queue named for them, if one is; what is cut off here is done by the next call.
+
+        Where that queue can't take them they stay, and are looked at again later (``lua/_due.lua`` says when): what the
+        caller did with its own queue is done.
+        """
+        if not dead_letter:
+            return
+        left: Any = 1
+        other = dead_letter.decode()
+        there = keys.for_queue(other)
+        more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries, there.times)
+        try:
+            while left:
+                left = await self._run("forward", queue, other, more_keys=more_keys)
+                await self._run("wake", other)
+        except (StoreRefused, InvalidInput) as problem:
+            log.warn(
+                "dead letters of {queue} can't go to {other}, and stay: {problem}",
+                queue=queue,
+                other=other,
+                problem=problem,
+            )

@@ -1,27 +1,23 @@
--- KEYS: ready, times
+-- include: _oldest
+-- KEYS: ready, expiring, times
 -- How old the oldest message is, without a time beside each message: TIMES has a mark `number, time` now and then, at
 -- most one a second, and fewer the longer the backlog reaches back, so that there are never more than a few thousand.
+-- Numbers and times rise together: who comes to others late with an older number gets no mark.
 local MARK_EVERY_MS, MARKS_PER_AGE = 1000, 200
 
-local function number_of(key) return tonumber(string.match(key, ':(%d+)$') or 0) end
-
--- The last mark that is not younger than the queue's front: its time, or nil.
-local function oldest_mark()
-  local front = call('LINDEX', READY, -1)
-  return front and call('ZREVRANGEBYSCORE', TIMES, number_of(front), '-inf', 'LIMIT', 0, 1)[1]
-end
-
--- Called for a message that is about to be stored.
-local function mark_time(number)
+-- Called for a message that is about to join the end of a queue, or the first of several: of this queue, or of another one
+-- whose keys are given.
+local function mark_time(number, ready, expiring, times)
+  ready, expiring, times = ready or READY, expiring or EXPIRING, times or TIMES
   local now = now_ms()
-  local last = call('ZRANGE', TIMES, -1, -1)[1]
-  if last and now - tonumber(last) < MARK_EVERY_MS and call('EXISTS', READY) == 1 then return end
-  local oldest = oldest_mark()
+  local last, last_number = unpack(call('ZRANGE', times, -1, -1, 'WITHSCORES'))
+  if last and now - tonumber(last) < MARK_EVERY_MS and call('EXISTS', ready) == 1 then return end
+  local oldest = oldest_mark(ready, expiring, times, now)
   if oldest then
-    call('ZREMRANGEBYSCORE', TIMES, '-inf', '(' .. call('ZSCORE', TIMES, oldest))
-    if now - tonumber(last) < (now - tonumber(oldest)) / MARKS_PER_AGE then return end
+    call('ZREMRANGEBYSCORE', times, '-inf', '(' .. call('ZSCORE', times, oldest))
+    if now - tonumber(last) < (now - tonumber(oldest)) / MARKS_PER_AGE or tonumber(last_number) > number then return end
   else
-    call('DEL', TIMES)
+    call('DEL', times)
   end
-  call('ZADD', TIMES, number, string.format('%.0f', now))
+  call('ZADD', times, number, string.format('%.0f', now))
 end

@@ -17,16 +17,23 @@ local function look_at(at_ms)
   end
 end
 
--- Dead letters that belong into another queue are to be looked at now.
+-- Dead letters that belong into another queue are moved at once by the daemon that ran the script. If it dies before, or
+-- the other queue can't take them, they are looked at again after this time; nothing else waits for them.
+local FORWARD_AGAIN_MS = 10000
+
 local function dead_to_forward()
   return call('HGET', SETTINGS, 'dead_letter') and call('EXISTS', DEAD) == 1
+end
+
+local function look_at_the_dead()
+  if dead_to_forward() then look_at(now_ms() + FORWARD_AGAIN_MS) end
 end
 
 local function look_at_nearest()
   local leased = call('ZRANGE', LEASED, 0, 0, 'WITHSCORES')[2]
   local delayed = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
   local nearest = math.min(tonumber(leased or math.huge), tonumber(delayed or math.huge))
-  if dead_to_forward() then nearest = 0 end
   call('ZREM', DUE, QUEUE)
   if nearest < math.huge then look_at(nearest) end
+  look_at_the_dead()
 end

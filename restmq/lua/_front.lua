@@ -1,4 +1,5 @@
 -- include: _ready
+-- include: _number
 -- KEYS: totals
 -- What reached nobody goes back to where it came from: to the front, but each message behind those there that are older.
 -- Several clients that left at once give back what was taken for them in calls that come in any order.
@@ -19,7 +20,7 @@ local function put_in_front(keys, put)
   end
   local front = next_alive()
   for i, key in ipairs(keys) do
-    while front and by_number(front, key) do
+    while front and number_of(front) < number_of(key) do
       line[#line + 1] = call('RPOP', READY)
       front = next_alive()
     end

@@ -45,27 +45,51 @@ local function end_lease(key)
   if holder ~= '' then call('PUBLISH', holder, QUEUE .. '\n' .. key .. ' ' .. receipt) end
 end
 
--- The delivery has failed: the message goes back to the front, or, after too many, to the dead letters.
-local function fail(key, blameless)
-  end_lease(key)
-  local record = record_of(key)
-  if blameless then
-    record.count = record.count - 1
-    if record.count == 0 and not record.origin then
-      call('HDEL', DELIVERIES, key)
+-- A message is dead. DEAD has the time of death; who dies in the same millisecond stands there a fraction of it later than
+-- the one before, as equal times would come out in the order of the keys' text.
+local MOMENT_MS = 1 / 2048
+
+local function bury(key, at_ms)
+  local next_ms = string.format('(%.0f', at_ms + 1)
+  local before = call('ZREVRANGEBYSCORE', DEAD, next_ms, at_ms, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  call('ZADD', DEAD, before and math.min(tonumber(before), at_ms + 1 - 2 * MOMENT_MS) + MOMENT_MS or at_ms, key)
+  call('HINCRBY', TOTALS, 'dead', 1)
+end
+
+-- Of a message that was a dead letter elsewhere stays where it comes from.
+local function forget_deliveries(key, record)
+  if record.origin then
+    call('HSET', DELIVERIES, key, cjson.encode({count = 0, origin = record.origin}))
+  else
+    call('HDEL', DELIVERIES, key)
+  end
+end
+
+local function take_back_delivery(key, record)
+  record.count = record.count - 1
+  if record.count == 0 then
+    forget_deliveries(key, record)
+  else
+    call('HSET', DELIVERIES, key, cjson.encode(record))
+  end
+end
+
+-- The deliveries of these messages, whose leases ended at these times or now, have failed: they go back to the front, in
+-- the order in which they are named, or, after too many, to the dead letters.
+local function fail(keys, blameless, ended_ms)
+  local most, back = setting('max_deliveries'), {}
+  for _, key in ipairs(keys) do
+    local record = record_of(key)
+    if blameless then take_back_delivery(key, record) end
+    if not expiry_if_alive(key) then
+      call('HINCRBY', TOTALS, 'expired', 1)
+    elseif most > 0 and record.count >= most then
+      bury(key, ended_ms[key] or now_ms())
     else
-      call('HSET', DELIVERIES, key, cjson.encode(record))
+      back[#back + 1] = key
     end
   end
-  local most = setting('max_deliveries')
-  if not expiry_if_alive(key) then
-    call('HINCRBY', TOTALS, 'expired', 1)
-  elseif most > 0 and record.count >= most then
-    call('ZADD', DEAD, now_ms(), key)
-    call('HINCRBY', TOTALS, 'dead', 1)
-    if dead_to_forward() then look_at(0) end
-  else
-    wait_in_line('RPUSH', key)
-    call('HINCRBY', TOTALS, 'redelivered', 1)
-  end
+  for i = #back, 1, -1 do wait_in_line('RPUSH', back[i]) end
+  if #back > 0 then call('HINCRBY', TOTALS, 'redelivered', #back) end
+  look_at_the_dead()
 end

@@ -5,6 +5,14 @@ local function length()
   return call('LLEN', READY) - call('ZCOUNT', EXPIRING, '-inf', now_ms())
 end
 
+-- A message's value, or nil. Entries can be put in by hand: one may name a key of another kind, which then is no message
+-- and not ours to drop; that is the second result. A script must not fail in its middle: what it has popped would be lost.
+local function value_of(key)
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then return nil, true end
+  return value or nil, false
+end
+
 -- All keys of these messages: their values, how often they were looked at and delivered.
 local function forget(keys)
   local doomed = {}
@@ -48,9 +56,4 @@ local function as_columns(keys, values, counts, expiries, receipts, records)
   expiries = unless_all(0, expiries)
   for i, expires_ms in ipairs(expiries) do expiries[i] = string.format('%.0f', expires_ms) end
   return {keys, values, unless_all('0', counts), expiries, receipts, unless_all('', records)}
-end
-
--- Messages by their number: keys that share a time come out of a sorted set in the order of their text.
-local function by_number(a, b)
-  return tonumber(string.match(a, ':(%d+)$') or 0) < tonumber(string.match(b, ':(%d+)$') or 0)
 end

@@ -12,6 +12,7 @@
 -- include: _wake
 -- include: _publish
 -- include: _age
+-- include: _sweep
 local ttl_ms, delay_ms, all_or_nothing = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
 local fingerprint, kept_ms = ARGV[6], ARGV[7]
 local FIRST = 8
@@ -47,6 +48,7 @@ local STORED_AT_ONCE = 1000
 local function store(from, to)
   local last = call('INCRBY', NUMBER, to - from + 1)
   local number = last - (to - from)
+  if math.floor(last / SWEEP_EVERY) > math.floor((number - 1) / SWEEP_EVERY) then sweep() end
   if due_ms == 0 then mark_time(number) end
   local chunk, keys_and_values = {}, {}
   local function flush()

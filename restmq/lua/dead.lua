@@ -9,12 +9,12 @@ local listed = call('ZRANGE', DEAD, first, first + tonumber(ARGV[4]) - 1, 'WITHS
 local found, bytes = {0}, 0
 for i = 1, #listed, 2 do
   local key = listed[i]
-  if not expiry_if_alive(key) then
+  local value = expiry_if_alive(key) and value_of(key)
+  if not value then
     call('ZREM', DEAD, key)
   elseif bytes < BYTES_AT_MOST then
-    local value = call('GET', key)
     bytes = bytes + #value
-    for _, part in ipairs({key, value, listed[i + 1], call('HGET', DELIVERIES, key) or ''}) do
+    for _, part in ipairs({key, value, string.match(listed[i + 1], '^%d+'), call('HGET', DELIVERIES, key) or ''}) do
       found[#found + 1] = part
     end
   end

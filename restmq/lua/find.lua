@@ -6,18 +6,17 @@
 -- near an end is 'unknown'.
 -- include: _prelude
 -- include: _lease
+-- include: _number
 local SEARCHED_AT_MOST = 50000
 
 local key = ARGV[3]
-local value = call('GET', key)
+local value = value_of(key)
 local expires_ms = call('PEXPIRETIME', key)
 if not value or (expires_ms > 0 and expires_ms <= now_ms()) then return {} end
 
 local function found(state, at_ms)
   return {state, at_ms or '0', value, call('GET', key .. ':refcount') or '0', call('HGET', DELIVERIES, key) or ''}
 end
-
-local function number_of(other) return tonumber(string.match(other, ':(%d+)$') or 0) end
 
 -- Messages wait in the order of their numbers, but for those that came back, or came later than they were sent.
 local function in_its_place()
@@ -39,7 +38,7 @@ end
 local leased, delayed, dead = call('ZSCORE', LEASED, key), call('ZSCORE', DELAYED, key), call('ZSCORE', DEAD, key)
 if leased and tonumber(leased) > now_ms() then return found('leased', leased) end
 if delayed and tonumber(delayed) > now_ms() then return found('delayed', delayed) end
-if dead then return found('dead', dead) end
+if dead then return found('dead', string.match(dead, '^%d+')) end
 if leased or delayed or in_its_place() or near_an_end() then return found('ready') end
 if call('LLEN', READY) > 2 * SEARCHED_AT_MOST then return found('unknown') end
 return {}

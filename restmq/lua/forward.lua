@@ -1,15 +1,22 @@
 -- Dead letters go to the queue that is named for them, as new messages there, with a note of where they come from. A
 -- bounded number a call.
--- KEYS: number; then of the other queue: queue_set, number, ready, expiring, deliveries.
+-- KEYS: at the end those of the other queue: queue_set, number, ready, expiring, deliveries, times.
 -- ARGV: queue, clock, the other queue's name.
 -- Returns how many are left.
 -- include: _prelude
 -- include: _lease
+-- include: _age
 local AT_MOST = 500
 local OTHER = ARGV[3]
-local QUEUES, OTHER_NUMBER, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES = unpack(KEYS, #KEYS - 4)
+local QUEUES, OTHER_NUMBER, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES, OTHER_TIMES = unpack(KEYS, #KEYS - 5)
 
+-- If one of these is not what it should be, the script ends here, before it has moved anything.
 call('SADD', QUEUES, OTHER)
+local next_number = call('INCRBY', OTHER_NUMBER, 0) + 1
+call('HLEN', OTHER_DELIVERIES)
+call('ZCARD', OTHER_EXPIRING)
+call('LLEN', OTHER_READY)
+mark_time(next_number, OTHER_READY, OTHER_EXPIRING, OTHER_TIMES)
 for _, key in ipairs(call('ZRANGE', DEAD, 0, AT_MOST - 1)) do
   local record, expires_ms = record_of(key), expiry_if_alive(key)
   if expires_ms then

@@ -10,7 +10,7 @@ if overdue() then return {2} end
 for _ = 1, EXPIRED_AT_MOST do
   local key = call('LINDEX', READY, -1)
   if not key then return {0} end
-  local value = call('GET', key)
+  local value, foreign = value_of(key)
   local expires_ms = tonumber(call('ZSCORE', EXPIRING, key) or 0)
   if value and (expires_ms == 0 or expires_ms > now_ms()) then
     local looks = call('INCR', key .. ':refcount')
@@ -18,7 +18,7 @@ for _ = 1, EXPIRED_AT_MOST do
     return {0, unpack(as_columns({key}, {value}, {tostring(looks)}, {expires_ms}, {}, {call('HGET', DELIVERIES, key)}))}
   end
   call('RPOP', READY)
-  forget({key})
+  if not foreign then forget({key}) end
   call('HINCRBY', TOTALS, 'expired', 1)
 end
 return {1}

@@ -7,7 +7,7 @@ local keys, values, looks, expiries, records = {}, {}, {}, {}, {}
 local SCANNED_AT_MOST, WANTED = 2000, tonumber(ARGV[3])
 for _, key in ipairs(call('LRANGE', READY, 0, SCANNED_AT_MOST - 1)) do
   if #keys >= WANTED then break end
-  local value = call('GET', key)
+  local value = value_of(key)
   if value then
     local i = #keys + 1
     keys[i], values[i], looks[i] = key, value, call('GET', key .. ':refcount') or '0'

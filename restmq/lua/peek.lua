@@ -1,4 +1,4 @@
--- Looks at messages in one place, and touches nothing. Those that have expired are passed over.
+-- Looks at messages in one place, and touches nothing. Those that have expired, and entries that name no value, are passed over.
 -- ARGV: queue, clock, the place: 'next' (to be delivered, the next first), 'newest', 'leased', 'delayed' (both by when
 -- that ends) or 'dead' (those that died first coming first); how many to pass over, how many at most, how many bytes of a
 -- value at most.
@@ -14,7 +14,7 @@ local keys, at_ms = {}, {}
 
 if sets[place] then
   local flat = call('ZRANGE', sets[place], first, last, 'WITHSCORES')
-  for i = 1, #flat, 2 do keys[#keys + 1], at_ms[flat[i]] = flat[i], flat[i + 1] end
+  for i = 1, #flat, 2 do keys[#keys + 1], at_ms[flat[i]] = flat[i], string.match(flat[i + 1], '^%d+') end
 elseif place == 'newest' then
   keys = call('LRANGE', READY, first, last)
 else
@@ -25,7 +25,8 @@ end
 local found = {sets[place] and call('ZCARD', sets[place]) or call('LLEN', READY) - call('ZCOUNT', EXPIRING, '-inf', now)}
 for _, key in ipairs(keys) do
   local expires_ms = call('PEXPIRETIME', key)
-  if expires_ms == -1 or expires_ms > now then
+  local is_value = call('TYPE', key).ok == 'string' -- an entry that was put in by hand may name anything
+  if is_value and (expires_ms == -1 or expires_ms > now) then
     local looks, record = call('GET', key .. ':refcount') or '0', call('HGET', DELIVERIES, key) or ''
     local value, size = call('GETRANGE', key, 0, bytes - 1), call('STRLEN', key)
     for _, part in ipairs({key, value, size, at_ms[key] or '0', looks, record}) do found[#found + 1] = part end

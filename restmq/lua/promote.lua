@@ -5,24 +5,38 @@
 -- include: _prelude
 -- include: _lease
 -- include: _wake
-local AT_MOST = 500
-local now = now_ms()
+-- include: _age
+local ENOUGH, AT_MOST = 500, 5000
 
-local over = call('ZRANGEBYSCORE', LEASED, '-inf', now, 'LIMIT', 0, AT_MOST)
-local full = #over == AT_MOST
-table.sort(over, by_number)
-for i = #over, 1, -1 do fail(over[i], false) end
-
-local up = call('ZRANGEBYSCORE', DELAYED, '-inf', now, 'WITHSCORES', 'LIMIT', 0, AT_MOST)
-local due_ms, coming = {}, {}
-for i = 1, #up, 2 do
-  coming[#coming + 1] = up[i]
-  due_ms[up[i]] = tonumber(up[i + 1])
+-- The first ones in a range of times, and no millisecond cut in two: what went in together is sorted here as a whole.
+-- Returns their keys, their times by key, and whether there may be more.
+local function first_ones(command, set, from, to)
+  local edge = call(command, set, from, to, 'WITHSCORES', 'LIMIT', ENOUGH - 1, 1)[2]
+  local flat = call(command, set, from, edge or to, 'WITHSCORES', 'LIMIT', 0, AT_MOST)
+  local keys, at_ms = {}, {}
+  for i = 1, #flat, 2 do keys[#keys + 1], at_ms[flat[i]] = flat[i], tonumber(flat[i + 1]) end
+  return keys, at_ms, edge ~= nil
 end
-table.sort(coming, function(a, b)
-  if due_ms[a] ~= due_ms[b] then return due_ms[a] < due_ms[b] end
-  return by_number(a, b)
-end)
+
+-- Sorts keys by their numbers, or by these times first: in a sorted set equal times stand in the order of the keys' text.
+local function sort(keys, at_ms)
+  local number = {}
+  for _, key in ipairs(keys) do number[key] = number_of(key) end
+  table.sort(keys, function(a, b)
+    if at_ms and at_ms[a] ~= at_ms[b] then return at_ms[a] < at_ms[b] end
+    return number[a] < number[b]
+  end)
+end
+
+-- Those whose lease ended last come first: the next call puts the others in front of them.
+local over, ended_ms, more_over = first_ones('ZREVRANGEBYSCORE', LEASED, now_ms(), '-inf')
+sort(over)
+for _, key in ipairs(over) do end_lease(key) end
+fail(over, false, ended_ms)
+
+local coming, due_ms, more_coming = first_ones('ZRANGEBYSCORE', DELAYED, '-inf', now_ms())
+sort(coming, due_ms)
+if #coming > 0 then mark_time(number_of(coming[1])) end
 for _, key in ipairs(coming) do
   call('ZREM', DELAYED, key)
   if not wait_in_line('LPUSH', key) then call('HINCRBY', TOTALS, 'expired', 1) end
@@ -30,5 +44,4 @@ end
 
 look_at_nearest()
 wake()
-local more = full or #coming == AT_MOST
-return {more and 1 or 0, dead_to_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}
+return {(more_over or more_coming) and 1 or 0, dead_to_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}

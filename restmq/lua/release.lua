@@ -6,20 +6,17 @@
 -- include: _lease
 -- include: _front
 -- include: _wake
-local blameless, released, keys = ARGV[3] == '1', 0, {}
-for i = 4, #ARGV, 2 do keys[#keys + 1] = ARGV[i] end
-
-local function release(i)
-  if holds(keys[i], ARGV[2 * i + 3]) then
-    fail(keys[i], blameless)
-    released = released + 1
+local blameless, released = ARGV[3] == '1', {}
+for i = 4, #ARGV, 2 do
+  if holds(ARGV[i], ARGV[i + 1]) then
+    end_lease(ARGV[i])
+    released[#released + 1] = ARGV[i]
   end
 end
-
 if blameless then
-  put_in_front(keys, release)
+  put_in_front(released, function(i) fail({released[i]}, true, {}) end)
 else
-  for i = #keys, 1, -1 do release(i) end
+  fail(released, false, {})
 end
 wake()
-return {released, dead_to_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}
+return {#released, dead_to_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}

@@ -6,16 +6,11 @@
 -- waits, or -1 if nothing waits or it is unknown.
 local KEYS_A_QUEUE = 9
 local call = redis.call
+-- include: _oldest
 local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}
 local function add(number) found[#found + 1] = tonumber(number or 0) end
-
-local function age_ms(ready, times)
-  local number = string.match(call('LINDEX', ready, -1) or '', ':(%d+)$')
-  local mark = number and call('ZREVRANGEBYSCORE', times, number, '-inf', 'LIMIT', 0, 1)[1]
-  return mark and math.max(0, now_ms - tonumber(mark)) or -1
-end
 
 for i = 1, #KEYS, KEYS_A_QUEUE do
   local number, totals, ready, expiring, leased, delayed, dead, status, times = unpack(KEYS, i, i + KEYS_A_QUEUE - 1)
@@ -24,9 +19,11 @@ for i = 1, #KEYS, KEYS_A_QUEUE do
     add(total or 0)
   end
   local length = call('LLEN', ready)
-  add(length > 0 and length - call('ZCOUNT', expiring, '-inf', now_ms) or 0)
+  if length > 0 then length = length - call('ZCOUNT', expiring, '-inf', now_ms) end
+  add(length)
   for _, set in ipairs({leased, delayed, dead}) do add(call('ZCARD', set)) end
   add(call('GET', status) == '0' and 0 or 1)
-  add(length > 0 and age_ms(ready, times) or -1)
+  local oldest = length > 0 and oldest_mark(ready, expiring, times, now_ms)
+  add(oldest and math.max(0, now_ms - tonumber(oldest)) or -1)
 end
 return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import os
 import time
@@ -11,7 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from twisted.internet import reactor
 
 from restmq.core import RedisOperations
@@ -38,6 +46,7 @@ class Entry:
     delivered: int = 0
     first_ms: int = 0
     last_ms: int = 0
+    died_ms: int = 0
     origin: str = ""
 
     @property
@@ -113,19 +122,23 @@ class Model:
         due_ms, held, _ = self.leased.get(key, (0, None, None))
         return held == receipt and due_ms > self.now
 
-    def fail(self, entry: Entry, blameless: bool = False) -> None:
-        del self.leased[entry.key]
-        if blameless:
-            entry.delivered -= 1
-            if not entry.delivered:
-                entry.first_ms = entry.last_ms = 0
-        if not self.alive(entry):
-            return
-        if self.max_deliveries and entry.delivered >= self.max_deliveries:
-            self.dead.append(entry)
-            self.totals["dead"] += 1
-        else:
-            self.ready.insert(0, entry)
+    def fail(self, entries: list[Entry], blameless: bool = False) -> None:
+        back = []
+        for entry in entries:
+            ended_ms = self.leased.pop(entry.key)[0]
+            if blameless:
+                entry.delivered -= 1
+                if not entry.delivered:
+                    entry.first_ms = entry.last_ms = 0
+            if not self.alive(entry):
+                continue
+            if self.max_deliveries and entry.delivered >= self.max_deliveries:
+                entry.died_ms = min(ended_ms, self.now)
+                bisect.insort(self.dead, entry, key=lambda letter: letter.died_ms)
+                self.totals["dead"] += 1
+            else:
+                back.append(entry)
+        self.ready[:0] = back
 
     def give_back(self, taken: list[Entry]) -> list[Entry]:
         """The line that they make with those in front: in their order, each behind those that are older."""
@@ -137,9 +150,10 @@ class Model:
         return line + ready
 
     def promote(self) -> None:
-        over = sorted((entry for due, _, entry in self.leased.values() if due <= self.now), key=lambda e: -e.number)
-        for entry in over:
-            self.fail(entry)
+        """Leases that end come back in the order of their numbers; of more than 500, those that ended last first."""
+        while over := sorted((due for due, _, _ in self.leased.values() if due <= self.now), reverse=True)[:500]:
+            together = [entry for due, _, entry in self.leased.values() if over[-1] <= due <= self.now]
+            self.fail(sorted(together, key=lambda entry: entry.number))
         up = sorted((due, entry.number, entry) for due, entry in self.delayed.values() if due <= self.now)
         for _, _, entry in up:
             del self.delayed[entry.key]
@@ -150,7 +164,6 @@ class Model:
     def forward(self) -> None:
         if self.grave is None:
             return
-        # Those that died in the same millisecond go in the order of their keys' text, as Redis sorts them.
         for entry in self.dead:
             if self.alive(entry):
                 moved = Entry(self.grave.next_key(), entry.value, entry.expires_ms, origin=entry.key)
@@ -172,7 +185,7 @@ class Model:
 
 
 values = st.binary(max_size=20)
-counts = st.integers(1, 4)
+counts = st.integers(1, 4) | st.just(1000)
 times_ms = st.integers(1, 40).map(lambda n: n * 50)
 
 
@@ -182,11 +195,13 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
 
     class Queue(RuleBasedStateMachine):
         @initialize(
-            max_deliveries=st.sampled_from([0, 1, 2, 3]),
-            max_length=st.sampled_from([0, 0, 4, 7]),
+            max_deliveries=st.sampled_from([0, 1, 1, 2, 3]),
+            max_length=st.sampled_from([0, 0, 0, 4, 7]),
             with_grave=st.booleans(),
+            large=st.booleans(),
         )
-        def begin(self, max_deliveries: int, max_length: int, with_grave: bool) -> None:
+        def begin(self, max_deliveries: int, max_length: int, with_grave: bool, large: bool) -> None:
+            self.large = large
             number = next(fresh)
             self.grave = Model(f"grave {number}", clock[0])
             self.model = Model(f"queue {number}", clock[0], max_deliveries=max_deliveries, max_length=max_length)
@@ -198,6 +213,9 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             self.keys: list[str] = [f"{self.queue}:1"]
 
         @rule(step=times_ms, promptly=st.booleans())
+        def let_some_time_pass(self, step: int, promptly: bool) -> None:
+            self.let_time_pass(step, promptly)
+
         def let_time_pass(self, step: int, promptly: bool) -> None:
             clock[0] += step
             self.model.now = self.grave.now = clock[0]
@@ -208,12 +226,20 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                         run(core.queue_promote, queue)
 
         @rule(many=st.lists(values, min_size=1, max_size=5), ttl=st.just(0) | times_ms, delay=st.just(0) | times_ms)
+        def add_some(self, many: list[bytes], ttl: int, delay: int) -> None:
+            self.add(many, ttl, delay)
+
         def add(self, many: list[bytes], ttl: int, delay: int) -> None:
             self.same(
                 lambda: self.model.add(many, ttl, delay),
                 lambda: run(core.queue_add_many, self.queue, many, ttl / 1000, delay / 1000),
             )
             self.keys = [f"{self.queue}:{n}" for n in range(1, self.model.number + 1)] or self.keys
+
+        @precondition(lambda self: self.large and self.model.number < 1400)
+        @rule(ttl=st.just(0) | times_ms, delay=st.just(0) | times_ms)
+        def add_more_than_a_script_brings_up(self, ttl: int, delay: int) -> None:
+            self.add([b"%d" % number for number in range(600)], ttl, delay)
 
         @rule(value=values)
         def add_plain(self, value: bytes) -> None:
@@ -249,7 +275,15 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 self.model.ready = self.model.give_back(expected)
                 self.model.totals["out"] -= len(expected)
 
+        @rule(count=counts, promptly=st.booleans())
+        def lease_and_do_nothing(self, count: int, promptly: bool) -> None:
+            self.lease(count, 50)
+            self.let_time_pass(50, promptly)
+
         @rule(count=counts, lease=times_ms)
+        def lease_some(self, count: int, lease: int) -> None:
+            self.lease(count, lease)
+
         def lease(self, count: int, lease: int) -> None:
             found = run(core.queue_lease, self.queue, count, lease)
             self.same_messages(self.model.lease(count, lease), found, leased=True)
@@ -267,7 +301,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 run(core.queue_return, self.queue, found)
                 line = self.model.give_back(expected)
                 for entry in reversed(expected):
-                    self.model.fail(entry, blameless=True)
+                    self.model.fail([entry], blameless=True)
                 self.model.ready.sort(key=line.index)
                 self.model.forward()
 
@@ -302,7 +336,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             def expected() -> None:
                 if not self.model.holds(key, receipt):
                     raise LeaseGone
-                self.model.fail(self.model.leased[key][2])
+                self.model.fail([self.model.leased[key][2]])
                 self.model.forward()
 
             self.same(expected, lambda: run(core.queue_nack, key, receipt))
@@ -336,15 +370,15 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
 
         @rule()
         def show_dead(self) -> None:
-            found = run(core.queue_dead, self.queue)
-            self.model.dead = [entry for entry in self.model.dead if self.model.alive(entry)]
-            expected = {entry.key: (entry.value, entry.delivered, entry.first_ms) for entry in self.model.dead}
-            letters = {
-                letter.message.key: (letter.message.value, letter.deliveries.count, letter.deliveries.first_ms)
+            found = run(core.queue_dead, self.queue, 0, 1000)
+            expired = [entry for entry in self.model.dead[:1000] if not self.model.alive(entry)]
+            shown = [entry for entry in self.model.dead[:1000] if self.model.alive(entry)]
+            self.model.dead = [entry for entry in self.model.dead if entry not in expired]
+            assert [
+                (letter.message.key, letter.message.value, letter.at_ms, letter.deliveries.count)
                 for letter in found.messages
-            }
-            assert letters == expected
-            assert found.count == len(expected)
+            ] == [(entry.key, entry.value, entry.died_ms, entry.delivered) for entry in shown]
+            assert found.count == len(self.model.dead)
 
         @rule(data=st.data(), drop=st.booleans())
         def settle_one_dead(self, data: st.DataObject, drop: bool) -> None:
@@ -365,9 +399,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
 
         @rule()
         def redrive_all(self) -> None:
-            # Redis goes by the time of death, and by the text of the key where that is the same.
-            order = [letter.message.key for letter in run(core.queue_dead, self.queue).messages]
-            living = sorted(filter(self.model.alive, self.model.dead), key=lambda entry: order.index(entry.key))
+            living = [entry for entry in self.model.dead if self.model.alive(entry)]
             self.model.dead = []
             for entry in living:
                 self.revive(entry)
@@ -396,11 +428,16 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             totals = {name: found.totals[name] for name in self.model.totals}
             assert totals == self.model.totals
             assert found.totals["in"] == self.model.number
-            graves = [(entry.value, entry.origin) for entry in self.grave.living()]
-            buried = run(core.queue_last_items, self.grave.name, 1000)
-            shown = [(message.value, Deliveries.parse(message.record).origin["key"]) for message in reversed(buried)]  # type: ignore[index]
-            alive = shown[-len(graves) :] if graves else []
-            assert sorted(alive) == sorted(graves)
+            self.the_graves_are_the_same()
+
+        def the_graves_are_the_same(self) -> None:
+            seen = [entry for entry in self.grave.ready[-1000:] if self.grave.alive(entry)]
+            shown = [
+                (message.value, Deliveries.parse(message.record).origin["key"])  # type: ignore[index]
+                for message in reversed(run(core.queue_last_items, self.grave.name, 1000))
+                if not message.expires_ms or message.expires_ms > clock[0]
+            ]
+            assert shown == [(entry.value, entry.origin) for entry in seen]
 
         def some_receipt(self, data: st.DataObject) -> tuple[str, str]:
             return data.draw(st.sampled_from([*self.receipts, (f"{self.queue}:1", "nonsense")]))

@@ -487,6 +487,70 @@ def test_dead_letters_go_to_the_queue_that_is_named_for_them(
     assert http.post(f"/p/{queue}", data={"dead_letter": queue}).status_code == 400
 
 
+def test_where_a_dead_letter_comes_from_is_told_as_long_as_it_is_there(http: httpx.Client, queue: str) -> None:
+    grave = f"{queue}-grave"
+    http.post(f"/p/{queue}", data={"max_deliveries": "1", "dead_letter": grave})
+    http.post(f"/p/{grave}", data={"max_deliveries": "1"})
+    (key,) = add(http, queue, "poison")
+    kill_message(http, queue, 1)
+    assert kill_message(http, grave, 1)["dead_letter"]["key"] == key
+    (letter,) = http.get(f"/d/{grave}").json()["messages"]
+    assert letter["dead_letter"]["key"] == key
+    assert http.post(f"/d/{grave}").json()["redriven"] == 1
+    shown = http.get(f"/m/{letter['key']}").json()
+    assert (shown["count"], shown["dead_letter"]["key"]) == (0, key)
+    assert http.get(f"/q/{grave}").json()["dead_letter"]["key"] == key
+
+
+def test_a_queue_that_cant_take_dead_letters_holds_up_nobody(
+    http: httpx.Client, background: InBackground, redis: Redis, queue: str
+) -> None:
+    grave, other = f"{queue}-grave", f"{queue}-other"
+    http.post(f"/p/{queue}", data={"max_deliveries": "1", "dead_letter": grave})
+    redis.command("SET", f"{grave}:UUID", "no number")
+    add(http, queue, "left to its lease")
+    lease(http, queue, 1)
+    wait_until(lambda: counts(http, queue) == (0, 0, 0, 1))
+    add(http, queue, "given back", "waits")
+    held = lease(http, queue)
+    given_back = http.post(f"/m/{held['key']}", data={"receipt": held["receipt"], "lease": "0"})
+    assert (given_back.status_code, counts(http, queue)) == (200, (1, 0, 0, 2))
+    waiting = background.get(f"/q/{other}?wait=60")
+    add(http, other, "comes up", delay=1)
+    assert waiting.result().json()["value"] == "comes up"
+    assert http.get(f"/q/{queue}").json()["value"] == "waits"
+    redis.command("DEL", f"{grave}:UUID")
+    found = [background.get(f"/q/{grave}?wait=60").result().json()["value"] for _ in range(2)]
+    assert found == ["left to its lease", "given back"]
+
+
+@pytest.mark.parametrize("broken", ["queue", "deliveries", "expiring"])
+def test_what_cant_be_forwarded_is_not_lost(http: httpx.Client, redis: Redis, queue: str, broken: str) -> None:
+    grave = f"{queue}-grave"
+    http.post(f"/p/{queue}", data={"max_deliveries": "1", "dead_letter": grave})
+    redis.command("SET", f"{grave}:{broken}", "somebody else's")
+    add(http, queue, "poison", ttl=1000)
+    kill_message(http, queue, 1)
+    assert [letter["value"] for letter in http.get(f"/d/{queue}").json()["messages"]] == ["poison"]
+    redis.command("DEL", f"{grave}:{broken}")
+    wait_until(lambda: http.get(f"/q/{grave}").status_code == 200, 30)
+
+
+def test_queues_that_redis_refuses_do_not_hold_up_the_others(private_folder: Path, private_redis: Redis) -> None:
+    """More of them than are looked at in one call."""
+    broken = [f"broken-{number}" for number in range(150)]
+    private_redis.commands([("SET", f"{queue}:leased", "not leases") for queue in broken])
+    private_redis.commands([("ZADD", "QUEUEDUE", "1", queue) for queue in broken])
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        add(http, "fine", "comes up", delay=1)
+        assert http.get("/q/fine?wait=60").json()["value"] == "comes up"
+        assert all(f"what is due in {queue} does not come up" in daemon.log for queue in broken)
+        private_redis.commands([("DEL", f"{queue}:leased") for queue in broken])
+        add(http, broken[0], "comes up", delay=1)
+        assert http.get(f"/q/{broken[0]}?wait=60").json()["value"] == "comes up"
+
+
 def test_an_overdue_lease_counts_as_failed_too(http: httpx.Client, queue: str) -> None:
     http.post(f"/p/{queue}", data={"max_deliveries": "1"})
     add(http, queue, "poison")
@@ -777,6 +841,25 @@ def test_what_redis_cli_puts_in_by_the_old_layout_is_delivered_leased_and_acked(
     assert http.delete(f"/m/{held['key']}?receipt={held['receipt']}").status_code == 204
     assert http.get(f"/q/{queue}").json()["value"] == "old 2"
     assert redis.command("KEYS", f"{queue}:[0-9]*") == []
+
+
+@pytest.mark.parametrize("wish", ["", "&lease=60"])
+def test_an_entry_that_names_no_value_costs_no_message_and_what_it_names_stays(
+    http: httpx.Client, redis: Redis, queue: str, wish: str
+) -> None:
+    redis.command("RPUSH", f"{queue}-list", "somebody else's")
+    add(http, queue, "a", "b")
+    redis.command("LPUSH", f"{queue}:queue", f"{queue}-list")
+    add(http, queue, "c", "d")
+    peeked = http.get(f"/j/{queue}?list=next", headers={"Accept": "application/json"}).json()["messages"]
+    assert [message["value"] for message in peeked] == [*"abcd"]
+    assert http.get(f"/j/{queue}", headers={"Accept": "text/html"}).status_code == 200
+    assert [message["value"] for message in http.get(f"/q/{queue}?count=2{wish}").json()] == ["a", "b"]
+    assert http.post("/queue", json={"cmd": "get", "queue": queue}).json()["value"] == "c"
+    redis.command("RPUSH", f"{queue}:queue", f"{queue}-list")
+    assert [message["value"] for message in http.get(f"/q/{queue}?count=5{wish}").json()] == ["c", "d"]
+    assert http.get(f"/q/{queue}").status_code == 204
+    assert redis.command("LRANGE", f"{queue}-list", "0", "-1") == ["somebody else's"]
 
 
 def test_a_plain_post_and_get_leave_the_old_layout_and_nothing_beside_it(

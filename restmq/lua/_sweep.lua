@@ -1,0 +1,23 @@
+-- KEYS: ready, expiring, totals
+-- sweep(): drops what is left of expired messages among those at the front, as in a queue from which nobody takes they
+-- would pile up. It is called once for SWEEP_EVERY new messages and looks at more than those, so what piles up is what
+-- expired behind SWEPT others that live.
+local SWEEP_EVERY, SWEPT = 100, 1000
+
+local function sweep()
+  local now = now_ms()
+  if call('ZCOUNT', EXPIRING, '-inf', now) == 0 then return end
+  local keys = call('LRANGE', READY, -SWEPT, -1)
+  if #keys == 0 then return end
+  local expiries, living, expired = call('ZMSCORE', EXPIRING, unpack(keys)), {}, {}
+  for i, key in ipairs(keys) do
+    local lives = not expiries[i] or tonumber(expiries[i]) > now
+    local kind = lives and living or expired
+    kind[#kind + 1] = key
+  end
+  if #expired == 0 then return end
+  call('LTRIM', READY, 0, -1 - SWEPT)
+  if #living > 0 then call('RPUSH', READY, unpack(living)) end
+  forget(expired)
+  call('HINCRBY', TOTALS, 'expired', #expired)
+end
