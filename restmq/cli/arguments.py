@@ -90,7 +90,8 @@ def _common() -> list[click.Parameter]:
 
 def queue(**options: Any) -> click.Argument:
     """The argument that names a queue."""
-    return click.Argument(["queue"], metavar="QUEUE", shell_complete=complete_queue, **options)
+    metavar = "QUEUE" if options.get("required", True) else "[QUEUE]"
+    return click.Argument(["queue"], metavar=metavar, shell_complete=complete_queue, **options)
 
 
 def queues() -> click.Argument:

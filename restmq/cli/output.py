@@ -17,6 +17,8 @@ from restmq.client import Message
 from restmq.errors import RestMQError
 from restmq.model import text_or_base64
 
+#: The exit status of what was interrupted before it was done.
+INTERRUPTED = 130
 PROGRESS_AFTER_SECONDS = 0.5
 PROGRESS_EVERY_SECONDS = 0.1
 _BAR_WIDTH = 30

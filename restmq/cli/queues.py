@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue, queues
-from restmq.cli.output import complain, message_fields, say, say_json, say_table, visible
+from restmq.cli.output import INTERRUPTED, complain, message_fields, say, say_json, say_table, visible
 from restmq.client import Client, Message
 from restmq.model import BATCH_MAX, DEAD_LETTER, SETTINGS, Policy
 
@@ -139,7 +139,7 @@ def run_purge(given: SimpleNamespace, client: Client) -> int:
     stats = client.stats(given.queue)
     held = sum(stats[name] for name in ("ready", "leased", "delayed", "dead"))
     if not confirmed(given, f"Drop {held} messages of {given.queue!r} for good?"):
-        return NOT_CONFIRMED
+        return INTERRUPTED
     purged = client.purge(given.queue)
     if given.json:
         say_json({"queue": given.queue, "purged": purged})
@@ -203,7 +203,7 @@ def _letter_row(letter: Message) -> tuple[object, ...]:
 def _drop(given: SimpleNamespace, client: Client) -> int:
     what = "all dead letters" if given.drop_all else f"{len(given.drop)} dead letters"
     if not confirmed(given, f"Drop {what} of {given.queue!r} for good?"):
-        return NOT_CONFIRMED
+        return INTERRUPTED
     dropped = sum(client.drop_dead(given.queue, key) for key in ([""] if given.drop_all else given.drop))
     return _say_count(given, "dropped", dropped)
 

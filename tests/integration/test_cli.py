@@ -590,6 +590,14 @@ def test_bench_prints_rates_and_percentiles_and_leaves_nothing(shell: Shell, htt
     assert (refused.returncode, everything(http, queue)) == (2, ["mine"])
 
 
+def test_an_interrupted_bench_ends_and_leaves_nothing(shell: Shell, http: httpx.Client, queue: str) -> None:
+    # So many that an end which waits for all of them would come after the test's own time limit.
+    benching = shell.start("bench", queue, "--messages", "10000000", "--clients", "4")
+    wait_until(lambda: counts(http, queue)[0] > 0)
+    assert ended(benching, signal.SIGINT) == (b"", "", 130)
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
 # Where the server is, who one is, and what can go wrong
 
 
@@ -670,6 +678,7 @@ def test_help_and_version(shell: Shell) -> None:
                     "redrive", "bench", "completion"):  # fmt: skip
         assert f"\n  {command} " in shown
         assert f"Usage: restmq {command} " in shell.output(command, "--help").decode()
+    assert b"bench [OPTIONS] [QUEUE]\n" in shell.output("bench", "--help")
     assert shell.output("--version") == b"RestMQ 2.0.0\n"
 
 
