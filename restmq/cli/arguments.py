@@ -38,7 +38,7 @@ Exit status:
   3    refused: a bad name, no such message, a conflict, too long
   4    not let in: the token, password or address may not do this
   5    the server can't be reached, is too busy, or is no RestMQ
-  130  interrupted
+  130  interrupted before it was done; what goes on until it is interrupted ends with 0
 """
 
 

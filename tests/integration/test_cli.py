@@ -133,6 +133,18 @@ def test_a_line_is_sent_when_it_comes(shell: Shell, http: httpx.Client, queue: s
     assert everything(http, queue) == ["0", "half1", "half2", "half"]
 
 
+def test_an_interrupted_publish_says_how_far_it_was(shell: Shell, http: httpx.Client, queue: str) -> None:
+    publishing = shell.start("publish", queue, stdin=subprocess.PIPE)
+    assert publishing.stdin is not None
+    publishing.stdin.write(b"a\nb\n")
+    publishing.stdin.flush()
+    wait_until(lambda: counts(http, queue)[0] == 2)
+    publishing.send_signal(signal.SIGINT)
+    assert publishing.wait(60) == 130
+    assert publishing.stderr is not None
+    assert publishing.stderr.read() == b"restmq: 2 messages were published before it was interrupted.\n"
+
+
 def test_delay_ttl_and_idempotency_key(shell: Shell, http: httpx.Client, queue: str) -> None:
     assert shell.json("publish", queue, "a", "b", "--delay", "3600") == {
         "queue": queue,
@@ -423,7 +435,7 @@ def test_what_does_not_finish_in_its_grace_is_ended_and_given_back(
     working = shell.start("work", queue, "--jobs", "2", "--grace", "0.1", *hangs)
     wait_until(lambda: all((shell.home / key).exists() for key in keys))
     out, complaints, status = ended(working, signal.SIGTERM)
-    assert (out, status) == (b"ending\nending\n", 0)
+    assert (out, status) == (b"ending\nending\n", 130)
     assert complaints.count("given back") == 2
     assert counts(http, queue) == (2, 0, 0, 0)
 
@@ -438,7 +450,7 @@ def test_a_second_signal_ends_the_grace_and_what_ignores_it_is_killed(
     working.send_signal(signal.SIGTERM)
     wait_until(lambda: stats(http, queue)["leased"] == 1)
     _, complaints, status = ended(working, signal.SIGINT)
-    assert ("ended by SIGKILL; given back" in complaints, status) == (True, 0)
+    assert ("ended by SIGKILL; given back" in complaints, status) == (True, 130)
     assert counts(http, queue) == (1, 0, 0, 0)
 
 
