@@ -33,7 +33,7 @@ Environment:
 \b
 Exit status:
   0    done
-  1    nothing there (no message), a job failed, or the reader has gone
+  1    nothing there (no message, no such queue), a job failed, or the reader has gone
   2    wrong usage
   3    refused: a bad name, no such message, a conflict, too long
   4    not let in: the token, password or address may not do this

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from restmq.cli.queues import STATS_HEAD
 from tests.servers import ROOT, Daemon, Redis, free_port, listeners, wait_until
 
 BINARY = bytes(range(256)) * 3
@@ -511,6 +516,51 @@ def test_queues_are_looked_at_and_changed(shell: Shell, http: httpx.Client, queu
     assert shell.json("stats", name)[0]["status"] == 1
 
 
+def test_a_queue_that_is_not_there_is_told(shell: Shell, http: httpx.Client, queue: str) -> None:
+    missing = shell.run("stats", queue)
+    assert (missing.returncode, missing.stdout) == (1, b"")
+    assert missing.stderr == f"restmq: there is no queue '{queue}'; one exists from its first message on.\n".encode()
+    shell.output("publish", f"{queue}-there", "x")
+    both = shell.run("stats", queue, f"{queue}-there")
+    assert (both.returncode, both.stdout.count(b"\n"), both.stderr) == (1, 2, missing.stderr)
+    shell.output("consume", f"{queue}-there")
+    assert shell.output("stats", f"{queue}-there").count(b"\n") == 2
+    shell.output("pause", queue)
+    assert b"paused" in shell.output("stats", queue)
+
+
+@pytest.mark.parametrize(("columns", "left_out"), [(120, set()), (80, {"WAITERS", "DELAYED"})])
+def test_a_narrow_terminal_is_shown_whole_names_and_fewer_columns(
+    shell: Shell, http: httpx.Client, queue: str, columns: int, left_out: set[str]
+) -> None:
+    name = queue[:18]
+    add(http, name, "x")
+    shell.output("pause", name)
+    for command in (["stats", name], ["watch", name, "--rounds", "1"]):
+        master, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        looking = shell.start(*command, stdout=terminal)
+        os.close(terminal)
+        shown = re.sub(rb"\x1b\[[?0-9]*[A-Za-z]", b"", read_all(master)).decode()
+        assert looking.wait(60) == 0
+        head, row = [line for line in shown.splitlines() if line.startswith(("QUEUE", name))]
+        assert row.startswith(f"{name} ")
+        assert row.endswith("paused")
+        assert "…" not in row
+        assert left_out.isdisjoint(head.split())
+        assert {*STATS_HEAD} - left_out - {"POLICY"} <= set(head.split())
+
+
+def read_all(master: int) -> bytes:
+    """What comes to a terminal until nobody has it open any more."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while more := os.read(master, 4096):
+            shown += more
+    os.close(master)
+    return shown
+
+
 def test_dead_letters_are_shown_moved_back_and_dropped(shell: Shell, http: httpx.Client, queue: str) -> None:
     http.post(f"/p/{queue}", data={"max_deliveries": "1"})
     keys = add(http, queue, "evil \x1b[31mred", BINARY, "c")
@@ -632,6 +682,7 @@ def test_a_server_that_is_not_there_is_status_5(shell: Shell, queue: str) -> Non
 def test_who_may_not_is_status_4(shell: Shell, private_folder: Path, redis: Redis, queue: str) -> None:
     (private_folder / "acl.conf").write_text("[rest:consumer]\nusername = ann\npassword = s3cret\n")
     daemon = Daemon(private_folder, redis=redis)
+    shell.output("publish", queue, "x", RESTMQ_URL=daemon.url)
     redis.command("SET", f"AUTHKEY:t-{queue}", json.dumps({"queues": [queue], "privs": ["read"]}))
     shell.env["RESTMQ_URL"] = daemon.url
     try:
