@@ -10,11 +10,11 @@ import click
 
 from restmq.cli import bench, completion, messages, queues, watch, work
 from restmq.cli.arguments import Commands, Run
-from restmq.cli.output import Complaints, abandon_output, complain
+from restmq.cli.output import INTERRUPTED, Complaints, abandon_output, complain
 from restmq.client import BadAnswer, Busy, Client, Server, Stopped, Unreachable
 from restmq.errors import InvalidInput, NotAllowed, NotAuthenticated, RestMQError
 
-NOTHING_THERE, WRONG_USAGE, REFUSED, NOT_LET_IN, NOT_REACHABLE, INTERRUPTED = 1, 2, 3, 4, 5, 130
+NOTHING_THERE, WRONG_USAGE, REFUSED, NOT_LET_IN, NOT_REACHABLE = 1, 2, 3, 4, 5
 
 #: Exit status by class of error; the first that fits.
 _STATUS: tuple[tuple[type[RestMQError], int], ...] = (

@@ -33,12 +33,12 @@ Environment:
 \b
 Exit status:
   0    done
-  1    nothing there (no message), a job failed, or the reader has gone
+  1    nothing there (no message, no such queue), a job failed, or the reader has gone
   2    wrong usage
   3    refused: a bad name, no such message, a conflict, too long
   4    not let in: the token, password or address may not do this
   5    the server can't be reached, is too busy, or is no RestMQ
-  130  interrupted
+  130  interrupted before it was done; what goes on until it is interrupted ends with 0
 """
 
 
@@ -90,7 +90,8 @@ def _common() -> list[click.Parameter]:
 
 def queue(**options: Any) -> click.Argument:
     """The argument that names a queue."""
-    return click.Argument(["queue"], metavar="QUEUE", shell_complete=complete_queue, **options)
+    metavar = "QUEUE" if options.get("required", True) else "[QUEUE]"
+    return click.Argument(["queue"], metavar=metavar, shell_complete=complete_queue, **options)
 
 
 def queues() -> click.Argument:

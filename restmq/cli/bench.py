@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import click
 
 from restmq.cli.arguments import Commands, flag, option, queue
-from restmq.cli.output import complain, say_json, say_table
+from restmq.cli.output import INTERRUPTED, complain, say_json, say_table, stopping
 from restmq.client import Client
 from restmq.errors import RestMQError
 from restmq.model import BATCH_MAX
@@ -84,24 +84,34 @@ def run_bench(given: SimpleNamespace, client: Client) -> int:
     def take() -> int:
         return len(client.take_many(given.queue, given.batch))
 
-    requests = -(-given.messages // given.batch)
-    try:
-        runs = [_measure("publish", publish, requests, given.clients), _measure("take", take, requests, given.clients)]
-    finally:
-        client.purge(given.queue)
-    _report(given, runs)
-    failed = [failure for run in runs for failure in run.failures]
-    for failure in sorted(set(failed)):
-        complain(f"{failed.count(failure)} failed: {failure}")
-    return 1 if failed else 0
+    interrupted, sweeper = threading.Event(), client.twin()
+
+    def stop() -> None:
+        """The first time, requests that are under way end as they should; the second time they are cut off."""
+        if interrupted.is_set():
+            client.stop()
+        interrupted.set()
+
+    runs = []
+    with stopping(stop, once=False):
+        try:
+            for what, request in (("publish", publish), ("take", take)):
+                runs.append(_measure(what, request, given, interrupted))
+        finally:
+            sweeper.purge(given.queue)
+    return INTERRUPTED if interrupted.is_set() else _report(given, runs)
 
 
-def _measure(what: str, request: Callable[[], int], requests: int, clients: int) -> Run:
+def _measure(what: str, request: Callable[[], int], given: SimpleNamespace, interrupted: threading.Event) -> Run:
+    """Has the clients send their requests, or fewer if it is interrupted; all have ended when it returns."""
     run, lock = Run(what), threading.Lock()
+    requests, clients = -(-given.messages // given.batch), given.clients
     shares = [requests // clients + (number < requests % clients) for number in range(clients)]
 
     def one_client(share: int) -> None:
         for _ in range(share):
+            if interrupted.is_set():
+                return
             began = time.perf_counter()
             try:
                 messages = request()
@@ -122,10 +132,19 @@ def _measure(what: str, request: Callable[[], int], requests: int, clients: int)
     return run
 
 
-def _report(given: SimpleNamespace, runs: list[Run]) -> None:
+def _report(given: SimpleNamespace, runs: list[Run]) -> int:
+    """Prints what was measured and what went wrong; returns the exit status."""
     if given.json:
         say_json([run.fields() for run in runs])
-        return
+    else:
+        _say_runs(runs)
+    failed = [failure for run in runs for failure in run.failures]
+    for failure in sorted(set(failed)):
+        complain(f"{failed.count(failure)} failed: {failure}")
+    return 1 if failed else 0
+
+
+def _say_runs(runs: list[Run]) -> None:
     head = ("", "MESSAGES", "FAILED", "MESSAGES/S", "P50 MS", "P90 MS", "P99 MS", "MAX MS", "OWN CPU")
     rows = []
     for run in runs:

@@ -138,9 +138,10 @@ def _publish_lines(given: SimpleNamespace, client: Client, options: dict[str, An
                 progress.show(done_bytes, messages)
                 if given.json:
                     say_json({"queue": given.queue, "keys": keys})
-    except (RestMQError, KeyboardInterrupt):
+    except (RestMQError, KeyboardInterrupt) as end:
         progress.end()
-        complain(f"{messages} messages were published before this:")
+        before = "it was interrupted." if isinstance(end, KeyboardInterrupt) else "this:"
+        complain(f"{messages} messages were published before {before}")
         raise
     progress.end()
     if not given.json:

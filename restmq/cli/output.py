@@ -17,9 +17,12 @@ from restmq.client import Message
 from restmq.errors import RestMQError
 from restmq.model import text_or_base64
 
+#: The exit status of what was interrupted before it was done.
+INTERRUPTED = 130
 PROGRESS_AFTER_SECONDS = 0.5
 PROGRESS_EVERY_SECONDS = 0.1
 _BAR_WIDTH = 30
+_FIRST_COLUMN_LEAST, _FIRST_COLUMN_WANTED = 8, 20
 
 
 def say(text: str | bytes, end: bytes = b"\n") -> None:
@@ -86,16 +89,30 @@ def cut(text: str, columns: int) -> str:
     return text + "…"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], columns_max: int = 0) -> list[str]:
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], columns_max: int = 0, spare: Sequence[str] = ()
+) -> list[str]:
     """Lines of a table, the first column to the left and the others to the right.
 
     Args:
-        columns_max: the first column is cut so that lines are no wider; 0 for any width.
+        columns_max: lines are no wider, if that can be done; 0 for any width.
+        spare: the heads of columns that are left out, in this order, before the first column is cut to less than 20.
     """
     cells = [list(head), *([visible(str(cell)) for cell in row] for row in rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(head))]
+
+    def room() -> int:
+        return columns_max - sum(widths[1:]) - 2 * (len(widths) - 1)
+
     if columns_max:
-        widths[0] = max(8, min(widths[0], columns_max - sum(widths[1:]) - 2 * (len(head) - 1)))
+        for name in spare:
+            if room() >= min(widths[0], _FIRST_COLUMN_WANTED):
+                break
+            place = cells[0].index(name)
+            del widths[place]
+            for row in cells:
+                del row[place]
+        widths[0] = max(_FIRST_COLUMN_LEAST, min(widths[0], room()))
     lines = []
     for row in cells:
         first = cut(row[0], widths[0])
@@ -104,9 +121,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], columns_max: in
     return lines
 
 
-def say_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def say_table(head: Sequence[str], rows: Iterable[Sequence[object]], spare: Sequence[str] = ()) -> None:
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    say("\n".join(table(head, rows, columns)))
+    say("\n".join(table(head, rows, columns, spare)))
 
 
 # Progress

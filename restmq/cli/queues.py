@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue, queues
-from restmq.cli.output import complain, message_fields, say, say_json, say_table, visible
+from restmq.cli.output import INTERRUPTED, complain, message_fields, say, say_json, say_table, visible
 from restmq.client import Client, Message
 from restmq.model import BATCH_MAX, DEAD_LETTER, SETTINGS, Policy
 
+_COUNTS = ("ready", "leased", "delayed", "dead", "consumers", "waiters")
 _SETTING_HELP = {
     "history": "How many broadcast messages are kept for listeners that come back.",
     "lease": "Seconds that a lease lasts, where nobody says how long.",
@@ -21,9 +22,9 @@ _SETTING_HELP = {
     "max_length": "How many messages it takes before it refuses more.",
 }
 STATS_HEAD = ("QUEUE", "READY", "LEASED", "DELAYED", "DEAD", "CONSUMERS", "WAITERS", "OLDEST", "POLICY", "STATUS")
+#: What is left out first where a terminal has no room. Whether a queue is paused is always told.
+STATS_SPARE = ("WAITERS", "DELAYED", "POLICY", "LEASED", "CONSUMERS", "OLDEST", "DEAD")
 _VALUE_SHOWN = 60
-#: The exit status of who says no.
-NOT_CONFIRMED = 130
 
 
 def add_to(commands: Commands) -> None:
@@ -86,11 +87,7 @@ def run_stats(given: SimpleNamespace, client: Client) -> int:
         elif names:
             say("\n".join(names))
     elif given.queues:
-        found = [client.stats(queue) for queue in given.queues]
-        if given.json:
-            say_json(found)
-        else:
-            say_table(STATS_HEAD, [stats_row(stats) for stats in found])
+        return _say_stats_of(given, client)
     else:
         lines = client.overview()
         if given.json:
@@ -101,11 +98,25 @@ def run_stats(given: SimpleNamespace, client: Client) -> int:
     return 0
 
 
+def _say_stats_of(given: SimpleNamespace, client: Client) -> int:
+    found = [client.stats(queue) for queue in given.queues]
+    # One that was never used has no numbers, but not every queue without numbers was never used.
+    blank = {stats["queue"] for stats in found if stats["status"] and not any(stats[name] for name in _COUNTS)}
+    unknown = blank.difference(client.queues()) if blank else blank
+    if given.json:
+        say_json(found)
+    elif len(unknown) < len(found):
+        say_table(STATS_HEAD, [stats_row(stats) for stats in found if stats["queue"] not in unknown], STATS_SPARE)
+    for name in sorted(unknown):
+        complain(f"there is no queue {name!r}; one exists from its first message on.")
+    return 1 if unknown else 0
+
+
 def stats_row(stats: dict[str, Any]) -> list[object]:
     """A line of the table with STATS_HEAD."""
     age = stats["oldest_age_seconds"]
-    names = ("queue", "ready", "leased", "delayed", "dead", "consumers", "waiters")
-    return [*(stats[name] for name in names), "-" if age is None else duration(age), stats["policy"], status(stats)]
+    counts = (stats[name] for name in _COUNTS)
+    return [stats["queue"], *counts, "-" if age is None else duration(age), stats["policy"], status(stats)]
 
 
 def status(stats: dict[str, Any]) -> str:
@@ -139,7 +150,7 @@ def run_purge(given: SimpleNamespace, client: Client) -> int:
     stats = client.stats(given.queue)
     held = sum(stats[name] for name in ("ready", "leased", "delayed", "dead"))
     if not confirmed(given, f"Drop {held} messages of {given.queue!r} for good?"):
-        return NOT_CONFIRMED
+        return INTERRUPTED
     purged = client.purge(given.queue)
     if given.json:
         say_json({"queue": given.queue, "purged": purged})
@@ -203,7 +214,7 @@ def _letter_row(letter: Message) -> tuple[object, ...]:
 def _drop(given: SimpleNamespace, client: Client) -> int:
     what = "all dead letters" if given.drop_all else f"{len(given.drop)} dead letters"
     if not confirmed(given, f"Drop {what} of {given.queue!r} for good?"):
-        return NOT_CONFIRMED
+        return INTERRUPTED
     dropped = sum(client.drop_dead(given.queue, key) for key in ([""] if given.drop_all else given.drop))
     return _say_count(given, "dropped", dropped)
 

@@ -16,7 +16,7 @@ import click
 
 from restmq.cli.arguments import COUNT_MAX, Commands, Number, option, queues
 from restmq.cli.output import cut, say, say_json, stopping, table
-from restmq.cli.queues import STATS_HEAD, stats_row
+from restmq.cli.queues import STATS_HEAD, STATS_SPARE, stats_row
 from restmq.client import Busy, Client, Stopped, Unreachable
 
 QUEUES_MAX = 1000
@@ -95,7 +95,7 @@ def _show(client: Client, rows: list[list[object]], problem: str, live: bool) ->
     size = shutil.get_terminal_size()
     head = (STATS_HEAD[0], "IN/S", "OUT/S", *STATS_HEAD[1:])
     title = f"{client.server.url}  {datetime.now().astimezone():%H:%M:%S}" + (f"  {problem}" if problem else "")
-    lines = [title, *table(head, rows, size.columns if live else 0)]
+    lines = [title, *table(head, rows, size.columns if live else 0, STATS_SPARE)]
     if not live:
         say("\n".join(lines))
         return

@@ -20,7 +20,7 @@ import click
 
 from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, Commands, Number, flag, option, queue
 from restmq.cli.jobs import KILL_AFTER_SECONDS, Jobs
-from restmq.cli.output import complain, stopping
+from restmq.cli.output import INTERRUPTED, complain, stopping
 from restmq.client import Client, Stopped
 from restmq.client.exchange import POLL_SECONDS
 from restmq.model import LEASE_SECONDS_MAX
@@ -84,9 +84,13 @@ class Work:
         self._jobs = Jobs(given, command, client.twin())
         self._deadline = inf
         self._under_way = self._begun = self._done = self._failed = 0
+        self._cut_off = False
 
     def run(self) -> int:
-        """Works until there is an end. Returns the exit status: 1 if any command failed, unless it was stopped."""
+        """Works until there is an end.
+
+        Returns the exit status: 1 if any command failed; if it was stopped, INTERRUPTED if any was cut off, else 0.
+        """
         with ThreadPoolExecutor(self._given.jobs, "job") as threads, stopping(self._stop, once=False):
             try:
                 self._hand_out(threads)
@@ -94,7 +98,9 @@ class Work:
                 self._wait_for_jobs()
         if not self._given.json:
             complain(f"{self._done} done, {self._failed} failed.")
-        return 1 if self._failed and not self._stopped else 0
+        if self._stopped:
+            return INTERRUPTED if self._cut_off else 0
+        return 1 if self._failed else 0
 
     @property
     def _stopped(self) -> bool:
@@ -149,6 +155,7 @@ class Work:
                 break
         for ending in (signal.SIGTERM, signal.SIGKILL):
             if self._under_way:
+                self._cut_off = True
                 self._jobs.end(ending)
             deadline = time.monotonic() + KILL_AFTER_SECONDS
             while self._under_way and self._hear(deadline - time.monotonic()):

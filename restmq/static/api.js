@@ -38,8 +38,14 @@ export class Refusal extends Error {
   }
 }
 
-/** The path of something about a queue, such as `/q/` and its name. */
+/** Whether a browser can say this name in a path: of `.` and `..`, also as %2E, it makes another path (URL standard, 4.4). */
+export function isSayable(queue) {
+  return queue !== "." && queue !== "..";
+}
+
+/** The path of something about a queue, such as `/q/` and its name. Raises Refusal for a name that no path can hold. */
 export function path(prefix, queue, query = {}) {
+  if (!isSayable(queue)) throw new Refusal(400, "A browser can’t ask for a queue of this name.");
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== "");
   const tail = given.length ? `?${new URLSearchParams(given)}` : "";
   return `${prefix}${encodeURIComponent(queue)}${tail}`;
@@ -72,17 +78,15 @@ export async function send(target, { headers = {}, ...options } = {}) {
   }
 }
 
+/** What went wrong, in the server's words if it has said any. */
 export async function problem(response) {
-  try {
-    return (await response.json()).error;
-  } catch {
-    return `The server answered with status ${response.status}.`;
-  }
+  const said = await response.json().catch(() => null);
+  return said?.error ?? `The server answered with status ${response.status}.`;
 }
 
 export async function getJson(target, options = {}) {
   const response = await request(target, { ...options, headers: { Accept: "application/json" } });
-  return response.json();
+  return response.json().catch(() => { throw new Refusal(response.status, "What answered is no RestMQ, or it was cut off."); });
 }
 
 /** A form by POST. */

@@ -14,11 +14,11 @@ const WINDOW_LEAST_MS = 60_000;
 const STEPS_MS = [15_000, 30_000, 60_000];
 const LINES_AT_MOST = 7;
 
-/** A round number that is not less than the largest value, so that the scale does not twitch. */
+/** A round whole number that is not less than the largest value, so that the scale does not twitch. */
 function roundUp(value, least) {
   if (value <= least) return least;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 1.5, 2, 3, 4, 5, 7.5, 10].find((step) => step * power >= value) * power;
+  return [1, 1.5, 2, 3, 4, 5, 7.5, 10].map((step) => step * power).find((most) => most >= value && Number.isInteger(most));
 }
 
 /** The path of a line through points; null parts it. `close` is the height down to which it is an area. */

@@ -26,6 +26,12 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A queue's name with the blanks marked that the eye would miss: at its ends, several in a row, and unusual ones. */
+export function named(name) {
+  const parts = name.split(/(^\s+|\s+$|\s{2,}|[^\S ]+)/u);
+  return parts.map((part, i) => (i % 2 ? h("span", { class: "blank" }, part) : part)).filter((part) => part !== "");
+}
+
 /** Sets an element's text where it is another: most of what is shown stays the same from second to second. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -74,11 +74,11 @@ export class Feed {
       if (!response.ok) throw new Refusal(response.status, await problem(response));
       for await (const event of events(response)) {
         alive();
+        this.#onEvent(event.type, JSON.parse(event.data));
         if (event.type === "snapshot" || event.type === "change") {
           this.#retryMs = RETRY_FIRST_MS;
           this.#onState("live");
         } else if (event.type === "store") this.#onState("store");
-        this.#onEvent(event.type, JSON.parse(event.data));
       }
     } finally {
       clearTimeout(watchdog);

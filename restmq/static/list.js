@@ -1,7 +1,7 @@
 // The list of queues. Only the rows that are in sight exist, so that it may have thousands.
 
 import { drawSpark, spark } from "./chart.js";
-import { h, mark, say } from "./dom.js";
+import { h, mark, named, say } from "./dom.js";
 import { age, count, rate } from "./format.js";
 
 const ROWS_BEYOND_SIGHT = 6;
@@ -9,7 +9,8 @@ const RESORT_MS = 3000;
 
 const number = (value) => (queue) => queue.row[value];
 
-// Name, heading, what is sorted by, and what is shown. The narrow ones stand in every order of screens that has room.
+// Name, heading, what is sorted by, and what is shown. The style sheet says which ones there is room for; where there is
+// none for the three kinds of consumers, their sum stands there.
 export const COLUMNS = [
   { name: "name", heading: "Queue", key: (queue) => queue.row.name },
   { name: "trend", heading: "2 min" },
@@ -22,6 +23,7 @@ export const COLUMNS = [
   { name: "comet", heading: "Comet", key: number("comet"), show: (queue) => count(queue.row.comet) },
   { name: "sse", heading: "SSE", key: number("sse"), show: (queue) => count(queue.row.sse) },
   { name: "websocket", heading: "WS", title: "WebSocket", key: number("websocket"), show: (queue) => count(queue.row.websocket) },
+  { name: "consumers", heading: "Consumers", key: (queue) => queue.consumers, show: (queue) => count(queue.consumers) },
   { name: "waiters", heading: "Polls", title: "Clients in a long poll", key: number("waiters"), show: (queue) => count(queue.row.waiters) },
   {
     name: "oldest", heading: "Oldest", key: (queue) => (queue.row.oldest === null ? -1 : queue.model.now - queue.row.oldest),
@@ -52,15 +54,10 @@ export class QueueList {
     this.element = h("div", { role: "table", class: "queues", "aria-label": "Queues" },
       h("div", { role: "rowgroup", class: "heads" }, h("div", { role: "row", class: "queue-row" }, ...this.heads.values())), this.body);
     this.body.addEventListener("keydown", (event) => this.#onKey(event));
-    this.onScroll = () => this.#render();
-    window.addEventListener("scroll", this.onScroll, { passive: true });
-    window.addEventListener("resize", this.onScroll);
+    const onScroll = () => { if (this.body.isConnected) this.#render(); };
+    window.addEventListener("scroll", onScroll, { passive: true });
+    window.addEventListener("resize", onScroll);
     this.sort(this.#sorted.by, true);
-  }
-
-  close() {
-    window.removeEventListener("scroll", this.onScroll);
-    window.removeEventListener("resize", this.onScroll);
   }
 
   #head(column) {
@@ -162,24 +159,26 @@ export class QueueList {
       const text = column.show(queue);
       say(cell, text);
       mark(cell, "none", text === "0" || text === "–");
+      mark(cell, "sorted", column.name === this.#sorted.by);
     }
     const share = `${Math.min(100, Math.round(Math.log10(queue.row.ready + 1) * 16))}%`;
     if (row.share !== share) row.element.style.setProperty("--share", row.share = share);
     const { condition } = queue;
-    say(row.condition, CONDITIONS[condition]);
-    row.condition.hidden = !condition;
-    mark(row.condition, "paused", condition === "paused");
+    if (row.condition.dataset.condition !== condition) {
+      row.condition.dataset.condition = condition;
+      row.condition.title = row.condition.firstChild.textContent = CONDITIONS[condition];
+    }
     mark(row.cells.get(COLUMNS.find((column) => column.name === "dead")), "some-dead", queue.row.dead > 0);
     drawSpark(row.spark, queue, this.#model.now);
   }
 
   #makeRow(name) {
-    const condition = h("span", { class: "chip", hidden: true });
+    const condition = h("span", { class: "condition" }, h("span"));
     const trend = spark();
     const cells = new Map();
     const made = COLUMNS.map((column) => {
       const properties = { role: "cell", class: `c-${column.name}` };
-      if (column.name === "name") return h("div", properties, h("a", { href: link(name), title: name }, name), condition);
+      if (column.name === "name") return h("div", properties, condition, h("a", { href: link(name), title: name }, ...named(name)));
       if (column.name === "trend") return h("div", properties, trend);
       const cell = h("div", { ...properties, data: { label: column.heading } });
       cells.set(column, cell);

@@ -18,6 +18,7 @@ const STATES = {
 };
 
 const model = new Model();
+const overview = new Overview(model);
 const main = document.getElementById("main");
 const trouble = document.getElementById("trouble");
 const button = document.getElementById("sign-in");
@@ -32,11 +33,16 @@ const feed = new Feed(
   },
   (now, detail) => {
     if (now === state && now !== "gone") return;
-    state = now;
-    document.body.dataset.link = now;
+    state = document.body.dataset.link = now;
     say(document.getElementById("link"), now === "refused" && detail.status === 403 ? "Not allowed" : STATES[now]);
     tellTrouble(now, detail);
-    if (now === "live") takeBackUnanswered();
+    if (now === "live") {
+      takeBackUnanswered();
+      view?.resume();
+    } else if (now === "refused") {
+      model.forget("Nothing is shown, as the server does not let you in.");
+      view?.update();
+    }
     say(button, credentials.token || credentials.usesPassword ? "Signed in" : "Sign in");
     if (now === "refused" && detail.status === 401) ask(detail.message);
   },
@@ -59,7 +65,7 @@ function tellTrouble(now, detail) {
   if (isNew) trouble.replaceChildren(text, again || "");
 }
 
-/** The view that the address names: `#/q/<queue>`, or the overview. */
+/** The view that the address names: `#/q/<queue>`, or the overview, which is left and found again as it was. */
 function show() {
   const queue = location.hash.match(/^#\/q\/(.+)$/)?.[1];
   let name;
@@ -69,20 +75,21 @@ function show() {
     name = undefined;
   }
   view?.close();
-  view = name ? new QueuePage(model, name) : new Overview(model);
+  view = name ? new QueuePage(model, name) : overview;
   document.title = view.title;
   main.replaceChildren(view.element);
+  if (state === "live") view.resume();
   view.update();
-  window.scrollTo(0, 0);
+  window.scrollTo(0, view.scrolledTo ?? 0);
 }
 
 document.addEventListener("keydown", (event) => {
   const isTyping = event.target.closest("input, textarea, select, dialog");
   if (isTyping || event.ctrlKey || event.altKey || event.metaKey) return;
-  if (event.key === "/" && view instanceof Overview) {
+  if (event.key === "/" && view === overview) {
     event.preventDefault();
     view.focusSearch();
-  } else if (event.key === "Escape" && view instanceof QueuePage) location.hash = "#/";
+  } else if (event.key === "Escape" && view !== overview && !view.isListening) location.hash = "#/";
 });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) view?.update(); });
 document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
@@ -91,5 +98,6 @@ window.addEventListener("hashchange", () => {
   main.focus({ preventScroll: true });
 });
 
+history.scrollRestoration = "manual";
 show();
 feed.run();

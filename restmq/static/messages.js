@@ -24,6 +24,7 @@ export class Messages {
   #now;
   #place = "next";
   #wanted = SHOWN_AT_FIRST;
+  #first = 0;
   #loadedAt = -Infinity;
   #loadedFor = "";
   #loading = false;
@@ -37,6 +38,10 @@ export class Messages {
       on: { click: () => this.#choose(place) } }, PLACES[place].label));
     this.list = h("ol", { class: "messages" });
     this.more = h("button", { type: "button", hidden: true, on: { click: () => { this.#wanted = SHOWN_AT_MOST; this.#load(); } } }, "Show more");
+    this.pages = h("div", { class: "acts pages", hidden: true },
+      this.before = h("button", { type: "button", on: { click: () => this.#turn(-SHOWN_AT_MOST) } }, "Before"),
+      this.which = h("span", { class: "aside", role: "status" }),
+      this.after = h("button", { type: "button", on: { click: () => this.#turn(SHOWN_AT_MOST) } }, "After"));
     this.refresh = h("button", { type: "button", class: "plain", on: { click: () => this.#load() } }, "Refresh");
     this.deadActs = h("div", { class: "acts dead-acts", hidden: true },
       this.redriveAll = twice("Redrive all", () => `Redrive ${plural(this.#queue().row.dead, "dead letter")}?`, () => this.#redrive()),
@@ -44,16 +49,24 @@ export class Messages {
     this.element = h("section", { class: "panel messages-panel", "aria-labelledby": "messages-title" },
       h("header", {}, h("h2", { id: "messages-title" }, "Messages"), h("p", { class: "aside" }, "Looking takes nothing."), this.refresh),
       h("div", { role: "tablist", class: "tabs", "aria-label": "Messages", on: { keydown: (event) => this.#onKey(event) } }, ...this.tabs),
-      this.box = h("div", { role: "tabpanel", id: "messages", tabIndex: 0 }, this.deadActs, this.list, this.more));
+      this.box = h("div", { role: "tabpanel", id: "messages", tabIndex: 0 }, this.deadActs, this.list, this.more, this.pages));
     this.#markTabs();
   }
 
   #choose(place) {
     this.#place = place;
     this.#wanted = SHOWN_AT_FIRST;
+    this.#first = 0;
     this.list.replaceChildren();
     this.#markTabs();
     this.#load();
+  }
+
+  /** To the messages that stand so many places further back. */
+  async #turn(places) {
+    this.#first = Math.max(0, this.#first + places);
+    await this.#load();
+    this.box.scrollIntoView({ block: "nearest" });
   }
 
   #onKey(event) {
@@ -99,9 +112,10 @@ export class Messages {
     if (this.#loading) return;
     this.#loading = true;
     const place = this.#place;
+    const first = this.#first;
     const state = this.#state();
     try {
-      const answer = await getJson(path("/j/", this.#name, { list: place, count: this.#wanted }));
+      const answer = await getJson(path("/j/", this.#name, { list: place, first, count: this.#wanted }));
       if (place === this.#place) this.#show(answer);
       this.#loadedFor = state;
     } catch (error) {
@@ -109,12 +123,17 @@ export class Messages {
     } finally {
       this.#loadedAt = performance.now();
       this.#loading = false;
-      if (place !== this.#place) this.#load();
+      if (place !== this.#place || first !== this.#first) this.#load();
     }
   }
 
   #show({ messages, total }) {
+    if (!messages.length && this.#first) this.#first = Math.max(0, Math.ceil(total / SHOWN_AT_MOST) - 1) * SHOWN_AT_MOST;  // they have gone meanwhile
     this.more.hidden = total <= messages.length || this.#wanted === SHOWN_AT_MOST;
+    this.pages.hidden = total <= SHOWN_AT_MOST || this.#wanted !== SHOWN_AT_MOST;
+    this.before.disabled = this.#first === 0;
+    this.after.disabled = this.#first + messages.length >= total;
+    say(this.which, `${count(this.#first + 1)} to ${count(this.#first + messages.length)} of ${count(total)}`);
     if (messages.length) this.list.replaceChildren(...messages.map((message) => this.#item(message)));
     else this.list.replaceChildren(h("li", { class: "nothing" }, PLACES[this.#place].none));
   }
@@ -143,7 +162,7 @@ export class Messages {
 
   #open(body, message) {
     const kind = message.encoding ? "bytes" : isJson(message.value) ? "JSON" : "text";
-    const acts = h("div", { class: "acts" }, h("span", { class: "aside" }, `${message.key} · ${kind} · ${size(message.size)}${message.looks ? ` · looked at ${message.looks} times` : ""}`));
+    const acts = h("div", { class: "acts" }, h("span", { class: "aside" }, `${message.key} · ${kind} · ${size(message.size)}${message.looks ? ` · looked at ${plural(message.looks, "time")}` : ""}`));
     if (message.cut) acts.append(h("button", { type: "button", on: { click: () => this.#whole(body, message) } }, "Load all of it"));
     if (!message.encoding) acts.append(h("button", { type: "button", on: { click: () => this.#copy(message.value) } }, "Copy"));
     const may = this.#may();

@@ -78,19 +78,26 @@ export class Queue {
 }
 
 export class Model {
-  queues = new Map();
-  may = {};
   leftOut = 0;
   version = "";
-  known = false;
-  tick = 0;
-  firstTick = 1;
-  unbrokenSince = 1;
   #columns = [];
-  #ticks = [];
-  #unborn = {};
+  #ticks;
+  #unborn;
 
   constructor() {
+    this.forget();
+  }
+
+  /** Back to the beginning; `why` is what is said instead. Who is not let in any more is shown nothing of what was known before. */
+  forget(why = "") {
+    this.refused = why;
+    this.queues = new Map();
+    this.may = {};
+    this.known = false;
+    this.tick = 0;
+    this.firstTick = this.unbrokenSince = 1;
+    this.#ticks = [];
+    this.#unborn = {};
     this.whole = new Queue(null, this);
   }
 

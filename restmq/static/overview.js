@@ -5,22 +5,36 @@ import { h, mark, say } from "./dom.js";
 import { age, count, plural, rate } from "./format.js";
 import { COLUMNS, QueueList, link } from "./list.js";
 
-/** A row of figures with their names; `update` is given what they say, by name. */
+/** A row of figures with their names; `update` is given what they say, by name: a text, or a text and what stands small beside it. */
 export class Figures {
   constructor(names) {
     this.values = {};
     this.element = h("dl", { class: "figures" }, ...Object.entries(names).map(([name, label]) => {
-      this.values[name] = h("dd", {}, "–");
+      this.values[name] = h("dd", {}, h("span"), h("small"));
       return h("div", { class: `figure f-${name}` }, h("dt", {}, label), this.values[name]);
     }));
+    this.clear();
+  }
+
+  clear() {
+    this.update(Object.fromEntries(Object.keys(this.values).map((name) => [name, "–"])));
   }
 
   update(said) {
-    for (const [name, text] of Object.entries(said)) {
-      say(this.values[name], text);
-      mark(this.values[name], "none", text === "0" || text === "–");
+    for (const [name, each] of Object.entries(said)) {
+      const [text, beside = ""] = [each].flat();
+      const [value, small] = this.values[name].children;
+      say(value, text);
+      say(small, beside);
+      mark(this.values[name], "none", (text === "0" || text === "–") && !beside);
     }
   }
+}
+
+/** How many are connected, and beside it how many wait in long polls. */
+export function consumers(queue) {
+  const { waiters } = queue.row;
+  return [count(queue.consumers), waiters ? `+ ${plural(waiters, "poll")}` : ""];
 }
 
 const FILTERS = {
@@ -44,7 +58,7 @@ export class Overview {
     this.search = h("input", { type: "search", placeholder: "Find a queue", "aria-label": "Find a queue", "aria-keyshortcuts": "/", spellcheck: false,
       autocomplete: "off", maxLength: 255, on: { input: () => this.#refilter(), keydown: (event) => this.#onSearchKey(event) } });
     this.filters = Object.entries(FILTERS).map(([name, [label]]) => h("button", {
-      type: "button", class: "filter", "aria-pressed": String(name === "all"), data: { filter: name }, on: { click: () => this.#choose(name) } }, label));
+      type: "button", class: "filter", "aria-pressed": String(name === "all"), data: { filter: name, condition: name }, on: { click: () => this.#choose(name) } }, label));
     this.sort = h("select", { "aria-label": "Sort by", class: "phone-only", on: { change: () => this.list.sort(this.sort.value) } },
       ...COLUMNS.filter((column) => column.key).map((column) => h("option", { value: column.name }, column.title ?? column.heading)));
     this.list = new QueueList(model, (by) => { this.sort.value = by; });
@@ -56,9 +70,13 @@ export class Overview {
   }
 
   title = "RestMQ";
+  scrolledTo = 0;
+
+  /** All that is shown comes with the feed. */
+  resume() {}
 
   close() {
-    this.list.close();
+    this.scrolledTo = window.scrollY;
   }
 
   focusSearch() {
@@ -69,13 +87,17 @@ export class Overview {
   update() {
     const { whole, queues } = this.#model;
     if (!this.#model.known) {
-      this.hint.replaceChildren("Waiting for the server’s first word…");
+      this.figures.clear();
+      this.chart.show(whole, 0);
+      this.list.update();
+      this.#countFilters();
+      this.hint.dataset.said = this.hint.textContent = this.#model.refused || "Waiting for the server’s first word…";
       return;
     }
     const { row } = whole;
     this.figures.update({
       queues: count(queues.size), ready: count(row.ready), in: rate(whole.rate("in")), out: rate(whole.rate("out")), leased: count(row.leased),
-      dead: count(row.dead), consumers: count(whole.consumers + row.waiters), oldest: row.oldest === null ? "–" : age(this.#model.now - row.oldest),
+      dead: count(row.dead), consumers: consumers(whole), oldest: row.oldest === null ? "–" : age(this.#model.now - row.oldest),
     });
     this.chart.show(whole, this.#model.now);
     this.#countFilters();
@@ -87,7 +109,7 @@ export class Overview {
     const all = [...this.#model.queues.values()];
     for (const button of this.filters) {
       const [label, isShown] = FILTERS[button.dataset.filter];
-      say(button, `${label} ${count(all.filter(isShown).length)}`);
+      say(button, this.#model.known ? `${label} ${count(all.filter(isShown).length)}` : label);
     }
   }
 
@@ -121,7 +143,7 @@ export class Overview {
     const name = this.search.value;
     const lines = [];
     if (name && !this.#model.queues.has(name)) {
-      lines.push(h("p", {}, "There is no queue of exactly this name yet. ", h("a", { href: link(name) }, `Open “${name}”`), " all the same."));
+      lines.push(h("p", {}, "No queue of exactly this name is listed. ", h("a", { href: link(name) }, `Open “${name}”`), " all the same."));
     } else if (!this.#model.queues.size) {
       lines.push(h("p", { class: "empty" }, "There are no queues yet. A queue exists from its first message on:"),
         h("pre", { tabIndex: 0 }, `curl -d value=hello ${location.origin}/q/test`),

@@ -4,6 +4,8 @@ import { path, request } from "./api.js";
 import { complain, h, report } from "./dom.js";
 import { size } from "./format.js";
 
+// A body of no bytes can't be told from none; a form's empty field can.
+const EMPTY = { body: new URLSearchParams({ value: "" }) };
 const KINDS = { text: "Text", json: "JSON", file: "File" };
 
 export function publishPanel(queue) {
@@ -57,7 +59,8 @@ export function publishPanel(queue) {
 function message(kind, text, file) {
   if (kind === "file") {
     if (!file) throw new Error("Choose a file first.");
-    return { body: file, headers: { "Content-Type": "application/octet-stream" } };
+    if (file.size) return { body: file, headers: { "Content-Type": "application/octet-stream" } };
+    return EMPTY;
   }
   if (kind === "json") {
     try {
@@ -67,7 +70,6 @@ function message(kind, text, file) {
     }
     return { body: text, headers: { "Content-Type": "application/json" } };
   }
-  // A body of no bytes can't be told from none; a form's empty field can.
-  if (!text) return { body: new URLSearchParams({ value: "" }) };
+  if (!text) return EMPTY;
   return { body: text, headers: { "Content-Type": "text/plain; charset=utf-8" } };
 }

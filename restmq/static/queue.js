@@ -1,12 +1,12 @@
 // A queue's own page: its figures and chart, what can be done with it, and a panel for each.
 
-import { getJson, path, post, request } from "./api.js";
+import { getJson, isSayable, path, post, request } from "./api.js";
 import { Chart } from "./chart.js";
 import { Consumers } from "./consumers.js";
-import { h, report, say } from "./dom.js";
+import { h, named, report, say } from "./dom.js";
 import { age, count, plural, rate } from "./format.js";
 import { Messages } from "./messages.js";
-import { Figures } from "./overview.js";
+import { Figures, consumers } from "./overview.js";
 import { publishPanel } from "./publish.js";
 import { Settings } from "./settings.js";
 import { Tail } from "./tail.js";
@@ -14,6 +14,11 @@ import { Tail } from "./tail.js";
 export class QueuePage {
   #model;
   #name;
+  #refusal = "";
+  #isThere = false;
+  #isTold = false;
+  #asksAgain = false;
+  #dialog = null;
 
   constructor(model, name) {
     this.#model = model;
@@ -33,54 +38,104 @@ export class QueuePage {
       messages: new Messages(name, queue, () => model.may, () => model.now),
       tail: new Tail(name, queue, () => model.may),
       consumers: new Consumers(name, queue, () => model.may),
-      settings: new Settings(name, queue, () => model.may, () => this.#learn()),
+      settings: new Settings(name, queue, () => model.may, () => this.resume()),
     };
     this.publish = publishPanel(name);
+    this.why = h("p", { class: "hint" });
+    const state = h("p", { class: "state" }, this.chip, this.policy);
+    const acts = h("div", { class: "acts" }, this.switch, this.purge);
+    const panels = h("div", { class: "panels" },
+      h("div", { class: "column wide" }, this.panels.messages.element, this.panels.tail.element),
+      h("div", { class: "column" }, this.publish, this.panels.consumers.element, this.panels.settings.element));
+    this.facts = [state, this.notes, this.figures.element, this.chart.figure];
+    this.offers = [acts, panels];
     this.element = h("div", { class: "queue-page" },
-      h("div", { class: "queue-head" }, h("a", { href: "#/", class: "back" }, "Queues"),
-        h("h1", {}, name), h("p", { class: "state" }, this.chip, this.policy), h("div", { class: "acts" }, this.switch, this.purge)),
-      this.notes, this.figures.element, this.chart.figure,
-      h("div", { class: "panels" },
-        h("div", { class: "column wide" }, this.panels.messages.element, this.panels.tail.element),
-        h("div", { class: "column" }, this.publish, this.panels.consumers.element, this.panels.settings.element)));
+      h("div", { class: "queue-head" }, h("a", { href: "#/", class: "back" }, "Queues"), h("h1", {}, ...named(name)), state, acts),
+      this.why, this.notes, this.figures.element, this.chart.figure, panels);
     this.update();
-    this.#learn();
   }
 
-  /** A queue exists from its first message on, but can be paused and set up before. */
-  async #learn() {
-    if (this.#model.queues.has(this.#name)) return;
-    try {
-      const { status, policy } = await getJson(path("/stats/", this.#name));
-      this.#model.learn(this.#name, status, policy);
-      this.update();
-    } catch (error) {
-      report(error.message, true);
+  get isListening() {
+    return this.panels.tail.isListening;
+  }
+
+  /** The server is there, perhaps anew, perhaps for somebody else: asks for what the feed does not tell. */
+  async resume() {
+    if (!isSayable(this.#name)) return;
+    this.#asksAgain = false;
+    if (!this.#model.queues.has(this.#name)) {
+      // A queue exists from its first message on, but can be paused and set up before.
+      try {
+        const { status, policy } = await getJson(path("/stats/", this.#name));
+        this.#model.learn(this.#name, status, policy);
+        this.#isTold = true;
+        this.#refusal = "";
+      } catch (error) {
+        const isRefused = error.status >= 400 && error.status < 500;
+        if (isRefused) this.#refusal = error.message;
+        else report(error.message, true);
+        this.update();
+        this.#asksAgain = !isRefused;  // with the next word of the feed
+        return;
+      }
     }
+    this.update();
+    this.panels.settings.load();
   }
 
   close() {
     this.panels.tail.stop();
+    this.#dialog?.close();
+  }
+
+  /** Why nothing can be told of the queue, or nothing be done with it; "" if all is well. */
+  #whyNot() {
+    if (!this.#model.known) return this.#model.refused || "Waiting for the server’s first word…";
+    if (this.#refusal) return this.#refusal;
+    if (!isSayable(this.#name)) return `A browser takes an address with “${this.#name}” for another one, so it can’t ask for this queue. The command line client can: restmq.`;
+    return this.#isTold ? "" : "Waiting for the server’s word on this queue…";
   }
 
   update() {
+    const { known, queues } = this.#model;
+    const wasThere = this.#isThere;
+    this.#isThere = queues.has(this.#name);
+    if (this.#isThere) {
+      this.#isTold = true;
+      this.#refusal = "";
+    } else if (!known) this.#isTold = false;
+    else if (wasThere || this.#asksAgain) this.resume();  // it may be no longer for this token
+    const why = this.#whyNot();
+    say(this.why, why);
+    this.why.hidden = !why;
+    const isShown = this.#isTold && !this.#refusal;
+    for (const each of this.facts) each.hidden = !isShown;
+    for (const each of this.offers) each.hidden = why !== "";
+    if (isShown) this.#showFacts();
+    if (why) this.panels.tail.stop();
+    else this.#showOffers();
+  }
+
+  #showFacts() {
     const queue = this.#model.queue(this.#name);
     const { row } = queue;
-    const { may } = this.#model;
-    if (!this.#model.known) return;
     this.figures.update({
       ready: count(row.ready), in: rate(queue.rate("in")), out: rate(queue.rate("out")), leased: count(row.leased), delayed: count(row.delayed),
-      dead: count(row.dead), consumers: count(queue.consumers), oldest: row.oldest === null ? "–" : age(this.#model.now - row.oldest),
+      dead: count(row.dead), consumers: consumers(queue), oldest: row.oldest === null ? "–" : age(this.#model.now - row.oldest),
     });
     this.chart.show(queue, this.#model.now);
     say(this.chip, row.started ? "Started" : "Paused");
     this.chip.className = row.started ? "chip good" : "chip paused";
     say(this.policy, row.policy === "broadcast" ? "broadcast: every consumer gets each message" : "round robin: each message goes to one consumer");
-    say(this.switch, row.started ? "Pause" : "Start");
+    this.#tellNotes(queue);
+  }
+
+  #showOffers() {
+    const { may } = this.#model;
+    say(this.switch, this.#model.queue(this.#name).row.started ? "Pause" : "Start");
     this.switch.hidden = !may.configure;
     this.purge.hidden = !may.purge;
     this.publish.hidden = !may.publish;
-    this.#tellNotes(queue);
     for (const panel of Object.values(this.panels)) panel.update();
   }
 
@@ -102,7 +157,7 @@ export class QueuePage {
     try {
       await post(path("/control/", this.#name), { status: started ? "stop" : "start" });
       report(started ? "Paused." : "Started.");
-      this.#learn();
+      this.resume();
     } catch (error) {
       report(error.message, true);
     } finally {
@@ -114,11 +169,11 @@ export class QueuePage {
     const name = this.#name;
     const go = h("button", { type: "submit", class: "bad", disabled: true }, "Purge");
     const typed = h("input", { id: "purge-name", autocomplete: "off", spellcheck: false, on: { input: () => { go.disabled = typed.value !== name; } } });
-    const dialog = h("dialog", { "aria-labelledby": "purge-title", on: { close: () => dialog.remove() } },
+    const dialog = this.#dialog = h("dialog", { "aria-labelledby": "purge-title", on: { close: () => dialog.remove() } },
       h("form", { method: "dialog", on: { submit: () => this.#purge() } },
         h("h2", { id: "purge-title" }, "Purge this queue?"),
         h("p", {}, "All its messages are dropped for good, also those that are leased, delayed or dead, and all its connected consumers are closed. There is no way back."),
-        h("label", { for: "purge-name" }, "Type the queue’s name, ", h("code", {}, name)), typed,
+        h("label", { for: "purge-name" }, "Type the queue’s name, ", h("code", {}, ...named(name))), typed,
         h("div", { class: "acts" }, h("button", { type: "button", on: { click: () => dialog.close() } }, "Cancel"), go)));
     document.body.append(dialog);
     dialog.showModal();

@@ -68,6 +68,10 @@ export class Tail {
       this.warning, this.list);
   }
 
+  get isListening() {
+    return this.#abort !== null;
+  }
+
   update() {
     const may = this.#may();
     const transports = Object.values(TRANSPORTS);

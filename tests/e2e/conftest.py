@@ -12,7 +12,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from tests.servers import ROOT, free_port
+from tests.e2e.page import Page
+from tests.servers import ROOT, Daemon, free_port
 
 AXE = "axe-core@4.10.3"
 FLAGS = [
@@ -46,6 +47,15 @@ def browser(private_folder: Path) -> Iterator[webdriver.Chrome]:
     driver = start_browser(private_folder)
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def page(browser: webdriver.Chrome, daemon: Daemon) -> Iterator[Page]:
+    """The dashboard; at the end nothing was complained of, and nobody else was asked for anything."""
+    shown = Page(browser, daemon.url)
+    yield shown
+    assert shown.problems() == []
+    assert shown.hosts_asked() == {f"127.0.0.1:{daemon.port}"}
 
 
 @pytest.fixture

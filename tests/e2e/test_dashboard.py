@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,15 +18,6 @@ from tests.integration.conftest import Run, core, run  # noqa: F401  fixtures
 from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
-
-
-@pytest.fixture
-def page(browser: webdriver.Chrome, daemon: Daemon) -> Iterator[Page]:
-    """The dashboard; at the end nothing was complained of, and nobody else was asked for anything."""
-    shown = Page(browser, daemon.url)
-    yield shown
-    assert shown.problems() == []
-    assert shown.hosts_asked() == {f"127.0.0.1:{daemon.port}"}
 
 
 def dead_letters(http: httpx.Client, queue: str, count: int) -> None:

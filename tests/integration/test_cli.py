@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from restmq.cli.queues import STATS_HEAD
 from tests.servers import ROOT, Daemon, Redis, free_port, listeners, wait_until
 
 BINARY = bytes(range(256)) * 3
@@ -131,6 +136,18 @@ def test_a_line_is_sent_when_it_comes(shell: Shell, http: httpx.Client, queue: s
         wait_until(lambda n=n: counts(http, queue)[0] == n + 1)
     assert ended(publishing) == (b"4\n", "", 0)
     assert everything(http, queue) == ["0", "half1", "half2", "half"]
+
+
+def test_an_interrupted_publish_says_how_far_it_was(shell: Shell, http: httpx.Client, queue: str) -> None:
+    publishing = shell.start("publish", queue, stdin=subprocess.PIPE)
+    assert publishing.stdin is not None
+    publishing.stdin.write(b"a\nb\n")
+    publishing.stdin.flush()
+    wait_until(lambda: counts(http, queue)[0] == 2)
+    publishing.send_signal(signal.SIGINT)
+    assert publishing.wait(60) == 130
+    assert publishing.stderr is not None
+    assert publishing.stderr.read() == b"restmq: 2 messages were published before it was interrupted.\n"
 
 
 def test_delay_ttl_and_idempotency_key(shell: Shell, http: httpx.Client, queue: str) -> None:
@@ -423,7 +440,7 @@ def test_what_does_not_finish_in_its_grace_is_ended_and_given_back(
     working = shell.start("work", queue, "--jobs", "2", "--grace", "0.1", *hangs)
     wait_until(lambda: all((shell.home / key).exists() for key in keys))
     out, complaints, status = ended(working, signal.SIGTERM)
-    assert (out, status) == (b"ending\nending\n", 0)
+    assert (out, status) == (b"ending\nending\n", 130)
     assert complaints.count("given back") == 2
     assert counts(http, queue) == (2, 0, 0, 0)
 
@@ -438,7 +455,7 @@ def test_a_second_signal_ends_the_grace_and_what_ignores_it_is_killed(
     working.send_signal(signal.SIGTERM)
     wait_until(lambda: stats(http, queue)["leased"] == 1)
     _, complaints, status = ended(working, signal.SIGINT)
-    assert ("ended by SIGKILL; given back" in complaints, status) == (True, 0)
+    assert ("ended by SIGKILL; given back" in complaints, status) == (True, 130)
     assert counts(http, queue) == (1, 0, 0, 0)
 
 
@@ -497,6 +514,51 @@ def test_queues_are_looked_at_and_changed(shell: Shell, http: httpx.Client, queu
     assert shell.json("stats", name)[0]["status"] == 0
     shell.output("start", name)
     assert shell.json("stats", name)[0]["status"] == 1
+
+
+def test_a_queue_that_is_not_there_is_told(shell: Shell, http: httpx.Client, queue: str) -> None:
+    missing = shell.run("stats", queue)
+    assert (missing.returncode, missing.stdout) == (1, b"")
+    assert missing.stderr == f"restmq: there is no queue '{queue}'; one exists from its first message on.\n".encode()
+    shell.output("publish", f"{queue}-there", "x")
+    both = shell.run("stats", queue, f"{queue}-there")
+    assert (both.returncode, both.stdout.count(b"\n"), both.stderr) == (1, 2, missing.stderr)
+    shell.output("consume", f"{queue}-there")
+    assert shell.output("stats", f"{queue}-there").count(b"\n") == 2
+    shell.output("pause", queue)
+    assert b"paused" in shell.output("stats", queue)
+
+
+@pytest.mark.parametrize(("columns", "left_out"), [(120, set()), (80, {"WAITERS", "DELAYED"})])
+def test_a_narrow_terminal_is_shown_whole_names_and_fewer_columns(
+    shell: Shell, http: httpx.Client, queue: str, columns: int, left_out: set[str]
+) -> None:
+    name = queue[:18]
+    add(http, name, "x")
+    shell.output("pause", name)
+    for command in (["stats", name], ["watch", name, "--rounds", "1"]):
+        master, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        looking = shell.start(*command, stdout=terminal)
+        os.close(terminal)
+        shown = re.sub(rb"\x1b\[[?0-9]*[A-Za-z]", b"", read_all(master)).decode()
+        assert looking.wait(60) == 0
+        head, row = [line for line in shown.splitlines() if line.startswith(("QUEUE", name))]
+        assert row.startswith(f"{name} ")
+        assert row.endswith("paused")
+        assert "…" not in row
+        assert left_out.isdisjoint(head.split())
+        assert {*STATS_HEAD} - left_out - {"POLICY"} <= set(head.split())
+
+
+def read_all(master: int) -> bytes:
+    """What comes to a terminal until nobody has it open any more."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while more := os.read(master, 4096):
+            shown += more
+    os.close(master)
+    return shown
 
 
 def test_dead_letters_are_shown_moved_back_and_dropped(shell: Shell, http: httpx.Client, queue: str) -> None:
@@ -590,6 +652,14 @@ def test_bench_prints_rates_and_percentiles_and_leaves_nothing(shell: Shell, htt
     assert (refused.returncode, everything(http, queue)) == (2, ["mine"])
 
 
+def test_an_interrupted_bench_ends_and_leaves_nothing(shell: Shell, http: httpx.Client, queue: str) -> None:
+    # So many that an end which waits for all of them would come after the test's own time limit.
+    benching = shell.start("bench", queue, "--messages", "10000000", "--clients", "4")
+    wait_until(lambda: counts(http, queue)[0] > 0)
+    assert ended(benching, signal.SIGINT) == (b"", "", 130)
+    assert counts(http, queue) == (0, 0, 0, 0)
+
+
 # Where the server is, who one is, and what can go wrong
 
 
@@ -612,6 +682,7 @@ def test_a_server_that_is_not_there_is_status_5(shell: Shell, queue: str) -> Non
 def test_who_may_not_is_status_4(shell: Shell, private_folder: Path, redis: Redis, queue: str) -> None:
     (private_folder / "acl.conf").write_text("[rest:consumer]\nusername = ann\npassword = s3cret\n")
     daemon = Daemon(private_folder, redis=redis)
+    shell.output("publish", queue, "x", RESTMQ_URL=daemon.url)
     redis.command("SET", f"AUTHKEY:t-{queue}", json.dumps({"queues": [queue], "privs": ["read"]}))
     shell.env["RESTMQ_URL"] = daemon.url
     try:
@@ -670,6 +741,7 @@ def test_help_and_version(shell: Shell) -> None:
                     "redrive", "bench", "completion"):  # fmt: skip
         assert f"\n  {command} " in shown
         assert f"Usage: restmq {command} " in shell.output(command, "--help").decode()
+    assert b"bench [OPTIONS] [QUEUE]\n" in shell.output("bench", "--help")
     assert shell.output("--version") == b"RestMQ 2.0.0\n"
 
 

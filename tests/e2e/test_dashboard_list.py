@@ -1,0 +1,113 @@
+"""The list of queues on screens of all widths, and on coming back to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from selenium import webdriver
+from selenium.webdriver.support.select import Select
+
+from tests.e2e.page import Page
+from tests.servers import Comet, Daemon, Redis, stopping, wait_until
+
+pytestmark = pytest.mark.needs("chromium", "chromedriver")
+
+
+@pytest.fixture
+def listed(browser: webdriver.Chrome, private_folder: Path, private_redis: Redis) -> Iterator[tuple[Page, Daemon]]:
+    """A dashboard whose list is the test's own."""
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon):
+        yield Page(browser, daemon.url), daemon
+
+
+def columns(page: Page, queue: str) -> dict[str, str]:
+    """What is shown in the queue's row beside its name, by column."""
+    cells = page.all(f".rows [data-queue='{queue}'] [data-label]")
+    return {cell.get_attribute("class").split()[0].removeprefix("c-"): cell.text for cell in cells}
+
+
+def test_names_that_begin_alike_can_be_told_apart_beside_what_is_wrong(listed: tuple[Page, Daemon]) -> None:
+    page, daemon = listed
+    with daemon.client() as http:
+        for name in ("svc-10.queue-00010", "svc-10.queue-00011"):
+            http.post(f"/q/{name}", data={"value": "x"})
+        http.post("/control/svc-10.queue-00011", data={"status": "stop"})
+    page.open()
+    for name, condition in {"svc-10.queue-00010": "No consumers", "svc-10.queue-00011": "Paused"}.items():
+        mark = page.find(f"[data-queue='{name}'] .condition")
+        wait_until(lambda mark=mark, condition=condition: mark.get_attribute("title") == condition)
+        assert mark.get_property("textContent") == condition
+        for width in (1280, 1100, 1024, 768):
+            page.look_like(width)
+            shown = page.find(f"[data-queue='{name}'] .c-name a")
+            assert page.browser.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", shown)
+        page.look_like(390)
+        page.wait_for(f"[data-queue='{name}']", condition)
+
+
+def test_what_matters_is_shown_on_narrow_screens_too(listed: tuple[Page, Daemon]) -> None:
+    page, daemon = listed
+    with daemon.client() as http:
+        http.post("/p/mail", data={"policy": "roundrobin"})
+        for _ in range(2):
+            http.post("/q/mail", data={"value": "x"})
+        http.get("/q/mail?lease=1000")
+    stream = Comet(daemon, "/c/other")
+    page.open()
+    page.wait_for(".rows", "mail")
+    page.wait_for(".rows", "other")
+    for width in (1280, 1270, 1131, 1130, 1024, 941, 940, 768, 701):
+        page.look_like(width)
+        assert {"ready", "dead", "waiters", "oldest", "policy"} <= columns(page, "mail").keys(), width
+        assert {"consumers", "comet"} & columns(page, "mail").keys(), width
+    page.look_like(390)
+    assert columns(page, "mail").keys() == {"ready", "leased", "oldest", "policy"}
+    assert columns(page, "mail")["policy"] == "round robin"
+    assert columns(page, "other")["comet"] == "1"
+    Select(page.find("select[aria-label='Sort by']")).select_by_value("dead")
+    wait_until(lambda: columns(page, "mail").keys() == {"ready", "leased", "dead", "oldest", "policy"})
+    stream.close()
+
+
+def test_going_back_finds_the_list_as_it_was_left(listed: tuple[Page, Daemon]) -> None:
+    page, daemon = listed
+    with daemon.client() as http:
+        for number in range(60):
+            http.post(f"/q/queue-{number:02}", data={"value": "x"})
+        http.post("/q/else", data={"value": "x"})
+    page.open()
+    page.wait_for_figure("queues", "61")
+    page.find(".c-name .head").click()
+    page.find("input[type=search]").send_keys("queue-")
+    page.press("With messages")
+    page.browser.execute_script("window.scrollTo(0, 1200)")
+    page.find("[data-queue=queue-40] a").click()
+    wait_until(lambda: page.text("h1") == "queue-40")
+    page.browser.back()
+    page.find("[data-queue=queue-40] a")
+    assert page.find("input[type=search]").get_attribute("value") == "queue-"
+    assert page.find("[data-filter=waiting]").get_attribute("aria-pressed") == "true"
+    assert page.find("[aria-sort=ascending]").text.startswith("Queue")
+    assert page.browser.execute_script("return window.scrollY") == 1200
+
+
+def test_consumers_are_counted_alike_and_waiters_apart(listed: tuple[Page, Daemon]) -> None:
+    page, daemon = listed
+    stream = Comet(daemon, "/c/jobs")
+    with httpx.Client(base_url=daemon.url, timeout=70) as http:
+        poll = threading.Thread(target=http.get, args=("/q/jobs-2?wait=60",))
+        poll.start()
+        page.open()
+        page.wait_for_figure("consumers", "1+ 1 poll")
+        page.open("jobs")
+        page.wait_for_figure("consumers", "1")
+        page.open("jobs-2")
+        page.wait_for_figure("consumers", "0+ 1 poll")
+        http.post("/q/jobs-2", data={"value": "x"})
+        poll.join()
+    stream.close()

@@ -1,0 +1,116 @@
+"""A queue's page where names, numbers or habits are unusual."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.e2e.page import Page
+from tests.servers import Redis, listeners, wait_until
+
+pytestmark = pytest.mark.needs("chromium", "chromedriver")
+
+TAIL = "section[aria-labelledby=tail-title]"
+
+
+def shown_name(page: Page, selector: str) -> str:
+    """The name as it is laid out, with all its blanks."""
+    return str(page.browser.execute_script("return document.querySelector(arguments[0]).innerText", selector))
+
+
+def test_a_name_with_blanks_is_shown_as_it_is_and_its_queue_purged(page: Page, http: httpx.Client, queue: str) -> None:
+    name = f" {queue}  x "
+    http.post(f"/q/{name.replace(' ', '%20')}", data={"value": "x"})
+    page.open()
+    page.find("input[type=search]").send_keys(queue)
+    page.find(".rows a").click()
+    wait_until(lambda: shown_name(page, "h1") == name)
+    assert len(page.all("h1 .blank")) == 3
+    page.wait_for_figure("ready", "1")
+    page.press("Purge…")
+    assert shown_name(page, "dialog code") == name
+    page.find("#purge-name").send_keys(name)
+    page.press("Purge", "dialog")
+    page.wait_for_figure("ready", "0")
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_no_browser_can_ask_for_is_told_and_nothing_is_offered(
+    page: Page, http: httpx.Client, name: str
+) -> None:
+    http.post("/queue", json={"cmd": "add", "queue": name, "value": "x"})
+    page.open(name)
+    page.wait_for(".queue-page", "The command line client can: restmq.")
+    page.wait_for(".notes", "message")
+    assert page.offered() == {"Sign in"}
+    assert page.all(".panel") == []
+
+
+def test_the_question_whether_to_purge_goes_with_its_page(page: Page, http: httpx.Client, queue: str) -> None:
+    for name in (queue, f"{queue}-2"):
+        http.post(f"/q/{name}", data={"value": "x"})
+    page.open(queue)
+    page.open(f"{queue}-2")
+    page.press("Purge…")
+    page.find("dialog")
+    page.browser.back()
+    wait_until(lambda: page.text("h1") == queue)
+    assert page.browser.find_elements(By.TAG_NAME, "dialog") == []
+
+
+def test_all_messages_can_be_reached(page: Page, http: httpx.Client, queue: str) -> None:
+    lines = "\n".join(f'"{number}"' for number in range(250))
+    http.post(f"/q/{queue}", content=lines, headers={"Content-Type": "application/x-ndjson"})
+    page.open(queue)
+    page.wait_for(".chart", "300")
+    page.press("Show more", "#messages")
+    page.wait_for(".pages", "1 to 100 of 250")
+    assert not page.button("Before").is_enabled()
+    page.press("After")
+    page.wait_for(".pages", "101 to 200 of 250")
+    page.press("After")
+    page.wait_for_messages([f"{number + 1} {number}" for number in range(200, 250)])
+    assert not page.button("After").is_enabled()
+    http.get(f"/q/{queue}?count=100")
+    page.wait_for(".pages", "101 to 150 of 150")
+    page.press("Before")
+    page.wait_for_messages([f"{number + 1} {number}" for number in range(100, 200)])
+
+
+def test_escape_ends_no_tail(page: Page, redis: Redis, http: httpx.Client, queue: str) -> None:
+    page.open(queue)
+    page.listen("comet")
+    page.find("body").send_keys(Keys.ESCAPE)
+    http.post(f"/q/{queue}", data={"value": "heard"})
+    page.wait_for_messages(["1 heard"], ".tail")
+    assert page.text("h1") == queue
+    page.press("Stop", TAIL)
+    wait_until(lambda: listeners(redis, queue) == 0)
+    page.find("body").send_keys(Keys.ESCAPE)
+    page.find(".tools")
+
+
+def test_an_empty_file_is_an_empty_message(page: Page, http: httpx.Client, queue: str, private_folder: Path) -> None:
+    (private_folder / "empty").touch()
+    page.open(queue)
+    page.find("input[value=file]").click()
+    page.browser.find_element(By.ID, "publish-file").send_keys(str(private_folder / "empty"))
+    page.press("Publish", ".publish")
+    page.wait_for_messages(["1 (empty)"])
+    http.post("/queue", json={"cmd": "get", "queue": queue})
+    page.press("Refresh")
+    page.find("#messages li summary").click()
+    page.wait_for("#messages", "looked at 1 time")
+    assert "1 times" not in page.text("#messages")
+
+
+def test_scales_of_whole_messages_are_whole(page: Page, http: httpx.Client, queue: str) -> None:
+    for number in range(6):
+        http.post(f"/q/{queue}", data={"value": str(number)})
+    page.open(queue)
+    page.wait_for_figure("ready", "6")
+    wait_until(lambda: page.text(".chart .depth-most") == "10")

@@ -1,0 +1,83 @@
+"""What is saved on a queue's page: what the user changed, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import pytest
+from selenium import webdriver
+
+from tests.e2e.page import Page
+from tests.servers import Daemon, Redis, stopping, wait_until
+
+pytestmark = pytest.mark.needs("chromium", "chromedriver")
+
+SET = {"lease": 99, "max_deliveries": 5, "history": 10, "dead_letter": "grave"}
+
+
+def wait_for_setting(page: Page, setting: str, value: object) -> None:
+    shown = page.find(f"#setting-{setting}")
+    wait_until(lambda: shown.get_attribute("value") == str(value), why=f"{setting} is {value}")
+
+
+def type_setting(page: Page, setting: str, value: str) -> None:
+    wait_until(page.find(f"#setting-{setting}").is_enabled, why=f"{setting} can be changed")
+    page.find(f"#setting-{setting}").clear()
+    page.find(f"#setting-{setting}").send_keys(value)
+
+
+def save(page: Page) -> None:
+    page.press("Save")
+    page.wait_for("#says", "Saved.")
+
+
+def test_a_page_opened_while_the_server_was_away_saves_what_was_typed_only(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon):
+        with daemon.client() as http:
+            http.post("/q/s1", data={"value": "x"})
+            http.post("/p/s1", data=SET)
+        page.open()
+        page.wait_for(".rows", "s1")
+        daemon.stop()
+        page.wait_for_state("Server gone")
+        page.find(".rows a").click()
+        page.wait_for(".settings", "Not read from the server yet")
+        assert not page.find("#setting-lease").is_enabled()
+        assert not page.button("Save").is_enabled()
+        daemon.start()
+        page.wait_for_state("Live")
+        wait_for_setting(page, "lease", 99)
+        type_setting(page, "max_length", "1000")
+        save(page)
+        with daemon.client() as http:
+            assert http.get("/p/s1").json() == {"queue": "s1", "value": "broadcast", **SET, "max_length": 1000}
+
+
+def test_a_setting_that_was_changed_elsewhere_stays_so(page: Page, http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data=SET)
+    page.open(queue)
+    wait_for_setting(page, "lease", 99)
+    http.post(f"/p/{queue}", data={"max_deliveries": "7", "dead_letter": "cellar"})
+    type_setting(page, "lease", "60")
+    save(page)
+    wanted = {**SET, "lease": 60, "max_deliveries": 7, "dead_letter": "cellar"}
+    assert http.get(f"/p/{queue}").json() == {"queue": queue, "value": "broadcast", **wanted}
+    wait_for_setting(page, "max_deliveries", 7)
+
+
+def test_what_is_being_typed_stays_when_the_settings_are_read_again(page: Page, http: httpx.Client, queue: str) -> None:
+    http.post(f"/q/{queue}", data={"value": "x"})
+    page.open(queue)
+    type_setting(page, "lease", "60")
+    http.post(f"/p/{queue}", data={"policy": "roundrobin", "history": "3"})
+    wait_for_setting(page, "policy", "roundrobin")
+    wait_for_setting(page, "history", 3)
+    wait_for_setting(page, "lease", 60)
+    page.press("Save")
+    wait_until(lambda: http.get(f"/p/{queue}").json().get("lease") == 60)
+    assert http.get(f"/p/{queue}").json() == {"queue": queue, "value": "roundrobin", "history": 3, "lease": 60}
