@@ -23,6 +23,7 @@ from restmq.attended import Attended
 from restmq.consumer import CloseReason, Consumer, HeldBack
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
+from restmq.marks import Marks
 from restmq.model import BATCH_MAX, Message, Policy, QueueOverview
 from restmq.pacing import Pace, Patience
 from restmq.underway import UnderWay
@@ -49,9 +50,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._pace = Pace(reactor)
         self._queues: dict[str, Attended] = {}
         self._dirty: list[str] = []
-        self._marks: dict[str, tuple[HeldBack, defer.Deferred[None]]] = {}
+        self._marks = Marks()
         self._channel = keys.daemon_channel(secrets.token_hex(8))
-        self._subscriber = core.pubsub(self._heard, on_lost=self._give_up_marks, on_renewed=self._subscriber_renewed)
+        self._subscriber = core.pubsub(self._heard, on_lost=self._marks.give_up, on_renewed=self._subscriber_renewed)
         self._listening = False
         self._under_way = UnderWay()
         self._heartbeat = task.LoopingCall(self._beat)
@@ -111,14 +112,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     async def _resume(self, queue: str, held: HeldBack, last_key: str) -> None:
         await self._queues[queue].subscribed  # type: ignore[misc]  # set by join
-        mark = secrets.token_hex(8)
-        heard = self._marks[mark] = (held, defer.Deferred())
-        try:
-            missed = await self._core.queue_missed(queue, last_key, mark)
-            await heard[1]
-        finally:
-            self._marks.pop(mark, None)
-            heard[1].addErrback(lambda _: None)  # nobody waits for it where the answer failed
+        missed = await self._marks.look(held, lambda mark: self._core.queue_missed(queue, last_key, mark))
         self._flush()
         attended = self._queues.get(queue)
         if attended is not None and held in attended.consumers:
@@ -214,11 +208,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             self._close_all(queue, CloseReason.QUEUE_DELETED)
         elif kind in (b"drain", b"changed"):
             self._attend(queue)
-        elif kind == b"mark" and rest.decode() in self._marks:
+        elif kind == b"mark" and self._marks.knows(rest.decode()):
             self._flush()
-            held, heard = self._marks[rest.decode()]
-            held.reach_mark()
-            heard.callback(None)
+            self._marks.hear(rest.decode())
 
     def _settled(self, queue: str, receipt: str) -> None:
         """A lease has ended: its consumer may have another message."""
@@ -247,7 +239,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         )
 
     def _subscriber_renewed(self) -> None:
-        self._give_up_marks()
+        self._marks.give_up()
         for queue, attended in list(self._queues.items()):
             attended.doubt_all()
             self._check(queue, attended)
@@ -255,12 +247,6 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def _check(self, queue: str, attended: Attended) -> None:
         self._under_way.run(self._check_leases(queue, attended)).addErrback(self._attend_failed, queue)
-
-    def _give_up_marks(self) -> None:
-        """They may have gone by while nobody listened: who resumes is to come again."""
-        for _, heard in list(self._marks.values()):
-            if not heard.called:
-                heard.cancel()
 
     def _beat(self) -> None:
         """Once in a while, and in one call, looks whether a queue with consumers holds what nobody was told of."""

@@ -77,7 +77,8 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def startService(self) -> None:
         super().startService()
         for pool in self._pools:
-            pool.startConnecting(self._endpoint())
+            if pool.subscriber is None:  # a subscriber connects with its first channel
+                pool.startConnecting(self._endpoint())
         self._watch.start(_WATCH_INTERVAL_SECONDS, now=False)
 
     def stopService(self) -> defer.Deferred[Any]:

@@ -44,6 +44,7 @@ ROOMS = [
     "pacing",
     "consumer",
     "attended",
+    "marks",
     "fanout",
     "revocation",
     "listening",
