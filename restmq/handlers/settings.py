@@ -43,7 +43,7 @@ class PolicyHandler(Handler):
 
     @declare(form=(_POLICY, *_SETTINGS, CALLBACK), any_of=_ANY_SETTING, answers={200: answers_line("OK")})
     async def post(self) -> None:
-        """Sets the policy, settings, or both; what is not named stays, and 0 or nothing takes a setting away.
+        """Sets the policy, settings, or both; what is not named stays; 0, or an empty ``dead_letter``, takes one away.
 
         Whoever sends dead letters to another queue must be allowed to put messages there.
         """

