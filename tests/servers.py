@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -22,15 +23,19 @@ START_SECONDS = 30.0
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 20.0, why: str = "") -> Any:
-    """Waits for the thing itself; returns what it returned, or fails with why."""
-    deadline = time.monotonic() + seconds
+    """Waits for the thing itself; returns what it returned, or fails with why.
+
+    It looks less often the longer it takes: looking is work, and there are few cores.
+    """
+    deadline, pause_seconds = time.monotonic() + seconds, 0.005
     while True:
         found = what()
         if found:
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {why or what}")
-        time.sleep(0.01)
+        time.sleep(pause_seconds)
+        pause_seconds = min(1.5 * pause_seconds, 0.1)
 
 
 class Redis:
@@ -175,9 +180,12 @@ class Daemon:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody has, and that the system gives to no client that connects meanwhile."""
+    while True:
+        port = random.SystemRandom().randint(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def curl(*arguments: str | bytes, data: bytes | None = None) -> bytes:

