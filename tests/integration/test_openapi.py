@@ -128,8 +128,7 @@ def test_schemathesis_finds_nothing(private_folder: Path, private_redis: Redis, 
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(ROOT / "tests/api/schemathesis.toml"),
         "run", f"{daemon.url}/openapi.json", "--exclude-path-regex", "^/(c/|sse/|dashboard/events)",
-        "--max-examples", "10", "--generation-deterministic", "--max-time",
-        str(10 if with_password else RUN_SECONDS), "--no-color",
+        "--max-examples", "10", "--generation-deterministic", "--max-time", str(RUN_SECONDS), "--no-color",
     ]  # fmt: skip
     with stopping(daemon):
         run = subprocess.run(
@@ -141,5 +140,5 @@ def test_schemathesis_finds_nothing(private_folder: Path, private_redis: Redis, 
             timeout=150,
         )
         assert run.returncode == 0, run.stdout + run.stderr
-        assert int(re.findall(r"(\d+) generated", run.stdout)[0]) > 10  # how many, a slow machine decides
+        assert int(re.findall(r"(\d+) generated", run.stdout)[0]) > 100
         daemon.assert_no_tracebacks()
