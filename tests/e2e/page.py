@@ -8,13 +8,16 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
-from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.servers import ROOT, wait_until
 
 SCREENSHOTS = ROOT / "tests" / "artifacts"
+#: The elements of a selector that are shown: asked for in one call, where WebDriver would take several for each.
+SHOWN = (
+    "const shown = [...document.querySelectorAll(arguments[0])].filter((element) => element.getClientRects().length > 0"
+    " && element.checkVisibility({opacityProperty: true, visibilityProperty: true}));"
+)
 
 
 class Page:
@@ -35,7 +38,7 @@ class Page:
         self.browser.get(f"{self.url}/dashboard" + (f"#/q/{quote(queue, safe='')}" if queue else ""))
         self.wait_for_state("Live")
         if queue:
-            wait_until(lambda: self.find("h1").text == queue)
+            wait_until(lambda: self.text("h1") == queue)
         return self
 
     def find(self, selector: str) -> WebElement:
@@ -43,17 +46,15 @@ class Page:
         return wait_until(lambda: self.all(selector), why=f"{selector} is shown")[0]  # type: ignore[no-any-return]
 
     def all(self, selector: str) -> list[WebElement]:
-        try:
-            return [each for each in self.browser.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed()]
-        except StaleElementReferenceException:
-            return []
+        return list(self.browser.execute_script(SHOWN + "return shown", selector))
 
     def text(self, selector: str) -> str:
-        """All that is shown of these elements; what was replaced meanwhile is read anew the next time."""
-        try:
-            return "\n".join(each.text for each in self.all(selector))
-        except StaleElementReferenceException:
-            return ""
+        """All that is shown of these elements."""
+        return "\n".join(self._texts(selector))
+
+    def _texts(self, selector: str) -> list[str]:
+        read = "return shown.map((element) => (element.innerText ?? element.textContent).trim())"
+        return list(self.browser.execute_script(SHOWN + read, selector))
 
     def wait_for(self, selector: str, text: str) -> None:
         wait_until(lambda: text in self.text(selector), why=f"{text!r} in {selector}: {self.text(selector)!r}")
@@ -64,17 +65,17 @@ class Page:
     def button(self, name: str, inside: str = "body") -> WebElement:
         """The button whose words begin so."""
 
-        def found() -> list[WebElement]:
-            return [each for each in self.all(f"{inside} button") if each.text.startswith(name)]
-
-        return wait_until(found, why=f"a button {name!r}")[0]  # type: ignore[no-any-return]
+        named = SHOWN + "return shown.find((element) => element.innerText.trim().startsWith(arguments[1]))"
+        return wait_until(  # type: ignore[no-any-return]
+            lambda: self.browser.execute_script(named, f"{inside} button", name), why=f"a button {name!r}"
+        )
 
     def press(self, name: str, inside: str = "body") -> None:
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", self.button(name, inside))
         self.button(name, inside).click()
 
     def offered(self) -> set[str]:
-        return {each.text for each in self.all("button")}
+        return set(self._texts("button"))
 
     def figure(self, name: str) -> str:
         return self.text(f".f-{name} dd")
@@ -124,7 +125,7 @@ class Page:
     def faults(self, axe: str) -> list[str]:
         """Serious and critical accessibility faults that axe-core finds."""
         self.browser.execute_script(axe)
-        found = self.browser.execute_async_script("axe.run().then(arguments[0])")
+        found = self.browser.execute_async_script("axe.run({resultTypes: ['violations']}).then(arguments[0])")
         return [
             f"{fault['id']}: {fault['help']}: {node['html'][:200]} {node.get('failureSummary', '')}"
             for fault in found["violations"]

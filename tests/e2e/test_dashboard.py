@@ -345,8 +345,8 @@ def test_it_fits_screens_of_all_widths(browser: webdriver.Chrome, private_folder
 def busy(http: httpx.Client) -> list[str]:
     """Queues of all kinds."""
     for name, count in {"orders": 12, "emails": 3, "thumbnails": 250, "audit": 0}.items():
-        for number in range(count):
-            http.post(f"/q/{name}", json={"number": number})
+        lines = "".join(f'{{"number":{number}}}\n' for number in range(count))
+        http.post(f"/q/{name}", content=lines, headers={"Content-Type": "application/x-ndjson"})
     http.post("/q/with%2Fslash%20%3Cb%3E", data={"value": "<img src=x onerror=alert(1)>"})
     http.post("/control/emails", data={"status": "stop"})
     dead_letters(http, "webhooks", 2)

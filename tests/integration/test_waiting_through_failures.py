@@ -50,13 +50,15 @@ def test_who_waits_goes_on_waiting_while_redis_reads_its_data_from_disk(
     with stopping(daemon), daemon.client() as http:
         waiting = wait_on(pool, daemon)
         wait_until(lambda: private_redis.command("ZCARD", "test:waiters"))
-        private_redis.commands([("SET", f"other:{number}", "x") for number in range(1000)])
+        private_redis.commands([("SET", f"other:{number}", "x" * 200) for number in range(1000)])
         private_redis.command("BGREWRITEAOF")
         wait_until(lambda: "aof_rewrite_in_progress:0" in private_redis.command("INFO", "persistence"))
         private_redis.kill()
-        private_redis.options = ("--key-load-delay", "5000")  # microseconds
+        # Slow reading that answers meanwhile, and goes on until it was seen.
+        private_redis.options = ("--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024")
         starting = pool.submit(private_redis.start)
-        wait_until(lambda: "reading its data" in http.post("/q/test", data={"value": "x"}).json().get("error", ""))
+        wait_until(lambda: "reading its data" in http.post("/q/test", data={"value": "x"}).text)
+        private_redis.command("CONFIG", "SET", "key-load-delay", "0")
         starting.result()
         wait_until(lambda: http.post("/q/test", data={"value": "a"}).status_code == 200)
         assert waiting.result().json()["value"] == "a"
