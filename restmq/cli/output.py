@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -172,27 +173,42 @@ class Progress:
 
 @contextlib.contextmanager
 def stopping(stop: Callable[[], None], once: bool = True) -> Iterator[None]:
-    """Until the end of the block SIGINT and SIGTERM call ``stop``.
+    """Until the end of the block SIGINT and SIGTERM call ``stop``, in a thread of its own.
+
+    A handler in Python waits for the main thread to come to it; a signal that comes just before that one waits for
+    something else, or that another thread gets, wakes nobody.
 
     Args:
         once: the second one ends the program as ever.
     """
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+
+    def listen() -> None:
+        while os.read(heard, 1):
+            stop()
 
     def handle(_number: int, _frame: object) -> None:
         if once:
             restore()
-        stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    told_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
     try:
         yield
     finally:
         restore()
+        signal.set_wakeup_fd(told_before)
+        os.close(told)
+        listener.join()
+        os.close(heard)
 
 
 def abandon_output() -> None:

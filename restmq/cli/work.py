@@ -107,7 +107,7 @@ class Work:
         return self._deadline < inf
 
     def _stop(self) -> None:
-        """From a signal handler: the first signal grants the grace, a second one ends it."""
+        """The first signal grants the grace, a second one ends it."""
         now = time.monotonic()
         self._deadline = now if self._stopped else now + self._given.grace
         self._jobs.events.put(None)

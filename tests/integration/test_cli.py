@@ -75,7 +75,10 @@ def shell(private_folder: Path, daemon: Daemon) -> Iterator[Shell]:
     yield made
     for process in made.started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdout, process.stderr):  # not read to the end: what it started may have them, too
+            if stream is not None:
+                stream.close()
 
 
 def add(http: httpx.Client, queue: str, *values: bytes | str) -> list[str]:
@@ -435,6 +438,31 @@ def test_a_signal_while_it_waits_ends_it_at_once(shell: Shell, http: httpx.Clien
     wait_until(lambda: stats(http, queue)["waiters"] == 0)
 
 
+def test_a_signal_that_another_thread_gets_is_heard_while_the_main_thread_waits(shell: Shell) -> None:
+    program = """
+import os, signal, threading, time
+from pathlib import Path
+from queue import SimpleQueue
+from restmq.cli.output import stopping
+
+def main_thread_sleeps():
+    time.sleep(0.05)
+    return ") S " in Path(f"/proc/self/task/{os.getpid()}/stat").read_text()
+
+def send():
+    while not main_thread_sleeps():
+        pass
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+heard = SimpleQueue()
+with stopping(lambda: heard.put("stopped")):
+    threading.Thread(target=send, daemon=True).start()
+    print(heard.get(timeout=20))
+"""
+    result = subprocess.run([sys.executable, "-c", program], env=shell.env, capture_output=True, timeout=60)
+    assert result.stdout == b"stopped\n", result.stderr.decode()
+
+
 def test_what_does_not_finish_in_its_grace_is_ended_and_given_back(
     shell: Shell, http: httpx.Client, queue: str
 ) -> None:
@@ -452,7 +480,7 @@ def test_a_second_signal_ends_the_grace_and_what_ignores_it_is_killed(
     shell: Shell, http: httpx.Client, queue: str
 ) -> None:
     add(http, queue, "a")
-    hangs = script(shell, 'trap "" TERM; touch began; while :; do sleep 0.02; done')
+    hangs = script(shell, 'trap "" TERM; touch began; while [ -e began ]; do sleep 0.02; done')
     working = shell.start("work", queue, "--grace", "3600", *hangs)
     wait_until(lambda: (shell.home / "began").exists())
     working.send_signal(signal.SIGTERM)
