@@ -19,7 +19,7 @@ from restmq.access import CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput
 from restmq.fields import ANY_JSON, IDEMPOTENCY_KEY, MESSAGE_KEY, RECEIPT, VALUES, Kind, Number, Schema, Text, whole
-from restmq.longpoll import LongPolls, Presence, Wish
+from restmq.longpoll import LongPolls, Wish
 from restmq.model import (
     BATCH_MAX,
     DELAY_SECONDS_MAX,
@@ -30,6 +30,7 @@ from restmq.model import (
     check_queue_name,
     queue_of,
 )
+from restmq.presence import Presence
 from restmq.render import to_json
 from restmq.shapes import BYTES, KEY, MESSAGE, NUMBER, QUEUE, STRING, WHOLE, YES_NO, either, many, named, thing
 

@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from restmq.hangup import hung_up
 from restmq.parsing import Limits, RequestParser, head_of
+from restmq.presence import Presence, hung_up
 from restmq.request import Request, WireError
 from restmq.sending import send_at_once
 
@@ -51,9 +51,9 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._streaming: Any = None
         self._busy = False
         self._reading_paused = False
-        self._hung_up = False
         self._client_reads = True
         self._discarding = False
+        self.presence = Presence(self._left_unseen)
         self.deadline: float | None = self.factory.seconds() + self.factory.limits.request_seconds
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
@@ -69,6 +69,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._discard()
         if handler is not None:
             handler.on_connection_close()
+        self.presence.leave()
 
     def dataReceived(self, data: bytes) -> None:
         if self._discarding:
@@ -136,11 +137,9 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             else:
                 self.transport.resumeProducing()
 
-    def left_unseen(self) -> bool:
+    def _left_unseen(self) -> bool:
         """Whether the client has left, though its end stands behind requests that are not read yet."""
-        if self._reading_paused and not self._hung_up:
-            self._hung_up = hung_up(self.transport)
-        return self._hung_up
+        return self._reading_paused and hung_up(self.transport)
 
     def pauseProducing(self) -> None:
         """The transport is full: a client that doesn't read its answers gets no more of them."""

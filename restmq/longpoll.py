@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -24,6 +23,7 @@ from restmq import keys
 from restmq.core import RedisOperations, not_reachable
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message, QueueOverview, check_queue_name
+from restmq.presence import Presence
 from restmq.underway import UnderWay
 
 log = Logger()
@@ -33,42 +33,6 @@ HEARTBEAT_SECONDS = 5.0
 #: Redis forgets who waits after ten minutes in which nobody came (lua/_waiter.lua); a wait takes one at most.
 REGISTER_AGAIN_SECONDS = 120.0
 WAITERS_MAX = 10_000
-
-
-class Presence:
-    """Whether a client is still there, and who wants to know when it leaves.
-
-    Args:
-        left_unseen: asks whether it has left without our having seen it, as its connection is not being read.
-    """
-
-    __slots__ = ("_gone", "_left_unseen", "_tell")
-
-    def __init__(self, left_unseen: Callable[[], bool]) -> None:
-        self._gone = False
-        self._left_unseen = left_unseen
-        self._tell: set[Callable[[], None]] = set()
-
-    @property
-    def left(self) -> bool:
-        self._gone = self._gone or self._left_unseen()
-        return self._gone
-
-    def leave(self) -> None:
-        self._gone = True
-        tell, self._tell = self._tell, set()
-        for call in tell:
-            call()
-
-    def watch(self, call: Callable[[], None]) -> None:
-        """Calls when the client leaves, at once if it has."""
-        if self.left:
-            call()
-        else:
-            self._tell.add(call)
-
-    def unwatch(self, call: Callable[[], None]) -> None:
-        self._tell.discard(call)
 
 
 @dataclass(slots=True, frozen=True)

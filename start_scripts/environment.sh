@@ -44,6 +44,7 @@ prepare() {
     fi
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
     local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+    "${pip[@]}" --upgrade pip || return # an older one takes half as long again, as it looks at all versions there ever were
     "${pip[@]}" setuptools wheel || return
     local requirements=()
     for packages in "$@"; do requirements+=(-r "$packages"); done

@@ -21,7 +21,6 @@ from restmq.answers import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.describe import UNDECLARED, Operation, as_utf8
 from restmq.dispatch import Client
 from restmq.handlers.statuses import MethodNotAllowed, status_of
-from restmq.longpoll import Presence
 from restmq.model import check_queue_name
 from restmq.render import jsonp, to_json
 from restmq.request import Request, WireError
@@ -77,7 +76,6 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         self._streaming = False
         self._extra_headers = ""
         self.gone = False
-        self._presence: Presence | None = None
 
     # The one await boundary
 
@@ -290,21 +288,10 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         self.gone = True
         if not self._finished:
             self.application.traffic.answered(self.request, CLIENT_GONE, 0)
-        if self._presence is not None:
-            self._presence.leave()
-
-    @property
-    def presence(self) -> Presence:
-        """Whether the client is still there, for those who wait on its behalf."""
-        if self._presence is None:
-            self._presence = Presence(self.request.connection.left_unseen)
-            if self.gone:
-                self._presence.leave()
-        return self._presence
 
     def client(self) -> Client:
         """The client as the JSON protocol sees it."""
-        application = self.application
+        application, connection = self.application, self.request.connection
 
         async def check(access: Access, queue: str | None) -> None:
             await application.guard.check(self.credentials, access, queue)
@@ -313,7 +300,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             return await application.visible_queues(self)
 
         return Client(
-            application.core, application.polls, check, queues, application.queue_stats, self.presence, self.queue
+            application.core, application.polls, check, queues, application.queue_stats, connection.presence, self.queue
         )
 
     async def head(self) -> None:

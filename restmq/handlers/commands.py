@@ -90,7 +90,7 @@ class XmlRpcHandler(Handler):
         if method == "get" and len(arguments) == 1:
             queue = check_queue_name(arguments[0])
             await guard.check(self.credentials, access.CONSUME, queue)
-            for message in await self.application.polls.take(queue, Wish(), self.presence):
+            for message in await self.application.polls.take(queue, Wish(), self.request.connection.presence):
                 return {"key": message.key, "value": _xml_value(message.value), "count": message.count}
             return None
         if method == "set" and len(arguments) == 2:

@@ -105,7 +105,7 @@ class QueueHandler(Handler):
             raise InvalidInput("a message's own bytes come one message at a time; leave 'count' out.")
         lease_ms = self.lease_ms
         wish = Wish(count or 1, lease_ms) if many or lease_ms is not None else _ONE_FOR_GOOD
-        messages = await self.application.polls.take(queue, wish, self.presence, wait_seconds)
+        messages = await self.application.polls.take(queue, wish, self.request.connection.presence, wait_seconds)
         if not messages:
             self._answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)
         elif many:

@@ -26,9 +26,8 @@ from restmq.describe import Answer, as_utf8, declare
 from restmq.errors import RestMQError
 from restmq.handlers.live import LISTENING, ConsumerHandler
 from restmq.handlers.statuses import UpgradeRequired
-from restmq.hangup import hung_up
-from restmq.longpoll import Presence
 from restmq.model import Message
+from restmq.presence import Presence, hung_up
 from restmq.render import gap_notice, to_json, websocket_text
 from restmq.sending import send_at_once
 

@@ -19,7 +19,7 @@ ROOMS = [
     "policy",
     "underway",
     "sending",
-    "hangup",
+    "presence",
     "scripts",
     "connection",
     "replication",

@@ -26,7 +26,7 @@ from restmq.handlers.websocket import (
     frame,
     make_factory,
 )
-from restmq.longpoll import Presence
+from restmq.presence import Presence
 
 MIB = 1 << 20
 MESSAGE_BYTES_MAX = 16 * MIB
@@ -46,7 +46,7 @@ def test_the_cookie_is_read_once_however_many_commands_come() -> None:
         headers={"cookie": "auth=alice:p%C3%BC"},
         query="",
         remote_ip="192.0.2.1",
-        connection=SimpleNamespace(left_unseen=lambda: False),
+        connection=SimpleNamespace(presence=Presence(lambda: False)),
     )
     handler = WebSocketHandler(application, request)
     handler.queue = "q"
