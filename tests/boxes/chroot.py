@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds and runs the Dockerfile without Docker: its RUN, COPY and CMD steps, in a root that mmdebstrap makes.
+"""Builds and runs the Dockerfile without Docker: its RUN, COPY and CMD steps, in a root that debootstrap makes.
 
     sudo python3 tests/boxes/chroot.py [FOLDER]
 
@@ -7,7 +7,7 @@ builds in FOLDER (a temporary one otherwise), starts the container with both por
 and stops it. Needs root, Linux namespaces, and the tools in TOOLS; takes one to two minutes and about 1 GB.
 test_container.py uses the same parts.
 
-What stands for Docker's parts: mmdebstrap for the base image, chroot and unshare for isolation, a network namespace
+What stands for Docker's parts: debootstrap for the base image, chroot and unshare for isolation, a network namespace
 for the container's own network (so ports can't clash with anything on this machine), a bind mount for the volume, a
 read-only root for ``docker run --read-only``.
 """
@@ -31,10 +31,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from tests.boxes.dockerfile import Stage, ignore_patterns, is_ignored, read
-from tests.boxes.roots import PATH, Running, bootstrap, build_environment, in_root
+from tests.boxes.roots import PATH, Running, build_environment, debootstrap, in_root
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TOOLS = ("mmdebstrap", "unshare", "nsenter", "ip", "mount", "curl", "redis-cli")
+TOOLS = ("debootstrap", "unshare", "nsenter", "ip", "mount", "curl", "redis-cli")
 #: An address beyond loopback that only the container has: who listens there can be reached from outside.
 ADDRESS = "172.30.0.2"
 
@@ -59,11 +59,11 @@ class Image:
 
     def _build(self, stage: Stage, folder: Path, say: Callable[[str], None]) -> None:
         suite = stage.base.removeprefix("debian:").removesuffix("-slim")
-        assert stage.base == f"debian:{suite}-slim", f"{stage.base} is no base that mmdebstrap can make"
+        assert stage.base == f"debian:{suite}-slim", f"{stage.base} is no base that debootstrap can make"
         base, root = folder / suite, folder / f"stage-{stage.name}"
         if not base.exists():
             say(f"FROM {stage.base}")
-            bootstrap(suite, base)
+            debootstrap(suite, base)
         subprocess.run(["cp", "-a", "--reflink=auto", base, root], check=True)
         self.roots[stage.name] = root
         user, cwd = "0:0", "/"

@@ -8,16 +8,16 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.boxes.roots import PATH, Running, bootstrap, build_environment, in_root
+from tests.boxes.roots import PATH, Running, build_environment, debootstrap, in_root
 from tests.servers import ROOT, wait_until
 
-TOOLS = ("mmdebstrap", "unshare", "nsenter", "systemd-nspawn", "curl", "git", "openssl")
+TOOLS = ("debootstrap", "unshare", "nsenter", "systemd-nspawn", "curl", "git", "openssl")
 CHECKOUT = "/root/restmq"
 
 
 def make(suite: str, target: Path) -> None:
     """A minimal Debian with systemd and this checkout."""
-    bootstrap(suite, target, "systemd-sysv")
+    debootstrap(suite, target, "systemd-sysv")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in tracked:
         if (ROOT / name).is_file():
