@@ -68,9 +68,8 @@ class DeferredConnections:
         status, headers, body = await self._begin(request)
         try:
             return Answer(status, headers, await body.read_all())
-        except BaseException:
+        finally:
             body.hang_up()
-            raise
 
     async def _begin(self, request: Request) -> tuple[int, dict[str, str], Body]:
         fields = {name: [value] for name, value in request.fields(self._server).items()}

@@ -95,7 +95,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
                 awaited = self._response.send(result)
         except StopIteration:
             pass
-        except BaseException:
+        except Exception:
             self._broken(Failure())
         else:
             awaited.addBoth(self._go_on)
