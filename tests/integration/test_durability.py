@@ -13,7 +13,7 @@ from tests.servers import Daemon, Redis, free_port, stopping, wait_until
 def replica_of(folder: Path, primary: Redis) -> Redis:
     """A second Redis that follows the first. Replication needs TCP: the primary listens on a port of loopback's."""
     port = primary.command("CONFIG", "GET", "port")[1]
-    return Redis(folder / "replica", "--replicaof", "127.0.0.1", port)
+    return Redis(folder / "replica", "--appendonly", "no", "--replicaof", "127.0.0.1", port)
 
 
 def with_port(folder: Path) -> Redis:
@@ -24,7 +24,8 @@ def with_port(folder: Path) -> Redis:
 def test_a_post_is_answered_when_the_replica_has_it_and_refused_while_it_does_not(private_folder: Path) -> None:
     primary = with_port(private_folder)
     replica = replica_of(private_folder, primary)
-    wait_until(lambda: "state=online" in primary.command("INFO", "replication"))
+    follows = [("SET", "ready", ""), ("DEL", "ready"), ("WAIT", "1", "100")]
+    wait_until(lambda: primary.commands(follows)[-1] == 1, why="the replica says that it has what was written")
     options = ("--durable", "--replicas", "1", "--redis-timeout", "2")
     daemon = Daemon(private_folder, *options, redis=primary)
     with stopping(daemon, replica, primary), daemon.client() as http:

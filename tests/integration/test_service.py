@@ -170,7 +170,7 @@ def test_the_private_store_keeps_messages_over_restarts(private_folder: Path, da
 
 
 def test_the_private_store_is_started_again_when_it_dies(private_folder: Path, data_dir: Path) -> None:
-    daemon = embedded(private_folder, data_dir)
+    daemon = embedded(private_folder, data_dir, "--durable")
     with stopping(daemon), daemon.client() as http:
         http.post("/q/kept", data={"value": "still here"})
         (first,) = store_pids(data_dir)

@@ -111,7 +111,7 @@ def test_beyond_loopback_without_a_password_the_log_warns(private_folder: Path) 
 
 def test_it_listens_again_with_its_password_after_it_was_killed(private_folder: Path) -> None:
     port = free_port()
-    daemon = opened(private_folder, port, password=PASSWORD)
+    daemon = opened(private_folder, port, "--durable", password=PASSWORD)
     with stopping(daemon), daemon.client() as http:
         http.post("/q/kept", data={"value": "x"})
         children = ["pgrep", "-P", str(daemon.process.pid)]

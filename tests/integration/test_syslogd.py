@@ -208,28 +208,20 @@ def test_while_redis_hangs_a_sender_is_held_back_and_loses_nothing(private_folde
         syslogd.assert_no_tracebacks()
 
 
-@pytest.fixture
-def safe_redis(private_folder: Path) -> Iterator[Redis]:
-    """A Redis that may be killed without losing what it has answered for."""
-    server = Redis(private_folder / "redis", "--appendfsync", "always")
-    yield server
-    server.stop()
-
-
 @pytest.mark.needs("logger", "rsyslogd")
 def test_rsyslogd_loses_nothing_when_redis_is_killed_and_syslogd_is_restarted(
-    private_folder: Path, safe_redis: Redis
+    private_folder: Path, private_redis: Redis
 ) -> None:
-    syslogd = Syslogd(private_folder / "syslogd", redis=safe_redis)
+    syslogd = Syslogd(private_folder / "syslogd", redis=private_redis)
     rsyslogd = Rsyslogd(private_folder / "rsyslogd", syslogd.port, "octet-counted", "RSYSLOG_SyslogProtocol23Format")
-    ours = ours_of(safe_redis)
+    ours = ours_of(private_redis)
     with stopping(rsyslogd, syslogd):
         rsyslogd.log("\n".join(map(str, range(3000))))
         wait_until(lambda: len(ours()) >= 3000, why="the first lines have come")
-        safe_redis.kill()
+        private_redis.kill()
         rsyslogd.log("\n".join(map(str, range(3000, 6000))))
         wait_until(lambda: f"lines for {QUEUE} wait: " in syslogd.log, why="syslogd has noticed")
-        safe_redis.start()
+        private_redis.start()
         wait_until(lambda: len(set(numbers(ours()))) >= 6000, seconds=60, why="the lines of Redis' absence have come")
         assert syslogd.stop() in (0, -signal.SIGTERM)
         rsyslogd.log("\n".join(map(str, range(6000, 9000))))
@@ -240,16 +232,16 @@ def test_rsyslogd_loses_nothing_when_redis_is_killed_and_syslogd_is_restarted(
         syslogd.assert_no_tracebacks()
 
 
-def test_lines_wait_while_redis_is_away_and_come_in_order(private_folder: Path, safe_redis: Redis) -> None:
-    syslogd = Syslogd(private_folder / "syslogd", redis=safe_redis)
+def test_lines_wait_while_redis_is_away_and_come_in_order(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", redis=private_redis)
     with stopping(syslogd), syslogd.connect() as connection:
         connection.sendall(numbered(10))
-        stored(safe_redis, 10)
-        safe_redis.kill()
+        stored(private_redis, 10)
+        private_redis.kill()
         connection.sendall(numbered(20)[len(numbered(10)) :])
         wait_until(lambda: f"lines for {QUEUE} wait: " in syslogd.log and "; 10 wait for Redis" in syslogd.log)
-        safe_redis.start()
-        assert numbers(stored(safe_redis, 20)) == list(range(20))
+        private_redis.start()
+        assert numbers(stored(private_redis, 20)) == list(range(20))
         wait_until(lambda: f"Redis takes lines for {QUEUE} again" in syslogd.log)
 
 
