@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Coroutine
-from io import BytesIO
 from typing import Any, TypeVar
 
 from twisted.internet import defer, error
@@ -12,7 +11,6 @@ from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
-    FileBodyProducer,
     HTTPConnectionPool,
     PotentialDataLoss,
     RequestNotSent,
@@ -20,6 +18,8 @@ from twisted.web.client import (
     ResponseFailed,
 )
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
 
 from restmq.client.errors import BadAnswer, Unreachable
 from restmq.client.exchange import ANSWER_BYTES_MAX, CONNECT_SECONDS, Answer, Request
@@ -74,7 +74,7 @@ class DeferredConnections:
     async def _begin(self, request: Request) -> tuple[int, dict[str, str], Body]:
         fields = {name: [value] for name, value in request.fields(self._server).items()}
         uri = (self._server.url.rstrip("/") + request.path).encode("ascii")
-        producer = FileBodyProducer(BytesIO(request.body)) if request.body or request.method == "POST" else None
+        producer = _AtOnce(request.body) if request.body or request.method == "POST" else None
         try:
             response = await self._agent.request(request.method.encode("ascii"), uri, Headers(fields), producer)
         except (error.ConnectError, error.DNSLookupError, RequestNotSent) as problem:
@@ -103,6 +103,28 @@ def _why(problem: Exception) -> str:
     """What lies behind a failure that Twisted has wrapped."""
     reasons = getattr(problem, "reasons", None)
     return reasons[0].getErrorMessage() if reasons else str(problem)
+
+
+@implementer(IBodyProducer)
+class _AtOnce:
+    """A request's body, all of which is there.
+
+    Twisted's own producer says some moments after the last byte that it is done; an answer that comes before that costs
+    the connection.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(self, consumer: Any) -> defer.Deferred[None]:
+        consumer.write(self._body)
+        return defer.succeed(None)
+
+    def pauseProducing(self) -> None:
+        """There is no more."""
+
+    resumeProducing = stopProducing = pauseProducing
 
 
 class Body(Protocol):  # type: ignore[misc]  # untyped

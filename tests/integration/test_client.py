@@ -300,6 +300,28 @@ def test_connections_are_kept_alive(make: Make, proxy: Proxy, queue: str) -> Non
     assert proxy.connections == 1
 
 
+def test_an_answer_that_is_early_costs_no_connection(make: Make, queue: str) -> None:
+    """It comes when the head was read; both requests have to come on the one connection that is accepted."""
+    value = b"x" * 50_000_000
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as connection, connection.makefile("rb") as requests:
+                for _ in range(2):
+                    while requests.readline().strip():
+                        pass
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nkey:1")
+                    requests.read(len(value))
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        client = make(f"http://127.0.0.1:{listener.getsockname()[1]}", retry_seconds=0, timeout_seconds=20)
+        for _ in range(2):
+            assert client.publish(queue, value) == "key:1"
+        server.join(20)
+        assert not server.is_alive()
+
+
 def test_a_message_whose_answer_got_lost_is_sent_again_and_queued_once(make: Make, proxy: Proxy, queue: str) -> None:
     retries: list[RestMQError] = []
     client = make(proxy.url, on_retry=noted(retries))
