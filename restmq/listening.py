@@ -30,7 +30,7 @@ NOBODY = (0,) * (len(TRANSPORTS) + 1)
 
 
 class Listening:
-    """Counts and names those who listen. All counts are sums over the daemons that answer within half a second."""
+    """Counts and names those who listen. All counts are sums over the daemons that answer in time."""
 
     def __init__(self, fanout: Fanout, polls: LongPolls, peers: Peers, reactor: Any) -> None:
         self._fanout = fanout

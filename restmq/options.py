@@ -198,6 +198,7 @@ class Options(DaemonOptions):
             "seconds in which a live consumer must catch up, and as many for each MiB it was given",
             seconds,
         ],
+        ["peer-timeout", None, 0.5, "seconds that other servers and workers have to tell what only they know", seconds],
         ["max-watchers", None, 100, "most browsers that may watch the dashboard", _COUNT],
         ["max-watched-queues", None, 20000, "most queues that the dashboard shows", _COUNT],
         ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],

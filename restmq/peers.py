@@ -1,8 +1,8 @@
 """Daemons on one Redis ask each other what only each of them knows: who is connected to it, what it has counted.
 
 A question is published, and PUBLISH says how many heard it: the one who asks waits for exactly so many answers, and not
-at all where it is alone. One that hangs, or died meanwhile, is waited for half a second and then missing. Whoever can't
-hear answers, as Redis is away, gets none at once.
+at all where it is alone. One that hangs, or died meanwhile, is waited for as long as ``--peer-timeout`` says and then
+missing. Whoever can't hear answers, as Redis is away, gets none at once.
 
 What comes over Redis is checked: here its form, by those who take the answers what is in them.
 """
@@ -27,7 +27,6 @@ from restmq.errors import RestMQError
 
 log = Logger()
 
-ANSWER_SECONDS = 0.5
 #: For what is asked once, when a process comes: it is not ready before, and nobody waits for it.
 JOIN_SECONDS = 5.0
 #: Redis cuts off who is 32 MB behind with what it is published.
@@ -62,6 +61,9 @@ Take = Callable[[Any, str], None]
 class Peers(service.Service):  # type: ignore[misc]  # untyped
     """This daemon among those on the same Redis.
 
+    Args:
+        answer_seconds: how long others are waited for.
+
     Attributes:
         id: under which the others know this process.
         everybody, group: the channels of all daemons, and of the workers of this server; None where there are none.
@@ -69,7 +71,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         on_leaving: called at the end, while the others can still be told something.
     """
 
-    def __init__(self, core: RedisOperations, reactor: Any, group: str = "") -> None:
+    def __init__(self, core: RedisOperations, reactor: Any, answer_seconds: float, group: str = "") -> None:
         self.id = secrets.token_hex(8)
         db = core.store.settings.db
         self.everybody = keys.peers_channel(db)
@@ -79,6 +81,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         self.on_leaving: Callable[[], Any] = lambda: None
         self._store = core.store
         self._reactor = reactor
+        self._answer_seconds = answer_seconds
         self._subscriber = core.pubsub(self._heard, on_lost=self._lost, on_renewed=self._join)
         self._hears = False
         self._number = 0
@@ -123,13 +126,13 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         """
         self._kinds[kind] = give, take
 
-    async def ask(self, kind: str, about: Any, channel: bytes, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    async def ask(self, kind: str, about: Any, channel: bytes, least_seconds: float = 0) -> dict[str, Any]:
         """The answers that came in time, by who gave them: of all on a channel but this process. Never fails."""
         if not self._hears:
             return {}
         self._number += 1
         asked = self._asked[number := self._number] = _Asked()
-        overdue = self._reactor.callLater(seconds, asked.expect, 0)
+        overdue = self._reactor.callLater(max(least_seconds, self._answer_seconds), asked.expect, 0)
         heard = self._publish(channel, {"kind": kind, "ask": True, "about": about, "number": number})
         # Of what is said aloud, the question is heard here, too, in its turn, and counts as an answer.
         aloud = self._kinds[kind][1] is not None
@@ -144,7 +147,8 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
     async def tell(self, kind: str, answer: Any) -> None:
         """Gives the group an answer that nobody asked for; it is heard by now, or Redis is away."""
         if self.group is not None and self._hears:
-            await in_time(self._publish(self.group, {"kind": kind, "answer": answer}), self._reactor)
+            said = self._publish(self.group, {"kind": kind, "answer": answer})
+            await in_time(said, self._reactor, self._answer_seconds)
 
     def _publish(self, channel: bytes, message: dict[str, Any]) -> defer.Deferred[int]:
         """How many heard it; 0 if it could not be said."""
@@ -186,7 +190,7 @@ def _store_is_away(failure: Any) -> int:
     return 0
 
 
-async def in_time(shared: defer.Deferred[Any], reactor: Any, seconds: float = ANSWER_SECONDS) -> None:
+async def in_time(shared: defer.Deferred[Any], reactor: Any, seconds: float) -> None:
     """Waits, but not for longer. What is waited for goes on: a call to Redis must not be cancelled."""
     mine: defer.Deferred[None] = defer.Deferred()
     shared.addCallback(lambda _: None if mine.called else mine.callback(None))

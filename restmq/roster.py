@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from restmq.ledger import Counts, Ledger, check_counts
-from restmq.peers import ANSWER_SECONDS, JOIN_SECONDS, Peers, in_time
+from restmq.peers import JOIN_SECONDS, Peers, in_time
 
 _SAMPLES_MAX = 200
 
@@ -134,8 +134,8 @@ class Roster:
     async def _call(self, group: bytes, new: bool = False) -> list[Present]:
         here = self._here()
         present = {here.serial: here}
-        seconds = JOIN_SECONDS if new else ANSWER_SECONDS
-        answers = await self._peers.ask("counts", {**here.pack(), "new": new}, group, seconds)
+        least_seconds = JOIN_SECONDS if new else 0
+        answers = await self._peers.ask("counts", {**here.pack(), "new": new}, group, least_seconds)
         for answer in answers.values():
             with suppress(ValueError):
                 found = Present.unpack(answer)

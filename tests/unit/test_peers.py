@@ -15,8 +15,10 @@ from restmq.access import Credentials
 from restmq.errors import StoreUnavailable
 from restmq.ledger import Ledger
 from restmq.listening import Listening
-from restmq.peers import ANSWER_SECONDS, Peers
+from restmq.peers import Peers
 from restmq.roster import Membership, Roster
+
+ANSWER_SECONDS = 2.0
 
 
 class Hub:
@@ -55,7 +57,7 @@ class Hub:
         return defer.succeed(len(listeners))
 
     def peer(self, group: str = "") -> Peers:
-        peers = Peers(self.core(), self.clock, group)
+        peers = Peers(self.core(), self.clock, ANSWER_SECONDS, group)
         peers.answer("name", lambda about: f"{about}!")
         return peers
 
@@ -117,6 +119,11 @@ def test_one_that_hangs_is_missing_when_the_time_is_over(hub: Hub) -> None:
     assert answered == []
     hub.clock.advance(ANSWER_SECONDS * 0.2)
     assert answered == [{two.id: "x!"}]
+    patient = result_of(one.ask("name", "x", one.everybody, least_seconds=3 * ANSWER_SECONDS))
+    hub.clock.advance(ANSWER_SECONDS * 2.9)
+    assert patient == []
+    hub.clock.advance(ANSWER_SECONDS * 0.2)
+    assert patient == [{two.id: "x!"}]
 
 
 def test_an_answer_that_comes_too_late_belongs_to_no_other_question(hub: Hub) -> None:
@@ -166,7 +173,7 @@ def test_what_is_no_message_is_passed_over(hub: Hub, payload: bytes) -> None:
     one, two = hub.peer("g"), hub.peer("g")
     one.answer("counts", lambda _: None, lambda said, _: (_ for _ in ()).throw(ValueError(said)))
     hub.started(one, two)
-    answered = result_of(one.ask("name", "x", one.everybody, seconds=1))
+    answered = result_of(one.ask("name", "x", one.everybody))
     assert answered == [{two.id: "x!"}]
     for channel in (one.everybody, one.group, keys.peer_channel(one.id)):
         for listener in hub.heard_by[channel or b""]:
