@@ -64,7 +64,7 @@ def ended(process: subprocess.Popen[bytes], signal_number: int | None = None) ->
     """Sends a signal if one is given; then what it printed, what it complained of, and its exit status."""
     if signal_number is not None:
         process.send_signal(signal_number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert b"Traceback" not in err, err.decode()
     return out, err.decode(), process.returncode
 
@@ -408,7 +408,7 @@ def alive(pid: int) -> bool:
 def test_the_lease_of_a_long_job_is_extended(shell: Shell, http: httpx.Client, queue: str) -> None:
     (key,) = add(http, queue, "x")
     waits = script(shell, "while [ ! -e go ]; do sleep 0.02; done; echo $RESTMQ_COUNT")
-    working = shell.start("work", queue, "--lease", "1", "--count", "1", *waits)
+    working = shell.start("work", queue, "--lease", "3", "--count", "1", *waits)
     first_due = wait_until(lambda: http.get(f"/m/{key}").json().get("due"))
     wait_until(lambda: http.get(f"/m/{key}").json()["due"] > first_due + 1500)
     (shell.home / "go").touch()
