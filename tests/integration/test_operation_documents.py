@@ -131,11 +131,11 @@ def rows(heading: str, document: str = "docs/operation.md") -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
-def number(text: str) -> int:
+def number(text: str) -> float:
     """What a limit's cell says, in bytes, seconds or pieces."""
-    found = re.fullmatch(r"([\d,]+)( (?:KiB|MiB|bytes|s))?", text)
+    found = re.fullmatch(r"([\d,.]+)( (?:KiB|MiB|bytes|s))?", text)
     assert found is not None, text
-    return int(found[1].replace(",", "")) * {" KiB": 1024, " MiB": 1024**2}.get(found[2], 1)
+    return float(found[1].replace(",", "")) * {" KiB": 1024, " MiB": 1024**2}.get(found[2], 1)
 
 
 def test_the_table_of_limits_is_whole_and_true() -> None:
