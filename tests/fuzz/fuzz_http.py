@@ -85,7 +85,7 @@ def pieces(chance: random.Random, data: bytes) -> list[bytes]:
     return [data[start:end] for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-def exchange(port: int, parts: list[bytes]) -> tuple[bytes, str]:
+def exchange(port: int, parts: list[bytes], silence_seconds: float = SILENCE_SECONDS) -> tuple[bytes, str]:
     """Sends, reads until the server is silent, leaves. Returns what came, and what is wrong with it."""
     received = b""
     with socket.create_connection(("127.0.0.1", port), END_SECONDS) as connection:
@@ -93,7 +93,7 @@ def exchange(port: int, parts: list[bytes]) -> tuple[bytes, str]:
         try:
             for part in parts:
                 connection.sendall(part)
-            while select.select([connection], [], [], SILENCE_SECONDS)[0]:
+            while select.select([connection], [], [], silence_seconds)[0]:
                 part = connection.recv(65536)
                 if not part:
                     break
@@ -159,7 +159,7 @@ class Fuzz:
             self.problems.append(f"the daemon's log has: {news[at : at + 3000]}")
 
     def check_alive(self, descriptors: int) -> None:
-        received, problem = exchange(self.daemon.port, [LAST])
+        received, problem = exchange(self.daemon.port, [LAST], END_SECONDS)
         if problem or not re.match(rb"HTTP/1\.1 20[04] ", received):
             self.problems.append(f"an ordinary request is answered with {received!r} {problem}")
         try:
