@@ -6,6 +6,7 @@ A request becomes one message, all of it or nothing. What stands in the messages
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any, ClassVar
 
@@ -155,7 +156,7 @@ def check_json(body: bytes, members: tuple[str, ...]) -> None:
             raise InvalidInput(f"item {number} of the array lacks {missing[0]}.")
 
 
-class _Receiver(Handler):
+class _Receiver(Handler, ABC):
     """Puts one request's body into a queue, in the words of collectd or in JSON."""
 
     # The path does not name the queue, so the handler itself asks whether this client may add to it.
@@ -168,9 +169,9 @@ class _Receiver(Handler):
         key = await self.application.core.queue_add(self.into, self.read(self.request.body))
         self.answer(f"{key}\r\n".encode(), TEXT)
 
+    @abstractmethod
     def read(self, body: bytes) -> bytes:
         """What is to be queued. Raises InvalidInput."""
-        raise NotImplementedError
 
 
 class ValuesHandler(_Receiver):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -127,7 +128,7 @@ class HeldBack:
 
 
 @implementer(IPushProducer)
-class PacedConsumer:
+class PacedConsumer(ABC):
     """A consumer whose transport says when it is full (Twisted's push producer).
 
     It is behind by what it was given while it was full and has not taken; what filled it does not count, however much
@@ -209,19 +210,20 @@ class PacedConsumer:
         return min(self._due_seconds, stalled_seconds)
 
     @property
+    @abstractmethod
     def outlet(self) -> Any:
         """The transport."""
-        raise NotImplementedError
 
+    @abstractmethod
     def transmit(self, frames: bytes) -> None:
         """Gives bytes to the transport."""
-        raise NotImplementedError
 
     def room(self) -> int:
         return 0 if self.paused else max(0, self._prefetch - len(self.held))
 
+    @abstractmethod
     def close(self, reason: CloseReason) -> None:
-        raise NotImplementedError
+        """Ends the connection, and says why where its protocol has a word for that."""
 
     def detach(self) -> None:
         """The connection is gone."""
@@ -236,5 +238,5 @@ class PacedConsumer:
         self.paused, self._given_bytes, self._left_bytes = False, 0, 0
         self._fanout.ready(self._queue, self)
 
-    def stopProducing(self) -> None:
+    def stopProducing(self) -> None:  # noqa: B027  it may stay empty
         """The transport is gone; the connection's own end says so too."""

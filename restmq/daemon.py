@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
                 log.failure("stopping {part} failed", part=type(part).__name__)
 
 
-class Listener(service.Service):  # type: ignore[misc]  # untyped
+class Listener(service.Service, ABC):  # type: ignore[misc]  # untyped
     """Listens on endpoints, and at the end first of all stops to."""
 
     scheme = "tcp"
@@ -103,9 +104,9 @@ class Listener(service.Service):  # type: ignore[misc]  # untyped
         await defer.gatherResults([defer.maybeDeferred(port.stopListening) for port in self._ports])
         await self.drain()
 
+    @abstractmethod
     async def drain(self) -> None:
         """Lets the connections that there are come to their end; nobody new comes any more."""
-        raise NotImplementedError
 
 
 def listening_on(options: Any, reactor: Any) -> list[Any]:

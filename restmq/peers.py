@@ -127,7 +127,11 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         self._kinds[kind] = give, take
 
     async def ask(self, kind: str, about: Any, channel: bytes, least_seconds: float = 0) -> dict[str, Any]:
-        """The answers that came in time, by who gave them: of all on a channel but this process. Never fails."""
+        """The answers that came in time, by who gave them: of all on a channel but this process. Never fails.
+
+        Args:
+            least_seconds: in time is what comes within these, too.
+        """
         if not self._hears:
             return {}
         self._number += 1

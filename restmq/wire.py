@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from restmq.request import Request, WireError
 
 
 @implementer(IProtocolNegotiationFactory)
-class Wire:
+class Wire(ABC):
     """The factory's side: which connections there are, how many there may be, and whose time is over."""
 
     protocol: ClassVar[type] = HTTPConnection
@@ -70,14 +71,16 @@ class Wire:
             if connection.deadline is not None and connection.deadline < now:
                 connection.overdue()
 
+    @abstractmethod
     def __call__(self, request: Request) -> Any:
-        raise NotImplementedError  # by the application: it has the request answered
+        """Has the request answered."""
 
-    def refused(self, address: str, refusal: WireError) -> None:
+    def refused(self, address: str, refusal: WireError) -> None:  # noqa: B027  it may stay empty
         """A request, or the connection, is refused before any handler saw it."""
 
+    @abstractmethod
     def render_refusal(self, refusal: WireError) -> bytes:
-        raise NotImplementedError  # by the application, which knows what errors look like
+        """The answer that says so."""
 
     def finish_soon(self) -> None:
         """No more requests: idle connections are closed, those with one under way after its answer."""

@@ -95,7 +95,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
                 awaited = self._response.send(result)
         except StopIteration:
             pass
-        except Exception:
+        except Exception:  # whatever a handler did not foresee: it is logged, and the client gets 500
             self._broken(Failure())
         else:
             awaited.addBoth(self._go_on)
