@@ -30,5 +30,5 @@ class Tap:
 
 
 restmq = Tap("restmq.options", "restmq.service")
-collectd = Tap("restmq.collectd", "restmq.collectd")
-syslogd = Tap("restmq.syslogd", "restmq.syslogd")
+collectd = Tap("restmq.frontends.collectd", "restmq.frontends.collectd")
+syslogd = Tap("restmq.frontends.syslog.daemon", "restmq.frontends.syslog.daemon")

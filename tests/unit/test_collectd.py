@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restmq.collectd import check_json, parse_notification, parse_values
 from restmq.errors import InvalidInput
+from restmq.frontends.collectd import check_json, parse_notification, parse_values
 
 
 def test_a_line_as_write_http_sends_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restmq.framing import Frame, Frames
+from restmq.frontends.syslog.framing import Frame, Frames
 
 MAX = 480
 

@@ -13,8 +13,8 @@ from restmq.acl import parse_hosts
 from restmq.core import RedisOperations
 from restmq.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.errors import ConfigurationError
-from restmq.senders import Datagrams, Intake, TcpSenders
-from restmq.spool import Counts, SharedRoom, Spool
+from restmq.frontends.syslog.receiver import Datagrams, Intake, TcpSenders
+from restmq.frontends.syslog.spool import Counts, SharedRoom, Spool
 from restmq.store import Store
 
 log = Logger()

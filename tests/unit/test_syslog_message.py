@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restmq.syslog import FACILITIES, SEVERITIES, read, render
+from restmq.frontends.syslog.message import FACILITIES, SEVERITIES, read, render
 
 BOM = "\ufeff"
 

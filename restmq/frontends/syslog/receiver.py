@@ -18,9 +18,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.acl import Hosts, parse_address
-from restmq.framing import Frame, Frames, uncounted
-from restmq.spool import Counts, Room, SharedRoom, Spool
-from restmq.syslog import BLANKS, render
+from restmq.frontends.syslog.framing import Frame, Frames, uncounted
+from restmq.frontends.syslog.message import BLANKS, render
+from restmq.frontends.syslog.spool import Counts, Room, SharedRoom, Spool
 
 log = Logger()
 

@@ -15,8 +15,8 @@ from twisted.python.failure import Failure
 
 from restmq.acl import parse_hosts
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
-from restmq.senders import Connection, Datagrams, Intake, TcpSenders, host_of
-from restmq.spool import Counts, SharedRoom, Spool
+from restmq.frontends.syslog.receiver import Connection, Datagrams, Intake, TcpSenders, host_of
+from restmq.frontends.syslog.spool import Counts, SharedRoom, Spool
 
 HOLD_SECONDS = 60.0
 
