@@ -1,4 +1,4 @@
-"""``restmq``: queues of a server, from the shell. ``restmq --help`` says what there is."""
+"""The ``restmq`` command: work with a server's queues from the shell. ``restmq --help`` lists the commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from restmq.errors import InvalidInput, NotAllowed, NotAuthenticated, RestMQErro
 
 NOTHING_THERE, WRONG_USAGE, REFUSED, NOT_LET_IN, NOT_REACHABLE = 1, 2, 3, 4, 5
 
-#: Exit status by class of error; the first that fits.
+#: Exit status by class of error; the first match counts.
 _STATUS: tuple[tuple[type[RestMQError], int], ...] = (
     (Stopped, INTERRUPTED),
     (NotAuthenticated, NOT_LET_IN),
@@ -29,7 +29,7 @@ _STATUS: tuple[tuple[type[RestMQError], int], ...] = (
 
 
 def carry_out(run: Run, given: SimpleNamespace) -> NoReturn:
-    """Runs a command, and ends with the exit status that ``restmq --help`` describes."""
+    """Runs a command and exits with the status that ``restmq --help`` describes."""
     try:
         server = Server.from_environment(given.url)
     except InvalidInput as problem:
@@ -53,7 +53,7 @@ def carry_out(run: Run, given: SimpleNamespace) -> NoReturn:
 
 
 def commands() -> Commands:
-    """The command line with all of its commands."""
+    """The command line with all commands."""
     described = Commands(carry_out)
     for part in (messages, work, queues, watch, bench, completion):
         part.add_to(described)
@@ -61,5 +61,5 @@ def commands() -> Commands:
 
 
 def main() -> None:
-    """The entry point."""
+    """Runs the command line (console script ``restmq``)."""
     commands().group.main(prog_name="restmq")

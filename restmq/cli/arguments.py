@@ -1,4 +1,4 @@
-"""The command line: commands, what they share, and the checks of numbers."""
+"""Building blocks of the command line: commands, common options, parameter types."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ COMPLETION_SECONDS = 2.0
 COUNT_MAX = 10**12
 YEAR_SECONDS = 365 * 86_400
 
-#: Runs a command with what was given on the command line; returns the exit status.
+#: Runs a command with the parsed command line; returns the exit status.
 Run = Callable[[SimpleNamespace, Client], int]
 
 _NOTES = f"""\
 \b
 Environment:
-  {URL_VARIABLE:16} the server, where --url is not given
-  {TOKEN_VARIABLE:16} a token, where the server asks for one; else
-  {USER_VARIABLE:16} and {PASSWORD_VARIABLE}; else those of the host in ~/.netrc
+  {URL_VARIABLE:16} the server, if --url is not given
+  {TOKEN_VARIABLE:16} access token, if the server requires one; otherwise
+  {USER_VARIABLE:16} and {PASSWORD_VARIABLE}; otherwise the host's entry in ~/.netrc
 
 \b
 Exit status:
-  0    done
-  1    nothing there (no message, no such queue), a job failed, or the reader has gone
-  2    wrong usage
-  3    refused: a bad name, no such message, a conflict, too long
-  4    not let in: the token, password or address may not do this
-  5    the server can't be reached, is too busy, or is no RestMQ
-  130  interrupted before it was done; what goes on until it is interrupted ends with 0
+  0    success; also if a command without an end of its own is interrupted
+  1    no message, unknown queue, a job failed, or the reader of a pipe has closed it
+  2    usage error
+  3    rejected by the server: invalid name, unknown message, conflict, too long
+  4    access denied: the token, password or address is not allowed to do this
+  5    the server is unreachable, too busy, or not a RestMQ server
+  130  interrupted before the end
 """
 
 
 class Commands:
-    """The group to which each command is added.
+    """The group of all commands.
 
     Args:
-        carry_out: what is called for a command: with its function and what was given. Ends the program.
+        carry_out: called with a command's function and the parsed command line. It ends the program.
     """
 
     def __init__(self, carry_out: Callable[[Run, SimpleNamespace], None]) -> None:
         self._carry_out = carry_out
         self.group = click.Group(
             "restmq",
-            help="Queues of a RestMQ server, from the shell.",
+            help="Work with the queues of a RestMQ server.",
             epilog=_NOTES,
             params=_common(),
             callback=lambda **_: None,
@@ -62,7 +62,7 @@ class Commands:
         click.version_option(__version__, message="RestMQ %(version)s")(self.group)
 
     def add(self, name: str, run: Run, summary: str, more: str = "", *params: click.Parameter) -> None:
-        """A command that takes these parameters, and those that all have."""
+        """Adds a command with these parameters and the common ones."""
 
         def callback(**given: Any) -> None:
             before = click.get_current_context().find_root().params
@@ -80,10 +80,10 @@ class Commands:
 
 
 def _common() -> list[click.Parameter]:
-    text = "For how long to try again while the server can't be reached or is busy.  [default: 5]"
+    text = "Maximum time to retry while the server is unreachable or busy.  [default: 5]"
     return [
-        option("--url", f"The server.  [default: {DEFAULT_URL}]", "URL"),
-        click.Option(["--json"], is_flag=True, default=None, help="Answer in JSON."),
+        option("--url", f"The server's URL.  [default: {DEFAULT_URL}]", "URL"),
+        click.Option(["--json"], is_flag=True, default=None, help="Print JSON."),
         option("--retry", text, "SECONDS", Number(0, 10 * YEAR_SECONDS)),
     ]
 
@@ -95,7 +95,7 @@ def queue(**options: Any) -> click.Argument:
 
 
 def queues() -> click.Argument:
-    """The argument that names any number of queues."""
+    """The argument that names zero or more queues."""
     return click.Argument(["queues"], metavar="[QUEUE]...", nargs=-1, shell_complete=complete_queue)
 
 
@@ -107,22 +107,22 @@ def option(
 
 
 def flag(name: str, text: str) -> click.Option:
-    """An option that is there or not."""
+    """An option without a value."""
     return click.Option([name], is_flag=True, help=text)
 
 
 class Number(click.FloatRange):
-    """A number within bounds, and really one."""
+    """A number within bounds; NaN is invalid."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
         if math.isnan(found):
-            self.fail(f"{value!r} is no number.", param, ctx)
+            self.fail(f"{value!r} is not a number.", param, ctx)
         return found
 
 
 def complete_queue(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
-    """The names of queues that begin so, if the server says them at once."""
+    """The queue names with this prefix; none if the server does not answer within 2 s."""
     url = context.params.get("url") or context.find_root().params.get("url")
     try:
         with Client(Server.from_environment(url), retry_seconds=0, timeout_seconds=COMPLETION_SECONDS) as client:

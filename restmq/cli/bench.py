@@ -1,4 +1,4 @@
-"""bench: a small load test."""
+"""``restmq bench``: a small load test."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def add_to(commands: Commands) -> None:
     commands.add(
         "bench",
         run_bench,
-        "put messages in, take them out, and print how fast that went",
-        f"In an empty QUEUE [default: {QUEUE}]. Each client sends its next request when the one before is answered. "
-        "This program is part of what is measured: where OWN CPU is near 100 %, the server can do more.",
+        "publish and take messages, and print rates and latencies",
+        f"QUEUE must be empty [default: {QUEUE}]. Each client sends its next request when the previous one is "
+        "answered. If OWN CPU is near 100 %, this program limits the result and the server can do more.",
         queue(required=False, default=QUEUE),
-        option("--messages", "How many.  [default: 5000]", "N", click.IntRange(1, 10_000_000), 5000),
-        option("--size", "Of a message.  [default: 100]", "BYTES", click.IntRange(1, 16 << 20), 100),
-        option("--clients", "How many at once.  [default: 8]", "N", click.IntRange(1, CLIENTS_MAX), 8),
-        option("--batch", "Messages in a request.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
-        flag("--idempotent", "Publish with idempotency keys, as the client does by default."),
+        option("--messages", "Number of messages.  [default: 5000]", "N", click.IntRange(1, 10_000_000), 5000),
+        option("--size", "Size of a message.  [default: 100]", "BYTES", click.IntRange(1, 16 << 20), 100),
+        option("--clients", "Number of concurrent clients.  [default: 8]", "N", click.IntRange(1, CLIENTS_MAX), 8),
+        option("--batch", "Messages per request.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
+        flag("--idempotent", "Publish with idempotency keys, which is the default of the Python client."),
     )
 
 
 @dataclass(slots=True)
 class Run:
-    """What one kind of request gave."""
+    """The measurements of one kind of request."""
 
     what: str
     messages: int = 0
@@ -50,7 +50,7 @@ class Run:
     cpu_seconds: float = 0
 
     def percentile_ms(self, percent: int) -> float:
-        """That many percent of the requests took no longer."""
+        """The latency percentile in milliseconds."""
         ordered = sorted(self.requests_seconds)
         return 1000 * ordered[max(0, -(-percent * len(ordered) // 100) - 1)] if ordered else 0.0
 
@@ -72,7 +72,7 @@ def run_bench(given: SimpleNamespace, client: Client) -> int:
     stats = client.stats(given.queue)
     if any(stats[name] for name in ("ready", "leased", "delayed", "dead", "consumers", "waiters")):
         raise click.UsageError(f"{given.queue!r} is in use; a load test would take its messages. Name an empty queue.")
-    client.retry_seconds = 0  # a request that failed is counted, and not hidden
+    client.retry_seconds = 0  # a retry would hide a failed request, which must be counted
     value, key = "x" * given.size, None if given.idempotent else ""
 
     def publish() -> int:
@@ -87,7 +87,7 @@ def run_bench(given: SimpleNamespace, client: Client) -> int:
     interrupted, sweeper = threading.Event(), client.twin()
 
     def stop() -> None:
-        """The first time, requests that are under way end as they should; the second time they are cut off."""
+        """The first signal lets current requests finish; the second one cuts them off."""
         if interrupted.is_set():
             client.stop()
         interrupted.set()
@@ -103,7 +103,7 @@ def run_bench(given: SimpleNamespace, client: Client) -> int:
 
 
 def _measure(what: str, request: Callable[[], int], given: SimpleNamespace, interrupted: threading.Event) -> Run:
-    """Has the clients send their requests, or fewer if it is interrupted; all have ended when it returns."""
+    """Sends the requests from all clients, fewer if interrupted. Returns when all clients have ended."""
     run, lock = Run(what), threading.Lock()
     requests, clients = -(-given.messages // given.batch), given.clients
     shares = [requests // clients + (number < requests % clients) for number in range(clients)]
@@ -133,7 +133,7 @@ def _measure(what: str, request: Callable[[], int], given: SimpleNamespace, inte
 
 
 def _report(given: SimpleNamespace, runs: list[Run]) -> int:
-    """Prints what was measured and what went wrong; returns the exit status."""
+    """Prints the measurements and the errors; returns the exit status."""
     if given.json:
         say_json([run.fields() for run in runs])
     else:

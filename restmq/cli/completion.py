@@ -1,4 +1,4 @@
-"""completion: scripts that complete the command line in bash, zsh and fish."""
+"""``restmq completion``: scripts that complete the command line in bash, zsh and fish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ bash, in ~/.bashrc:      eval "$(restmq completion bash)"
 zsh, in ~/.zshrc:        eval "$(restmq completion zsh)"    (after compinit)
 fish, in config.fish:    restmq completion fish | source
 
-Queues' names are completed too: the server is asked for them.
+Queue names are completed as well; the shell asks the server for them.
 """
 
 

@@ -1,4 +1,4 @@
-"""Commands that run for messages, each in a thread of its own."""
+"""Jobs: commands that run for messages, each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from restmq.cli.output import complain, say_json
 from restmq.client import Client, Message
 from restmq.errors import LeaseGone, RestMQError
 
-#: A command that is told to end (SIGTERM) is killed after this time.
+#: Time between SIGTERM and SIGKILL for a command that does not end.
 KILL_AFTER_SECONDS = 5.0
 _EXTENSIONS_A_LEASE = 3
+_LEASE_ENDED = "its lease ended, so the job may run twice; "
 
 
 @dataclass(slots=True)
 class Report:
-    """What became of a message: its command's exit status (of a signal, minus its number), None if it never ran."""
+    """The outcome of a job. ``exit_status`` is minus the number of the signal that ended it, None if it never ran."""
 
     message: Message
     exit_status: int | None = None
@@ -33,7 +34,7 @@ class Report:
     note: str = ""
 
     def say(self, as_json: bool) -> None:
-        """As JSON on standard output; else, if there is something to tell, in words on standard error."""
+        """Prints a JSON line on standard output, or else the note, if there is one, on standard error."""
         if as_json:
             told = {"key": self.message.key, "count": self.message.count, "exit": self.exit_status}
             say_json({**told, "seconds": round(self.seconds, 3), "note": self.note})
@@ -42,10 +43,10 @@ class Report:
 
 
 class Jobs:
-    """Commands that run, each in a thread.
+    """Runs jobs. Each call of ``do`` needs a thread of its own.
 
     Attributes:
-        events: reports of jobs that have ended, and whatever else the main thread is to hear of.
+        events: reports of finished jobs, and None to wake the main thread.
     """
 
     def __init__(self, given: SimpleNamespace, command: list[str], client: Client) -> None:
@@ -59,7 +60,7 @@ class Jobs:
         self._lock = threading.Lock()
 
     def do(self, message: Message) -> None:
-        """Runs the command for a message and settles the message."""
+        """Runs the command for a message, acks the message or gives it back, and reports."""
         began = time.monotonic()
         report = Report(message)
         try:
@@ -69,19 +70,19 @@ class Jobs:
                 report.exit_status = process.returncode
             self._settle(report)
         except Exception as problem:
-            report.note += f"{type(problem).__name__}: {problem} It comes again when its lease is over."
+            report.note += f"{type(problem).__name__}: {problem} The message returns when its lease ends."
         report.seconds = time.monotonic() - began
         self.events.put(report)
 
     def end(self, signal_number: int) -> None:
-        """Sends all commands a signal; no more are begun."""
+        """Sends a signal to all commands and starts no more."""
         with self._lock:
             self._ending = True
             for process in self._running:
                 send_to_group(process, signal_number)
 
     def _begin(self, message: Message) -> subprocess.Popen[bytes] | None:
-        """The command, or None if it is too late for one."""
+        """Starts the command; None if the jobs are already ending."""
         told = {"RESTMQ_QUEUE": self._given.queue, "RESTMQ_KEY": message.key, "RESTMQ_COUNT": str(message.count)}
         with self._lock:
             if self._ending:
@@ -91,13 +92,13 @@ class Jobs:
                 stdin=subprocess.PIPE,
                 stdout=sys.stderr if self._given.json else None,
                 env={**os.environ, **told},
-                process_group=0,  # a Ctrl-C on the terminal is for us, not for what runs
+                process_group=0,  # Ctrl-C on the terminal must not reach the command
             )
             self._running.add(process)
             return process
 
     def _attend(self, process: subprocess.Popen[bytes], message: Message) -> str:
-        """Feeds the command and extends the lease until it has ended; returns what is to be said about that."""
+        """Feeds the command, and extends the lease until the command has ended; returns the note for the report."""
         value: bytes | None = message.value
         deadline = time.monotonic() + (self._given.timeout or inf)
         extension_seconds = self._given.lease / _EXTENSIONS_A_LEASE
@@ -115,7 +116,7 @@ class Jobs:
                 try:
                     self.client.extend(message, self._given.lease)
                 except LeaseGone:
-                    note, extension_seconds = "its lease was over, so it may be done twice; ", inf
+                    note, extension_seconds = _LEASE_ENDED, inf
                 except RestMQError as problem:
                     complain(f"{message.key}: {problem}")
         finally:
@@ -130,9 +131,9 @@ class Jobs:
             elif self._ending or not seconds:
                 self.client.nack(message)
             else:
-                self.client.extend(message, seconds)  # a lease that ends is a failed delivery, too
+                self.client.extend(message, seconds)  # the end of a lease counts as a failed delivery, like a nack
         except LeaseGone:
-            report.note = "its lease was over, so it may be done twice; "
+            report.note = _LEASE_ENDED
         if report.exit_status is None:
             report.note += "given back."
         elif report.exit_status:
@@ -140,18 +141,18 @@ class Jobs:
 
 
 def exit_text(status: int) -> str:
-    """An exit status in words."""
+    """Describes an exit status."""
     return f"exit status {status}" if status > 0 else f"ended by {signal.Signals(-status).name}"
 
 
 def send_to_group(process: subprocess.Popen[bytes], signal_number: int) -> None:
-    """To the command and what it has started."""
+    """Sends a signal to the command and its child processes."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal_number)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a command and what it has started, kindly at first."""
+    """Ends the command and its child processes: with SIGTERM, after 5 s with SIGKILL."""
     send_to_group(process, signal.SIGTERM)
     try:
         process.wait(KILL_AFTER_SECONDS)

@@ -1,4 +1,4 @@
-"""publish, consume, tail: messages in and out."""
+"""``restmq publish``, ``consume`` and ``tail``."""
 
 from __future__ import annotations
 
@@ -29,31 +29,34 @@ _READ_BYTES = 1 << 16
 def add_to(commands: Commands) -> None:
     _add_publish(commands)
     output = [
-        option("--lease", "Lease each message for so long, and ack it when it is printed.", "SECONDS", LEASE_SECONDS),
-        flag("--keys", "Print each message's key and a tab before it."),
-        flag("--raw", "Print values with nothing after them."),
+        option("--lease", "Lease each message for this time; ack it after printing.", "SECONDS", LEASE_SECONDS),
+        flag("--keys", "Print the key and a tab before each value."),
+        flag("--raw", "Print values without a newline after them."),
     ]
     commands.add(
         "consume",
         run_consume,
-        "take messages out and print them",
-        "A message is gone when it has been handed out, unless it is leased.",
+        "take messages from a queue and print them",
+        "The server removes each message when it sends it. With --lease it removes the message after it was printed.",
         queue(),
-        option("--count", "How many.  [default: 1; with --follow: no end]", "N", click.IntRange(1, COUNT_MAX)),
-        option("--wait", "How long to wait for them.", "SECONDS", Number(0, YEAR_SECONDS), 0),
-        flag("--follow", "Take what comes until interrupted, also when the server was away."),
-        option("--batch", "How many to take at a time.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
+        option(
+            "--count", "Number of messages.  [default: 1; with --follow: no limit]", "N", click.IntRange(1, COUNT_MAX)
+        ),
+        option("--wait", "Maximum time to wait for the messages.  [default: 0]", "SECONDS", Number(0, YEAR_SECONDS), 0),
+        flag("--follow", "Take messages until interrupted; reconnect if the server was unavailable."),
+        option("--batch", "Maximum messages per request.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
         *output,
     )
     commands.add(
         "tail",
         run_tail,
-        "print messages live, as connected consumers get them",
-        "Of a queue that broadcasts, every listener gets every message; of one with round robin, its share. What waits "
-        "in the queue comes first. Goes on when the connection broke; of a queue with a history, without a gap.",
+        "print messages live, as a connected consumer",
+        "With the policy broadcast every consumer gets every message, with roundrobin a share of them. Messages that "
+        "already wait in the queue come first. Reconnects if the connection is lost; if the queue keeps a history, no "
+        "message is missed.",
         queue(),
-        option("--count", "End after so many.", "N", click.IntRange(1, COUNT_MAX)),
-        option("--after", "Of a queue with a history: begin after this message.", "KEY", default=""),
+        option("--count", "Stop after this number of messages.", "N", click.IntRange(1, COUNT_MAX)),
+        option("--after", "Start after this message, if the queue keeps a history.", "KEY", default=""),
         *output,
     )
 
@@ -62,26 +65,25 @@ def _add_publish(commands: Commands) -> None:
     commands.add(
         "publish",
         run_publish,
-        "put messages in",
-        "Each VALUE is a message. Without VALUE and --file each line of standard input is one, sent as soon as it is "
-        "read. Prints the messages' keys, or of lines their number. Nothing is queued twice, however often it had to "
-        "be sent.",
+        "add messages to a queue",
+        "Each VALUE is a message. Without VALUE and --file each line of standard input is a message, sent as soon as "
+        "it is read. Prints the messages' keys; for lines, their number. Retries never queue a message twice.",
         queue(),
         click.Argument(["values"], metavar="[VALUE]...", nargs=-1),
         click.Option(
             ["--file"],
             multiple=True,
             metavar="PATH",
-            help="A message: all of this file (-: standard input).",
+            help="Publish the whole file as one message (-: standard input). Can be repeated.",
             type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         ),
-        option("--delay", "They come up only after so long.", "SECONDS", Number(0, DELAY_SECONDS_MAX), 0),
-        option("--ttl", "They vanish after so long.", "SECONDS", Number(0, TTL_SECONDS_MAX), 0),
-        option("--idempotency-key", "Of one message: what comes with one key in a day is queued once.", "KEY"),
-        option("--batch", "Most lines in one request.  [default: 500]", "N", click.IntRange(1, BATCH_MAX), 500),
+        option("--delay", "Time before delivery.  [default: 0]", "SECONDS", Number(0, DELAY_SECONDS_MAX), 0),
+        option("--ttl", "Time until the messages expire.  [default: never]", "SECONDS", Number(0, TTL_SECONDS_MAX), 0),
+        option("--idempotency-key", "Queue the message once per key and day. For one message only.", "KEY"),
+        option("--batch", "Maximum lines per request.  [default: 500]", "N", click.IntRange(1, BATCH_MAX), 500),
         option(
             "--max-value",
-            "Longest line or file.  [default: 16777216]",
+            "Maximum size of a line or file.  [default: 16777216]",
             "BYTES",
             click.IntRange(1, 1 << 31),
             VALUE_BYTES_MAX,
@@ -96,11 +98,11 @@ def run_publish(given: SimpleNamespace, client: Client) -> int:
     options: dict[str, Any] = {"delay_seconds": given.delay, "ttl_seconds": given.ttl}
     if not given.values and not given.file:
         if given.idempotency_key is not None:
-            raise click.UsageError("--idempotency-key is for one message; lines get keys of their own.")
+            raise click.UsageError("--idempotency-key takes one VALUE or --file; lines always get keys of their own.")
         return _publish_lines(given, client, options)
     if given.idempotency_key is not None:
         if len(given.values) + len(given.file) != 1:
-            raise click.UsageError("--idempotency-key is for one message.")
+            raise click.UsageError("--idempotency-key takes exactly one VALUE or --file.")
         options["idempotency_key"] = given.idempotency_key
     values = itertools.chain(
         (os.fsencode(value) for value in given.values), (_read(path, given.max_value) for path in given.file)
@@ -119,7 +121,7 @@ def _read(path: str, bytes_max: int) -> bytes:
     with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
         value = file.read(bytes_max + 1)
     if len(value) > bytes_max:
-        raise InvalidInput(f"{path} is longer than {bytes_max} bytes; --max-value says how long a message may be.")
+        raise InvalidInput(f"{path} is longer than {bytes_max} bytes; raise the limit with --max-value.")
     return value
 
 
@@ -140,7 +142,7 @@ def _publish_lines(given: SimpleNamespace, client: Client, options: dict[str, An
                     say_json({"queue": given.queue, "keys": keys})
     except (RestMQError, KeyboardInterrupt) as end:
         progress.end()
-        before = "it was interrupted." if isinstance(end, KeyboardInterrupt) else "this:"
+        before = "the interruption." if isinstance(end, KeyboardInterrupt) else "this error:"
         complain(f"{messages} messages were published before {before}")
         raise
     progress.end()
@@ -156,7 +158,7 @@ def _send(client: Client, queue: str, batch: list[bytes], options: dict[str, Any
 
 
 def lines_as_they_come(descriptor: int, bytes_max: int) -> Iterator[list[bytes]]:
-    """The lines of a file or pipe, as many at a time as are there: none waits for the next.
+    """Yields the lines of a file or pipe, in lists. No line waits for a later one.
 
     Raises InvalidInput for a line longer than ``bytes_max``.
     """
@@ -181,11 +183,11 @@ def lines_as_they_come(descriptor: int, bytes_max: int) -> Iterator[list[bytes]]
 
 
 def _too_long(bytes_max: int) -> InvalidInput:
-    return InvalidInput(f"a line is longer than {bytes_max} bytes; --max-value says how long one may be.")
+    return InvalidInput(f"a line is longer than {bytes_max} bytes; raise the limit with --max-value.")
 
 
 def batches(values: list[bytes], count_max: int) -> Iterator[list[bytes]]:
-    """The values in order, in batches that can be sent at once: of UTF-8, or of one value that is none."""
+    """Splits the values, in order, into batches for one request each: of valid UTF-8, or of one other value."""
     for is_text, alike in itertools.groupby(values, _is_text):
         while batch := list(itertools.islice(alike, count_max if is_text else 1)):
             yield batch
@@ -236,7 +238,7 @@ def _until_nothing_comes(given: SimpleNamespace, client: Client, count: int) -> 
 
 def run_tail(given: SimpleNamespace, client: Client) -> int:
     def on_gap(last_key: str) -> None:
-        complain(f"messages after {last_key} are lost to you: the queue's history no longer reaches back to them.")
+        complain(f"messages after {last_key} were missed: the queue's history no longer holds them.")
 
     client.lasting = True
     show = Shown(given, client.twin())
@@ -248,10 +250,10 @@ def run_tail(given: SimpleNamespace, client: Client) -> int:
 
 
 class Shown:
-    """Prints messages, and acks those that were leased when they are printed.
+    """Prints messages, and acks each leased message after printing it.
 
     Args:
-        client: is not the one that is stopped: what is printed must still be acked then.
+        client: sends the acks. An interruption must not stop this client, so that printed messages are acked.
     """
 
     def __init__(self, given: SimpleNamespace, client: Client) -> None:
@@ -270,4 +272,4 @@ class Shown:
             try:
                 self._client.ack(message)
             except LeaseGone:
-                complain(f"{message.key}: its lease was over before it was printed; it comes again.")
+                complain(f"{message.key}: the lease ended before the message was printed, so it will come again.")

@@ -1,4 +1,4 @@
-"""What the command line client prints: values as they are, tables, JSON, a progress bar; and how it is interrupted."""
+"""Output of the command line: values, tables, JSON, a progress bar. Also handles interruption by signals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from restmq.client import Message
 from restmq.errors import RestMQError
 from restmq.model import text_or_base64
 
-#: The exit status of what was interrupted before it was done.
+#: Exit status of a command that was interrupted before its end.
 INTERRUPTED = 130
 PROGRESS_AFTER_SECONDS = 0.5
 PROGRESS_EVERY_SECONDS = 0.1
@@ -27,7 +27,7 @@ _FIRST_COLUMN_LEAST, _FIRST_COLUMN_WANTED = 8, 20
 
 
 def say(text: str | bytes, end: bytes = b"\n") -> None:
-    """A line on standard output, at once; bytes stay what they are."""
+    """Writes a line to standard output and flushes. Bytes are written unchanged."""
     data = text if isinstance(text, bytes) else text.encode(errors="surrogateescape")
     sys.stdout.buffer.write(data + end)
     sys.stdout.buffer.flush()
@@ -38,12 +38,12 @@ def say_json(document: Any) -> None:
 
 
 def complain(text: object) -> None:
-    """A line on standard error."""
+    """Writes a line to standard error."""
     print(f"restmq: {visible(str(text))}", file=sys.stderr, flush=True)
 
 
 class Complaints:
-    """Tells of failures that are got over, once each."""
+    """Prints errors before retries; an error that repeats is printed once."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -51,11 +51,11 @@ class Complaints:
     def __call__(self, error: RestMQError, _seconds: float) -> None:
         if str(error) != self._last:
             self._last = str(error)
-            complain(f"{error} Trying again.")
+            complain(f"{error} Retrying.")
 
 
 def message_fields(message: Message) -> dict[str, Any]:
-    """A message as the server's JSON has it."""
+    """A message's fields, as in the server's JSON."""
     fields: dict[str, Any] = {"key": message.key, **text_or_base64(message.value)}
     if message.receipt:
         fields |= {"receipt": message.receipt, "count": message.count}
@@ -66,7 +66,7 @@ def message_fields(message: Message) -> dict[str, Any]:
 
 
 def visible(text: str) -> str:
-    """The text without anything that a terminal would take for a command."""
+    """The text with all non-printable characters escaped, so that it can't control the terminal."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape", "surrogatepass").decode()
         for character in text
@@ -74,7 +74,7 @@ def visible(text: str) -> str:
 
 
 def width(text: str) -> int:
-    """How many columns of a terminal the text takes."""
+    """The number of terminal columns that the text takes."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text
@@ -82,7 +82,7 @@ def width(text: str) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """The text, or its beginning and an ellipsis if it is wider."""
+    """The text, shortened with an ellipsis if it is wider than ``columns``."""
     if width(text) <= columns:
         return text
     while text and width(text) > columns - 1:
@@ -93,11 +93,11 @@ def cut(text: str, columns: int) -> str:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], columns_max: int = 0, spare: Sequence[str] = ()
 ) -> list[str]:
-    """Lines of a table, the first column to the left and the others to the right.
+    """The lines of a table: first column left-aligned, the others right-aligned.
 
     Args:
-        columns_max: lines are no wider, if that can be done; 0 for any width.
-        spare: the heads of columns that are left out, in this order, before the first column is cut to less than 20.
+        columns_max: maximum width, if it can be reached (default 0: no limit).
+        spare: heads of columns to leave out, in this order, before the first column is cut below 20 characters.
     """
     cells = [list(head), *([visible(str(cell)) for cell in row] for row in rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(head))]
@@ -131,11 +131,11 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[object]], spare: Sequ
 
 
 class Progress:
-    """A bar on standard error while something takes long, if that is a terminal.
+    """A progress bar on standard error, shown after 0.5 s if standard error is a terminal.
 
     Args:
-        total_bytes: how much there is to do; 0 if that is not known.
-        wanted: False for none at all.
+        total_bytes: total amount of work; 0 if unknown.
+        wanted: False for no bar (default True).
     """
 
     def __init__(self, total_bytes: int, wanted: bool = True) -> None:
@@ -160,7 +160,7 @@ class Progress:
         self._write(text)
 
     def end(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._shown:
             self._write("")
 
@@ -173,13 +173,13 @@ class Progress:
 
 @contextlib.contextmanager
 def stopping(stop: Callable[[], None], once: bool = True) -> Iterator[None]:
-    """Until the end of the block SIGINT and SIGTERM call ``stop``, in a thread of its own.
+    """Within the block, SIGINT and SIGTERM call ``stop`` in a separate thread.
 
-    A handler in Python waits for the main thread to come to it; a signal that comes just before that one waits for
-    something else, or that another thread gets, wakes nobody.
+    A plain Python signal handler runs only when the main thread executes bytecode. A signal would go unnoticed if it
+    arrived just before the main thread blocks, or in another thread.
 
     Args:
-        once: the second one ends the program as ever.
+        once: True (the default) if a second signal ends the program in the usual way.
     """
     heard, told = os.pipe()
     os.set_blocking(told, False)
@@ -212,5 +212,5 @@ def stopping(stop: Callable[[], None], once: bool = True) -> Iterator[None]:
 
 
 def abandon_output() -> None:
-    """Whoever read has gone; Python would try to write the rest once more at its end."""
+    """Redirects standard output to /dev/null, or Python would try to flush to the closed pipe at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""stats, purge, pause, start, policy, dead, redrive: looking at queues and changing them."""
+"""``restmq stats``, ``purge``, ``pause``, ``start``, ``policy``, ``dead`` and ``redrive``."""
 
 from __future__ import annotations
 
@@ -16,41 +16,44 @@ from restmq.model import BATCH_MAX, DEAD_LETTER, SETTINGS, Policy
 
 _COUNTS = ("ready", "leased", "delayed", "dead", "consumers", "waiters")
 _SETTING_HELP = {
-    "history": "How many broadcast messages are kept for listeners that come back.",
-    "lease": "Seconds that a lease lasts, where nobody says how long.",
-    "max_deliveries": "After so many failed deliveries a message goes to the dead letters.",
-    "max_length": "How many messages it takes before it refuses more.",
+    "history": "Number of broadcast messages kept for consumers that reconnect.",
+    "lease": "Default duration of a lease in seconds.",
+    "max_deliveries": "Number of failed deliveries after which a message becomes a dead letter.",
+    "max_length": "Maximum number of messages in the queue; more are rejected.",
 }
 STATS_HEAD = ("QUEUE", "READY", "LEASED", "DELAYED", "DEAD", "CONSUMERS", "WAITERS", "OLDEST", "POLICY", "STATUS")
-#: What is left out first where a terminal has no room. Whether a queue is paused is always told.
+#: Columns to leave out on a narrow terminal, in this order. STATUS always stays, to show that a queue is paused.
 STATS_SPARE = ("WAITERS", "DELAYED", "POLICY", "LEASED", "CONSUMERS", "OLDEST", "DEAD")
 _VALUE_SHOWN = 60
 
 
 def add_to(commands: Commands) -> None:
-    more = "QUEUEs are shown in detail, with the consumers and waiters of all servers; without one, all in short."
-    names = flag("--names", "Print the names of all queues only.")
-    commands.add("stats", run_stats, "show queues in numbers", more, queues(), names)
-    yes = flag("--yes", "Don't ask.")
+    more = (
+        "Shows each QUEUE in detail, with the consumers and waiters of all servers. "
+        "Without QUEUE, lists all queues in short."
+    )
+    names = flag("--names", "Print only the names of all queues.")
+    commands.add("stats", run_stats, "show statistics of queues", more, queues(), names)
+    yes = flag("--yes", "Do not ask for confirmation.")
     commands.add("purge", run_purge, "drop all messages of a queue", "", queue(), yes)
-    more = "Messages pile up, and can still be taken by consume and work."
-    commands.add("pause", run_pause, "send nothing more to connected consumers", more, queue())
-    commands.add("start", run_start, "send messages to connected consumers again", "", queue())
+    more = "Messages queue up; consume and work can still take them."
+    commands.add("pause", run_pause, "stop delivery to connected consumers", more, queue())
+    commands.add("start", run_start, "resume delivery to connected consumers", "", queue())
     _add_policy(commands)
     _add_dead_letters(commands, yes)
 
 
 def _add_policy(commands: Commands) -> None:
     numbers = [
-        option("--" + name.replace("_", "-"), f"{_SETTING_HELP[name]} 0: the default.", "N", click.IntRange(0, most))
+        option("--" + name.replace("_", "-"), f"{_SETTING_HELP[name]} 0: default.", "N", click.IntRange(0, most))
         for name, most in SETTINGS.items()
     ]
-    text = "The queue where dead letters go. '': a place beside the queue."
+    text = "Queue that receives the dead letters. '': keep them beside this queue."
     commands.add(
         "policy",
         run_policy,
         "show or set a queue's policy and settings",
-        "Without anything to set, it shows what is set.",
+        "Prints the policy and settings, after changing those that are given.",
         queue(),
         click.Argument(["policy"], required=False, type=click.Choice([policy.label for policy in Policy])),
         *numbers,
@@ -65,18 +68,18 @@ def _add_dead_letters(commands: Commands, yes: click.Option) -> None:
         "show or drop a queue's dead letters",
         "",
         queue(),
-        option("--first", "Pass over so many.", "N", click.IntRange(0, COUNT_MAX), 0),
-        option("--count", "How many to show.  [default: 100]", "N", click.IntRange(1, BATCH_MAX), 100),
-        click.Option(["--drop"], metavar="KEY", multiple=True, help="Drop this one for good. Can be repeated."),
-        flag("--drop-all", "Drop all of them for good."),
+        option("--first", "Number of dead letters to skip.  [default: 0]", "N", click.IntRange(0, COUNT_MAX), 0),
+        option("--count", "Maximum number to show.  [default: 100]", "N", click.IntRange(1, BATCH_MAX), 100),
+        click.Option(["--drop"], metavar="KEY", multiple=True, help="Drop this dead letter for good. Can be repeated."),
+        flag("--drop-all", "Drop all dead letters for good."),
         yes,
     )
     keys = click.Argument(["keys"], metavar="[KEY]...", nargs=-1)
-    more = "All of them, or those with these KEYs; as if never delivered."
+    more = "Moves all dead letters, or those with these KEYs. Their delivery counts restart at 0."
     commands.add("redrive", run_redrive, "move dead letters back to the end of their queue", more, queue(), keys)
 
 
-# Looking
+# Statistics
 
 
 def run_stats(given: SimpleNamespace, client: Client) -> int:
@@ -100,7 +103,7 @@ def run_stats(given: SimpleNamespace, client: Client) -> int:
 
 def _say_stats_of(given: SimpleNamespace, client: Client) -> int:
     found = [client.stats(queue) for queue in given.queues]
-    # One that was never used has no numbers, but not every queue without numbers was never used.
+    # An unknown queue has all counts 0, but a known queue may have them too: only the list of names tells.
     blank = {stats["queue"] for stats in found if stats["status"] and not any(stats[name] for name in _COUNTS)}
     unknown = blank.difference(client.queues()) if blank else blank
     if given.json:
@@ -108,12 +111,12 @@ def _say_stats_of(given: SimpleNamespace, client: Client) -> int:
     elif len(unknown) < len(found):
         say_table(STATS_HEAD, [stats_row(stats) for stats in found if stats["queue"] not in unknown], STATS_SPARE)
     for name in sorted(unknown):
-        complain(f"there is no queue {name!r}; one exists from its first message on.")
+        complain(f"there is no queue {name!r}; publish a message to create it.")
     return 1 if unknown else 0
 
 
 def stats_row(stats: dict[str, Any]) -> list[object]:
-    """A line of the table with STATS_HEAD."""
+    """A row of the table whose head is STATS_HEAD."""
     age = stats["oldest_age_seconds"]
     counts = (stats[name] for name in _COUNTS)
     return [stats["queue"], *counts, "-" if age is None else duration(age), stats["policy"], status(stats)]
@@ -124,7 +127,7 @@ def status(stats: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in its two largest units."""
+    """A duration in its two largest units, such as 2h5m."""
     if seconds < 60:
         return f"{seconds:.0f}s"
     for size, unit, smaller, name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
@@ -133,15 +136,15 @@ def duration(seconds: float) -> str:
     return ""
 
 
-# Changing
+# Changes
 
 
 def confirmed(given: SimpleNamespace, question: str) -> bool:
-    """Whether --yes was given, or a person says yes. UsageError if nobody can be asked."""
+    """Whether --yes was given or the user confirms. Raises UsageError if standard input is not a terminal."""
     if given.yes:
         return True
     if not sys.stdin.isatty():
-        raise click.UsageError("there is nobody to ask; say --yes.")
+        raise click.UsageError("stdin is not a terminal; pass --yes.")
     print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -200,7 +203,7 @@ def run_dead(given: SimpleNamespace, client: Client) -> int:
     if letters:
         say_table(("KEY", "DELIVERIES", "DIED", "VALUE"), [_letter_row(letter) for letter in letters])
     if count > given.first + len(letters):
-        complain(f"{len(letters)} of {count} are shown; --first and --count show others.")
+        complain(f"shown: {len(letters)} of {count}; use --first and --count to see others.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""watch: a table of queues that goes on."""
+"""``restmq watch``: a live table of queues."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ def add_to(commands: Commands) -> None:
     commands.add(
         "watch",
         run_watch,
-        "show queues live in a table",
-        "Without QUEUE it shows the longest. IN/S and OUT/S are messages a second. Goes on when the server was away.",
+        "show a live table of queues",
+        "Without QUEUE it shows the longest queues. IN/S and OUT/S are messages per second. Continues while the server "
+        "is unavailable.",
         queues(),
-        option("--interval", "How often it looks.  [default: 1]", "SECONDS", Number(0.1, 3600), 1.0),
-        option("--rounds", "End after so many looks.", "N", click.IntRange(1, COUNT_MAX)),
-        option("--limit", "Most queues.  [default: what fits]", "N", click.IntRange(1, QUEUES_MAX)),
+        option("--interval", "Time between updates.  [default: 1]", "SECONDS", Number(0.1, 3600), 1.0),
+        option("--rounds", "Stop after this number of updates.", "N", click.IntRange(1, COUNT_MAX)),
+        option("--limit", "Maximum number of queues.  [default: fits the screen]", "N", click.IntRange(1, QUEUES_MAX)),
     )
 
 
 class Rates:
-    """How fast totals go up, from one look to the next."""
+    """Message rates between one update and the next."""
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[float, int, int]] = {}
 
     def row(self, stats: dict[str, Any], now: float) -> list[object]:
-        """A line of the table, with messages in and out a second since the last look."""
+        """A row of the table, with the rates in and out since the previous update."""
         queue, (came, went) = stats["queue"], (stats["totals"]["in"], stats["totals"]["out"])
         then, came_then, went_then = self._before.get(queue, (now, came, went))
         self._before[queue] = (now, came, went)
@@ -56,7 +57,7 @@ class Rates:
 
 
 def run_watch(given: SimpleNamespace, client: Client) -> int:
-    client.retry_seconds, client.on_retry = 0, None  # it looks again anyway, and says what is wrong in its place
+    client.retry_seconds, client.on_retry = 0, None  # the next update is the retry; the title shows the error
     rates, problem, rows = Rates(), "", list[list[object]]()
     live = sys.stdout.isatty() and not given.json
     with stopping(client.stop), suppress(Stopped), _screen(live):
@@ -81,7 +82,7 @@ def run_watch(given: SimpleNamespace, client: Client) -> int:
 
 
 def _look(given: SimpleNamespace, client: Client, live: bool) -> list[dict[str, Any]]:
-    """The numbers of the queues that are shown."""
+    """The statistics of the queues to show."""
     fits = shutil.get_terminal_size().lines - 3 if live else _QUEUES_WITHOUT_A_TERMINAL
     limit = given.limit or max(1, fits)
     if given.queues:
@@ -105,7 +106,7 @@ def _show(client: Client, rows: list[list[object]], problem: str, live: bool) ->
 
 @contextmanager
 def _screen(live: bool) -> Iterator[None]:
-    """Another screen of the terminal; the one before is there again at the end."""
+    """Uses the terminal's alternate screen and restores the normal one at the end."""
     if live:
         say(_OTHER_SCREEN + _CLEAR, b"")
     try:

@@ -1,8 +1,8 @@
-"""work: run a command for each message.
+"""``restmq work``: run a command for each message.
 
-The main thread leases messages, as many as there are jobs free; each job runs in a thread of its own, which feeds its
-command, extends the lease, settles the message and reports. Nothing is acked that has not been done: where this program
-itself is killed, the leases end, and the messages come again.
+The main thread leases as many messages as there are free jobs. Each job runs in a thread of its own: it feeds the
+command, extends the lease, acks the message or gives it back, and reports. A message is acked only after its command
+has succeeded. If this program is killed, the leases end and the messages come again.
 """
 
 from __future__ import annotations
@@ -36,46 +36,59 @@ def add_to(commands: Commands) -> None:
         run_work,
         "run a command for each message",
         "Write -- before the COMMAND. It gets the value on standard input, and RESTMQ_QUEUE, RESTMQ_KEY and "
-        "RESTMQ_COUNT (which delivery it is) in its environment. If it exits with 0 the message is acked; if not, it "
-        "comes again. SIGTERM or SIGINT ends the work: no more messages are taken, commands that run get --grace to "
-        "end in, then SIGTERM, and their messages are given back. A second signal ends the grace.",
+        "RESTMQ_COUNT (the delivery count) in its environment. If it exits with 0, the message is acked; otherwise the "
+        "message comes again. After SIGTERM or SIGINT no more messages are taken, and running commands have --grace "
+        "to finish. Then they get SIGTERM, and their messages go back to the queue. A second signal ends the grace.",
         queue(),
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED),
-        option("--jobs", "How many at once.  [default: 1]", "N", click.IntRange(1, JOBS_MAX), 1),
+        option("--jobs", "Maximum number of commands at once.  [default: 1]", "N", click.IntRange(1, JOBS_MAX), 1),
         option(
             "--lease",
-            "For how long a message is leased, again and again.  [default: 60]",
+            "Duration of a lease; it is extended while the command runs.  [default: 60]",
             "SECONDS",
             lease_seconds,
             60.0,
         ),
         option(
-            "--timeout", "A command that runs longer is ended, and has failed.", "SECONDS", Number(0.1, YEAR_SECONDS)
+            "--timeout",
+            "Maximum run time of a command; then it is ended and has failed.  [default: none]",
+            "SECONDS",
+            Number(0.1, YEAR_SECONDS),
         ),
         option(
-            "--again-after", "When a message comes again.  [default: 1]", "SECONDS", Number(0, LEASE_SECONDS_MAX), 1.0
+            "--again-after",
+            "Delay before a failed message comes again.  [default: 1]",
+            "SECONDS",
+            Number(0, LEASE_SECONDS_MAX),
+            1.0,
         ),
         option(
-            "--grace", "For how long commands may run on at the end.  [default: 30]", "SECONDS", Number(0, 86_400), 30.0
+            "--grace",
+            "Time for running commands to finish after a signal.  [default: 30]",
+            "SECONDS",
+            Number(0, 86_400),
+            30.0,
         ),
-        option("--count", "End after so many messages.", "N", click.IntRange(1, COUNT_MAX)),
-        flag("--until-empty", "End when nothing is left in the queue, be it delayed or leased; dead letters may be."),
+        option("--count", "Stop after this number of messages.", "N", click.IntRange(1, COUNT_MAX)),
+        flag(
+            "--until-empty", "Stop when the queue has no ready, delayed or leased messages. Dead letters don't count."
+        ),
     )
 
 
 def run_work(given: SimpleNamespace, client: Client) -> int:
     command = list(given.command)
     if shutil.which(command[0]) is None:
-        raise click.UsageError(f"there is no command {command[0]!r}.")
+        raise click.UsageError(f"unknown command {command[0]!r}; check its name and PATH.")
     client.lasting = True
     return Work(given, command, client).run()
 
 
 class Work:
-    """The messages that are being worked on.
+    """Leases messages and hands them to jobs.
 
     Args:
-        client: leases messages, and is stopped; its twin settles them.
+        client: leases messages; a signal stops it. The jobs use its twin, which can still ack them.
     """
 
     def __init__(self, given: SimpleNamespace, command: list[str], client: Client) -> None:
@@ -87,9 +100,10 @@ class Work:
         self._cut_off = False
 
     def run(self) -> int:
-        """Works until there is an end.
+        """Works until the end of the queue, --count or a signal.
 
-        Returns the exit status: 1 if any command failed; if it was stopped, INTERRUPTED if any was cut off, else 0.
+        Returns the exit status. After a signal: INTERRUPTED if a command was cut off, else 0. Otherwise: 1 if a command
+        failed, else 0.
         """
         with ThreadPoolExecutor(self._given.jobs, "job") as threads, stopping(self._stop, once=False):
             try:
@@ -107,7 +121,7 @@ class Work:
         return self._deadline < inf
 
     def _stop(self) -> None:
-        """The first signal grants the grace, a second one ends it."""
+        """The first signal starts the grace period, the second one ends it."""
         now = time.monotonic()
         self._deadline = now if self._stopped else now + self._given.grace
         self._jobs.events.put(None)
@@ -139,16 +153,16 @@ class Work:
                         self._hear(_LOOK_SECONDS)
                     elif self._is_empty():
                         return
-                    else:  # a message comes again, or somebody else works on it
+                    else:  # a message is delayed, or another worker has it
                         wait_seconds = _LOOK_SECONDS
 
     def _is_empty(self) -> bool:
-        """Whether there is nothing that could still be leased, now or later."""
+        """Whether no message can be leased, now or later."""
         stats = self._leasing.stats(self._given.queue)
         return not (stats["ready"] or stats["delayed"] or stats["leased"])
 
     def _wait_for_jobs(self) -> None:
-        """Waits for what runs; when the grace is over, has it end."""
+        """Waits for the running jobs; ends them when the grace period is over."""
         while self._under_way:
             self._hear(self._deadline - time.monotonic())
             if time.monotonic() >= self._deadline:
@@ -160,12 +174,12 @@ class Work:
             deadline = time.monotonic() + KILL_AFTER_SECONDS
             while self._under_way and self._hear(deadline - time.monotonic()):
                 pass
-        self._jobs.client.stop()  # a server that is away must not keep it from ending
+        self._jobs.client.stop()  # an unreachable server must not delay the exit
         while self._under_way:
             self._hear(inf)
 
     def _hear(self, seconds: float) -> bool:
-        """Waits so long for something to happen; returns whether it did."""
+        """Waits for an event, at most ``seconds``; returns whether there was one."""
         try:
             report = self._jobs.events.get(seconds > 0, None if seconds == inf else max(seconds, 0))
         except Empty:

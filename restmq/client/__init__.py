@@ -1,4 +1,4 @@
-"""A client of RestMQ's HTTP API: ``Client`` for programs that wait, ``DeferredClient`` for those on Twisted.
+"""A client for RestMQ's HTTP API: ``Client`` blocks, ``DeferredClient`` is for Twisted.
 
     from restmq.client import Client
 
@@ -9,8 +9,9 @@
             print(message.text)
             client.ack(message)
 
-What the server refuses is raised as an error of ``restmq.errors`` or of ``restmq.client.errors``; all are
-RestMQErrors. DeferredClient is in ``restmq.client.deferred`` and has the same methods.
+Every error is a subclass of ``restmq.errors.RestMQError``, defined in ``restmq.errors`` or ``restmq.client.errors``.
+DeferredClient is in ``restmq.client.deferred``, so that importing this package does not load Twisted. It has the same
+methods.
 """
 
 from restmq.client.blocking import Client

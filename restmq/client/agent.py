@@ -1,4 +1,4 @@
-"""HTTP connections of the client on Twisted: an Agent that keeps them alive, and bodies that are read as they come."""
+"""HTTP connections of the Twisted client: kept alive by an Agent, with response bodies that are read as they arrive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from restmq.client.server import Server
 from restmq.errors import RestMQError
 
 IDLE_CONNECTIONS_MAX = 16
-#: Shorter than the server's own limit for idle connections, so that none is used that it is just closing.
+#: Shorter than the server's idle timeout, so that no request goes to a connection that the server is closing.
 IDLE_SECONDS = 45.0
 _UNREAD_BYTES_MAX = 1 << 20
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class DeferredConnections:
-    """Connections to one server. All methods raise Unreachable where no whole answer comes."""
+    """Connections to one server. Every method raises Unreachable if no complete response arrives."""
 
     def __init__(self, reactor: Any, server: Server, timeout_seconds: float) -> None:
         self._reactor = reactor
@@ -44,15 +44,15 @@ class DeferredConnections:
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = IDLE_CONNECTIONS_MAX
         self._pool.cachedConnectionTimeout = IDLE_SECONDS
-        self._pool.retryAutomatically = False  # a GET that is sent twice takes two messages
+        self._pool.retryAutomatically = False  # a GET sent twice would take two messages
         self._agent = Agent(reactor, connectTimeout=CONNECT_SECONDS, pool=self._pool)
 
     async def exchange(self, request: Request) -> Answer:
-        """Sends the request and reads the whole answer. Raises BadAnswer if that is too long."""
+        """Sends the request and reads the whole response. Raises BadAnswer if it is too long."""
         return await self._in_time(self._timeout_seconds + request.wait_seconds, self._answer(request))
 
     async def stream(self, request: Request) -> Body:
-        """Sends the request; returns its answer's body, which comes for as long as it lasts."""
+        """Sends the request; returns the body of a live stream. Raises an error if the response is none."""
         status, headers, body = await self._in_time(self._timeout_seconds, self._begin(request))
         if not Answer(status, headers, b"").is_stream:
             rest = await self._in_time(self._timeout_seconds, body.read_all())
@@ -60,7 +60,7 @@ class DeferredConnections:
         return body
 
     def close(self) -> defer.Deferred[None]:
-        """Closes what is kept for later."""
+        """Closes the idle connections."""
         closing: defer.Deferred[None] = self._pool.closeCachedConnections()
         return closing
 
@@ -82,7 +82,7 @@ class DeferredConnections:
         except (ResponseFailed, error.ConnectionLost, error.ConnectionDone) as problem:
             if any(reason.check(defer.CancelledError) for reason in getattr(problem, "reasons", ())):
                 raise defer.CancelledError from None
-            raise Unreachable(f"the connection to {self._server.url} broke: {_why(problem)}.", sent=True) from None
+            raise Unreachable(f"the connection to {self._server.url} was lost: {_why(problem)}.", sent=True) from None
         headers = {
             name.decode("latin-1").lower(): values[-1].decode("latin-1")
             for name, values in response.headers.getAllRawHeaders()
@@ -93,24 +93,24 @@ class DeferredConnections:
 
     async def _in_time(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
         def too_late(_failure: Any, _seconds: float) -> Any:
-            raise Unreachable(f"{self._server.url} does not answer in time.", sent=True)
+            raise Unreachable(f"{self._server.url} did not answer in time.", sent=True)
 
         done: T = await defer.ensureDeferred(work).addTimeout(seconds, self._reactor, too_late)
         return done
 
 
 def _why(problem: Exception) -> str:
-    """What lies behind a failure that Twisted has wrapped."""
+    """The cause of a failure that Twisted has wrapped."""
     reasons = getattr(problem, "reasons", None)
     return reasons[0].getErrorMessage() if reasons else str(problem)
 
 
 @implementer(IBodyProducer)
 class _AtOnce:
-    """A request's body, all of which is there.
+    """A request body that is written in one piece.
 
-    Twisted's own producer says some moments after the last byte that it is done; an answer that comes before that costs
-    the connection.
+    Twisted's own producer reports its end some reactor turns after the last byte. If the response arrives before that,
+    the Agent closes the connection instead of keeping it.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -122,13 +122,13 @@ class _AtOnce:
         return defer.succeed(None)
 
     def pauseProducing(self) -> None:
-        """There is no more."""
+        """Does nothing: the whole body was written at the start."""
 
     resumeProducing = stopProducing = pauseProducing
 
 
 class Body(Protocol):  # type: ignore[misc]  # untyped
-    """An answer's body, read as it comes; what nobody reads is not fetched from the socket."""
+    """A response body, read as it arrives. At 1 MiB of unread data it pauses reading from the socket."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -140,7 +140,7 @@ class Body(Protocol):  # type: ignore[misc]  # untyped
         self._paused = False
 
     async def read(self) -> bytes:
-        """The next piece; b'' at the end. Raises Unreachable if the body was cut off."""
+        """The next chunk; b'' at the end. Raises Unreachable if the body was cut off."""
         while not self._chunks:
             if self._end is not None:
                 raise self._end
@@ -156,17 +156,17 @@ class Body(Protocol):  # type: ignore[misc]  # untyped
         return chunk
 
     async def read_all(self) -> bytes:
-        """The whole. Raises Unreachable, or BadAnswer if it is too long."""
+        """The whole body. Raises Unreachable if it was cut off, BadAnswer if it is too long."""
         chunks, size = [], 0
         while chunk := await self.read():
             chunks.append(chunk)
             size += len(chunk)
             if size > ANSWER_BYTES_MAX:
-                raise BadAnswer(f"the answer is longer than {ANSWER_BYTES_MAX} bytes.")
+                raise BadAnswer(f"the response is longer than {ANSWER_BYTES_MAX} bytes.")
         return b"".join(chunks)
 
     def hang_up(self) -> None:
-        """Nobody reads any more."""
+        """Closes the connection unless the body has ended."""
         if not self._ended and self.transport is not None:
             self.transport.loseConnection()
 
@@ -181,7 +181,7 @@ class Body(Protocol):  # type: ignore[misc]  # untyped
     def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:
         self._ended = True
         if not reason.check(ResponseDone, PotentialDataLoss):
-            self._end = Unreachable(f"the connection to {self._url} broke: {_why(reason.value)}.", sent=True)
+            self._end = Unreachable(f"the connection to {self._url} was lost: {_why(reason.value)}.", sent=True)
         self._wake()
 
     def _wake(self) -> None:

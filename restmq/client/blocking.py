@@ -1,4 +1,4 @@
-"""The client for programs that wait for their answers, on the standard library alone."""
+"""The blocking client. It needs only the standard library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def _carried_out(make: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
-    """A method that carries out the call that the function makes."""
+    """Turns a function of ``restmq.client.calls`` into a method that runs the call."""
 
     @wraps(make)
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -33,17 +33,17 @@ def _carried_out(make: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P],
 
 
 class Client:
-    """A client of one server. Keeps its connections alive; any number of threads may share it.
+    """A client for one server. It keeps connections alive and is thread-safe.
 
-    What each method does, stands in ``restmq.client.calls``.
+    ``restmq.client.calls`` documents the methods.
 
     Args:
         server: the server, or its URL.
-        retry_seconds: for how long a request is tried again, where that can't do harm, while the server is busy or
-            can't be reached; 0 for not at all.
-        timeout_seconds: within which an answer must begin, and go on.
-        lasting: once the server has answered, requests are tried again without end.
-        on_retry: called with the error and the seconds until the next try.
+        retry_seconds: maximum time to retry a request while the server is busy or unreachable (default 30, 0 for no
+            retries). A request is retried only if sending it twice does no harm.
+        timeout_seconds: maximum time without data from the server (default 30).
+        lasting: retry without limit once the server has answered a request (default False).
+        on_retry: called before each retry with the error and the number of seconds until the retry.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Client:
     drop_dead = _carried_out(calls.drop_dead)
 
     def run(self, call: Call[T]) -> T:
-        """Carries a call out, trying again as long as that is right."""
+        """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
         patience = self._patience()
         while True:
             try:
@@ -101,12 +101,13 @@ class Client:
                 return result
 
     def consume(self, queue: str, lease_seconds: float | None = None, *, count: int = 1) -> Iterator[Message]:
-        """Takes messages as they come, for good or, with ``lease_seconds``, leased; without end, until ``stop``.
+        """Yields messages as they arrive, until ``stop``: taken for good, or leased if ``lease_seconds`` is given.
 
-        Goes on by itself when the server was away. A message that was on its way then may be lost if it was not leased.
+        Reconnects after the server was unavailable. A message in transit at that moment may be lost unless it is
+        leased.
 
         Args:
-            count: how many are taken at a time.
+            count: maximum number of messages per request (default 1).
         """
         if lease_seconds is None:
             call = calls.repeatable(calls.take_many(queue, count, wait_seconds=POLL_SECONDS))
@@ -125,10 +126,10 @@ class Client:
         prefetch: int | None = None,
         on_gap: Callable[[str], None] | None = None,
     ) -> Iterator[Message]:
-        """Messages as they are sent out to connected consumers; without end, until ``stop``.
+        """Yields the messages that a connected consumer receives, until ``stop``.
 
-        Goes on by itself when the connection broke: of a queue with a history, with what was missed meanwhile. The
-        arguments are those of ``restmq.client.stream.Listening``.
+        Reconnects after the connection was lost. If the queue keeps a history, the missed messages come first.
+        ``restmq.client.stream.Listening`` documents the arguments.
         """
         listening = Listening(queue, last_key, lease_seconds, prefetch, on_gap)
         patience = self._patience()
@@ -146,23 +147,23 @@ class Client:
                 self._sleep_after(error, patience, repeatable=True)
 
     def stop(self) -> None:
-        """Has all calls and iterators that have no answer yet end with Stopped; what has been answered is returned.
+        """Ends every call that waits for a response, with Stopped, and every iterator. Received responses still count.
 
-        May be called from a signal handler. There is no way back.
+        Safe to call from a signal handler. A stopped client can't be started again.
         """
         self._stopped = True
         self._stop_notes.put(None)
         self._connections.cut()
 
     def stopped_within(self, seconds: float) -> bool:
-        """Waits so long, or until it is stopped; returns whether it is."""
+        """Waits until the client is stopped, at most ``seconds``; returns whether it is stopped."""
         with contextlib.suppress(Empty):
             self._stop_notes.get(timeout=seconds)
-            self._stop_notes.put(None)  # for the other threads
+            self._stop_notes.put(None)  # wakes the next waiting thread
         return self._stopped
 
     def twin(self) -> Client:
-        """Another client of the same server, with the same settings, which is stopped on its own."""
+        """A second client with the same server and settings. ``stop`` on one does not stop the other."""
         return Client(
             self.server,
             retry_seconds=self.retry_seconds,
@@ -172,7 +173,7 @@ class Client:
         )
 
     def close(self) -> None:
-        """Closes the connections that are kept."""
+        """Closes the idle connections."""
         self._connections.close()
 
     def __enter__(self) -> Client:
@@ -181,7 +182,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Trying again
+    # Retries
 
     def _patience(self) -> Patience:
         return Patience(inf if self.lasting and self.answered else self.retry_seconds, time.monotonic)

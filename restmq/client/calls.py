@@ -1,8 +1,8 @@
-"""All that can be asked of a server, once for every kind of client.
+"""The server's operations, described once for both clients.
 
-Each function makes a Call; a client has a method of the same name that carries it out and returns what it means, or
-raises an error of ``restmq.errors`` or ``restmq.client.errors``. Queues' names, values and keys are checked before
-anything is sent.
+Each function builds a Call. Each client has a method of the same name that runs the Call and returns its result, or
+raises an error of ``restmq.errors`` or ``restmq.client.errors``. Queue names, values and keys are checked before
+anything is sent (InvalidInput).
 """
 
 from __future__ import annotations
@@ -28,18 +28,17 @@ Value = str | bytes
 def publish(
     queue: str, value: Value, *, delay_seconds: float = 0, ttl_seconds: float = 0, idempotency_key: str | None = None
 ) -> Call[str]:
-    """Puts a message in; returns its key. It is queued once, however often it had to be sent.
+    """Adds a message to the queue; returns its key. Retries never queue it twice.
 
     Args:
-        value: any bytes, or text, which goes in UTF-8.
-        delay_seconds: it comes up only after so long.
-        ttl_seconds: it vanishes after so long; 0 for never.
-        idempotency_key: the server queues what comes with one key in 24 hours once, and remembers the key for that
-            long. None for a key made up for this message; '' for none, and then it is not sent again where its fate is
-            unknown.
+        value: any bytes, or text, which is sent as UTF-8.
+        delay_seconds: time before the message can be delivered (default 0).
+        ttl_seconds: time after which the message expires (default 0: never).
+        idempotency_key: the server queues one message per key in 24 hours. None (the default) generates a new key.
+            With '' the request has no key, and is not retried if it is unknown whether the server ran it.
     """
     body, kind = _bytes(value), OCTETS
-    if not body:  # an empty body would be no message
+    if not body:  # the server rejects an empty body
         body, kind = b"value=", FORM
     return Call(_adding(queue, body, kind, delay_seconds, ttl_seconds, idempotency_key), _key)
 
@@ -52,38 +51,38 @@ def publish_many(
     ttl_seconds: float = 0,
     idempotency_key: str | None = None,
 ) -> Call[list[str]]:
-    """Puts up to 1000 messages in, all of them or none, in one atomic step; returns their keys, in order.
+    """Adds up to 1000 messages atomically: all of them or none. Returns their keys, in order.
 
     Args:
-        values: texts. Bytes that are no UTF-8 can't go this way: InvalidInput says so; publish them one by one.
+        values: texts, or bytes that are valid UTF-8. Publish any other bytes one by one.
     """
     try:
         texts = [value if isinstance(value, str) else value.decode() for value in values]
     except UnicodeDecodeError:
-        raise InvalidInput("one of the values is no UTF-8, which a batch must be; publish it on its own.") from None
+        raise InvalidInput("a value in the batch is not valid UTF-8; publish it on its own.") from None
     body = b"\n".join(_bytes(json.dumps(text, ensure_ascii=False)) for text in texts)
     request = _adding(queue, body, NDJSON, delay_seconds, ttl_seconds, idempotency_key)
     return Call(request, lambda answer: [str(key) for key in answer.json()["keys"]])
 
 
 def take(queue: str, *, wait_seconds: float = 0) -> Call[Message | None]:
-    """Takes the next message for good (at-most-once); None if there is none, or none came in ``wait_seconds`` (to 60).
+    """Takes the next message for good (at-most-once). None if no message came within ``wait_seconds`` (maximum 60).
 
-    Raises Unreachable where the connection broke before the answer: a message may have been lost with it.
+    Raises Unreachable if the connection was lost before the response came. A message may then be lost.
     """
     return _first(take_many(queue, 1, wait_seconds=wait_seconds))
 
 
 def take_many(queue: str, count: int, *, wait_seconds: float = 0) -> Call[list[Message]]:
-    """Takes up to ``count`` (1 to 1000) messages for good, as ``take``; an empty list if there is none."""
+    """Takes up to ``count`` (1 to 1000) messages for good, as ``take``. An empty list if there are none."""
     return _receiving(queue, {"count": count}, wait_seconds, repeatable=False)
 
 
 def lease(queue: str, lease_seconds: float | None = None, *, wait_seconds: float = 0) -> Call[Message | None]:
-    """Leases the next message (at-least-once): it is hidden for so long, and comes back unless it is acked by then.
+    """Leases the next message (at-least-once). It returns to the queue unless it is acked before the lease ends.
 
     Args:
-        lease_seconds: 1 to 43200; None for the queue's own setting.
+        lease_seconds: duration of the lease, 1 to 43200 (default: the queue's setting).
         wait_seconds: as for ``take``.
     """
     return _first(lease_many(queue, 1, lease_seconds, wait_seconds=wait_seconds))
@@ -92,29 +91,29 @@ def lease(queue: str, lease_seconds: float | None = None, *, wait_seconds: float
 def lease_many(
     queue: str, count: int, lease_seconds: float | None = None, *, wait_seconds: float = 0
 ) -> Call[list[Message]]:
-    """Leases up to ``count`` (1 to 1000) messages, as ``lease``; an empty list if there is none."""
+    """Leases up to ``count`` (1 to 1000) messages, as ``lease``. An empty list if there are none."""
     asked = {"count": count, "lease": "" if lease_seconds is None else _number(lease_seconds)}
     return _receiving(queue, asked, wait_seconds, repeatable=True)
 
 
 def ack(message: Message) -> Call[None]:
-    """The leased message is done with, and leaves for good. Raises LeaseGone if its lease is over."""
+    """Acks a leased message, which removes it for good. Raises LeaseGone if its lease has ended."""
     path = _path("m", message.key) + "?" + urlencode({"receipt": message.receipt})
     return Call(Request("DELETE", path), _nothing)
 
 
 def extend(message: Message, lease_seconds: float) -> Call[None]:
-    """The lease lasts so long from now on. Raises LeaseGone if it is over already."""
+    """Makes the lease end ``lease_seconds`` from now. Raises LeaseGone if it has already ended."""
     return Call(_leased(message, lease_seconds), _nothing)
 
 
 def nack(message: Message) -> Call[None]:
-    """Gives the leased message back, to the front of its queue, at once. Raises LeaseGone if its lease is over."""
+    """Returns a leased message to the front of its queue at once. Raises LeaseGone if its lease has ended."""
     return Call(_leased(message, 0), _nothing)
 
 
 def find(key: str) -> Call[Message | None]:
-    """Looks at a message, wherever it is, without touching it; None if there is none of this key."""
+    """Peeks at the message with this key, whatever its state. None if there is no such message."""
     queue_of(key)
 
     def read(answer: Answer) -> Message | None:
@@ -127,58 +126,58 @@ def find(key: str) -> Call[Message | None]:
 
 
 def delete(queue: str, key: str) -> Call[bool]:
-    """Deletes a message, wherever it stands in the queue; returns whether it was there."""
+    """Deletes a message, whatever its state; returns whether it existed."""
     body = _bytes(json.dumps({"cmd": "del", "queue": check_queue_name(queue), "key": key}))
     request = Request("POST", "/queue", body, "application/json")
     return Call(request, lambda answer: bool(answer.json()["deleted"]))
 
 
 def queues() -> Call[list[str]]:
-    """The names of all queues that one may know of."""
+    """The names of all queues that the client's credentials may see."""
     return Call(Request("GET", "/q/"), lambda answer: [str(name) for name in answer.json()["queues"]])
 
 
 def stats(queue: str) -> Call[dict[str, Any]]:
-    """A queue in numbers: ``ready``, ``leased``, ``delayed``, ``dead``, ``consumers``, ``totals`` and more."""
+    """A queue's counters: ``ready``, ``leased``, ``delayed``, ``dead``, ``consumers``, ``totals`` and more."""
     return Call(Request("GET", _path("stats", queue)), _document)
 
 
 def overview() -> Call[dict[str, dict[str, Any]]]:
-    """All queues that one may know of, by name, each with ``len``, ``status`` (1 started, 0 paused) and ``policy``."""
+    """All visible queues by name, each with ``len``, ``status`` (1 started, 0 paused) and ``policy``."""
     return Call(Request("GET", "/stats/"), lambda answer: dict(answer.json()["queues"]))
 
 
 def settings(queue: str) -> Call[dict[str, Any]]:
-    """The queue's policy as ``value``, and those of its settings that were set."""
+    """The queue's policy as ``value``, and every setting that differs from its default."""
     return Call(Request("GET", _path("p", queue)), _document)
 
 
 def configure(queue: str, *, policy: str | None = None, **settings: int | str) -> Call[None]:
-    """Sets the policy (``broadcast`` or ``roundrobin``), and settings such as ``lease`` or ``max_deliveries``.
+    """Sets the policy (``broadcast`` or ``roundrobin``) and settings such as ``lease`` or ``max_deliveries``.
 
-    A setting of 0, or a ``dead_letter`` of '', is the default again.
+    A setting of 0, or a ``dead_letter`` of '', restores the default.
     """
     form = {**({} if policy is None else {"policy": policy}), **settings}
     return Call(_form("POST", _path("p", queue), form), _nothing)
 
 
 def pause(queue: str) -> Call[None]:
-    """Connected consumers get nothing more until ``start``; messages pile up, and can still be taken."""
+    """Stops delivery to connected consumers until ``start``. Messages queue up and can still be taken or leased."""
     return Call(_form("POST", _path("control", queue), {"status": "stop"}), _nothing)
 
 
 def start(queue: str) -> Call[None]:
-    """Connected consumers get messages again."""
+    """Resumes delivery to connected consumers."""
     return Call(_form("POST", _path("control", queue), {"status": "start"}), _nothing)
 
 
 def purge(queue: str) -> Call[bool]:
-    """Drops all messages of the queue, and closes its connected consumers; returns whether there were messages."""
+    """Drops all messages of the queue and disconnects its consumers. Returns whether there were messages."""
     return Call(Request("DELETE", _path("q", queue)), lambda answer: bool(answer.json()["status"]))
 
 
 def dead(queue: str, *, first: int = 0, count: int = 100) -> Call[tuple[int, list[Message]]]:
-    """How many dead letters the queue has, and up to ``count`` (1 to 1000) of them after the ``first`` ones."""
+    """The number of dead letters in the queue, and up to ``count`` (1 to 1000) of them, skipping ``first``."""
     path = _path("d", queue) + "?" + urlencode({"first": first, "count": count})
 
     def read(answer: Answer) -> tuple[int, list[Message]]:
@@ -189,9 +188,9 @@ def dead(queue: str, *, first: int = 0, count: int = 100) -> Call[tuple[int, lis
 
 
 def redrive(queue: str, key: str = "") -> Call[int]:
-    """Moves dead letters back to the end of the queue, all, or the one of this key; returns how many.
+    """Moves all dead letters, or the one with this key, back to the end of the queue. Returns the number moved.
 
-    Raises NotFound if there is none of this key.
+    Raises NotFound if there is no dead letter with this key.
     """
     return Call(
         _form("POST", _path("d", queue), {"key": key} if key else {}), lambda answer: int(answer.json()["redriven"])
@@ -199,12 +198,12 @@ def redrive(queue: str, key: str = "") -> Call[int]:
 
 
 def drop_dead(queue: str, key: str = "") -> Call[int]:
-    """Drops dead letters for good, as ``redrive``; returns how many."""
+    """Drops all dead letters, or the one with this key, for good. Returns the number dropped; raises as ``redrive``."""
     path = _path("d", queue) + ("?" + urlencode({"key": key}) if key else "")
     return Call(Request("DELETE", path), lambda answer: int(answer.json()["dropped"]))
 
 
-# How requests are made and answers read
+# Building requests and reading responses
 
 
 def _path(route: str, name: str) -> str:
@@ -217,11 +216,11 @@ def _bytes(value: Value) -> bytes:
     try:
         return value.encode() if isinstance(value, str) else bytes(value)
     except UnicodeEncodeError:
-        raise InvalidInput("the text has half of a surrogate pair, which UTF-8 has no form for.") from None
+        raise InvalidInput("the text has a lone surrogate, which UTF-8 can't encode; send bytes instead.") from None
 
 
 def _number(number: float) -> str:
-    """As the server takes it: digits and a point."""
+    """A decimal number without an exponent, as the server requires."""
     return f"{number:.3f}".rstrip("0").rstrip(".")
 
 
@@ -235,9 +234,11 @@ def _adding(
     if idempotency_key is None:
         idempotency_key = secrets.token_urlsafe(12)
     if not (idempotency_key.isascii() and idempotency_key.isprintable()) or idempotency_key.strip() != idempotency_key:
-        raise InvalidInput("an idempotency key is of printable ASCII characters.")
+        raise InvalidInput(
+            "the idempotency key is invalid; use printable ASCII characters, with no space at either end."
+        )
     if len(idempotency_key) > IDEMPOTENCY_KEY_BYTES_MAX:
-        raise InvalidInput(f"an idempotency key has up to {IDEMPOTENCY_KEY_BYTES_MAX} characters.")
+        raise InvalidInput(f"the idempotency key is too long; the maximum is {IDEMPOTENCY_KEY_BYTES_MAX} characters.")
     asked = {name: _number(said) for name, said in (("delay", delay_seconds), ("ttl", ttl_seconds)) if said}
     path = _path("q", queue) + ("?" + urlencode(asked) if asked else "")
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
@@ -261,7 +262,7 @@ def _first(call: Call[list[Message]]) -> Call[Message | None]:
 
 
 def repeatable(call: Call[list[Message]]) -> Call[list[Message]]:
-    """The same call, sent again also where its fate is unknown."""
+    """The same call, retried even if it is unknown whether the server ran it."""
     return replace(call, request=replace(call.request, repeatable=True))
 
 

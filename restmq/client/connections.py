@@ -1,4 +1,4 @@
-"""HTTP connections of the blocking client: kept alive, shared by threads, and cut short where their user stops."""
+"""HTTP connections of the blocking client: kept alive, shared by threads, ended by ``cut`` when the client stops."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from restmq.client.server import Server
 
 IDLE_CONNECTIONS_MAX = 16
 _CHUNK_BYTES = 1 << 16
-#: A peer that vanished is noticed after a minute also where nothing is sent. (Seconds idle, between probes; probes.)
+#: Detects within a minute that a peer has vanished from an idle connection: seconds idle, between probes; probes.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class Connections:
-    """Connections to one server. All methods raise Unreachable where no whole answer comes."""
+    """Connections to one server. Every method raises Unreachable if no complete response arrives."""
 
     def __init__(self, server: Server, timeout_seconds: float) -> None:
         self._server = server
@@ -33,19 +33,19 @@ class Connections:
         self._cut = False
 
     def exchange(self, request: Request) -> Answer:
-        """Sends the request and reads the whole answer. Raises BadAnswer if that is too long."""
+        """Sends the request and reads the whole response. Raises BadAnswer if it is too long."""
         with self._connection() as connection:
             response = self._begin(connection, request, self._timeout_seconds + request.wait_seconds)
             body = response.read(ANSWER_BYTES_MAX + 1)
             if len(body) > ANSWER_BYTES_MAX:
-                raise BadAnswer(f"the answer is longer than {ANSWER_BYTES_MAX} bytes.")
-            if response.length:  # http.client's read(n) takes what came before the end for the whole
-                raise HTTPException("the answer was cut off")
+                raise BadAnswer(f"the response is longer than {ANSWER_BYTES_MAX} bytes.")
+            if response.length:  # http.client's read(n) does not report that the body was cut off
+                raise HTTPException("the response was cut off")
             return _answer(response, body)
 
     @contextlib.contextmanager
     def stream(self, request: Request) -> Iterator[Iterator[bytes]]:
-        """Sends the request; its answer's body comes piece by piece, for as long as it lasts."""
+        """Sends the request; yields the chunks of a live stream. Raises an error if the response is none."""
         with self._connection() as connection:
             response = self._begin(connection, request, self._timeout_seconds)
             if not _answer(response, b"").is_stream:
@@ -54,16 +54,16 @@ class Connections:
             yield iter(lambda: response.read1(_CHUNK_BYTES), b"")
 
     def cut(self) -> None:
-        """Ends all that has no answer yet, and all that comes later. Signal handlers may call it."""
+        """Ends all requests that wait for a response, and all later ones. Safe to call from a signal handler."""
         self._cut = True
         for connection in list(self._in_use):
             if connection.sock is not None:
-                # What has arrived can still be read. Not SSLSocket's own method: that would take the TLS off.
+                # Data that has arrived stays readable. SSLSocket.shutdown would drop the TLS layer as well.
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(connection.sock, socket.SHUT_RD)
 
     def close(self) -> None:
-        """Closes what is kept for later."""
+        """Closes the idle connections."""
         with self._idle_lock:
             idle, self._idle = self._idle, []
         for connection in idle:
@@ -71,20 +71,20 @@ class Connections:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[HTTPConnection]:
-        """A connection; kept for the next request if this one ended well."""
+        """A connection, kept for the next request if this one succeeded."""
         connection = self._kept() or self._opened()
         self._in_use.add(connection)
         keep = False
         try:
             if self._cut:
-                raise Unreachable("it was stopped.", sent=False)
+                raise Unreachable("the client was stopped.", sent=False)
             yield connection
             keep = connection.sock is not None
         except TimeoutError:
-            raise Unreachable(f"{self._server.url} does not answer in time.", sent=True) from None
+            raise Unreachable(f"{self._server.url} did not answer in time.", sent=True) from None
         except (OSError, HTTPException) as problem:
             why = str(problem) or type(problem).__name__
-            raise Unreachable(f"the connection to {self._server.url} broke: {why}.", sent=True) from None
+            raise Unreachable(f"the connection to {self._server.url} was lost: {why}.", sent=True) from None
         finally:
             self._in_use.discard(connection)
             with self._idle_lock:
@@ -95,7 +95,7 @@ class Connections:
                 connection.close()
 
     def _kept(self) -> HTTPConnection | None:
-        """A kept connection on which the server has not hung up."""
+        """An idle connection that the server has not closed."""
         while True:
             with self._idle_lock:
                 if not self._idle:
@@ -123,7 +123,7 @@ class Connections:
 
     def _begin(self, connection: HTTPConnection, request: Request, timeout_seconds: float) -> HTTPResponse:
         connection.sock.settimeout(timeout_seconds)
-        # A server that refuses a body says so before it has read it, and reads no further.
+        # A server that rejects the body answers before it has read all of it, and then stops reading.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(
                 request.method,

@@ -1,4 +1,4 @@
-"""The client for programs on Twisted: every method returns a Deferred, which one can await, and cancel."""
+"""The client for Twisted. Every method returns a Deferred, which can be awaited and cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def _carried_out(make: Callable[P, Call[T]]) -> Callable[Concatenate[DeferredClient, P], defer.Deferred[T]]:
-    """A method that carries out the call that the function makes."""
+    """Turns a function of ``restmq.client.calls`` into a method that runs the call."""
 
     @wraps(make)
     def method(self: DeferredClient, /, *args: P.args, **kwargs: P.kwargs) -> defer.Deferred[T]:
@@ -32,12 +32,12 @@ def _carried_out(make: Callable[P, Call[T]]) -> Callable[Concatenate[DeferredCli
 
 
 class DeferredClient:
-    """A client of one server. Keeps its connections alive. A call that is cancelled closes its connection.
+    """A client for one server. It keeps connections alive. Cancelling a call closes its connection.
 
-    What each method does, stands in ``restmq.client.calls``.
+    ``restmq.client.calls`` documents the methods.
 
     Args:
-        reactor: drives it.
+        reactor: the reactor to run on.
         server, retry_seconds, timeout_seconds, lasting, on_retry: as for ``restmq.client.Client``.
     """
 
@@ -83,13 +83,13 @@ class DeferredClient:
     drop_dead = _carried_out(calls.drop_dead)
 
     def run(self, call: Call[T]) -> defer.Deferred[T]:
-        """Carries a call out, trying again as long as that is right."""
+        """Runs a call, and retries it where that is safe. Fails with the last error when retries end."""
         return defer.ensureDeferred(self._run(call))
 
     async def consume(
         self, queue: str, lease_seconds: float | None = None, *, count: int = 1
     ) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.consume``; ends when whoever iterates is cancelled."""
+        """As ``restmq.client.Client.consume``. Cancel the iterating task to end it."""
         if lease_seconds is None:
             call = calls.repeatable(calls.take_many(queue, count, wait_seconds=POLL_SECONDS))
         else:
@@ -107,7 +107,7 @@ class DeferredClient:
         prefetch: int | None = None,
         on_gap: Callable[[str], None] | None = None,
     ) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.listen``; close it (``contextlib.aclosing``), or its connection stays open."""
+        """As ``restmq.client.Client.listen``. Close it (``contextlib.aclosing``), or its connection stays open."""
         listening = Listening(queue, last_key, lease_seconds, prefetch, on_gap)
         patience = self._patience()
         while True:
@@ -128,10 +128,10 @@ class DeferredClient:
             await self._sleep_after(problem, patience, repeatable=True)
 
     def close(self) -> defer.Deferred[None]:
-        """Closes the connections that are kept; fires when they are closed."""
+        """Closes the idle connections; fires when they are closed."""
         return self._connections.close()
 
-    # Trying again
+    # Retries
 
     def _patience(self) -> Patience:
         return Patience(inf if self.lasting and self.answered else self.retry_seconds, self._reactor.seconds)

@@ -1,4 +1,4 @@
-"""What can go wrong for a client, beside the errors that it shares with the server (``restmq.errors``)."""
+"""Errors of the client. It shares those in ``restmq.errors`` with the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from restmq.errors import RestMQError
 
 
 class Refused(RestMQError):
-    """The server refuses, or failed, with a status that has no class of its own: ``status`` says which."""
+    """The server answered with an error status, in ``status``, that has no class of its own."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -14,7 +14,7 @@ class Refused(RestMQError):
 
 
 class Busy(RestMQError):
-    """The server can't do it now (429: the queue is full, or too many wrong passwords; 503: its store is away)."""
+    """The server can't run the request now. 429: queue full, or too many wrong passwords; 503: store unavailable."""
 
     def __init__(self, text: str, retry_after_seconds: int | None) -> None:
         super().__init__(text)
@@ -22,10 +22,10 @@ class Busy(RestMQError):
 
 
 class Unreachable(RestMQError):
-    """No whole answer came.
+    """No complete response arrived.
 
     Attributes:
-        sent: whether the server may have got the request; whether it was carried out is not known then.
+        sent: whether the server may have received the request. If so, it is unknown whether the server ran it.
     """
 
     def __init__(self, text: str, sent: bool) -> None:
@@ -34,8 +34,8 @@ class Unreachable(RestMQError):
 
 
 class BadAnswer(RestMQError):
-    """What answers there is no RestMQ, or answers too much."""
+    """The response does not come from a RestMQ server, or is too long."""
 
 
 class Stopped(RestMQError):
-    """The client was told to stop before the answer came."""
+    """The client was stopped before the response arrived."""

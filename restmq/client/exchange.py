@@ -1,4 +1,4 @@
-"""One request and its answer, whatever carries them: how requests look, how answers are read, when to try again."""
+"""Requests, responses and the retry policy. This module does no I/O; both clients share it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from restmq import errors
 from restmq.client.errors import BadAnswer, Busy, Refused, Unreachable
 from restmq.client.server import Server
 
-#: The longest answer that is read, and the longest line of a stream.
+#: Maximum size of a response, and of a line of a stream.
 ANSWER_BYTES_MAX = 256 << 20
 CONNECT_SECONDS = 10.0
-#: A long poll that is part of a longer wait lasts so long at most, so that no proxy cuts it.
+#: Maximum duration of one long poll within a longer wait, so that no proxy cuts it off.
 POLL_SECONDS = 30.0
 _PAUSE_SECONDS_LEAST = 0.1
 _PAUSE_SECONDS_MOST = 5.0
@@ -37,12 +37,12 @@ T = TypeVar("T")
 
 @dataclass(slots=True, frozen=True)
 class Request:
-    """What is sent.
+    """An HTTP request.
 
     Attributes:
-        path: with its query, percent-encoded.
-        wait_seconds: how long the server was asked to wait before it answers.
-        repeatable: whether it does no harm to send it again when it is not known whether the server carried it out.
+        path: path and query, percent-encoded.
+        wait_seconds: time that the server may wait before it answers.
+        repeatable: whether it is safe to send the request again if it is unknown whether the server ran it.
     """
 
     method: str
@@ -54,7 +54,7 @@ class Request:
     repeatable: bool = True
 
     def fields(self, server: Server) -> dict[str, str]:
-        """The header fields, but for those that say how the body is framed."""
+        """The header fields, without those that frame the body."""
         found = {"Accept": "application/json", "User-Agent": "restmq", **self.headers}
         if self.content_type:
             found["Content-Type"] = self.content_type
@@ -65,24 +65,23 @@ class Request:
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """What came back. Names of header fields are in lower case."""
+    """An HTTP response. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def check(self) -> Answer:
-        """Itself, or raises what the server refuses with, in its own words."""
+        """Returns itself. Raises an error with the server's own text if the status is an error."""
         if self.status < 300:
             return self
         if self.status < 400:
-            raise BadAnswer(f"the server sends elsewhere ({self.status}); give the URL that it is really at.")
+            raise BadAnswer(f"the server redirects ({self.status}); use the URL that it redirects to.")
         try:
             text = str(json.loads(self.body)["error"])
         except (ValueError, KeyError, TypeError):
-            text = (
-                f"{self.status} {responses.get(self.status, '')}".strip() + ", in no words of RestMQ; is the URL right?"
-            )
+            status = f"{self.status} {responses.get(self.status, '')}".strip()
+            text = f"{status}, but this response is not from RestMQ; check the URL."
         if self.status in (429, 503):
             seconds = self.headers.get("retry-after", "")
             raise Busy(text, int(seconds) if seconds.isascii() and seconds.isdigit() else None)
@@ -91,47 +90,47 @@ class Answer:
 
     @property
     def is_stream(self) -> bool:
-        """Whether its body is a live stream of messages."""
+        """Whether the body is a live stream of messages."""
         return self.status == 200 and self.headers.get("content-type", "").startswith("text/plain")
 
     def check_stream(self) -> None:
-        """Raises what the server refuses a stream with, or BadAnswer for what is none."""
+        """Raises an error as ``check`` does, or BadAnswer if the body is not a live stream."""
         if not self.check().is_stream:
-            raise BadAnswer("the answer is no stream of messages; is that a RestMQ server?")
+            raise BadAnswer("the response is not a stream of messages; check that the URL is a RestMQ server's.")
 
     def json(self) -> Any:
-        """The document in the body of an answer that is no refusal. Raises BadAnswer if there is none."""
+        """The JSON document in the body. Raises an error as ``check`` does, or BadAnswer if the body is not JSON."""
         try:
             return json.loads(self.check().body)
         except ValueError:
-            raise BadAnswer("the answer is no JSON; is that a RestMQ server?") from None
+            raise BadAnswer("the response is not JSON; check that the URL is a RestMQ server's.") from None
 
 
 @dataclass(slots=True, frozen=True)
 class Call(Generic[T]):
-    """Something to ask of a server: the request, and what its answer means."""
+    """An operation of the server: its request, and the function that reads the response."""
 
     request: Request
     read: Callable[[Answer], T]
 
     def result(self, answer: Answer) -> T:
-        """What the answer means. Raises what the server refuses with, or BadAnswer."""
+        """The result in the response. Raises the server's error, or BadAnswer if the response is not RestMQ's."""
         try:
             return self.read(answer)
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
-            raise BadAnswer(f"the answer is not what RestMQ would say: {problem!r}.") from None
+            raise BadAnswer(f"RestMQ would not send this response ({problem!r}); check the URL.") from None
 
 
 @dataclass(slots=True, frozen=True)
 class Message:
-    """A message as a client holds it.
+    """A message that the client received.
 
     Attributes:
         key: ``<queue>:<number>``.
-        value: the bytes that were put in.
-        count: of a leased one, how often it was delivered.
-        receipt: of a leased one, what proves that one holds it.
-        more: what else the server said of it, such as ``state``, ``died`` or ``dead_letter``.
+        value: the exact bytes that were published.
+        count: delivery count, if the message is leased.
+        receipt: proof of the lease, if the message is leased.
+        more: the server's other fields, such as ``state``, ``died`` or ``dead_letter``.
     """
 
     key: str
@@ -142,7 +141,7 @@ class Message:
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any]) -> Message:
-        """From the members of a JSON answer."""
+        """The message in a JSON object of the server."""
         more = dict(fields)
         key, text = more.pop("key"), more.pop("value")
         value = base64.b64decode(text, validate=True) if more.pop("encoding", "") == "base64" else text.encode()
@@ -150,16 +149,16 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The value as text. Raises UnicodeDecodeError if it is none."""
+        """The value as text. Raises UnicodeDecodeError if it is not valid UTF-8."""
         return self.value.decode()
 
 
 class Patience:
-    """When to try again, and when to give up: at first soon, then ever later, or when the server says.
+    """Exponential backoff with jitter. The server's Retry-After is respected.
 
     Args:
-        retry_seconds: how long after the first failure there are further tries; math.inf for without end.
-        seconds: a clock.
+        retry_seconds: maximum time from the first failure to the last retry (math.inf for no limit).
+        seconds: a monotonic clock.
     """
 
     def __init__(self, retry_seconds: float, seconds: Callable[[], float]) -> None:
@@ -168,19 +167,19 @@ class Patience:
         self.reset()
 
     def reset(self) -> None:
-        """It has worked; what fails from now on fails for the first time."""
+        """Forgets earlier failures."""
         self._deadline = math.inf
         self._failures = 0
 
     def pause_seconds(self, error: errors.RestMQError, repeatable: bool) -> float:
-        """How long to wait before the next try. Raises the error where another try could harm, or comes too late."""
+        """Seconds to wait before the retry. Raises the error if a retry could do harm or would come too late."""
         again = isinstance(error, Busy) or (isinstance(error, Unreachable) and (repeatable or not error.sent))
         if not again:
             raise error
         if not self._failures:
             self._deadline = self._seconds() + self._retry_seconds
         pause: float = min(_PAUSE_SECONDS_LEAST * 2.0 ** min(self._failures, 20), _PAUSE_SECONDS_MOST)
-        pause *= random.uniform(1, 1.5)  # noqa: S311  so that many clients don't come back in the same instant
+        pause *= random.uniform(1, 1.5)  # noqa: S311  jitter: many clients must not retry at the same instant
         if error.retry_after_seconds is not None:
             pause = max(pause, error.retry_after_seconds)
         if self._seconds() + pause > self._deadline:

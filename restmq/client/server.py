@@ -1,4 +1,4 @@
-"""Where a server is, and who one is to it."""
+"""A server's address and the client's credentials for it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PASSWORD_VARIABLE = "RESTMQ_PASSWORD"  # noqa: S105
 
 @dataclass(slots=True, frozen=True)
 class Server:
-    """A server's URL, with a token, or a username and password, where it asks for them.
+    """A server's URL, and a token, or a username and password, if it requires them.
 
     Raises:
-        InvalidInput: the URL is none that a server can have, or the token has characters that no header takes.
+        InvalidInput: the URL is invalid, or the token has characters that a header can't hold.
     """
 
     url: str = DEFAULT_URL
@@ -34,7 +34,7 @@ class Server:
     secure: bool = field(init=False, repr=False)
     host: str = field(init=False, repr=False)
     port: int = field(init=False, repr=False)
-    #: What stands before all paths, where a proxy has RestMQ below a path of its own.
+    #: Put before every path, if a proxy serves RestMQ below a path of its own.
     prefix: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -42,16 +42,18 @@ class Server:
         try:
             port = parts.port
         except ValueError:
-            raise InvalidInput(f"{self.url!r} has no port from 0 to 65535.") from None
+            raise InvalidInput(f"{self.url!r} has an invalid port; use a number from 0 to 65535.") from None
         if parts.username is not None or parts.password is not None:
             raise InvalidInput(
-                f"a URL is no place for a password; set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or use ~/.netrc."
+                f"a URL must not hold a password; set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or use ~/.netrc."
             )
         plain = self.url.isascii() and self.url.isprintable() and " " not in self.url
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or not plain:
-            raise InvalidInput(f"{self.url!r} is no URL such as {DEFAULT_URL} or https://mq.example/restmq.")
+            raise InvalidInput(
+                f"{self.url!r} is not a server's URL; write it like {DEFAULT_URL} or https://mq.example/restmq."
+            )
         if not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
-            raise InvalidInput("the token has characters that no token has.")
+            raise InvalidInput("the token is invalid; use printable ASCII characters without spaces.")
         secure = parts.scheme == "https"
         for name, value in (
             ("secure", secure),
@@ -63,13 +65,14 @@ class Server:
 
     @classmethod
     def from_environment(cls, url: str | None = None, environment: Mapping[str, str] = os.environ) -> Server:
-        """The server at the URL, or at RESTMQ_URL, or here on this machine.
+        """The server at ``url``, else at RESTMQ_URL, else at the default URL on this machine.
 
-        Who one is comes from RESTMQ_TOKEN, else RESTMQ_USER and RESTMQ_PASSWORD, else the entry of the server's host
-        in the file that NETRC names or ``~/.netrc``; an entry ``default`` there is not meant for servers like this.
+        The credentials are RESTMQ_TOKEN, else RESTMQ_USER and RESTMQ_PASSWORD, else the entry for the server's host in
+        the netrc file (the file named by NETRC, or ``~/.netrc``). Its ``default`` entry is ignored, because it would
+        send a password to every server.
 
         Raises:
-            InvalidInput: as for the class; or that file can't be understood.
+            InvalidInput: as for the class, or the netrc file can't be read.
         """
         url = url or environment.get(URL_VARIABLE) or DEFAULT_URL
         token = environment.get(TOKEN_VARIABLE, "")
@@ -82,7 +85,7 @@ class Server:
 
     @property
     def authorization(self) -> str:
-        """The value of the header Authorization (RFC 6750, RFC 7617); empty if one is nobody."""
+        """The value of the Authorization header (RFC 6750, RFC 7617); empty without credentials."""
         if self.token:
             return f"Bearer {self.token}"
         if self.username:

@@ -1,7 +1,7 @@
-"""A live stream of messages over any number of connections, whatever carries it.
+"""A live stream of messages that continues over any number of connections. This module does no I/O.
 
-It is comet, not Server-Sent Events: a line of JSON keeps every byte of a value, where an event's data loses the
-difference between its line ends.
+The stream uses comet, not Server-Sent Events: a line of JSON keeps every byte of a value, but Server-Sent Events turn
+all line endings into one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from restmq.model import check_queue_name
 
 
 class Listening:
-    """What a listener knows from one connection to the next.
+    """The state that a consumer keeps from one connection to the next.
 
     Args:
-        last_key: the last message that was seen before; of a queue with a history, what was missed since then comes
-            first.
-        lease_seconds: for a queue with the policy roundrobin: messages come leased for so long; 0 for the queue's own
-            setting, None for messages that are the listener's for good.
-        prefetch: how many leased messages come before the first of them must be acked.
-        on_gap: called with the last key seen where the history no longer reaches back to it.
+        last_key: key of the last message seen. If the queue keeps a history, the messages after it come first.
+        lease_seconds: duration of each message's lease; the queue must have the policy roundrobin. 0 for the queue's
+            setting, None (the default) to take messages for good.
+        prefetch: maximum number of leased messages that are not yet acked (default: the server's).
+        on_gap: called with the last key seen if the history no longer reaches back to it.
     """
 
     def __init__(
@@ -48,13 +47,13 @@ class Listening:
         self._unread_bytes = 0
 
     def request(self) -> Request:
-        """What to ask on a new connection. Half a line of the one before is forgotten."""
+        """The request for a new connection. Discards an incomplete line of the previous one."""
         self._unread, self._unread_bytes = [], 0
         asked = self._asked | ({"last_event_id": self._last_key} if self._last_key else {})
         return Request("GET", self._path + ("?" + urlencode(asked) if asked else ""))
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that are complete with these bytes. Raises BadAnswer for what is no stream of messages."""
+        """The messages that this data completes. Raises BadAnswer if it is not a stream of messages."""
         *lines, rest = data.split(b"\n")
         if lines:
             lines[0] = b"".join(self._unread) + lines[0]
@@ -62,7 +61,7 @@ class Listening:
         self._unread.append(rest)
         self._unread_bytes += len(rest)
         if self._unread_bytes > ANSWER_BYTES_MAX:
-            raise BadAnswer(f"a line of the stream is longer than {ANSWER_BYTES_MAX} bytes.")
+            raise BadAnswer(f"a line of the stream is longer than {ANSWER_BYTES_MAX} bytes; check the URL.")
         return [message for line in lines if line.strip() for message in self._read(line)]
 
     def _read(self, line: bytes) -> list[Message]:
@@ -74,6 +73,8 @@ class Listening:
                 return []
             message = Message.parse(fields)
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise BadAnswer("the stream is no stream of RestMQ's messages.") from None
+            raise BadAnswer(
+                "the stream does not hold RestMQ messages; check that the URL is a RestMQ server's."
+            ) from None
         self._last_key = message.key
         return [message]

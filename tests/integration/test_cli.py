@@ -152,7 +152,7 @@ def test_an_interrupted_publish_says_how_far_it_was(shell: Shell, http: httpx.Cl
     publishing.send_signal(signal.SIGINT)
     assert publishing.wait(60) == 130
     assert publishing.stderr is not None
-    assert publishing.stderr.read() == b"restmq: 2 messages were published before it was interrupted.\n"
+    assert publishing.stderr.read() == b"restmq: 2 messages were published before the interruption.\n"
 
 
 def test_delay_ttl_and_idempotency_key(shell: Shell, http: httpx.Client, queue: str) -> None:
@@ -186,7 +186,7 @@ def test_a_full_queue_is_waited_for_as_long_as_asked(shell: Shell, http: httpx.C
     assert (refused.returncode, b"max_length" in refused.stderr) == (5, True)
     publishing = shell.start("--retry", "60", "publish", queue, "second")
     assert publishing.stderr is not None
-    assert b"Trying again" in publishing.stderr.readline()
+    assert b"Retrying" in publishing.stderr.readline()
     assert everything(http, queue) == ["first"]
     assert ended(publishing) == (f"{queue}:2\n".encode(), "", 0)
 
@@ -199,7 +199,7 @@ def test_a_bar_shows_how_far_it_is_on_a_terminal_only(shell: Shell, http: httpx.
         publishing = shell.start("publish", queue, "--batch", "50", "--retry", "60", stdin=lines, stderr=terminal)
         os.close(terminal)
         shown = b""
-        while b"Trying again" not in shown:  # the queue is full: from now on it takes long enough for a bar
+        while b"Retrying" not in shown:  # the queue is full: from now on it takes long enough for a bar
             shown += os.read(master, 4096)
         while b"100%" not in shown:
             everything(http, queue)
@@ -277,7 +277,7 @@ def test_consume_and_tail_go_on_when_the_server_was_killed(
                 daemon.start()
     for process in (consuming, tailing):
         _, complaints, status = ended(process, signal.SIGTERM)
-        assert (status, "Trying again" in complaints) == (0, True)
+        assert (status, "Retrying" in complaints) == (0, True)
     daemon.stop()
 
 
@@ -309,7 +309,7 @@ def test_tail_prints_live_and_from_the_history(shell: Shell, http: httpx.Client,
     wait_until(lambda: not listeners(redis, queue))
     again = shell.run("tail", queue, "--after", keys[0], "--count", "2")
     assert (again.stdout, again.returncode) == (b"c\nd\n", 0)
-    assert f"messages after {keys[0]} are lost".encode() in again.stderr
+    assert f"messages after {keys[0]} were missed".encode() in again.stderr
 
 
 def test_tail_acks_what_it_prints_if_it_leases(shell: Shell, http: httpx.Client, queue: str) -> None:
@@ -516,7 +516,7 @@ def test_a_lease_that_ended_under_a_job_is_told(shell: Shell, http: httpx.Client
     http.post("/queue", json={"cmd": "del", "queue": queue, "key": key})
     (shell.home / "go").touch()
     _, complaints, status = ended(working)
-    assert ("its lease was over" in complaints, status) == (True, 0)
+    assert ("its lease ended" in complaints, status) == (True, 0)
 
 
 def test_a_command_that_is_not_there_is_told_at_once(shell: Shell, http: httpx.Client, queue: str) -> None:
@@ -550,7 +550,7 @@ def test_queues_are_looked_at_and_changed(shell: Shell, http: httpx.Client, queu
 def test_a_queue_that_is_not_there_is_told(shell: Shell, http: httpx.Client, queue: str) -> None:
     missing = shell.run("stats", queue)
     assert (missing.returncode, missing.stdout) == (1, b"")
-    assert missing.stderr == f"restmq: there is no queue '{queue}'; one exists from its first message on.\n".encode()
+    assert missing.stderr == f"restmq: there is no queue '{queue}'; publish a message to create it.\n".encode()
     shell.output("publish", f"{queue}-there", "x")
     both = shell.run("stats", queue, f"{queue}-there")
     assert (both.returncode, both.stdout.count(b"\n"), both.stderr) == (1, 2, missing.stderr)
@@ -707,7 +707,7 @@ def test_a_server_that_is_not_there_is_status_5(shell: Shell, queue: str) -> Non
         assert (result.returncode, result.stdout) == (5, b"")
         assert result.stderr == f"restmq: {away} can't be reached: Connection refused.\n".encode()
     result = shell.run("stats", "--retry", "0.2", RESTMQ_URL=away)
-    assert (result.returncode, result.stderr.count(b"Trying again")) == (5, 1)
+    assert (result.returncode, result.stderr.count(b"Retrying")) == (5, 1)
 
 
 def test_who_may_not_is_status_4(shell: Shell, private_folder: Path, redis: Redis, queue: str) -> None:
