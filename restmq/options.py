@@ -18,7 +18,7 @@ from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.parsing import Limits
 from restmq.store import StoreSettings
 
-PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
+REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
 STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105
 
 
@@ -75,7 +75,7 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         ["redis-db", None, None, "number of the Redis database [default: 0]", whole_number(0, 1_000_000)],
         ["redis-socket", None, None, "path of Redis' Unix socket, instead of host and port"],
         ["redis-username", None, None, "Redis ACL user"],
-        ["redis-password", None, None, f"Redis password; better given in the variable {PASSWORD_VARIABLE}"],
+        ["redis-password", None, None, f"Redis password; better given in the variable {REDIS_PASSWORD_VARIABLE}"],
         ["redis-timeout", None, 5, "seconds within which Redis must answer a call", seconds],
     ]
 
@@ -98,7 +98,7 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
             "db": self["redis-db"],
             "socket_path": self["redis-socket"],
             "username": self["redis-username"],
-            "password": self["redis-password"] or os.environ.get(PASSWORD_VARIABLE) or None,
+            "password": self["redis-password"] or os.environ.get(REDIS_PASSWORD_VARIABLE) or None,
             "call_timeout_seconds": self["redis-timeout"],
         }
         return StoreSettings(**{name: value for name, value in given.items() if value is not None})

@@ -9,8 +9,8 @@ from typing import NoReturn
 import click
 
 from restmq.cli import bench, completion, messages, queues, watch, work
-from restmq.cli.arguments import Commands, Run
-from restmq.cli.output import INTERRUPTED, Complaints, abandon_output, complain
+from restmq.cli.arguments import CommandFunction, Commands
+from restmq.cli.output import INTERRUPTED, RetryNotices, abandon_output, print_error
 from restmq.client import BadAnswer, Busy, Client, Server, Stopped, Unreachable
 from restmq.errors import InvalidInput, NotAllowed, NotAuthenticated, RestMQError
 
@@ -28,15 +28,15 @@ _STATUS: tuple[tuple[type[RestMQError], int], ...] = (
 )
 
 
-def carry_out(run: Run, given: SimpleNamespace) -> NoReturn:
+def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
     """Runs a command and exits with the status that ``restmq --help`` describes."""
     try:
-        server = Server.from_environment(given.url)
+        server = Server.from_environment(args.url)
     except InvalidInput as problem:
         raise click.UsageError(str(problem)) from None
     try:
-        with Client(server, retry_seconds=given.retry, on_retry=Complaints()) as client:
-            status = run(given, client)
+        with Client(server, retry_seconds=args.retry, on_retry=RetryNotices()) as client:
+            status = run(args, client)
     except BrokenPipeError:
         abandon_output()
         status = NOTHING_THERE
@@ -44,17 +44,17 @@ def carry_out(run: Run, given: SimpleNamespace) -> NoReturn:
         status = INTERRUPTED
     except RestMQError as error:
         if not isinstance(error, Stopped):
-            complain(error)
+            print_error(error)
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
     except OSError as problem:
-        complain(f"{problem.filename or 'the operating system'}: {problem.strerror or problem}")
+        print_error(f"{problem.filename or 'the operating system'}: {problem.strerror or problem}")
         status = WRONG_USAGE
     sys.exit(status)
 
 
 def commands() -> Commands:
     """The command line with all commands."""
-    described = Commands(carry_out)
+    described = Commands(run_command)
     for part in (messages, work, queues, watch, bench, completion):
         part.add_to(described)
     return described

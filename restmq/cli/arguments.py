@@ -21,7 +21,7 @@ COUNT_MAX = 10**12
 YEAR_SECONDS = 365 * 86_400
 
 #: Runs a command with the parsed command line; returns the exit status.
-Run = Callable[[SimpleNamespace, Client], int]
+CommandFunction = Callable[[SimpleNamespace, Client], int]
 
 _NOTES = f"""\
 \b
@@ -46,11 +46,11 @@ class Commands:
     """The group of all commands.
 
     Args:
-        carry_out: called with a command's function and the parsed command line. It ends the program.
+        run_command: called with a command's function and the parsed command line. It ends the program.
     """
 
-    def __init__(self, carry_out: Callable[[Run, SimpleNamespace], None]) -> None:
-        self._carry_out = carry_out
+    def __init__(self, run_command: Callable[[CommandFunction, SimpleNamespace], None]) -> None:
+        self._run_command = run_command
         self.group = click.Group(
             "restmq",
             help="Work with the queues of a RestMQ server.",
@@ -61,15 +61,15 @@ class Commands:
         )
         click.version_option(__version__, message="RestMQ %(version)s")(self.group)
 
-    def add(self, name: str, run: Run, summary: str, more: str = "", *params: click.Parameter) -> None:
+    def add(self, name: str, run: CommandFunction, summary: str, more: str = "", *params: click.Parameter) -> None:
         """Adds a command with these parameters and the common ones."""
 
-        def callback(**given: Any) -> None:
+        def callback(**args: Any) -> None:
             before = click.get_current_context().find_root().params
-            shared = {name: before[name] if given[name] is None else given[name] for name in ("url", "json", "retry")}
+            shared = {name: before[name] if args[name] is None else args[name] for name in ("url", "json", "retry")}
             if shared["retry"] is None:
                 shared["retry"] = RETRY_SECONDS
-            self._carry_out(run, SimpleNamespace(**given | shared))
+            self._run_command(run, SimpleNamespace(**args | shared))
 
         text = f"{summary[0].upper()}{summary[1:]}.\n\n{more}".strip()
         command = click.Command(name, callback=callback, help=text, short_help=summary, params=[*params, *_common()])
@@ -84,17 +84,17 @@ def _common() -> list[click.Parameter]:
     return [
         option("--url", f"The server's URL.  [default: {DEFAULT_URL}]", "URL"),
         click.Option(["--json"], is_flag=True, default=None, help="Print JSON."),
-        option("--retry", text, "SECONDS", Number(0, 10 * YEAR_SECONDS)),
+        option("--retry", text, "SECONDS", BoundedNumber(0, 10 * YEAR_SECONDS)),
     ]
 
 
-def queue(**options: Any) -> click.Argument:
+def queue_argument(**options: Any) -> click.Argument:
     """The argument that names a queue."""
     metavar = "QUEUE" if options.get("required", True) else "[QUEUE]"
     return click.Argument(["queue"], metavar=metavar, shell_complete=complete_queue, **options)
 
 
-def queues() -> click.Argument:
+def queues_argument() -> click.Argument:
     """The argument that names zero or more queues."""
     return click.Argument(["queues"], metavar="[QUEUE]...", nargs=-1, shell_complete=complete_queue)
 
@@ -111,7 +111,7 @@ def flag(name: str, text: str) -> click.Option:
     return click.Option([name], is_flag=True, help=text)
 
 
-class Number(click.FloatRange):
+class BoundedNumber(click.FloatRange):
     """A number within bounds; NaN is invalid."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import click
 
-from restmq.cli.arguments import Commands, flag, option, queue
-from restmq.cli.output import INTERRUPTED, complain, say_json, say_table, stopping
+from restmq.cli.arguments import Commands, flag, option, queue_argument
+from restmq.cli.output import INTERRUPTED, print_error, print_json, print_table, stopping
 from restmq.client import Client
 from restmq.errors import RestMQError
 from restmq.model import BATCH_MAX
 
-QUEUE = "restmq-bench"
+BENCH_QUEUE = "restmq-bench"
 CLIENTS_MAX = 256
 _PERCENTILES = (50, 90, 99, 100)
 
@@ -27,9 +27,9 @@ def add_to(commands: Commands) -> None:
         "bench",
         run_bench,
         "publish and take messages, and print rates and latencies",
-        f"QUEUE must be empty [default: {QUEUE}]. Each client sends its next request when the previous one is "
+        f"QUEUE must be empty [default: {BENCH_QUEUE}]. Each client sends its next request when the previous one is "
         "answered. If OWN CPU is near 100 %, this program limits the result and the server can do more.",
-        queue(required=False, default=QUEUE),
+        queue_argument(required=False, default=BENCH_QUEUE),
         option("--messages", "Number of messages.  [default: 5000]", "N", click.IntRange(1, 10_000_000), 5000),
         option("--size", "Size of a message.  [default: 100]", "BYTES", click.IntRange(1, 16 << 20), 100),
         option("--clients", "Number of concurrent clients.  [default: 8]", "N", click.IntRange(1, CLIENTS_MAX), 8),
@@ -39,7 +39,7 @@ def add_to(commands: Commands) -> None:
 
 
 @dataclass(slots=True)
-class Run:
+class BenchRun:
     """The measurements of one kind of request."""
 
     what: str
@@ -68,21 +68,21 @@ class Run:
         }
 
 
-def run_bench(given: SimpleNamespace, client: Client) -> int:
-    stats = client.stats(given.queue)
+def run_bench(args: SimpleNamespace, client: Client) -> int:
+    stats = client.stats(args.queue)
     if any(stats[name] for name in ("ready", "leased", "delayed", "dead", "consumers", "waiters")):
-        raise click.UsageError(f"{given.queue!r} is in use; a load test would take its messages. Name an empty queue.")
+        raise click.UsageError(f"{args.queue!r} is in use; a load test would take its messages. Name an empty queue.")
     client.retry_seconds = 0  # a retry would hide a failed request, which must be counted
-    value, key = "x" * given.size, None if given.idempotent else ""
+    value, key = "x" * args.size, None if args.idempotent else ""
 
     def publish() -> int:
-        if given.batch > 1:
-            return len(client.publish_many(given.queue, [value] * given.batch, idempotency_key=key))
-        client.publish(given.queue, value, idempotency_key=key)
+        if args.batch > 1:
+            return len(client.publish_many(args.queue, [value] * args.batch, idempotency_key=key))
+        client.publish(args.queue, value, idempotency_key=key)
         return 1
 
     def take() -> int:
-        return len(client.take_many(given.queue, given.batch))
+        return len(client.take_many(args.queue, args.batch))
 
     interrupted, sweeper = threading.Event(), client.twin()
 
@@ -96,16 +96,16 @@ def run_bench(given: SimpleNamespace, client: Client) -> int:
     with stopping(stop, once=False):
         try:
             for what, request in (("publish", publish), ("take", take)):
-                runs.append(_measure(what, request, given, interrupted))
+                runs.append(_measure(what, request, args, interrupted))
         finally:
-            sweeper.purge(given.queue)
-    return INTERRUPTED if interrupted.is_set() else _report(given, runs)
+            sweeper.purge(args.queue)
+    return INTERRUPTED if interrupted.is_set() else _report(args, runs)
 
 
-def _measure(what: str, request: Callable[[], int], given: SimpleNamespace, interrupted: threading.Event) -> Run:
+def _measure(what: str, request: Callable[[], int], args: SimpleNamespace, interrupted: threading.Event) -> BenchRun:
     """Sends the requests from all clients, fewer if interrupted. Returns when all clients have ended."""
-    run, lock = Run(what), threading.Lock()
-    requests, clients = -(-given.messages // given.batch), given.clients
+    run, lock = BenchRun(what), threading.Lock()
+    requests, clients = -(-args.messages // args.batch), args.clients
     shares = [requests // clients + (number < requests % clients) for number in range(clients)]
 
     def one_client(share: int) -> None:
@@ -132,23 +132,23 @@ def _measure(what: str, request: Callable[[], int], given: SimpleNamespace, inte
     return run
 
 
-def _report(given: SimpleNamespace, runs: list[Run]) -> int:
+def _report(args: SimpleNamespace, runs: list[BenchRun]) -> int:
     """Prints the measurements and the errors; returns the exit status."""
-    if given.json:
-        say_json([run.fields() for run in runs])
+    if args.json:
+        print_json([run.fields() for run in runs])
     else:
-        _say_runs(runs)
+        _print_runs(runs)
     failed = [failure for run in runs for failure in run.failures]
     for failure in sorted(set(failed)):
-        complain(f"{failed.count(failure)} failed: {failure}")
+        print_error(f"{failed.count(failure)} failed: {failure}")
     return 1 if failed else 0
 
 
-def _say_runs(runs: list[Run]) -> None:
+def _print_runs(runs: list[BenchRun]) -> None:
     head = ("", "MESSAGES", "FAILED", "MESSAGES/S", "P50 MS", "P90 MS", "P99 MS", "MAX MS", "OWN CPU")
     rows = []
     for run in runs:
         latencies = [f"{run.percentile_ms(percent):.2f}" for percent in _PERCENTILES]
         rate, cpu = run.messages / run.seconds, run.cpu_seconds / run.seconds
         rows.append([run.what, f"{run.messages:,}", len(run.failures), f"{rate:,.0f}", *latencies, f"{cpu:.0%}"])
-    say_table(head, rows)
+    print_table(head, rows)

@@ -8,7 +8,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from restmq.cli.arguments import Commands
-from restmq.cli.output import say
+from restmq.cli.output import print_text
 from restmq.client import Client
 
 _VARIABLE = "_RESTMQ_COMPLETE"
@@ -23,10 +23,10 @@ Queue names are completed as well; the shell asks the server for them.
 
 
 def add_to(commands: Commands) -> None:
-    def run(given: SimpleNamespace, _client: Client) -> int:
-        shell = get_completion_class(given.shell)
+    def run(args: SimpleNamespace, _client: Client) -> int:
+        shell = get_completion_class(args.shell)
         assert shell is not None
-        say(shell(commands.group, {}, "restmq", _VARIABLE).source())
+        print_text(shell(commands.group, {}, "restmq", _VARIABLE).source())
         return 0
 
     shell = click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"]))

@@ -14,7 +14,7 @@ from math import inf
 from queue import SimpleQueue
 from types import SimpleNamespace
 
-from restmq.cli.output import complain, say_json
+from restmq.cli.output import print_error, print_json
 from restmq.client import Client, Message
 from restmq.errors import LeaseGone, RestMQError
 
@@ -25,7 +25,7 @@ _LEASE_ENDED = "its lease ended, so the job may run twice; "
 
 
 @dataclass(slots=True)
-class Report:
+class JobReport:
     """The outcome of a job. ``exit_status`` is minus the number of the signal that ended it, None if it never ran."""
 
     message: Message
@@ -33,27 +33,27 @@ class Report:
     seconds: float = 0
     note: str = ""
 
-    def say(self, as_json: bool) -> None:
+    def print(self, as_json: bool) -> None:
         """Prints a JSON line on standard output, or else the note, if there is one, on standard error."""
         if as_json:
             told = {"key": self.message.key, "count": self.message.count, "exit": self.exit_status}
-            say_json({**told, "seconds": round(self.seconds, 3), "note": self.note})
+            print_json({**told, "seconds": round(self.seconds, 3), "note": self.note})
         elif self.note:
-            complain(f"{self.message.key}, delivery {self.message.count}: {self.note}")
+            print_error(f"{self.message.key}, delivery {self.message.count}: {self.note}")
 
 
-class Jobs:
+class JobRunner:
     """Runs jobs. Each call of ``do`` needs a thread of its own.
 
     Attributes:
         events: reports of finished jobs, and None to wake the main thread.
     """
 
-    def __init__(self, given: SimpleNamespace, command: list[str], client: Client) -> None:
+    def __init__(self, args: SimpleNamespace, command: list[str], client: Client) -> None:
         self.client = client
-        self.client.lasting, self.client.retry_seconds = False, given.lease
-        self.events: SimpleQueue[Report | None] = SimpleQueue()
-        self._given = given
+        self.client.lasting, self.client.retry_seconds = False, args.lease
+        self.events: SimpleQueue[JobReport | None] = SimpleQueue()
+        self._args = args
         self._command = command
         self._running: set[subprocess.Popen[bytes]] = set()
         self._ending = False
@@ -62,13 +62,13 @@ class Jobs:
     def do(self, message: Message) -> None:
         """Runs the command for a message, acks the message or gives it back, and reports."""
         began = time.monotonic()
-        report = Report(message)
+        report = JobReport(message)
         try:
             process = self._begin(message)
             if process is not None:
-                report.note = self._attend(process, message)
+                report.note = self._run_to_end(process, message)
                 report.exit_status = process.returncode
-            self._settle(report)
+            self._ack_or_give_back(report)
         except Exception as problem:
             report.note += f"{type(problem).__name__}: {problem} The message returns when its lease ends."
         report.seconds = time.monotonic() - began
@@ -83,25 +83,25 @@ class Jobs:
 
     def _begin(self, message: Message) -> subprocess.Popen[bytes] | None:
         """Starts the command; None if the jobs are already ending."""
-        told = {"RESTMQ_QUEUE": self._given.queue, "RESTMQ_KEY": message.key, "RESTMQ_COUNT": str(message.count)}
+        told = {"RESTMQ_QUEUE": self._args.queue, "RESTMQ_KEY": message.key, "RESTMQ_COUNT": str(message.count)}
         with self._lock:
             if self._ending:
                 return None
             process = subprocess.Popen(  # noqa: S603  the user's own command
                 self._command,
                 stdin=subprocess.PIPE,
-                stdout=sys.stderr if self._given.json else None,
+                stdout=sys.stderr if self._args.json else None,
                 env={**os.environ, **told},
                 process_group=0,  # Ctrl-C on the terminal must not reach the command
             )
             self._running.add(process)
             return process
 
-    def _attend(self, process: subprocess.Popen[bytes], message: Message) -> str:
+    def _run_to_end(self, process: subprocess.Popen[bytes], message: Message) -> str:
         """Feeds the command, and extends the lease until the command has ended; returns the note for the report."""
         value: bytes | None = message.value
-        deadline = time.monotonic() + (self._given.timeout or inf)
-        extension_seconds = self._given.lease / _EXTENSIONS_A_LEASE
+        deadline = time.monotonic() + (self._args.timeout or inf)
+        extension_seconds = self._args.lease / _EXTENSIONS_A_LEASE
         note = ""
         try:
             while True:
@@ -112,19 +112,19 @@ class Jobs:
                     value = None
                 if time.monotonic() >= deadline:
                     end(process)
-                    return f"took longer than {self._given.timeout:g} s; "
+                    return f"took longer than {self._args.timeout:g} s; "
                 try:
-                    self.client.extend(message, self._given.lease)
+                    self.client.extend(message, self._args.lease)
                 except LeaseGone:
                     note, extension_seconds = _LEASE_ENDED, inf
                 except RestMQError as problem:
-                    complain(f"{message.key}: {problem}")
+                    print_error(f"{message.key}: {problem}")
         finally:
             with self._lock:
                 self._running.discard(process)
 
-    def _settle(self, report: Report) -> None:
-        message, seconds = report.message, self._given.again_after
+    def _ack_or_give_back(self, report: JobReport) -> None:
+        message, seconds = report.message, self._args.again_after
         try:
             if report.exit_status == 0:
                 self.client.ack(message)

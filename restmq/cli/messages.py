@@ -14,15 +14,15 @@ from typing import Any
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, Commands, Number, flag, option, queue
-from restmq.cli.output import Progress, complain, message_fields, say, say_json, stopping
+from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, BoundedNumber, Commands, flag, option, queue_argument
+from restmq.cli.output import Progress, message_fields, print_error, print_json, print_text, stopping
 from restmq.client import Client, Message
 from restmq.client.exchange import POLL_SECONDS
 from restmq.errors import InvalidInput, LeaseGone, RestMQError
 from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SECONDS_MAX
 
 VALUE_BYTES_MAX = 16 << 20
-LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
+LEASE_SECONDS = BoundedNumber(1, LEASE_SECONDS_MAX)
 _READ_BYTES = 1 << 16
 
 
@@ -38,11 +38,17 @@ def add_to(commands: Commands) -> None:
         run_consume,
         "take messages from a queue and print them",
         "The server removes each message when it sends it. With --lease it removes the message after it was printed.",
-        queue(),
+        queue_argument(),
         option(
             "--count", "Number of messages.  [default: 1; with --follow: no limit]", "N", click.IntRange(1, COUNT_MAX)
         ),
-        option("--wait", "Maximum time to wait for the messages.  [default: 0]", "SECONDS", Number(0, YEAR_SECONDS), 0),
+        option(
+            "--wait",
+            "Maximum time to wait for the messages.  [default: 0]",
+            "SECONDS",
+            BoundedNumber(0, YEAR_SECONDS),
+            0,
+        ),
         flag("--follow", "Take messages until interrupted; reconnect if the server was unavailable."),
         option("--batch", "Maximum messages per request.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
         *output,
@@ -54,7 +60,7 @@ def add_to(commands: Commands) -> None:
         "With the policy broadcast every consumer gets every message, with roundrobin a share of them. Messages that "
         "already wait in the queue come first. Reconnects if the connection is lost; if the queue keeps a history, no "
         "message is missed.",
-        queue(),
+        queue_argument(),
         option("--count", "Stop after this number of messages.", "N", click.IntRange(1, COUNT_MAX)),
         option("--after", "Start after this message, if the queue keeps a history.", "KEY", default=""),
         *output,
@@ -68,7 +74,7 @@ def _add_publish(commands: Commands) -> None:
         "add messages to a queue",
         "Each VALUE is a message. Without VALUE and --file each line of standard input is a message, sent as soon as "
         "it is read. Prints the messages' keys; for lines, their number. Retries never queue a message twice.",
-        queue(),
+        queue_argument(),
         click.Argument(["values"], metavar="[VALUE]...", nargs=-1),
         click.Option(
             ["--file"],
@@ -77,8 +83,14 @@ def _add_publish(commands: Commands) -> None:
             help="Publish the whole file as one message (-: standard input). Can be repeated.",
             type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         ),
-        option("--delay", "Time before delivery.  [default: 0]", "SECONDS", Number(0, DELAY_SECONDS_MAX), 0),
-        option("--ttl", "Time until the messages expire.  [default: never]", "SECONDS", Number(0, TTL_SECONDS_MAX), 0),
+        option("--delay", "Time before delivery.  [default: 0]", "SECONDS", BoundedNumber(0, DELAY_SECONDS_MAX), 0),
+        option(
+            "--ttl",
+            "Time until the messages expire.  [default: never]",
+            "SECONDS",
+            BoundedNumber(0, TTL_SECONDS_MAX),
+            0,
+        ),
         option("--idempotency-key", "Queue the message once per key and day. For one message only.", "KEY"),
         option("--batch", "Maximum lines per request.  [default: 500]", "N", click.IntRange(1, BATCH_MAX), 500),
         option(
@@ -94,26 +106,26 @@ def _add_publish(commands: Commands) -> None:
 # Publish
 
 
-def run_publish(given: SimpleNamespace, client: Client) -> int:
-    options: dict[str, Any] = {"delay_seconds": given.delay, "ttl_seconds": given.ttl}
-    if not given.values and not given.file:
-        if given.idempotency_key is not None:
+def run_publish(args: SimpleNamespace, client: Client) -> int:
+    options: dict[str, Any] = {"delay_seconds": args.delay, "ttl_seconds": args.ttl}
+    if not args.values and not args.file:
+        if args.idempotency_key is not None:
             raise click.UsageError("--idempotency-key takes one VALUE or --file; lines always get keys of their own.")
-        return _publish_lines(given, client, options)
-    if given.idempotency_key is not None:
-        if len(given.values) + len(given.file) != 1:
+        return _publish_lines(args, client, options)
+    if args.idempotency_key is not None:
+        if len(args.values) + len(args.file) != 1:
             raise click.UsageError("--idempotency-key takes exactly one VALUE or --file.")
-        options["idempotency_key"] = given.idempotency_key
+        options["idempotency_key"] = args.idempotency_key
     values = itertools.chain(
-        (os.fsencode(value) for value in given.values), (_read(path, given.max_value) for path in given.file)
+        (os.fsencode(value) for value in args.values), (_read(path, args.max_value) for path in args.file)
     )
     keys = []
     for value in values:
-        keys.append(client.publish(given.queue, value, **options))
-        if not given.json:
-            say(keys[-1])
-    if given.json:
-        say_json({"queue": given.queue, "keys": keys})
+        keys.append(client.publish(args.queue, value, **options))
+        if not args.json:
+            print_text(keys[-1])
+    if args.json:
+        print_json({"queue": args.queue, "keys": keys})
     return 0
 
 
@@ -125,29 +137,29 @@ def _read(path: str, bytes_max: int) -> bytes:
     return value
 
 
-def _publish_lines(given: SimpleNamespace, client: Client, options: dict[str, Any]) -> int:
+def _publish_lines(args: SimpleNamespace, client: Client, options: dict[str, Any]) -> int:
     status = os.fstat(sys.stdin.fileno())
     progress = Progress(
-        status.st_size if stat.S_ISREG(status.st_mode) else 0, wanted=not (given.json and sys.stdout.isatty())
+        status.st_size if stat.S_ISREG(status.st_mode) else 0, wanted=not (args.json and sys.stdout.isatty())
     )
     messages = done_bytes = 0
     try:
-        for lines in lines_as_they_come(sys.stdin.fileno(), given.max_value):
-            for batch in batches(lines, given.batch):
-                keys = _send(client, given.queue, batch, options)
+        for lines in lines_as_they_come(sys.stdin.fileno(), args.max_value):
+            for batch in batches(lines, args.batch):
+                keys = _send(client, args.queue, batch, options)
                 messages += len(keys)
                 done_bytes += sum(len(value) + 1 for value in batch)
                 progress.show(done_bytes, messages)
-                if given.json:
-                    say_json({"queue": given.queue, "keys": keys})
+                if args.json:
+                    print_json({"queue": args.queue, "keys": keys})
     except (RestMQError, KeyboardInterrupt) as end:
         progress.end()
         before = "the interruption." if isinstance(end, KeyboardInterrupt) else "this error:"
-        complain(f"{messages} messages were published before {before}")
+        print_error(f"{messages} messages were published before {before}")
         raise
     progress.end()
-    if not given.json:
-        say(f"{messages}")
+    if not args.json:
+        print_text(f"{messages}")
     return 0
 
 
@@ -204,72 +216,72 @@ def _is_text(value: bytes) -> bool:
 # Consume and tail
 
 
-def run_consume(given: SimpleNamespace, client: Client) -> int:
-    client.lasting = given.follow
-    count = given.count or (None if given.follow else 1)
-    show = Shown(given, client.twin())
+def run_consume(args: SimpleNamespace, client: Client) -> int:
+    client.lasting = args.follow
+    count = args.count or (None if args.follow else 1)
+    print_message = MessagePrinter(args, client.twin())
     with stopping(client.stop):
-        if given.follow:
-            messages = client.consume(given.queue, given.lease, count=min(given.batch, count or BATCH_MAX))
+        if args.follow:
+            messages = client.consume(args.queue, args.lease, count=min(args.batch, count or BATCH_MAX))
         else:
-            messages = _until_nothing_comes(given, client, count or 1)
+            messages = _until_nothing_comes(args, client, count or 1)
         for message in itertools.islice(messages, count):
-            show(message)
-    if show.count or given.follow:
+            print_message(message)
+    if print_message.count or args.follow:
         return 0
-    complain("empty queue")
+    print_error("empty queue")
     return 1
 
 
-def _until_nothing_comes(given: SimpleNamespace, client: Client, count: int) -> Iterator[Message]:
-    deadline = time.monotonic() + given.wait
+def _until_nothing_comes(args: SimpleNamespace, client: Client, count: int) -> Iterator[Message]:
+    deadline = time.monotonic() + args.wait
     while count:
         wait_seconds = min(max(0.0, deadline - time.monotonic()), POLL_SECONDS)
-        wanted = min(count, given.batch)
-        if given.lease is None:
-            messages = client.take_many(given.queue, wanted, wait_seconds=wait_seconds)
+        wanted = min(count, args.batch)
+        if args.lease is None:
+            messages = client.take_many(args.queue, wanted, wait_seconds=wait_seconds)
         else:
-            messages = client.lease_many(given.queue, wanted, given.lease, wait_seconds=wait_seconds)
+            messages = client.lease_many(args.queue, wanted, args.lease, wait_seconds=wait_seconds)
         yield from messages
         count -= len(messages)
         if not messages and time.monotonic() >= deadline:
             return
 
 
-def run_tail(given: SimpleNamespace, client: Client) -> int:
+def run_tail(args: SimpleNamespace, client: Client) -> int:
     def on_gap(last_key: str) -> None:
-        complain(f"messages after {last_key} were missed: the queue's history no longer holds them.")
+        print_error(f"messages after {last_key} were missed: the queue's history no longer holds them.")
 
     client.lasting = True
-    show = Shown(given, client.twin())
+    print_message = MessagePrinter(args, client.twin())
     with stopping(client.stop):
-        messages = client.listen(given.queue, last_key=given.after, lease_seconds=given.lease, on_gap=on_gap)
-        for message in itertools.islice(messages, given.count):
-            show(message)
+        messages = client.listen(args.queue, last_key=args.after, lease_seconds=args.lease, on_gap=on_gap)
+        for message in itertools.islice(messages, args.count):
+            print_message(message)
     return 0
 
 
-class Shown:
+class MessagePrinter:
     """Prints messages, and acks each leased message after printing it.
 
     Args:
         client: sends the acks. An interruption must not stop this client, so that printed messages are acked.
     """
 
-    def __init__(self, given: SimpleNamespace, client: Client) -> None:
-        self._given = given
+    def __init__(self, args: SimpleNamespace, client: Client) -> None:
+        self._args = args
         self._client = client
         self.count = 0
 
     def __call__(self, message: Message) -> None:
-        if self._given.json:
-            say_json(message_fields(message))
+        if self._args.json:
+            print_json(message_fields(message))
         else:
-            key = message.key.encode() + b"\t" if self._given.keys else b""
-            say(key + message.value, b"" if self._given.raw else b"\n")
+            key = message.key.encode() + b"\t" if self._args.keys else b""
+            print_text(key + message.value, b"" if self._args.raw else b"\n")
         self.count += 1
         if message.receipt:
             try:
                 self._client.ack(message)
             except LeaseGone:
-                complain(f"{message.key}: the lease ended before the message was printed, so it will come again.")
+                print_error(f"{message.key}: the lease ended before the message was printed, so it will come again.")

@@ -26,23 +26,23 @@ _BAR_WIDTH = 30
 _FIRST_COLUMN_LEAST, _FIRST_COLUMN_WANTED = 8, 20
 
 
-def say(text: str | bytes, end: bytes = b"\n") -> None:
+def print_text(text: str | bytes, end: bytes = b"\n") -> None:
     """Writes a line to standard output and flushes. Bytes are written unchanged."""
     data = text if isinstance(text, bytes) else text.encode(errors="surrogateescape")
     sys.stdout.buffer.write(data + end)
     sys.stdout.buffer.flush()
 
 
-def say_json(document: Any) -> None:
-    say(json.dumps(document, ensure_ascii=False))
+def print_json(document: Any) -> None:
+    print_text(json.dumps(document, ensure_ascii=False))
 
 
-def complain(text: object) -> None:
+def print_error(text: object) -> None:
     """Writes a line to standard error."""
     print(f"restmq: {visible(str(text))}", file=sys.stderr, flush=True)
 
 
-class Complaints:
+class RetryNotices:
     """Prints errors before retries; an error that repeats is printed once."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Complaints:
     def __call__(self, error: RestMQError, _seconds: float) -> None:
         if str(error) != self._last:
             self._last = str(error)
-            complain(f"{error} Retrying.")
+            print_error(f"{error} Retrying.")
 
 
 def message_fields(message: Message) -> dict[str, Any]:
@@ -122,9 +122,9 @@ def table(
     return lines
 
 
-def say_table(head: Sequence[str], rows: Iterable[Sequence[object]], spare: Sequence[str] = ()) -> None:
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], spare: Sequence[str] = ()) -> None:
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    say("\n".join(table(head, rows, columns, spare)))
+    print_text("\n".join(table(head, rows, columns, spare)))
 
 
 # Progress

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue, queues
-from restmq.cli.output import INTERRUPTED, complain, message_fields, say, say_json, say_table, visible
+from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue_argument, queues_argument
+from restmq.cli.output import INTERRUPTED, message_fields, print_error, print_json, print_table, print_text, visible
 from restmq.client import Client, Message
 from restmq.model import BATCH_MAX, DEAD_LETTER, SETTINGS, Policy
 
@@ -33,12 +33,12 @@ def add_to(commands: Commands) -> None:
         "Without QUEUE, lists all queues in short."
     )
     names = flag("--names", "Print only the names of all queues.")
-    commands.add("stats", run_stats, "show statistics of queues", more, queues(), names)
+    commands.add("stats", run_stats, "show statistics of queues", more, queues_argument(), names)
     yes = flag("--yes", "Do not ask for confirmation.")
-    commands.add("purge", run_purge, "drop all messages of a queue", "", queue(), yes)
+    commands.add("purge", run_purge, "drop all messages of a queue", "", queue_argument(), yes)
     more = "Messages queue up; consume and work can still take them."
-    commands.add("pause", run_pause, "stop delivery to connected consumers", more, queue())
-    commands.add("start", run_start, "resume delivery to connected consumers", "", queue())
+    commands.add("pause", run_pause, "stop delivery to connected consumers", more, queue_argument())
+    commands.add("start", run_start, "resume delivery to connected consumers", "", queue_argument())
     _add_policy(commands)
     _add_dead_letters(commands, yes)
 
@@ -54,7 +54,7 @@ def _add_policy(commands: Commands) -> None:
         run_policy,
         "show or set a queue's policy and settings",
         "Prints the policy and settings, after changing those that are given.",
-        queue(),
+        queue_argument(),
         click.Argument(["policy"], required=False, type=click.Choice([policy.label for policy in Policy])),
         *numbers,
         option("--dead-letter", text, "QUEUE"),
@@ -67,7 +67,7 @@ def _add_dead_letters(commands: Commands, yes: click.Option) -> None:
         run_dead,
         "show or drop a queue's dead letters",
         "",
-        queue(),
+        queue_argument(),
         option("--first", "Number of dead letters to skip.  [default: 0]", "N", click.IntRange(0, COUNT_MAX), 0),
         option("--count", "Maximum number to show.  [default: 100]", "N", click.IntRange(1, BATCH_MAX), 100),
         click.Option(["--drop"], metavar="KEY", multiple=True, help="Drop this dead letter for good. Can be repeated."),
@@ -76,42 +76,44 @@ def _add_dead_letters(commands: Commands, yes: click.Option) -> None:
     )
     keys = click.Argument(["keys"], metavar="[KEY]...", nargs=-1)
     more = "Moves all dead letters, or those with these KEYs. Their delivery counts restart at 0."
-    commands.add("redrive", run_redrive, "move dead letters back to the end of their queue", more, queue(), keys)
+    commands.add(
+        "redrive", run_redrive, "move dead letters back to the end of their queue", more, queue_argument(), keys
+    )
 
 
 # Statistics
 
 
-def run_stats(given: SimpleNamespace, client: Client) -> int:
-    if given.names:
+def run_stats(args: SimpleNamespace, client: Client) -> int:
+    if args.names:
         names = client.queues()
-        if given.json:
-            say_json(names)
+        if args.json:
+            print_json(names)
         elif names:
-            say("\n".join(names))
-    elif given.queues:
-        return _say_stats_of(given, client)
+            print_text("\n".join(names))
+    elif args.queues:
+        return _print_stats_of(args, client)
     else:
         lines = client.overview()
-        if given.json:
-            say_json(lines)
+        if args.json:
+            print_json(lines)
         else:
             rows = [(name, line["len"], line["policy"], status(line)) for name, line in lines.items()]
-            say_table(("QUEUE", "LENGTH", "POLICY", "STATUS"), rows)
+            print_table(("QUEUE", "LENGTH", "POLICY", "STATUS"), rows)
     return 0
 
 
-def _say_stats_of(given: SimpleNamespace, client: Client) -> int:
-    found = [client.stats(queue) for queue in given.queues]
+def _print_stats_of(args: SimpleNamespace, client: Client) -> int:
+    found = [client.stats(queue) for queue in args.queues]
     # An unknown queue has all counts 0, but a known queue may have them too: only the list of names tells.
     blank = {stats["queue"] for stats in found if stats["status"] and not any(stats[name] for name in _COUNTS)}
     unknown = blank.difference(client.queues()) if blank else blank
-    if given.json:
-        say_json(found)
+    if args.json:
+        print_json(found)
     elif len(unknown) < len(found):
-        say_table(STATS_HEAD, [stats_row(stats) for stats in found if stats["queue"] not in unknown], STATS_SPARE)
+        print_table(STATS_HEAD, [stats_row(stats) for stats in found if stats["queue"] not in unknown], STATS_SPARE)
     for name in sorted(unknown):
-        complain(f"there is no queue {name!r}; publish a message to create it.")
+        print_error(f"there is no queue {name!r}; publish a message to create it.")
     return 1 if unknown else 0
 
 
@@ -139,9 +141,9 @@ def duration(seconds: float) -> str:
 # Changes
 
 
-def confirmed(given: SimpleNamespace, question: str) -> bool:
+def confirmed(args: SimpleNamespace, question: str) -> bool:
     """Whether --yes was given or the user confirms. Raises UsageError if standard input is not a terminal."""
-    if given.yes:
+    if args.yes:
         return True
     if not sys.stdin.isatty():
         raise click.UsageError("stdin is not a terminal; pass --yes.")
@@ -149,61 +151,61 @@ def confirmed(given: SimpleNamespace, question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def run_purge(given: SimpleNamespace, client: Client) -> int:
-    stats = client.stats(given.queue)
+def run_purge(args: SimpleNamespace, client: Client) -> int:
+    stats = client.stats(args.queue)
     held = sum(stats[name] for name in ("ready", "leased", "delayed", "dead"))
-    if not confirmed(given, f"Drop {held} messages of {given.queue!r} for good?"):
+    if not confirmed(args, f"Drop {held} messages of {args.queue!r} for good?"):
         return INTERRUPTED
-    purged = client.purge(given.queue)
-    if given.json:
-        say_json({"queue": given.queue, "purged": purged})
+    purged = client.purge(args.queue)
+    if args.json:
+        print_json({"queue": args.queue, "purged": purged})
     return 0
 
 
-def run_pause(given: SimpleNamespace, client: Client) -> int:
-    client.pause(given.queue)
-    return _say_status(given, 0)
+def run_pause(args: SimpleNamespace, client: Client) -> int:
+    client.pause(args.queue)
+    return _print_status(args, 0)
 
 
-def run_start(given: SimpleNamespace, client: Client) -> int:
-    client.start(given.queue)
-    return _say_status(given, 1)
+def run_start(args: SimpleNamespace, client: Client) -> int:
+    client.start(args.queue)
+    return _print_status(args, 1)
 
 
-def _say_status(given: SimpleNamespace, started: int) -> int:
-    if given.json:
-        say_json({"queue": given.queue, "status": started})
+def _print_status(args: SimpleNamespace, started: int) -> int:
+    if args.json:
+        print_json({"queue": args.queue, "status": started})
     return 0
 
 
-def run_policy(given: SimpleNamespace, client: Client) -> int:
-    named = {name: getattr(given, name) for name in (*SETTINGS, DEAD_LETTER)}
+def run_policy(args: SimpleNamespace, client: Client) -> int:
+    named = {name: getattr(args, name) for name in (*SETTINGS, DEAD_LETTER)}
     wanted = {name: value for name, value in named.items() if value is not None}
-    if given.policy is not None or wanted:
-        client.configure(given.queue, policy=given.policy, **wanted)
-    found = client.settings(given.queue)
-    if given.json:
-        say_json(found)
+    if args.policy is not None or wanted:
+        client.configure(args.queue, policy=args.policy, **wanted)
+    found = client.settings(args.queue)
+    if args.json:
+        print_json(found)
     else:
-        say(found.pop("value"))
-        say("".join(f"{name}\t{visible(str(value))}\n" for name, value in found.items() if name != "queue"), b"")
+        print_text(found.pop("value"))
+        print_text("".join(f"{name}\t{visible(str(value))}\n" for name, value in found.items() if name != "queue"), b"")
     return 0
 
 
 # Dead letters
 
 
-def run_dead(given: SimpleNamespace, client: Client) -> int:
-    if given.drop or given.drop_all:
-        return _drop(given, client)
-    count, letters = client.dead(given.queue, first=given.first, count=given.count)
-    if given.json:
-        say_json({"queue": given.queue, "dead": count, "messages": [message_fields(letter) for letter in letters]})
+def run_dead(args: SimpleNamespace, client: Client) -> int:
+    if args.drop or args.drop_all:
+        return _drop(args, client)
+    count, letters = client.dead(args.queue, first=args.first, count=args.count)
+    if args.json:
+        print_json({"queue": args.queue, "dead": count, "messages": [message_fields(letter) for letter in letters]})
         return 0
     if letters:
-        say_table(("KEY", "DELIVERIES", "DIED", "VALUE"), [_letter_row(letter) for letter in letters])
-    if count > given.first + len(letters):
-        complain(f"shown: {len(letters)} of {count}; use --first and --count to see others.")
+        print_table(("KEY", "DELIVERIES", "DIED", "VALUE"), [_letter_row(letter) for letter in letters])
+    if count > args.first + len(letters):
+        print_error(f"shown: {len(letters)} of {count}; use --first and --count to see others.")
     return 0
 
 
@@ -214,22 +216,22 @@ def _letter_row(letter: Message) -> tuple[object, ...]:
     return letter.key, letter.count, died, shortened
 
 
-def _drop(given: SimpleNamespace, client: Client) -> int:
-    what = "all dead letters" if given.drop_all else f"{len(given.drop)} dead letters"
-    if not confirmed(given, f"Drop {what} of {given.queue!r} for good?"):
+def _drop(args: SimpleNamespace, client: Client) -> int:
+    what = "all dead letters" if args.drop_all else f"{len(args.drop)} dead letters"
+    if not confirmed(args, f"Drop {what} of {args.queue!r} for good?"):
         return INTERRUPTED
-    dropped = sum(client.drop_dead(given.queue, key) for key in ([""] if given.drop_all else given.drop))
-    return _say_count(given, "dropped", dropped)
+    dropped = sum(client.drop_dead(args.queue, key) for key in ([""] if args.drop_all else args.drop))
+    return _print_count(args, "dropped", dropped)
 
 
-def run_redrive(given: SimpleNamespace, client: Client) -> int:
-    redriven = sum(client.redrive(given.queue, key) for key in given.keys or [""])
-    return _say_count(given, "redriven", redriven)
+def run_redrive(args: SimpleNamespace, client: Client) -> int:
+    redriven = sum(client.redrive(args.queue, key) for key in args.keys or [""])
+    return _print_count(args, "redriven", redriven)
 
 
-def _say_count(given: SimpleNamespace, name: str, count: int) -> int:
-    if given.json:
-        say_json({"queue": given.queue, name: count})
+def _print_count(args: SimpleNamespace, name: str, count: int) -> int:
+    if args.json:
+        print_json({"queue": args.queue, name: count})
     else:
-        say(str(count))
+        print_text(str(count))
     return 0

@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, Commands, Number, option, queues
-from restmq.cli.output import cut, say, say_json, stopping, table
+from restmq.cli.arguments import COUNT_MAX, BoundedNumber, Commands, option, queues_argument
+from restmq.cli.output import cut, print_json, print_text, stopping, table
 from restmq.cli.queues import STATS_HEAD, STATS_SPARE, stats_row
 from restmq.client import Busy, Client, Stopped, Unreachable
 
@@ -32,8 +32,8 @@ def add_to(commands: Commands) -> None:
         "show a live table of queues",
         "Without QUEUE it shows the longest queues. IN/S and OUT/S are messages per second. Continues while the server "
         "is unavailable.",
-        queues(),
-        option("--interval", "Time between updates.  [default: 1]", "SECONDS", Number(0.1, 3600), 1.0),
+        queues_argument(),
+        option("--interval", "Time between updates.  [default: 1]", "SECONDS", BoundedNumber(0.1, 3600), 1.0),
         option("--rounds", "Stop after this number of updates.", "N", click.IntRange(1, COUNT_MAX)),
         option("--limit", "Maximum number of queues.  [default: fits the screen]", "N", click.IntRange(1, QUEUES_MAX)),
     )
@@ -56,37 +56,37 @@ class Rates:
         return [name, *(f"{max(0.0, rate):,.1f}" for rate in rates), *rest]
 
 
-def run_watch(given: SimpleNamespace, client: Client) -> int:
+def run_watch(args: SimpleNamespace, client: Client) -> int:
     client.retry_seconds, client.on_retry = 0, None  # the next update is the retry; the title shows the error
     rates, problem, rows = Rates(), "", list[list[object]]()
-    live = sys.stdout.isatty() and not given.json
+    live = sys.stdout.isatty() and not args.json
     with stopping(client.stop), suppress(Stopped), _screen(live):
         for turn in itertools.count(1):
             try:
-                found = _look(given, client, live)
+                found = _statistics(args, client, live)
                 problem = ""
                 rows = [rates.row(stats, time.monotonic()) for stats in found]
             except (Busy, Unreachable) as error:
                 if turn == 1:
                     raise
                 problem, found = str(error), []
-            if given.json:
-                say_json({"problem": problem} if problem else {"queues": found})
+            if args.json:
+                print_json({"problem": problem} if problem else {"queues": found})
             else:
                 _show(client, rows, problem, live)
-            if turn == given.rounds:
+            if turn == args.rounds:
                 return 0
-            if client.stopped_within(given.interval):
+            if client.stopped_within(args.interval):
                 return 0
     return 0
 
 
-def _look(given: SimpleNamespace, client: Client, live: bool) -> list[dict[str, Any]]:
+def _statistics(args: SimpleNamespace, client: Client, live: bool) -> list[dict[str, Any]]:
     """The statistics of the queues to show."""
     fits = shutil.get_terminal_size().lines - 3 if live else _QUEUES_WITHOUT_A_TERMINAL
-    limit = given.limit or max(1, fits)
-    if given.queues:
-        return [client.stats(queue) for queue in given.queues[:limit]]
+    limit = args.limit or max(1, fits)
+    if args.queues:
+        return [client.stats(queue) for queue in args.queues[:limit]]
     lines = client.overview()
     longest = sorted(lines, key=lambda name: (-lines[name]["len"], name))[:limit]
     return [client.stats(queue) for queue in longest]
@@ -98,19 +98,19 @@ def _show(client: Client, rows: list[list[object]], problem: str, live: bool) ->
     title = f"{client.server.url}  {datetime.now().astimezone():%H:%M:%S}" + (f"  {problem}" if problem else "")
     lines = [title, *table(head, rows, size.columns if live else 0, STATS_SPARE)]
     if not live:
-        say("\n".join(lines))
+        print_text("\n".join(lines))
         return
     shown = [cut(line, size.columns) + _CLEAR_LINE for line in lines[: size.lines - 1]]
-    say(_HOME + "\n".join(shown) + _CLEAR_BELOW, b"")
+    print_text(_HOME + "\n".join(shown) + _CLEAR_BELOW, b"")
 
 
 @contextmanager
 def _screen(live: bool) -> Iterator[None]:
     """Uses the terminal's alternate screen and restores the normal one at the end."""
     if live:
-        say(_OTHER_SCREEN + _CLEAR, b"")
+        print_text(_OTHER_SCREEN + _CLEAR, b"")
     try:
         yield
     finally:
         if live:
-            say(_FIRST_SCREEN, b"")
+            print_text(_FIRST_SCREEN, b"")

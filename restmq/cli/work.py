@@ -18,19 +18,19 @@ from types import SimpleNamespace
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, Commands, Number, flag, option, queue
-from restmq.cli.jobs import KILL_AFTER_SECONDS, Jobs
-from restmq.cli.output import INTERRUPTED, complain, stopping
+from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, BoundedNumber, Commands, flag, option, queue_argument
+from restmq.cli.jobs import KILL_AFTER_SECONDS, JobRunner
+from restmq.cli.output import INTERRUPTED, print_error, stopping
 from restmq.client import Client, Stopped
 from restmq.client.exchange import POLL_SECONDS
 from restmq.model import LEASE_SECONDS_MAX
 
 JOBS_MAX = 256
-_LOOK_SECONDS = 2.0
+_RECHECK_SECONDS = 2.0
 
 
 def add_to(commands: Commands) -> None:
-    lease_seconds = Number(1, LEASE_SECONDS_MAX)
+    lease_seconds = BoundedNumber(1, LEASE_SECONDS_MAX)
     commands.add(
         "work",
         run_work,
@@ -39,7 +39,7 @@ def add_to(commands: Commands) -> None:
         "RESTMQ_COUNT (the delivery count) in its environment. If it exits with 0, the message is acked; otherwise the "
         "message comes again. After SIGTERM or SIGINT no more messages are taken, and running commands have --grace "
         "to finish. Then they get SIGTERM, and their messages go back to the queue. A second signal ends the grace.",
-        queue(),
+        queue_argument(),
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED),
         option("--jobs", "Maximum number of commands at once.  [default: 1]", "N", click.IntRange(1, JOBS_MAX), 1),
         option(
@@ -53,20 +53,20 @@ def add_to(commands: Commands) -> None:
             "--timeout",
             "Maximum run time of a command; then it is ended and has failed.  [default: none]",
             "SECONDS",
-            Number(0.1, YEAR_SECONDS),
+            BoundedNumber(0.1, YEAR_SECONDS),
         ),
         option(
             "--again-after",
             "Delay before a failed message comes again.  [default: 1]",
             "SECONDS",
-            Number(0, LEASE_SECONDS_MAX),
+            BoundedNumber(0, LEASE_SECONDS_MAX),
             1.0,
         ),
         option(
             "--grace",
             "Time for running commands to finish after a signal.  [default: 30]",
             "SECONDS",
-            Number(0, 86_400),
+            BoundedNumber(0, 86_400),
             30.0,
         ),
         option("--count", "Stop after this number of messages.", "N", click.IntRange(1, COUNT_MAX)),
@@ -76,25 +76,25 @@ def add_to(commands: Commands) -> None:
     )
 
 
-def run_work(given: SimpleNamespace, client: Client) -> int:
-    command = list(given.command)
+def run_work(args: SimpleNamespace, client: Client) -> int:
+    command = list(args.command)
     if shutil.which(command[0]) is None:
         raise click.UsageError(f"unknown command {command[0]!r}; check its name and PATH.")
     client.lasting = True
-    return Work(given, command, client).run()
+    return Worker(args, command, client).run()
 
 
-class Work:
+class Worker:
     """Leases messages and hands them to jobs.
 
     Args:
         client: leases messages; a signal stops it. The jobs use its twin, which can still ack them.
     """
 
-    def __init__(self, given: SimpleNamespace, command: list[str], client: Client) -> None:
-        self._given = given
+    def __init__(self, args: SimpleNamespace, command: list[str], client: Client) -> None:
+        self._args = args
         self._leasing = client
-        self._jobs = Jobs(given, command, client.twin())
+        self._jobs = JobRunner(args, command, client.twin())
         self._deadline = inf
         self._under_way = self._begun = self._done = self._failed = 0
         self._cut_off = False
@@ -105,13 +105,13 @@ class Work:
         Returns the exit status. After a signal: INTERRUPTED if a command was cut off, else 0. Otherwise: 1 if a command
         failed, else 0.
         """
-        with ThreadPoolExecutor(self._given.jobs, "job") as threads, stopping(self._stop, once=False):
+        with ThreadPoolExecutor(self._args.jobs, "job") as threads, stopping(self._stop, once=False):
             try:
-                self._hand_out(threads)
+                self._lease_and_start(threads)
             finally:
                 self._wait_for_jobs()
-        if not self._given.json:
-            complain(f"{self._done} done, {self._failed} failed.")
+        if not self._args.json:
+            print_error(f"{self._done} done, {self._failed} failed.")
         if self._stopped:
             return INTERRUPTED if self._cut_off else 0
         return 1 if self._failed else 0
@@ -123,48 +123,48 @@ class Work:
     def _stop(self) -> None:
         """The first signal starts the grace period, the second one ends it."""
         now = time.monotonic()
-        self._deadline = now if self._stopped else now + self._given.grace
+        self._deadline = now if self._stopped else now + self._args.grace
         self._jobs.events.put(None)
         self._leasing.stop()
 
-    def _hand_out(self, threads: ThreadPoolExecutor) -> None:
-        given = self._given
-        wait_seconds: float = 0 if given.until_empty else POLL_SECONDS
-        while not self._stopped and (given.count is None or self._begun < given.count):
-            if self._under_way == given.jobs:
-                self._hear(inf)
-            while self._hear(0):
+    def _lease_and_start(self, threads: ThreadPoolExecutor) -> None:
+        args = self._args
+        wait_seconds: float = 0 if args.until_empty else POLL_SECONDS
+        while not self._stopped and (args.count is None or self._begun < args.count):
+            if self._under_way == args.jobs:
+                self._wait_for_event(inf)
+            while self._wait_for_event(0):
                 pass
-            free = given.jobs - self._under_way
+            free = args.jobs - self._under_way
             if not free or self._stopped:
                 continue
-            wanted = free if given.count is None else min(free, given.count - self._begun)
+            wanted = free if args.count is None else min(free, args.count - self._begun)
             with suppress(Stopped):
-                messages = self._leasing.lease_many(given.queue, wanted, given.lease, wait_seconds=wait_seconds)
+                messages = self._leasing.lease_many(args.queue, wanted, args.lease, wait_seconds=wait_seconds)
                 for message in messages:
                     self._under_way += 1
                     self._begun += 1
                     threads.submit(self._jobs.do, message)
-                if given.until_empty:
+                if args.until_empty:
                     wait_seconds = 0
                     if messages:
                         continue
                     if self._under_way:
-                        self._hear(_LOOK_SECONDS)
+                        self._wait_for_event(_RECHECK_SECONDS)
                     elif self._is_empty():
                         return
                     else:  # a message is delayed, or another worker has it
-                        wait_seconds = _LOOK_SECONDS
+                        wait_seconds = _RECHECK_SECONDS
 
     def _is_empty(self) -> bool:
         """Whether no message can be leased, now or later."""
-        stats = self._leasing.stats(self._given.queue)
+        stats = self._leasing.stats(self._args.queue)
         return not (stats["ready"] or stats["delayed"] or stats["leased"])
 
     def _wait_for_jobs(self) -> None:
         """Waits for the running jobs; ends them when the grace period is over."""
         while self._under_way:
-            self._hear(self._deadline - time.monotonic())
+            self._wait_for_event(self._deadline - time.monotonic())
             if time.monotonic() >= self._deadline:
                 break
         for ending in (signal.SIGTERM, signal.SIGKILL):
@@ -172,13 +172,13 @@ class Work:
                 self._cut_off = True
                 self._jobs.end(ending)
             deadline = time.monotonic() + KILL_AFTER_SECONDS
-            while self._under_way and self._hear(deadline - time.monotonic()):
+            while self._under_way and self._wait_for_event(deadline - time.monotonic()):
                 pass
         self._jobs.client.stop()  # an unreachable server must not delay the exit
         while self._under_way:
-            self._hear(inf)
+            self._wait_for_event(inf)
 
-    def _hear(self, seconds: float) -> bool:
+    def _wait_for_event(self, seconds: float) -> bool:
         """Waits for an event, at most ``seconds``; returns whether there was one."""
         try:
             report = self._jobs.events.get(seconds > 0, None if seconds == inf else max(seconds, 0))
@@ -188,5 +188,5 @@ class Work:
             self._under_way -= 1
             self._done += report.exit_status == 0
             self._failed += report.exit_status != 0
-            report.say(self._given.json)
+            report.print(self._args.json)
         return True

@@ -22,20 +22,19 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from restmq.client.errors import BadAnswer, Unreachable
-from restmq.client.exchange import ANSWER_BYTES_MAX, CONNECT_SECONDS, Answer, Request
+from restmq.client.exchange import CONNECT_SECONDS, IDLE_CONNECTIONS_MAX, RESPONSE_BYTES_MAX, ApiRequest, ApiResponse
 from restmq.client.server import Server
 from restmq.errors import RestMQError
 
-IDLE_CONNECTIONS_MAX = 16
 #: Shorter than the server's idle timeout, so that no request goes to a connection that the server is closing.
 IDLE_SECONDS = 45.0
 _UNREAD_BYTES_MAX = 1 << 20
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-class DeferredConnections:
-    """Connections to one server. Every method raises Unreachable if no complete response arrives."""
+class DeferredHttpConnections:
+    """HttpConnections to one server. Every method raises Unreachable if no complete response arrives."""
 
     def __init__(self, reactor: Any, server: Server, timeout_seconds: float) -> None:
         self._reactor = reactor
@@ -47,16 +46,16 @@ class DeferredConnections:
         self._pool.retryAutomatically = False  # a GET sent twice would take two messages
         self._agent = Agent(reactor, connectTimeout=CONNECT_SECONDS, pool=self._pool)
 
-    async def exchange(self, request: Request) -> Answer:
+    async def exchange(self, request: ApiRequest) -> ApiResponse:
         """Sends the request and reads the whole response. Raises BadAnswer if it is too long."""
-        return await self._in_time(self._timeout_seconds + request.wait_seconds, self._answer(request))
+        return await self._with_timeout(self._timeout_seconds + request.wait_seconds, self._response(request))
 
-    async def stream(self, request: Request) -> Body:
+    async def stream(self, request: ApiRequest) -> ResponseBody:
         """Sends the request; returns the body of a live stream. Raises an error if the response is none."""
-        status, headers, body = await self._in_time(self._timeout_seconds, self._begin(request))
-        if not Answer(status, headers, b"").is_stream:
-            rest = await self._in_time(self._timeout_seconds, body.read_all())
-            Answer(status, headers, rest).check_stream()
+        status, headers, body = await self._with_timeout(self._timeout_seconds, self._begin(request))
+        if not ApiResponse(status, headers, b"").is_stream:
+            rest = await self._with_timeout(self._timeout_seconds, body.read_all())
+            ApiResponse(status, headers, rest).check_stream()
         return body
 
     def close(self) -> defer.Deferred[None]:
@@ -64,17 +63,17 @@ class DeferredConnections:
         closing: defer.Deferred[None] = self._pool.closeCachedConnections()
         return closing
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _response(self, request: ApiRequest) -> ApiResponse:
         status, headers, body = await self._begin(request)
         try:
-            return Answer(status, headers, await body.read_all())
+            return ApiResponse(status, headers, await body.read_all())
         finally:
             body.hang_up()
 
-    async def _begin(self, request: Request) -> tuple[int, dict[str, str], Body]:
+    async def _begin(self, request: ApiRequest) -> tuple[int, dict[str, str], ResponseBody]:
         fields = {name: [value] for name, value in request.fields(self._server).items()}
         uri = (self._server.url.rstrip("/") + request.path).encode("ascii")
-        producer = _AtOnce(request.body) if request.body or request.method == "POST" else None
+        producer = _BytesProducer(request.body) if request.body or request.method == "POST" else None
         try:
             response = await self._agent.request(request.method.encode("ascii"), uri, Headers(fields), producer)
         except (error.ConnectError, error.DNSLookupError, RequestNotSent) as problem:
@@ -87,15 +86,15 @@ class DeferredConnections:
             name.decode("latin-1").lower(): values[-1].decode("latin-1")
             for name, values in response.headers.getAllRawHeaders()
         }
-        body = Body(self._server.url)
+        body = ResponseBody(self._server.url)
         response.deliverBody(body)
         return response.code, headers, body
 
-    async def _in_time(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
-        def too_late(_failure: Any, _seconds: float) -> Any:
+    async def _with_timeout(self, seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
+        def on_timeout(_failure: Any, _seconds: float) -> Any:
             raise Unreachable(f"{self._server.url} did not answer in time.", sent=True)
 
-        done: T = await defer.ensureDeferred(work).addTimeout(seconds, self._reactor, too_late)
+        done: _T = await defer.ensureDeferred(work).addTimeout(seconds, self._reactor, on_timeout)
         return done
 
 
@@ -106,7 +105,7 @@ def _why(problem: Exception) -> str:
 
 
 @implementer(IBodyProducer)
-class _AtOnce:
+class _BytesProducer:
     """A request body that is written in one piece.
 
     Twisted's own producer reports its end some reactor turns after the last byte. If the response arrives before that,
@@ -127,7 +126,7 @@ class _AtOnce:
     resumeProducing = stopProducing = pauseProducing
 
 
-class Body(Protocol):  # type: ignore[misc]  # untyped
+class ResponseBody(Protocol):  # type: ignore[misc]  # untyped
     """A response body, read as it arrives. At 1 MiB of unread data it pauses reading from the socket."""
 
     def __init__(self, url: str) -> None:
@@ -161,8 +160,8 @@ class Body(Protocol):  # type: ignore[misc]  # untyped
         while chunk := await self.read():
             chunks.append(chunk)
             size += len(chunk)
-            if size > ANSWER_BYTES_MAX:
-                raise BadAnswer(f"the response is longer than {ANSWER_BYTES_MAX} bytes.")
+            if size > RESPONSE_BYTES_MAX:
+                raise BadAnswer(f"the response is longer than {RESPONSE_BYTES_MAX} bytes.")
         return b"".join(chunks)
 
     def hang_up(self) -> None:

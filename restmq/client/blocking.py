@@ -11,22 +11,22 @@ from queue import Empty, SimpleQueue
 from typing import Concatenate, ParamSpec, TypeVar
 
 from restmq.client import calls
-from restmq.client.connections import Connections
+from restmq.client.connections import HttpConnections
 from restmq.client.errors import Stopped, Unreachable
-from restmq.client.exchange import POLL_SECONDS, Call, Message, Patience
+from restmq.client.exchange import Call, Message, RetryPolicy
 from restmq.client.server import DEFAULT_URL, Server
-from restmq.client.stream import Listening
+from restmq.client.stream import LiveStream
 from restmq.errors import RestMQError
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-def _carried_out(make: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
+def _method(make: Callable[_P, Call[_T]]) -> Callable[Concatenate[Client, _P], _T]:
     """Turns a function of ``restmq.client.calls`` into a method that runs the call."""
 
     @wraps(make)
-    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def method(self: Client, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return self.run(make(*args, **kwargs))
 
     return method
@@ -61,41 +61,41 @@ class Client:
         self.lasting = lasting
         self.on_retry = on_retry
         self.answered = False
-        self._connections = Connections(self.server, timeout_seconds)
+        self._connections = HttpConnections(self.server, timeout_seconds)
         self._stopped = False
         self._stop_notes: SimpleQueue[None] = SimpleQueue()
 
-    publish = _carried_out(calls.publish)
-    publish_many = _carried_out(calls.publish_many)
-    take = _carried_out(calls.take)
-    take_many = _carried_out(calls.take_many)
-    lease = _carried_out(calls.lease)
-    lease_many = _carried_out(calls.lease_many)
-    ack = _carried_out(calls.ack)
-    extend = _carried_out(calls.extend)
-    nack = _carried_out(calls.nack)
-    find = _carried_out(calls.find)
-    delete = _carried_out(calls.delete)
-    queues = _carried_out(calls.queues)
-    stats = _carried_out(calls.stats)
-    overview = _carried_out(calls.overview)
-    settings = _carried_out(calls.settings)
-    configure = _carried_out(calls.configure)
-    pause = _carried_out(calls.pause)
-    start = _carried_out(calls.start)
-    purge = _carried_out(calls.purge)
-    dead = _carried_out(calls.dead)
-    redrive = _carried_out(calls.redrive)
-    drop_dead = _carried_out(calls.drop_dead)
+    publish = _method(calls.publish)
+    publish_many = _method(calls.publish_many)
+    take = _method(calls.take)
+    take_many = _method(calls.take_many)
+    lease = _method(calls.lease)
+    lease_many = _method(calls.lease_many)
+    ack = _method(calls.ack)
+    extend = _method(calls.extend)
+    nack = _method(calls.nack)
+    find = _method(calls.find)
+    delete = _method(calls.delete)
+    queues = _method(calls.queues)
+    stats = _method(calls.stats)
+    overview = _method(calls.overview)
+    settings = _method(calls.settings)
+    configure = _method(calls.configure)
+    pause = _method(calls.pause)
+    start = _method(calls.start)
+    purge = _method(calls.purge)
+    dead = _method(calls.dead)
+    redrive = _method(calls.redrive)
+    drop_dead = _method(calls.drop_dead)
 
-    def run(self, call: Call[T]) -> T:
+    def run(self, call: Call[_T]) -> _T:
         """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
-        patience = self._patience()
+        policy = self._retry_policy()
         while True:
             try:
                 result = call.result(self._connections.exchange(call.request))
             except RestMQError as error:
-                self._sleep_after(error, patience, call.request.repeatable)
+                self._sleep_after(error, policy, call.request.repeatable)
             else:
                 self.answered = True
                 return result
@@ -109,10 +109,7 @@ class Client:
         Args:
             count: maximum number of messages per request (default 1).
         """
-        if lease_seconds is None:
-            call = calls.repeatable(calls.take_many(queue, count, wait_seconds=POLL_SECONDS))
-        else:
-            call = calls.lease_many(queue, count, lease_seconds, wait_seconds=POLL_SECONDS)
+        call = calls.consume(queue, lease_seconds, count=count)
         with contextlib.suppress(Stopped):
             while True:
                 yield from self.run(call)
@@ -129,22 +126,22 @@ class Client:
         """Yields the messages that a connected consumer receives, until ``stop``.
 
         Reconnects after the connection was lost. If the queue keeps a history, the missed messages come first.
-        ``restmq.client.stream.Listening`` documents the arguments.
+        ``restmq.client.stream.LiveStream`` documents the arguments.
         """
-        listening = Listening(queue, last_key, lease_seconds, prefetch, on_gap)
-        patience = self._patience()
+        stream = LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        policy = self._retry_policy()
         with contextlib.suppress(Stopped):
             while True:
                 try:
-                    with self._connections.stream(listening.request()) as chunks:
+                    with self._connections.stream(stream.request()) as chunks:
                         self.answered = True
-                        patience = self._patience()
+                        policy = self._retry_policy()
                         for chunk in chunks:
-                            yield from listening.feed(chunk)
+                            yield from stream.feed(chunk)
                     error: RestMQError = Unreachable("the server ended the stream.", sent=True)
                 except RestMQError as problem:
                     error = problem
-                self._sleep_after(error, patience, repeatable=True)
+                self._sleep_after(error, policy, repeatable=True)
 
     def stop(self) -> None:
         """Ends every call that waits for a response, with Stopped, and every iterator. Received responses still count.
@@ -184,14 +181,14 @@ class Client:
 
     # Retries
 
-    def _patience(self) -> Patience:
-        return Patience(inf if self.lasting and self.answered else self.retry_seconds, time.monotonic)
+    def _retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(inf if self.lasting and self.answered else self.retry_seconds, time.monotonic)
 
-    def _sleep_after(self, error: RestMQError, patience: Patience, repeatable: bool) -> None:
+    def _sleep_after(self, error: RestMQError, policy: RetryPolicy, repeatable: bool) -> None:
         if self._stopped:
-            raise Stopped("stopped before the answer came.") from None
-        seconds = patience.pause_seconds(error, repeatable)
+            raise Stopped("stopped before the response came.") from None
+        seconds = policy.delay_seconds(error, repeatable)
         if self.on_retry is not None:
             self.on_retry(error, seconds)
         if self.stopped_within(seconds):
-            raise Stopped("stopped before the answer came.") from None
+            raise Stopped("stopped before the response came.") from None

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from restmq.client.exchange import Answer, Call, Message, Request
+from restmq.client.exchange import POLL_SECONDS, ApiRequest, ApiResponse, Call, Message
 from restmq.errors import InvalidInput, NotFound
 from restmq.model import IDEMPOTENCY_KEY_BYTES_MAX, check_queue_name, queue_of
 
-OCTETS = "application/octet-stream"
-NDJSON = "application/x-ndjson"
-FORM = "application/x-www-form-urlencoded"
+_OCTETS = "application/octet-stream"
+_NDJSON = "application/x-ndjson"
+_FORM = "application/x-www-form-urlencoded"
 
 Value = str | bytes
 
@@ -37,9 +36,9 @@ def publish(
         idempotency_key: the server queues one message per key in 24 hours. None (the default) generates a new key.
             With '' the request has no key, and is not retried if it is unknown whether the server ran it.
     """
-    body, kind = _bytes(value), OCTETS
+    body, kind = _bytes(value), _OCTETS
     if not body:  # the server rejects an empty body
-        body, kind = b"value=", FORM
+        body, kind = b"value=", _FORM
     return Call(_adding(queue, body, kind, delay_seconds, ttl_seconds, idempotency_key), _key)
 
 
@@ -61,8 +60,8 @@ def publish_many(
     except UnicodeDecodeError:
         raise InvalidInput("a value in the batch is not valid UTF-8; publish it on its own.") from None
     body = b"\n".join(_bytes(json.dumps(text, ensure_ascii=False)) for text in texts)
-    request = _adding(queue, body, NDJSON, delay_seconds, ttl_seconds, idempotency_key)
-    return Call(request, lambda answer: [str(key) for key in answer.json()["keys"]])
+    request = _adding(queue, body, _NDJSON, delay_seconds, ttl_seconds, idempotency_key)
+    return Call(request, lambda response: [str(key) for key in response.json()["keys"]])
 
 
 def take(queue: str, *, wait_seconds: float = 0) -> Call[Message | None]:
@@ -96,10 +95,17 @@ def lease_many(
     return _receiving(queue, asked, wait_seconds, repeatable=True)
 
 
+def consume(queue: str, lease_seconds: float | None = None, *, count: int = 1) -> Call[list[Message]]:
+    """One long poll of a client's ``consume``. It is retried even if messages may have been lost with the response."""
+    if lease_seconds is not None:
+        return lease_many(queue, count, lease_seconds, wait_seconds=POLL_SECONDS)
+    return _receiving(queue, {"count": count}, POLL_SECONDS, repeatable=True)
+
+
 def ack(message: Message) -> Call[None]:
     """Acks a leased message, which removes it for good. Raises LeaseGone if its lease has ended."""
     path = _path("m", message.key) + "?" + urlencode({"receipt": message.receipt})
-    return Call(Request("DELETE", path), _nothing)
+    return Call(ApiRequest("DELETE", path), _nothing)
 
 
 def extend(message: Message, lease_seconds: float) -> Call[None]:
@@ -116,40 +122,40 @@ def find(key: str) -> Call[Message | None]:
     """Peeks at the message with this key, whatever its state. None if there is no such message."""
     queue_of(key)
 
-    def read(answer: Answer) -> Message | None:
+    def read(response: ApiResponse) -> Message | None:
         try:
-            return Message.parse(answer.json())
+            return Message.parse(response.json())
         except NotFound:
             return None
 
-    return Call(Request("GET", _path("m", key)), read)
+    return Call(ApiRequest("GET", _path("m", key)), read)
 
 
 def delete(queue: str, key: str) -> Call[bool]:
     """Deletes a message, whatever its state; returns whether it existed."""
     body = _bytes(json.dumps({"cmd": "del", "queue": check_queue_name(queue), "key": key}))
-    request = Request("POST", "/queue", body, "application/json")
-    return Call(request, lambda answer: bool(answer.json()["deleted"]))
+    request = ApiRequest("POST", "/queue", body=body, content_type="application/json")
+    return Call(request, lambda response: bool(response.json()["deleted"]))
 
 
 def queues() -> Call[list[str]]:
     """The names of all queues that the client's credentials may see."""
-    return Call(Request("GET", "/q/"), lambda answer: [str(name) for name in answer.json()["queues"]])
+    return Call(ApiRequest("GET", "/q/"), lambda response: [str(name) for name in response.json()["queues"]])
 
 
 def stats(queue: str) -> Call[dict[str, Any]]:
     """A queue's counters: ``ready``, ``leased``, ``delayed``, ``dead``, ``consumers``, ``totals`` and more."""
-    return Call(Request("GET", _path("stats", queue)), _document)
+    return Call(ApiRequest("GET", _path("stats", queue)), _document)
 
 
 def overview() -> Call[dict[str, dict[str, Any]]]:
     """All visible queues by name, each with ``len``, ``status`` (1 started, 0 paused) and ``policy``."""
-    return Call(Request("GET", "/stats/"), lambda answer: dict(answer.json()["queues"]))
+    return Call(ApiRequest("GET", "/stats/"), lambda response: dict(response.json()["queues"]))
 
 
 def settings(queue: str) -> Call[dict[str, Any]]:
     """The queue's policy as ``value``, and every setting that differs from its default."""
-    return Call(Request("GET", _path("p", queue)), _document)
+    return Call(ApiRequest("GET", _path("p", queue)), _document)
 
 
 def configure(queue: str, *, policy: str | None = None, **settings: int | str) -> Call[None]:
@@ -173,18 +179,18 @@ def start(queue: str) -> Call[None]:
 
 def purge(queue: str) -> Call[bool]:
     """Drops all messages of the queue and disconnects its consumers. Returns whether there were messages."""
-    return Call(Request("DELETE", _path("q", queue)), lambda answer: bool(answer.json()["status"]))
+    return Call(ApiRequest("DELETE", _path("q", queue)), lambda response: bool(response.json()["status"]))
 
 
 def dead(queue: str, *, first: int = 0, count: int = 100) -> Call[tuple[int, list[Message]]]:
     """The number of dead letters in the queue, and up to ``count`` (1 to 1000) of them, skipping ``first``."""
     path = _path("d", queue) + "?" + urlencode({"first": first, "count": count})
 
-    def read(answer: Answer) -> tuple[int, list[Message]]:
-        document = answer.json()
+    def read(response: ApiResponse) -> tuple[int, list[Message]]:
+        document = response.json()
         return int(document["dead"]), [Message.parse(fields) for fields in document["messages"]]
 
-    return Call(Request("GET", path), read)
+    return Call(ApiRequest("GET", path), read)
 
 
 def redrive(queue: str, key: str = "") -> Call[int]:
@@ -193,14 +199,14 @@ def redrive(queue: str, key: str = "") -> Call[int]:
     Raises NotFound if there is no dead letter with this key.
     """
     return Call(
-        _form("POST", _path("d", queue), {"key": key} if key else {}), lambda answer: int(answer.json()["redriven"])
+        _form("POST", _path("d", queue), {"key": key} if key else {}), lambda response: int(response.json()["redriven"])
     )
 
 
 def drop_dead(queue: str, key: str = "") -> Call[int]:
     """Drops all dead letters, or the one with this key, for good. Returns the number dropped; raises as ``redrive``."""
     path = _path("d", queue) + ("?" + urlencode({"key": key}) if key else "")
-    return Call(Request("DELETE", path), lambda answer: int(answer.json()["dropped"]))
+    return Call(ApiRequest("DELETE", path), lambda response: int(response.json()["dropped"]))
 
 
 # Building requests and reading responses
@@ -224,13 +230,13 @@ def _number(number: float) -> str:
     return f"{number:.3f}".rstrip("0").rstrip(".")
 
 
-def _form(method: str, path: str, fields: Mapping[str, object]) -> Request:
-    return Request(method, path, urlencode(fields).encode("ascii"), FORM)
+def _form(method: str, path: str, fields: Mapping[str, object]) -> ApiRequest:
+    return ApiRequest(method, path, body=urlencode(fields).encode("ascii"), content_type=_FORM)
 
 
 def _adding(
     queue: str, body: bytes, kind: str, delay_seconds: float, ttl_seconds: float, idempotency_key: str | None
-) -> Request:
+) -> ApiRequest:
     if idempotency_key is None:
         idempotency_key = secrets.token_urlsafe(12)
     if not (idempotency_key.isascii() and idempotency_key.isprintable()) or idempotency_key.strip() != idempotency_key:
@@ -242,44 +248,39 @@ def _adding(
     asked = {name: _number(said) for name, said in (("delay", delay_seconds), ("ttl", ttl_seconds)) if said}
     path = _path("q", queue) + ("?" + urlencode(asked) if asked else "")
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-    return Request("POST", path, body, kind, headers, repeatable=bool(idempotency_key))
+    return ApiRequest("POST", path, body=body, content_type=kind, headers=headers, repeatable=bool(idempotency_key))
 
 
 def _receiving(queue: str, asked: dict[str, Any], wait_seconds: float, repeatable: bool) -> Call[list[Message]]:
     if wait_seconds:
         asked["wait"] = _number(wait_seconds)
     path = _path("q", queue) + "?" + urlencode(asked)
-    return Call(Request("GET", path, wait_seconds=wait_seconds, repeatable=repeatable), _messages)
+    return Call(ApiRequest("GET", path, wait_seconds=wait_seconds, repeatable=repeatable), _messages)
 
 
-def _leased(message: Message, lease_seconds: float) -> Request:
+def _leased(message: Message, lease_seconds: float) -> ApiRequest:
     form = {"receipt": message.receipt, "lease": _number(lease_seconds)}
     return _form("POST", _path("m", message.key), form)
 
 
 def _first(call: Call[list[Message]]) -> Call[Message | None]:
-    return Call(call.request, lambda answer: next(iter(call.read(answer)), None))
+    return Call(call.request, lambda response: next(iter(call.read(response)), None))
 
 
-def repeatable(call: Call[list[Message]]) -> Call[list[Message]]:
-    """The same call, retried even if it is unknown whether the server ran it."""
-    return replace(call, request=replace(call.request, repeatable=True))
+def _messages(response: ApiResponse) -> list[Message]:
+    return [] if response.check().status == 204 else [Message.parse(fields) for fields in response.json()]
 
 
-def _messages(answer: Answer) -> list[Message]:
-    return [] if answer.check().status == 204 else [Message.parse(fields) for fields in answer.json()]
-
-
-def _key(answer: Answer) -> str:
-    key = answer.check().body.decode().strip("\r\n")
+def _key(response: ApiResponse) -> str:
+    key = response.check().body.decode().strip("\r\n")
     if not key.rpartition(":")[2].isdigit():
         raise ValueError(key[:40])
     return key
 
 
-def _document(answer: Answer) -> dict[str, Any]:
-    return dict(answer.json())
+def _document(response: ApiResponse) -> dict[str, Any]:
+    return dict(response.json())
 
 
-def _nothing(answer: Answer) -> None:
-    answer.check()
+def _nothing(response: ApiResponse) -> None:
+    response.check()

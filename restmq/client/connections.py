@@ -11,17 +11,16 @@ from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 
 from restmq.client.errors import BadAnswer, Unreachable
-from restmq.client.exchange import ANSWER_BYTES_MAX, CONNECT_SECONDS, Answer, Request
+from restmq.client.exchange import CONNECT_SECONDS, IDLE_CONNECTIONS_MAX, RESPONSE_BYTES_MAX, ApiRequest, ApiResponse
 from restmq.client.server import Server
 
-IDLE_CONNECTIONS_MAX = 16
 _CHUNK_BYTES = 1 << 16
 #: Detects within a minute that a peer has vanished from an idle connection: seconds idle, between probes; probes.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
-class Connections:
-    """Connections to one server. Every method raises Unreachable if no complete response arrives."""
+class HttpConnections:
+    """HttpConnections to one server. Every method raises Unreachable if no complete response arrives."""
 
     def __init__(self, server: Server, timeout_seconds: float) -> None:
         self._server = server
@@ -32,24 +31,24 @@ class Connections:
         self._in_use: set[HTTPConnection] = set()
         self._cut = False
 
-    def exchange(self, request: Request) -> Answer:
+    def exchange(self, request: ApiRequest) -> ApiResponse:
         """Sends the request and reads the whole response. Raises BadAnswer if it is too long."""
         with self._connection() as connection:
             response = self._begin(connection, request, self._timeout_seconds + request.wait_seconds)
-            body = response.read(ANSWER_BYTES_MAX + 1)
-            if len(body) > ANSWER_BYTES_MAX:
-                raise BadAnswer(f"the response is longer than {ANSWER_BYTES_MAX} bytes.")
+            body = response.read(RESPONSE_BYTES_MAX + 1)
+            if len(body) > RESPONSE_BYTES_MAX:
+                raise BadAnswer(f"the response is longer than {RESPONSE_BYTES_MAX} bytes.")
             if response.length:  # http.client's read(n) does not report that the body was cut off
                 raise HTTPException("the response was cut off")
-            return _answer(response, body)
+            return _response(response, body)
 
     @contextlib.contextmanager
-    def stream(self, request: Request) -> Iterator[Iterator[bytes]]:
+    def stream(self, request: ApiRequest) -> Iterator[Iterator[bytes]]:
         """Sends the request; yields the chunks of a live stream. Raises an error if the response is none."""
         with self._connection() as connection:
             response = self._begin(connection, request, self._timeout_seconds)
-            if not _answer(response, b"").is_stream:
-                _answer(response, response.read(ANSWER_BYTES_MAX)).check_stream()
+            if not _response(response, b"").is_stream:
+                _response(response, response.read(RESPONSE_BYTES_MAX)).check_stream()
             connection.sock.settimeout(None)
             yield iter(lambda: response.read1(_CHUNK_BYTES), b"")
 
@@ -121,7 +120,7 @@ class Connections:
             raise Unreachable(f"{server.url} can't be reached: {problem.strerror or problem}.", sent=False) from None
         return connection
 
-    def _begin(self, connection: HTTPConnection, request: Request, timeout_seconds: float) -> HTTPResponse:
+    def _begin(self, connection: HTTPConnection, request: ApiRequest, timeout_seconds: float) -> HTTPResponse:
         connection.sock.settimeout(timeout_seconds)
         # A server that rejects the body answers before it has read all of it, and then stops reading.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -147,5 +146,5 @@ def _keep_alive(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), number)
 
 
-def _answer(response: HTTPResponse, body: bytes) -> Answer:
-    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
+def _response(response: HTTPResponse, body: bytes) -> ApiResponse:
+    return ApiResponse(response.status, {name.lower(): value for name, value in response.getheaders()}, body)

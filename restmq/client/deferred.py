@@ -10,22 +10,22 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from twisted.internet import defer, task
 
 from restmq.client import calls
-from restmq.client.agent import Body, DeferredConnections
+from restmq.client.agent import DeferredHttpConnections, ResponseBody
 from restmq.client.errors import Unreachable
-from restmq.client.exchange import POLL_SECONDS, Call, Message, Patience
+from restmq.client.exchange import Call, Message, RetryPolicy
 from restmq.client.server import DEFAULT_URL, Server
-from restmq.client.stream import Listening
+from restmq.client.stream import LiveStream
 from restmq.errors import RestMQError
 
-P = ParamSpec("P")
-T = TypeVar("T")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-def _carried_out(make: Callable[P, Call[T]]) -> Callable[Concatenate[DeferredClient, P], defer.Deferred[T]]:
+def _method(make: Callable[_P, Call[_T]]) -> Callable[Concatenate[DeferredClient, _P], defer.Deferred[_T]]:
     """Turns a function of ``restmq.client.calls`` into a method that runs the call."""
 
     @wraps(make)
-    def method(self: DeferredClient, /, *args: P.args, **kwargs: P.kwargs) -> defer.Deferred[T]:
+    def method(self: DeferredClient, /, *args: _P.args, **kwargs: _P.kwargs) -> defer.Deferred[_T]:
         return self.run(make(*args, **kwargs))
 
     return method
@@ -57,32 +57,32 @@ class DeferredClient:
         self.on_retry = on_retry
         self.answered = False
         self._reactor = reactor
-        self._connections = DeferredConnections(reactor, self.server, timeout_seconds)
+        self._connections = DeferredHttpConnections(reactor, self.server, timeout_seconds)
 
-    publish = _carried_out(calls.publish)
-    publish_many = _carried_out(calls.publish_many)
-    take = _carried_out(calls.take)
-    take_many = _carried_out(calls.take_many)
-    lease = _carried_out(calls.lease)
-    lease_many = _carried_out(calls.lease_many)
-    ack = _carried_out(calls.ack)
-    extend = _carried_out(calls.extend)
-    nack = _carried_out(calls.nack)
-    find = _carried_out(calls.find)
-    delete = _carried_out(calls.delete)
-    queues = _carried_out(calls.queues)
-    stats = _carried_out(calls.stats)
-    overview = _carried_out(calls.overview)
-    settings = _carried_out(calls.settings)
-    configure = _carried_out(calls.configure)
-    pause = _carried_out(calls.pause)
-    start = _carried_out(calls.start)
-    purge = _carried_out(calls.purge)
-    dead = _carried_out(calls.dead)
-    redrive = _carried_out(calls.redrive)
-    drop_dead = _carried_out(calls.drop_dead)
+    publish = _method(calls.publish)
+    publish_many = _method(calls.publish_many)
+    take = _method(calls.take)
+    take_many = _method(calls.take_many)
+    lease = _method(calls.lease)
+    lease_many = _method(calls.lease_many)
+    ack = _method(calls.ack)
+    extend = _method(calls.extend)
+    nack = _method(calls.nack)
+    find = _method(calls.find)
+    delete = _method(calls.delete)
+    queues = _method(calls.queues)
+    stats = _method(calls.stats)
+    overview = _method(calls.overview)
+    settings = _method(calls.settings)
+    configure = _method(calls.configure)
+    pause = _method(calls.pause)
+    start = _method(calls.start)
+    purge = _method(calls.purge)
+    dead = _method(calls.dead)
+    redrive = _method(calls.redrive)
+    drop_dead = _method(calls.drop_dead)
 
-    def run(self, call: Call[T]) -> defer.Deferred[T]:
+    def run(self, call: Call[_T]) -> defer.Deferred[_T]:
         """Runs a call, and retries it where that is safe. Fails with the last error when retries end."""
         return defer.ensureDeferred(self._run(call))
 
@@ -90,10 +90,7 @@ class DeferredClient:
         self, queue: str, lease_seconds: float | None = None, *, count: int = 1
     ) -> AsyncIterator[Message]:
         """As ``restmq.client.Client.consume``. Cancel the iterating task to end it."""
-        if lease_seconds is None:
-            call = calls.repeatable(calls.take_many(queue, count, wait_seconds=POLL_SECONDS))
-        else:
-            call = calls.lease_many(queue, count, lease_seconds, wait_seconds=POLL_SECONDS)
+        call = calls.consume(queue, lease_seconds, count=count)
         while True:
             for message in await self.run(call):
                 yield message
@@ -108,16 +105,16 @@ class DeferredClient:
         on_gap: Callable[[str], None] | None = None,
     ) -> AsyncIterator[Message]:
         """As ``restmq.client.Client.listen``. Close it (``contextlib.aclosing``), or its connection stays open."""
-        listening = Listening(queue, last_key, lease_seconds, prefetch, on_gap)
-        patience = self._patience()
+        stream = LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        policy = self._retry_policy()
         while True:
-            body: Body | None = None
+            body: ResponseBody | None = None
             try:
-                body = await self._connections.stream(listening.request())
+                body = await self._connections.stream(stream.request())
                 self.answered = True
-                patience = self._patience()
+                policy = self._retry_policy()
                 while chunk := await body.read():
-                    for message in listening.feed(chunk):
+                    for message in stream.feed(chunk):
                         yield message
                 problem: RestMQError = Unreachable("the server ended the stream.", sent=True)
             except RestMQError as raised:
@@ -125,7 +122,7 @@ class DeferredClient:
             finally:
                 if body is not None:
                     body.hang_up()
-            await self._sleep_after(problem, patience, repeatable=True)
+            await self._sleep_after(problem, policy, repeatable=True)
 
     def close(self) -> defer.Deferred[None]:
         """Closes the idle connections; fires when they are closed."""
@@ -133,22 +130,22 @@ class DeferredClient:
 
     # Retries
 
-    def _patience(self) -> Patience:
-        return Patience(inf if self.lasting and self.answered else self.retry_seconds, self._reactor.seconds)
+    def _retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(inf if self.lasting and self.answered else self.retry_seconds, self._reactor.seconds)
 
-    async def _run(self, call: Call[T]) -> T:
-        patience = self._patience()
+    async def _run(self, call: Call[_T]) -> _T:
+        policy = self._retry_policy()
         while True:
             try:
                 result = call.result(await self._connections.exchange(call.request))
             except RestMQError as problem:
-                await self._sleep_after(problem, patience, call.request.repeatable)
+                await self._sleep_after(problem, policy, call.request.repeatable)
             else:
                 self.answered = True
                 return result
 
-    async def _sleep_after(self, problem: RestMQError, patience: Patience, repeatable: bool) -> None:
-        seconds = patience.pause_seconds(problem, repeatable)
+    async def _sleep_after(self, problem: RestMQError, policy: RetryPolicy, repeatable: bool) -> None:
+        seconds = policy.delay_seconds(problem, repeatable)
         if self.on_retry is not None:
             self.on_retry(problem, seconds)
         await task.deferLater(self._reactor, seconds)

@@ -7,7 +7,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from http.client import responses
 from typing import Any, Generic, TypeVar
 
@@ -16,8 +16,9 @@ from restmq.client.errors import BadAnswer, Busy, Refused, Unreachable
 from restmq.client.server import Server
 
 #: Maximum size of a response, and of a line of a stream.
-ANSWER_BYTES_MAX = 256 << 20
+RESPONSE_BYTES_MAX = 256 << 20
 CONNECT_SECONDS = 10.0
+IDLE_CONNECTIONS_MAX = 16
 #: Maximum duration of one long poll within a longer wait, so that no proxy cuts it off.
 POLL_SECONDS = 30.0
 _PAUSE_SECONDS_LEAST = 0.1
@@ -32,11 +33,11 @@ _STATUS: dict[int, type[errors.RestMQError]] = {
     410: errors.LeaseGone,
 }
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True, frozen=True)
-class Request:
+class ApiRequest:
     """An HTTP request.
 
     Attributes:
@@ -47,6 +48,7 @@ class Request:
 
     method: str
     path: str
+    _: KW_ONLY
     body: bytes = b""
     content_type: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -64,14 +66,14 @@ class Request:
 
 
 @dataclass(slots=True, frozen=True)
-class Answer:
+class ApiResponse:
     """An HTTP response. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
-    def check(self) -> Answer:
+    def check(self) -> ApiResponse:
         """Returns itself. Raises an error with the server's own text if the status is an error."""
         if self.status < 300:
             return self
@@ -107,16 +109,16 @@ class Answer:
 
 
 @dataclass(slots=True, frozen=True)
-class Call(Generic[T]):
+class Call(Generic[_T]):
     """An operation of the server: its request, and the function that reads the response."""
 
-    request: Request
-    read: Callable[[Answer], T]
+    request: ApiRequest
+    read: Callable[[ApiResponse], _T]
 
-    def result(self, answer: Answer) -> T:
+    def result(self, response: ApiResponse) -> _T:
         """The result in the response. Raises the server's error, or BadAnswer if the response is not RestMQ's."""
         try:
-            return self.read(answer)
+            return self.read(response)
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
             raise BadAnswer(f"RestMQ would not send this response ({problem!r}); check the URL.") from None
 
@@ -135,6 +137,7 @@ class Message:
 
     key: str
     value: bytes
+    _: KW_ONLY
     count: int = 0
     receipt: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -145,7 +148,7 @@ class Message:
         more = dict(fields)
         key, text = more.pop("key"), more.pop("value")
         value = base64.b64decode(text, validate=True) if more.pop("encoding", "") == "base64" else text.encode()
-        return cls(key, value, more.pop("count", 0), more.pop("receipt", ""), more)
+        return cls(key, value, count=more.pop("count", 0), receipt=more.pop("receipt", ""), more=more)
 
     @property
     def text(self) -> str:
@@ -153,7 +156,7 @@ class Message:
         return self.value.decode()
 
 
-class Patience:
+class RetryPolicy:
     """Exponential backoff with jitter. The server's Retry-After is respected.
 
     Args:
@@ -164,14 +167,10 @@ class Patience:
     def __init__(self, retry_seconds: float, seconds: Callable[[], float]) -> None:
         self._retry_seconds = retry_seconds
         self._seconds = seconds
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets earlier failures."""
         self._deadline = math.inf
         self._failures = 0
 
-    def pause_seconds(self, error: errors.RestMQError, repeatable: bool) -> float:
+    def delay_seconds(self, error: errors.RestMQError, repeatable: bool) -> float:
         """Seconds to wait before the retry. Raises the error if a retry could do harm or would come too late."""
         again = isinstance(error, Busy) or (isinstance(error, Unreachable) and (repeatable or not error.sent))
         if not again:

@@ -12,11 +12,11 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from restmq.client.errors import BadAnswer
-from restmq.client.exchange import ANSWER_BYTES_MAX, Message, Request
+from restmq.client.exchange import RESPONSE_BYTES_MAX, ApiRequest, Message
 from restmq.model import check_queue_name
 
 
-class Listening:
+class LiveStream:
     """The state that a consumer keeps from one connection to the next.
 
     Args:
@@ -30,6 +30,7 @@ class Listening:
     def __init__(
         self,
         queue: str,
+        *,
         last_key: str = "",
         lease_seconds: float | None = None,
         prefetch: int | None = None,
@@ -38,19 +39,19 @@ class Listening:
         self._path = "/c/" + quote(check_queue_name(queue), safe="")
         self._last_key = last_key
         self._on_gap = on_gap
-        self._asked: dict[str, Any] = {}
+        self._query: dict[str, Any] = {}
         if lease_seconds is not None:
-            self._asked["lease"] = f"{lease_seconds:.3f}" if lease_seconds else ""
+            self._query["lease"] = f"{lease_seconds:.3f}" if lease_seconds else ""
             if prefetch is not None:
-                self._asked["prefetch"] = prefetch
+                self._query["prefetch"] = prefetch
         self._unread: list[bytes] = []
         self._unread_bytes = 0
 
-    def request(self) -> Request:
+    def request(self) -> ApiRequest:
         """The request for a new connection. Discards an incomplete line of the previous one."""
         self._unread, self._unread_bytes = [], 0
-        asked = self._asked | ({"last_event_id": self._last_key} if self._last_key else {})
-        return Request("GET", self._path + ("?" + urlencode(asked) if asked else ""))
+        query = self._query | ({"last_event_id": self._last_key} if self._last_key else {})
+        return ApiRequest("GET", self._path + ("?" + urlencode(query) if query else ""))
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages that this data completes. Raises BadAnswer if it is not a stream of messages."""
@@ -60,8 +61,8 @@ class Listening:
             self._unread, self._unread_bytes = [], 0
         self._unread.append(rest)
         self._unread_bytes += len(rest)
-        if self._unread_bytes > ANSWER_BYTES_MAX:
-            raise BadAnswer(f"a line of the stream is longer than {ANSWER_BYTES_MAX} bytes; check the URL.")
+        if self._unread_bytes > RESPONSE_BYTES_MAX:
+            raise BadAnswer(f"a line of the stream is longer than {RESPONSE_BYTES_MAX} bytes; check the URL.")
         return [message for line in lines if line.strip() for message in self._read(line)]
 
     def _read(self, line: bytes) -> list[Message]:

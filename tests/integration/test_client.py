@@ -287,7 +287,7 @@ def test_a_server_that_does_not_answer_is_given_up(make: Make, queue: str) -> No
         assert unreachable.value.sent
 
 
-# Connections, and trying again
+# ConnectionPool, and trying again
 
 
 def test_connections_are_kept_alive(make: Make, proxy: Proxy, queue: str) -> None:

@@ -1,4 +1,4 @@
-"""The client's parts that need no server: URLs and credentials, requests, patience, streams."""
+"""The client's parts that need no server: URLs and credentials, requests, policy, streams."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from restmq.client import BadAnswer, Busy, Client, Message, Refused, Server, Unreachable, calls
 from restmq.client.deferred import DeferredClient
-from restmq.client.exchange import Answer, Patience
-from restmq.client.stream import Listening
+from restmq.client.exchange import ApiResponse, RetryPolicy
+from restmq.client.stream import LiveStream
 from restmq.errors import Conflict, InvalidInput, LeaseGone, NotAuthenticated, NotFound
 
 UNSENT = Unreachable("away", sent=False)
@@ -75,7 +75,7 @@ def test_both_clients_have_a_method_for_each_call() -> None:
     functions = {
         name
         for name, function in inspect.getmembers(calls, inspect.isfunction)
-        if function.__module__ == calls.__name__ and not name.startswith("_") and name != "repeatable"
+        if function.__module__ == calls.__name__ and not name.startswith("_")
     }
     assert len(functions) > 20
     for client in (Client, DeferredClient):
@@ -127,36 +127,36 @@ def test_what_no_server_would_take_is_refused_before_it_is_sent(make: object) ->
 )
 def test_a_refusal_is_raised_in_the_servers_own_words(status: int, kind: type[Exception]) -> None:
     with pytest.raises(kind, match=r"^because$"):
-        Answer(status, {}, b'{"error": "because"}').check()
+        ApiResponse(status, {}, b'{"error": "because"}').check()
 
 
 def test_refusals_of_other_kinds_keep_their_status_and_their_time() -> None:
     with pytest.raises(Refused) as refused:
-        Answer(413, {}, b'{"error": "too long"}').check()
+        ApiResponse(413, {}, b'{"error": "too long"}').check()
     assert refused.value.status == 413
     for said, seconds in (("7", 7), ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None)):
         with pytest.raises(Busy) as busy:
-            Answer(503, {"retry-after": said}, b"<html>").check()
+            ApiResponse(503, {"retry-after": said}, b"<html>").check()
         assert busy.value.retry_after_seconds == seconds
     with pytest.raises(BadAnswer, match="302"):
-        Answer(302, {}, b"").check()
+        ApiResponse(302, {}, b"").check()
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"null", b'{"queues": 1}', b"\xff"])
 def test_what_is_no_answer_of_restmq_is_said(body: bytes) -> None:
     for call in (calls.queues(), calls.find("q:1"), calls.publish("q", "a")):
         with pytest.raises(BadAnswer):
-            call.result(Answer(200, {}, body))
+            call.result(ApiResponse(200, {}, body))
 
 
 def test_a_message_keeps_its_bytes() -> None:
     assert Message.parse({"key": "q:1", "value": "/w==", "encoding": "base64"}) == Message("q:1", b"\xff")
     leased = Message.parse({"key": "q:1", "value": "ü", "count": 2, "receipt": "r", "state": "leased"})
-    assert leased == Message("q:1", "ü".encode(), 2, "r", {"state": "leased"})
+    assert leased == Message("q:1", "ü".encode(), count=2, receipt="r", more={"state": "leased"})
     assert leased.text == "ü"
 
 
-# Patience
+# RetryPolicy
 
 
 class Seconds:
@@ -168,34 +168,32 @@ class Seconds:
 
 def test_pauses_grow_and_end_when_the_time_is_over() -> None:
     seconds = Seconds()
-    patience = Patience(30, seconds)
+    policy = RetryPolicy(30, seconds)
     pauses = []
     with pytest.raises(Unreachable):
         while True:
-            pauses.append(patience.pause_seconds(UNSENT, False))
+            pauses.append(policy.delay_seconds(UNSENT, False))
             seconds.now += pauses[-1]
     assert 0.1 <= pauses[0] <= 0.15
     assert sum(pauses) <= 30 < sum(pauses) + 7.5
     assert max(pauses) <= 7.5
-    patience.reset()
-    assert patience.pause_seconds(UNSENT, False) <= 0.15
 
 
 def test_the_server_says_how_long_to_wait() -> None:
-    patience = Patience(30, Seconds())
-    assert patience.pause_seconds(Busy("full", 3), False) == 3
+    policy = RetryPolicy(30, Seconds())
+    assert policy.delay_seconds(Busy("full", 3), False) == 3
     with pytest.raises(Busy):
-        patience.pause_seconds(Busy("too many wrong passwords", 60), True)
+        policy.delay_seconds(Busy("too many wrong passwords", 60), True)
 
 
 def test_what_could_do_harm_or_will_not_help_is_not_tried_again() -> None:
-    patience = Patience(math.inf, Seconds())
-    assert patience.pause_seconds(SENT, True) > 0
+    policy = RetryPolicy(math.inf, Seconds())
+    assert policy.delay_seconds(SENT, True) > 0
     for error in (SENT, NotFound("no"), BadAnswer("what?")):
         with pytest.raises(type(error)):
-            patience.pause_seconds(error, False)
+            policy.delay_seconds(error, False)
     with pytest.raises(Unreachable):
-        Patience(0, Seconds()).pause_seconds(UNSENT, True)
+        RetryPolicy(0, Seconds()).delay_seconds(UNSENT, True)
 
 
 # Streams
@@ -204,25 +202,25 @@ def test_what_could_do_harm_or_will_not_help_is_not_tried_again() -> None:
 def test_lines_come_whole_however_they_are_cut() -> None:
     text = b'{"key":"q:1","value":"a\\r\\nb"}\r\n\r\n{"key":"q:2","value":"\xc3\xbc"}\r\n'
     for size in range(1, len(text) + 1):
-        listening = Listening("q")
+        stream = LiveStream("q")
         pieces = [text[i : i + size] for i in range(0, len(text), size)]
-        found = [message for piece in pieces for message in listening.feed(piece)]
+        found = [message for piece in pieces for message in stream.feed(piece)]
         assert [message.value for message in found] == [b"a\r\nb", "ü".encode()]
 
 
 def test_a_new_connection_asks_for_what_was_missed_and_forgets_half_a_line() -> None:
     gaps: list[str] = []
-    listening = Listening("q", "q:1", 0, 5, gaps.append)
-    assert listening.request().path == "/c/q?lease=&prefetch=5&last_event_id=q%3A1"
-    assert listening.feed(b'{"event":"gap","last_event_id":"q:1"}\r\n{"key":"q:7","value":"a"}\r\n{"key":') == [
+    stream = LiveStream("q", last_key="q:1", lease_seconds=0, prefetch=5, on_gap=gaps.append)
+    assert stream.request().path == "/c/q?lease=&prefetch=5&last_event_id=q%3A1"
+    assert stream.feed(b'{"event":"gap","last_event_id":"q:1"}\r\n{"key":"q:7","value":"a"}\r\n{"key":') == [
         Message("q:7", b"a")
     ]
     assert gaps == ["q:1"]
-    assert listening.request().path.endswith("last_event_id=q%3A7")
-    assert listening.feed(b'{"key":"q:8","value":"b"}\n') == [Message("q:8", b"b")]
+    assert stream.request().path.endswith("last_event_id=q%3A7")
+    assert stream.feed(b'{"key":"q:8","value":"b"}\n') == [Message("q:8", b"b")]
 
 
 @pytest.mark.parametrize("line", [b"<html>\n", b"[]\n", b"{}\n", json.dumps({"key": "q:1"}).encode() + b"\n"])
 def test_what_is_no_stream_of_messages_is_said(line: bytes) -> None:
     with pytest.raises(BadAnswer):
-        Listening("q").feed(line)
+        LiveStream("q").feed(line)
