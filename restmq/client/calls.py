@@ -91,8 +91,8 @@ def lease_many(
     queue: str, count: int, lease_seconds: float | None = None, *, wait_seconds: float = 0
 ) -> Call[list[Message]]:
     """Leases up to ``count`` (1 to 1000) messages, as ``lease``. An empty list if there are none."""
-    asked = {"count": count, "lease": "" if lease_seconds is None else _number(lease_seconds)}
-    return _receiving(queue, asked, wait_seconds, repeatable=True)
+    query = {"count": count, "lease": "" if lease_seconds is None else _number(lease_seconds)}
+    return _receiving(queue, query, wait_seconds, repeatable=True)
 
 
 def consume(queue: str, lease_seconds: float | None = None, *, count: int = 1) -> Call[list[Message]]:
@@ -245,16 +245,16 @@ def _adding(
         )
     if len(idempotency_key) > IDEMPOTENCY_KEY_BYTES_MAX:
         raise InvalidInput(f"the idempotency key is too long; the maximum is {IDEMPOTENCY_KEY_BYTES_MAX} characters.")
-    asked = {name: _number(said) for name, said in (("delay", delay_seconds), ("ttl", ttl_seconds)) if said}
-    path = _path("q", queue) + ("?" + urlencode(asked) if asked else "")
+    query = {name: _number(seconds) for name, seconds in (("delay", delay_seconds), ("ttl", ttl_seconds)) if seconds}
+    path = _path("q", queue) + ("?" + urlencode(query) if query else "")
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
     return ApiRequest("POST", path, body=body, content_type=kind, headers=headers, repeatable=bool(idempotency_key))
 
 
-def _receiving(queue: str, asked: dict[str, Any], wait_seconds: float, repeatable: bool) -> Call[list[Message]]:
+def _receiving(queue: str, query: dict[str, Any], wait_seconds: float, repeatable: bool) -> Call[list[Message]]:
     if wait_seconds:
-        asked["wait"] = _number(wait_seconds)
-    path = _path("q", queue) + "?" + urlencode(asked)
+        query["wait"] = _number(wait_seconds)
+    path = _path("q", queue) + "?" + urlencode(query)
     return Call(ApiRequest("GET", path, wait_seconds=wait_seconds, repeatable=repeatable), _messages)
 
 

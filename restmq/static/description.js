@@ -1,26 +1,32 @@
-// Shows only what holds the words that are looked for, and opens what an address names.
-"use strict";
+// The page /api: a search over the operations and shapes, and an address for each of them.
 
-const find = document.getElementById("find");
-const found = document.getElementById("found");
-const operations = [...document.querySelectorAll(".operation")].map((element) => [element, element.textContent.toLowerCase()]);
+const search = document.getElementById("find");
+const matches = document.getElementById("found");
+const entries = [...document.querySelectorAll(".operation")];
+const texts = entries.map((entry) => entry.textContent.toLowerCase());
 
-function show() {
-  const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
-  let shown = 0;
-  for (const [element, text] of operations) {
-    element.hidden = !words.every((word) => text.includes(word));
-    shown += !element.hidden;
+function filter() {
+  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  entries.forEach((entry, i) => { entry.hidden = !words.every((word) => texts[i].includes(word)); });
+  matches.textContent = words.length ? `${entries.filter((entry) => !entry.hidden).length} of ${entries.length}` : "";
+}
+
+/** Opens the entry that the address names. An entry that the search hides is shown again first. */
+function openAddressed() {
+  const addressed = entries.find((entry) => `#${entry.id}` === location.hash);
+  if (!addressed) return;
+  if (addressed.hidden) {
+    search.value = "";
+    filter();
   }
-  found.textContent = words.length ? `${shown} of ${operations.length}` : "";
+  addressed.open = true;
+  addressed.scrollIntoView();
 }
 
-function open() {
-  const named = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (named instanceof HTMLDetailsElement) named.open = true;
+for (const entry of entries) {
+  entry.addEventListener("toggle", () => { if (entry.open) history.replaceState(null, "", `#${entry.id}`); });
 }
-
-find.addEventListener("input", show);
-addEventListener("hashchange", open);
-show();
-open();
+search.addEventListener("input", filter);
+window.addEventListener("hashchange", openAddressed);
+filter();
+openAddressed();
