@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from restmq import keys
 from restmq.errors import StoreRefused, StoreUnavailable
 from restmq.scripts import Script
-from restmq.sending import send_at_once
+from restmq.transport import send_at_once
 
 if TYPE_CHECKING:
     from restmq.store import StoreSettings, Subscriber

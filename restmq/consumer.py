@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from restmq.access import Access, Credentials
 from restmq.model import Message, Missed
-from restmq.pacing import unsent_bytes
+from restmq.transport import unsent_bytes
 
 if TYPE_CHECKING:
     from restmq.fanout import Fanout

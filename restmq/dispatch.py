@@ -30,9 +30,9 @@ from restmq.model import (
     check_queue_name,
     queue_of,
 )
-from restmq.presence import Presence
 from restmq.render import to_json
 from restmq.shapes import BYTES, KEY, MESSAGE, NUMBER, QUEUE, STRING, WHOLE, YES_NO, either, many, named, thing
+from restmq.transport import Presence
 
 EMPTY_QUEUE = {"error": "empty queue"}
 

@@ -14,9 +14,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from restmq.parsing import Limits, RequestParser, head_of
-from restmq.presence import Presence, hung_up
 from restmq.request import Request, WireError
-from restmq.sending import send_at_once
+from restmq.transport import Presence, hung_up, send_at_once
 
 if TYPE_CHECKING:
     from restmq.wire import Wire

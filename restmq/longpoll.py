@@ -23,7 +23,7 @@ from restmq import keys
 from restmq.core import RedisOperations, not_reachable
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message, QueueOverview, check_queue_name
-from restmq.presence import Presence
+from restmq.transport import Presence
 from restmq.underway import UnderWay
 
 log = Logger()

@@ -44,13 +44,6 @@ class Paced(Protocol):
         """Until when it is to be waited for before it is asked again, on the reactor's clock; 0 for no longer."""
 
 
-def unsent_bytes(transport: Any) -> int:
-    """What a Twisted transport was given and the system has not taken yet; of TLS, what is below it."""
-    while transport is not None and not hasattr(transport, "_tempDataLen"):
-        transport = getattr(transport, "transport", None)
-    return len(transport.dataBuffer) - transport.offset + transport._tempDataLen if transport is not None else 0
-
-
 class Pace:
     """Waits for those who are full."""
 

@@ -15,7 +15,7 @@ from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HE
 from restmq.http import HTTPConnection
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
 from restmq.render import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
-from restmq.sending import send_at_once
+from restmq.transport import send_at_once
 
 RETRY_MS = 2000
 LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)

@@ -27,9 +27,8 @@ from restmq.errors import RestMQError
 from restmq.handlers.live import LISTENING, ConsumerHandler
 from restmq.handlers.statuses import UpgradeRequired
 from restmq.model import Message
-from restmq.presence import Presence, hung_up
 from restmq.render import gap_notice, to_json, websocket_text
-from restmq.sending import send_at_once
+from restmq.transport import Presence, hung_up, send_at_once
 
 if TYPE_CHECKING:
     from restmq.http import HTTPConnection

@@ -13,7 +13,7 @@ from restmq import dispatch
 from restmq.access import OF_COMMANDS, Access
 from restmq.dispatch import COMMANDS, DEPTH_MAX, Client, parse, run, value_bytes
 from restmq.errors import InvalidInput, NotAllowed
-from restmq.presence import Presence
+from restmq.transport import Presence
 
 
 class Core:

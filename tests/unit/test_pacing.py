@@ -10,7 +10,8 @@ from twisted.internet import defer, task
 
 from restmq.access import Credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer
-from restmq.pacing import Pace, Patience, unsent_bytes
+from restmq.pacing import Pace, Patience
+from restmq.transport import unsent_bytes
 
 KIB = 1024
 PATIENCE = Patience(unsent_bytes=1024 * KIB, stall_seconds=10)

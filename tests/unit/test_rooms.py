@@ -14,12 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ROOMS = [
     "__init__",
     "errors",
+    "transport",
     "model",
     "keys",
     "policy",
     "underway",
-    "sending",
-    "presence",
     "scripts",
     "connection",
     "replication",

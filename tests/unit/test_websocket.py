@@ -26,7 +26,7 @@ from restmq.handlers.websocket import (
     frame,
     make_factory,
 )
-from restmq.presence import Presence
+from restmq.transport import Presence
 
 MIB = 1 << 20
 MESSAGE_BYTES_MAX = 16 * MIB
