@@ -31,7 +31,8 @@ try:
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import Message, Policy, check_queue_name
     from restmq.options import RedisOptions
-    from restmq.store import Store, StoreSettings
+    from restmq.store.pool import Store
+    from restmq.store.settings import StoreSettings
 except ImportError as missing:
     print(f"restmq_engine: {missing}; run it with the Python that RestMQ is installed for.", file=sys.stderr)
     raise SystemExit(1) from None

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from setuptools import Command, setup
+from setuptools import Command, find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
@@ -64,15 +64,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     install_requires=(HERE / "requirements.txt").read_text("utf-8").split("\n"),
-    packages=[
-        "restmq",
-        "restmq.cli",
-        "restmq.client",
-        "restmq.frontends",
-        "restmq.frontends.syslog",
-        "restmq.handlers",
-        "twisted.plugins",
-    ],
+    packages=[*find_packages(include=["restmq", "restmq.*"]), "twisted.plugins"],
     package_data={"restmq": ["lua/*.lua", "templates/*.html", "static/*", "acl.conf", "py.typed"]},
     py_modules=["restmq_engine"],
     entry_points={"console_scripts": ["restmq = restmq.cli:main", "restmq-engine = restmq_engine:main"]},

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from restmq import keys, scripts
-from restmq.connection import Encoded
 from restmq.core import RedisOperations
 from restmq.model import is_queue_name
+from restmq.store import keys, scripts
+from restmq.store.connection import Encoded
 
 _QUEUES_A_CALL = 250
 _QUEUES_A_READING = 10_000

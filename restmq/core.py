@@ -16,10 +16,7 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import keys, scripts
-from restmq.connection import Encoded
 from restmq.errors import Conflict, InvalidInput, QueueFull, StoreRefused, StoreUnavailable
-from restmq.gathering import Gathering
 from restmq.leasing import Leasing, new_receipt
 from restmq.model import (
     BATCH_MAX,
@@ -36,7 +33,11 @@ from restmq.model import (
 )
 from restmq.operations import PROMOTE_FIRST, messages
 from restmq.peeking import Peeking
-from restmq.store import Store, Subscriber
+from restmq.store import keys, scripts
+from restmq.store.batching import Batcher
+from restmq.store.connection import Encoded
+from restmq.store.pool import Store
+from restmq.store.subscriber import Subscriber
 from restmq.tokens import Tokens
 
 log = Logger()
@@ -61,8 +62,8 @@ class RedisOperations(Leasing, Peeking, Tokens):
     def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(store, now_ms)
         later = store.clock.callLater
-        self._adds: Gathering[str, bytes, str] = Gathering(later, self._add_each)
-        self._takes: Gathering[str, None, Message | None] = Gathering(later, self._take_each)
+        self._adds: Batcher[str, bytes, str] = Batcher(later, self._add_each)
+        self._takes: Batcher[str, None, Message | None] = Batcher(later, self._take_each)
 
     async def queue_add(self, queue: str, value: bytes, ttl_seconds: float = 0) -> str:
         """Adds a message; the queue exists from its first one on.
@@ -333,7 +334,7 @@ class RedisOperations(Leasing, Peeking, Tokens):
         return Attendance(Policy(policy), bool(again), messages(taken))
 
     def pubsub(self, on_message: Any, **callbacks: Any) -> Subscriber:
-        """A connection of its own to hear on channels; see ``restmq.store.Subscriber``."""
+        """A connection of its own to hear on channels; see ``restmq.store.subscriber.Subscriber``."""
         return self.store.subscriber(on_message, **callbacks)
 
 

@@ -18,7 +18,8 @@ from restmq import __version__
 from restmq.acl import parse_address
 from restmq.embedded import DataDirectory, default_data_dir
 from restmq.errors import ConfigurationError, StoreRefused, StoreUnavailable
-from restmq.store import Store, StoreSettings
+from restmq.store.pool import Store
+from restmq.store.settings import StoreSettings
 
 if TYPE_CHECKING:
     from restmq.options import RedisOptions

@@ -13,9 +13,9 @@ from twisted.application import service
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import keys
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, RestMQError, StoreRefused
+from restmq.store import keys
 
 log = Logger()
 

@@ -18,7 +18,6 @@ from twisted.application import service
 from twisted.internet import defer, task
 from twisted.logger import Logger
 
-from restmq import keys
 from restmq.attended import Attended
 from restmq.consumer import CloseReason, Consumer, HeldBack
 from restmq.core import RedisOperations
@@ -26,6 +25,7 @@ from restmq.errors import RestMQError
 from restmq.marks import Marks
 from restmq.model import BATCH_MAX, Message, Policy, QueueOverview
 from restmq.pacing import Pace, Patience
+from restmq.store import keys
 from restmq.underway import UnderWay
 
 log = Logger()

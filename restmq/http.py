@@ -13,8 +13,9 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from restmq.errors import WireError
 from restmq.parsing import Limits, RequestParser, head_of
-from restmq.request import Request, WireError
+from restmq.request import Request
 from restmq.transport import Presence, hung_up, send_at_once
 
 if TYPE_CHECKING:

@@ -11,10 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
-from restmq import keys, scripts
-from restmq.connection import Encoded
 from restmq.errors import LeaseGone, NotFound
-from restmq.gathering import Gathering
 from restmq.model import (
     BATCH_MAX,
     LEASE_SECONDS_DEFAULT,
@@ -27,7 +24,10 @@ from restmq.model import (
     queue_of,
 )
 from restmq.operations import Operations, messages
-from restmq.store import Store
+from restmq.store import keys, scripts
+from restmq.store.batching import Batcher
+from restmq.store.connection import Encoded
+from restmq.store.pool import Store
 
 _DUE_QUEUES_A_CALL = 100
 #: What a message that is given back counts beside its value: a call has some two thousand of them at most.
@@ -46,11 +46,9 @@ class Leasing(Operations):
 
     def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(store, now_ms)
-        self._leases: Gathering[tuple[str, int], None, Message | None] = Gathering(
-            store.clock.callLater, self._lease_each
-        )
-        self._acks: Gathering[str, tuple[str, str], None] = Gathering(store.clock.callLater, self._ack_each)
-        self._returns: Gathering[tuple[str, bool], Sequence[Message], None] = Gathering(
+        self._leases: Batcher[tuple[str, int], None, Message | None] = Batcher(store.clock.callLater, self._lease_each)
+        self._acks: Batcher[str, tuple[str, str], None] = Batcher(store.clock.callLater, self._ack_each)
+        self._returns: Batcher[tuple[str, bool], Sequence[Message], None] = Batcher(
             store.clock.callLater, self._return_each
         )
 

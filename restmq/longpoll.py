@@ -19,10 +19,10 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq import keys
 from restmq.core import RedisOperations, not_reachable
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message, QueueOverview, check_queue_name
+from restmq.store import keys
 from restmq.transport import Presence
 from restmq.underway import UnderWay
 

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import __version__, keys
+from restmq import __version__
 from restmq.census import Census, Reading, Tally
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
@@ -28,6 +28,7 @@ from restmq.ledger import Counts
 from restmq.listening import NOBODY, TRANSPORTS, Listeners, Listening
 from restmq.peers import JOIN_SECONDS, Peers
 from restmq.roster import Membership, Present, Roster, Sample
+from restmq.store import keys
 from restmq.traffic import BOUNDS_SECONDS, Traffic
 
 log = Logger()

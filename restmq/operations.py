@@ -10,11 +10,11 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import keys, scripts
-from restmq.connection import Encoded
 from restmq.errors import InvalidInput, RestMQError, StoreRefused
 from restmq.model import Message, check_queue_name
-from restmq.store import Store
+from restmq.store import keys, scripts
+from restmq.store.connection import Encoded
+from restmq.store.pool import Store
 
 log = Logger()
 

@@ -16,7 +16,7 @@ from restmq.acl import parse_hosts
 from restmq.embedded import TcpListener
 from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.parsing import Limits
-from restmq.store import StoreSettings
+from restmq.store.settings import StoreSettings
 
 REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
 STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 
 import httptools
 
-from restmq.request import Headers, Request, WireError
+from restmq.errors import WireError
+from restmq.request import Headers, Request
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _PIECE_BYTES = 4096

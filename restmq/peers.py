@@ -21,9 +21,9 @@ from twisted.application import service
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import keys
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
+from restmq.store import keys
 
 log = Logger()
 

@@ -32,7 +32,8 @@ from restmq.pacing import Patience
 from restmq.peers import Peers
 from restmq.revocation import Revocation
 from restmq.roster import Membership
-from restmq.store import Store, StoreSettings
+from restmq.store.pool import Store
+from restmq.store.settings import StoreSettings
 from restmq.web import Application
 from restmq.workers import Post, Supervisor, my_post, on_hangup
 

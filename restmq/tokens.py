@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterable
 
-from restmq import keys
 from restmq.model import Authorization
 from restmq.operations import Operations
+from restmq.store import keys
 
 _TOKENS_A_CALL = 1000
 

@@ -18,7 +18,7 @@ from restmq.acl import Hosts, parse_address
 from restmq.answers import HTML, JSON, head
 from restmq.browsers import goes_by, hides_its_page, is_foreign
 from restmq.core import RedisOperations
-from restmq.errors import InvalidInput, NotAllowed
+from restmq.errors import InvalidInput, NotAllowed, WireError
 from restmq.fanout import Fanout
 from restmq.handlers.base import Handler
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
@@ -47,7 +47,7 @@ from restmq.openapi import describe
 from restmq.parsing import Limits
 from restmq.peers import Peers
 from restmq.render import to_json
-from restmq.request import Request, WireError
+from restmq.request import Request
 from restmq.roster import Membership
 from restmq.traffic import Outcomes, Traffic
 from restmq.wire import Wire

@@ -11,9 +11,10 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 from zope.interface import implementer
 
+from restmq.errors import WireError
 from restmq.http import HTTPConnection
 from restmq.parsing import Limits
-from restmq.request import Request, WireError
+from restmq.request import Request
 
 
 @implementer(IProtocolNegotiationFactory)

@@ -20,10 +20,11 @@ from restmq.access import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_cr
 from restmq.answers import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.describe import UNDECLARED, Operation, as_utf8
 from restmq.dispatch import Client
+from restmq.errors import WireError
 from restmq.handlers.statuses import MethodNotAllowed, status_of
 from restmq.model import check_queue_name
 from restmq.render import jsonp, to_json
-from restmq.request import Request, WireError
+from restmq.request import Request
 from restmq.traffic import CLIENT_GONE
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from restmq.access import Access
 from restmq.answers import JSON
 from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import EMPTY_QUEUE
-from restmq.errors import InvalidInput
+from restmq.errors import InvalidInput, WireError
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import (
     CALLBACK,
@@ -33,7 +33,6 @@ from restmq.handlers.parameters import (
 from restmq.longpoll import Wish
 from restmq.model import BATCH_MAX, Message
 from restmq.render import to_json
-from restmq.request import WireError
 from restmq.shapes import KEY, ONE_OR_NOTHING, STRING, WHOLE, either, many, named, thing
 from restmq.shapes import QUEUE as QUEUE_SHAPE
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from restmq import errors
-from restmq.request import WireError
+from restmq.errors import WireError
 
 
 class MethodNotAllowed(errors.RestMQError):

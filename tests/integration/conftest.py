@@ -12,7 +12,8 @@ from twisted.internet import defer, reactor
 from twisted.internet.threads import blockingCallFromThread
 
 from restmq.core import RedisOperations
-from restmq.store import Store, StoreSettings
+from restmq.store.pool import Store
+from restmq.store.settings import StoreSettings
 from tests.servers import Redis
 
 Run = Callable[..., Any]

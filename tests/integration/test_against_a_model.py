@@ -25,7 +25,8 @@ from twisted.internet import reactor
 from restmq.core import RedisOperations
 from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
 from restmq.model import Deliveries, Message
-from restmq.store import Store, StoreSettings
+from restmq.store.pool import Store
+from restmq.store.settings import StoreSettings
 from tests.integration.conftest import Run
 from tests.servers import Redis
 

@@ -16,9 +16,10 @@ from twisted.internet import defer, reactor
 
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
-from restmq.keys import for_queue
 from restmq.model import Message, Policy
-from restmq.store import Store, StoreSettings
+from restmq.store.keys import for_queue
+from restmq.store.pool import Store
+from restmq.store.settings import StoreSettings
 from tests.integration.conftest import Run
 from tests.servers import Redis, wait_until
 

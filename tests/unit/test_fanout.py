@@ -14,7 +14,7 @@ from restmq.consumer import PREFETCH, CloseReason, Format
 from restmq.errors import StoreUnavailable
 from restmq.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout
 from restmq.model import Attendance, Message, Missed, Policy, QueueOverview
-from restmq.store import StoreSettings
+from restmq.store.settings import StoreSettings
 
 
 class StubSubscriber:

@@ -17,9 +17,9 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from restmq.errors import InvalidInput
+from restmq.errors import InvalidInput, WireError
 from restmq.parsing import Limits
-from restmq.request import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, Request, WireError, _unquote
+from restmq.request import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, Request, _unquote
 from restmq.wire import Wire
 
 GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"

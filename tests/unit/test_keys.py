@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from restmq import keys, scripts
+from restmq.store import keys, scripts
 
 
 @pytest.mark.parametrize("queue", ["test", "a b", "a:1", "ü/😀", "QUEUESET"])

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restmq import keys
 from restmq.errors import InvalidInput
 from restmq.model import Message, Policy, check_queue_name
+from restmq.store import keys
 
 
 @pytest.mark.parametrize(

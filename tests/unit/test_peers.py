@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from twisted.internet import defer, task
 
-from restmq import keys
 from restmq.access import Credentials
 from restmq.errors import StoreUnavailable
 from restmq.ledger import Ledger
 from restmq.listening import Listening
 from restmq.peers import Peers
 from restmq.roster import Membership, Roster
+from restmq.store import keys
 
 ANSWER_SECONDS = 2.0
 

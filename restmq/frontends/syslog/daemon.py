@@ -15,7 +15,7 @@ from restmq.daemon import InOrder, Listener, cannot_listen, find_store, listenin
 from restmq.errors import ConfigurationError
 from restmq.frontends.syslog.receiver import Datagrams, Intake, TcpSenders
 from restmq.frontends.syslog.spool import Counts, SharedRoom, Spool
-from restmq.store import Store
+from restmq.store.pool import Store
 
 log = Logger()
 

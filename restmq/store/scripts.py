@@ -1,8 +1,8 @@
 """Loads the Lua scripts: one file an operation, with the few shared pieces put in where a file asks for them.
 
 A file says in comments what it needs: ``-- include: _part`` puts a part in (once, whoever asks);
-``-- KEYS: ready, due`` names keys after the fields of ``restmq.keys.QueueKeys``, which it then has as ``READY`` and
-``DUE``; ``-- durable`` marks an operation whose answer is a promise that must survive Redis.
+``-- KEYS: ready, due`` names keys after the fields of ``restmq.store.keys.QueueKeys``, which it then has as ``READY``
+and ``DUE``; ``-- durable`` marks an operation whose answer is a promise that must survive Redis.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from restmq.keys import QueueKeys
+from restmq.store.keys import QueueKeys
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _KEYS = re.compile(r"^-- KEYS: ([\w, ]+)", re.MULTILINE)

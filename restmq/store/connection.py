@@ -11,13 +11,14 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq import keys
 from restmq.errors import StoreRefused, StoreUnavailable
-from restmq.scripts import Script
+from restmq.store import keys
+from restmq.store.scripts import Script
 from restmq.transport import send_at_once
 
 if TYPE_CHECKING:
-    from restmq.store import StoreSettings, Subscriber
+    from restmq.store.settings import StoreSettings
+    from restmq.store.subscriber import Subscriber
 
 log = Logger()
 

@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _Gathered(Generic[Item, Result]):
+class _Batch(Generic[Item, Result]):
     """What came in one turn."""
 
     __slots__ = ("answers", "items", "size_bytes")
@@ -42,7 +42,7 @@ class _Gathered(Generic[Item, Result]):
             answer.errback(failure)
 
 
-class Gathering(Generic[Kind, Item, Result]):
+class Batcher(Generic[Kind, Item, Result]):
     """Gathers calls of each kind.
 
     Args:
@@ -57,13 +57,13 @@ class Gathering(Generic[Kind, Item, Result]):
     ) -> None:
         self._call_later = call_later
         self._send = send
-        self._gathered: dict[Kind, _Gathered[Item, Result]] = {}
+        self._gathered: dict[Kind, _Batch[Item, Result]] = {}
 
     def add(self, kind: Kind, item: Item, size_bytes: int = 0) -> defer.Deferred[Result]:
         """Joins the call of this kind that goes out at the end of the turn, or now, if it has become large."""
         gathered = self._gathered.get(kind)
         if gathered is None:
-            gathered = self._gathered[kind] = _Gathered()
+            gathered = self._gathered[kind] = _Batch()
             self._call_later(0, self._flush, kind, gathered)
         answer: defer.Deferred[Result] = defer.Deferred()
         gathered.items.append(item)
@@ -79,7 +79,7 @@ class Gathering(Generic[Kind, Item, Result]):
         if gathered is not None:
             self._flush(kind, gathered)
 
-    def _flush(self, kind: Kind, gathered: _Gathered[Item, Result]) -> None:
+    def _flush(self, kind: Kind, gathered: _Batch[Item, Result]) -> None:
         if self._gathered.get(kind) is gathered:
             del self._gathered[kind]
             sent = defer.ensureDeferred(self._send(kind, gathered.items))

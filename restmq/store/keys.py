@@ -16,7 +16,7 @@ DUE = b"QUEUEDUE"
 
 
 class QueueKeys(NamedTuple):
-    """The keys of one queue. Scripts name those that they need (see ``restmq.scripts``)."""
+    """The keys of one queue. Scripts name those that they need (see ``restmq.store.scripts``)."""
 
     queue_set: bytes
     number: bytes

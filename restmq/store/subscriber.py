@@ -1,0 +1,97 @@
+"""Channels that stay subscribed, whatever becomes of the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import defer, task
+
+from restmq.store.connection import ConnectionPool, SubscriberConnection
+
+_SUBSCRIBER_PING_SECONDS = 15
+
+
+class Subscriber:
+    """A set of channels that we listen to, whatever becomes of the connection.
+
+    Args:
+        on_message: called with channel and payload of each message, in the order in which Redis sent them.
+        on_lost: called when the connection is lost. What is published from then on is not heard.
+        on_renewed: called when, after that, all channels are subscribed on a new connection.
+    """
+
+    def __init__(
+        self,
+        factory: ConnectionPool,
+        endpoint: Callable[[], Any],
+        on_message: Callable[[bytes, bytes], None],
+        on_lost: Callable[[], None],
+        on_renewed: Callable[[], None],
+        reactor: Any,
+    ) -> None:
+        self.factory = factory
+        factory.protocol = SubscriberConnection
+        factory.subscriber = self
+        self._endpoint = endpoint
+        self.message_heard = on_message
+        self._on_lost = on_lost
+        self._on_renewed = on_renewed
+        self._connection: SubscriberConnection | None = None
+        self._channels: set[bytes] = set()
+        self._unconfirmed: dict[bytes, list[defer.Deferred[None]]] = {}
+        self._renewing: set[bytes] = set()
+        self._was_lost = False
+        self._started = False
+        self._ping = task.LoopingCall(self._send_ping)
+        self._ping.clock = reactor
+
+    def subscribe(self, channel: bytes) -> defer.Deferred[None]:
+        """Fires when Redis has confirmed it, be it after a reconnect: from then on nothing on the channel is missed."""
+        confirmed: defer.Deferred[None] = defer.Deferred()
+        self._channels.add(channel)
+        self._unconfirmed.setdefault(channel, []).append(confirmed)
+        if not self._started:
+            self._started = True
+            self.factory.startConnecting(self._endpoint())
+            self._ping.start(_SUBSCRIBER_PING_SECONDS, now=False)
+        elif self._connection is not None:
+            self._connection.send(b"SUBSCRIBE", channel)
+        return confirmed
+
+    def unsubscribe(self, channel: bytes) -> None:
+        self._channels.discard(channel)
+        self._unconfirmed.pop(channel, None)
+        if self._connection is not None:
+            self._connection.send(b"UNSUBSCRIBE", channel)
+
+    def stop(self) -> None:
+        if self._ping.running:
+            self._ping.stop()
+
+    def connection_ready(self, connection: Any) -> None:
+        if not connection.connected:
+            return
+        self._connection = connection
+        connection.whenDisconnected().addCallback(self._connection_gone)
+        self._renewing = set(self._channels) if self._was_lost else set()
+        if self._channels:
+            connection.send(b"SUBSCRIBE", *self._channels)
+
+    def _connection_gone(self, connection: SubscriberConnection) -> None:
+        if self._connection is connection:
+            self._connection = None
+            self._was_lost = True
+            self._on_lost()
+
+    def confirmed(self, channel: bytes) -> None:
+        for confirmed in self._unconfirmed.pop(channel, []):
+            confirmed.callback(None)
+        if channel in self._renewing:
+            self._renewing.discard(channel)
+            if not self._renewing:
+                self._on_renewed()
+
+    def _send_ping(self) -> None:
+        if self._connection is not None:
+            self._connection.ping()
