@@ -65,7 +65,7 @@ setup(
     python_requires=">=3.11",
     install_requires=(HERE / "requirements.txt").read_text("utf-8").split("\n"),
     packages=[*find_packages(include=["restmq", "restmq.*"]), "twisted.plugins"],
-    package_data={"restmq": ["lua/*.lua", "templates/*.html", "static/*", "acl.conf", "py.typed"]},
+    package_data={"restmq": ["queues/lua/*.lua", "templates/*.html", "static/*", "acl.conf", "py.typed"]},
     py_modules=["restmq_engine"],
     entry_points={"console_scripts": ["restmq = restmq.cli:main", "restmq-engine = restmq_engine:main"]},
     cmdclass={"bundle_cyclone": BundleCyclone, "build_py": BuildWithCyclone},

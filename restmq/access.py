@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from restmq.acl import Acl
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed, NotAuthenticated, TooManyFailures
-from restmq.model import Authorization
+from restmq.queues.tokens import Authorization
 
 FAILURES_ALLOWED = 10
 FAILURES_FORGOTTEN_SECONDS = 60.0

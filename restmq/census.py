@@ -192,7 +192,7 @@ class Census:
             wanted += (q.number, q.totals, q.ready, q.expiring, q.leased, q.delayed, q.dead, q.status, q.times)
         if not names:
             return
-        flat = await self._core.store.run(scripts.load("tally"), Encoded([len(wanted), *wanted]))
+        flat = await self._core.store.run(scripts.load("queue_counters"), Encoded([len(wanted), *wanted]))
         width = len(Tally._fields)
         for i, name in enumerate(names):
             tally = Tally(*flat[width * i : width * (i + 1)])

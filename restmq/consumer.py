@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from restmq.access import Access, Credentials
-from restmq.model import Message, Missed
+from restmq.model import Message
+from restmq.queues.results import Missed
 from restmq.transport import unsent_bytes
 
 if TYPE_CHECKING:

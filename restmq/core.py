@@ -17,28 +17,17 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.errors import Conflict, InvalidInput, QueueFull, StoreRefused, StoreUnavailable
-from restmq.leasing import Leasing, new_receipt
-from restmq.model import (
-    BATCH_MAX,
-    DEAD_LETTER,
-    TOTALS,
-    Attendance,
-    Message,
-    Missed,
-    Policy,
-    QueueOverview,
-    QueueStats,
-    check_queue_name,
-    is_queue_name,
-)
-from restmq.operations import PROMOTE_FIRST, messages
-from restmq.peeking import Peeking
+from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Policy, check_queue_name, is_queue_name
+from restmq.queues.base import PROMOTE_FIRST, messages
+from restmq.queues.leases import Leasing, new_receipt
+from restmq.queues.peek import Peeking
+from restmq.queues.results import TOTALS, Attendance, Missed, QueueOverview, QueueStats
+from restmq.queues.tokens import Tokens
 from restmq.store import keys, scripts
 from restmq.store.batching import Batcher
 from restmq.store.connection import Encoded
 from restmq.store.pool import Store
 from restmq.store.subscriber import Subscriber
-from restmq.tokens import Tokens
 
 log = Logger()
 
@@ -132,7 +121,7 @@ class RedisOperations(Leasing, Peeking, Tokens):
         """The next message, or None. With softget it stays where it is and its count goes up; else see queue_getdel."""
         if not softget:
             return await self.queue_getdel(queue)
-        found = messages(await self._run_promoted("look", queue))
+        found = messages(await self._run_promoted("peek_next", queue))
         return found[0] if found else None
 
     async def queue_getdel(self, queue: str) -> Message | None:
@@ -155,7 +144,7 @@ class RedisOperations(Leasing, Peeking, Tokens):
 
     async def queue_leave(self, queue: str, waiter: bytes) -> None:
         """The waiter of queue_tail or queue_lease no longer waits; what it was told of is offered to the next."""
-        await self._run("leave", queue, waiter)
+        await self._run("unregister_waiter", queue, waiter)
 
     async def queue_block_multi_get(
         self, queues: Sequence[str], timeout_seconds: float = 60, stop: defer.Deferred[None] | None = None
@@ -229,7 +218,7 @@ class RedisOperations(Leasing, Peeking, Tokens):
             part = names[start : start + _OVERVIEW_QUEUES_A_CALL]
             uncached = keys.for_queue.__wrapped__  # the cache is for queues in use
             wanted = [key for name in part for key in _of_overview(uncached(check_queue_name(name)))]
-            flat = await self.store.run(scripts.load("overview"), Encoded([len(wanted), *wanted]))
+            flat = await self.store.run(scripts.load("queue_rows"), Encoded([len(wanted), *wanted]))
             lines += [
                 QueueOverview(name, ready, bool(started), Policy(policy), *beside)
                 for i, name in enumerate(part)
@@ -252,7 +241,7 @@ class RedisOperations(Leasing, Peeking, Tokens):
 
     async def queue_last_items(self, queue: str, count: int = 10) -> list[Message]:
         """Looks at the newest messages, the newest first, without counting it as a look."""
-        return messages(await self._run("newest", queue, max(1, min(count, BATCH_MAX))))
+        return messages(await self._run("peek_newest", queue, max(1, min(count, BATCH_MAX))))
 
     async def queue_purge(self, queue: str, close_consumers: bool = False) -> int:
         """Empties the queue in one atomic step and drops what was in it: waiting, leased, delayed and dead messages.
@@ -298,7 +287,7 @@ class RedisOperations(Leasing, Peeking, Tokens):
 
     async def queue_missed(self, queue: str, last_key: str, mark: str) -> Missed:
         """What the queue's history holds after a message; in the same instant the mark is published on its channel."""
-        kept, gap, *flat = await self._run("resume", queue, last_key, mark)
+        kept, gap, *flat = await self._run("replay", queue, last_key, mark)
         return Missed(bool(kept), bool(gap), [Message(flat[i].decode(), flat[i + 1]) for i in range(0, len(flat), 2)])
 
     async def queue_changestatus(self, queue: str, started: bool) -> bool:

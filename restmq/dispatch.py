@@ -19,7 +19,7 @@ from restmq.access import CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput
 from restmq.fields import ANY_JSON, IDEMPOTENCY_KEY, MESSAGE_KEY, RECEIPT, VALUES, Kind, Number, Schema, Text, whole
-from restmq.longpoll import LongPolls, Wish
+from restmq.longpoll import LongPolls, TakeRequest
 from restmq.model import (
     BATCH_MAX,
     DELAY_SECONDS_MAX,
@@ -117,7 +117,7 @@ async def _lease(client: Client, queue: str, fields: Fields) -> Fields:
 
 
 async def _receive(client: Client, queue: str, fields: Fields, lease_ms: int | None) -> Fields:
-    wish = Wish(fields.get("count", 1), lease_ms)
+    wish = TakeRequest(fields.get("count", 1), lease_ms)
     messages = await client.polls.take(queue, wish, client.presence, fields.get("wait", 0))
     return _received(queue, messages, "count" in fields)
 

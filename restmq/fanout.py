@@ -23,8 +23,9 @@ from restmq.consumer import CloseReason, Consumer, HeldBack
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
 from restmq.marks import Marks
-from restmq.model import BATCH_MAX, Message, Policy, QueueOverview
+from restmq.model import BATCH_MAX, Message, Policy
 from restmq.pacing import Pace, Patience
+from restmq.queues.results import QueueOverview
 from restmq.store import keys
 from restmq.underway import UnderWay
 

@@ -21,7 +21,8 @@ from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations, not_reachable
 from restmq.errors import RestMQError, StoreUnavailable
-from restmq.model import BATCH_MAX, Message, QueueOverview, check_queue_name
+from restmq.model import BATCH_MAX, Message, check_queue_name
+from restmq.queues.results import QueueOverview
 from restmq.store import keys
 from restmq.transport import Presence
 from restmq.underway import UnderWay
@@ -36,7 +37,7 @@ WAITERS_MAX = 10_000
 
 
 @dataclass(slots=True, frozen=True)
-class Wish:
+class TakeRequest:
     """What a client asks for: up to ``count`` messages, taken for good, or leased.
 
     Attributes:
@@ -49,7 +50,7 @@ class Wish:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    wish: Wish
+    wish: TakeRequest
     presence: Presence
     answer: defer.Deferred[list[Message]] = field(default_factory=defer.Deferred)
 
@@ -112,7 +113,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         """The queues that clients of this daemon wait for."""
         return [queue for queue, line in self._lines.items() if line.waiters]
 
-    async def take(self, queue: str, wish: Wish, presence: Presence, wait_seconds: float = 0) -> list[Message]:
+    async def take(self, queue: str, wish: TakeRequest, presence: Presence, wait_seconds: float = 0) -> list[Message]:
         """Messages off the front, as soon as there are any; none when the time is over or the client has left.
 
         Guarantee: as queue_tail (at-most-once), or with a lease as queue_lease (at-least-once); what came for a client
@@ -129,7 +130,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             return []
         return messages
 
-    async def _wait(self, queue: str, wish: Wish, presence: Presence, wait_seconds: float) -> list[Message]:
+    async def _wait(self, queue: str, wish: TakeRequest, presence: Presence, wait_seconds: float) -> list[Message]:
         if self._waiting >= WAITERS_MAX:
             raise StoreUnavailable(f"{WAITERS_MAX} clients wait here already; try again in a moment.")
         self._waiting += 1
@@ -168,7 +169,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         while line.waiters and line.waiters[0].presence.left:
             self._leave(line, line.waiters[0])
 
-    async def _ask(self, queue: str, wish: Wish, waiter: bytes = b"") -> list[Message]:
+    async def _ask(self, queue: str, wish: TakeRequest, waiter: bytes = b"") -> list[Message]:
         if wish.count == 1 and not waiter:
             if wish.lease_ms is None:
                 message = await self._core.queue_getdel(queue)
@@ -223,7 +224,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._listening.addCallback(lambda _: None if confirmed.called else confirmed.callback(None))
         await confirmed.addTimeout(self._core.store.settings.call_timeout_seconds, self._reactor, not_reachable)
 
-    def _hand_out(self, line: _Line, wish: Wish, messages: list[Message]) -> None:
+    def _hand_out(self, line: _Line, wish: TakeRequest, messages: list[Message]) -> None:
         """In the order in which they came; those who left meanwhile are no longer in the line."""
         at = 0
         while at < len(messages) and line.waiters and line.waiters[0].wish.lease_ms == wish.lease_ms:
@@ -277,8 +278,8 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
                 self._serve(line.name)
 
 
-def _common_wish(waiters: deque[_Waiter]) -> Wish:
+def _common_wish(waiters: deque[_Waiter]) -> TakeRequest:
     """What those in front who ask for the same kind of delivery want together, up to 1000 messages."""
     lease_ms = waiters[0].wish.lease_ms
     alike = takewhile(lambda waiter: waiter.wish.lease_ms == lease_ms, waiters)
-    return Wish(min(sum(waiter.wish.count for waiter in alike), BATCH_MAX), lease_ms)
+    return TakeRequest(min(sum(waiter.wish.count for waiter in alike), BATCH_MAX), lease_ms)

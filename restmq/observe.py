@@ -21,7 +21,7 @@ from restmq.access import Credentials, Guard
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed, NotAuthenticated, RestMQError, StoreUnavailable, TooManyFailures
 from restmq.listening import NOBODY, TRANSPORTS, Listening
-from restmq.model import QueueOverview
+from restmq.queues.results import QueueOverview
 
 log = Logger()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from restmq.fields import MESSAGE_KEY, QUEUE_NAME, Schema
-from restmq.model import DEAD_LETTER, SETTINGS, TOTALS, Policy
+from restmq.model import DEAD_LETTER, SETTINGS, Policy
+from restmq.queues.results import TOTALS
 
 STRING: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number", "minimum": 0}

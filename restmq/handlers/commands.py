@@ -13,7 +13,7 @@ from restmq.errors import InvalidInput
 from restmq.fields import JSON_TEXT
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK
-from restmq.longpoll import Wish
+from restmq.longpoll import TakeRequest
 from restmq.model import check_queue_name
 from restmq.shapes import named
 
@@ -90,7 +90,7 @@ class XmlRpcHandler(Handler):
         if method == "get" and len(arguments) == 1:
             queue = check_queue_name(arguments[0])
             await guard.check(self.credentials, access.CONSUME, queue)
-            for message in await self.application.polls.take(queue, Wish(), self.request.connection.presence):
+            for message in await self.application.polls.take(queue, TakeRequest(), self.request.connection.presence):
                 return {"key": message.key, "value": _xml_value(message.value), "count": message.count}
             return None
         if method == "set" and len(arguments) == 2:

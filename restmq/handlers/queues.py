@@ -30,7 +30,7 @@ from restmq.handlers.parameters import (
     VALUE,
     WAIT,
 )
-from restmq.longpoll import Wish
+from restmq.longpoll import TakeRequest
 from restmq.model import BATCH_MAX, Message
 from restmq.render import to_json
 from restmq.shapes import KEY, ONE_OR_NOTHING, STRING, WHOLE, either, many, named, thing
@@ -40,7 +40,7 @@ OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
 
 _NO_PARAMETERS = (0.0, 0.0, b"")
-_ONE_FOR_GOOD = Wish()
+_ONE_FOR_GOOD = TakeRequest()
 #: What RFC 3986 (3.3) lets stand in a path; a key in a header is written as it would be in /m/<key>.
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
 #: A line of JSON from its first character on; lines of blanks, of which there may be millions, are passed over in C.
@@ -103,7 +103,7 @@ class QueueHandler(Handler):
         if many and octets:
             raise InvalidInput("a message's own bytes come one message at a time; leave 'count' out.")
         lease_ms = self.lease_ms
-        wish = Wish(count or 1, lease_ms) if many or lease_ms is not None else _ONE_FOR_GOOD
+        wish = TakeRequest(count or 1, lease_ms) if many or lease_ms is not None else _ONE_FOR_GOOD
         messages = await self.application.polls.take(queue, wish, self.request.connection.presence, wait_seconds)
         if not messages:
             self._answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)

@@ -8,7 +8,7 @@ from restmq.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
 from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
-from restmq.peeking import PEEK_MAX, PLACES
+from restmq.queues.peek import PEEK_MAX, PLACES
 from restmq.shapes import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, by_queue, many, named, said, thing
 
 JOBS_SHOWN = 10

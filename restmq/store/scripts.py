@@ -33,12 +33,12 @@ class Script:
 
 @cache
 def load(name: str) -> Script:
-    """The script ``lua/<name>.lua`` with its includes. Raises FileNotFoundError."""
+    """The script ``queues/lua/<name>.lua`` with its includes. Raises FileNotFoundError."""
     included: set[str] = set()
 
     def read(part: str) -> str:
         included.add(part)
-        text = resources.files("restmq").joinpath("lua", part + ".lua").read_text("utf-8")
+        text = resources.files("restmq").joinpath("queues", "lua", part + ".lua").read_text("utf-8")
         return _INCLUDE.sub(lambda found: "" if found[1] in included else read(found[1]), text)
 
     text = read(name)

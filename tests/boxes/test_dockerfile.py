@@ -36,7 +36,7 @@ def test_the_image_is_what_the_documents_say() -> None:
     ("path", "ignored"),
     [
         ("restmq/core.py", False),
-        ("restmq/lua/add.lua", False),
+        ("restmq/queues/lua/add.lua", False),
         ("restmq/__pycache__/core.cpython-311.pyc", True),
         ("twisted/plugins/dropin.cache", True),
         ("start_scripts/healthcheck.py", False),

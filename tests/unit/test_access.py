@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from restmq.access import CONSUME, FAILURES_ALLOWED, FAILURES_FORGOTTEN_SECONDS, Credentials, Guard, cookie_credentials
 from restmq.acl import Acl
 from restmq.errors import RestMQError
-from restmq.model import Authorization
+from restmq.queues.tokens import Authorization
 
 
 @pytest.mark.parametrize(

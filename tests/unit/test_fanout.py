@@ -13,7 +13,8 @@ from restmq.access import LISTEN_COMET, Credentials
 from restmq.consumer import PREFETCH, CloseReason, Format
 from restmq.errors import StoreUnavailable
 from restmq.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout
-from restmq.model import Attendance, Message, Missed, Policy, QueueOverview
+from restmq.model import Message, Policy
+from restmq.queues.results import Attendance, Missed, QueueOverview
 from restmq.store.settings import StoreSettings
 
 

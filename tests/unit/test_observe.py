@@ -12,8 +12,9 @@ from twisted.internet import task
 
 from restmq.access import Access, Credentials
 from restmq.errors import NotAuthenticated, StoreUnavailable
-from restmq.model import Policy, QueueOverview
+from restmq.model import Policy
 from restmq.observe import COLUMNS, INTERVAL_SECONDS, Observatory
+from restmq.queues.results import QueueOverview
 
 
 class StubCore:

@@ -9,7 +9,7 @@ from twisted.internet import defer
 
 from restmq.errors import StoreUnavailable
 from restmq.model import Message
-from restmq.operations import Operations
+from restmq.queues.base import Operations
 
 AWAY = StoreUnavailable("away")
 

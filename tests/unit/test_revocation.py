@@ -14,7 +14,7 @@ from restmq.access import LISTEN_COMET, LISTEN_WEBSOCKET, Access, Credentials, G
 from restmq.acl import Acl, hash_password
 from restmq.consumer import CloseReason
 from restmq.errors import StoreUnavailable
-from restmq.model import Authorization
+from restmq.queues.tokens import Authorization
 from restmq.revocation import LOOK_SECONDS, Revocation
 
 READ = Authorization(("jobs",), frozenset({"read"}))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
 
-from restmq.model import Authorization
-from restmq.operations import Operations
+from restmq.queues.base import Operations
 from restmq.store import keys
 
 _TOKENS_A_CALL = 1000
+
+
+@dataclass(slots=True, frozen=True)
+class Authorization:
+    """What the record of an access token allows."""
+
+    queues: tuple[str, ...]
+    privileges: frozenset[str]
+
+    def covers(self, queue: str) -> bool:
+        """Whether one of the record's names or globs (``*``, ``?``, ``[…]``) is the queue's."""
+        return any(queue == name or fnmatch.fnmatchcase(queue, name) for name in self.queues)
 
 
 class Tokens(Operations):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -15,15 +16,13 @@ from restmq.errors import LeaseGone, NotFound
 from restmq.model import (
     BATCH_MAX,
     LEASE_SECONDS_DEFAULT,
-    DeadLetters,
     Deliveries,
-    FoundMessage,
     Message,
     check_queue_name,
     number_of,
     queue_of,
 )
-from restmq.operations import Operations, messages
+from restmq.queues.base import Operations, messages
 from restmq.store import keys, scripts
 from restmq.store.batching import Batcher
 from restmq.store.connection import Encoded
@@ -34,6 +33,35 @@ _DUE_QUEUES_A_CALL = 100
 _RETURNED_BESIDE_BYTES = 1024
 _LATER_MS = 10_000
 _LEASE_GONE = "the receipt holds no lease on the message: it is over, was acked, or never was; lease the message again."
+
+
+@dataclass(slots=True, frozen=True)
+class FoundMessage:
+    """A message, and where it stands.
+
+    Attributes:
+        state: ``ready``, ``delayed``, ``leased``, ``dead``; ``unknown`` if its queue is too long to be searched for it.
+        at_ms: when a delay or a lease ends, or a dead letter died, in ms since 1970; 0 for any other.
+    """
+
+    message: Message
+    state: str
+    at_ms: int
+    deliveries: Deliveries
+
+    def fields(self) -> dict[str, Any]:
+        """As a JSON answer shows it."""
+        shown = {**self.message.fields(), "state": self.state, "looks": self.message.count, **self.deliveries.fields()}
+        when = {"delayed": "due", "leased": "due", "dead": "died"}.get(self.state)
+        return {**shown, when: self.at_ms} if when else shown
+
+
+@dataclass(slots=True, frozen=True)
+class DeadLetters:
+    """Some of a queue's dead letters, and how many there are in all."""
+
+    count: int
+    messages: list[FoundMessage]
 
 
 def new_receipt() -> str:
@@ -91,7 +119,7 @@ class Leasing(Operations):
 
     async def queue_leases_left(self, queue: str, leases: Sequence[tuple[str, str]]) -> list[float | None]:
         """How many seconds each of these leases (key, receipt) lasts still; None for those that are over."""
-        left_ms = await self._run("left", queue, *(part for lease in leases for part in lease))
+        left_ms = await self._run("lease_remaining", queue, *(part for lease in leases for part in lease))
         return [ms / 1000 if ms > 0 else None for ms in left_ms]
 
     async def queue_nack(self, key: str, receipt: str) -> None:
@@ -129,12 +157,12 @@ class Leasing(Operations):
             await self.queue_release(queue, [(message.key, message.receipt) for message in taken], blameless=True)
         else:
             parts = [(message.key, message.value, message.expires_ms, message.record) for message in taken]
-            await self._run("return", queue, *chain.from_iterable(parts))
+            await self._run("put_back", queue, *chain.from_iterable(parts))
         return [None] * len(lots)
 
     async def queue_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
         """Looks at up to ``count`` dead letters after the ``first`` ones; those that died first come first."""
-        total, *flat = await self._run("dead", queue, first, min(count, BATCH_MAX))
+        total, *flat = await self._run("list_dead", queue, first, min(count, BATCH_MAX))
         found = []
         for key, value, died_ms, record in zip(*(flat[i::4] for i in range(4)), strict=True):
             deliveries = Deliveries.parse(record)
@@ -152,7 +180,7 @@ class Leasing(Operations):
 
     async def queue_drop_dead(self, queue: str, key: str = "") -> int:
         """Drops dead letters for good, all or the one that is meant, as queue_redrive. Returns how many."""
-        return await self._for_dead("bury", queue, key)
+        return await self._for_dead("drop_dead", queue, key)
 
     async def _for_dead(self, script: str, queue: str, key: str) -> int:
         done, left = await self._run(script, queue, key)
@@ -181,10 +209,10 @@ class Leasing(Operations):
     async def queues_due(self) -> tuple[float | None, list[str]]:
         """How many seconds it is until a queue must be looked at, None for never; and some that must be now."""
         args: list[Any] = [self._clock(), _DUE_QUEUES_A_CALL]
-        until_ms, *queues = await self.store.run(scripts.load("due"), Encoded([1, keys.DUE]), *args)
+        until_ms, *queues = await self.store.run(scripts.load("due_queues"), Encoded([1, keys.DUE]), *args)
         return None if until_ms < 0 else until_ms / 1000, [queue.decode() for queue in queues]
 
     async def queue_look_later(self, queue: str) -> None:
         """A queue that is due, and can't be looked at, is due again in ten seconds; others go before it."""
         args: list[Any] = [self._clock(), queue, _LATER_MS]
-        await self.store.run(scripts.load("later"), Encoded([1, keys.DUE]), *args)
+        await self.store.run(scripts.load("postpone"), Encoded([1, keys.DUE]), *args)

@@ -49,7 +49,7 @@ end
 -- the one before, as equal times would come out in the order of the keys' text.
 local MOMENT_MS = 1 / 2048
 
-local function bury(key, at_ms)
+local function make_dead_letter(key, at_ms)
   local next_ms = string.format('(%.0f', at_ms + 1)
   local before = call('ZREVRANGEBYSCORE', DEAD, next_ms, at_ms, 'WITHSCORES', 'LIMIT', 0, 1)[2]
   call('ZADD', DEAD, before and math.min(tonumber(before), at_ms + 1 - 2 * MOMENT_MS) + MOMENT_MS or at_ms, key)
@@ -84,7 +84,7 @@ local function fail(keys, blameless, ended_ms)
     if not expiry_if_alive(key) then
       call('HINCRBY', TOTALS, 'expired', 1)
     elseif most > 0 and record.count >= most then
-      bury(key, ended_ms[key] or now_ms())
+      make_dead_letter(key, ended_ms[key] or now_ms())
     else
       back[#back + 1] = key
     end

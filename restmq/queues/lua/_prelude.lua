@@ -1,5 +1,5 @@
 -- KEYS: status, policy, settings
--- What every script of one queue begins with. KEYS are named above and in each part, after restmq/keys.py (QueueKeys);
+-- What every script of one queue begins with. KEYS are named above and in each part, after restmq/store/keys.py (QueueKeys);
 -- ARGV[1] is the queue's name, ARGV[2] the time in ms since 1970 or '' for Redis' own clock. What follows a script's
 -- own header begins at ARGV[3].
 local QUEUE, CLOCK = ARGV[1], ARGV[2]

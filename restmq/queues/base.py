@@ -31,7 +31,7 @@ def _first_arguments(script: str, queue: str, db: int) -> Encoded:
 
 
 def messages(columns: Sequence[Any]) -> list[Message]:
-    """Messages from the columns in which scripts return them: see ``as_columns`` in ``lua/_ready.lua``."""
+    """Messages from the columns in which scripts return them: see ``as_columns`` in ``queues/lua/_ready.lua``."""
     if not columns:
         return []
     keys, values, counts, expiries, receipts, records = columns
@@ -122,7 +122,7 @@ class Operations:
     async def _forward(self, queue: str, dead_letter: bytes) -> None:
         """Moves dead letters to the queue named for them, if one is; what is cut off here is done by the next call.
 
-        Where that queue can't take them they stay, and are looked at again later (``lua/_due.lua`` says when): what the
+        If that queue can't take them, they stay and are tried again later (``queues/lua/_due.lua`` says when): what the
         caller did with its own queue is done.
         """
         if not dead_letter:

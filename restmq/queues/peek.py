@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from restmq.model import Deliveries, text_or_base64
-from restmq.operations import Operations
+from restmq.queues.base import Operations
 
 #: Where messages of a queue can be looked at, how many at a time, and how much of each.
 PLACES = ("next", "newest", "leased", "delayed", "dead")
@@ -57,7 +57,7 @@ def _beginning(value: bytes, cut: bool) -> dict[str, Any]:
 
 
 @dataclass(slots=True, frozen=True)
-class Glimpse:
+class Peek:
     """Some messages of one place of a queue, and how many there are in all."""
 
     count: int
@@ -67,7 +67,7 @@ class Glimpse:
 class Peeking(Operations):
     """The operation behind ``/j/<queue>``."""
 
-    async def queue_peek(self, queue: str, place: str, first: int = 0, count: int = 10) -> Glimpse:
+    async def queue_peek(self, queue: str, place: str, first: int = 0, count: int = 10) -> Peek:
         """Looks at up to ``count`` (1 to 100) messages of one place after the ``first`` ones.
 
         Args:
@@ -81,4 +81,4 @@ class Peeking(Operations):
             Peeked(key.decode(), beginning, size_bytes, int(at_ms), int(looks), Deliveries.parse(record))
             for key, beginning, size_bytes, at_ms, looks, record in zip(*(flat[i::6] for i in range(6)), strict=True)
         ]
-        return Glimpse(total, found)
+        return Peek(total, found)
