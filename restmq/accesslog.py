@@ -14,7 +14,7 @@ import orjson
 from twisted.logger import Logger
 
 from restmq.errors import ConfigurationError
-from restmq.request import Request
+from restmq.http.request import Request
 
 log = Logger()
 

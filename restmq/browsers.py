@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from functools import lru_cache
 
-from restmq.request import Headers, Request
+from restmq.http.request import Headers, Request
 
 _HOST_NAME_MAX = 255  # RFC 1035, 2.3.4
 _HOST_MAX = _HOST_NAME_MAX + 10  # with a port; more is not looked at, and no name

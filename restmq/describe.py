@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from restmq.errors import InvalidInput
 from restmq.fields import Kind, Schema
-from restmq.request import Request
+from restmq.http.request import Request
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -60,5 +60,13 @@ class StoreRefused(RestMQError):
     retry_after_seconds = 5
 
 
+class WireError(Exception):
+    """A request that is refused before any handler sees it; the connection is closed after the answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ConfigurationError(Exception):
     """The service cannot start as it was asked to. The text is one line for the operator."""

@@ -14,8 +14,8 @@ from restmq import __version__
 from restmq.accesslog import FORMATS
 from restmq.acl import parse_hosts
 from restmq.embedded import TcpListener
+from restmq.http.parser import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
-from restmq.parsing import Limits
 from restmq.store.settings import StoreSettings
 
 REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value

@@ -15,7 +15,6 @@ from twisted.internet import defer
 from restmq.access import BY_FIELD, OPEN, Guard
 from restmq.accesslog import AccessLog
 from restmq.acl import Hosts, parse_address
-from restmq.answers import HTML, JSON, head
 from restmq.browsers import goes_by, hides_its_page, is_foreign
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, NotAllowed, WireError
@@ -39,18 +38,19 @@ from restmq.handlers.settings import (
 )
 from restmq.handlers.statuses import MisdirectedHost
 from restmq.handlers.websocket import WebSocketHandler, make_factory
+from restmq.http.parser import Limits
+from restmq.http.request import Request
+from restmq.http.response import HTML, JSON, head
+from restmq.http.server import Wire
 from restmq.listening import Listening
 from restmq.longpoll import LongPolls
 from restmq.metrics import Metrics
 from restmq.observe import Observatory
 from restmq.openapi import describe
-from restmq.parsing import Limits
 from restmq.peers import Peers
 from restmq.render import to_json
-from restmq.request import Request
 from restmq.roster import Membership
 from restmq.traffic import Outcomes, Traffic
-from restmq.wire import Wire
 
 ELSEWHERE = "*"
 #: Each route's template and its handler; the first that fits is taken. ``{name}`` is all that follows, raw; a slash at

@@ -14,9 +14,9 @@ import orjson
 from twisted.application import service
 
 from restmq import access, options, web
-from restmq.answers import TEXT
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
+from restmq.http.response import TEXT
 from restmq.render import to_json
 from restmq.service import makeService as make
 

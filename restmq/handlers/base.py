@@ -17,14 +17,14 @@ from twisted.python.failure import Failure
 
 from restmq import errors
 from restmq.access import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
-from restmq.answers import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.describe import UNDECLARED, Operation, as_utf8
 from restmq.dispatch import Client
 from restmq.errors import WireError
 from restmq.handlers.statuses import MethodNotAllowed, status_of
+from restmq.http.request import Request
+from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.model import check_queue_name
 from restmq.render import jsonp, to_json
-from restmq.request import Request
 from restmq.traffic import CLIENT_GONE
 
 if TYPE_CHECKING:

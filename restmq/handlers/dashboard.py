@@ -7,10 +7,10 @@ from zope.interface import implementer
 
 from restmq import access
 from restmq.access import Credentials
-from restmq.answers import EVENT_STREAM, chunk
 from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import Handler
-from restmq.http import HTTPConnection
+from restmq.http.connection import HTTPConnection
+from restmq.http.response import EVENT_STREAM, chunk
 from restmq.listening import TRANSPORTS
 from restmq.observe import Observatory
 from restmq.shapes import NUMBER, QUEUE, STRING, WHOLE, many, said, thing

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from restmq import access
-from restmq.answers import JSON
 from restmq.describe import answers_json, answers_page, declare
 from restmq.handlers.base import Handler
+from restmq.http.response import JSON
 
 
 class DescriptionHandler(Handler):

@@ -6,13 +6,13 @@ from functools import lru_cache
 from typing import Any
 
 from restmq import access
-from restmq.answers import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
 from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, declare
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
-from restmq.http import HTTPConnection
+from restmq.http.connection import HTTPConnection
+from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
 from restmq.render import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
 from restmq.transport import send_at_once

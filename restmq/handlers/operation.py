@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from restmq import access
-from restmq.answers import JSON
 from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import Handler
+from restmq.http.response import JSON
 from restmq.shapes import STRING, thing
 
 

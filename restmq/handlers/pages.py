@@ -6,9 +6,9 @@ from functools import cache
 from importlib import resources
 
 from restmq import access
-from restmq.answers import HTML
 from restmq.errors import NotFound
 from restmq.handlers.base import Handler
+from restmq.http.response import HTML
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",

@@ -10,7 +10,6 @@ import orjson
 
 from restmq import access
 from restmq.access import Access
-from restmq.answers import JSON
 from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import EMPTY_QUEUE
 from restmq.errors import InvalidInput, WireError
@@ -30,6 +29,7 @@ from restmq.handlers.parameters import (
     VALUE,
     WAIT,
 )
+from restmq.http.response import JSON
 from restmq.longpoll import TakeRequest
 from restmq.model import BATCH_MAX, Message
 from restmq.render import to_json

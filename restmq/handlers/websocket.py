@@ -31,7 +31,7 @@ from restmq.render import gap_notice, to_json, websocket_text
 from restmq.transport import Presence, hung_up, send_at_once
 
 if TYPE_CHECKING:
-    from restmq.http import HTTPConnection
+    from restmq.http.connection import HTTPConnection
 
 log = Logger()
 

@@ -18,9 +18,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from restmq.errors import InvalidInput, WireError
-from restmq.parsing import Limits
-from restmq.request import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, Request, _unquote
-from restmq.wire import Wire
+from restmq.http.parser import Limits
+from restmq.http.request import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, Request, _unquote
+from restmq.http.server import Wire
 
 GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 WHOLE = 1 << 30

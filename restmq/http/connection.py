@@ -14,12 +14,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from restmq.errors import WireError
-from restmq.parsing import Limits, RequestParser, head_of
-from restmq.request import Request
+from restmq.http.parser import Limits, RequestParser, head_of
+from restmq.http.request import Request
 from restmq.transport import Presence, hung_up, send_at_once
 
 if TYPE_CHECKING:
-    from restmq.wire import Wire
+    from restmq.http.server import Wire
 
 _LINGER_SECONDS = 2.0
 #: While the server drains: for the request of a client that has just come.

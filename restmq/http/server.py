@@ -13,8 +13,8 @@ from zope.interface import implementer
 
 from restmq.errors import WireError
 from restmq.http import HTTPConnection
-from restmq.parsing import Limits
-from restmq.request import Request
+from restmq.http.parser import Limits
+from restmq.http.request import Request
 
 
 @implementer(IProtocolNegotiationFactory)

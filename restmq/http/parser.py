@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import httptools
 
 from restmq.errors import WireError
-from restmq.request import Headers, Request
+from restmq.http.request import Headers, Request
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _PIECE_BYTES = 4096
