@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from restmq.errors import InvalidInput
-from restmq.fields import Kind, Schema
 from restmq.http.request import Request
+from restmq.schema.fields import Kind, Schema
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

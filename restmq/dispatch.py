@@ -18,7 +18,6 @@ import orjson
 from restmq.access import CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput
-from restmq.fields import ANY_JSON, IDEMPOTENCY_KEY, MESSAGE_KEY, RECEIPT, VALUES, Kind, Number, Schema, Text, whole
 from restmq.longpoll import LongPolls, TakeRequest
 from restmq.model import (
     BATCH_MAX,
@@ -30,8 +29,20 @@ from restmq.model import (
     check_queue_name,
     queue_of,
 )
-from restmq.render import to_json
-from restmq.shapes import BYTES, KEY, MESSAGE, NUMBER, QUEUE, STRING, WHOLE, YES_NO, either, many, named, thing
+from restmq.schema.answers import BOOLEAN, BYTES, KEY, MESSAGE, NUMBER, QUEUE, STRING, WHOLE, any_of, array, obj, ref
+from restmq.schema.encoding import to_json
+from restmq.schema.fields import (
+    ANY_JSON,
+    IDEMPOTENCY_KEY,
+    MESSAGE_KEY,
+    RECEIPT,
+    VALUES,
+    Kind,
+    Number,
+    Schema,
+    Text,
+    whole,
+)
 from restmq.transport import Presence
 
 EMPTY_QUEUE = {"error": "empty queue"}
@@ -160,15 +171,15 @@ async def _list(client: Client, _queue: str, _fields: Fields) -> Fields:
 _LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
 _RECEIVING: dict[str, Kind] = {"count": whole(1, BATCH_MAX), "wait": Number(0, WAIT_SECONDS_MAX)}
 _LEASED: dict[str, Kind] = {"key": MESSAGE_KEY, "receipt": RECEIPT}
-_EMPTY = named("Empty")
-_RECEIVED = either(
-    thing(
-        {"encoding": STRING, "receipt": STRING, "count": WHOLE, "dead_letter": named("Origin")},
+_EMPTY = ref("Empty")
+_RECEIVED = any_of(
+    obj(
+        {"encoding": STRING, "receipt": STRING, "count": WHOLE, "dead_letter": ref("Origin")},
         queue=QUEUE,
         key=KEY,
         value=STRING,
     ),
-    thing(queue=QUEUE, messages=many(MESSAGE)),
+    obj(queue=QUEUE, messages=array(MESSAGE)),
     _EMPTY,
 )
 
@@ -177,7 +188,7 @@ COMMANDS: dict[str, Command] = {
         _add,
         PRODUCE,
         "Adds a message, or many in one atomic step. A value that is no string is kept as JSON text.",
-        either(thing(queue=QUEUE, key=KEY, value=BYTES), thing(queue=QUEUE, keys=many(KEY))),
+        any_of(obj(queue=QUEUE, key=KEY, value=BYTES), obj(queue=QUEUE, keys=array(KEY))),
         {
             "value": ANY_JSON,
             "values": VALUES,
@@ -191,10 +202,8 @@ COMMANDS: dict[str, Command] = {
         _get,
         CONSUME,
         "Looks at the next message and leaves it there; its count says how often that was done.",
-        either(
-            thing(
-                {"encoding": STRING, "dead_letter": named("Origin")}, queue=QUEUE, key=KEY, value=STRING, count=WHOLE
-            ),
+        any_of(
+            obj({"encoding": STRING, "dead_letter": ref("Origin")}, queue=QUEUE, key=KEY, value=STRING, count=WHOLE),
             _EMPTY,
         ),
     ),
@@ -205,7 +214,7 @@ COMMANDS: dict[str, Command] = {
         _delete,
         CONSUME,
         "Deletes a message, wherever it stands in the queue.",
-        thing(queue=QUEUE, key=STRING, deleted=YES_NO),
+        obj(queue=QUEUE, key=STRING, deleted=BOOLEAN),
         {"key": Text()},
         ("key",),
     ),
@@ -220,7 +229,7 @@ COMMANDS: dict[str, Command] = {
         _ack,
         CONSUME,
         "Acks a leased message, which then leaves for good.",
-        thing(queue=QUEUE, key=KEY, acked=YES_NO),
+        obj(queue=QUEUE, key=KEY, acked=BOOLEAN),
         _LEASED,
         ("key", "receipt"),
     ),
@@ -228,7 +237,7 @@ COMMANDS: dict[str, Command] = {
         _extend,
         CONSUME,
         "Makes a lease last so many seconds from now on.",
-        thing(queue=QUEUE, key=KEY, lease=NUMBER),
+        obj(queue=QUEUE, key=KEY, lease=NUMBER),
         {**_LEASED, "lease": _LEASE_SECONDS},
         ("key", "receipt", "lease"),
     ),
@@ -236,12 +245,12 @@ COMMANDS: dict[str, Command] = {
         _nack,
         CONSUME,
         "Gives a leased message back, to the front of the queue.",
-        thing(queue=QUEUE, key=KEY, nacked=YES_NO),
+        obj(queue=QUEUE, key=KEY, nacked=BOOLEAN),
         _LEASED,
         ("key", "receipt"),
     ),
-    "stats": Command(_stats, CONSUME, "The queue in numbers.", named("QueueStats")),
-    "list": Command(_list, CONSUME, "The names of all queues.", thing(queues=many(QUEUE)), names_queue=False),
+    "stats": Command(_stats, CONSUME, "The queue in numbers.", ref("QueueStats")),
+    "list": Command(_list, CONSUME, "The names of all queues.", obj(queues=array(QUEUE)), names_queue=False),
 }
 
 

@@ -12,9 +12,9 @@ from restmq import __version__
 from restmq.access import Access
 from restmq.describe import HTML, JAVASCRIPT, JSON, Answer, Operation, Parameter
 from restmq.dispatch import COMMANDS, Command
-from restmq.fields import MESSAGE_KEY, QUEUE_NAME, Kind, Schema
 from restmq.handlers.base import Handler
-from restmq.shapes import QUEUE, SHAPES, either, named
+from restmq.schema.answers import QUEUE, SHAPES, any_of, ref
+from restmq.schema.fields import MESSAGE_KEY, QUEUE_NAME, Kind, Schema
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _IN_PATHS: dict[str, tuple[Kind, str]] = {
@@ -78,7 +78,7 @@ def describe(routes: Iterable[tuple[str, type[Handler]]]) -> dict[str, Any]:
                 **SHAPES,
                 "Command": _commands(at_queue=False),
                 "CommandAtQueue": _commands(at_queue=True),
-                "CommandAnswer": either(*(command.answer for command in COMMANDS.values())),
+                "CommandAnswer": any_of(*(command.answer for command in COMMANDS.values())),
             },
             "responses": {str(status): _refusal(status, text) for status, text in _REFUSALS.items()},
             "securitySchemes": _SECURITY,
@@ -185,7 +185,7 @@ def _refusals(statuses: Iterable[int]) -> dict[str, Any]:
 def _refusal(status: int, text: str) -> dict[str, Any]:
     described: dict[str, Any] = {
         "description": f"{responses[status]}. {text}",
-        "content": {JSON: {"schema": named("Error")}, HTML: {"schema": {"type": "string"}}},
+        "content": {JSON: {"schema": ref("Error")}, HTML: {"schema": {"type": "string"}}},
     }
     if status == 401:
         described["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}

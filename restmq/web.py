@@ -48,8 +48,8 @@ from restmq.metrics import Metrics
 from restmq.observe import Observatory
 from restmq.openapi import describe
 from restmq.peers import Peers
-from restmq.render import to_json
 from restmq.roster import Membership
+from restmq.schema.encoding import to_json
 from restmq.traffic import Outcomes, Traffic
 
 ELSEWHERE = "*"

@@ -17,7 +17,7 @@ from restmq import access, options, web
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
 from restmq.http.response import TEXT
-from restmq.render import to_json
+from restmq.schema.encoding import to_json
 from restmq.service import makeService as make
 
 VALUES_MAX = 10_000  # in one request; collectd sends some fifty

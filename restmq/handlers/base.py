@@ -24,7 +24,7 @@ from restmq.handlers.statuses import MethodNotAllowed, status_of
 from restmq.http.request import Request
 from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.model import check_queue_name
-from restmq.render import jsonp, to_json
+from restmq.schema.encoding import jsonp, to_json
 from restmq.traffic import CLIENT_GONE
 
 if TYPE_CHECKING:

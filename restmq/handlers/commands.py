@@ -10,12 +10,12 @@ from xml.parsers import expat
 from restmq import access, dispatch
 from restmq.describe import JSON, Answer, Body, Parameter, answers_json, answers_page, declare
 from restmq.errors import InvalidInput
-from restmq.fields import JSON_TEXT
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK
 from restmq.longpoll import TakeRequest
 from restmq.model import check_queue_name
-from restmq.shapes import named
+from restmq.schema.answers import ref
+from restmq.schema.fields import JSON_TEXT
 
 _BODY = Parameter("body", JSON_TEXT, "the command, as JSON text.")
 _MSG = Parameter("msg", JSON_TEXT, "another name for body.")
@@ -31,8 +31,8 @@ def _takes(command: str) -> dict[str, Any]:
         "query": (CALLBACK,),
         "form": (_BODY, _MSG, CALLBACK),
         "any_of": ("body", "msg"),
-        "bodies": (Body(JSON, named(command), "A command."),),
-        "answers": {200: answers_json("What the command answers.", named("CommandAnswer"))},
+        "bodies": (Body(JSON, ref(command), "A command."),),
+        "answers": {200: answers_json("What the command answers.", ref("CommandAnswer"))},
         "errors": (404, 409, 410),
     }
 

@@ -13,16 +13,16 @@ from restmq.http.connection import HTTPConnection
 from restmq.http.response import EVENT_STREAM, chunk
 from restmq.listening import TRANSPORTS
 from restmq.observe import Observatory
-from restmq.shapes import NUMBER, QUEUE, STRING, WHOLE, many, said, thing
+from restmq.schema.answers import NUMBER, QUEUE, STRING, WHOLE, array, described, obj
 
 _RETRY_MS = 2000
-_CONSUMER = thing(
+_CONSUMER = obj(
     transport={"type": "string", "enum": list(TRANSPORTS)},
     address=STRING,
     age_seconds=WHOLE,
     lease_seconds=NUMBER,
     held=WHOLE,
-    server=said(STRING, "The host and process that it is connected to."),
+    server=described(STRING, "The host and process that it is connected to."),
 )
 
 
@@ -85,7 +85,7 @@ class ConsumersHandler(Handler):
     @declare(
         answers={
             200: answers_json(
-                "Consumers and waiters.", thing(queue=QUEUE, total=WHOLE, waiters=WHOLE, consumers=many(_CONSUMER))
+                "Consumers and waiters.", obj(queue=QUEUE, total=WHOLE, waiters=WHOLE, consumers=array(_CONSUMER))
             )
         }
     )

@@ -14,7 +14,7 @@ from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HE
 from restmq.http.connection import HTTPConnection
 from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
-from restmq.render import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
+from restmq.schema.encoding import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
 from restmq.transport import send_at_once
 
 RETRY_MS = 2000

@@ -8,7 +8,7 @@ from restmq.errors import InvalidInput, NotFound
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK, COUNT, FIRST, LEASE_ANEW, LETTER, RECEIPT
 from restmq.model import queue_of
-from restmq.shapes import KEY, NUMBER, QUEUE, WHOLE, many, named, thing
+from restmq.schema.answers import KEY, NUMBER, QUEUE, WHOLE, array, obj, ref
 
 DEAD_LETTERS_SHOWN = 100
 
@@ -23,7 +23,7 @@ class MessageHandler(Handler):
 
     @declare(
         query=(CALLBACK,),
-        answers={200: answers_json("The message, and where it is.", named("FoundMessage"))},
+        answers={200: answers_json("The message, and where it is.", ref("FoundMessage"))},
         errors=(404,),
     )
     async def get(self) -> None:
@@ -35,7 +35,7 @@ class MessageHandler(Handler):
 
     @declare(
         form=(RECEIPT, LEASE_ANEW, CALLBACK),
-        answers={200: answers_json("It is done.", thing(queue=QUEUE, key=KEY, lease=NUMBER))},
+        answers={200: answers_json("It is done.", obj(queue=QUEUE, key=KEY, lease=NUMBER))},
         errors=(410,),
     )
     async def post(self) -> None:
@@ -64,7 +64,7 @@ class DeadLettersHandler(Handler):
         answers={
             200: answers_json(
                 "Some of them, and how many there are in all.",
-                thing(queue=QUEUE, dead=WHOLE, messages=many(named("FoundMessage"))),
+                obj(queue=QUEUE, dead=WHOLE, messages=array(ref("FoundMessage"))),
             )
         },
     )
@@ -77,7 +77,7 @@ class DeadLettersHandler(Handler):
 
     @declare(
         form=(LETTER, CALLBACK),
-        answers={200: answers_json("How many did.", thing(queue=QUEUE, redriven=WHOLE))},
+        answers={200: answers_json("How many did.", obj(queue=QUEUE, redriven=WHOLE))},
         errors=(404,),
     )
     async def post(self) -> None:
@@ -88,7 +88,7 @@ class DeadLettersHandler(Handler):
 
     @declare(
         query=(LETTER, CALLBACK),
-        answers={200: answers_json("How many.", thing(queue=QUEUE, dropped=WHOLE))},
+        answers={200: answers_json("How many.", obj(queue=QUEUE, dropped=WHOLE))},
         errors=(404,),
     )
     async def delete(self) -> None:

@@ -6,7 +6,7 @@ from restmq import access
 from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import Handler
 from restmq.http.response import JSON
-from restmq.shapes import STRING, thing
+from restmq.schema.answers import STRING, obj
 
 
 class MetricsHandler(Handler):
@@ -26,7 +26,7 @@ class HealthHandler(Handler):
 
     access = {"GET": access.OPEN}
 
-    @declare(answers={200: answers_json("It is.", thing(status=STRING))})
+    @declare(answers={200: answers_json("It is.", obj(status=STRING))})
     async def get(self) -> None:
         """The process is up."""
         self.answer(b'{"status":"up"}\r\n', JSON)
@@ -39,7 +39,7 @@ class ReadinessHandler(Handler):
 
     access = {"GET": access.OPEN}
 
-    @declare(answers={200: answers_json("It does.", thing(status=STRING))})
+    @declare(answers={200: answers_json("It does.", obj(status=STRING))})
     async def get(self) -> None:
         """The store answers; if it does not, 503."""
         await self.application.core.store.command("PING")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from restmq.consumer import PREFETCH
 from restmq.describe import Parameter
-from restmq.fields import BYTES, IDEMPOTENCY_KEY, MESSAGE_KEY, QUEUE_NAME, Number, Text, whole
-from restmq.fields import CALLBACK as CALLBACK_NAME
-from restmq.fields import RECEIPT as RECEIPT_KIND
 from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SECONDS_MAX, WAIT_SECONDS_MAX
+from restmq.schema.fields import BYTES, IDEMPOTENCY_KEY, MESSAGE_KEY, QUEUE_NAME, Number, Text, whole
+from restmq.schema.fields import CALLBACK as CALLBACK_NAME
+from restmq.schema.fields import RECEIPT as RECEIPT_KIND
 
 _LEASE_TEXT = "for how many seconds the message is hidden under a lease; empty for the queue's setting."
 _LEASE = Number(1, LEASE_SECONDS_MAX, empty=0)

@@ -32,9 +32,9 @@ from restmq.handlers.parameters import (
 from restmq.http.response import JSON
 from restmq.longpoll import TakeRequest
 from restmq.model import BATCH_MAX, Message
-from restmq.render import to_json
-from restmq.shapes import KEY, ONE_OR_NOTHING, STRING, WHOLE, either, many, named, thing
-from restmq.shapes import QUEUE as QUEUE_SHAPE
+from restmq.schema.answers import KEY, ONE_OR_NOTHING, STRING, WHOLE, any_of, array, obj, ref
+from restmq.schema.answers import QUEUE as QUEUE_SHAPE
+from restmq.schema.encoding import to_json
 
 OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
@@ -55,14 +55,14 @@ _LEASED_HEADERS = {
 }
 #: A message that is shown as taken; its count is of looks, or of deliveries if it is leased.
 _TAKEN = {"count": WHOLE, "key": KEY, "value": STRING}
-_TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "dead_letter": named("Origin")}
+_TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "dead_letter": ref("Origin")}
 
 TAKING = (COUNT, LEASE, WAIT, CALLBACK)
 TAKEN = {
     200: Answer(
         "The message; an array of messages where a count was given; its own bytes where they are accepted.",
         {
-            JSON: either(thing(_TAKEN_MORE, **_TAKEN), many(thing(_TAKEN_MORE, **_TAKEN))),
+            JSON: any_of(obj(_TAKEN_MORE, **_TAKEN), array(obj(_TAKEN_MORE, **_TAKEN))),
             OCTETS: {"type": "string", "format": "binary"},
         },
         _LEASED_HEADERS,
@@ -72,7 +72,7 @@ ADDING = (VALUE, MSG, TTL, DELAY, CALLBACK)
 ADDED = {
     200: Answer(
         "The message's key in a line; the keys of many, in order.",
-        {"text/plain": STRING, JSON: thing(queue=QUEUE_SHAPE, keys=many(KEY))},
+        {"text/plain": STRING, JSON: obj(queue=QUEUE_SHAPE, keys=array(KEY))},
     )
 }
 BODIES = (
@@ -171,9 +171,7 @@ class QueueHandler(Handler):
 
     @declare(
         query=(CALLBACK,),
-        answers={
-            200: answers_json("1 if there was anything to purge.", thing(queue=QUEUE_SHAPE, status=ONE_OR_NOTHING))
-        },
+        answers={200: answers_json("1 if there was anything to purge.", obj(queue=QUEUE_SHAPE, status=ONE_OR_NOTHING))},
     )
     async def delete(self) -> None:
         """Purges the queue and closes its connected consumers, on every daemon."""
@@ -215,7 +213,7 @@ class RootHandler(QueueHandler):
             302: Answer(
                 "No queue is named: to the dashboard.", {"text/plain": {"type": "string"}}, {"Location": "Where it is."}
             ),
-            404: answers_json("The queue is empty, and was while it was waited.", named("Empty")),
+            404: answers_json("The queue is empty, and was while it was waited.", ref("Empty")),
         },
     )
     async def get(self) -> None:
@@ -264,7 +262,7 @@ class QueueListHandler(Handler):
 
     @declare(
         query=(FIRST, QUEUES, CALLBACK),
-        answers={200: answers_json("Their names; a page for browsers.", thing(queues=many(QUEUE_SHAPE)), **_PAGE)},
+        answers={200: answers_json("Their names; a page for browsers.", obj(queues=array(QUEUE_SHAPE)), **_PAGE)},
     )
     async def get(self) -> None:
         """All queues that the client may know of."""

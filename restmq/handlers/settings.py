@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from restmq import access
 from restmq.describe import HTML, Parameter, answers_json, answers_line, declare
-from restmq.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
 from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
 from restmq.queues.peek import PEEK_MAX, PLACES
-from restmq.shapes import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, by_queue, many, named, said, thing
+from restmq.schema.answers import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, array, by_queue, described, obj, ref
+from restmq.schema.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 
 JOBS_SHOWN = 10
 _SHOWN_CHARACTERS = 1000
@@ -21,12 +21,12 @@ _SETTINGS = (
 )
 _ANY_SETTING = ("policy", *SETTINGS, DEAD_LETTER)
 _WANTED = Parameter("status", OneOf(("start", "stop")), "start or stop.", required=True)
-_STATUS = thing(queue=QUEUE, status=ONE_OR_NOTHING)
+_STATUS = obj(queue=QUEUE, status=ONE_OR_NOTHING)
 _PLACE = Parameter("list", OneOf(PLACES), "where to look, for JSON; next are those that come next.")
 _SHOWN = Parameter("count", whole(1, PEEK_MAX), "look at so many.")
-_GLIMPSE = thing(queue=QUEUE, list=_PLACE.kind.schema, total=WHOLE, messages=many(named("Peeked")))
-_IN_ALL = said(WHOLE, "How many there are, shown or not.")
-_LINE = thing(name=QUEUE, len=WHOLE, status=ONE_OR_NOTHING, policy=POLICY)
+_GLIMPSE = obj(queue=QUEUE, list=_PLACE.kind.schema, total=WHOLE, messages=array(ref("Peeked")))
+_IN_ALL = described(WHOLE, "How many there are, shown or not.")
+_LINE = obj(name=QUEUE, len=WHOLE, status=ONE_OR_NOTHING, policy=POLICY)
 
 
 class PolicyHandler(Handler):
@@ -34,7 +34,7 @@ class PolicyHandler(Handler):
 
     access = {"GET": access.CONSUME, "POST": access.CONFIGURE}
 
-    @declare(query=(CALLBACK,), answers={200: answers_json("Policy and settings.", named("Settings"))})
+    @declare(query=(CALLBACK,), answers={200: answers_json("Policy and settings.", ref("Settings"))})
     async def get(self) -> None:
         """The queue's policy, and those of its settings that were set."""
         policy = await self.application.core.queue_policy_get(self.queue_name)
@@ -66,7 +66,7 @@ class ControlHandler(Handler):
     access = {"GET": access.CONSUME, "POST": access.CONFIGURE}
 
     @declare(
-        query=(CALLBACK,), answers={200: answers_json("The status.", thing(redis=STRING, queue=QUEUE, status=_STATUS))}
+        query=(CALLBACK,), answers={200: answers_json("The status.", obj(redis=STRING, queue=QUEUE, status=_STATUS))}
     )
     async def get(self) -> None:
         """Whether the queue is started."""
@@ -80,7 +80,7 @@ class ControlHandler(Handler):
             b"\r\n",
         )
 
-    @declare(form=(_WANTED, CALLBACK), answers={200: answers_json("The status from now on.", thing(stat=_STATUS))})
+    @declare(form=(_WANTED, CALLBACK), answers={200: answers_json("The status from now on.", obj(stat=_STATUS))})
     async def post(self) -> None:
         """Starts or stops the delivery to connected consumers; ``GET /q/{queue}`` goes on in any case."""
         wanted = self.given["status"]
@@ -95,7 +95,7 @@ class ControlListHandler(Handler):
 
     @declare(
         query=(FIRST, QUEUES, CALLBACK),
-        answers={200: answers_json("By name.", thing(redis=STRING, count=_IN_ALL, queues=by_queue(_STATUS)))},
+        answers={200: answers_json("By name.", obj(redis=STRING, count=_IN_ALL, queues=by_queue(_STATUS)))},
     )
     async def get(self) -> None:
         """Which of the queues that the client may know of are started."""
@@ -117,7 +117,7 @@ class StatsHandler(Handler):
 
     access = {"GET": access.CONSUME}
 
-    @declare(query=(CALLBACK,), answers={200: answers_json("The numbers.", named("QueueStats"))})
+    @declare(query=(CALLBACK,), answers={200: answers_json("The numbers.", ref("QueueStats"))})
     async def get(self) -> None:
         """One queue in numbers."""
         self.answer_json(await self.application.queue_stats(self.queue_name))
@@ -130,7 +130,7 @@ class StatsListHandler(Handler):
 
     @declare(
         query=(FIRST, QUEUES, CALLBACK),
-        answers={200: answers_json("By name.", thing(redis=STRING, count=_IN_ALL, queues=by_queue(_LINE)))},
+        answers={200: answers_json("By name.", obj(redis=STRING, count=_IN_ALL, queues=by_queue(_LINE)))},
     )
     async def get(self) -> None:
         """All queues that the client may know of, in numbers."""

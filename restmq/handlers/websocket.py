@@ -27,7 +27,7 @@ from restmq.errors import RestMQError
 from restmq.handlers.live import LISTENING, ConsumerHandler
 from restmq.handlers.statuses import UpgradeRequired
 from restmq.model import Message
-from restmq.render import gap_notice, to_json, websocket_text
+from restmq.schema.encoding import gap_notice, to_json, websocket_text
 from restmq.transport import Presence, hung_up, send_at_once
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from restmq.dispatch import COMMANDS
 from restmq.handlers.websocket import CLOSE_CODES
 from restmq.model import DEAD_LETTER, SETTINGS
 from restmq.openapi import describe
-from restmq.shapes import SHAPES
+from restmq.schema.answers import SHAPES
 from restmq.web import ROUTES
 from tests.servers import ROOT
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from restmq.errors import InvalidInput
 from restmq.handlers.websocket import frame
 from restmq.model import Message
-from restmq.render import check_callback, comet_line, event, event_gap, jsonp, to_json
+from restmq.schema.encoding import check_callback, comet_line, event, event_gap, jsonp, to_json
 
 
 def parse_events(stream: str) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from restmq.model import text_or_base64
-from restmq.render import to_json
+from restmq.schema.encoding import to_json
 
 #: The names that the first RestMQ gave them (RFC 5424, 6.2.1, tables 1 and 2).
 FACILITIES = (

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from restmq.errors import InvalidInput
 from restmq.model import BATCH_MAX, IDEMPOTENCY_KEY_BYTES_MAX, QUEUE_NAME_BYTES_MAX, check_queue_name, queue_of
-from restmq.render import CALLBACK_MAX, CALLBACK_PATTERN, check_callback
+from restmq.schema.encoding import CALLBACK_MAX, CALLBACK_PATTERN, check_callback
 
 Schema = dict[str, Any]
 

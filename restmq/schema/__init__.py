@@ -1,0 +1,1 @@
+"""What fields may hold and what answers look like: each checked, rendered and described in one place."""
