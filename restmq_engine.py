@@ -25,7 +25,7 @@ try:
     from twisted.logger import formatEvent, globalLogBeginner
 
     from restmq import __version__
-    from restmq.acl import hash_password
+    from restmq.auth.acl import hash_password
     from restmq.core import RedisOperations
     from restmq.daemon import find_store
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from restmq.access import Access, Credentials
+from restmq.auth.guard import Access, Credentials
 from restmq.model import Message
 from restmq.queues.results import Missed
 from restmq.transport import unsent_bytes

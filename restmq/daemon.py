@@ -15,7 +15,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.logger import Logger
 
 from restmq import __version__
-from restmq.acl import parse_address
+from restmq.auth.acl import parse_address
 from restmq.embedded import DataDirectory, default_data_dir
 from restmq.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from restmq.store.pool import Store

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from restmq.access import CONSUME, PRODUCE, Access
+from restmq.auth.guard import CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput
 from restmq.longpoll import LongPolls, TakeRequest

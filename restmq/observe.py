@@ -16,8 +16,9 @@ from twisted.application import service
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import __version__, access
-from restmq.access import Credentials, Guard
+from restmq import __version__
+from restmq.auth import guard
+from restmq.auth.guard import Credentials, Guard
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed, NotAuthenticated, RestMQError, StoreUnavailable, TooManyFailures
 from restmq.listening import NOBODY, TRANSPORTS, Listening
@@ -36,12 +37,12 @@ COLUMNS = (
 )
 #: What a watcher may be offered.
 OFFERS = {
-    "publish": access.PRODUCE,
-    "configure": access.CONFIGURE,
-    "purge": access.PURGE,
-    "inspect": access.INSPECT,
-    "comet": access.LISTEN_COMET,
-    "websocket": access.LISTEN_WEBSOCKET,
+    "publish": guard.PRODUCE,
+    "configure": guard.CONFIGURE,
+    "purge": guard.PURGE,
+    "inspect": guard.INSPECT,
+    "comet": guard.LISTEN_COMET,
+    "websocket": guard.LISTEN_WEBSOCKET,
 }
 
 
@@ -213,7 +214,7 @@ class Observatory(service.Service):  # type: ignore[misc]  # untyped
     async def _may_watch(self, watcher: Watcher, place: _Place) -> bool:
         """Rules and tokens change while somebody watches: who may no longer is closed, and told why when it asks."""
         try:
-            await self._guard.check(watcher.credentials, access.CONSUME, None)
+            await self._guard.check(watcher.credentials, guard.CONSUME, None)
         except (NotAllowed, NotAuthenticated, TooManyFailures):
             self.leave(watcher)
             watcher.close()

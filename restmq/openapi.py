@@ -9,7 +9,7 @@ from http.client import responses
 from typing import Any
 
 from restmq import __version__
-from restmq.access import Access
+from restmq.auth.guard import Access
 from restmq.describe import HTML, JAVASCRIPT, JSON, Answer, Operation, Parameter
 from restmq.dispatch import COMMANDS, Command
 from restmq.handlers.base import Handler
@@ -88,9 +88,9 @@ def describe(routes: Iterable[tuple[str, type[Handler]]]) -> dict[str, Any]:
 
 def _path(template: str, handler: type[Handler]) -> dict[str, Any]:
     path: dict[str, Any] = {
-        method.lower(): _operation(template, handler, method, handler.operations[method]) for method in handler.access
+        method.lower(): _operation(template, handler, method, handler.operations[method]) for method in handler.requires
     }
-    if "GET" in handler.access:
+    if "GET" in handler.requires:
         path["head"] = _head(template, handler)
     path["options"] = {
         "operationId": _identifier("OPTIONS", template),
@@ -121,18 +121,18 @@ def _head(template: str, handler: type[Handler]) -> dict[str, Any]:
     return {
         "operationId": _identifier("HEAD", template),
         "summary": "Whether one may GET this; takes nothing",
-        "security": _security(handler.access["GET"]),
+        "security": _security(handler.requires["GET"]),
         "responses": {
             "200": {"description": "One may."},
             **elsewhere,
-            **_refusals((*_statuses(handler.access["GET"]), 404)),
+            **_refusals((*_statuses(handler.requires["GET"]), 404)),
         },
     }
 
 
 def _operation(template: str, handler: type[Handler], method: str, operation: Operation) -> dict[str, Any]:
     text = _prose(getattr(handler, method.lower()).__doc__ or handler.__doc__ or "")
-    access = handler.access[method]
+    access = handler.requires[method]
     described: dict[str, Any] = {
         "operationId": _identifier(method, template),
         "summary": re.split(r"[.:;](?:\s|$)", text)[0].replace("`", ""),  # no Markdown there

@@ -12,7 +12,7 @@ from twisted.python import usage
 
 from restmq import __version__
 from restmq.accesslog import FORMATS
-from restmq.acl import parse_hosts
+from restmq.auth.acl import parse_hosts
 from restmq.embedded import TcpListener
 from restmq.http.parser import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX

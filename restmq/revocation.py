@@ -12,7 +12,7 @@ from twisted.application import service
 from twisted.internet import defer, task
 from twisted.logger import Logger
 
-from restmq.access import Guard
+from restmq.auth.guard import Guard
 from restmq.consumer import CloseReason
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError

@@ -14,9 +14,9 @@ from twisted.application import internet, service
 from twisted.internet import defer, endpoints
 from twisted.logger import Logger
 
-from restmq.access import Guard
 from restmq.accesslog import AccessLog, LogFile, to_the_log
-from restmq.acl import Acl
+from restmq.auth.acl import Acl
+from restmq.auth.guard import Guard
 from restmq.core import RedisOperations
 from restmq.daemon import InOrder, Listener, listening_on, redis_answers, say_where, warn_of_eviction
 from restmq.deadlines import Deadlines

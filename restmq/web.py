@@ -12,10 +12,10 @@ import cyclone.template
 import cyclone.web
 from twisted.internet import defer
 
-from restmq.access import BY_FIELD, OPEN, Guard
 from restmq.accesslog import AccessLog
-from restmq.acl import Hosts, parse_address
-from restmq.browsers import goes_by, hides_its_page, is_foreign
+from restmq.auth.acl import Hosts, parse_address
+from restmq.auth.guard import BY_FIELD, OPEN, Guard
+from restmq.auth.origins import goes_by, hides_its_page, is_foreign
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, NotAllowed, WireError
 from restmq.fanout import Fanout
@@ -222,7 +222,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         """Whether no more than a page is asked for that shows and takes nothing: links to these may stand anywhere."""
         request = handler.request
         return (
-            handler.access.get(request.method) in (OPEN, BY_FIELD)
+            handler.requires.get(request.method) in (OPEN, BY_FIELD)
             and request.method == "GET"
             and not request.query
             and request.accepts("text/html")

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import orjson
 from twisted.application import service
 
-from restmq import access, options, web
+from restmq import options, web
+from restmq.auth import guard
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
 from restmq.http.response import TEXT
@@ -160,12 +161,12 @@ class _Receiver(Handler, ABC):
     """Puts one request's body into a queue, in the words of collectd or in JSON."""
 
     # The path does not name the queue, so the handler itself asks whether this client may add to it.
-    access = {"POST": access.BY_COMMAND}
+    requires = {"POST": guard.BY_COMMAND}
     application: Application
     into: ClassVar[str]
 
     async def post(self) -> None:
-        await self.application.guard.check(self.credentials, access.PRODUCE, self.into)
+        await self.application.guard.check(self.credentials, guard.PRODUCE, self.into)
         key = await self.application.core.queue_add(self.into, self.read(self.request.body))
         self.answer(f"{key}\r\n".encode(), TEXT)
 

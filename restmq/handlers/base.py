@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq import errors
-from restmq.access import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
+from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
 from restmq.describe import UNDECLARED, Operation, as_utf8
 from restmq.dispatch import Client
 from restmq.errors import WireError
@@ -50,7 +50,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     request: Request
 
     #: What each method asks for. A method that is not here is refused with 405.
-    access: ClassVar[dict[str, Access]] = {}
+    requires: ClassVar[dict[str, Access]] = {}
     #: What each of these methods takes and answers, as declared beside it.
     operations: ClassVar[dict[str, Operation]] = {}
     #: The same as it is needed for each request: access, what reads the parameters, the method itself.
@@ -61,11 +61,11 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     def __init_subclass__(cls) -> None:
         cls.operations = {
             name: getattr(getattr(cls, name.lower()), "operation", UNDECLARED)
-            for name in cls.access
+            for name in cls.requires
             if hasattr(cls, name.lower())
         }
         cls._ways = {
-            name: (cls.access[name], operation.read, getattr(cls, name.lower()))
+            name: (cls.requires[name], operation.read, getattr(cls, name.lower()))
             for name, operation in cls.operations.items()
         }
 
@@ -130,13 +130,13 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self._add_header("Allow", self._allowed())
             self.answer(b"", None, status=204)
             return None
-        if method == "HEAD" and "GET" in self.access:
-            return self.access["GET"], _nothing_given, type(self).head
+        if method == "HEAD" and "GET" in self.requires:
+            return self.requires["GET"], _nothing_given, type(self).head
         raise MethodNotAllowed(f"{method} is not possible here; {self._allowed()} are.")
 
     def _allowed(self) -> str:
-        methods = [*self.access, "OPTIONS"]
-        if "GET" in self.access:
+        methods = [*self.requires, "OPTIONS"]
+        if "GET" in self.requires:
             methods.insert(1, "HEAD")
         return ", ".join(methods)
 

@@ -7,7 +7,8 @@ from itertools import count
 from typing import Any
 from xml.parsers import expat
 
-from restmq import access, dispatch
+from restmq import dispatch
+from restmq.auth.guard import BY_COMMAND, CONSUME, OPEN, PRODUCE
 from restmq.describe import JSON, Answer, Body, Parameter, answers_json, answers_page, declare
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
@@ -40,7 +41,7 @@ def _takes(command: str) -> dict[str, Any]:
 class CommandHandler(Handler):
     """Runs a JSON command: the body, or the form field ``body`` or ``msg``."""
 
-    access = {"GET": access.OPEN, "POST": access.BY_COMMAND}
+    requires = {"GET": OPEN, "POST": BY_COMMAND}
 
     @declare(answers={200: answers_page("The page.")})
     async def get(self) -> None:
@@ -69,7 +70,7 @@ class QueueCommandHandler(CommandHandler):
 class XmlRpcHandler(Handler):
     """XML-RPC methods ``get(queue)`` and ``set(queue, value)``."""
 
-    access = {"POST": access.BY_COMMAND}
+    requires = {"POST": BY_COMMAND}
 
     @declare(
         bodies=(Body("text/xml", {"type": "string"}, "An XML-RPC call."),),
@@ -89,13 +90,13 @@ class XmlRpcHandler(Handler):
         arguments, method = _read_call(self.request.body)
         if method == "get" and len(arguments) == 1:
             queue = check_queue_name(arguments[0])
-            await guard.check(self.credentials, access.CONSUME, queue)
+            await guard.check(self.credentials, CONSUME, queue)
             for message in await self.application.polls.take(queue, TakeRequest(), self.request.connection.presence):
                 return {"key": message.key, "value": _xml_value(message.value), "count": message.count}
             return None
         if method == "set" and len(arguments) == 2:
             queue, value = check_queue_name(arguments[0]), arguments[1]
-            await guard.check(self.credentials, access.PRODUCE, queue)
+            await guard.check(self.credentials, PRODUCE, queue)
             return await core.queue_add(queue, value if isinstance(value, bytes) else value.encode())
         raise InvalidInput("there are the methods get(queue) and set(queue, value).")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from restmq import access
-from restmq.access import Credentials
+from restmq.auth import guard
+from restmq.auth.guard import Credentials
 from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import Handler
 from restmq.http.connection import HTTPConnection
@@ -29,7 +29,7 @@ _CONSUMER = obj(
 class EventsHandler(Handler):
     """All queues that the client may know of: a snapshot, then what changes; Server-Sent Events."""
 
-    access = {"GET": access.CONSUME}
+    requires = {"GET": guard.CONSUME}
 
     @declare(answers={200: Answer("Events without end.", {"text/event-stream": {"type": "string"}})}, streams=True)
     async def get(self) -> None:
@@ -80,7 +80,7 @@ class WatcherStream:
 class ConsumersHandler(Handler):
     """``/dashboard/consumers/<queue>``: the queue's consumers on all daemons, with their addresses."""
 
-    access = {"GET": access.INSPECT}
+    requires = {"GET": guard.INSPECT}
 
     @declare(
         answers={

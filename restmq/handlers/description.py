@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from restmq import access
+from restmq.auth import guard
 from restmq.describe import answers_json, answers_page, declare
 from restmq.handlers.base import Handler
 from restmq.http.response import JSON
@@ -11,7 +11,7 @@ from restmq.http.response import JSON
 class DescriptionHandler(Handler):
     """``/openapi.json``."""
 
-    access = {"GET": access.OPEN}
+    requires = {"GET": guard.OPEN}
 
     @declare(answers={200: answers_json("An OpenAPI 3.1 document.", {"type": "object"})})
     async def get(self) -> None:
@@ -24,7 +24,7 @@ class DescriptionHandler(Handler):
 class DescriptionPageHandler(Handler):
     """``/api``."""
 
-    access = {"GET": access.OPEN}
+    requires = {"GET": guard.OPEN}
 
     @declare(answers={200: answers_page("The page.")})
     async def get(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from restmq import access
+from restmq.auth import guard
 from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, declare
 from restmq.errors import Conflict, StoreUnavailable
@@ -48,7 +48,7 @@ class Stream(PacedConsumer):
 
     __slots__ = ("_chunked", "_connection")
 
-    access = access.LISTEN_COMET
+    access = guard.LISTEN_COMET
 
     def __init__(self, connection: HTTPConnection, chunked: bool) -> None:
         self._connection = connection
@@ -97,7 +97,7 @@ class ConsumerHandler(Handler):
 class StreamHandler(ConsumerHandler):
     """What comet and SSE share: headers at once, then the queue's messages for as long as the client stays."""
 
-    access = {"GET": access.LISTEN_COMET}
+    requires = {"GET": guard.LISTEN_COMET}
 
     async def begin(self, content_type: str, wire_format: Format, first: bytes = b"") -> None:
         queue = self.queue_name

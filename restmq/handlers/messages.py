@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from restmq import access
+from restmq.auth import guard
 from restmq.describe import Answer, answers_json, declare
 from restmq.errors import InvalidInput, NotFound
 from restmq.handlers.base import Handler
@@ -16,7 +16,7 @@ DEAD_LETTERS_SHOWN = 100
 class MessageHandler(Handler):
     """One message: look at it, ack it, keep it longer, give it back."""
 
-    access = {"GET": access.CONSUME, "POST": access.CONSUME, "DELETE": access.CONSUME}
+    requires = {"GET": guard.CONSUME, "POST": guard.CONSUME, "DELETE": guard.CONSUME}
 
     def read_path(self, name: str) -> None:
         self.key, self.queue = name, queue_of(name)
@@ -57,7 +57,7 @@ class MessageHandler(Handler):
 class DeadLettersHandler(Handler):
     """A queue's dead letters: look, move back, drop; all, or the one that ``key`` names."""
 
-    access = {"GET": access.CONSUME, "POST": access.CONFIGURE, "DELETE": access.PURGE}
+    requires = {"GET": guard.CONSUME, "POST": guard.CONFIGURE, "DELETE": guard.PURGE}
 
     @declare(
         query=(FIRST, COUNT, CALLBACK),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from restmq import access
+from restmq.auth import guard
 from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import Handler
 from restmq.http.response import JSON
@@ -12,7 +12,7 @@ from restmq.schema.answers import STRING, obj
 class MetricsHandler(Handler):
     """``/metrics``."""
 
-    access = {"GET": access.WATCH}
+    requires = {"GET": guard.WATCH}
 
     @declare(answers={200: Answer("The metrics.", {"text/plain": STRING, "application/openmetrics-text": STRING})})
     async def get(self) -> None:
@@ -24,7 +24,7 @@ class MetricsHandler(Handler):
 class HealthHandler(Handler):
     """``/healthz``."""
 
-    access = {"GET": access.OPEN}
+    requires = {"GET": guard.OPEN}
 
     @declare(answers={200: answers_json("It is.", obj(status=STRING))})
     async def get(self) -> None:
@@ -37,7 +37,7 @@ class HealthHandler(Handler):
 class ReadinessHandler(Handler):
     """``/readyz``."""
 
-    access = {"GET": access.OPEN}
+    requires = {"GET": guard.OPEN}
 
     @declare(answers={200: answers_json("It does.", obj(status=STRING))})
     async def get(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib import resources
 
-from restmq import access
+from restmq.auth import guard
 from restmq.errors import NotFound
 from restmq.handlers.base import Handler
 from restmq.http.response import HTML
@@ -40,7 +40,7 @@ def static_file(name: str) -> tuple[bytes, str]:
 class DashboardHandler(Handler):
     """The dashboard's page. It shows nothing by itself, so that a token can be entered in it."""
 
-    access = {"GET": access.OPEN}
+    requires = {"GET": guard.OPEN}
 
     async def get(self) -> None:
         self._add_page_headers()
@@ -52,7 +52,7 @@ class DashboardHandler(Handler):
 class StaticHandler(Handler):
     """A static file."""
 
-    access = {"GET": access.OPEN}
+    requires = {"GET": guard.OPEN}
 
     async def get(self) -> None:
         self.answer(*static_file(self.queue or ""))
@@ -63,7 +63,7 @@ class StaticHandler(Handler):
 class NotFoundHandler(Handler):
     """Any path that is no route."""
 
-    access = dict.fromkeys(("GET", "POST", "PUT", "DELETE", "PATCH"), access.OPEN)
+    access = dict.fromkeys(("GET", "POST", "PUT", "DELETE", "PATCH"), guard.OPEN)
 
     async def get(self) -> None:
         raise NotFound("there is nothing at this path; queues are at /q/<queue>, and /queue explains the commands.")

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import orjson
 
-from restmq import access
-from restmq.access import Access
+from restmq.auth import guard
+from restmq.auth.guard import Access
 from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import EMPTY_QUEUE
 from restmq.errors import InvalidInput, WireError
@@ -86,7 +86,7 @@ BODIES = (
 class QueueHandler(Handler):
     """One queue."""
 
-    access = {"GET": access.CONSUME, "POST": access.PRODUCE, "DELETE": access.PURGE}
+    requires = {"GET": guard.CONSUME, "POST": guard.PRODUCE, "DELETE": guard.PURGE}
 
     @declare(
         query=TAKING,
@@ -204,7 +204,7 @@ class RootHandler(QueueHandler):
     """``/``: the dashboard, or the oldest form of ``/q/<queue>`` with the queue as a field."""
 
     # A form is read only for those who may add to some queue; to which ones their token is for, is checked then.
-    access = {"GET": access.BY_FIELD, "POST": access.PRODUCE}
+    requires = {"GET": guard.BY_FIELD, "POST": guard.PRODUCE}
 
     @declare(
         query=(QUEUE, *TAKING),
@@ -232,7 +232,7 @@ class RootHandler(QueueHandler):
         if self.given["queue"] is None:
             self.redirect_to("/dashboard")
             return False
-        await self._check(access.CONSUME)
+        await self._check(guard.CONSUME)
         return True
 
     async def _check(self, wanted: Access) -> None:
@@ -248,7 +248,7 @@ class RootHandler(QueueHandler):
     )
     async def post(self) -> None:
         """Adds a message as ``/q/{queue}`` does."""
-        await self._check(access.PRODUCE)
+        await self._check(guard.PRODUCE)
         await self.add(self.given["queue"])
 
 
@@ -258,7 +258,7 @@ QUEUES_ON_A_PAGE = 1000
 class QueueListHandler(Handler):
     """``/q/``: all queues."""
 
-    access = {"GET": access.CONSUME}
+    requires = {"GET": guard.CONSUME}
 
     @declare(
         query=(FIRST, QUEUES, CALLBACK),

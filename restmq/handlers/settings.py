@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from restmq import access
+from restmq.auth import guard
 from restmq.describe import HTML, Parameter, answers_json, answers_line, declare
 from restmq.handlers.base import Handler
 from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
@@ -32,7 +32,7 @@ _LINE = obj(name=QUEUE, len=WHOLE, status=ONE_OR_NOTHING, policy=POLICY)
 class PolicyHandler(Handler):
     """``/p/<queue>``: who gets the queue's messages."""
 
-    access = {"GET": access.CONSUME, "POST": access.CONFIGURE}
+    requires = {"GET": guard.CONSUME, "POST": guard.CONFIGURE}
 
     @declare(query=(CALLBACK,), answers={200: answers_json("Policy and settings.", ref("Settings"))})
     async def get(self) -> None:
@@ -52,7 +52,7 @@ class PolicyHandler(Handler):
         label = self.given["policy"]
         policy = Policy.parse(label) if label is not None else None
         if self.given[DEAD_LETTER]:
-            await self.application.guard.check(self.credentials, access.PRODUCE, self.given[DEAD_LETTER])
+            await self.application.guard.check(self.credentials, guard.PRODUCE, self.given[DEAD_LETTER])
         if settings:
             await self.application.core.queue_settings_set(self.queue_name, settings)
         if policy is not None:
@@ -63,7 +63,7 @@ class PolicyHandler(Handler):
 class ControlHandler(Handler):
     """``/control/<queue>``: start and stop."""
 
-    access = {"GET": access.CONSUME, "POST": access.CONFIGURE}
+    requires = {"GET": guard.CONSUME, "POST": guard.CONFIGURE}
 
     @declare(
         query=(CALLBACK,), answers={200: answers_json("The status.", obj(redis=STRING, queue=QUEUE, status=_STATUS))}
@@ -91,7 +91,7 @@ class ControlHandler(Handler):
 class ControlListHandler(Handler):
     """``/control/``: the status of all queues."""
 
-    access = {"GET": access.CONSUME}
+    requires = {"GET": guard.CONSUME}
 
     @declare(
         query=(FIRST, QUEUES, CALLBACK),
@@ -115,7 +115,7 @@ class ControlListHandler(Handler):
 class StatsHandler(Handler):
     """``/stats/<queue>``: one queue in numbers."""
 
-    access = {"GET": access.CONSUME}
+    requires = {"GET": guard.CONSUME}
 
     @declare(query=(CALLBACK,), answers={200: answers_json("The numbers.", ref("QueueStats"))})
     async def get(self) -> None:
@@ -126,7 +126,7 @@ class StatsHandler(Handler):
 class StatsListHandler(Handler):
     """``/stats/``: all queues in numbers."""
 
-    access = {"GET": access.CONSUME}
+    requires = {"GET": guard.CONSUME}
 
     @declare(
         query=(FIRST, QUEUES, CALLBACK),
@@ -152,7 +152,7 @@ class StatsListHandler(Handler):
 class JobsHandler(Handler):
     """``/j/<queue>``: a page with the queue's counts and its newest messages; as JSON, what stands in a place of it."""
 
-    access = {"GET": access.CONSUME}
+    requires = {"GET": guard.CONSUME}
 
     @declare(
         query=(_PLACE, FIRST, _SHOWN, CALLBACK),

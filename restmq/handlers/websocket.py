@@ -19,8 +19,9 @@ from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflat
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq import access, dispatch
-from restmq.access import Credentials, cookie_credentials
+from restmq import dispatch
+from restmq.auth import guard
+from restmq.auth.guard import Credentials, cookie_credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, as_utf8, declare
 from restmq.errors import RestMQError
@@ -98,7 +99,7 @@ def deflating(window_bits: int) -> Format:
 class WebSocketHandler(ConsumerHandler):
     """The way in."""
 
-    access = {"GET": access.LISTEN_WEBSOCKET}
+    requires = {"GET": guard.LISTEN_WEBSOCKET}
 
     @declare(query=LISTENING, answers={101: Answer("WebSocket from here on.")}, errors=(409, 426), streams=True)
     async def get(self) -> None:
@@ -133,7 +134,7 @@ class WebSocketHandler(ConsumerHandler):
 class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # untyped
     """A connected WebSocket: a consumer of its queue, and a client of the JSON protocol."""
 
-    access = access.LISTEN_WEBSOCKET
+    access = guard.LISTEN_WEBSOCKET
 
     def prepare(self, client: dispatch.Client, last_key: str | None, wire: HTTPConnection) -> None:
         self._client = client

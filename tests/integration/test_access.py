@@ -18,8 +18,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from restmq.access import BY_COMMAND, BY_FIELD, OPEN
-from restmq.acl import SECTIONS, hash_password
+from restmq.auth.acl import SECTIONS, hash_password
+from restmq.auth.guard import BY_COMMAND, BY_FIELD, OPEN
 from restmq.web import ROUTES
 from tests.servers import Comet, Daemon, Redis, curl, free_port, listeners, stopping, wait_until
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from restmq.acl import Section
+from restmq.auth.acl import Section
 from tests.servers import ROOT, Redis, free_port, wait_until
 
 ENGINE = str(ROOT / "restmq_engine.py")

@@ -10,8 +10,15 @@ import pytest
 from twisted.internet import defer
 from twisted.internet.task import Clock
 
-from restmq.access import CONSUME, FAILURES_ALLOWED, FAILURES_FORGOTTEN_SECONDS, Credentials, Guard, cookie_credentials
-from restmq.acl import Acl
+from restmq.auth.acl import Acl
+from restmq.auth.guard import (
+    CONSUME,
+    FAILURES_ALLOWED,
+    FAILURES_FORGOTTEN_SECONDS,
+    Credentials,
+    Guard,
+    cookie_credentials,
+)
 from restmq.errors import RestMQError
 from restmq.queues.tokens import Authorization
 

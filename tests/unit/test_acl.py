@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from restmq.acl import Acl, hash_password, parse_hosts, read
+from restmq.auth.acl import Acl, hash_password, parse_hosts, read
 from restmq.errors import ConfigurationError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from restmq.browsers import goes_by, is_foreign
+from restmq.auth.origins import goes_by, is_foreign
 
 ALLOWED = frozenset({"https://app.example"})
 

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 
 from restmq import dispatch
-from restmq.access import OF_COMMANDS, Access
+from restmq.auth.guard import OF_COMMANDS, Access
 from restmq.dispatch import COMMANDS, DEPTH_MAX, Client, parse, run, value_bytes
 from restmq.errors import InvalidInput, NotAllowed
 from restmq.transport import Presence

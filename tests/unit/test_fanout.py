@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer, task
 
-from restmq.access import LISTEN_COMET, Credentials
+from restmq.auth.guard import LISTEN_COMET, Credentials
 from restmq.consumer import PREFETCH, CloseReason, Format
 from restmq.errors import StoreUnavailable
 from restmq.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet import task
 
-from restmq.access import Access, Credentials
+from restmq.auth.guard import Access, Credentials
 from restmq.errors import NotAuthenticated, StoreUnavailable
 from restmq.model import Policy
 from restmq.observe import COLUMNS, INTERVAL_SECONDS, Observatory

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer, task
 
-from restmq.access import Credentials
+from restmq.auth.guard import Credentials
 from restmq.consumer import CloseReason, Format, PacedConsumer
 from restmq.pacing import Pace, Patience
 from restmq.transport import unsent_bytes

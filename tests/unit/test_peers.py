@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer, task
 
-from restmq.access import Credentials
+from restmq.auth.guard import Credentials
 from restmq.errors import StoreUnavailable
 from restmq.ledger import Ledger
 from restmq.listening import Listening

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from restmq import acl
-from restmq.access import LISTEN_COMET, LISTEN_WEBSOCKET, Access, Credentials, Guard
-from restmq.acl import Acl, hash_password
+from restmq.auth import acl
+from restmq.auth.acl import Acl, hash_password
+from restmq.auth.guard import LISTEN_COMET, LISTEN_WEBSOCKET, Access, Credentials, Guard
 from restmq.consumer import CloseReason
 from restmq.errors import StoreUnavailable
 from restmq.queues.tokens import Authorization

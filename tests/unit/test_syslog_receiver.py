@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
-from restmq.acl import parse_hosts
+from restmq.auth.acl import parse_hosts
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
 from restmq.frontends.syslog.receiver import Connection, Datagrams, Intake, TcpSenders, host_of
 from restmq.frontends.syslog.spool import Counts, SharedRoom, Spool

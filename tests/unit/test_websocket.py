@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from restmq.access import CONSUME, Access, Credentials
+from restmq.auth.guard import CONSUME, Access, Credentials
 from restmq.consumer import CloseReason
 from restmq.dispatch import Client
 from restmq.errors import NotAllowed

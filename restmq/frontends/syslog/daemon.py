@@ -9,7 +9,7 @@ from twisted.internet import defer, error
 from twisted.logger import Logger
 
 from restmq import options as shared
-from restmq.acl import parse_hosts
+from restmq.auth.acl import parse_hosts
 from restmq.core import RedisOperations
 from restmq.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.errors import ConfigurationError

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import ISSLTransport, ITCPTransport, IUNIXTrans
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq.acl import Hosts, parse_address
+from restmq.auth.acl import Hosts, parse_address
 from restmq.frontends.syslog.framing import Frame, Frames, uncounted
 from restmq.frontends.syslog.message import BLANKS, render
 from restmq.frontends.syslog.spool import Counts, Room, SharedRoom, Spool

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from restmq.acl import Acl
+from restmq.auth.acl import Acl
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed, NotAuthenticated, TooManyFailures
 from restmq.queues.tokens import Authorization
