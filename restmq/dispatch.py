@@ -17,8 +17,8 @@ import orjson
 
 from restmq.auth.guard import CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
+from restmq.delivery.longpoll import LongPolls, TakeRequest
 from restmq.errors import InvalidInput
-from restmq.longpoll import LongPolls, TakeRequest
 from restmq.model import (
     BATCH_MAX,
     DELAY_SECONDS_MAX,
@@ -56,7 +56,7 @@ Fields = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Client:
+class CommandContext:
     """Who gives a command, and what it is run on.
 
     Attributes:
@@ -89,7 +89,7 @@ class Command:
         one_of: of which of these it must have exactly one.
     """
 
-    operation: Callable[[Client, str, Fields], Awaitable[Fields]]
+    operation: Callable[[CommandContext, str, Fields], Awaitable[Fields]]
     access: Access
     text: str
     answer: Schema
@@ -102,7 +102,7 @@ class Command:
 # Operations
 
 
-async def _add(client: Client, queue: str, fields: Fields) -> Fields:
+async def _add(client: CommandContext, queue: str, fields: Fields) -> Fields:
     values = [value_bytes(value) for value in fields.get("values", [fields.get("value")])]
     options = (fields.get("ttl", 0), fields.get("delay", 0), fields.get("idempotency_key", b""))
     if "values" not in fields and not any(options):
@@ -114,20 +114,20 @@ async def _add(client: Client, queue: str, fields: Fields) -> Fields:
     return {"queue": queue, "value": fields["value"], "key": keys[0]}
 
 
-async def _get(client: Client, queue: str, _fields: Fields) -> Fields:
+async def _get(client: CommandContext, queue: str, _fields: Fields) -> Fields:
     message = await client.core.queue_get(queue, softget=True)
     return {"queue": queue, **message.fields(), "count": message.count} if message else EMPTY_QUEUE
 
 
-async def _take(client: Client, queue: str, fields: Fields) -> Fields:
+async def _take(client: CommandContext, queue: str, fields: Fields) -> Fields:
     return await _receive(client, queue, fields, None)
 
 
-async def _lease(client: Client, queue: str, fields: Fields) -> Fields:
+async def _lease(client: CommandContext, queue: str, fields: Fields) -> Fields:
     return await _receive(client, queue, fields, round(fields.get("lease", 0) * 1000))
 
 
-async def _receive(client: Client, queue: str, fields: Fields, lease_ms: int | None) -> Fields:
+async def _receive(client: CommandContext, queue: str, fields: Fields, lease_ms: int | None) -> Fields:
     wish = TakeRequest(fields.get("count", 1), lease_ms)
     messages = await client.polls.take(queue, wish, client.presence, fields.get("wait", 0))
     return _received(queue, messages, "count" in fields)
@@ -141,30 +141,30 @@ def _received(queue: str, messages: list[Message], many: bool) -> Fields:
     return {"queue": queue, **messages[0].fields()}
 
 
-async def _delete(client: Client, queue: str, fields: Fields) -> Fields:
+async def _delete(client: CommandContext, queue: str, fields: Fields) -> Fields:
     return {"queue": queue, "key": fields["key"], "deleted": await client.core.queue_del(queue, fields["key"])}
 
 
-async def _ack(client: Client, queue: str, fields: Fields) -> Fields:
+async def _ack(client: CommandContext, queue: str, fields: Fields) -> Fields:
     await client.core.queue_ack(fields["key"], fields["receipt"])
     return {"queue": queue, "key": fields["key"], "acked": True}
 
 
-async def _extend(client: Client, queue: str, fields: Fields) -> Fields:
+async def _extend(client: CommandContext, queue: str, fields: Fields) -> Fields:
     await client.core.queue_extend(fields["key"], fields["receipt"], round(fields["lease"] * 1000))
     return {"queue": queue, "key": fields["key"], "lease": fields["lease"]}
 
 
-async def _nack(client: Client, queue: str, fields: Fields) -> Fields:
+async def _nack(client: CommandContext, queue: str, fields: Fields) -> Fields:
     await client.core.queue_nack(fields["key"], fields["receipt"])
     return {"queue": queue, "key": fields["key"], "nacked": True}
 
 
-async def _stats(client: Client, queue: str, _fields: Fields) -> Fields:
+async def _stats(client: CommandContext, queue: str, _fields: Fields) -> Fields:
     return await client.stats(queue)
 
 
-async def _list(client: Client, _queue: str, _fields: Fields) -> Fields:
+async def _list(client: CommandContext, _queue: str, _fields: Fields) -> Fields:
     return {"queues": await client.queues()}
 
 
@@ -269,7 +269,7 @@ def parse(text: bytes) -> Fields:
     return fields
 
 
-async def run(client: Client, fields: Fields, text: bytes) -> Fields:
+async def run(client: CommandContext, fields: Fields, text: bytes) -> Fields:
     """Runs one command and returns its answer.
 
     Args:
@@ -311,7 +311,7 @@ def _exact(fields: Fields, text: bytes) -> Fields:
     return {**fields, **{name: as_sent[name] for name in values}}
 
 
-def _queue(client: Client, command: Command, fields: Fields) -> str:
+def _queue(client: CommandContext, command: Command, fields: Fields) -> str:
     """The queue that is meant: the one named, or that of the receipt's key, or the one where the client is."""
     if "queue" in fields:
         return check_queue_name(fields["queue"])

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from twisted.internet import task
 
-from restmq.consumer import Consumer
-from restmq.fanout import Fanout
-from restmq.longpoll import LongPolls
+from restmq.delivery.consumer import Consumer
+from restmq.delivery.fanout import Fanout
+from restmq.delivery.longpoll import LongPolls
 from restmq.model import is_queue_name
 from restmq.peers import Peers
 

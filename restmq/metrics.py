@@ -22,8 +22,8 @@ from twisted.logger import Logger
 from restmq import __version__
 from restmq.census import Census, Reading, Tally
 from restmq.core import RedisOperations
+from restmq.delivery.fanout import Fanout
 from restmq.errors import RestMQError
-from restmq.fanout import Fanout
 from restmq.ledger import Counts
 from restmq.listening import NOBODY, TRANSPORTS, Listeners, Listening
 from restmq.peers import JOIN_SECONDS, Peers

@@ -19,18 +19,18 @@ from restmq.auth.acl import Acl
 from restmq.auth.guard import Guard
 from restmq.core import RedisOperations
 from restmq.daemon import InOrder, Listener, listening_on, redis_answers, say_where, warn_of_eviction
-from restmq.deadlines import Deadlines
+from restmq.delivery.backpressure import BackpressureLimits
+from restmq.delivery.fanout import Fanout
+from restmq.delivery.longpoll import LongPolls
+from restmq.delivery.revocation import Revocation
+from restmq.delivery.timers import Deadlines
 from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.errors import ConfigurationError
-from restmq.fanout import Fanout
 from restmq.listening import Listening
-from restmq.longpoll import LongPolls
 from restmq.model import limit_queue_names
 from restmq.observe import Observatory
 from restmq.options import Options
-from restmq.pacing import Patience
 from restmq.peers import Peers
-from restmq.revocation import Revocation
 from restmq.roster import Membership
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
@@ -138,7 +138,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         return _supervise(options, parts, settings, reactor)
     store = Store(settings, reactor)
     core = RedisOperations(store)
-    fanout = Fanout(core, reactor, Patience(options["max-unsent"], options["stall-timeout"]))
+    fanout = Fanout(core, reactor, BackpressureLimits(options["max-unsent"], options["stall-timeout"]))
     polls = LongPolls(core, reactor)
     membership = Membership() if post is None else Membership(post.group, post.number, post.serial)
     peers = Peers(core, reactor, options["peer-timeout"], membership.group)

@@ -17,8 +17,9 @@ from restmq.auth.acl import Hosts, parse_address
 from restmq.auth.guard import BY_FIELD, OPEN, Guard
 from restmq.auth.origins import goes_by, hides_its_page, is_foreign
 from restmq.core import RedisOperations
+from restmq.delivery.fanout import Fanout
+from restmq.delivery.longpoll import LongPolls
 from restmq.errors import InvalidInput, NotAllowed, WireError
-from restmq.fanout import Fanout
 from restmq.handlers.base import Handler
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
 from restmq.handlers.dashboard import ConsumersHandler, EventsHandler
@@ -43,7 +44,6 @@ from restmq.http.request import Request
 from restmq.http.response import HTML, JSON, head
 from restmq.http.server import Wire
 from restmq.listening import Listening
-from restmq.longpoll import LongPolls
 from restmq.metrics import Metrics
 from restmq.observe import Observatory
 from restmq.openapi import describe

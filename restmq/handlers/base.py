@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from restmq import errors
 from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
 from restmq.describe import UNDECLARED, Operation, as_utf8
-from restmq.dispatch import Client
+from restmq.dispatch import CommandContext
 from restmq.errors import WireError
 from restmq.handlers.statuses import MethodNotAllowed, status_of
 from restmq.http.request import Request
@@ -290,7 +290,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         if not self._finished:
             self.application.traffic.answered(self.request, CLIENT_GONE, 0)
 
-    def client(self) -> Client:
+    def client(self) -> CommandContext:
         """The client as the JSON protocol sees it."""
         application, connection = self.application, self.request.connection
 
@@ -300,7 +300,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         async def queues() -> list[str]:
             return await application.visible_queues(self)
 
-        return Client(
+        return CommandContext(
             application.core, application.polls, check, queues, application.queue_stats, connection.presence, self.queue
         )
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from restmq.auth import guard
-from restmq.consumer import PREFETCH, CloseReason, Format, PacedConsumer
+from restmq.delivery.consumer import PREFETCH, CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, declare
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler

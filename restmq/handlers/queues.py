@@ -10,6 +10,7 @@ import orjson
 
 from restmq.auth import guard
 from restmq.auth.guard import Access
+from restmq.delivery.longpoll import TakeRequest
 from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import EMPTY_QUEUE
 from restmq.errors import InvalidInput, WireError
@@ -30,7 +31,6 @@ from restmq.handlers.parameters import (
     WAIT,
 )
 from restmq.http.response import JSON
-from restmq.longpoll import TakeRequest
 from restmq.model import BATCH_MAX, Message
 from restmq.schema.answers import KEY, ONE_OR_NOTHING, STRING, WHOLE, any_of, array, obj, ref
 from restmq.schema.answers import QUEUE as QUEUE_SHAPE

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from restmq import dispatch
 from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
-from restmq.consumer import CloseReason, Format, PacedConsumer
+from restmq.delivery.consumer import CloseReason, Format, PacedConsumer
 from restmq.describe import Answer, as_utf8, declare
 from restmq.errors import RestMQError
 from restmq.handlers.live import LISTENING, ConsumerHandler
@@ -136,7 +136,7 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
 
     access = guard.LISTEN_WEBSOCKET
 
-    def prepare(self, client: dispatch.Client, last_key: str | None, wire: HTTPConnection) -> None:
+    def prepare(self, client: dispatch.CommandContext, last_key: str | None, wire: HTTPConnection) -> None:
         self._client = client
         client.presence = Presence(self._left_unseen)
         self._wire = wire

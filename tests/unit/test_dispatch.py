@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from restmq import dispatch
 from restmq.auth.guard import OF_COMMANDS, Access
-from restmq.dispatch import COMMANDS, DEPTH_MAX, Client, parse, run, value_bytes
+from restmq.dispatch import COMMANDS, DEPTH_MAX, CommandContext, parse, run, value_bytes
 from restmq.errors import InvalidInput, NotAllowed
 from restmq.transport import Presence
 
@@ -27,17 +27,17 @@ class Core:
         return f"{queue}:{len(self.added)}"
 
 
-def client(core: Core, *, may: bool = True) -> Client:
+def client(core: Core, *, may: bool = True) -> CommandContext:
     async def check(_access: Access, _queue: str | None) -> None:
         if not may:
             raise NotAllowed("not you.")
 
     unused: Any = None
     stub: Any = core
-    return Client(stub, unused, check, unused, unused, Presence(lambda: False))
+    return CommandContext(stub, unused, check, unused, unused, Presence(lambda: False))
 
 
-def answer(to: Client, text: bytes) -> Any:
+def answer(to: CommandContext, text: bytes) -> Any:
     """The command's answer, which must be there at once."""
     done: Deferred[Any] = ensureDeferred(run(to, parse(text), text))
     results: list[Any] = []

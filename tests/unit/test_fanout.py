@@ -10,9 +10,9 @@ import pytest
 from twisted.internet import defer, task
 
 from restmq.auth.guard import LISTEN_COMET, Credentials
-from restmq.consumer import PREFETCH, CloseReason, Format
+from restmq.delivery.consumer import PREFETCH, CloseReason, Format
+from restmq.delivery.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout
 from restmq.errors import StoreUnavailable
-from restmq.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout
 from restmq.model import Message, Policy
 from restmq.queues.results import Attendance, Missed, QueueOverview
 from restmq.store.settings import StoreSettings

@@ -12,10 +12,10 @@ from twisted.internet.task import Clock
 from restmq.auth import acl
 from restmq.auth.acl import Acl, hash_password
 from restmq.auth.guard import LISTEN_COMET, LISTEN_WEBSOCKET, Access, Credentials, Guard
-from restmq.consumer import CloseReason
+from restmq.delivery.consumer import CloseReason
+from restmq.delivery.revocation import LOOK_SECONDS, Revocation
 from restmq.errors import StoreUnavailable
 from restmq.queues.tokens import Authorization
-from restmq.revocation import LOOK_SECONDS, Revocation
 
 READ = Authorization(("jobs",), frozenset({"read"}))
 

@@ -14,8 +14,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from restmq.auth.guard import CONSUME, Access, Credentials
-from restmq.consumer import CloseReason
-from restmq.dispatch import Client
+from restmq.delivery.consumer import CloseReason
+from restmq.dispatch import CommandContext
 from restmq.errors import NotAllowed
 from restmq.handlers.websocket import (
     COMMANDS_WAITING_MAX,
@@ -82,7 +82,7 @@ class Conversation:
             seconds=self.clock.seconds, come=self._nothing, ready=self._nothing, leave=self._nothing
         )
         nobody: Any = None
-        client = Client(nobody, nobody, self._check, nobody, nobody, Presence(lambda: False), "q")
+        client = CommandContext(nobody, nobody, self._check, nobody, nobody, Presence(lambda: False), "q")
         self.socket: Socket = make_factory(self.clock, MESSAGE_BYTES_MAX).buildProtocol(None)
         wire: Any = SimpleNamespace(factory=SimpleNamespace(forget=self._nothing))
         self.socket.prepare(client, None, wire)

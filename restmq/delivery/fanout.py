@@ -18,16 +18,16 @@ from twisted.application import service
 from twisted.internet import defer, task
 from twisted.logger import Logger
 
-from restmq.attended import Attended
-from restmq.consumer import CloseReason, Consumer, HeldBack
 from restmq.core import RedisOperations
+from restmq.delivery.backpressure import BackpressureLimits, Pace
+from restmq.delivery.consumer import CloseReason, Consumer
+from restmq.delivery.replay import Marks, ReplayBuffer
+from restmq.delivery.subscription import QueueSubscription
+from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
-from restmq.marks import Marks
 from restmq.model import BATCH_MAX, Message, Policy
-from restmq.pacing import Pace, Patience
 from restmq.queues.results import QueueOverview
 from restmq.store import keys
-from restmq.underway import UnderWay
 
 log = Logger()
 
@@ -36,26 +36,26 @@ HEARTBEAT_SECONDS = 5.0
 #: How often a stream that knows comments sends one, so that proxies and dead peers are found out.
 KEEPALIVE_SECONDS = 12.0
 
-PATIENCE = Patience()
+BACKPRESSURE_LIMITS = BackpressureLimits()
 
 
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
     """All consumers of this daemon. ``join`` and ``leave`` are for transports; the rest happens by itself."""
 
-    def __init__(self, core: RedisOperations, reactor: Any, patience: Patience = PATIENCE) -> None:
+    def __init__(self, core: RedisOperations, reactor: Any, patience: BackpressureLimits = BACKPRESSURE_LIMITS) -> None:
         self.patience = patience
         self.dropped = 0
         self.seconds: Callable[[], float] = reactor.seconds
         self._core = core
         self._reactor = reactor
         self._pace = Pace(reactor)
-        self._queues: dict[str, Attended] = {}
+        self._queues: dict[str, QueueSubscription] = {}
         self._dirty: list[str] = []
         self._marks = Marks()
         self._channel = keys.daemon_channel(secrets.token_hex(8))
         self._subscriber = core.pubsub(self._heard, on_lost=self._marks.give_up, on_renewed=self._subscriber_renewed)
         self._listening = False
-        self._under_way = UnderWay()
+        self._under_way = PendingCalls()
         self._heartbeat = task.LoopingCall(self._beat)
         self._keepalive = task.LoopingCall(self._keep_alive)
         self._heartbeat.clock = self._keepalive.clock = reactor
@@ -107,11 +107,11 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         At the seam there is neither a gap nor a repeat. Where the queue's history no longer reaches back so far, the
         consumer is told so first.
         """
-        held = HeldBack(self, queue, consumer)
+        held = ReplayBuffer(self, queue, consumer)
         self.join(queue, held)
         defer.ensureDeferred(self._resume(queue, held, last_key)).addErrback(self._resume_failed, queue, held)
 
-    async def _resume(self, queue: str, held: HeldBack, last_key: str) -> None:
+    async def _resume(self, queue: str, held: ReplayBuffer, last_key: str) -> None:
         await self._queues[queue].subscribed  # type: ignore[misc]  # set by join
         missed = await self._marks.look(held, lambda mark: self._core.queue_missed(queue, last_key, mark))
         self._flush()
@@ -122,7 +122,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             self._pace.relieve(held)
             self._attend(queue)
 
-    def _resume_failed(self, failure: Any, queue: str, held: HeldBack) -> None:
+    def _resume_failed(self, failure: Any, queue: str, held: ReplayBuffer) -> None:
         # The client comes back by itself, and asks anew.
         if not failure.check(RestMQError, defer.CancelledError):
             log.failure("resuming on {queue} failed", failure=failure, queue=queue)
@@ -133,7 +133,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         """A consumer has come: it gets what waits in the queue first, then what comes, in order."""
         attended = self._queues.get(queue)
         if attended is None:
-            attended = self._queues[queue] = Attended()
+            attended = self._queues[queue] = QueueSubscription()
             attended.consumers.append(consumer)
             if not self._listening:
                 self._listening = True
@@ -190,7 +190,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
                 self._settled(told, settled.rsplit(" ", 1)[1])
                 return
             # A queue whose consumers have gone meanwhile is attended to by nobody, which passes the turn on.
-            self._attend(told, self._queues.get(told) or Attended())
+            self._attend(told, self._queues.get(told) or QueueSubscription())
             return
         queue = channel.rpartition(b":PUBSUB")[0].decode()
         attended = self._queues.get(queue)
@@ -219,14 +219,14 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if attended is not None and attended.settle(receipt):
             self._attend(queue)
 
-    async def _check_leases(self, queue: str, attended: Attended) -> None:
+    async def _check_leases(self, queue: str, attended: QueueSubscription) -> None:
         """Asks Redis for leases that should be over; a word of their end may have been lost, or come before them."""
         while leases := attended.overdue(self.seconds(), BATCH_MAX):
             left_seconds = await self._core.queue_leases_left(queue, leases)
             if attended.check(leases, left_seconds, self.seconds()):
                 self._attend(queue)
 
-    def _give_back(self, queue: str, attended: Attended, consumer: Consumer) -> None:
+    def _give_back(self, queue: str, attended: QueueSubscription, consumer: Consumer) -> None:
         """What a consumer that goes has not acked comes back at once."""
         leases = attended.let_go(consumer)
         back = self._under_way.run(self._core.queue_release(queue, leases))
@@ -246,7 +246,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             self._check(queue, attended)
             self._attend(queue)
 
-    def _check(self, queue: str, attended: Attended) -> None:
+    def _check(self, queue: str, attended: QueueSubscription) -> None:
         self._under_way.run(self._check_leases(queue, attended)).addErrback(self._attend_failed, queue)
 
     def _beat(self) -> None:
@@ -271,7 +271,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     # Attending: one call under way per queue
 
-    def _attend(self, queue: str, attended: Attended | None = None) -> None:
+    def _attend(self, queue: str, attended: QueueSubscription | None = None) -> None:
         attended = attended or self._queues.get(queue)
         if attended is None:
             return
@@ -281,7 +281,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         attended.attending = True
         self._under_way.run(self._attend_until_done(queue, attended)).addErrback(self._attend_failed, queue)
 
-    async def _attend_until_done(self, queue: str, attended: Attended) -> None:
+    async def _attend_until_done(self, queue: str, attended: QueueSubscription) -> None:
         try:
             again = True
             while again and not self._is_replaced(queue, attended):
@@ -301,7 +301,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             if self._is_replaced(queue, attended):  # that nobody was ready here must not be the last word
                 self._attend(queue)
 
-    def _is_replaced(self, queue: str, attended: Attended) -> bool:
+    def _is_replaced(self, queue: str, attended: QueueSubscription) -> bool:
         """Whether all consumers had gone, and others have come since."""
         return self._queues.get(queue, attended) is not attended
 
@@ -323,7 +323,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
                 messages, attended.arrived = attended.arrived, []
                 attended.to_all(messages)
 
-    def _in_turn(self, queue: str, attended: Attended, messages: list[Message], lease_ms: int) -> None:
+    def _in_turn(self, queue: str, attended: QueueSubscription, messages: list[Message], lease_ms: int) -> None:
         """Each message to the next consumer that is ready; those that none could take go back to the queue's front."""
         self._flush()
         served, left = attended.share_out(messages, lease_ms, self.seconds())

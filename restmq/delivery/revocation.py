@@ -13,10 +13,10 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 
 from restmq.auth.guard import Guard
-from restmq.consumer import CloseReason
 from restmq.core import RedisOperations
+from restmq.delivery.consumer import CloseReason
+from restmq.delivery.fanout import Fanout
 from restmq.errors import RestMQError
-from restmq.fanout import Fanout
 
 log = Logger()
 

@@ -13,11 +13,10 @@ from zope.interface import implementer
 
 from restmq.auth.guard import Access, Credentials
 from restmq.model import Message
-from restmq.queues.results import Missed
 from restmq.transport import unsent_bytes
 
 if TYPE_CHECKING:
-    from restmq.fanout import Fanout
+    from restmq.delivery.fanout import Fanout
 
 
 #: How many messages a consumer that is ready is given at a time with round robin, and may hold unacked if it leases.
@@ -80,61 +79,13 @@ class Consumer(Protocol):
         """Ends the connection; the consumer has left when this is called."""
 
 
-class HeldBack:
-    """Stands in for a consumer that resumes, until what it missed is known: keeps what is sent to it meanwhile."""
-
-    def __init__(self, fanout: Fanout, queue: str, consumer: Consumer) -> None:
-        self.consumer = consumer
-        self.format = consumer.format
-        self.lease_ms = consumer.lease_ms
-        self.held = consumer.held
-        self.credentials = consumer.credentials
-        self.access = consumer.access
-        self.since_seconds = consumer.since_seconds
-        self._fanout = fanout
-        self._queue = queue
-        self._kept_bytes = 0
-        self._before_mark: list[bytes] = []
-        self._after_mark: list[bytes] = []
-        self._kept = self._before_mark
-
-    def write(self, frames: bytes) -> None:
-        if self._kept_bytes > self._fanout.patience.unsent_bytes_at_most:
-            self._fanout.drop(self._queue, self)
-            return
-        self._kept.append(frames)
-        self._kept_bytes += len(frames)
-
-    def reach_mark(self) -> None:
-        self._kept = self._after_mark
-
-    def room(self) -> int:
-        return 0
-
-    def full_until(self) -> float:
-        patience = self._fanout.patience
-        return self.since_seconds + patience.stall_seconds if self._kept_bytes > patience.unsent_bytes // 2 else 0.0
-
-    def close(self, reason: CloseReason) -> None:
-        self.consumer.close(reason)
-
-    def release(self, missed: Missed, last_key: str) -> None:
-        """Sends what was missed, then what was kept; a history has all that came before the mark."""
-        if missed.gap:
-            self.consumer.write(self.format.gap(last_key))
-        history = [self.format.message(message) for message in missed.messages]
-        frames = b"".join(history + ([] if missed.kept else self._before_mark) + self._after_mark)
-        if frames:
-            self.consumer.write(frames)
-
-
 @implementer(IPushProducer)
 class PacedConsumer(ABC):
     """A consumer whose transport says when it is full (Twisted's push producer).
 
     It is behind by what it was given while it was full and has not taken; what filled it does not count, however much
-    it is. When more comes, it is dropped if it is behind by more than ``Patience.unsent_bytes`` and its time to take
-    them is over, or by more than ``Patience.unsent_bytes_at_most``. Round robin passes over one that is full.
+    it is. When more comes, it is dropped if it is behind by more than ``unsent_bytes`` of the limits and its time to take
+    them is over, or by more than ``unsent_bytes_at_most``. Round robin passes over one that is full.
     """
 
     __slots__ = (

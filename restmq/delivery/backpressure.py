@@ -16,7 +16,7 @@ from twisted.internet import defer
 
 
 @dataclass(slots=True, frozen=True)
-class Patience:
+class BackpressureLimits:
     """How far behind a live consumer may be, and for how long.
 
     Attributes:

@@ -9,12 +9,12 @@ import pytest
 from twisted.internet import defer, task
 
 from restmq.auth.guard import Credentials
-from restmq.consumer import CloseReason, Format, PacedConsumer
-from restmq.pacing import Pace, Patience
+from restmq.delivery.backpressure import BackpressureLimits, Pace
+from restmq.delivery.consumer import CloseReason, Format, PacedConsumer
 from restmq.transport import unsent_bytes
 
 KIB = 1024
-PATIENCE = Patience(unsent_bytes=1024 * KIB, stall_seconds=10)
+BACKPRESSURE_LIMITS = BackpressureLimits(unsent_bytes=1024 * KIB, stall_seconds=10)
 FORMAT = Format(lambda message: message.value, str.encode)
 
 
@@ -61,7 +61,7 @@ class Scene:
         self.dropped: list[Any] = []
         self.relieved: list[Any] = []
         fanout = SimpleNamespace(
-            patience=PATIENCE,
+            patience=BACKPRESSURE_LIMITS,
             seconds=self.clock.seconds,
             drop=lambda _queue, consumer: self.dropped.append(consumer),
             ready=lambda _queue, consumer: self.relieved.append(consumer),
@@ -155,8 +155,8 @@ def test_nobody_waits_for_one_that_has_little_left(scene: Scene) -> None:
 
 
 def test_less_memory_is_not_more_time() -> None:
-    assert Patience(1, 10).seconds_for(1 << 20) == Patience(1 << 20, 10).seconds_for(1 << 20) == 10
-    assert Patience(1 << 21, 10).seconds_for(1 << 20) == 5
+    assert BackpressureLimits(1, 10).seconds_for(1 << 20) == BackpressureLimits(1 << 20, 10).seconds_for(1 << 20) == 10
+    assert BackpressureLimits(1 << 21, 10).seconds_for(1 << 20) == 5
 
 
 def test_of_tls_what_lies_below_counts() -> None:

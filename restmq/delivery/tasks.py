@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet import defer
 
 
-class UnderWay:
+class PendingCalls:
     """The calls that are under way."""
 
     def __init__(self) -> None:

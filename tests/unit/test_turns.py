@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restmq.policy import next_in_turn
+from restmq.delivery.subscription import next_in_turn
 
 
 @given(st.lists(st.booleans(), max_size=20), st.integers(0, 30))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from twisted.internet import defer
 
-from restmq.consumer import Consumer, Format, HeldBack
+from restmq.delivery.consumer import Consumer, Format
+from restmq.delivery.replay import ReplayBuffer
 from restmq.model import Message, Policy
-from restmq.policy import next_in_turn
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Held:
     due_seconds: float
 
 
-class Attended:
+class QueueSubscription:
     """A queue that this daemon attends to, or did."""
 
     __slots__ = ("arrived", "attend_again", "attending", "consumers", "cursor", "holders", "policy", "subscribed")
@@ -44,7 +44,7 @@ class Attended:
     def position(self, consumer: Consumer) -> int | None:
         """Where a consumer stands, also while it is held back."""
         for position, other in enumerate(self.consumers):
-            if other is consumer or (isinstance(other, HeldBack) and other.consumer is consumer):
+            if other is consumer or (isinstance(other, ReplayBuffer) and other.consumer is consumer):
                 return position
         return None
 
@@ -135,3 +135,21 @@ class Attended:
             self.holders.pop(receipt, None)
         consumer.held.clear()
         return leases
+
+
+def next_in_turn(rooms: Sequence[int], cursor: int) -> tuple[int | None, int]:
+    """Round robin: whose turn it is among those that have room.
+
+    Args:
+        rooms: for each consumer, in the order in which they came, how many messages it can take now.
+        cursor: the position after the one that was served last.
+
+    Returns:
+        The position of the consumer to serve, or None if none has room, and the new cursor.
+    """
+    size = len(rooms)
+    for step in range(size):
+        position = (cursor + step) % size
+        if rooms[position] > 0:
+            return position, (position + 1) % size
+    return None, cursor

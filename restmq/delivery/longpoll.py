@@ -20,12 +20,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations, not_reachable
+from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message, check_queue_name
 from restmq.queues.results import QueueOverview
 from restmq.store import keys
 from restmq.transport import Presence
-from restmq.underway import UnderWay
 
 log = Logger()
 
@@ -81,7 +81,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._lines: dict[str, _Line] = {}
         self._waiting = 0
         self._missed_some = False
-        self._under_way = UnderWay()
+        self._under_way = PendingCalls()
         self._channel = keys.daemon_channel(secrets.token_hex(8))
         self._subscriber = core.pubsub(lambda _, told: self._serve(told.decode()), on_renewed=self._serve_all)
         self._listening: defer.Deferred[None] | None = None
