@@ -11,11 +11,11 @@ from typing import Any, ClassVar, NoReturn
 from twisted.python import usage
 
 from restmq import __version__
-from restmq.accesslog import FORMATS
 from restmq.auth.acl import parse_hosts
 from restmq.embedded import TcpListener
 from restmq.http.parser import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
+from restmq.monitoring.access_log import FORMATS
 from restmq.store.settings import StoreSettings
 
 REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value

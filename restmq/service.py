@@ -14,7 +14,6 @@ from twisted.application import internet, service
 from twisted.internet import defer, endpoints
 from twisted.logger import Logger
 
-from restmq.accesslog import AccessLog, LogFile, to_the_log
 from restmq.auth.acl import Acl
 from restmq.auth.guard import Guard
 from restmq.core import RedisOperations
@@ -26,12 +25,13 @@ from restmq.delivery.revocation import Revocation
 from restmq.delivery.timers import Deadlines
 from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.errors import ConfigurationError
-from restmq.listening import Listening
 from restmq.model import limit_queue_names
-from restmq.observe import Observatory
+from restmq.monitoring.access_log import AccessLog, LogFile, to_the_log
+from restmq.monitoring.dashboard_feed import DashboardFeed
+from restmq.monitoring.listeners import ListenerStatistics
+from restmq.monitoring.peers import Peers
+from restmq.monitoring.worker_counters import Membership
 from restmq.options import Options
-from restmq.peers import Peers
-from restmq.roster import Membership
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
 from restmq.web import Application
@@ -142,9 +142,9 @@ def makeService(options: Options, make_application: Callable[..., Application] =
     polls = LongPolls(core, reactor)
     membership = Membership() if post is None else Membership(post.group, post.number, post.serial)
     peers = Peers(core, reactor, options["peer-timeout"], membership.group)
-    listening = Listening(fanout, polls, peers, reactor)
+    listening = ListenerStatistics(fanout, polls, peers, reactor)
     guard = Guard(acl, core, reactor.seconds)
-    observatory = Observatory(core, listening, guard, reactor, options["max-watchers"], options["max-watched-queues"])
+    observatory = DashboardFeed(core, listening, guard, reactor, options["max-watchers"], options["max-watched-queues"])
     application = make_application(
         core,
         fanout,

@@ -12,7 +12,6 @@ import cyclone.template
 import cyclone.web
 from twisted.internet import defer
 
-from restmq.accesslog import AccessLog
 from restmq.auth.acl import Hosts, parse_address
 from restmq.auth.guard import BY_FIELD, OPEN, Guard
 from restmq.auth.origins import goes_by, hides_its_page, is_foreign
@@ -43,14 +42,15 @@ from restmq.http.parser import Limits
 from restmq.http.request import Request
 from restmq.http.response import HTML, JSON, head
 from restmq.http.server import Wire
-from restmq.listening import Listening
-from restmq.metrics import Metrics
-from restmq.observe import Observatory
+from restmq.monitoring.access_log import AccessLog
+from restmq.monitoring.dashboard_feed import Observatory
+from restmq.monitoring.listeners import Listening
+from restmq.monitoring.metrics import Metrics
+from restmq.monitoring.peers import Peers
+from restmq.monitoring.request_counters import Outcomes, Traffic
+from restmq.monitoring.worker_counters import Membership
 from restmq.openapi import describe
-from restmq.peers import Peers
-from restmq.roster import Membership
 from restmq.schema.encoding import to_json
-from restmq.traffic import Outcomes, Traffic
 
 ELSEWHERE = "*"
 #: Each route's template and its handler; the first that fits is taken. ``{name}`` is all that follows, raw; a slash at

@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    # Listening begins before asking: the answers are the first thing to come.
+    # ListenerStatistics begins before asking: the answers are the first thing to come.
     with urllib.request.urlopen(place(given.url, "c", f"{given.queue}.answers"), timeout=given.wait) as stream:
         heard = answers(stream)
         while True:

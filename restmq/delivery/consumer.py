@@ -83,9 +83,9 @@ class Consumer(Protocol):
 class PacedConsumer(ABC):
     """A consumer whose transport says when it is full (Twisted's push producer).
 
-    It is behind by what it was given while it was full and has not taken; what filled it does not count, however much
-    it is. When more comes, it is dropped if it is behind by more than ``unsent_bytes`` of the limits and its time to take
-    them is over, or by more than ``unsent_bytes_at_most``. Round robin passes over one that is full.
+    Backlog: bytes written while the transport was already full. The write that filled it does not count. When more
+    comes, the consumer is dropped if its backlog exceeds ``unsent_bytes`` of the limits and its time is over, or if it
+    exceeds ``unsent_bytes_at_most``. Round robin skips a consumer that is full.
     """
 
     __slots__ = (

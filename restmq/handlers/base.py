@@ -24,8 +24,8 @@ from restmq.handlers.statuses import MethodNotAllowed, status_of
 from restmq.http.request import Request
 from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.model import check_queue_name
+from restmq.monitoring.request_counters import CLIENT_GONE
 from restmq.schema.encoding import jsonp, to_json
-from restmq.traffic import CLIENT_GONE
 
 if TYPE_CHECKING:
     from restmq.web import Application

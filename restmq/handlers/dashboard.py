@@ -11,8 +11,8 @@ from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import Handler
 from restmq.http.connection import HTTPConnection
 from restmq.http.response import EVENT_STREAM, chunk
-from restmq.listening import TRANSPORTS
-from restmq.observe import Observatory
+from restmq.monitoring.dashboard_feed import DashboardFeed
+from restmq.monitoring.listeners import TRANSPORTS
 from restmq.schema.answers import NUMBER, QUEUE, STRING, WHOLE, array, described, obj
 
 _RETRY_MS = 2000
@@ -50,7 +50,7 @@ class WatcherStream:
     """A watcher on an HTTP response without end."""
 
     def __init__(
-        self, observatory: Observatory, connection: HTTPConnection, chunked: bool, credentials: Credentials
+        self, observatory: DashboardFeed, connection: HTTPConnection, chunked: bool, credentials: Credentials
     ) -> None:
         self.credentials = credentials
         self.paused = False

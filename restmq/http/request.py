@@ -13,7 +13,7 @@ from restmq.http.forms import add_pairs, add_parts
 
 if TYPE_CHECKING:
     from restmq.http.connection import HTTPConnection
-    from restmq.traffic import Outcomes
+    from restmq.monitoring.request_counters import Outcomes
 
 
 #: Header fields by lower-case name; a field that came several times is joined by commas (RFC 9110, 5.2). Requests with

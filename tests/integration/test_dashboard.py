@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from restmq.core import RedisOperations
-from restmq.observe import COLUMNS
+from restmq.monitoring.dashboard_feed import COLUMNS
 from tests.integration.conftest import Run
 from tests.servers import Comet, Daemon, Redis, stopping, wait_until
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from restmq.census import Census
 from restmq.core import RedisOperations
+from restmq.monitoring.queue_counters import Census
 from tests.integration.conftest import Run
 from tests.integration.test_against_a_model import TEN_YEARS_MS
 from tests.servers import Redis

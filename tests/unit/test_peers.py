@@ -12,10 +12,10 @@ from twisted.internet import defer, task
 
 from restmq.auth.guard import Credentials
 from restmq.errors import StoreUnavailable
-from restmq.ledger import Ledger
-from restmq.listening import Listening
-from restmq.peers import Peers
-from restmq.roster import Membership, Roster
+from restmq.monitoring.ledger import Ledger
+from restmq.monitoring.listeners import ListenerStatistics
+from restmq.monitoring.peers import Peers
+from restmq.monitoring.worker_counters import Membership, Roster
 from restmq.store import keys
 
 ANSWER_SECONDS = 2.0
@@ -184,7 +184,7 @@ def test_what_is_no_message_is_passed_over(hub: Hub, payload: bytes) -> None:
 # Who listens
 
 
-def listening(hub: Hub, peers: Peers, **consumers: list[str]) -> Listening:
+def listening(hub: Hub, peers: Peers, **consumers: list[str]) -> ListenerStatistics:
     def of(queue: str) -> list[Any]:
         return [
             SimpleNamespace(
@@ -199,7 +199,7 @@ def listening(hub: Hub, peers: Peers, **consumers: list[str]) -> Listening:
 
     fanout: Any = SimpleNamespace(queues=list(consumers), consumers=of, seconds=lambda: 7.2)
     polls: Any = SimpleNamespace(queues=["awaited"], count=lambda queue: 2 if queue == "awaited" else 0)
-    return Listening(fanout, polls, peers, hub.clock)
+    return ListenerStatistics(fanout, polls, peers, hub.clock)
 
 
 def test_listeners_of_all_daemons_are_added_up_and_only_of_queues_that_have_any(hub: Hub) -> None:

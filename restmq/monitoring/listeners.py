@@ -13,7 +13,7 @@ from restmq.delivery.consumer import Consumer
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
 from restmq.model import is_queue_name
-from restmq.peers import Peers
+from restmq.monitoring.peers import Peers
 
 TRANSPORTS = ("comet", "sse", "websocket")
 CONSUMERS_SHOWN = 500
@@ -29,7 +29,7 @@ _PLACES = {transport: place for place, transport in enumerate(TRANSPORTS)}
 NOBODY = (0,) * (len(TRANSPORTS) + 1)
 
 
-class Listening:
+class ListenerStatistics:
     """Counts and names those who listen. All counts are sums over the daemons that answer in time."""
 
     def __init__(self, fanout: Fanout, polls: LongPolls, peers: Peers, reactor: Any) -> None:

@@ -13,7 +13,7 @@ from twisted.internet import task
 from restmq.auth.guard import Access, Credentials
 from restmq.errors import NotAuthenticated, StoreUnavailable
 from restmq.model import Policy
-from restmq.observe import COLUMNS, INTERVAL_SECONDS, Observatory
+from restmq.monitoring.dashboard_feed import COLUMNS, INTERVAL_SECONDS, DashboardFeed
 from restmq.queues.results import QueueOverview
 
 
@@ -89,7 +89,7 @@ class Scene:
         self.listeners: dict[str, tuple[int, ...]] = {}
         self.listening = SimpleNamespace(everywhere=self.everywhere)
         parts: Any = (self.core, self.listening, self.guard, self.clock)
-        self.observatory = Observatory(*parts, **limits)
+        self.observatory = DashboardFeed(*parts, **limits)
         self.observatory.startService()
 
     async def everywhere(self) -> dict[str, tuple[int, ...]]:

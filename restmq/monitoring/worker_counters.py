@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from restmq.ledger import Counts, Ledger, check_counts
-from restmq.peers import JOIN_SECONDS, Peers, in_time
+from restmq.monitoring.ledger import Counts, Ledger, check_counts
+from restmq.monitoring.peers import JOIN_SECONDS, Peers, in_time
 
 _SAMPLES_MAX = 200
 

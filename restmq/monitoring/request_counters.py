@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from restmq.accesslog import AccessLog
 from restmq.http.request import Request
+from restmq.monitoring.access_log import AccessLog
 
 #: Upper bounds of the histogram's buckets in seconds; a wait may take a minute.
 BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

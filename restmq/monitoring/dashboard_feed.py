@@ -21,7 +21,7 @@ from restmq.auth import guard
 from restmq.auth.guard import Credentials, Guard
 from restmq.core import RedisOperations
 from restmq.errors import NotAllowed, NotAuthenticated, RestMQError, StoreUnavailable, TooManyFailures
-from restmq.listening import NOBODY, TRANSPORTS, Listening
+from restmq.monitoring.listeners import NOBODY, TRANSPORTS, ListenerStatistics
 from restmq.queues.results import QueueOverview
 
 log = Logger()
@@ -86,7 +86,7 @@ class _View:
     left_out: int = 0
 
 
-class Observatory(service.Service):  # type: ignore[misc]  # untyped
+class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
     """Tells all watchers of this daemon what is going on.
 
     Args:
@@ -97,7 +97,7 @@ class Observatory(service.Service):  # type: ignore[misc]  # untyped
     def __init__(
         self,
         core: RedisOperations,
-        listening: Listening,
+        listening: ListenerStatistics,
         guard: Guard,
         reactor: Any,
         watchers_max: int = 100,

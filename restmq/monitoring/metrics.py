@@ -20,16 +20,16 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq import __version__
-from restmq.census import Census, Reading, Tally
 from restmq.core import RedisOperations
 from restmq.delivery.fanout import Fanout
 from restmq.errors import RestMQError
-from restmq.ledger import Counts
-from restmq.listening import NOBODY, TRANSPORTS, Listeners, Listening
-from restmq.peers import JOIN_SECONDS, Peers
-from restmq.roster import Membership, Present, Roster, Sample
+from restmq.monitoring.ledger import Counts
+from restmq.monitoring.listeners import NOBODY, TRANSPORTS, Listeners, ListenerStatistics
+from restmq.monitoring.peers import JOIN_SECONDS, Peers
+from restmq.monitoring.queue_counters import Census, Reading, Tally
+from restmq.monitoring.request_counters import BOUNDS_SECONDS, Traffic
+from restmq.monitoring.worker_counters import Membership, Present, Roster, Sample
 from restmq.store import keys
-from restmq.traffic import BOUNDS_SECONDS, Traffic
 
 log = Logger()
 
@@ -72,7 +72,7 @@ class Metrics(Collector):
         self,
         core: RedisOperations,
         fanout: Fanout,
-        listening: Listening,
+        listening: ListenerStatistics,
         peers: Peers,
         membership: Membership,
         traffic: Traffic,
