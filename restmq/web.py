@@ -22,10 +22,10 @@ from restmq.errors import InvalidInput, NotAllowed, WireError
 from restmq.handlers.base import Handler
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
 from restmq.handlers.dashboard import ConsumersHandler, EventsHandler
-from restmq.handlers.description import DescriptionHandler, DescriptionPageHandler
-from restmq.handlers.live import CometHandler, EventHandler
+from restmq.handlers.error_status import MisdirectedHost
+from restmq.handlers.health import HealthHandler, MetricsHandler, ReadinessHandler
 from restmq.handlers.messages import DeadLettersHandler, MessageHandler
-from restmq.handlers.operation import HealthHandler, MetricsHandler, ReadinessHandler
+from restmq.handlers.openapi import DescriptionHandler, DescriptionPageHandler, describe
 from restmq.handlers.pages import DashboardHandler, NotFoundHandler, StaticHandler
 from restmq.handlers.queues import QueueHandler, QueueListHandler, RootHandler
 from restmq.handlers.settings import (
@@ -36,7 +36,7 @@ from restmq.handlers.settings import (
     StatsHandler,
     StatsListHandler,
 )
-from restmq.handlers.statuses import MisdirectedHost
+from restmq.handlers.streams import CometHandler, EventHandler
 from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http.parser import Limits
 from restmq.http.request import Request
@@ -49,7 +49,6 @@ from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.peers import Peers
 from restmq.monitoring.request_counters import Outcomes, Traffic
 from restmq.monitoring.worker_counters import Membership
-from restmq.openapi import describe
 from restmq.schema.encoding import to_json
 
 ELSEWHERE = "*"

@@ -17,10 +17,10 @@ from twisted.python.failure import Failure
 
 from restmq import errors
 from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
-from restmq.describe import UNDECLARED, Operation, as_utf8
 from restmq.dispatch import CommandContext
 from restmq.errors import WireError
-from restmq.handlers.statuses import MethodNotAllowed, status_of
+from restmq.handlers.declare import UNDECLARED, Operation, as_utf8
+from restmq.handlers.error_status import MethodNotAllowed, status_of
 from restmq.http.request import Request
 from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
 from restmq.model import check_queue_name

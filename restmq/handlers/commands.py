@@ -10,9 +10,9 @@ from xml.parsers import expat
 from restmq import dispatch
 from restmq.auth.guard import BY_COMMAND, CONSUME, OPEN, PRODUCE
 from restmq.delivery.longpoll import TakeRequest
-from restmq.describe import JSON, Answer, Body, Parameter, answers_json, answers_page, declare
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
+from restmq.handlers.declare import JSON, Answer, Body, Parameter, answers_json, answers_page, declare
 from restmq.handlers.parameters import CALLBACK
 from restmq.model import check_queue_name
 from restmq.schema.answers import ref

@@ -7,8 +7,8 @@ from zope.interface import implementer
 
 from restmq.auth import guard
 from restmq.auth.guard import Credentials
-from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import Handler
+from restmq.handlers.declare import Answer, answers_json, declare
 from restmq.http.connection import HTTPConnection
 from restmq.http.response import EVENT_STREAM, chunk
 from restmq.monitoring.dashboard_feed import DashboardFeed

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from restmq.auth import guard
-from restmq.describe import Answer, answers_json, declare
 from restmq.errors import InvalidInput, NotFound
 from restmq.handlers.base import Handler
+from restmq.handlers.declare import Answer, answers_json, declare
 from restmq.handlers.parameters import CALLBACK, COUNT, FIRST, LEASE_ANEW, LETTER, RECEIPT
 from restmq.model import queue_of
 from restmq.schema.answers import KEY, NUMBER, QUEUE, WHOLE, array, obj, ref

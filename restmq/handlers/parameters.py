@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from restmq.delivery.consumer import PREFETCH
-from restmq.describe import Parameter
+from restmq.handlers.declare import Parameter
 from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SECONDS_MAX, WAIT_SECONDS_MAX
 from restmq.schema.fields import BYTES, IDEMPOTENCY_KEY, MESSAGE_KEY, QUEUE_NAME, Number, Text, whole
 from restmq.schema.fields import CALLBACK as CALLBACK_NAME

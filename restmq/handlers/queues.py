@@ -11,10 +11,10 @@ import orjson
 from restmq.auth import guard
 from restmq.auth.guard import Access
 from restmq.delivery.longpoll import TakeRequest
-from restmq.describe import Answer, Body, answers_json, declare
 from restmq.dispatch import EMPTY_QUEUE
 from restmq.errors import InvalidInput, WireError
 from restmq.handlers.base import Handler
+from restmq.handlers.declare import Answer, Body, answers_json, declare
 from restmq.handlers.parameters import (
     CALLBACK,
     COUNT,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from restmq.auth import guard
-from restmq.describe import HTML, Parameter, answers_json, answers_line, declare
 from restmq.handlers.base import Handler
+from restmq.handlers.declare import HTML, Parameter, answers_json, answers_line, declare
 from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
 from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
 from restmq.queues.peek import PEEK_MAX, PLACES

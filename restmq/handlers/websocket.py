@@ -23,10 +23,10 @@ from restmq import dispatch
 from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
 from restmq.delivery.consumer import CloseReason, Format, PacedConsumer
-from restmq.describe import Answer, as_utf8, declare
 from restmq.errors import RestMQError
-from restmq.handlers.live import LISTENING, ConsumerHandler
-from restmq.handlers.statuses import UpgradeRequired
+from restmq.handlers.declare import Answer, as_utf8, declare
+from restmq.handlers.error_status import UpgradeRequired
+from restmq.handlers.streams import LISTENING, ConsumerHandler
 from restmq.model import Message
 from restmq.schema.encoding import gap_notice, to_json, websocket_text
 from restmq.transport import Presence, hung_up, send_at_once

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from restmq.describe import UNDECLARED
 from restmq.dispatch import COMMANDS
 from restmq.handlers import pages
+from restmq.handlers.declare import UNDECLARED
 from restmq.web import ELSEWHERE, ROUTES
 from tests.servers import ROOT, Comet, Daemon, Redis, stopping
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from restmq.dispatch import COMMANDS
+from restmq.handlers.openapi import describe
 from restmq.handlers.websocket import CLOSE_CODES
 from restmq.model import DEAD_LETTER, SETTINGS
-from restmq.openapi import describe
 from restmq.schema.answers import SHAPES
 from restmq.web import ROUTES
 from tests.servers import ROOT

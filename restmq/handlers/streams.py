@@ -7,9 +7,9 @@ from typing import Any
 
 from restmq.auth import guard
 from restmq.delivery.consumer import PREFETCH, CloseReason, Format, PacedConsumer
-from restmq.describe import Answer, declare
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler
+from restmq.handlers.declare import Answer, declare
 from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http.connection import HTTPConnection
 from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from restmq.auth import guard
-from restmq.describe import Answer, answers_json, declare
 from restmq.handlers.base import Handler
+from restmq.handlers.declare import Answer, answers_json, declare
 from restmq.http.response import JSON
 from restmq.schema.answers import STRING, obj
 

@@ -9,10 +9,20 @@ from http.client import responses
 from typing import Any
 
 from restmq import __version__
-from restmq.auth.guard import Access
-from restmq.describe import HTML, JAVASCRIPT, JSON, Answer, Operation, Parameter
+from restmq.auth.guard import OPEN, Access
 from restmq.dispatch import COMMANDS, Command
 from restmq.handlers.base import Handler
+from restmq.handlers.declare import (
+    HTML,
+    JAVASCRIPT,
+    JSON,
+    Answer,
+    Operation,
+    Parameter,
+    answers_json,
+    answers_page,
+    declare,
+)
 from restmq.schema.answers import QUEUE, SHAPES, any_of, ref
 from restmq.schema.fields import MESSAGE_KEY, QUEUE_NAME, Kind, Schema
 
@@ -255,3 +265,29 @@ def _command(name: str, command: Command, at_queue: bool) -> Schema:
     if command.one_of:
         described["oneOf"] = [{"required": [one]} for one in command.one_of]
     return described
+
+
+class DescriptionHandler(Handler):
+    """``/openapi.json``."""
+
+    requires = {"GET": OPEN}
+
+    @declare(answers={200: answers_json("An OpenAPI 3.1 document.", {"type": "object"})})
+    async def get(self) -> None:
+        """This description."""
+        self.answer(self.application.description_json, JSON)
+
+    head = get
+
+
+class DescriptionPageHandler(Handler):
+    """``/api``."""
+
+    requires = {"GET": OPEN}
+
+    @declare(answers={200: answers_page("The page.")})
+    async def get(self) -> None:
+        """A page to read this description on."""
+        self.answer_page("description.html", api=self.application.description)
+
+    head = get
