@@ -27,10 +27,10 @@ try:
     from restmq import __version__
     from restmq.auth.acl import hash_password
     from restmq.core import RedisOperations
-    from restmq.daemon import find_store
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import Message, Policy, check_queue_name
-    from restmq.options import RedisOptions
+    from restmq.server.daemon import find_store
+    from restmq.server.options import RedisOptions
     from restmq.store.pool import Store
     from restmq.store.settings import StoreSettings
 except ImportError as missing:

@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import orjson
 from twisted.application import service
 
-from restmq import options, web
+from restmq import web
 from restmq.auth import guard
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
 from restmq.http.response import TEXT
 from restmq.schema.encoding import to_json
-from restmq.service import makeService as make
+from restmq.server import options
+from restmq.server.service import makeService as make
 
 VALUES_MAX = 10_000  # in one request; collectd sends some fifty
 #: collectd's own lines are shorter. A long name times many lists of values would be much more than was sent.

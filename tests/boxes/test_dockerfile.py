@@ -12,7 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from restmq.options import Options
+from restmq.server.options import Options
 from tests.boxes.dockerfile import ignore_patterns, is_ignored, read
 from tests.servers import ROOT
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from restmq import daemon, embedded
-from restmq.options import RedisOptions
+from restmq.server import daemon, embedded_redis
+from restmq.server.options import RedisOptions
 
 
 def options(*arguments: str) -> RedisOptions:
@@ -62,7 +62,7 @@ def install(folder: Path, name: str, says: str) -> str:
 def test_a_program_that_is_too_old_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str) -> None:
     install(tmp_path, "redis-server", says)
     monkeypatch.setenv("PATH", str(tmp_path))
-    program = embedded.find_program()
+    program = embedded_redis.find_program()
     assert program.name == "a private Valkey"
     assert not program.path.startswith(str(tmp_path))
 
@@ -70,8 +70,8 @@ def test_a_program_that_is_too_old_is_passed_over(monkeypatch: pytest.MonkeyPatc
 def test_a_program_on_the_path_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     redis = install(tmp_path, "redis-server", "Redis server v=7.0.15 sha=0:0 malloc=libc bits=64 build=0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert embedded.find_program() == embedded.Program(redis, f"a private Redis ({redis})")
+    assert embedded_redis.find_program() == embedded_redis.Program(redis, f"a private Redis ({redis})")
     valkey = install(tmp_path, "valkey-server", "Valkey server v=8.1.1 sha=0:0 malloc=libc bits=64 build=0")
-    assert embedded.find_program() == embedded.Program(valkey, f"a private Valkey ({valkey})")
+    assert embedded_redis.find_program() == embedded_redis.Program(valkey, f"a private Valkey ({valkey})")
     install(tmp_path, "valkey-server", "Valkey server v=0.9.0")
-    assert embedded.find_program().path == redis
+    assert embedded_redis.find_program().path == redis

@@ -2,7 +2,11 @@
 from twisted.application.service import ServiceMaker
 
 restmq = ServiceMaker(
-    "RestMQ", "restmq.tap.restmq", "A message queue that speaks HTTP and keeps its data in Redis.", "restmq"
+    "RestMQ", "restmq.server.tap.restmq", "A message queue that speaks HTTP and keeps its data in Redis.", "restmq"
 )
-collectd = ServiceMaker("RestMQ collectd", "restmq.tap.collectd", "RestMQ with a place for collectd.", "collectd")
-syslogd = ServiceMaker("RestMQ syslogd", "restmq.tap.syslogd", "Puts syslog lines into RestMQ's queues.", "syslogd")
+collectd = ServiceMaker(
+    "RestMQ collectd", "restmq.server.tap.collectd", "RestMQ with a place for collectd.", "collectd"
+)
+syslogd = ServiceMaker(
+    "RestMQ syslogd", "restmq.server.tap.syslogd", "Puts syslog lines into RestMQ's queues.", "syslogd"
+)

@@ -8,13 +8,13 @@ from twisted.application import internet, service
 from twisted.internet import defer, error
 from twisted.logger import Logger
 
-from restmq import options as shared
 from restmq.auth.acl import parse_hosts
 from restmq.core import RedisOperations
-from restmq.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.errors import ConfigurationError
 from restmq.frontends.syslog.receiver import Datagrams, Intake, TcpSenders
 from restmq.frontends.syslog.spool import Counts, SharedRoom, Spool
+from restmq.server import options as shared
+from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.store.pool import Store
 
 log = Logger()

@@ -17,13 +17,11 @@ from twisted.logger import Logger
 from restmq.auth.acl import Acl
 from restmq.auth.guard import Guard
 from restmq.core import RedisOperations
-from restmq.daemon import InOrder, Listener, listening_on, redis_answers, say_where, warn_of_eviction
 from restmq.delivery.backpressure import BackpressureLimits
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
 from restmq.delivery.revocation import Revocation
 from restmq.delivery.timers import Deadlines
-from restmq.embedded import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.errors import ConfigurationError
 from restmq.model import limit_queue_names
 from restmq.monitoring.access_log import AccessLog, LogFile, to_the_log
@@ -31,11 +29,13 @@ from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.peers import Peers
 from restmq.monitoring.worker_counters import Membership
-from restmq.options import Options
+from restmq.server.daemon import InOrder, Listener, listening_on, redis_answers, say_where, warn_of_eviction
+from restmq.server.embedded_redis import DataDirectory, EmbeddedServer, default_data_dir, find_program
+from restmq.server.options import Options
+from restmq.server.workers import Post, Supervisor, my_post, on_hangup
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
 from restmq.web import Application
-from restmq.workers import Post, Supervisor, my_post, on_hangup
 
 log = Logger()
 

@@ -12,10 +12,10 @@ from twisted.python import usage
 
 from restmq import __version__
 from restmq.auth.acl import parse_hosts
-from restmq.embedded import TcpListener
 from restmq.http.parser import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.monitoring.access_log import FORMATS
+from restmq.server.embedded_redis import TcpListener
 from restmq.store.settings import StoreSettings
 
 REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
@@ -240,7 +240,7 @@ class Options(DaemonOptions):
         if self["store-port"] is not None and self["embedded"] != "always":
             raise usage.UsageError("--store-port opens the private store; it needs --embedded=always.")
         if self["acl"] is None:
-            self["acl"] = "acl.conf" if Path("acl.conf").is_file() else str(Path(__file__).with_name("acl.conf"))
+            self["acl"] = "acl.conf" if Path("acl.conf").is_file() else str(Path(__file__).parents[1] / "acl.conf")
         elif not Path(self["acl"]).is_file():
             raise usage.UsageError(f"--acl {self['acl']}: there is no such file.")
 

@@ -16,13 +16,13 @@ from twisted.logger import Logger
 
 from restmq import __version__
 from restmq.auth.acl import parse_address
-from restmq.embedded import DataDirectory, default_data_dir
 from restmq.errors import ConfigurationError, StoreRefused, StoreUnavailable
+from restmq.server.embedded_redis import DataDirectory, default_data_dir
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
 
 if TYPE_CHECKING:
-    from restmq.options import RedisOptions
+    from restmq.server.options import RedisOptions
 
 log = Logger()
 

@@ -26,8 +26,8 @@ from twisted.internet import defer, error, protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq import launch
 from restmq.errors import ConfigurationError
+from restmq.server import child
 
 log = Logger()
 
@@ -270,7 +270,7 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
         self._process = self._reactor.spawnProcess(
             _Child(self),
             sys.executable,
-            [sys.executable, "-I", str(launch.__file__), str(os.getpid()), *arguments],
+            [sys.executable, "-I", str(child.__file__), str(os.getpid()), *arguments],
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"},
             childFDs={0: "w", 1: "r", 2: "r", 3: lock},
         )

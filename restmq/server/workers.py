@@ -23,8 +23,8 @@ from twisted.internet import defer, protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq import launch
 from restmq.errors import ConfigurationError
+from restmq.server import child
 
 log = Logger()
 
@@ -200,7 +200,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
         self._reactor.spawnProcess(
             worker,
             sys.executable,
-            [sys.executable, "-I", str(launch.__file__), str(os.getpid()), *twistd],
+            [sys.executable, "-I", str(child.__file__), str(os.getpid()), *twistd],
             env={**os.environ, _VARIABLE: json.dumps(asdict(post))},
             childFDs={0: "w", 1: "r", 2: "r", _LISTEN_FD: self._sockets[slot].fileno(), _READY_FD: "r"},
         )

@@ -1,0 +1,1 @@
+"""What twistd runs: options, services in order of their start, workers, the private Redis or Valkey."""
