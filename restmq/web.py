@@ -41,10 +41,10 @@ from restmq.handlers.websocket import WebSocketHandler, make_factory
 from restmq.http.parser import Limits
 from restmq.http.request import Request
 from restmq.http.response import HTML, JSON, head
-from restmq.http.server import Wire
+from restmq.http.server import HTTPServer
 from restmq.monitoring.access_log import AccessLog
-from restmq.monitoring.dashboard_feed import Observatory
-from restmq.monitoring.listeners import Listening
+from restmq.monitoring.dashboard_feed import DashboardFeed
+from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.peers import Peers
 from restmq.monitoring.request_counters import Outcomes, Traffic
@@ -93,7 +93,7 @@ def route_pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.escape(fixed) + "(.+)" if variable else re.escape(fixed.rstrip("/")) + "/?", re.DOTALL)
 
 
-class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyped
+class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  # untyped
     """RestMQ's web service.
 
     Args:
@@ -111,11 +111,11 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         core: RedisOperations,
         fanout: Fanout,
         polls: LongPolls,
-        listening: Listening,
+        listening: ListenerStatistics,
         peers: Peers,
         membership: Membership,
         guard: Guard,
-        observatory: Observatory,
+        observatory: DashboardFeed,
         reactor: Any,
         limits: Limits | None = None,
         allowed_origins: frozenset[str] = frozenset(),
@@ -125,7 +125,7 @@ class Application(Wire, cyclone.web.Application):  # type: ignore[misc]  # untyp
         metrics_queues_max: int = 100,
     ) -> None:
         super().__init__([], transforms=[])
-        self.start_wire(limits or Limits(), reactor)
+        self.start_server(limits or Limits(), reactor)
         self.websockets = make_factory(reactor, self.limits.body_bytes)
         self.core = core
         self.fanout = fanout

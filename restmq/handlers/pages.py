@@ -63,7 +63,7 @@ class StaticHandler(Handler):
 class NotFoundHandler(Handler):
     """Any path that is no route."""
 
-    access = dict.fromkeys(("GET", "POST", "PUT", "DELETE", "PATCH"), guard.OPEN)
+    requires = dict.fromkeys(("GET", "POST", "PUT", "DELETE", "PATCH"), guard.OPEN)
 
     async def get(self) -> None:
         raise NotFound("there is nothing at this path; queues are at /q/<queue>, and /queue explains the commands.")

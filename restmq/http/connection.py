@@ -19,7 +19,7 @@ from restmq.http.request import Request
 from restmq.transport import Presence, hung_up, send_at_once
 
 if TYPE_CHECKING:
-    from restmq.http.server import Wire
+    from restmq.http.server import HTTPServer
 
 _LINGER_SECONDS = 2.0
 #: While the server drains: for the request of a client that has just come.
@@ -37,7 +37,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
     no_keep_alive = False
     xheaders = False
 
-    factory: Wire
+    factory: HTTPServer
     remote_ip = ""
     secure = False
     admitted = False

@@ -12,13 +12,13 @@ from twisted.internet.interfaces import IProtocolNegotiationFactory
 from zope.interface import implementer
 
 from restmq.errors import WireError
-from restmq.http import HTTPConnection
+from restmq.http.connection import HTTPConnection
 from restmq.http.parser import Limits
 from restmq.http.request import Request
 
 
 @implementer(IProtocolNegotiationFactory)
-class Wire(ABC):
+class HTTPServer(ABC):
     """The factory's side: which connections there are, how many there may be, and whose time is over."""
 
     protocol: ClassVar[type] = HTTPConnection
@@ -26,7 +26,7 @@ class Wire(ABC):
     draining = False
     noisy = False  # Twisted's word for a line in the log when a port opens and closes
 
-    def start_wire(self, limits: Limits, reactor: Any) -> None:
+    def start_server(self, limits: Limits, reactor: Any) -> None:
         self.limits = limits
         self.seconds: Callable[[], float] = reactor.seconds
         self._call_later = reactor.callLater

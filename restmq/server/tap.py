@@ -29,6 +29,6 @@ class Tap:
         return import_module(self._service_module).makeService(options)
 
 
-restmq = Tap("restmq.options", "restmq.service")
+restmq = Tap("restmq.server.options", "restmq.server.service")
 collectd = Tap("restmq.frontends.collectd", "restmq.frontends.collectd")
 syslogd = Tap("restmq.frontends.syslog.daemon", "restmq.frontends.syslog.daemon")

@@ -32,7 +32,7 @@ def first_cells(heading: str) -> list[str]:
     return [line.split(" | ")[0].strip("| ") for line in section(heading).splitlines() if line.startswith("| ")][1:]
 
 
-def test_every_room_is_in_the_table_and_there() -> None:
+def test_every_package_is_in_the_table_and_there() -> None:
     told = {room.rstrip("/") for cell in first_cells("The rooms") for room in re.findall(r"`([\w/]+)`", cell)}
     there = {path.name.removesuffix(".py") for path in (ROOT / "restmq").iterdir() if not path.name.startswith("__")}
     data = {"acl.conf", "py.typed", "static", "templates"}

@@ -38,7 +38,7 @@ def test_every_route_and_method_is_described_and_nothing_else(http: httpx.Client
     for template, handler in ROUTES:
         if template == ELSEWHERE:
             continue
-        methods = {method.lower() for method in handler.access} | {"options"}
+        methods = {method.lower() for method in handler.requires} | {"options"}
         expected |= {(template, method) for method in methods | ({"head"} if "get" in methods else set())}
     assert {each for each in described if each[1] in METHODS} == expected
 

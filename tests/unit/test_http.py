@@ -18,9 +18,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from restmq.errors import InvalidInput, WireError
+from restmq.http.forms import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, _unquote
 from restmq.http.parser import Limits
-from restmq.http.request import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, Request, _unquote
-from restmq.http.server import Wire
+from restmq.http.request import Request
+from restmq.http.server import HTTPServer
 
 GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 WHOLE = 1 << 30
@@ -37,12 +38,12 @@ class Handler:
         self.gone += 1
 
 
-class App(Wire, Factory):
+class App(HTTPServer, Factory):
     """An application that answers with what it was asked, at once or when the test says so."""
 
     def __init__(self, clock: Clock | None = None, answer_at_once: bool = True, **limits: Any) -> None:
         self.clock = clock or Clock()
-        self.start_wire(Limits(**limits), self.clock)
+        self.start_server(Limits(**limits), self.clock)
         self.answer_at_once = answer_at_once
         self.handlers: list[Handler] = []
 

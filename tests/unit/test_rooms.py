@@ -1,4 +1,4 @@
-"""The order of the rooms: each may import only from those above it."""
+"""The order of the packages, and that imports form no circle."""
 
 from __future__ import annotations
 
@@ -11,116 +11,36 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-ROOMS = [
-    "__init__",
-    "errors",
-    "transport",
-    "model",
-    "store.keys",
-    "delivery.tasks",
-    "store.scripts",
-    "store.settings",
-    "store.connection",
-    "store.replication",
-    "store.subscriber",
-    "store.pool",
-    "store.batching",
-    "server.child",
-    "server.embedded_redis",
-    "queues.base",
-    "queues.results",
-    "queues.leases",
-    "queues.peek",
-    "queues.tokens",
-    "core",
-    "monitoring.peers",
-    "delivery.timers",
-    "delivery.longpoll",
-    "auth.acl",
-    "auth.guard",
-    "schema.encoding",
-    "schema.fields",
-    "schema.answers",
-    "dispatch",
-    "delivery.backpressure",
-    "delivery.consumer",
-    "delivery.replay",
-    "delivery.subscription",
-    "delivery.fanout",
-    "delivery.revocation",
-    "monitoring.listeners",
-    "monitoring.queue_counters",
-    "monitoring.dashboard_feed",
-    "http.response",
-    "http.forms",
-    "http.request",
-    "http.parser",
-    "http.connection",
-    "http.server",
-    "auth.origins",
-    "monitoring.access_log",
-    "monitoring.request_counters",
-    "monitoring.ledger",
-    "monitoring.worker_counters",
-    "monitoring.metrics",
-    "handlers.declare",
-    "handlers.error_status",
-    "handlers.base",
-    "handlers.parameters",
-    "handlers.queues",
-    "handlers.messages",
-    "handlers.settings",
-    "handlers.commands",
-    "handlers.streams",
-    "handlers.websocket",
-    "handlers.health",
-    "handlers.pages",
-    "handlers.dashboard",
-    "handlers.openapi",
-    "web",
-    "server.options",
-    "server.daemon",
-    "server.workers",
-    "server.service",
-    "frontends.collectd",
-    "frontends.syslog.message",
-    "frontends.syslog.framing",
-    "frontends.syslog.spool",
-    "frontends.syslog.receiver",
-    "frontends.syslog.daemon",
-    "server.tap",
-    # The client, and the command line on it: on any machine, with nothing of the server but its words.
-    "client.errors",
-    "client.server",
-    "client.exchange",
-    "client.calls",
-    "client.stream",
-    "client.connections",
-    "client.blocking",
-    "client",
-    "client.agent",
-    "client.deferred",
-    "cli.arguments",
-    "cli.output",
-    "cli.messages",
-    "cli.jobs",
-    "cli.work",
-    "cli.queues",
-    "cli.watch",
-    "cli.bench",
-    "cli.completion",
-    "cli",
-    "__main__",
+#: Packages and top-level modules; those of one line do not import each other.
+ORDER = [
+    {"errors", "transport", "__init__"},
+    {"model"},
+    {"store"},
+    {"queues"},
+    {"core"},
+    {"http", "schema"},
+    {"auth"},
+    {"delivery"},
+    {"dispatch", "monitoring"},
+    {"handlers"},
+    {"web"},
+    {"server"},
+    {"frontends"},
 ]
+#: The client side needs nothing of the server but its errors and names.
+CLIENT_SIDE = {"client": {"__init__", "errors", "model"}, "cli": {"__init__", "errors", "model", "client"}}
 
 
 def modules() -> dict[str, Path]:
+    """All modules by their dotted name without ``restmq``; a package's ``__init__`` has the package's name."""
     found = {}
     for path in sorted((ROOT / "restmq").rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT / "restmq").with_suffix("").parts).removesuffix(".__init__")
-        if path.name != "__init__.py" or name in ("__init__", "client", "cli"):  # others hold a docstring alone
-            found[name] = path
+        name = ".".join(path.relative_to(ROOT / "restmq").with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
     return found
+
+
+MODULES = modules()
 
 
 def imports(path: Path) -> set[str]:
@@ -135,27 +55,41 @@ def imports(path: Path) -> set[str]:
             inner = node.module.removeprefix("restmq").removeprefix(".")
             for alias in node.names:
                 full = f"{inner}.{alias.name}".strip(".")
-                names.add(full if full in ROOMS else inner or "__init__")
+                names.add(full if full in MODULES else inner or "__init__")
     return names
 
 
-def test_every_module_has_its_place() -> None:
-    assert set(modules()) == set(ROOMS)
+def package_of(module: str) -> str:
+    return module.split(".")[0]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_from_rooms_above(room: str) -> None:
-    above = set(ROOMS[: ROOMS.index(room)])
-    assert imports(modules()[room]) <= above
+def test_every_package_has_its_place() -> None:
+    known = set().union(*ORDER) | set(CLIENT_SIDE) | {"__main__"}
+    assert {package_of(module) for module in MODULES} == known
 
 
-def test_the_client_needs_nothing_of_the_server_but_its_words() -> None:
-    shared = {"__init__", "errors", "model"}
-    clients = {room for room in ROOMS if room.split(".")[0] in ("client", "cli", "__main__")}
-    for room in clients:
-        assert imports(modules()[room]) <= clients | shared, room
-    for room in set(ROOMS) - clients:
-        assert not imports(modules()[room]) & clients, room
+@pytest.mark.parametrize("level", range(len(ORDER)))
+def test_a_package_imports_only_from_packages_before_it(level: int) -> None:
+    before = set().union(*ORDER[:level])
+    for module, path in MODULES.items():
+        package = package_of(module)
+        if package in ORDER[level]:
+            assert {package_of(name) for name in imports(path)} <= before | {package}, module
+
+
+@pytest.mark.parametrize("package", sorted(CLIENT_SIDE))
+def test_the_client_side_imports_nothing_of_the_server(package: str) -> None:
+    for module, path in MODULES.items():
+        if package_of(module) == package:
+            assert {package_of(name) for name in imports(path)} <= CLIENT_SIDE[package] | {package}, module
+
+
+def test_no_imports_form_a_circle() -> None:
+    imported = {module: {name for name in imports(path) if name != module} for module, path in MODULES.items()}
+    while free := [module for module, names in imported.items() if not names & imported.keys()]:
+        for module in free:
+            del imported[module]
+    assert not imported
 
 
 def test_the_command_line_starts_without_twisted() -> None:
@@ -164,6 +98,6 @@ def test_the_command_line_starts_without_twisted() -> None:
     assert shown == "[]\n"
 
 
-def test_only_one_room_knows_the_redis_client() -> None:
-    users = {name for name, path in modules().items() if "import txredisapi" in path.read_text()}
+def test_only_one_module_knows_the_redis_client() -> None:
+    users = {name for name, path in MODULES.items() if "import txredisapi" in path.read_text()}
     assert users == {"store.connection"}
