@@ -8,8 +8,9 @@ import httpx
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-from tests.e2e.page import Page
+from tests.e2e.page import SHOWN, Page
 from tests.servers import Daemon, wait_until
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
@@ -23,8 +24,10 @@ def test_the_command_page_runs_a_command(
     field.clear()
     field.send_keys(json.dumps({"cmd": "add", "queue": queue, "value": "from the page"}))
     browser.find_element(By.TAG_NAME, "button").click()
-    answer = json.loads(browser.find_element(By.TAG_NAME, "pre").text)
-    assert answer == {"queue": queue, "value": "from the page", "key": f"{queue}:1"}
+    answer = wait_until(
+        lambda: browser.execute_script("return !document.querySelector('form') && document.body.innerText")
+    )
+    assert json.loads(answer) == {"queue": queue, "value": "from the page", "key": f"{queue}:1"}
     assert http.get(f"/q/{queue}").json()["value"] == "from the page"
 
 
@@ -47,23 +50,21 @@ def api_page(page: Page) -> Page:
     return page
 
 
-def shown(page: Page) -> list[str]:
-    """The operations and shapes in the list, by id."""
-    return [str(entry.get_attribute("id")) for entry in page.all(".operation")]
+def entries(page: Page, selector: str) -> list[str]:
+    """The ids of the operations and shapes that the page shows."""
+    return list(page.browser.execute_script(SHOWN + "return shown.map((entry) => entry.id)", selector))
 
 
 def test_the_search_of_the_api_page_shows_only_matching_operations(api_page: Page) -> None:
-    everything = shown(api_page)
+    everything = entries(api_page, ".operation")
     search = api_page.find("#find")
-    search.send_keys("DELETE receipt")
-    api_page.wait_for("#found", f" of {len(everything)}")
-    assert [entry for entry in shown(api_page) if not entry.startswith("shape-")] == ["delete_m_key"]
-    search.clear()
-    search.send_keys("no-such-word")
-    api_page.wait_for("#found", f"0 of {len(everything)}")
-    assert shown(api_page) == []
-    search.clear()
-    wait_until(lambda: shown(api_page) == everything)
+    for words, found in (("DELETE receipt", ["delete_m_key"]), ("no-such-word", [])):
+        search.clear()
+        search.send_keys(words)
+        wait_until(lambda found=found: entries(api_page, ".operation:not([id^=shape-])") == found)
+        assert api_page.text("#found") == f"{len(entries(api_page, '.operation'))} of {len(everything)}"
+    search.send_keys(Keys.CONTROL, "a", Keys.BACKSPACE)
+    wait_until(lambda: entries(api_page, ".operation") == everything)
     assert api_page.text("#found") == ""
 
 
@@ -73,12 +74,8 @@ def test_an_operation_of_the_api_page_has_an_address(api_page: Page) -> None:
     wait_until(lambda: browser.current_url == f"{api_page.url}/api#get_q_queue")
     browser.get("about:blank")
     browser.get(f"{api_page.url}/api#get_stats_queue")
-    wait_until(lambda: open_operations(api_page) == ["get_stats_queue"])
+    wait_until(lambda: entries(api_page, ".operation[open]") == ["get_stats_queue"])
     assert 0 <= api_page.find("#get_stats_queue").rect["y"] - browser.execute_script("return scrollY") < 900
     api_page.find("#find").send_keys("no-such-word")
     browser.execute_script("location.hash = '#get_q_queue'")
-    wait_until(lambda: open_operations(api_page) == ["get_q_queue", "get_stats_queue"])
-
-
-def open_operations(page: Page) -> list[str]:
-    return [entry.get_attribute("id") for entry in page.all(".operation[open]")]  # type: ignore[misc]
+    wait_until(lambda: entries(api_page, ".operation[open]") == ["get_q_queue", "get_stats_queue"])
