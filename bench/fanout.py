@@ -1,7 +1,7 @@
-"""Fan-out: messages posted to a queue with many live consumers, each as soon as the one before is answered.
+"""Fan-out: posts messages one after the other to a queue with many live consumers.
 
-The consumers live in a process of their own, on raw sockets; afterwards it is checked that each of them got each
-message once and in order. nchan in nginx (Debian: nginx-light, libnginx-mod-nchan) can carry the same load.
+The consumers run in a separate process on raw sockets. Afterwards each of them must have each message once and in
+order. The same load can be put on nchan in nginx (Debian packages nginx-light, libnginx-mod-nchan) for comparison.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ NCHAN = Transport("/sub/", EVENTS.headers, "/pub/", as_form=False)
 
 
 def fan_out(server: Server, transport: Transport, queue: str, consumers: int, messages: int) -> Run:
-    """Deliveries a second, and how long a message took."""
+    """Measures deliveries per second, and the latency of a message."""
     ours, theirs = multiprocessing.Pipe()
     child = multiprocessing.Process(target=consume, args=(server.port, transport, queue, consumers, messages, theirs))
     child.start()
     ours.recv()
-    time.sleep(1)  # let the subscription settle: what is measured is the live stream
+    time.sleep(1)  # until the subscription has settled: only the live stream is to be measured
     produce(server.port, transport, queue, messages)
     rate, p50, p99, lost, wrong = ours.recv()
     ours.send("done")
@@ -68,7 +68,7 @@ def fan_out(server: Server, transport: Transport, queue: str, consumers: int, me
 
 
 def consume(port: int, transport: Transport, queue: str, consumers: int, messages: int, talk: Connection) -> None:
-    """Opens consumers, says so, then reads all messages; what came is only kept meanwhile, and checked afterwards."""
+    """Opens the consumers, reports that, and reads all messages. Their data is stored, and checked at the end."""
     chosen = selectors.DefaultSelector()
     request = f"GET {transport.path}{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\n{transport.headers}\r\n".encode()
     for number in range(consumers):
@@ -92,7 +92,7 @@ def consume(port: int, transport: Transport, queue: str, consumers: int, message
 
 
 def judge(came: list[list[tuple[int, bytes]]], messages: int, last_ns: int) -> tuple[float, float, float, int, int]:
-    """Deliveries a second, p50 and p99 in ms, how many were lost, and how many came twice or out of order."""
+    """Returns deliveries per second, p50 and p99 in ms, and how many messages were lost, or repeated or misordered."""
     took_ms: list[float] = []
     lost = wrong = delivered = 0
     first_ns = last_ns
@@ -110,7 +110,7 @@ def judge(came: list[list[tuple[int, bytes]]], messages: int, last_ns: int) -> t
 
 
 def latencies_ms(parts: list[tuple[int, bytes]]) -> Iterator[float]:
-    """From the time in each message to that at which its last byte came."""
+    """Yields for each message the time from its own time stamp to the arrival of its last byte."""
     tail = b""
     for came_ns, data in parts:
         end = 0
@@ -121,7 +121,7 @@ def latencies_ms(parts: list[tuple[int, bytes]]) -> Iterator[float]:
 
 
 def produce(port: int, transport: Transport, queue: str, messages: int) -> None:
-    """Posts messages, each as soon as the one before is answered; each carries its number and the time."""
+    """Posts messages, each after the answer to the one before. Each contains its number and the time."""
     client = http.client.HTTPConnection("127.0.0.1", port)
     kind = {"Content-Type": "application/x-www-form-urlencoded" if transport.as_form else "text/plain"}
     for number in range(messages):
@@ -133,7 +133,7 @@ def produce(port: int, transport: Transport, queue: str, messages: int) -> None:
 
 @contextlib.contextmanager
 def listening(server: Server, queue: str, consumers: int) -> Iterator[None]:
-    """Idle consumers, connected here."""
+    """Keeps idle consumers connected, in this process."""
     opened = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(consumers)]
     for connection in opened:
         connection.sendall(f"GET /sse/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
@@ -148,7 +148,7 @@ def listening(server: Server, queue: str, consumers: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def nchan() -> Iterator[Server | None]:
-    """A private nginx with nchan, or None where that is not installed."""
+    """Runs a private nginx with nchan; yields None if it is not installed."""
     if not _NCHAN.exists() or not shutil.which("nginx"):
         yield None
         return

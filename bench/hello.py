@@ -1,4 +1,4 @@
-"""The framework's own floor: a bare cyclone handler that says hello and keeps nothing. Run by http_rate.py."""
+"""A bare cyclone handler that answers "hello" and stores nothing: the speed of the framework alone. Run by rig.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Hello(cyclone.web.RequestHandler):
 
 
 application = cyclone.web.Application([(r"/q/(?:.*)", Hello)])
-application.log_request = lambda _: None  # ours logs no requests either
+application.log_request = lambda _: None  # RestMQ logs no requests by default either
 reactor.listenTCP(int(sys.argv[1]), application, interface="127.0.0.1", backlog=1024)
 print("listens on", sys.argv[1], flush=True)
 reactor.run()

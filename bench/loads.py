@@ -1,4 +1,4 @@
-"""Loads of requests: by wrk where it is installed, else by a client of our own, which costs more of the machine."""
+"""Loads of requests. They run in wrk if it is installed, otherwise in our own client, which needs more CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rig import VALUE, Run, percentile
 
 _FORM = "application/x-www-form-urlencoded"
-#: Acks what it was leased before it asks for more; wrk calls this once a request, whatever the connection.
+#: Acks leased messages before it leases more. wrk calls request() once per request, for any connection.
 _LEASE_AND_ACK = """
 local leased = {}
 function request()
@@ -31,10 +31,10 @@ end
 
 @dataclass(slots=True, frozen=True)
 class Load:
-    """A request that is made again and again on a number of connections.
+    """A request that is repeated on a number of connections.
 
     Attributes:
-        script: a script for wrk, in place of the request.
+        script: a script for wrk, used instead of the request.
     """
 
     path: str
@@ -47,7 +47,7 @@ class Load:
     def wrk_script(self) -> str:
         if self.script or not self.body:
             return self.script
-        # A JSON string is a Lua string here: no escapes but those that both know are in use.
+        # These JSON strings are valid Lua strings, because they contain only escapes that both languages have.
         return (
             f"wrk.method = {json.dumps(self.method)}\nwrk.body = {json.dumps(self.body)}\n"
             f'wrk.headers["Content-Type"] = {json.dumps(self.media_type)}\n'
@@ -57,7 +57,7 @@ class Load:
         if shutil.which("wrk"):
             return self._with_wrk(url, seconds)
         if self.script:
-            raise SystemExit("bench: the lease and ack figure needs wrk (Debian's package of that name).")
+            raise SystemExit("bench: the lease and ack figure needs wrk. Install Debian's package wrk.")
         return asyncio.run(self._drive(url.removeprefix("http://"), seconds))
 
     def _with_wrk(self, url: str, seconds: float) -> Run:

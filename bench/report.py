@@ -1,4 +1,4 @@
-"""How figures are shown: a Markdown table and a plot."""
+"""Renders figures as a Markdown table and a plot."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PLACE = re.compile(r"(<!-- bench/run writes from here -->\n).*?(<!-- to here --
 
 
 def figures(measured: Sequence[Figure], of: str, notes: Sequence[str], before: str) -> str:
-    """The table, and what was noted beside it."""
+    """Returns the table, followed by the notes."""
     shown = [figure for figure in measured if figure.runs]
     rates = {figure.what: _median(figure.runs, "rate") for figure in shown}
-    head = ["what", "a second", "ratio", "to", "aim", "p50 ms", "p99 ms", "failed"]
+    head = ["load", "per second", "ratio", "to", "aim", "p50 ms", "p99 ms", "failed"]
     if before:
         head.insert(2, "before")
         head.insert(3, "ratio to before")
@@ -36,14 +36,14 @@ def figures(measured: Sequence[Figure], of: str, notes: Sequence[str], before: s
             row[2:2] = _compared(figure, rate, p50)
         rows.append(row)
     cores = len(os.sched_getaffinity(0))
-    lines = [f"Medians of {of}, {cores} cores, which servers, clients and Redis share."]
+    lines = [f"Medians of {of}, {cores} cores shared by servers, clients and Redis."]
     if before:
         lines.append(f"*Before* is revision {before}.")
     return "\n\n".join([" ".join(lines), _table(head, rows), *notes]) + "\n"
 
 
 def _compared(figure: Figure, rate: float | None, p50: float | None) -> list[object]:
-    """What it was, and by how much it is better now: in rate, or else in time."""
+    """Returns the earlier value and the improvement: of the rate if there is one, otherwise of the time."""
     if not figure.before:
         return ["", ""]
     if rate is not None:
@@ -76,7 +76,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def plot(measured: Sequence[Figure]) -> str:
-    """An SVG with a bar for each figure that has a rate in requests or pairs, hello's in grey."""
+    """Returns an SVG with a bar for each figure in requests or pairs per second; those of hello are grey."""
     bars = [
         (figure.what, rate)
         for figure in measured
@@ -87,9 +87,9 @@ def plot(measured: Sequence[Figure]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{label + width + 90}" height="{step * len(bars) + 34}" '
         'font-family="sans-serif" font-size="13">',
-        "<title>Requests, or pairs of lease and ack, a second</title>",
+        "<title>Requests, or pairs of lease and ack, per second</title>",
         '<rect width="100%" height="100%" fill="#fff"/>',
-        f'<text x="{label}" y="18" fill="#555">a second</text>',
+        f'<text x="{label}" y="18" fill="#555">per second</text>',
     ]
     for number, (what, rate) in enumerate(bars):
         y, length = 28 + step * number, round(width * rate / most)
@@ -103,7 +103,7 @@ def plot(measured: Sequence[Figure]) -> str:
 
 
 def write(text: str, drawn: str) -> None:
-    """Puts both into the documentation."""
+    """Writes both into the documentation."""
     page = PAGE.read_text("utf-8")
     assert _PLACE.search(page), f"{PAGE} has no place for the figures"
     PAGE.write_text(_PLACE.sub(lambda found: f"{found[1]}\n{text}\n{found[2]}", page), "utf-8")

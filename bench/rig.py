@@ -1,4 +1,4 @@
-"""What the benchmarks share: servers on private Redis servers, how they are filled, and what a run gave."""
+"""Shared by the benchmarks: servers on private Redis servers, how to fill them, and the result of a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ VALUE = "x" * 64
 
 @dataclass(slots=True)
 class Run:
-    """What one run of a load gave.
+    """The result of one run of a load.
 
     Attributes:
-        rate: what was done a second; None where that is not the question.
-        failed: how many requests failed, or deliveries were lost, came twice or out of order.
+        rate: operations per second; None if only the latency is measured.
+        failed: number of failed requests, and of lost, repeated or misordered deliveries.
     """
 
     rate: float | None
@@ -54,7 +54,7 @@ class Server:
         return self.redis
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """What the server, with its workers, and its Redis have used so far."""
+        """CPU seconds used so far by the server with its workers, and by its Redis."""
         assert self.store.process is not None
         workers = Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text().split()
         return sum(map(_cpu_seconds, [self.process_id, *map(int, workers)])), _cpu_seconds(self.store.process.pid)
@@ -71,7 +71,7 @@ def _cpu_seconds(process_id: int) -> float:
 
 @contextlib.contextmanager
 def serving(*options: str, root: Path = ROOT) -> Iterator[Server]:
-    """A daemon of the sources in ``root``, on a Redis of its own without a disk, in a folder that vanishes."""
+    """Runs a daemon from the sources in ``root``, with its own Redis without a disk, in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="restmq-bench-"))
     redis = Redis(folder / "redis", "--appendonly", "no", "--maxclients", "20000")
     try:
@@ -87,7 +87,7 @@ def serving(*options: str, root: Path = ROOT) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def hello() -> Iterator[Server]:
-    """A bare cyclone handler."""
+    """Runs a bare cyclone handler."""
     port = free_port()
     command = [sys.executable, str(Path(__file__).with_name("hello.py")), str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -102,7 +102,7 @@ def hello() -> Iterator[Server]:
 
 @contextlib.contextmanager
 def earlier(revision: str) -> Iterator[Path]:
-    """The sources of a revision, in a folder that vanishes."""
+    """Extracts the sources of a revision into a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="restmq-bench-"))
     try:
         archive = ["git", "-C", str(ROOT), "archive", revision]
@@ -114,7 +114,7 @@ def earlier(revision: str) -> Iterator[Path]:
 
 
 def fill(redis: Redis, queue: str, count: int) -> None:
-    """Lays messages into a queue, in the plain layout."""
+    """Fills a queue with plain messages, writing directly to Redis."""
     for start in range(1, count + 1, 5000):
         numbers = range(start, min(start + 5000, count + 1))
         redis.commands([("MSET", *(part for n in numbers for part in (f"{queue}:{n}", VALUE)))])

@@ -1,4 +1,4 @@
-"""All figures of docs/performance.md, in interleaved repeats. See --help."""
+"""Measures all figures of docs/performance.md, in interleaved repeats. See --help."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ BATCH = 1000
 WAITERS = 1000
 WAKE_UPS = 1000
 CONSUMERS = 1000
-#: For comparing numbers of workers: enough for each of them.
+#: Enough connections to keep every worker busy.
 MANY_CONNECTIONS = 128
 DELIVERIES = 300_000
 FULL_MESSAGES = 1_000_000
 MANY_QUEUES = 10_000
 IDLE_CONSUMERS = 5000
-#: Messages to take a second of the load, more than any server here can give.
+#: Messages prepared per second of load: more than any server here can deliver.
 _TAKEN_A_SECOND = 100_000
 _BATCHED_A_SECOND = 800_000
 
 
 @dataclass(slots=True)
 class Servers:
-    """Who is measured. Each has a Redis of its own; those that are not under load do nothing.
+    """The measured servers. Each has its own Redis; servers that are not under load are idle.
 
     Attributes:
-        before: an earlier revision, or None.
-        full, many, idle: with a million messages waiting, with 10,000 queues, with 5,000 idle consumers.
+        before: a server of an earlier revision, or None.
+        full, many, idle: servers with a million messages waiting, with 10,000 queues, with 5,000 idle consumers.
     """
 
     hello: Server
@@ -60,9 +60,9 @@ class Figure:
     """One row of the table.
 
     Attributes:
-        beside: the figure that it is divided by, if any.
-        aim: what the ratio, or the figure where there is none, is to reach.
-        runs, before: what was measured, of now and of the earlier revision.
+        beside: name of the figure that this one is divided by, if any.
+        aim: required ratio, or required figure if there is no ratio.
+        runs, before: results of the current and of the earlier revision.
     """
 
     what: str
@@ -77,7 +77,7 @@ class Figure:
 
 
 class Measuring:
-    """How each figure is taken. Queues have names of their own each time, and vanish after."""
+    """Measures each figure, with a new queue each time that is deleted afterwards."""
 
     def __init__(self, seconds: int) -> None:
         self.seconds = seconds
@@ -99,7 +99,7 @@ class Measuring:
     def post(self, server: Server, connections: int = 32) -> Run:
         queue = self.queue()
         run = loads.post(queue, connections).run(server.url, self.seconds)
-        wait_until(lambda: unstored(server, queue) == 0, why="all that was numbered is stored, once no request is left")
+        wait_until(lambda: unstored(server, queue) == 0, why="every numbered message is stored when no request is left")
         forget(server)
         return run
 
@@ -163,13 +163,13 @@ def forget(server: Server) -> None:
 
 
 def unstored(server: Server, queue: str) -> int:
-    """How many of the messages that were given a number are not there."""
+    """Returns the number of messages that have a number but are not stored."""
     return int(server.store.command("GET", f"{queue}:UUID")) - int(server.store.command("LLEN", f"{queue}:queue"))
 
 
 def check_not_empty(server: Server, queue: str) -> int:
     left = int(server.store.command("LLEN", f"{queue}:queue"))
-    assert left > 0, f"{queue} ran empty: what was measured are answers without a message"
+    assert left > 0, f"{queue} ran empty, so answers without a message were measured. Fill it with more messages."
     return left
 
 
@@ -178,7 +178,7 @@ def wakes(server: Server) -> Run:
 
 
 def who_computes(server: Server, method: str, load: loads.Load, seconds: int) -> str:
-    """What a request costs each of the three processes that share the cores."""
+    """Describes the CPU time of a request in each of the three processes that share the cores."""
     before, drove_before = server.cpu_seconds(), os.times()
     run = load.run(server.url, seconds)
     spent, drove = server.cpu_seconds(), os.times()
@@ -190,14 +190,15 @@ def who_computes(server: Server, method: str, load: loads.Load, seconds: int) ->
     cores = len(os.sched_getaffinity(0))
     most = cores * 1e6 / (server_us + redis_us + client_us)
     return (
-        f"A {method} on {MANY_CONNECTIONS} connections costs the server {server_us:.1f} µs of CPU, Redis "
-        f"{redis_us:.1f} and the client {client_us:.1f}. One worker can use one core. With any number of them, the "
-        f"{cores} cores here could do {most:,.0f} a second at most, {most / run.rate:.2f} of one worker's rate."
+        f"A {method} on {MANY_CONNECTIONS} connections uses {server_us:.1f} µs of CPU in the server, {redis_us:.1f} in "
+        f"Redis and {client_us:.1f} in the client. One worker can use one core. With any number of workers, the "
+        f"{cores} cores of this machine could serve at most {most:,.0f} requests per second, "
+        f"{most / run.rate:.2f} times the rate of one worker."
     )
 
 
 def all_stats(server: Server) -> Run:
-    """Ten answers of /stats/, in turn."""
+    """Requests /stats/ ten times, one after the other."""
     import httpx
 
     took_ms = []
@@ -239,13 +240,13 @@ def figures(measuring: Measuring) -> list[Figure]:
         Figure(f"GET, {many}", requests, m.get_from("used"), "many", "GET", "0.90"),
         Figure(f"POST, {idle}", requests, m.post_to("used"), "idle", "POST", "0.90"),
         Figure(f"GET, {idle}", requests, m.get_from("used"), "idle", "GET", "0.90"),
-        Figure(f"all of `/stats/`, {many}", "", all_stats, "many", aim="300 ms"),
+        Figure(f"whole `/stats/`, {many}", "", all_stats, "many", aim="300 ms"),
     ]
 
 
 @contextlib.contextmanager
 def servers(before: str, seconds: float, notes: list[str]) -> Iterator[Servers]:
-    """All of them, filled as they are to be."""
+    """Starts all servers and fills them."""
     with contextlib.ExitStack() as stack:
 
         def serve(*options: str) -> Server:
@@ -257,7 +258,7 @@ def servers(before: str, seconds: float, notes: list[str]) -> Iterator[Servers]:
         fill(full.store, "full", FULL_MESSAGES + int(seconds * _TAKEN_A_SECOND))
         grown = full.resident_kb() - resident_kb
         notes.append(
-            f"A million messages that wait made the daemon's memory grow by {grown:,} kB: they are in Redis alone."
+            f"A million waiting messages increased the daemon's memory by {grown:,} kB, because only Redis holds them."
         )
         for start in range(0, MANY_QUEUES, 500):
             names = [f"queue-{number}" for number in range(start, start + 500)]
@@ -274,7 +275,7 @@ def servers(before: str, seconds: float, notes: list[str]) -> Iterator[Servers]:
         resident_kb = idle.resident_kb()
         stack.enter_context(listening(idle, "idle", IDLE_CONSUMERS))
         grown_kb = (idle.resident_kb() - resident_kb) / IDLE_CONSUMERS
-        notes.append(f"An idle consumer cost {grown_kb:.1f} kB of the daemon's memory.")
+        notes.append(f"An idle consumer uses {grown_kb:.1f} kB of the daemon's memory.")
         earlier_server = None
         if before:
             earlier_server = stack.enter_context(serving(root=stack.enter_context(earlier(before))))
@@ -303,25 +304,27 @@ def measure_all(wanted: list[Figure], given: argparse.Namespace, notes: list[str
         said = known.many.store.command("INFO", "commandstats")
         calls = {name: int(count) / 10 for name, count in re.findall(r"cmdstat_(evalsha|smembers):calls=(\d+)", said)}
         notes.append(
-            f"All of `/stats/` with {MANY_QUEUES:,} queues is {sum(calls.values()):.0f} calls to Redis: one for the "
-            "names, one for each 500 queues. A page of it (`?first=N&count=N`) asks for the queues on it only."
+            f"The whole of `/stats/` with {MANY_QUEUES:,} queues takes {sum(calls.values()):.0f} calls to Redis: one "
+            "for the names, and one for every 500 queues. A part of it (`?first=N&count=N`) reads only its own queues."
         )
 
 
 def main() -> None:
     described = argparse.ArgumentParser(prog="bench/run", description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("--seconds", type=int, default=2, help="length of each load (2)")
-    described.add_argument("--repeats", type=int, default=3, help="interleaved repeats, whose medians are shown (3)")
-    described.add_argument("--only", default="", help="figures whose names match this regular expression")
-    described.add_argument("--before", default="", metavar="REVISION", help="an earlier revision to run beside it")
-    described.add_argument("--print", action="store_true", help="only print the table; docs/performance.md stays")
+    described.add_argument("--seconds", type=int, default=2, help="seconds per load (default 2)")
+    described.add_argument(
+        "--repeats", type=int, default=3, help="interleaved repeats, shown by their median (default 3)"
+    )
+    described.add_argument("--only", default="", help="regular expression that selects figures by name (default: all)")
+    described.add_argument("--before", default="", metavar="REVISION", help="earlier revision to measure beside it")
+    described.add_argument("--print", action="store_true", help="print the table; do not write docs/performance.md")
     given = described.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     began = time.monotonic()
     notes: list[str] = []
     wanted = [figure for figure in figures(Measuring(given.seconds)) if re.search(given.only, figure.what)]
     measure_all(wanted, given, notes)
-    of = f"{given.repeats} repeats, {given.seconds} s a load, {time.monotonic() - began:.0f} s in all; CPython "
+    of = f"{given.repeats} repeats of {given.seconds} s per load, {time.monotonic() - began:.0f} s in total; CPython "
     of += f"{platform.python_version()}, {platform.machine()}"
     text = report.figures(wanted, of, notes, given.before)
     if given.print:

@@ -1,4 +1,4 @@
-"""How long it takes from a post until one of many waiting clients has the message."""
+"""Measures the time from a post until one of many waiting clients has the message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rig import Run, Server, percentile
 
 
 class Connection:
-    """One keep-alive connection that sends a request and reads its answer."""
+    """A keep-alive connection that sends a request and reads its answer."""
 
     async def open(self, port: int) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
@@ -26,7 +26,7 @@ class Connection:
 
 
 def wake_ups(server: Server, waiters: int, messages: int) -> Run:
-    """Posts one message after the other; who got one comes back and stands at the end of the line."""
+    """Posts messages one after the other. A client that got one waits again, at the end of the line."""
     took_ms = asyncio.run(_wake_ups(server.port, waiters, messages))
     return Run(None, percentile(took_ms, 0.5), percentile(took_ms, 0.99), messages - len(took_ms))
 
