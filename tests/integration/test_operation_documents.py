@@ -170,7 +170,7 @@ def said() -> dict[str, str]:
 def test_the_table_of_log_lines_is_whole_and_true() -> None:
     told = {row[0].strip("`") for row in rows("## The log")}
     assert {text for text in said() if text not in told} == set()
-    sources = "".join(path.read_text() for path in (ROOT / "restmq").glob("*.py"))
+    sources = "".join(path.read_text() for path in (ROOT / "restmq").glob("**/*.py"))
     for text in told - set(said()):  # of those that are no warning
         for part in text.split("…"):
             assert part in sources, text
