@@ -1,4 +1,4 @@
-"""``twistd syslogd`` with real senders: logger, rsyslogd, and sockets that send what no good sender would."""
+"""``twistd syslogd`` with real senders: logger, rsyslogd, and sockets that send malformed data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LINES = 10_000
 
 
 class Syslogd(Daemon):
-    """A spawned ``twistd syslogd`` that counts in its log several times a second."""
+    """A spawned ``twistd syslogd`` with several summaries a second in its log."""
 
     def __init__(self, folder: Path, *options: str, redis: Redis | None = None, **more: Any) -> None:
         super().__init__(folder, "--count-interval", "0.2", *options, redis=redis, plugin="syslogd", **more)
@@ -35,7 +35,7 @@ class Syslogd(Daemon):
         return sender
 
     def send(self, *pieces: bytes) -> None:
-        """A connection that sends these and is closed, however long it is held back."""
+        """Sends these on a connection and closes it, however long the back-pressure lasts."""
         with self.connect() as connection:
             connection.settimeout(None)
             for piece in pieces:
@@ -57,7 +57,7 @@ def all_of(redis: Redis, queue: str = QUEUE) -> list[dict[str, Any]]:
 
 
 def stored(redis: Redis, count: int, queue: str = QUEUE) -> list[dict[str, Any]]:
-    """The queue's messages in order, once there are so many of them."""
+    """The queue's messages in order, once it has this number of them."""
     wait_until(
         lambda: redis.command("LLEN", f"{queue}:queue") >= count, seconds=60, why=f"there are {count} lines in {queue}"
     )
@@ -115,7 +115,7 @@ action(type="omfwd" target="127.0.0.1" port="{port}" protocol="tcp" tcp_framing=
 
 
 class Rsyslogd:
-    """A real rsyslogd that forwards what comes to a socket in its folder."""
+    """A real rsyslogd that forwards the lines it gets on a socket in its folder."""
 
     def __init__(self, folder: Path, port: int, framing: str, template: str) -> None:
         folder.mkdir()
@@ -152,7 +152,7 @@ class Rsyslogd:
     ("framing", "template"),
     [("traditional", "RSYSLOG_TraditionalForwardFormat"), ("octet-counted", "RSYSLOG_SyslogProtocol23Format")],
 )
-def test_rsyslogd_forwards_ten_thousand_lines_and_none_is_lost(
+def test_ten_thousand_lines_from_rsyslogd_arrive_in_order(
     private_folder: Path, syslogd: Syslogd, private_redis: Redis, framing: str, template: str
 ) -> None:
     rsyslogd = Rsyslogd(private_folder / "rsyslogd", syslogd.port, framing, template)
@@ -166,12 +166,14 @@ def test_rsyslogd_forwards_ten_thousand_lines_and_none_is_lost(
 
 
 def ours_of(redis: Redis) -> Callable[[], list[dict[str, Any]]]:
-    """Reads what came of our lines; rsyslogd also says that it has started."""
+    """Reads the messages of our own lines, without those that rsyslogd logs about itself."""
 
     return lambda: [message for message in all_of(redis) if message.get("app") == "ten"]
 
 
-def test_a_consumer_hears_lines_as_they_come(private_folder: Path, syslogd: Syslogd, private_redis: Redis) -> None:
+def test_a_live_consumer_gets_lines_as_they_arrive(
+    private_folder: Path, syslogd: Syslogd, private_redis: Redis
+) -> None:
     restmq = Daemon(private_folder / "restmq", redis=private_redis)
     with stopping(restmq):
         comet = Comet(restmq, f"/c/{QUEUE}")
@@ -187,8 +189,10 @@ def resident_bytes(daemon: Daemon) -> int:
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
-def test_while_redis_hangs_a_sender_is_held_back_and_loses_nothing(private_folder: Path, private_redis: Redis) -> None:
-    count, padding = 15_000, "x" * 2000  # more than all sockets on the way hold
+def test_while_redis_hangs_a_sender_gets_back_pressure_and_loses_nothing(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    count, padding = 15_000, "x" * 2000  # more than the sockets' buffers hold
     stream = b"".join(b"<13>Nov  1 00:12:04 h app: %d %b\n" % (n, padding.encode()) for n in range(count))
     syslogd = Syslogd(private_folder / "syslogd", "--redis-timeout", "100", redis=private_redis)
     sender = threading.Thread(target=syslogd.send, args=[stream], daemon=True)
@@ -196,12 +200,12 @@ def test_while_redis_hangs_a_sender_is_held_back_and_loses_nothing(private_folde
         private_redis.pause()
         try:
             sender.start()
-            wait_until(lambda: "wait for Redis, 1 connections for room" in syslogd.log, why="it is held back")
+            wait_until(lambda: "connections not read: 1" in syslogd.log, why="it is not read")
             assert resident_bytes(syslogd) < 150 << 20
             assert sender.is_alive()  # and has the rest
         finally:
             private_redis.go_on()
-        wait_until(lambda: f"saved {count}" in syslogd.log, seconds=200, why="all lines are saved")
+        wait_until(lambda: f"saved: {count}" in syslogd.log, seconds=200, why="all lines are saved")
         sender.join()
         messages = [message["message"] for message in stored(private_redis, count)]
         assert messages == [f"{number} {padding}" for number in range(count)]
@@ -239,56 +243,45 @@ def test_lines_wait_while_redis_is_away_and_come_in_order(private_folder: Path, 
         stored(private_redis, 10)
         private_redis.kill()
         connection.sendall(numbered(20)[len(numbered(10)) :])
-        wait_until(lambda: f"lines for {QUEUE} wait: " in syslogd.log and "; 10 wait for Redis" in syslogd.log)
+        wait_until(lambda: f"lines for {QUEUE} wait: " in syslogd.log and "wait for Redis: 10," in syslogd.log)
         private_redis.start()
         assert numbers(stored(private_redis, 20)) == list(range(20))
         wait_until(lambda: f"Redis takes lines for {QUEUE} again" in syslogd.log)
 
 
-def test_what_redis_does_not_take_in_time_is_dropped_and_the_log_says_so(
+def test_a_line_that_redis_does_not_take_within_the_hold_time_is_dropped_and_logged(
     private_folder: Path, private_redis: Redis
 ) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--hold-time", "0.5", redis=private_redis)
     with stopping(syslogd):
         private_redis.kill()
         syslogd.send(b"<13>lost\n")
-        wait_until(lambda: "dropped 1 (Redis did not take them for 0.5 s)" in syslogd.log)
-        assert "lines are dropped: Redis did not take them for 0.5 s." in syslogd.log
+        wait_until(lambda: "dropped (Redis did not take them for 0.5 s): 1" in syslogd.log)
         private_redis.start()
         syslogd.send(b"<13>kept\n")
         assert [message["message"] for message in stored(private_redis, 1)] == ["kept"]
 
 
-def test_what_is_left_at_the_end_is_counted(private_folder: Path, private_redis: Redis) -> None:
-    syslogd = Syslogd(private_folder / "syslogd", "--drain-timeout", "0.5", redis=private_redis)
-    private_redis.kill()
-    syslogd.send(numbered(3))
-    wait_until(lambda: "; 3 wait for Redis" in syslogd.log)
-    syslogd.stop()
-    assert "dropped 3 (Redis did not take them before the daemon's end); 0 wait for Redis" in syslogd.log
-    assert "bytes" not in syslogd.log
-    syslogd.assert_no_tracebacks()
-
-
-def test_what_had_no_room_at_the_end_is_told_too(private_folder: Path, private_redis: Redis) -> None:
+def test_the_log_counts_all_lines_that_are_lost_at_the_end(private_folder: Path, private_redis: Redis) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--drain-timeout", "0.5", redis=private_redis)
     private_redis.kill()
     stream = numbered(2500)
     syslogd.send(stream)
-    wait_until(lambda: "; 2000 wait for Redis, 1 connections for room" in syslogd.log)
+    wait_until(lambda: "wait for Redis: 2000, connections not read: 1" in syslogd.log)
     syslogd.stop()
-    left_bytes = int(syslogd.log.split("lost at the end, for want of room: ")[1].split()[0])
-    # What the connection had been read of when it was paused; the rest never left the kernel.
-    assert 0 < left_bytes <= len(stream) - len(numbered(2000))
+    assert "dropped (Redis did not take them before the daemon ended): 2000; wait for Redis: 0" in syslogd.log
+    # The bytes that were read before the connection was paused. The others never left the kernel.
+    unread_bytes = int(syslogd.log.split("dropped at the end: ")[1].split()[0])
+    assert 0 < unread_bytes <= len(stream) - len(numbered(2000))
     syslogd.assert_no_tracebacks()
 
 
-def test_at_the_end_all_that_came_is_saved(private_folder: Path, private_redis: Redis) -> None:
+def test_all_lines_sent_before_the_end_are_saved(private_folder: Path, private_redis: Redis) -> None:
     syslogd = Syslogd(private_folder / "syslogd", redis=private_redis)
     private_redis.pause()
     try:
         syslogd.send(numbered(5000))
-        wait_until(lambda: "; 2000 wait for Redis" in syslogd.log)
+        wait_until(lambda: "wait for Redis: 2000," in syslogd.log)
         syslogd.process.terminate()
     finally:
         private_redis.go_on()
@@ -297,7 +290,7 @@ def test_at_the_end_all_that_came_is_saved(private_folder: Path, private_redis: 
     syslogd.assert_no_tracebacks()
 
 
-def test_a_queue_that_cannot_be_holds_up_no_other_sender(syslogd: Syslogd, private_redis: Redis) -> None:
+def test_an_unusable_queue_does_not_stop_other_senders(syslogd: Syslogd, private_redis: Redis) -> None:
     private_redis.command("SET", f"{QUEUE}:queue", "no list")
     syslogd.send(b"<13>waits\n")
     wait_until(lambda: f"lines for {QUEUE} wait: " in syslogd.log)
@@ -310,14 +303,14 @@ def test_a_queue_that_cannot_be_holds_up_no_other_sender(syslogd: Syslogd, priva
     assert stored(private_redis, 1)[0]["message"] == "waits"
 
 
-def test_a_full_queue_holds_back_only_the_host_that_sends_to_it(private_folder: Path, private_redis: Redis) -> None:
+def test_a_full_queue_stops_only_its_own_host(private_folder: Path, private_redis: Redis) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--max-buffered-lines", "1000", redis=private_redis)
     restmq = Daemon(private_folder / "restmq", redis=private_redis)
     with stopping(syslogd, restmq), contextlib.ExitStack() as connections, restmq.client() as http:
         http.post(f"/p/{QUEUE}", data={"max_length": 10}).raise_for_status()
-        for _ in range(10):
-            connections.enter_context(syslogd.connect()).sendall(numbered(300))
-        wait_until(lambda: "; 500 wait for Redis" in syslogd.log)
+        for _ in range(30):
+            connections.enter_context(syslogd.connect()).sendall(numbered(100))
+        wait_until(lambda: "wait for Redis: 500, connections not read: 30" in syslogd.log)
         with socket.socket() as other:
             other.bind(("127.0.0.2", 0))
             other.connect(("127.0.0.1", syslogd.port))
@@ -330,7 +323,7 @@ def test_a_full_queue_holds_back_only_the_host_that_sends_to_it(private_folder: 
 
 
 def probes_due_ms(port: int) -> list[int]:
-    """When the kernel asks the senders that are connected to this port whether they are there, for each (proc(5))."""
+    """Milliseconds until the kernel probes each sender that is connected to this port (proc(5))."""
     found = []
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, remote, _, _, timer, *_ = line.split()
@@ -341,9 +334,7 @@ def probes_due_ms(port: int) -> list[int]:
 
 
 @pytest.mark.needs("openssl")
-def test_a_sender_that_is_gone_without_a_word_is_asked_for_within_a_minute(
-    private_folder: Path, private_redis: Redis
-) -> None:
+def test_a_silent_sender_is_probed_within_a_minute(private_folder: Path, private_redis: Redis) -> None:
     key, certificate = make_certificate(private_folder)
     for kind in ("tcp:{}:interface=127.0.0.1", f"ssl:{{}}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"):
         port = free_port()
@@ -355,16 +346,16 @@ def test_a_sender_that_is_gone_without_a_word_is_asked_for_within_a_minute(
             syslogd.assert_no_tracebacks()
 
 
-# What no good sender would send
+# Malformed data
 
 ODD = [
-    b"\n\n\r\n \t\n\0\n",  # nothing at all
+    b"\n\n\r\n \t\n\0\n",  # blank
     b"<\n<>\n<13\n<13>\n<999>x\n<-1>x\n< 13>x\n<13><14>x\n",
     b'<13>1\n<13>1 \n<13>1 - - - - - [\n<13>1 - - - - - [x y="\n<13>2 - - - - - -\n',
     b"0 <13>x\n-5 <13>x\n+5 <13>x\n5<13>x\n5  <13>x\n00005 <13>x\n5 x<13>\n",
     bytes(range(256)) * 20 + b"\n",
     b"\xff\xfe<\x001\x003\x00>\x00\n\xc3\n\xed\xa0\x80\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",  # how TLS begins
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n",  # the start of TLS
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
     b"99999999999999999999 <13>x\n",
     b"[" * 5000 + b"\n" + b'<13>1 - - - - - [a b="' + b"\\" * 5000 + b"\n",
@@ -372,7 +363,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_malformed_and_binary_lines_stop_nothing(syslogd: Syslogd, private_redis: Redis, odd: bytes) -> None:
+def test_malformed_and_binary_lines_harm_no_other_line(syslogd: Syslogd, private_redis: Redis, odd: bytes) -> None:
     with syslogd.connect() as same, syslogd.udp() as datagrams:
         same.sendall(odd + b"<13>after\n")
         datagrams.send(odd)
@@ -387,7 +378,7 @@ def test_malformed_and_binary_lines_stop_nothing(syslogd: Syslogd, private_redis
 
 
 @pytest.mark.parametrize("begin", [b"", b"<13>", b"99999999 <13>"])
-def test_an_endless_line_grows_nothing_and_is_kept_cut(
+def test_an_endless_line_takes_no_memory_and_is_kept_truncated(
     private_folder: Path, private_redis: Redis, begin: bytes
 ) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--max-line", "1000", redis=private_redis)
@@ -399,16 +390,16 @@ def test_an_endless_line_grows_nothing_and_is_kept_cut(
         syslogd.send(b"<13>meanwhile\n")
         wait_until(lambda: private_redis.command("LLEN", f"{QUEUE}:queue") == 2)
         assert resident_bytes(syslogd) - before_bytes < 20 << 20
-        if b"<13>" not in begin[1:]:  # the other's end is still far away
+        if b"<13>" not in begin[1:]:  # the counted frame is not over
             connection.sendall(b"\n<13>next\n")
             last = stored(private_redis, 3)[2]
             assert last["message"] == "next"
         cut, _ = stored(private_redis, 3 if b"<13>" not in begin[1:] else 2)[:2]
         assert (len(cut["line"]), cut["truncated"]) == (1000, True)
-        wait_until(lambda: "cut short 1" in syslogd.log)
+        wait_until(lambda: "truncated: 1" in syslogd.log)
 
 
-def test_half_sent_lines(syslogd: Syslogd, private_redis: Redis) -> None:
+def test_incomplete_lines(syslogd: Syslogd, private_redis: Redis) -> None:
     for number, half in enumerate((b"<13>half a line", b"30 <13>half a frame", b"12"), 1):
         syslogd.send(half)
         stored(private_redis, number)
@@ -424,7 +415,7 @@ def test_half_sent_lines(syslogd: Syslogd, private_redis: Redis) -> None:
         assert [message["message"] for message in stored(private_redis, 5)[3:]] == ["byte by byte", "byte by byte\n2"]
 
 
-def test_a_sender_that_breaks_off_harms_nobody(syslogd: Syslogd, private_redis: Redis) -> None:
+def test_connection_resets_harm_no_other_sender(syslogd: Syslogd, private_redis: Redis) -> None:
     for _ in range(50):
         connection = syslogd.connect()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -434,39 +425,50 @@ def test_a_sender_that_breaks_off_harms_nobody(syslogd: Syslogd, private_redis: 
     wait_until(lambda: any(message["line"] == "<13>whole" for message in all_of(private_redis)))
 
 
-def test_datagrams_beyond_the_buffer_are_counted_and_dropped(private_folder: Path, private_redis: Redis) -> None:
+def test_datagrams_without_room_are_counted_and_dropped(private_folder: Path, private_redis: Redis) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--max-buffered-lines", "10", redis=private_redis)
     with stopping(syslogd), syslogd.udp() as datagrams:
         private_redis.kill()
         for number in range(9):
             datagrams.send(b"<13>%d" % number)
-        wait_until(lambda: "received 5 (UDP 5)" in syslogd.log and "dropped 4 (UDP: too many" in syslogd.log)
+        wait_until(lambda: "received by UDP: 5" in syslogd.log and "Redis): 4;" in syslogd.log)
         private_redis.start()
         assert numbers(stored(private_redis, 5)) == list(range(5))
 
 
-# How it is run
+# Options
 
 
-def test_connections_are_bounded(private_folder: Path, private_redis: Redis) -> None:
+def closed_by_server(connection: socket.socket) -> bool:
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recv(1) == b""
+    return True
+
+
+def test_connections_are_limited(private_folder: Path, private_redis: Redis) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--max-connections", "2", redis=private_redis)
-    with stopping(syslogd), syslogd.connect() as one, syslogd.connect() as two, syslogd.connect() as three:
-        with contextlib.suppress(ConnectionResetError):
-            assert three.recv(1) == b""
-        wait_until(lambda: "connections refused 1 (too many connections)" in syslogd.log)
+    with stopping(syslogd), syslogd.connect() as one, syslogd.connect() as two:
         one.sendall(b"<13>one\n")
         two.sendall(b"<13>two\n")
         stored(private_redis, 2)
+        with contextlib.suppress(ConnectionResetError), syslogd.connect() as three:
+            assert closed_by_server(three)
+        wait_until(lambda: "connections rejected (too many connections): 1" in syslogd.log)
 
 
-def test_only_the_senders_that_are_named_are_heard(private_folder: Path, private_redis: Redis) -> None:
-    syslogd = Syslogd(private_folder / "syslogd", "--senders", "192.0.2.0/24 ::1", redis=private_redis)
-    with stopping(syslogd), syslogd.connect() as connection, syslogd.udp() as datagrams:
-        with contextlib.suppress(ConnectionResetError):
-            assert connection.recv(1) == b""
+def test_only_the_senders_option_decides_who_may_send(private_folder: Path, private_redis: Redis) -> None:
+    syslogd = Syslogd(private_folder / "syslogd", "--senders", "127.0.0.2/32 ::1", redis=private_redis)
+    with stopping(syslogd), socket.socket() as allowed, syslogd.udp() as datagrams:
+        with contextlib.suppress(ConnectionResetError), syslogd.connect() as rejected:
+            assert closed_by_server(rejected)
         datagrams.send(b"<13>x")
-        wait_until(lambda: "dropped 1 (UDP: sender not among --senders)" in syslogd.log)
-    assert private_redis.command("EXISTS", "QUEUESET") == 0
+        wait_until(lambda: "dropped (UDP: sender not among --senders): 1" in syslogd.log)
+        allowed.bind(("127.0.0.2", 0))
+        allowed.connect(("127.0.0.1", syslogd.port))
+        allowed.sendall(b"<13>allowed\n")
+        stored(private_redis, 1, "syslogd:127.0.0.2")
+    assert "connections rejected (sender not among --senders): 1" in syslogd.log
+    assert private_redis.command("LLEN", f"{QUEUE}:queue") == 0
 
 
 def test_ipv6_and_no_udp(private_folder: Path, private_redis: Redis) -> None:
@@ -504,7 +506,7 @@ def test_tls_and_a_unix_socket_as_endpoints(private_folder: Path, private_redis:
         syslogd.assert_no_tracebacks()
 
 
-def test_it_finds_the_private_store_of_a_restmq(private_folder: Path) -> None:
+def test_the_private_store_of_a_restmq_is_found(private_folder: Path) -> None:
     data_dir = private_folder / "data"
     restmq = Daemon(private_folder / "restmq", "--embedded", "always", "--data-dir", str(data_dir))
     syslogd = Syslogd(private_folder / "syslogd", "--data-dir", str(data_dir))
@@ -537,7 +539,7 @@ def run_twistd(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
         (["surplus"], "'surplus' is no option of syslogd"),
     ],
 )
-def test_a_bad_option_gives_one_clear_line(private_folder: Path, options: list[str], says: str) -> None:
+def test_an_invalid_option_gives_one_line(private_folder: Path, options: list[str], says: str) -> None:
     refused = run_twistd(private_folder, *options)
     shown = refused.stdout + refused.stderr
     assert refused.returncode == 1
@@ -548,7 +550,7 @@ def test_a_bad_option_gives_one_clear_line(private_folder: Path, options: list[s
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, kind: int) -> None:
+def test_a_port_in_use_gives_one_line(private_folder: Path, redis: Redis, kind: int) -> None:
     with socket.socket(socket.AF_INET, kind) as taken:
         taken.bind(("127.0.0.1", 0))
         if kind == socket.SOCK_STREAM:
@@ -560,7 +562,7 @@ def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, k
     assert "Traceback" not in shown
 
 
-def test_help_names_every_option(private_folder: Path) -> None:
+def test_help_lists_the_options(private_folder: Path) -> None:
     shown = run_twistd(private_folder, "--help").stdout
     for option in ("redis-host", "port", "listen", "endpoint", "senders", "max-line", "max-connections", "no-udp"):
         assert f"--{option}" in shown

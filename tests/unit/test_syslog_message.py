@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restmq.frontends.syslog.message import FACILITIES, SEVERITIES, read, render
+from restmq.frontends.syslog.message import FACILITIES, SEVERITIES, encode_line, parse_line
 
 BOM = "\ufeff"
 
@@ -139,23 +139,23 @@ BOM = "\ufeff"
     ],
 )
 def test_examples(line: str, fields: dict[str, Any]) -> None:
-    assert read(line) == fields
+    assert parse_line(line) == fields
 
 
 def test_structured_data_with_escapes_brackets_and_a_name_that_comes_twice() -> None:
     line = r'<13>1 - - - - - [a@1 q="say \"hi\" \\ [x\] \n ]" ip="1" ip="2"  ][empty] - text'
-    assert read(line)["data"] == {"a@1": {"q": r'say "hi" \ [x] \n ]', "ip": ["1", "2"]}, "empty": {}}
-    assert read(line)["message"] == "- text"
+    assert parse_line(line)["data"] == {"a@1": {"q": r'say "hi" \ [x] \n ]', "ip": ["1", "2"]}, "empty": {}}
+    assert parse_line(line)["message"] == "- text"
 
 
 def test_all_priorities_have_names() -> None:
     for number in range(192):
-        fields = read(f"<{number}>x")
+        fields = parse_line(f"<{number}>x")
         assert (FACILITIES.index(fields["facility"]), SEVERITIES.index(fields["severity"])) == divmod(number, 8)
 
 
 def test_a_rendered_line_has_the_fields_of_the_first_restmq_first() -> None:
-    document = json.loads(render("<13>höst".encode(), "192.0.2.1", 1.5))
+    document = json.loads(encode_line("<13>höst".encode(), "192.0.2.1", 1.5))
     assert list(document.items()) == [
         ("line", "<13>höst"),
         ("host", "192.0.2.1"),
@@ -167,12 +167,12 @@ def test_a_rendered_line_has_the_fields_of_the_first_restmq_first() -> None:
 
 
 def test_a_cut_goes_through_no_character() -> None:
-    document = json.loads(render("<13>xé".encode()[:-1], "h", 0, truncated=True))
+    document = json.loads(encode_line("<13>xé".encode()[:-1], "h", 0, truncated=True))
     assert (document["line"], document["truncated"]) == ("<13>x", True)
 
 
 def test_a_line_that_is_not_utf8_is_kept_as_base64() -> None:
-    document = json.loads(render(b"<13>caf\xe9 \x00", "h", 0))
+    document = json.loads(encode_line(b"<13>caf\xe9 \x00", "h", 0))
     assert base64.b64decode(document["line"]) == b"<13>caf\xe9 \x00"
     assert (document["encoding"], document["message"], document["facility"]) == ("base64", "caf\ufffd \0", "user")
 
@@ -185,7 +185,7 @@ def test_a_line_that_is_not_utf8_is_kept_as_base64() -> None:
     st.booleans(),
 )
 def test_whatever_comes_is_kept_as_it_came(line: bytes, truncated: bool) -> None:
-    document = json.loads(render(line, "h", 0, truncated))
+    document = json.loads(encode_line(line, "h", 0, truncated))
     kept = base64.b64decode(document["line"]) if "encoding" in document else document["line"].encode()
     assert line.startswith(kept) if truncated else line == kept
     assert {"host", "tstamp", "facility", "severity"} <= set(document)

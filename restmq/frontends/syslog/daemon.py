@@ -1,7 +1,8 @@
-"""``twistd syslogd``: puts syslog lines into queues, one a sending host: ``syslogd:<its address>``."""
+"""``twistd syslogd``: puts syslog lines into queues, one per sending host: ``syslogd:<its address>``."""
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.application import internet, service
@@ -11,8 +12,8 @@ from twisted.logger import Logger
 from restmq.auth.acl import parse_hosts
 from restmq.core import RedisOperations
 from restmq.errors import ConfigurationError
-from restmq.frontends.syslog.receiver import Datagrams, Intake, TcpSenders
-from restmq.frontends.syslog.spool import Counts, SharedRoom, Spool
+from restmq.frontends.syslog.receiver import Intake, TcpReceiver, UdpReceiver
+from restmq.frontends.syslog.spool import Counts, Quota, Spool
 from restmq.server import options as shared
 from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.store.pool import Store
@@ -23,53 +24,65 @@ _DATAGRAM_BYTES_MAX = 65_535
 _COUNT = shared.whole_number(1, 10_000_000)
 _BYTES = shared.whole_number(1, 1 << 40)
 
+#: A sender that is silent for a minute is probed, and has another minute to answer. By the kernel's defaults, a sender
+#: whose machine is gone would keep its place for two hours.
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+
 
 class Options(shared.DaemonOptions):
     """``twistd syslogd``."""
 
     command = "syslogd"
     synopsis = "[syslogd options]"
-    longdesc = "Puts syslog lines that come by TCP and UDP into queues named syslogd:<address of the sender>."
+    longdesc = "Receives syslog lines by TCP and UDP, and puts them into queues named syslogd:<address of the sender>."
 
     optParameters: list[list[Any]] = [
         ["port", None, 25000, "port to listen on, TCP and UDP", shared.whole_number(1, 65535)],
-        ["data-dir", None, None, "data directory of a RestMQ here that keeps its messages in a private store"],
-        ["senders", None, None, "addresses or networks whose lines are taken [default: all]", parse_hosts],
-        ["max-line", None, 65536, "longest line in bytes; what is longer is cut", shared.whole_number(480, 1 << 24)],
-        ["max-connections", None, 1000, "most TCP connections at a time", _COUNT],
-        ["max-connections-per-address", None, 200, "most TCP connections from one address", _COUNT],
-        ["max-buffered-lines", None, 100000, "most lines that may wait for Redis, of TCP and UDP each", _COUNT],
-        ["max-buffered-bytes", None, 67108864, "bytes that may wait for Redis, of TCP and UDP each", _BYTES],
-        ["hold-time", None, 3600, "seconds a line is kept for a Redis that does not take it", shared.seconds],
-        ["count-interval", None, 60, "seconds between counts in the log, if there is something new", shared.seconds],
+        ["data-dir", None, None, "data directory of a RestMQ on this machine with a private store"],
+        ["senders", None, None, "addresses or networks that may send [default: all]", parse_hosts],
+        ["max-line", None, 65536, "maximum line in bytes; the rest is cut off", shared.whole_number(480, 1 << 24)],
+        ["max-connections", None, 1000, "maximum TCP connections", _COUNT],
+        ["max-connections-per-address", None, 200, "maximum TCP connections from one address", _COUNT],
+        ["max-buffered-lines", None, 100000, "maximum lines that wait for Redis, each for TCP and for UDP", _COUNT],
+        ["max-buffered-bytes", None, 67108864, "maximum bytes that wait for Redis, each for TCP and for UDP", _BYTES],
+        ["hold-time", None, 3600, "seconds to keep a line that Redis does not take", shared.seconds],
+        ["count-interval", None, 60, "seconds between summaries in the log, if there is news", shared.seconds],
     ]
-    optFlags = [["no-udp", None, "take no lines by UDP"]]
+    optFlags = [["no-udp", None, "do not listen for UDP"]]
 
 
 class TcpListener(Listener):
     """Listens for TCP senders."""
 
-    def __init__(self, senders: TcpSenders, listen_on: list[Any], drain_seconds: float, clock: Any) -> None:
-        super().__init__(senders, listen_on)
-        self._senders = senders
+    def __init__(self, receiver: TcpReceiver, listen_on: list[Any], drain_seconds: float, clock: Any) -> None:
+        super().__init__(receiver, listen_on)
+        self._receiver = receiver
         self._drain_seconds = drain_seconds
         self._clock = clock
 
+    def privilegedStartService(self) -> None:
+        super().privilegedStartService()
+        for listening in (port.socket for port in self._ports if port.socket.family != socket.AF_UNIX):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # its connections inherit the options
+            for name, value in _KEEPALIVE.items():
+                if hasattr(socket, name):
+                    listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
     async def drain(self) -> None:
-        await self._senders.drain(self._drain_seconds, self._clock)
+        await self._receiver.drain(self._drain_seconds, self._clock)
 
 
 class UdpListener(service.Service):  # type: ignore[misc]  # untyped
     """Listens for datagrams."""
 
-    def __init__(self, datagrams: Datagrams, port: int, interface: str, reactor: Any) -> None:
+    def __init__(self, receiver: UdpReceiver, port: int, interface: str, reactor: Any) -> None:
         self._reactor = reactor
-        self._where = (port, datagrams, interface, _DATAGRAM_BYTES_MAX)
+        self._listen_on = (port, receiver, interface, _DATAGRAM_BYTES_MAX)
         self._port: Any = None
 
     def privilegedStartService(self) -> None:
         try:
-            self._port = self._reactor.listenUDP(*self._where)
+            self._port = self._reactor.listenUDP(*self._listen_on)
         except error.CannotListenError as problem:
             raise ConfigurationError(f"UDP: {cannot_listen(problem)}") from None
 
@@ -82,34 +95,32 @@ class UdpListener(service.Service):  # type: ignore[misc]  # untyped
         return defer.maybeDeferred(self._port.stopListening)
 
 
-class CountsLog(internet.TimerService):  # type: ignore[misc]  # untyped
-    """Says what became of all lines: now and then where there is something new, and at the end."""
+class Summaries(internet.TimerService):  # type: ignore[misc]  # untyped
+    """Logs what happened to all lines: in intervals, if there is news, and at the end."""
 
-    def __init__(self, interval_seconds: float, counts: Counts, spool: Spool, senders: TcpSenders) -> None:
-        super().__init__(interval_seconds, self.say)
+    def __init__(self, interval_seconds: float, counts: Counts, spool: Spool, receiver: TcpReceiver) -> None:
+        super().__init__(interval_seconds, self._log_news)
         self._counts = counts
         self._spool = spool
-        self._senders = senders
-        self._said = self._describe()
+        self._receiver = receiver
+        self._logged = self._describe()
 
     def _describe(self) -> str:
-        return (
-            f"lines since the start: {self._counts.describe()}; {self._spool.waiting_lines} wait for Redis, "
-            f"{self._senders.waiting} connections for room"
-        )
+        waiting = f"wait for Redis: {self._spool.waiting_lines}, connections not read: {len(self._receiver.waiting)}"
+        return "; ".join(part for part in (self._counts.summary(), waiting) if part)
 
-    def say(self) -> None:
+    def _log_news(self) -> None:
         text = self._describe()
-        if text != self._said:
-            self._said = text
+        if text != self._logged:
+            self._logged = text
             self._counts.begin_interval()
-            log.info("{text}.", text=text)
+            log.info("lines since the start: {text}.", text=text)
 
     def stopService(self) -> Any:
         stopped = super().stopService()
-        self.say()
-        if unread_bytes := self._senders.unread_bytes:
-            log.warn("lost at the end, for want of room: {count} bytes that were no lines yet.", count=unread_bytes)
+        self._log_news()
+        if unread_bytes := self._receiver.unread_bytes:
+            log.warn("dropped at the end: {count} bytes that had no room in the buffer.", count=unread_bytes)
         return stopped
 
 
@@ -121,16 +132,20 @@ def makeService(options: Options) -> service.IService:
     drain_seconds = options["drain-timeout"]
     store = Store(settings, reactor)
     counts = Counts()
-    spool = Spool(RedisOperations(store), counts, options["hold-time"], drain_seconds, reactor)
-    intake = Intake(spool, counts, store.time_ms, options["max-line"], options["senders"])
-    tcp_room, udp_room = (SharedRoom(options["max-buffered-lines"], options["max-buffered-bytes"]) for _ in range(2))
-    senders = TcpSenders(intake, tcp_room, options["max-connections"], options["max-connections-per-address"])
-    spool.on_room = senders.room_made
-    listeners: list[Any] = [TcpListener(senders, listening_on(options, reactor), drain_seconds, reactor)]
+    spool = Spool(
+        RedisOperations(store), counts, hold_seconds=options["hold-time"], drain_seconds=drain_seconds, clock=reactor
+    )
+    intake = Intake(
+        spool, counts, time_ms=store.time_ms, line_bytes_max=options["max-line"], allowed=options["senders"]
+    )
+    tcp_quota, udp_quota = (Quota(options["max-buffered-lines"], options["max-buffered-bytes"]) for _ in range(2))
+    tcp = TcpReceiver(intake, tcp_quota, options["max-connections"], options["max-connections-per-address"])
+    spool.on_room = tcp.read_on
+    listeners: list[Any] = [TcpListener(tcp, listening_on(options, reactor), drain_seconds, reactor)]
     if not options["no-udp"]:
-        listeners.append(UdpListener(Datagrams(intake, udp_room), options["port"], options["listen"], reactor))
+        listeners.append(UdpListener(UdpReceiver(intake, udp_quota), options["port"], options["listen"], reactor))
     parts = InOrder()
-    for part in (store, CountsLog(options["count-interval"], counts, spool, senders), spool, *listeners):
+    for part in (store, Summaries(options["count-interval"], counts, spool, tcp), spool, *listeners):
         part.setServiceParent(parts)
     reactor.callWhenRunning(
         lambda: say_where(
