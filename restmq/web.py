@@ -47,7 +47,7 @@ from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.peers import Peers
-from restmq.monitoring.request_counters import Outcomes, Traffic
+from restmq.monitoring.request_counters import Traffic
 from restmq.monitoring.worker_counters import Membership
 from restmq.schema.encoding import to_json
 
@@ -150,17 +150,16 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
         )
         self.description = describe(self.routes)
         self.description_json = to_json(self.description)
-        self._routes: list[tuple[Callable[[str], Any], type[Handler], str, Outcomes]] = [
-            (route_pattern(template).fullmatch, handler_class, template, self.traffic.outcomes(template))
-            for template, handler_class in self.routes
+        self._routes: list[tuple[Callable[[str], Any], type[Handler], str]] = [
+            (route_pattern(template).fullmatch, handler_class, template) for template, handler_class in self.routes
         ]
 
     def __call__(self, request: Request) -> Handler:
         """Runs the request's handler. Paths are matched raw: a queue's name is decoded once, by the handler."""
-        for match, handler_class, template, outcomes in self._routes:
+        for match, handler_class, template in self._routes:
             found = match(request.path)
             if found:
-                self.traffic.arrived(request, template, outcomes)
+                self.traffic.arrived(request, template)
                 handler = handler_class(self, request)
                 handler._execute(None, *found.groups())
                 return handler
@@ -259,8 +258,7 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
     def render_refusal(self, refusal: WireError) -> bytes:
         body, content_type = self.render_error(refusal.status, str(refusal))
         retry = "Retry-After: 5\r\n" if refusal.status == 503 else ""
-        fields = f"{retry}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
-        return head(refusal.status, "HTTP/1.1", fields) + body
+        return head(refusal.status, "HTTP/1.1", content_type, len(body), False, retry) + body
 
 
 def client_behind_proxies(request: Request, trusted: Hosts) -> str:

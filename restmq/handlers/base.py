@@ -22,7 +22,7 @@ from restmq.errors import WireError
 from restmq.handlers.declare import UNDECLARED, Operation, as_utf8
 from restmq.handlers.error_status import MethodNotAllowed, status_of
 from restmq.http.request import Request
-from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head, whole_head
+from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head
 from restmq.model import check_queue_name
 from restmq.monitoring.request_counters import CLIENT_GONE
 from restmq.schema.encoding import jsonp, to_json
@@ -226,7 +226,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         keep_alive = request.keep_alive and not request.upgrade and not self.application.draining
         more = f"{self._extra_headers}X-Request-Id: {request.id}\r\n" if request.id else self._extra_headers
         length_bytes = None if status == 204 else len(body)
-        rendered = whole_head(status, request.version, content_type, length_bytes, keep_alive, more)
+        rendered = head(status, request.version, content_type, length_bytes, keep_alive, more)
         self.application.traffic.answered(request, status, 0 if request.method == "HEAD" else len(body))
         request.connection.finished(rendered if request.method == "HEAD" else rendered + body, keep_alive)
 
@@ -270,16 +270,14 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     def begin_stream(self, content_type: str) -> bool:
         """The head of an answer without end. Returns whether its body goes in chunks (RFC 9112, 7.1)."""
         chunked = bool(self.request.version == "HTTP/1.1")
-        fields = (
-            f"{self._extra_headers}Content-Type: {content_type}\r\n"
-            "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\n"
-        )
-        fields += "Transfer-Encoding: chunked\r\n" if chunked else "Connection: close\r\n"
+        fields = f"{self._extra_headers}X-Accel-Buffering: no\r\n"
+        if chunked:
+            fields += "Transfer-Encoding: chunked\r\n"
         if self.request.id:
             fields += f"X-Request-Id: {self.request.id}\r\n"
         self._streaming = True
         self.application.traffic.answered(self.request, 200)
-        self.request.connection.write(head(200, self.request.version, fields))
+        self.request.connection.write(head(200, self.request.version, content_type, None, chunked, fields))
         return chunked
 
     # The client's going

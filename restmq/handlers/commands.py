@@ -12,8 +12,9 @@ from restmq.auth.guard import BY_COMMAND, CONSUME, OPEN, PRODUCE
 from restmq.delivery.longpoll import TakeRequest
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
-from restmq.handlers.declare import JSON, Answer, Body, Parameter, answers_json, answers_page, declare
+from restmq.handlers.declare import Answer, Body, Parameter, answers_json, answers_page, declare
 from restmq.handlers.parameters import CALLBACK
+from restmq.http.response import JSON
 from restmq.model import check_queue_name
 from restmq.schema.answers import ref
 from restmq.schema.fields import JSON_TEXT
@@ -83,7 +84,7 @@ class XmlRpcHandler(Handler):
         except InvalidInput as error:
             result = xmlrpc.client.Fault(_XMLRPC_FAULT, str(error))
         answer = xmlrpc.client.dumps(result, methodresponse=True, allow_none=True)
-        self.answer(answer.encode(), "text/xml; charset=utf-8")
+        self.answer(answer.encode(), "text/xml")
 
     async def _call(self) -> Any:
         core, guard = self.application.core, self.application.guard

@@ -9,7 +9,7 @@ from restmq.auth import guard
 from restmq.auth.guard import Credentials
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, answers_json, declare
-from restmq.http.connection import HTTPConnection
+from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, chunk
 from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import TRANSPORTS
@@ -50,7 +50,7 @@ class WatcherStream:
     """A watcher on an HTTP response without end."""
 
     def __init__(
-        self, observatory: DashboardFeed, connection: HTTPConnection, chunked: bool, credentials: Credentials
+        self, observatory: DashboardFeed, connection: ClientConnection, chunked: bool, credentials: Credentials
     ) -> None:
         self.credentials = credentials
         self.paused = False

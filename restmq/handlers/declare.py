@@ -18,11 +18,10 @@ from typing import Any, TypeVar
 
 from restmq.errors import InvalidInput
 from restmq.http.request import Request
+from restmq.http.response import HTML, JSON, TEXT
 from restmq.schema.fields import Kind, Schema
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-JSON, JAVASCRIPT, TEXT, HTML = "application/json", "application/javascript", "text/plain", "text/html"
 
 
 @dataclass(slots=True, frozen=True)

@@ -13,9 +13,6 @@ from restmq.auth.guard import OPEN, Access
 from restmq.dispatch import COMMANDS, Command
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import (
-    HTML,
-    JAVASCRIPT,
-    JSON,
     Answer,
     Operation,
     Parameter,
@@ -23,6 +20,7 @@ from restmq.handlers.declare import (
     answers_page,
     declare,
 )
+from restmq.http.response import HTML, JAVASCRIPT, JSON
 from restmq.schema.answers import QUEUE, SHAPES, any_of, ref
 from restmq.schema.fields import MESSAGE_KEY, QUEUE_NAME, Kind, Schema
 

@@ -11,8 +11,8 @@ from restmq.handlers.base import Handler
 from restmq.http.response import HTML
 
 _TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
     ".html": HTML,
 }

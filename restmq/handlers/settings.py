@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from restmq.auth import guard
 from restmq.handlers.base import Handler
-from restmq.handlers.declare import HTML, Parameter, answers_json, answers_line, declare
+from restmq.handlers.declare import Parameter, answers_json, answers_line, declare
 from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
+from restmq.http.response import HTML
 from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
 from restmq.queues.peek import PEEK_MAX, PLACES
 from restmq.schema.answers import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, array, by_queue, described, obj, ref

@@ -11,7 +11,7 @@ from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
 from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
-from restmq.http.connection import HTTPConnection
+from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
 from restmq.schema.encoding import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
@@ -50,7 +50,7 @@ class Stream(PacedConsumer):
 
     access = guard.LISTEN_COMET
 
-    def __init__(self, connection: HTTPConnection, chunked: bool) -> None:
+    def __init__(self, connection: ClientConnection, chunked: bool) -> None:
         self._connection = connection
         self._chunked = chunked
 

@@ -1,4 +1,5 @@
-"""HTTP/1.1 on the wire: strict parsing with limits, one request at a time per connection, deadlines, answers.
+"""HTTP/1.1: strict parsing with limits, one request at a time per connection, deadlines, and response heads.
 
-It knows no queue. Handlers get a ``request.Request`` and give bytes back through its connection.
+The package knows no queue. It hands each complete ``request.Request`` to the application, which sends its response
+through the request's connection.
 """

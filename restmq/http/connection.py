@@ -1,12 +1,13 @@
-"""One connection: deadlines, the order of pipelined requests, upgrades, streams, and how it ends (RFC 9112).
+"""One client connection (RFC 9112): the order of pipelined requests, deadlines, upgrades, streams, and the close.
 
-One request at a time is handed to the application. A connection whose next requests are already here is not read on
-until they are answered, so that nobody can pile up work.
+The application gets one request at a time. While a request is being answered and more are already here, the server
+stops reading the connection, so a client cannot pile up work.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from twisted.internet import protocol
 from twisted.internet.interfaces import IPushProducer
@@ -18,26 +19,38 @@ from restmq.http.parser import Limits, RequestParser, head_of
 from restmq.http.request import Request
 from restmq.transport import Presence, hung_up, send_at_once
 
-if TYPE_CHECKING:
-    from restmq.http.server import HTTPServer
-
 _LINGER_SECONDS = 2.0
-#: While the server drains: for the request of a client that has just come.
+#: While the server drains, a new connection may still send its first request within this time.
 _FIRST_REQUEST_SECONDS = 1.0
-_UPGRADE_HELD_BYTES = 65536
-#: A client that reads an answer more slowly is not waited for.
+_UPGRADE_BYTES_MAX = 65536
+#: A client that reads a response more slowly than this is disconnected.
 _SLOWEST_BYTES_PER_SECOND = 16 * 1024
+
+
+class Server(Protocol):
+    """What a connection needs of its factory; ``http.server`` implements it."""
+
+    limits: Limits
+    draining: bool
+    seconds: Callable[[], float]
+
+    def admit(self, connection: HTTPConnection) -> WireError | None: ...
+    def forget(self, connection: HTTPConnection) -> None: ...
+    def call_soon(self, call: Callable[[], None]) -> None: ...
+    def __call__(self, request: Request) -> Any: ...
+    def refused(self, address: str, refusal: WireError) -> None: ...
+    def render_refusal(self, refusal: WireError) -> bytes: ...
 
 
 @implementer(IPushProducer)
 class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
-    """One client's connection: parses, queues what is pipelined, hands over one request at a time."""
+    """Parses one client's bytes, queues pipelined requests, and hands over one request at a time."""
 
-    #: cyclone's handlers look at these two.
+    #: cyclone's handlers read these two.
     no_keep_alive = False
     xheaders = False
 
-    factory: HTTPServer
+    factory: Server
     remote_ip = ""
     secure = False
     admitted = False
@@ -76,7 +89,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             return
         parser = self._parser
         parser.feed(data)
-        if parser.held is not None and len(parser.held) > _UPGRADE_HELD_BYTES:
+        if parser.after_upgrade is not None and len(parser.after_upgrade) > _UPGRADE_BYTES_MAX:
             self.transport.abortConnection()
         else:
             self._next()
@@ -86,11 +99,11 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             self.deadline = self.factory.seconds() + self.factory.limits.request_seconds
 
     def hand_over(self, request: Request, successor: Any) -> None:
-        """Gives the connection to another protocol, with the request's head and all that came after it.
+        """Gives the connection to another protocol, which gets the request's head and all bytes after it.
 
-        It goes on to count as ours, until the successor tells the factory to forget it.
+        The connection stays counted until the successor calls the factory's ``forget``.
         """
-        held, self._parser = self._parser.held or b"", _NO_PARSER
+        after, self._parser = self._parser.after_upgrade or b"", _NO_PARSER
         self._handler, self._discarding, self.deadline = None, True, None
         self._pause_reading(False)
         self.transport.unregisterProducer()
@@ -99,12 +112,12 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         else:
             self.transport.protocol = successor
         successor.makeConnection(self.transport)
-        successor.dataReceived(head_of(request) + held)
+        successor.dataReceived(head_of(request) + after)
 
     # One request at a time
 
     def _next(self) -> None:
-        """Hands the next request over, if none is being answered; then the refusal, if there is one."""
+        """Hands over the next request unless one is being answered. Sends the refusal once no request is left."""
         parser = self._parser
         while self._client_reads and not self._busy and not self._discarding:
             if parser.requests:
@@ -114,7 +127,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
                 if self._busy and self._streaming is None:
                     self._handler = handler
             elif parser.unparsed:
-                parser.go_on()
+                parser.resume()
             else:
                 break
         if self._discarding:
@@ -138,11 +151,11 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
                 self.transport.resumeProducing()
 
     def _left_unseen(self) -> bool:
-        """Whether the client has left, though its end stands behind requests that are not read yet."""
+        """Whether the client has disconnected while reading is paused, so that ``connectionLost`` comes only later."""
         return self._reading_paused and hung_up(self.transport)
 
     def pauseProducing(self) -> None:
-        """The transport is full: a client that doesn't read its answers gets no more of them."""
+        """The transport is full: the client does not read its responses, so it gets no more of them."""
         self._client_reads = False
 
     def resumeProducing(self) -> None:
@@ -152,31 +165,31 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             self._next()
 
     def stopProducing(self) -> None:
-        """The transport is gone; connectionLost says so too."""
+        """Nothing to do: connectionLost follows."""
 
     def _wait_for_client(self, unsent_bytes: int = 0) -> None:
-        """Sets the deadline: for the rest of a request, or for the next one."""
+        """Sets the deadline for the rest of a request, or for the next one."""
         limits = self.factory.limits
         seconds = limits.request_seconds if self._parser.in_request else limits.idle_seconds
         self.deadline = self.factory.seconds() + seconds + unsent_bytes / _SLOWEST_BYTES_PER_SECOND
 
     def write(self, data: bytes) -> None:
-        """A part of an answer that goes on."""
+        """Sends a part of a response that continues."""
         self.transport.write(data)
 
     def finished(self, data: bytes, keep_alive: bool) -> None:
-        """The last (or only) bytes of the answer to the current request."""
+        """Sends a whole response, or the last bytes of one. Then the next request has its turn."""
         send_at_once(self.transport, data)
         self._busy, self._handler = False, None
         self._wait_for_client(len(data))
         parser = self._parser
         if not keep_alive or self.factory.draining:
-            self._end(linger=self._reading_paused or parser.in_request or bool(parser.requests or parser.held))
+            self._end(linger=self._reading_paused or parser.in_request or bool(parser.requests or parser.after_upgrade))
         elif self._reading_paused or parser.refusal is not None or parser.continue_owed:
-            self.factory.later(self._next)
+            self.factory.call_soon(self._next)
 
     def finish_soon(self) -> None:
-        """The server is going: a connection with no request under way ends; a new one has a moment for its first."""
+        """The server drains: an idle connection closes; a new one has a moment for its first request."""
         parser = self._parser
         if parser.is_new:
             self.deadline = self.factory.seconds() + _FIRST_REQUEST_SECONDS
@@ -184,41 +197,44 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             self._end()
 
     def _discard(self) -> None:
-        """Nothing that the client sent or sends from now on is a request."""
+        """Ignores all that the client has sent and will send."""
         self._discarding = True
         self._parser.forget()
 
     def _end(self, linger: bool = False) -> None:
-        """Closes when all is sent. With linger it reads on, without heed, till the client closes or the deadline comes.
+        """Closes when all is sent.
 
-        Unread bytes would make it a reset, in which the last answer could be lost (RFC 9112, 9.6).
+        Args:
+            linger: keep reading and ignoring input until the client closes or the deadline passes. Closing with unread
+                input would send a reset, which can destroy the last response on its way (RFC 9112, 9.6).
         """
         self._discard()
         self.transport.unregisterProducer()
         if linger and not self.secure and hasattr(self.transport, "loseWriteConnection"):
             self._pause_reading(False)
             self.transport.loseWriteConnection()
-        else:  # TLS has an end of its own, which waits for the client's
+        else:  # TLS has its own close, which waits for the client's
             self.transport.loseConnection()
 
     def abort(self) -> None:
-        """Ends an answer that can't be completed, so that it does not look complete."""
+        """Cuts a response that cannot be completed, so that it does not look complete."""
         self.transport.abortConnection()
 
     def stream(self, consumer: Any) -> None:
-        """The answer goes on without end: the consumer is told of the connection's end, and of its back-pressure.
+        """Makes the response endless: the consumer writes to the transport and is its producer.
 
-        Nothing that the client sends from now on is a request. The request's own objects are let go.
+        The consumer's ``on_connection_close`` is called at the end. Further input is ignored. The request's objects are
+        released.
         """
         self._streaming, self._handler = consumer, None
         self._discard()
         self._parser = _NO_PARSER
-        self._pause_reading(False)  # else the client's going would not be seen
+        self._pause_reading(False)  # else a disconnect would not be seen
         self.transport.unregisterProducer()
         self.transport.registerProducer(consumer, True)
 
     def end_stream(self, last: bytes) -> None:
-        """The stream's proper end."""
+        """Sends a stream's last bytes and closes."""
         self._streaming = None
         self.transport.unregisterProducer()
         self.transport.write(last)
@@ -233,17 +249,16 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self.deadline = self.factory.seconds() + _LINGER_SECONDS
         self._end(linger=True)
 
-    def overdue(self) -> None:
-        """The deadline has passed."""
+    def deadline_passed(self) -> None:
         if self._discarding:
             self.transport.abortConnection()
         elif self._parser.in_request and self._client_reads:
-            self._refuse(WireError(408, "the request took too long to arrive."))
+            self._refuse(WireError(408, "the request took too long to arrive; send it faster."))
         else:
             self.deadline = self.factory.seconds() + _LINGER_SECONDS
             self._end()
 
 
-#: Of a connection that streams, or has become another protocol's: of what comes, nothing is a request.
+#: For a connection that streams or was handed over: its input holds no requests.
 _NO_PARSER = RequestParser(None, Limits(), lambda: None)
 _NO_PARSER.is_new = False

@@ -1,4 +1,4 @@
-"""Bodies that are forms: urlencoded and multipart, read exactly, with limits."""
+"""Urlencoded and multipart forms, parsed byte for byte, with limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _PARAMETER = re.compile(r";\s*([^\s=;]+)=(?:(\"(?:[^\"\\]|\\.)*\")|([^;\s\"]*))"
 
 
 def _unquote(encoded: bytes) -> bytes:
-    """Percent-decodes as WHATWG's URL standard does; what is no escape stays. In C: a value may be the whole body."""
+    """Percent-decodes as WHATWG's URL standard does: an invalid escape stays as it is.
+
+    All steps run in C, because one value may be as long as the body.
+    """
     encoded = encoded.replace(b"+", b" ")
     if b"%" not in encoded:
         return encoded
@@ -26,14 +29,14 @@ def _unquote(encoded: bytes) -> bytes:
 
 
 def _unquote_with_strays(encoded: bytes) -> bytes:
-    """The same where some signs begin no escape. It makes nothing for each of them, as there may be millions.
+    """The same if some ``%`` begin no escape: swap % and =, decode as quoted-printable, swap back.
 
-    Quoted-printable keeps such a sign too, but it is "=" there. So "%" and "=" change places before decoding, bare and
-    escaped ones, and change back after it.
+    Quoted-printable keeps an invalid escape as it is, too, but its escapes begin with ``=``. No object is made for each
+    ``%``, because there may be millions.
     """
     quoted = encoded.replace(b"%3D", b"=").replace(b"%3d", b"=").replace(b"%25", b"%3D").translate(_SWAPPED)
-    # What a bare "=" would do before these (RFC 2045, 6.7, and a2b_qp's own reading of "==") is not meant. A run of "="
-    # needs two turns, as the pairs that one finds do not overlap.
+    # Quoted-printable gives "=" a meaning before a line end, and a2b_qp gives "==" one: escape these. Runs of "=" need
+    # two passes, because the matches of one pass do not overlap.
     for special in (b"=\r", b"=\n", b"==", b"=="):
         quoted = quoted.replace(special, b"=3D" + special[1:])
     if quoted.endswith(b"="):
@@ -42,12 +45,12 @@ def _unquote_with_strays(encoded: bytes) -> bytes:
 
 
 def add_pairs(arguments: dict[str, list[bytes]], encoded: bytes) -> None:
-    """Reads ``a=b&c=d`` as WHATWG's URL standard does, but keeps the bytes of the values as they are."""
+    """Parses ``a=b&c=d`` as WHATWG's URL standard does, but keeps the exact bytes of values."""
     if not encoded:
         return
     pairs = encoded.split(b"&", ARGUMENTS_MAX)
     if len(pairs) > ARGUMENTS_MAX:
-        raise WireError(400, f"more than {ARGUMENTS_MAX} form fields.")
+        raise WireError(400, f"more than the maximum of {ARGUMENTS_MAX} form fields.")
     for pair in pairs:
         name, _, value = pair.partition(b"=")
         if name or value:
@@ -55,10 +58,10 @@ def add_pairs(arguments: dict[str, list[bytes]], encoded: bytes) -> None:
 
 
 def add_parts(arguments: dict[str, list[bytes]], content_type: str, body: bytes) -> None:
-    """The fields of a multipart form (RFC 7578; RFC 2046, 5.1.1); a file is a field whose value is its content."""
+    """Parses a multipart form (RFC 7578; RFC 2046, 5.1.1). A file is a field whose value is the file's content."""
     boundary = _parameter(content_type, "boundary")
     if not boundary:
-        raise WireError(400, "multipart/form-data without a boundary.")
+        raise WireError(400, "multipart/form-data needs a boundary parameter in Content-Type.")
     parts = (b"\r\n" + body).split(b"\r\n--" + boundary.encode("latin-1", "replace"), ARGUMENTS_MAX + 2)
     for part in parts[1 : ARGUMENTS_MAX + 2]:
         if part.startswith(b"--"):
@@ -66,17 +69,17 @@ def add_parts(arguments: dict[str, list[bytes]], content_type: str, body: bytes)
         padding, _, part = part.partition(b"\r\n")
         head, blank_line, value = part.partition(b"\r\n\r\n")
         if len(head) > PART_HEADER_BYTES_MAX:
-            raise WireError(400, f"a part of the form has a header of more than {PART_HEADER_BYTES_MAX} bytes.")
+            raise WireError(400, f"a part's header is longer than the maximum of {PART_HEADER_BYTES_MAX} bytes.")
         name = None
         for field in head.decode(errors="replace").split("\r\n"):
             key, _, disposition = field.partition(":")
             if key.lower() == "content-disposition":
                 name = _parameter(disposition, "name")
         if padding.strip(b" \t") or not blank_line or name is None:
-            raise WireError(400, "malformed multipart/form-data: a part without a name, or with no end to its header.")
+            raise WireError(400, "malformed multipart/form-data: a part has no name, or its header has no end.")
         arguments.setdefault(name, []).append(value)
     if len(parts) > ARGUMENTS_MAX + 1:
-        raise WireError(400, f"more than {ARGUMENTS_MAX} form fields.")
+        raise WireError(400, f"more than the maximum of {ARGUMENTS_MAX} form fields.")
     raise WireError(400, "malformed multipart/form-data: the closing boundary is missing.")
 
 

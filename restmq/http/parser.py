@@ -1,7 +1,7 @@
-"""What a client's bytes mean: requests, by llhttp (httptools), or why they are none.
+"""Turns a client's bytes into requests, or into the reason why they are refused.
 
-llhttp parses strictly; what is left to us are limits and a few rules that a parser can't know, those of RFC 9112
-(framing) and RFC 9110 (semantics).
+llhttp (httptools) parses strictly. This module adds limits and the rules of RFC 9112 (framing) and RFC 9110 (semantics)
+that llhttp does not know.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 _PIECE_BYTES = 4096
 _FIELDS_REMEMBERED_BYTES = 1024
 
-#: A method's name, to its end or the data's: one that is unknown, not garbage (RFC 9110, 5.6.2).
+#: A method's name as RFC 9110 (5.6.2) defines it: distinguishes an unknown method from garbage.
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |$)")
 _HOST = re.compile(r"(?:\[[\w:.%]+\]|[\w.~%!$&'()*+,;=-]*)(?::\d*)?", re.ASCII)
 _ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
@@ -30,13 +30,13 @@ _ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 @dataclass(slots=True, frozen=True)
 class Limits:
-    """What one client, and all of them together, may ask of the wire."""
+    """Limits of HTTP, per request, per connection, per address and in total."""
 
     request_line_bytes: int = 8 * 1024
     header_bytes: int = 64 * 1024
     header_fields: int = 100
     body_bytes: int = 16 * 1024 * 1024
-    requests_waiting: int = 16  # pipelined, on one connection; a few small ones more if they came in one piece
+    requests_waiting: int = 16  # pipelined on one connection; slightly more if small ones came in one piece
     request_seconds: float = 30.0
     idle_seconds: float = 75.0
     connections: int = 10_000
@@ -47,17 +47,17 @@ class RequestParser:
     """The parser of one connection. httptools calls the ``on_…`` methods while it is fed.
 
     Args:
-        connection: that the requests belong to.
+        connection: the connection of the requests.
         begins: called when a request begins.
 
     Attributes:
-        requests: those that are complete, in order.
-        unparsed: what came after as many requests as may wait.
-        refusal: why nothing more is parsed.
+        requests: the complete requests, in order.
+        unparsed: bytes after the maximum number of waiting requests.
+        refusal: why parsing has stopped; None if it has not.
         in_request: whether a request has begun and is not complete.
-        is_new: whether none has begun yet.
-        continue_owed: whether the client waits to be told that it may send the body (RFC 9110, 10.1.1).
-        held: what came after a request to upgrade, which is perhaps no HTTP; None where there was none.
+        is_new: whether no request has begun yet.
+        continue_owed: whether the client waits for ``100 Continue`` before it sends the body (RFC 9110, 10.1.1).
+        after_upgrade: bytes after a WebSocket handshake, which may not be HTTP; None without a handshake.
     """
 
     def __init__(self, connection: Any, limits: Limits, begins: Callable[[], None]) -> None:
@@ -69,7 +69,7 @@ class RequestParser:
         self.requests: deque[Request] = deque()
         self.unparsed = b""
         self.refusal: WireError | None = None
-        self.held: bytearray | None = None
+        self.after_upgrade: bytearray | None = None
         self.is_new = True
         self.in_request = self.continue_owed = False
         self._url = b""
@@ -78,22 +78,22 @@ class RequestParser:
         self._request: Request | None = None
 
     def feed(self, data: bytes) -> None:
-        """Takes what has come, piece by piece: a read full of small requests must not become thousands of objects."""
-        if self.held is not None:
-            self.held += data
-        elif self.unparsed:  # a TLS transport may have some more for us after it was paused
+        """Parses input in small pieces, so that one read full of tiny requests does not become thousands of objects."""
+        if self.after_upgrade is not None:
+            self.after_upgrade += data
+        elif self.unparsed:  # a TLS transport may deliver more after it was paused
             self.unparsed += data
         else:
             self._parse(data)
 
-    def go_on(self) -> None:
-        """Parses what was left, now that fewer requests wait."""
+    def resume(self) -> None:
+        """Parses the unparsed bytes, now that fewer requests wait."""
         data, self.unparsed = self.unparsed, b""
         self._parse(data)
 
     def forget(self) -> None:
-        """Nothing of all this is wanted any more. An idle stream must not keep a request's memory."""
-        self.held = None
+        """Releases all input. A stream without messages must not keep a request's memory."""
+        self.after_upgrade = None
         self.unparsed = b""
         self.requests.clear()
         self._forget_request()
@@ -105,12 +105,12 @@ class RequestParser:
                 self.unparsed = data[start:]
                 return
             start += self._feed(data[start : start + _PIECE_BYTES])
-            if self.held is not None:
-                self.held += data[start:]
+            if self.after_upgrade is not None:
+                self.after_upgrade += data[start:]
                 return
 
     def _feed(self, data: bytes) -> int:
-        """Returns how many bytes the parser took."""
+        """Returns the number of bytes that the parser took."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -120,7 +120,7 @@ class RequestParser:
             if self.refusal is None:
                 raise
         except httptools.HttpParserInvalidMethodError:
-            self.refusal = WireError(501 if _METHOD.match(data) else 400, "this HTTP method is not known here.")
+            self.refusal = WireError(501 if _METHOD.match(data) else 400, "unknown HTTP method.")
         except httptools.HttpParserError as error:
             self.refusal = WireError(400, f"malformed HTTP request: {error}.")
         if self.in_request and self.refusal is None:
@@ -128,7 +128,7 @@ class RequestParser:
         return len(data)
 
     def _check_progress(self, fed: int) -> None:
-        """Bounds what the parser keeps or skips in silence: lines that never end, in the head, a trailer or a chunk."""
+        """Bounds lines that never end, in the head, a trailer or a chunk size: llhttp keeps or skips them silently."""
         progress = len(self._url) + len(self._fields) + self._body_bytes
         self._silent_bytes = self._silent_bytes + fed if progress == self._progress else 0
         self._progress = progress
@@ -150,45 +150,45 @@ class RequestParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
-        self._fields.append((name, value))  # a trailer's field too, to be counted; nobody believes it
+        self._fields.append((name, value))  # trailer fields too: they are counted, and otherwise ignored
         if len(self._fields) > self._limits.header_fields:
-            self._stop(431, f"more than {self._limits.header_fields} header fields.")
+            self._stop(431, f"more than the maximum of {self._limits.header_fields} header fields.")
         if self._head_bytes > self._limits.header_bytes:
             self._stop(431, "the request's header section is too long.")
 
     def on_headers_complete(self) -> None:
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            self._stop(505, "only HTTP/1.1 and HTTP/1.0 are spoken here.")
+            self._stop(505, "this HTTP version is not supported; use HTTP/1.1.")
         method = self._parser.get_method().decode("ascii")
         if method not in METHODS:
-            self._stop(501, "this HTTP method is not known here.")
+            self._stop(501, "unknown HTTP method.")
         try:
-            # A client sends the same fields again and again.
+            # Clients repeat the same fields in each request.
             read = _fields_seen if self._head_bytes <= _FIELDS_REMEMBERED_BYTES else _read_fields
             fields = read(tuple(self._fields), version)
         except WireError as refusal:
             self._stop(refusal.status, str(refusal))
         length = fields.get("content-length")
         if length is not None and int(length) > self._limits.body_bytes:
-            self._stop(413, f"the body is longer than {self._limits.body_bytes} bytes.")
+            self._stop(413, f"the body is longer than the maximum of {self._limits.body_bytes} bytes.")
         uri = self._url.decode("ascii")
         if not uri.startswith("/") or "#" in uri:
             uri, fields = self._origin_form(uri, method, fields)
         request = self._request = Request(self._connection, method, uri, "HTTP/" + version, fields)
         request.keep_alive = self._parser.should_keep_alive()
-        if "expect" in fields and version == "1.1":  # RFC 9110, 10.1.1: no such thing in HTTP/1.0
+        if "expect" in fields and version == "1.1":  # HTTP/1.0 has no expectations (RFC 9110, 10.1.1)
             if fields["expect"].lower() != "100-continue":
-                self._stop(417, "the only expectation known here is 100-continue.")
-            self.continue_owed = True  # said when its turn comes, if the body isn't here by then
+                self._stop(417, "unknown expectation; only 100-continue is supported.")
+            self.continue_owed = True  # sent when the request's turn comes, unless the body is here by then
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         if self._body_bytes > self._limits.body_bytes:
-            self._stop(413, f"the body is longer than {self._limits.body_bytes} bytes.")
+            self._stop(413, f"the body is longer than the maximum of {self._limits.body_bytes} bytes.")
         if not self._body:
             self._body = body
-        else:  # one buffer: tiny chunks as objects would be a multiple of the body
+        else:  # one buffer: tiny chunks as objects would take a multiple of the body's size
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += body
@@ -204,12 +204,12 @@ class RequestParser:
         self.in_request = self.continue_owed = False
 
     def _stop(self, status: int, message: str) -> NoReturn:
-        """Ends the parsing for good. What the parser raises for it is caught in _feed."""
+        """Stops parsing for good. httptools wraps the exception, and _feed catches that."""
         self.refusal = WireError(status, message)
         raise self.refusal
 
     def _origin_form(self, uri: str, method: str, fields: Headers) -> tuple[str, Headers]:
-        """The path of an absolute-form target, whose host goes before Host's (RFC 9112, 3.2.2); ``*`` stays."""
+        """The path of an absolute-form target, whose host replaces the Host header (RFC 9112, 3.2.2). ``*`` stays."""
         if uri == "*" and method == "OPTIONS":
             return uri, fields
         absolute = _ABSOLUTE.fullmatch(uri)
@@ -228,19 +228,19 @@ class RequestParser:
             and "transfer-encoding" not in headers
         ):
             request.upgrade = True
-            request.keep_alive = False  # if it is declined: what is held was perhaps never meant as HTTP
-            self.held = bytearray()
+            request.keep_alive = False  # a declined handshake closes: the bytes after it may not be HTTP
+            self.after_upgrade = bytearray()
             return
-        # Any other upgrade is declined by ignoring it (RFC 9110, 7.8), and the body belongs to this request.
+        # Other upgrades are ignored (RFC 9110, 7.8), and the body belongs to this request: parse it without the field.
         self.requests.pop()
         self._parser = httptools.HttpRequestParser(self)
         self._feed(head_of(request, but="upgrade"))
 
 
 def _read_fields(raw: tuple[tuple[bytes, bytes], ...], version: str) -> Headers:
-    """Header fields by name. Raises WireError for what the parser leaves of RFC 9112, 3.2 and 6.
+    """Header fields by name. Raises WireError for violations of RFC 9112 (3.2 and 6) that llhttp lets through.
 
-    It has refused other lengths than one plain number.
+    llhttp has already rejected every Content-Length that is not a single plain number.
     """
     fields: dict[str, str] = {}
     for raw_name, raw_value in raw:
@@ -257,7 +257,7 @@ def _read_fields(raw: tuple[tuple[bytes, bytes], ...], version: str) -> Headers:
         raise WireError(400, "the Host header is malformed.")
     coding = fields.get("transfer-encoding")
     if coding is not None and (version == "1.0" or coding.lower() != "chunked"):
-        raise WireError(400, "the only transfer coding known here is chunked, in HTTP/1.1.")
+        raise WireError(400, "unsupported transfer coding; only chunked in HTTP/1.1 is supported.")
     return fields
 
 
@@ -265,7 +265,7 @@ _fields_seen = lru_cache(maxsize=1024)(_read_fields)
 
 
 def head_of(request: Request, but: str = "") -> bytes:
-    """The request's head as it could have come, without one of the fields."""
+    """Renders a request's head again, without the field ``but``."""
     lines = [f"{request.method} {request.uri} {request.version}"]
     lines += [f"{name}: {value}" for name, value in request.headers.items() if name != but]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")

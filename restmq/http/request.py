@@ -4,38 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from cyclone.httpserver import HTTPRequest
 
 from restmq.errors import InvalidInput
 from restmq.http.forms import add_pairs, add_parts
+from restmq.transport import Presence
 
-if TYPE_CHECKING:
-    from restmq.http.connection import HTTPConnection
-    from restmq.monitoring.request_counters import Outcomes
-
-
-#: Header fields by lower-case name; a field that came several times is joined by commas (RFC 9110, 5.2). Requests with
-#: the same fields share them.
+#: Header fields by lower-case name. Values of a repeated field are joined by commas (RFC 9110, 5.2). The mapping is
+#: shared by requests with the same fields.
 Headers = Mapping[str, str]
 
 
+class ClientConnection(Protocol):
+    """The connection on which a request came: how its handler responds."""
+
+    remote_ip: str
+    secure: bool
+    presence: Presence
+    transport: Any
+
+    def finished(self, data: bytes, keep_alive: bool) -> None:
+        """Sends a whole response, or the last bytes of one."""
+
+    def write(self, data: bytes) -> None:
+        """Sends a part of a response that continues."""
+
+    def stream(self, consumer: Any) -> None:
+        """Gives the rest of the connection to a consumer that writes to the transport itself."""
+
+    def end_stream(self, last: bytes) -> None:
+        """Sends a stream's last bytes and closes."""
+
+    def hand_over(self, request: Request, successor: Any) -> None:
+        """Gives the connection to another protocol (WebSocket)."""
+
+    def abort(self) -> None:
+        """Cuts a response that cannot be completed."""
+
+
 class Request(HTTPRequest):  # type: ignore[misc]  # untyped
-    """What handlers see: cyclone's request, with exact bytes and with arguments read only if asked for.
+    """cyclone's request with exact bytes; arguments are parsed at their first use.
 
     Attributes:
-        id, route: for the access log; empty without one.
-        arrived_at, outcomes: for ``restmq.traffic``.
+        id: for the access log; empty without one.
+        route: the template of the route that matched.
+        arrived_at: when the request was complete, on the clock of the request counters.
     """
 
     id = ""
     route = ""
     arrived_at: float
-    outcomes: Outcomes
 
-    # HTTPRequest.__init__ reads the arguments, leniently, before anybody asked; so it is not called.
-    def __init__(self, connection: HTTPConnection, method: str, uri: str, version: str, headers: Headers) -> None:
+    # HTTPRequest.__init__ parses the arguments at once, and leniently, so it is not called.
+    def __init__(self, connection: ClientConnection, method: str, uri: str, version: str, headers: Headers) -> None:
         self.connection = connection
         self.method = method
         self.uri = uri
@@ -52,9 +75,9 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
 
     @property
     def arguments(self) -> dict[str, list[bytes]]:
-        """Query and form fields: name to values, as exact bytes. Raises WireError for too many or a bad form.
+        """Query and form fields, name to values, as exact bytes. A GET's body is never a form (RFC 9110, 9.3.1).
 
-        A GET has no form: its content means nothing (RFC 9110, 9.3.1).
+        Raises WireError if there are too many fields or the form is malformed.
         """
         if self._arguments is None:
             self._arguments = {}
@@ -68,9 +91,9 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         return self._arguments
 
     def query_text(self, name: str) -> str | None:
-        """The last value that the query has for this name. The body, which may be large, is not looked at.
+        """The last value of a query parameter. The body, which may be large, is not parsed for it.
 
-        Raises WireError for too many fields, InvalidInput if the value is not UTF-8.
+        Raises WireError for too many parameters, InvalidInput if the value is not UTF-8.
         """
         found: dict[str, list[bytes]] = {}
         add_pairs(found, self.query.encode("latin-1"))
@@ -81,7 +104,7 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
 
     @property
     def media_type(self) -> str:
-        """The body's type without parameters, in lower case; empty if none was named."""
+        """The body's media type in lower case, without parameters; empty if the client named none."""
         return _media_type(self.headers.get("content-type", ""))
 
     @property
@@ -89,7 +112,7 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         return self.media_type == "application/x-www-form-urlencoded"
 
     def accepts(self, media_type: str) -> bool:
-        """Whether the Accept header names this type; a mere ``*/*`` is no wish for it."""
+        """Whether the Accept header names this type; ``*/*`` does not count."""
         accept: str = self.headers.get("accept", "")
         return any(part.partition(";")[0].strip().lower() == media_type for part in accept.split(","))
 

@@ -1,4 +1,4 @@
-"""How answers look on the wire: content types, heads, chunks."""
+"""Response heads, media types and chunks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from email.utils import formatdate
 from functools import lru_cache
 from http.client import responses
 
-TEXT = "text/plain; charset=utf-8"
+TEXT = "text/plain"
 JSON = "application/json"
-JAVASCRIPT = "application/javascript; charset=utf-8"
-HTML = "text/html; charset=utf-8"
-EVENT_STREAM = "text/event-stream; charset=utf-8"
+JAVASCRIPT = "application/javascript"
+HTML = "text/html"
+EVENT_STREAM = "text/event-stream"
 
 
 class _Date:
@@ -31,28 +31,19 @@ class _Date:
 _date = _Date()
 
 
-def head(status: int, version: str, fields: str) -> bytes:
-    """The status line and the header fields, each of which ends in CRLF."""
-    return b"%b %d %b\r\nDate: %b\r\nServer: RestMQ\r\n%b\r\n" % (
-        version.encode("ascii"),
-        status,
-        responses[status].encode("ascii"),
-        _date(),
-        fields.encode("latin-1"),
-    )
-
-
-def whole_head(
-    status: int, version: str, content_type: str | None, length_bytes: int | None, keep_alive: bool, fields: str
+def head(
+    status: int, version: str, content_type: str | None, length_bytes: int | None, keep_alive: bool, fields: str = ""
 ) -> bytes:
-    """The head of an answer whose body comes with it.
+    """Renders a response's status line and header fields.
 
     Args:
-        length_bytes: the body's; None for an answer that can have none.
-        fields: further ones, each of which ends in CRLF.
+        content_type: media type; text types without parameters get ``charset=utf-8``. None without a body.
+        length_bytes: the body's length; None if there is no body (204), or if it is a stream.
+        keep_alive: whether another response may follow on the connection.
+        fields: more header fields, each ending in CRLF.
     """
     return b"%b%bDate: %b\r\n%b\r\n" % (
-        _same_fields(status, version, content_type, keep_alive),
+        _common_fields(status, version, content_type, keep_alive),
         b"" if length_bytes is None else b"Content-Length: %d\r\n" % length_bytes,
         _date(),
         fields.encode("latin-1"),
@@ -60,11 +51,12 @@ def whole_head(
 
 
 @lru_cache(maxsize=256)
-def _same_fields(status: int, version: str, content_type: str | None, keep_alive: bool) -> bytes:
-    """The status line and the fields that are the same in all answers that have these in common."""
+def _common_fields(status: int, version: str, content_type: str | None, keep_alive: bool) -> bytes:
+    """The status line and the fields that depend on nothing else."""
     lines = [f"{version} {status} {responses[status]}", "Server: RestMQ"]
     if content_type is not None:
-        lines.append(f"Content-Type: {content_type}")
+        is_text = content_type.startswith("text/") or content_type == JAVASCRIPT
+        lines.append(f"Content-Type: {content_type}{'; charset=utf-8' if is_text and ';' not in content_type else ''}")
     lines += ["Cache-Control: no-store", "X-Content-Type-Options: nosniff"]
     if not keep_alive:
         lines.append("Connection: close")
@@ -74,5 +66,5 @@ def _same_fields(status: int, version: str, content_type: str | None, keep_alive
 
 
 def chunk(data: bytes) -> bytes:
-    """A chunk of a body that goes in chunks."""
+    """One chunk of a chunked body (RFC 9112, 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,4 +1,4 @@
-"""The factory's side of the wire: which connections there are, how many there may be, and whose time is over."""
+"""The HTTP factory: the set of connections, their maximum number, and their deadlines."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from restmq.http.request import Request
 
 @implementer(IProtocolNegotiationFactory)
 class HTTPServer(ABC):
-    """The factory's side: which connections there are, how many there may be, and whose time is over."""
+    """The Twisted factory of HTTP connections; the application inherits from it."""
 
     protocol: ClassVar[type] = HTTPConnection
     limits: Limits
     draining = False
-    noisy = False  # Twisted's word for a line in the log when a port opens and closes
+    noisy = False  # Twisted logs nothing when a port opens and closes
 
     def start_server(self, limits: Limits, reactor: Any) -> None:
         self.limits = limits
@@ -32,71 +32,73 @@ class HTTPServer(ABC):
         self._call_later = reactor.callLater
         self.connections: set[HTTPConnection] = set()
         self._admitted: Counter[str] = Counter()  # by address
-        self._admitted_in_all = 0
+        self._admitted_total = 0
         self._drained: defer.Deferred[None] = defer.Deferred()
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Without this a TLS endpoint refuses every client that offers ALPN."""
+        """Without this a TLS endpoint rejects every client that offers ALPN."""
         return [b"http/1.1"]
 
-    def later(self, call: Callable[[], None]) -> None:
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """Calls in the reactor's next turn."""
         self._call_later(0, call)
 
     def admit(self, connection: HTTPConnection) -> WireError | None:
-        """Counts a new connection; returns why it may not stay. One that is refused takes nobody's place."""
+        """Counts a new connection. Returns the reason if it is refused; refused connections are not counted."""
         self.connections.add(connection)
-        if self._admitted_in_all >= self.limits.connections:
+        if self._admitted_total >= self.limits.connections:
             return WireError(503, "the server has too many connections; try again later.")
         if self._admitted[connection.remote_ip] >= self.limits.connections_per_address:
-            return WireError(503, "too many connections from your address.")
+            return WireError(503, "your address has too many connections; close some and try again.")
         connection.admitted = True
-        self._admitted_in_all += 1
+        self._admitted_total += 1
         self._admitted[connection.remote_ip] += 1
         return None
 
     def forget(self, connection: HTTPConnection) -> None:
+        """The connection is closed."""
         self.connections.discard(connection)
         if connection.admitted:
             connection.admitted = False
-            self._admitted_in_all -= 1
+            self._admitted_total -= 1
             self._admitted[connection.remote_ip] -= 1
             if not self._admitted[connection.remote_ip]:
                 del self._admitted[connection.remote_ip]
         if self.draining and not self.connections and not self._drained.called:
             self._drained.callback(None)
 
-    def end_overdue(self) -> None:
-        """To be called about once a second."""
+    def close_overdue(self) -> None:
+        """Closes connections whose deadline has passed. Call it about once a second."""
         now = self.seconds()
         for connection in list(self.connections):
             if connection.deadline is not None and connection.deadline < now:
-                connection.overdue()
+                connection.deadline_passed()
 
     @abstractmethod
     def __call__(self, request: Request) -> Any:
-        """Has the request answered."""
+        """Starts a request's handler and returns it."""
 
     def refused(self, address: str, refusal: WireError) -> None:  # noqa: B027  it may stay empty
-        """A request, or the connection, is refused before any handler saw it."""
+        """Told of a request or connection that is refused before a handler sees it."""
 
     @abstractmethod
     def render_refusal(self, refusal: WireError) -> bytes:
-        """The answer that says so."""
+        """The response to a refused request or connection."""
 
     def finish_soon(self) -> None:
-        """No more requests: idle connections are closed, those with one under way after its answer."""
+        """Takes no more requests: idle connections close now, busy ones after their current response."""
         self.draining = True
         for connection in list(self.connections):
             connection.finish_soon()
 
     async def drain(self, seconds: float) -> None:
-        """As ``finish_soon``, and waits for the last of them; those that take longer than this are cut."""
+        """As ``finish_soon``, then waits until all connections are closed. Cuts those that take longer than this."""
         self.finish_soon()
         if self.connections:
-            overdue = self._call_later(seconds, self._abort_all)
+            timeout = self._call_later(seconds, self._abort_all)
             await self._drained
-            if overdue.active():
-                overdue.cancel()
+            if timeout.active():
+                timeout.cancel()
 
     def _abort_all(self) -> None:
         for connection in list(self.connections):

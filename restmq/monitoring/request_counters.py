@@ -35,43 +35,38 @@ class Traffic:
     """All requests of this daemon.
 
     Args:
-        clock: seconds, from wherever they count.
-        log: None for no access log.
+        clock: monotonic seconds.
+        log: the access log; None for no access log.
 
     Attributes:
-        routes: outcomes by the route's template; there are no more of them than routes, methods and statuses.
-        refusals: how many connections the wire has refused, by status.
+        routes: outcomes by the route's template. Their number is bounded by routes, methods and statuses.
+        refusals: number of requests and connections refused before a handler saw them, by status.
     """
 
     def __init__(self, clock: Callable[[], float], log: AccessLog | None = None) -> None:
         self.clock = clock
         self.log = log
-        self.routes: dict[str, Outcomes] = {}
+        self.routes: defaultdict[str, Outcomes] = defaultdict(lambda: defaultdict(Durations))
         self.refusals: Counter[int] = Counter()
 
-    def outcomes(self, route: str) -> Outcomes:
-        """Where the requests of a route are counted."""
-        return self.routes.setdefault(route, defaultdict(Durations))
-
-    def arrived(self, request: Request, route: str, outcomes: Outcomes) -> None:
+    def arrived(self, request: Request, route: str) -> None:
         """The request is complete, and its handler begins."""
-        request.outcomes = outcomes
+        request.route = route
         request.arrived_at = self.clock()
         if self.log is not None:
-            request.route = route
             request.id = self.log.identify(request)
 
     def answered(self, request: Request, status: int, body_bytes: int | None = None) -> None:
-        """The answer is on its way; of one without end, its head."""
+        """The response is sent; of a stream, its head."""
         took_seconds = self.clock() - request.arrived_at
-        durations = request.outcomes[request.method, status]
+        durations = self.routes[request.route][request.method, status]
         durations.counts[bisect_left(BOUNDS_SECONDS, took_seconds)] += 1
         durations.seconds += took_seconds
         if self.log is not None:
             self.log.answered(request, status, body_bytes, took_seconds)
 
     def refused(self, address: str, status: int) -> None:
-        """The wire has refused a request, or a connection, before any handler saw it."""
+        """A request or a connection was refused before a handler saw it."""
         self.refusals[status] += 1
         if self.log is not None:
             self.log.refused(address, status)

@@ -168,7 +168,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
     for part in (
         store,
         internet.TimerService(_ACL_LOOK_SECONDS, watch.look),
-        internet.TimerService(_OVERDUE_LOOK_SECONDS, application.end_overdue),
+        internet.TimerService(_OVERDUE_LOOK_SECONDS, application.close_overdue),
         Deadlines(core, reactor),
         peers,  # what is counted while connections drain is told at the end
         _Drain(application, options["drain-timeout"]),

@@ -251,7 +251,7 @@ def test_a_client_that_never_reads_its_answer_is_dropped() -> None:
     client.send(get("/2")[:-1])
     for _ in range(2):
         client.app.clock.advance(80)
-        client.app.end_overdue()
+        client.app.close_overdue()
     assert client.transport.aborted
     assert client.got == b"</1>"
 
@@ -261,10 +261,10 @@ def test_a_large_answer_gets_the_time_that_a_slow_client_needs() -> None:
     client.send(get("/"))
     client.app.requests[0].connection.finished(b"x" * (16384 * 100), True)
     client.app.clock.advance(100)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert not client.transport.closed
     client.app.clock.advance(11)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.transport.closed
 
 
@@ -338,7 +338,7 @@ def test_a_last_answer_survives_the_requests_that_the_client_had_already_sent() 
     assert client.transport.half_closed and not client.transport.disconnecting  # a full close would be a reset
     assert client.transport.reads
     client.app.clock.advance(80)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.transport.aborted
 
 
@@ -701,10 +701,10 @@ def test_a_method_known_to_the_parser_only_is_refused_and_the_client_may_take_tw
     client = Client(App()).send(b"LOCK / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert client.got == b"[501]"
     client.app.clock.advance(1.9)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert not client.transport.aborted
     client.app.clock.advance(0.2)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.transport.aborted
 
 
@@ -717,10 +717,10 @@ def test_a_request_that_takes_too_long_to_arrive_gets_408_however_often_a_byte_c
     for byte in range(len(begun)):
         client.send(begun[byte : byte + 1])
         client.app.clock.advance(29 / len(begun))
-        client.app.end_overdue()
+        client.app.close_overdue()
     assert client.got == b""
     client.app.clock.advance(1.1)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.got == b"[408]"
     assert client.transport.half_closed
 
@@ -729,14 +729,14 @@ def test_the_next_request_has_its_own_time_which_begins_when_its_turn_comes() ->
     client = Client(App(request_seconds=30, answer_at_once=False))
     client.send(get("/1") + b"GET /2")
     client.app.clock.advance(1000)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert not client.transport.closed
     client.answer()
     client.app.clock.advance(29)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.got == b"</1>"
     client.app.clock.advance(2)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.got == b"</1>[408]"
 
 
@@ -744,7 +744,7 @@ def test_a_client_that_never_says_anything_is_hung_up_on_without_a_word() -> Non
     client = Client(App(request_seconds=30))
     client.send(b"\r\n" * 10)
     client.app.clock.advance(31)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.got == b""
     assert client.transport.closed
 
@@ -754,14 +754,14 @@ def test_an_idle_connection_is_closed_after_its_time() -> None:
     client.app.clock.advance(20)
     client.send(get("/1"))
     client.app.clock.advance(75)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert not client.transport.closed
     client.send(get("/2"))
     client.app.clock.advance(75)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert not client.transport.closed
     client.app.clock.advance(0.1)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.transport.closed
     assert client.got == b"</1></2>"
 
@@ -770,14 +770,14 @@ def test_a_closed_connection_whose_client_does_not_go_is_cut() -> None:
     client = Client(App(idle_seconds=75)).send(get("/1", "Connection: close\r\n"))
     assert client.transport.closed
     client.app.clock.advance(76)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert client.transport.aborted
 
 
 def test_a_request_that_is_being_answered_has_all_the_time_it_needs() -> None:
     client = Client(App(answer_at_once=False)).send(get("/slow"))
     client.app.clock.advance(10_000)
-    client.app.end_overdue()
+    client.app.close_overdue()
     client.answer()
     assert client.got == b"</slow>"
     assert not client.transport.closed
@@ -813,7 +813,7 @@ def test_who_has_gone_is_forgotten() -> None:
         client.leave()
     assert not app.connections
     assert not app._admitted
-    assert app._admitted_in_all == 0
+    assert app._admitted_total == 0
 
 
 # Clients that go, streams, and the server's own end
@@ -849,7 +849,7 @@ def test_a_stream_has_the_connection_to_itself_and_what_the_client_sends_is_igno
     assert client.transport.reads, "else nobody would see the client go"
     client.send(get("/3") + b"\0")
     client.app.clock.advance(100_000)
-    client.app.end_overdue()
+    client.app.close_overdue()
     assert not client.transport.closed
     assert len(client.app.requests) == 1
     request.connection.end_stream(b"<end>")
@@ -902,7 +902,7 @@ def test_at_the_end_a_client_that_has_just_come_has_a_moment_for_its_request() -
     assert asks.got == b"</just>"
     assert asks.transport.closed
     app.clock.advance(2)
-    app.end_overdue()
+    app.close_overdue()
     assert silent.transport.closed
     assert silent.got == b""
 
