@@ -63,7 +63,8 @@ class Syslogd:
     def __init__(self, lines_max: int = 100_000, connections_max: int = 100, per_host_max: int = 100) -> None:
         self.clock = task.Clock()
         self.core = StubCore()
-        self.counts = Counts()
+        self.counts = Counts(60)
+        self.counts.clock = self.clock
         self.spool = Spool(
             self.core,  # type: ignore[arg-type]
             self.counts,
@@ -71,11 +72,12 @@ class Syslogd:
             drain_seconds=DRAIN_SECONDS,
             clock=self.clock,
         )
-        self.intake = Intake(self.spool, self.counts, time_ms=lambda: 1500, line_bytes_max=65536)
+        self.intake = Intake(spool=self.spool, counts=self.counts, time_ms=lambda: 1500, line_bytes_max=65536)
         self.tcp_quota, self.udp_quota = Quota(lines_max, 1 << 26), Quota(lines_max, 1 << 26)
         self.tcp = TcpReceiver(self.intake, self.tcp_quota, connections_max, per_host_max)
         self.udp = UdpReceiver(self.intake, self.udp_quota)
         self.spool.on_room = self.tcp.read_on
+        self.counts.describe_waiting = lambda: f"{self.spool.waiting_lines} wait"
 
     def connect(self, host: str = "192.0.2.1") -> Connection:
         connection: Connection = self.tcp.buildProtocol(None)
@@ -130,7 +132,7 @@ def test_lines_of_one_turn_go_to_redis_in_one_call_in_order() -> None:
     assert (queue, lines) == ("syslogd:192.0.2.1", ["<13>a", "<13>c", "<13>b"])
     assert json.loads(values[0])["tstamp"] == 1.5
     syslogd.answer_all()
-    assert (syslogd.counts["saved"], syslogd.empty) == (3, True)
+    assert (syslogd.counts.by_event["saved"], syslogd.empty) == (3, True)
 
 
 def test_a_connection_is_not_read_while_its_lines_wait_and_nothing_is_lost() -> None:
@@ -241,7 +243,7 @@ def test_lines_are_sent_again_until_redis_takes_them() -> None:
         syslogd.turn(2)
     syslogd.answer_all()
     assert syslogd.core.lines() == expected(1500)
-    assert (syslogd.counts, syslogd.empty) == ({"received by TCP": 1500, "saved": 1500}, True)
+    assert (syslogd.counts.by_event, syslogd.empty) == ({"received by TCP": 1500, "saved": 1500}, True)
 
 
 def test_the_log_names_a_queue_once_when_its_lines_wait_and_once_when_they_no_longer_do() -> None:
@@ -324,7 +326,7 @@ def test_a_line_that_redis_does_not_take_within_the_hold_time_is_dropped_and_cou
     syslogd.turn(2)
     syslogd.answer_all()
     assert syslogd.core.lines() == ["<13>new"]
-    assert syslogd.counts["dropped (Redis did not take them for 60 s)"] == 1
+    assert syslogd.counts.by_event["dropped (Redis did not take them for 60 s)"] == 1
     assert formatEvent(events[1]) == "dropped (Redis did not take them for 60 s); the next summary has the number."
     assert syslogd.empty
 
@@ -335,7 +337,7 @@ def test_an_internal_error_costs_the_lines_of_one_queue_and_no_room() -> None:
     connection.dataReceived(b"<13>unlucky\n")
     syslogd.turn()
     syslogd.core.fail(ZeroDivisionError("a bug"))
-    assert (syslogd.counts["dropped (internal error, see the log)"], syslogd.empty) == (1, True)
+    assert (syslogd.counts.by_event["dropped (internal error, see the log)"], syslogd.empty) == (1, True)
     connection.dataReceived(b"<13>fine\n")
     syslogd.answer_all()
     assert syslogd.core.lines() == ["<13>fine"]
@@ -351,25 +353,33 @@ def test_a_datagram_without_room_is_counted_and_dropped() -> None:
     syslogd.answer_all()
     assert syslogd.core.lines("192.0.2.8") == ["<13>mine"]
     assert syslogd.core.lines("192.0.2.1") == ["<13>tcp"]
-    assert syslogd.counts.summary() == f"received by UDP: 4, {TOO_MANY}: 2, received by TCP: 1, saved: 2"
+    assert syslogd.counts.by_event == {"received by UDP": 4, TOO_MANY: 2, "received by TCP": 1, "saved": 2}
 
 
 def test_datagrams_from_any_number_of_addresses_are_limited_in_total() -> None:
     syslogd = Syslogd(lines_max=100)
     for number in range(250):
         syslogd.datagram(b"<13>x", f"192.0.2.{number}")
-    assert (syslogd.udp_quota.lines, syslogd.counts[TOO_MANY]) == (100, 150)
+    assert (syslogd.udp_quota.lines, syslogd.counts.by_event[TOO_MANY]) == (100, 150)
 
 
 def test_a_loss_is_logged_at_once_but_not_again_before_the_next_summary() -> None:
-    counts = Counts()
+    syslogd = Syslogd()
     with capturedLogs() as events:
-        for _ in range(2):
-            counts.lose("dropped", 3)
-            counts.lose("dropped")
-            counts.begin_interval()
-    assert [formatEvent(event) for event in events] == ["dropped; the next summary has the number."] * 2
-    assert counts.summary() == "dropped: 8"
+        syslogd.counts.startService()
+        syslogd.counts.lose("dropped", 3)
+        syslogd.counts.lose("dropped")
+        syslogd.turn(60)
+        syslogd.turn(60)  # no news
+        syslogd.counts.lose("dropped")
+        syslogd.counts.stopService()
+    loss, waiting = "dropped; the next summary has the number.", "0 wait"
+    assert [formatEvent(event) for event in events] == [
+        loss,
+        f"lines since the start: dropped: 4; {waiting}.",
+        loss,
+        f"lines since the start: dropped: 5; {waiting}.",
+    ]
 
 
 def test_a_datagram_is_one_message_and_a_long_one_is_truncated() -> None:
@@ -379,7 +389,7 @@ def test_a_datagram_is_one_message_and_a_long_one_is_truncated() -> None:
         syslogd.datagram(datagram, "::ffff:192.0.2.9")
     syslogd.answer_all()
     assert syslogd.core.lines("192.0.2.9") == ["<13>two\nlines", "x" * 480]
-    assert syslogd.counts["truncated"] == 1
+    assert syslogd.counts.by_event["truncated"] == 1
 
 
 @pytest.mark.parametrize(
@@ -398,7 +408,7 @@ def test_a_correct_length_before_a_datagram_is_removed(datagram: bytes, line: st
     syslogd.intake.line_bytes_max = 480
     syslogd.datagram(datagram)
     syslogd.answer_all()
-    assert (syslogd.core.lines("192.0.2.9"), syslogd.counts["truncated"]) == ([line], 0)
+    assert (syslogd.core.lines("192.0.2.9"), syslogd.counts.by_event["truncated"]) == ([line], 0)
 
 
 def test_connections_are_limited_in_total_and_per_address() -> None:
@@ -411,7 +421,7 @@ def test_connections_are_limited_in_total_and_per_address() -> None:
     assert syslogd.connect("192.0.2.3").transport.aborted
     connections[0].connectionLost()
     assert not syslogd.connect("192.0.2.1").transport.aborted
-    assert syslogd.counts == {
+    assert syslogd.counts.by_event == {
         "connections rejected (too many connections from one address)": 1,
         "connections rejected (too many connections)": 1,
     }
@@ -455,6 +465,6 @@ def test_the_end_has_a_time_limit_and_the_log_says_what_is_lost() -> None:
     stopping = syslogd.spool.stopService()
     syslogd.turn(DRAIN_SECONDS)
     assert ended(stopping)
-    assert syslogd.counts["dropped (Redis did not take them before the daemon ended)"] == 1
+    assert syslogd.counts.by_event["dropped (Redis did not take them before the daemon ended)"] == 1
     syslogd.core.answer()  # too late
-    assert syslogd.counts["saved"] == 0
+    assert syslogd.counts.by_event["saved"] == 0

@@ -6,8 +6,7 @@ import socket
 from typing import Any
 
 from twisted.application import internet, service
-from twisted.internet import defer, error
-from twisted.logger import Logger
+from twisted.internet import address, error
 
 from restmq.auth.acl import parse_hosts
 from restmq.core import RedisOperations
@@ -17,8 +16,6 @@ from restmq.frontends.syslog.spool import Counts, Quota, Spool
 from restmq.server import options as shared
 from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.store.pool import Store
-
-log = Logger()
 
 _DATAGRAM_BYTES_MAX = 65_535
 _COUNT = shared.whole_number(1, 10_000_000)
@@ -72,56 +69,14 @@ class TcpListener(Listener):
         await self._receiver.drain(self._drain_seconds, self._clock)
 
 
-class UdpListener(service.Service):  # type: ignore[misc]  # untyped
+class UdpListener(internet.UDPServer):  # type: ignore[misc]  # untyped
     """Listens for datagrams."""
-
-    def __init__(self, receiver: UdpReceiver, port: int, interface: str, reactor: Any) -> None:
-        self._reactor = reactor
-        self._listen_on = (port, receiver, interface, _DATAGRAM_BYTES_MAX)
-        self._port: Any = None
 
     def privilegedStartService(self) -> None:
         try:
-            self._port = self._reactor.listenUDP(*self._listen_on)
+            super().privilegedStartService()
         except error.CannotListenError as problem:
             raise ConfigurationError(f"UDP: {cannot_listen(problem)}") from None
-
-    @property
-    def addresses(self) -> list[str]:
-        return [show_address(self._port.getHost(), "udp")]
-
-    def stopService(self) -> Any:
-        super().stopService()
-        return defer.maybeDeferred(self._port.stopListening)
-
-
-class Summaries(internet.TimerService):  # type: ignore[misc]  # untyped
-    """Logs what happened to all lines: in intervals, if there is news, and at the end."""
-
-    def __init__(self, interval_seconds: float, counts: Counts, spool: Spool, receiver: TcpReceiver) -> None:
-        super().__init__(interval_seconds, self._log_news)
-        self._counts = counts
-        self._spool = spool
-        self._receiver = receiver
-        self._logged = self._describe()
-
-    def _describe(self) -> str:
-        waiting = f"wait for Redis: {self._spool.waiting_lines}, connections not read: {len(self._receiver.waiting)}"
-        return "; ".join(part for part in (self._counts.summary(), waiting) if part)
-
-    def _log_news(self) -> None:
-        text = self._describe()
-        if text != self._logged:
-            self._logged = text
-            self._counts.begin_interval()
-            log.info("lines since the start: {text}.", text=text)
-
-    def stopService(self) -> Any:
-        stopped = super().stopService()
-        self._log_news()
-        if unread_bytes := self._receiver.unread_bytes:
-            log.warn("dropped at the end: {count} bytes that had no room in the buffer.", count=unread_bytes)
-        return stopped
 
 
 def makeService(options: Options) -> service.IService:
@@ -131,25 +86,31 @@ def makeService(options: Options) -> service.IService:
     settings, where = find_store(options, options["data-dir"])
     drain_seconds = options["drain-timeout"]
     store = Store(settings, reactor)
-    counts = Counts()
+    counts = Counts(options["count-interval"])
     spool = Spool(
         RedisOperations(store), counts, hold_seconds=options["hold-time"], drain_seconds=drain_seconds, clock=reactor
     )
     intake = Intake(
-        spool, counts, time_ms=store.time_ms, line_bytes_max=options["max-line"], allowed=options["senders"]
+        spool=spool,
+        counts=counts,
+        time_ms=store.time_ms,
+        line_bytes_max=options["max-line"],
+        allowed=options["senders"],
     )
     tcp_quota, udp_quota = (Quota(options["max-buffered-lines"], options["max-buffered-bytes"]) for _ in range(2))
-    tcp = TcpReceiver(intake, tcp_quota, options["max-connections"], options["max-connections-per-address"])
-    spool.on_room = tcp.read_on
-    listeners: list[Any] = [TcpListener(tcp, listening_on(options, reactor), drain_seconds, reactor)]
-    if not options["no-udp"]:
-        listeners.append(UdpListener(UdpReceiver(intake, udp_quota), options["port"], options["listen"], reactor))
+    receiver = TcpReceiver(intake, tcp_quota, options["max-connections"], options["max-connections-per-address"])
+    spool.on_room = receiver.read_on
+    counts.describe_waiting = lambda: f"wait for Redis: {spool.waiting_lines}, {receiver.describe_waiting()}"
+    tcp = TcpListener(receiver, listening_on(options, reactor), drain_seconds, reactor)
     parts = InOrder()
-    for part in (store, Summaries(options["count-interval"], counts, spool, tcp), spool, *listeners):
+    for part in (store, counts, spool, tcp):
         part.setServiceParent(parts)
+    udp_addresses = []
+    if not options["no-udp"]:
+        udp = (options["port"], UdpReceiver(intake, udp_quota), options["listen"], _DATAGRAM_BYTES_MAX)
+        UdpListener(*udp).setServiceParent(parts)
+        udp_addresses = [show_address(address.IPv4Address("UDP", options["listen"], options["port"]), "udp")]
     reactor.callWhenRunning(
-        lambda: say_where(
-            "RestMQ syslogd", [where for part in listeners for where in part.addresses], store, where, "lines wait"
-        )
+        lambda: say_where("RestMQ syslogd", [*tcp.addresses, *udp_addresses], store, where, "lines wait")
     )
     return parts

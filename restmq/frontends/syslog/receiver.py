@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet import defer, protocol
@@ -26,40 +27,29 @@ log = Logger()
 _CONNECTION_PART = 50
 
 
+@dataclass(slots=True, kw_only=True)
 class Intake:
-    """Rules for lines that TCP and UDP share.
+    """Rules for lines that TCP and UDP share."""
 
-    Args:
-        time_ms: the wall clock, in milliseconds since 1970.
-        allowed: hosts that may send; None for all.
-    """
-
-    def __init__(
-        self,
-        spool: Spool,
-        counts: Counts,
-        *,
-        time_ms: Callable[[], int],
-        line_bytes_max: int,
-        allowed: Hosts | None = None,
-    ) -> None:
-        self.spool = spool
-        self.counts = counts
-        self.line_bytes_max = line_bytes_max
-        self._time_ms = time_ms
-        self._allowed = allowed
+    spool: Spool
+    counts: Counts
+    #: Wall clock, in milliseconds since 1970.
+    time_ms: Callable[[], int]
+    line_bytes_max: int
+    #: Hosts that may send; None for all.
+    allowed: Hosts | None = None
 
     def allows(self, host: str) -> bool:
-        return not self._allowed or self._allowed.everybody or self._allowed.name(parse_address(host))
+        return not self.allowed or self.allowed.everybody or self.allowed.name(parse_address(host))
 
     def take(self, transport: str, host: str, frame: Frame, *quotas: Quota) -> None:
         """Puts a line into the spool, unless it is blank."""
         line = frame.content.strip(BLANKS)
         if line:
-            self.counts[f"received by {transport}"] += 1
+            self.counts.by_event[f"received by {transport}"] += 1
             if frame.truncated:
-                self.counts["truncated"] += 1
-            value = encode_line(line, host, self._time_ms() / 1000, frame.truncated)
+                self.counts.by_event["truncated"] += 1
+            value = encode_line(line, host, self.time_ms() / 1000, frame.truncated)
             self.spool.put(queue_of(host), value, *quotas)
 
 
@@ -169,10 +159,10 @@ class TcpReceiver(protocol.ServerFactory):  # type: ignore[misc]  # untyped
                 del self.waiting[connection]
                 connection.read_on()
 
-    @property
-    def unread_bytes(self) -> int:
-        """Number of bytes received that are not in the spool: lines without an end, or without room."""
-        return sum(connection.frames.size_bytes for connection in self._connections)
+    def describe_waiting(self) -> str:
+        """What has not reached the spool, for want of room or of a line's end. After the last summary it is lost."""
+        size_bytes = sum(connection.frames.size_bytes for connection in self._connections)
+        return f"connections not read: {len(self.waiting)}, bytes not yet lines: {size_bytes}"
 
     async def drain(self, seconds: float, clock: Any) -> None:
         """Has all senders stop, and waits until the spool has their lines. Cuts connections that take too long."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
-from twisted.application import service
+from twisted.application import internet, service
 from twisted.internet import defer, task
 from twisted.logger import Logger
 
@@ -34,25 +34,38 @@ _RETRY_SECONDS_MAX = 2.0
 _NAMED_QUEUES_MAX = 10
 
 
-class Counts(Counter[str]):
-    """Numbers of lines and connections since the start, by what happened to them."""
+class Counts(internet.TimerService):  # type: ignore[misc]  # untyped
+    """Numbers of lines and connections since the start, by what happened to them.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._logged: set[str] = set()
+    The log gets a summary in intervals, if there is news, and at the end.
+    """
 
-    def lose(self, what: str, count: int = 1) -> None:
+    def __init__(self, interval_seconds: float) -> None:
+        super().__init__(interval_seconds, self._log_summary)
+        self.by_event: Counter[str] = Counter()
+        #: What waits now, for the summary.
+        self.describe_waiting: Callable[[], str] = lambda: ""
+        self._logged_summary = ""
+        self._logged_losses: set[str] = set()
+
+    def lose(self, event: str, count: int = 1) -> None:
         """Counts a loss. The first of its kind since the last summary is logged at once."""
-        self[what] += count
-        if what not in self._logged:
-            self._logged.add(what)
-            log.warn("{what}; the next summary has the number.", what=what)
+        self.by_event[event] += count
+        if event not in self._logged_losses:
+            self._logged_losses.add(event)
+            log.warn("{event}; the next summary has the number.", event=event)
 
-    def begin_interval(self) -> None:
-        self._logged.clear()
+    def _log_summary(self) -> None:
+        counts = ", ".join(f"{event}: {count}" for event, count in self.by_event.items())
+        summary = f"lines since the start: {counts}; {self.describe_waiting()}."
+        if self.by_event and summary != self._logged_summary:
+            self._logged_summary = summary
+            self._logged_losses.clear()
+            log.info("{summary}", summary=summary)
 
-    def summary(self) -> str:
-        return ", ".join(f"{what}: {count}" for what, count in self.items())
+    def stopService(self) -> Any:
+        self._log_summary()
+        return super().stopService()
 
 
 @dataclass(slots=True)
@@ -186,7 +199,7 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
             if self._stopped:  # too late: the lines were counted as dropped
                 return
             pause_seconds, lines_max = _RETRY_SECONDS_FIRST, min(2 * lines_max, _BATCH_LINES)
-            self._counts["saved"] += len(values)
+            self._counts.by_event["saved"] += len(values)
             self._remove(lane, len(values))
             # Not at the first batch: a full queue takes a line now and then.
             if lane.queue in self._named_queues and (not lane.lines or lines_max == _BATCH_LINES):
