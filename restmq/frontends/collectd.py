@@ -1,6 +1,6 @@
-"""``twistd collectd``: RestMQ, and two routes for what collectd's write_http and exec plugins send.
+"""``twistd collectd``: RestMQ with two more routes, for collectd's write_http and exec plugins.
 
-A request becomes one message, all of it or nothing. What stands in the messages is what the first RestMQ put there.
+Each request becomes one message, or is rejected as a whole. The messages have the format of the first RestMQ.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from restmq.schema.encoding import to_json
 from restmq.server import options
 from restmq.server.service import makeService as make
 
-VALUES_MAX = 10_000  # in one request; collectd sends some fifty
-#: collectd's own lines are shorter. A long name times many lists of values would be much more than was sent.
+VALUES_MAX = 10_000  # per request; collectd sends about fifty
+#: collectd's own lines are shorter. Each value repeats the names of its line, so a long line could grow to a multiple.
 _LINE_CHARACTERS_MAX = 4096
 _SHOWN_CHARACTERS = 80
 _VALUES_MEMBERS = ("host", "plugin", "type", "time", "values")
 
-# Forms of collectd's plain text protocol (collectd-unixsock(5)), each up to the blank that follows.
+# Parts of a line in collectd's plain text protocol (collectd-unixsock(5)), each with the blanks after it.
 _QUOTED = r'"(?:[^"\\]|\\.)*+"'
 _STRING = re.compile(rf"({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
 _OPTION = re.compile(rf"([A-Za-z][^\s=\":]*+(?::[^\s=\"]++)?)=({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
@@ -37,7 +37,7 @@ _VALUE_LIST = re.compile(rf"((?:N|[0-9]++(?:\.[0-9]*+)?)(?::{_NUMBER})++)(?: ++|
 _HEADER = re.compile(r"([^\s:]++):(?: |$)(.*)", re.ASCII)
 
 
-class _BadLine(InvalidInput):
+class _InvalidLine(InvalidInput):
     def __init__(self, number: int, line: str, problem: str) -> None:
         shown = line if len(line) <= _SHOWN_CHARACTERS else line[:_SHOWN_CHARACTERS] + "…"
         super().__init__(f"line {number} {problem}: {shown!r}")
@@ -49,11 +49,11 @@ def _text(body: bytes) -> str:
     except UnicodeDecodeError as problem:
         number = body.count(b"\n", 0, problem.start) + 1
         line = body.split(b"\n")[number - 1]
-        raise _BadLine(number, line.decode(errors="replace"), "is not UTF-8") from None
+        raise _InvalidLine(number, line.decode(errors="replace"), "is not UTF-8") from None
 
 
 def _lines(text: str) -> list[str]:
-    """Split at line feeds only: what else Python takes for a line's end may stand in a name."""
+    """Splits at line feeds only, because names may contain the other line ends that Python knows."""
     return [line.removesuffix("\r") for line in text.split("\n")]
 
 
@@ -62,40 +62,40 @@ def _unquote(word: str) -> str:
 
 
 def parse_values(body: bytes, values_max: int = VALUES_MAX) -> list[dict[str, Any]]:
-    """Reads lines such as ``PUTVAL host/plugin-instance/type-instance interval=10.000 1251533299:1:2``.
+    """Parses lines such as ``PUTVAL host/plugin-instance/type-instance interval=10.000 1251533299:1:2``.
 
     Returns:
-        For each list of values ``host``, ``plugin_instance``, ``type_instance``, ``value`` (as it was sent, time
-        first), ``interval`` if it was given, and ``options`` if there were others. All of them are strings.
+        An object for each list of values, all members strings: ``host``, ``plugin_instance``, ``type_instance``,
+        ``value`` (as sent, time first), ``interval`` if given, and ``options`` if there are other options.
 
     Raises:
-        InvalidInput: it names the first line that is bad; also where there is none at all.
+        InvalidInput: for the first invalid line, which it names, and for a body without values.
     """
     found: list[dict[str, Any]] = []
     for number, line in enumerate(_lines(_text(body)), 1):
         if line.strip():
             found += _parse_putval(number, line)
         if len(found) > values_max:
-            raise _BadLine(number, line, f"is one too many, after {values_max} values")
+            raise _InvalidLine(number, line, f"exceeds the limit of {values_max} values in a request")
     if not found:
-        raise InvalidInput("the body holds no values.")
+        raise InvalidInput("the body has no values; send PUTVAL lines.")
     return found
 
 
 def _parse_putval(number: int, line: str) -> list[dict[str, Any]]:
     if len(line) > _LINE_CHARACTERS_MAX:
-        raise _BadLine(number, line, f"is longer than {_LINE_CHARACTERS_MAX} characters")
+        raise _InvalidLine(number, line, f"is longer than {_LINE_CHARACTERS_MAX} characters")
     command, _, rest = line.strip().partition(" ")
     if command.upper() != "PUTVAL":
-        raise _BadLine(number, line, "does not begin with PUTVAL")
+        raise _InvalidLine(number, line, "does not begin with PUTVAL")
     rest = rest.lstrip()
     identifier = _STRING.match(rest)
     parts = _unquote(identifier[1]).split("/", 2) if identifier else []
     if identifier is None or len(parts) < 3 or not all(parts):
-        raise _BadLine(number, line, "names no host/plugin/type")
+        raise _InvalidLine(number, line, "has no host/plugin/type")
     host, plugin, kind = parts
     found: list[dict[str, Any]] = []
-    given: dict[str, str] = {}  # an option holds for all value lists that follow it
+    given: dict[str, str] = {}  # an option applies to all lists of values after it
     at = identifier.end()
     while at < len(rest):
         if values := _VALUE_LIST.match(rest, at):
@@ -111,31 +111,31 @@ def _parse_putval(number: int, line: str) -> list[dict[str, Any]]:
             given[option[1]] = _unquote(option[2])
             at = option.end()
         else:
-            raise _BadLine(number, line, "has neither an option nor a list of values where one should be")
+            raise _InvalidLine(number, line, "has an invalid option or list of values")
     if not found:
-        raise _BadLine(number, line, "has no values")
+        raise _InvalidLine(number, line, "has no values")
     return found
 
 
 def parse_notification(body: bytes) -> list[dict[str, str]]:
-    """Reads header lines such as ``Severity: WARNING``, a blank line and the text (collectd-exec(5)).
+    """Parses header lines such as ``Severity: WARNING``, a blank line and the text (collectd-exec(5)).
 
     Returns:
-        An object of one member for each header, its name in lower case, and at last ``event_text`` with the whole text,
-        but for the line's end that collectd puts after it.
+        An object with one member for each header, its name in lower case. The last object has ``event_text``: the
+        whole text, without the line end that collectd adds.
 
     Raises:
-        InvalidInput: it names the line that is bad.
+        InvalidInput: for the first invalid line, which it names.
     """
     lines = _lines(_text(body))
     if "" not in lines:
-        raise InvalidInput("the notification has no blank line between its header and its text.")
+        raise InvalidInput("the notification has no blank line between its headers and its text.")
     blank = lines.index("")
     found: list[dict[str, str]] = []
     for number, line in enumerate(lines[:blank], 1):
         header = _HEADER.fullmatch(line)
         if header is None:
-            raise _BadLine(number, line, "is no header such as 'Severity: OKAY'")
+            raise _InvalidLine(number, line, "is not a header such as 'Severity: OKAY'")
         found.append({header[1].lower(): header[2]})
     if not found:
         raise InvalidInput("the notification has no header.")
@@ -144,62 +144,64 @@ def parse_notification(body: bytes) -> list[dict[str, str]]:
 
 
 def check_json(body: bytes, members: tuple[str, ...]) -> None:
-    """Raises InvalidInput if this is not what write_http sends as JSON: an array of objects that have these members."""
+    """Raises InvalidInput unless the body is JSON as write_http sends it: an array of objects with these members."""
     try:
         items = orjson.loads(body)
     except orjson.JSONDecodeError as problem:
         where = f"line {problem.lineno}, column {problem.colno}"
         raise InvalidInput(f"the body is not valid JSON at {where}: {problem.msg}.") from None
     if not isinstance(items, list) or not items:
-        raise InvalidInput("the body must be a JSON array of what collectd sends.")
+        raise InvalidInput("the body must be a JSON array that is not empty.")
     for number, item in enumerate(items, 1):
-        missing = [name for name in members if name not in item] if isinstance(item, dict) else ["a JSON object"]
-        if missing:
-            raise InvalidInput(f"item {number} of the array lacks {missing[0]}.")
+        if not isinstance(item, dict):
+            raise InvalidInput(f"item {number} of the array is not an object.")
+        for name in members:
+            if name not in item:
+                raise InvalidInput(f"item {number} of the array has no member {name}.")
 
 
 class _Receiver(Handler, ABC):
-    """Puts one request's body into a queue, in the words of collectd or in JSON."""
+    """Puts the body of a request into a queue."""
 
-    # The path does not name the queue, so the handler itself asks whether this client may add to it.
+    # The path has no queue name, so the handler checks the access itself.
     requires = {"POST": guard.BY_COMMAND}
     application: Application
-    into: ClassVar[str]
+    target_queue: ClassVar[str]
 
     async def post(self) -> None:
-        await self.application.guard.check(self.credentials, guard.PRODUCE, self.into)
-        key = await self.application.core.queue_add(self.into, self.read(self.request.body))
+        await self.application.guard.check(self.credentials, guard.PRODUCE, self.target_queue)
+        key = await self.application.core.queue_add(self.target_queue, self.message(self.request.body))
         self.answer(f"{key}\r\n".encode(), TEXT)
 
     @abstractmethod
-    def read(self, body: bytes) -> bytes:
-        """What is to be queued. Raises InvalidInput."""
+    def message(self, body: bytes) -> bytes:
+        """The message for a body. Raises InvalidInput."""
 
 
 class ValuesHandler(_Receiver):
-    """``/collectd/data``: values, as write_http's formats Command and JSON have them."""
+    """``/collectd/data``: values, in write_http's formats Command and JSON."""
 
-    into = "collectd_data"
+    target_queue = "collectd_data"
 
-    def read(self, body: bytes) -> bytes:
+    def message(self, body: bytes) -> bytes:
         kind = self.request.media_type
         if kind == "application/json":
             check_json(body, _VALUES_MEMBERS)
             return body
         if kind == "text/plain":
             return to_json(parse_values(body, self.application.values_max))
-        raise InvalidInput("send values as text/plain (write_http's format Command) or application/json (its JSON).")
+        raise InvalidInput("send values as text/plain (write_http's format Command) or application/json (format JSON).")
 
 
 class NotificationHandler(_Receiver):
-    """``/collectd/event``: notifications, as the exec plugin has them; or JSON, as write_http has them.
+    """``/collectd/event``: notifications, in the format of the exec plugin or in write_http's JSON.
 
-    Any content type but JSON's is taken for text: curl names a form's where nobody tells it otherwise.
+    Every content type except JSON is read as text, because curl sends a form's content type by default.
     """
 
-    into = "collectd_event"
+    target_queue = "collectd_event"
 
-    def read(self, body: bytes) -> bytes:
+    def message(self, body: bytes) -> bytes:
         if self.request.media_type == "application/json":
             check_json(body, ())
             return body
@@ -216,24 +218,21 @@ class Application(web.Application):
         self.values_max = values_max
 
 
+_VALUES = options.whole_number(1, 1_000_000)
+
+
 class Options(options.Options):
     """``twistd collectd``."""
 
     command = "collectd"
     synopsis = "[collectd options]"
-    longdesc = "RestMQ with /collectd/data and /collectd/event, where collectd's write_http and exec plugins may write."
+    longdesc = "RestMQ with /collectd/data and /collectd/event for collectd's write_http and exec plugins."
 
     optParameters: list[list[Any]] = [
-        [
-            "max-values",
-            None,
-            VALUES_MAX,
-            "most values in one request to /collectd/data",
-            options.whole_number(1, 1_000_000),
-        ],
+        ["max-values", None, VALUES_MAX, "maximum values per request to /collectd/data", _VALUES],
     ]
 
 
 def makeService(options: Options) -> service.IService:
-    """RestMQ as the options describe it, with collectd's routes."""
+    """The service that the options describe: RestMQ with collectd's routes."""
     return make(options, partial(Application, values_max=options["max-values"]))

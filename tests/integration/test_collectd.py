@@ -1,4 +1,4 @@
-"""``twistd collectd`` with a real collectd that writes to it, and consumers that read."""
+"""``twistd collectd`` with a real collectd and live consumers."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ LoadPlugin exec
 
 
 class Collectd:
-    """A real collectd that sends what it is told by its plain text protocol, and nothing else."""
+    """A real collectd that sends only the values and notifications of the test."""
 
     def __init__(self, folder: Path, url: str, format: str, json_notifications: bool = False) -> None:
         folder.mkdir()
-        # The exec plugin runs nothing as root.
+        # The exec plugin runs no program as root.
         user = "nobody" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         (folder / "collectd.conf").write_text(
             CONFIGURATION.format(
@@ -83,7 +83,7 @@ class Collectd:
         return path.read_text() if path.exists() else ""
 
     def do(self, line: str) -> str:
-        """A command of collectd-unixsock(5), and the first line of the answer."""
+        """Sends a command of collectd-unixsock(5), and returns the first line of the answer."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(20)
             connection.connect(str(self.folder / "collectd.sock"))
@@ -107,7 +107,7 @@ def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
 
 @pytest.fixture
 def own_daemon(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
-    """One whose collectd_data and collectd_event nobody else writes."""
+    """A daemon with queues that no other test uses."""
     server = Daemon(private_folder / "daemon", redis=private_redis, plugin="collectd")
     yield server
     server.stop()
@@ -115,7 +115,7 @@ def own_daemon(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
 
 
 def heard(comet: Comet, collectd: Collectd) -> Any:
-    """The next message. collectd hands values on in threads of its own; so it is told to send until something comes."""
+    """The next message. FLUSH is repeated until it arrives, because collectd passes values on in threads of its own."""
     with ThreadPoolExecutor(1) as pool:
         line = pool.submit(comet.lines, 1)
         wait_until(lambda: collectd.do("FLUSH") and line.done(), why="a message comes")
@@ -123,7 +123,7 @@ def heard(comet: Comet, collectd: Collectd) -> Any:
 
 
 def values_heard(comet: Comet, collectd: Collectd, count: int) -> dict[str, dict[str, Any]]:
-    """As many values by their hosts, in however many messages collectd sends them."""
+    """A number of values by their hosts, from one message or several."""
     found: dict[str, dict[str, Any]] = {}
     while len(found) < count:
         found |= {item["host"]: item for item in heard(comet, collectd)}
@@ -137,7 +137,7 @@ def listening(daemon: Daemon, redis: Redis, queue: str) -> Comet:
 
 
 @pytest.mark.needs("collectd", "curl")
-def test_values_in_format_command(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
+def test_values_in_the_format_command(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
     comet = listening(own_daemon, private_redis, "collectd_data")
     collectd = Collectd(private_folder / "collectd", own_daemon.url, "Command")
     with stopping(collectd):
@@ -156,7 +156,7 @@ def test_values_in_format_command(private_folder: Path, own_daemon: Daemon, priv
 
 
 @pytest.mark.needs("collectd", "curl")
-def test_values_in_format_json(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
+def test_values_in_the_format_json(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
     comet = listening(own_daemon, private_redis, "collectd_data")
     collectd = Collectd(private_folder / "collectd", own_daemon.url, "JSON")
     with stopping(collectd):
@@ -177,7 +177,7 @@ NOTIFICATION = (
 
 
 @pytest.mark.needs("collectd", "curl")
-def test_notifications_by_the_exec_plugin(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
+def test_notifications_of_the_exec_plugin(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
     comet = listening(own_daemon, private_redis, "collectd_event")
     collectd = Collectd(private_folder / "collectd", own_daemon.url, "Command")
     with stopping(collectd):
@@ -194,7 +194,7 @@ def test_notifications_by_the_exec_plugin(private_folder: Path, own_daemon: Daem
 
 
 @pytest.mark.needs("collectd", "curl")
-def test_notifications_by_write_http(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
+def test_notifications_of_write_http(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
     collectd = Collectd(private_folder / "collectd", own_daemon.url, "JSON", json_notifications=True)
     with stopping(collectd), own_daemon.client() as http:
         collectd.do(NOTIFICATION)
@@ -215,7 +215,7 @@ VALUES = b"PUTVAL h/p/t interval=10 N:1\r\n"
 
 
 @pytest.mark.parametrize("charset", ["", "; charset=utf-8", ';charset="UTF-8"', "; charset=iso-8859-1; x=y"])
-def test_a_charset_parameter_does_no_harm(http: httpx.Client, charset: str) -> None:
+def test_a_charset_parameter_is_accepted(http: httpx.Client, charset: str) -> None:
     for kind, body in (
         ("text/plain", VALUES),
         ("Application/JSON", b'[{"host":"h","plugin":"p","type":"t","time":1,"values":[1]}]'),
@@ -238,13 +238,13 @@ def test_json_is_kept_byte_for_byte(own_daemon: Daemon) -> None:
         ("data", "text/plain", b"PUTVAL h/p/t N:1\nPUTVAL h/p/t", "line 2 has no values: 'PUTVAL h/p/t'"),
         ("data", "text/plain", b"", "no values"),
         ("data", "application/json", b'[{"host":"h"},\n', "line 2, column"),
-        ("data", "application/json", b'[{"host":"h"}]', "item 1 of the array lacks plugin"),
+        ("data", "application/json", b'[{"host":"h"}]', "item 1 of the array has no member plugin"),
         ("data", "application/x-www-form-urlencoded", b"value=1", "text/plain"),
-        ("event", "text/plain", b"Severity OKAY\n\ntext", "line 1 is no header such as 'Severity: OKAY'"),
+        ("event", "text/plain", b"Severity OKAY\n\ntext", "line 1 is not a header such as 'Severity: OKAY'"),
         ("event", "application/json", b"{}", "array"),
     ],
 )
-def test_bad_input_is_400_with_the_line_and_nothing_is_queued(
+def test_invalid_input_is_400_with_its_place_and_nothing_is_queued(
     own_daemon: Daemon, path: str, kind: str, body: bytes, says: str
 ) -> None:
     with own_daemon.client() as http:
@@ -259,13 +259,13 @@ def test_a_notification_posted_as_a_form_by_curl(http: httpx.Client) -> None:
     assert answer.status_code == 200
 
 
-def test_it_is_restmq_too(http: httpx.Client, queue: str) -> None:
+def test_the_other_routes_are_those_of_restmq(http: httpx.Client, queue: str) -> None:
     assert http.post(f"/q/{queue}", data={"value": "x"}).text == f"{queue}:1\r\n"
     assert http.get("/collectd/data").status_code == 405
     assert http.post("/collectd/other", content=b"x").status_code == 404
 
 
-def test_who_may_write_is_for_acl_conf_to_say(private_folder: Path, redis: Redis) -> None:
+def test_acl_conf_and_tokens_decide_who_may_write(private_folder: Path, redis: Redis) -> None:
     (private_folder / "acl.conf").write_text("[rest:producer]\nusername = collectd\npassword = secret\n")
     daemon = Daemon(private_folder, redis=redis, plugin="collectd")
     allowed, other = f"token-{private_folder.name}", f"other-{private_folder.name}"
@@ -280,14 +280,14 @@ def test_who_may_write_is_for_acl_conf_to_say(private_folder: Path, redis: Redis
         assert post(params={"authkey": other}) == 403
 
 
-def test_no_more_values_in_a_request_than_allowed(private_folder: Path, redis: Redis) -> None:
+def test_the_number_of_values_in_a_request_is_limited(private_folder: Path, redis: Redis) -> None:
     daemon = Daemon(private_folder, "--max-values", "2", redis=redis, plugin="collectd")
     with stopping(daemon), daemon.client(headers={"Content-Type": "text/plain"}) as http:
         assert http.post("/collectd/data", content=VALUES * 2).status_code == 200
-        assert "after 2 values" in http.post("/collectd/data", content=VALUES * 3).json()["error"]
+        assert "limit of 2 values" in http.post("/collectd/data", content=VALUES * 3).json()["error"]
 
 
-def test_help_says_what_it_is_and_what_is_no_option(private_folder: Path) -> None:
+def test_help_lists_the_options_and_a_surplus_argument_is_rejected(private_folder: Path) -> None:
     command = [str(Path(sys.executable).with_name("twistd")), "collectd"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     shown = subprocess.run([*command, "--help"], env=env, cwd=private_folder, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""What collectd sends, read."""
+"""Parsing collectd's values and notifications."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from restmq.errors import InvalidInput
 from restmq.frontends.collectd import check_json, parse_notification, parse_values
 
 
-def test_a_line_as_write_http_sends_it() -> None:
+def test_a_line_of_write_http() -> None:
     assert parse_values(b"PUTVAL web.example/df-root/df_complex-free interval=10.000 1251533299.617:42.5\r\n") == [
         {
             "host": "web.example",
@@ -24,13 +24,13 @@ def test_a_line_as_write_http_sends_it() -> None:
     ]
 
 
-def test_quotes_and_backslashes() -> None:
+def test_quoted_names_with_backslashes() -> None:
     (item,) = parse_values(rb'PUTVAL "my \"own\" host/exec-a b/gauge-c\\d" interval="10" N:1')
     assert (item["host"], item["plugin_instance"], item["type_instance"]) == ('my "own" host', "exec-a b", "gauge-c\\d")
     assert item["interval"] == "10"
 
 
-def test_options_hold_for_the_values_that_follow_them() -> None:
+def test_an_option_applies_to_the_values_after_it() -> None:
     items = parse_values(b'PUTVAL h/p/t 1:1 interval=10 meta:colour="dark red" 2:2:U 3:nan:-inf:1e-5 interval=20 4:4')
     assert [(item.get("interval"), item.get("options"), item["value"]) for item in items] == [
         (None, None, "1:1"),
@@ -41,7 +41,7 @@ def test_options_hold_for_the_values_that_follow_them() -> None:
     assert "interval" not in items[0]
 
 
-def test_blank_lines_are_passed_over_and_odd_letters_stay() -> None:
+def test_blank_lines_are_skipped_and_unusual_characters_are_kept() -> None:
     items = parse_values("\n\r\nPUTVAL höst\u2028x/p/t N:1\n\nputval h/p/t-a/b N:2\n".encode())
     assert [item["host"] for item in items] == ["höst\u2028x", "h"]
     assert items[1]["type_instance"] == "t-a/b"
@@ -53,35 +53,35 @@ def test_blank_lines_are_passed_over_and_odd_letters_stay() -> None:
         (b"", "no values"),
         (b"\r\n\n", "no values"),
         (b"GETVAL h/p/t", "line 1 does not begin with PUTVAL: 'GETVAL h/p/t'"),
-        (b"PUTVAL h/p/t N:1\nPUTVAL h/p N:1", "line 2 names no host/plugin/type: 'PUTVAL h/p N:1'"),
-        (b"PUTVAL h//t N:1", "line 1 names no host"),
-        (b'PUTVAL "h/p/t N:1', "line 1 names no host"),
-        (b'PUTVAL "h/p/t"N:1', "line 1 names no host"),
-        (b"PUTVAL", "line 1 names no host"),
+        (b"PUTVAL h/p/t N:1\nPUTVAL h/p N:1", "line 2 has no host/plugin/type: 'PUTVAL h/p N:1'"),
+        (b"PUTVAL h//t N:1", "line 1 has no host"),
+        (b'PUTVAL "h/p/t N:1', "line 1 has no host"),
+        (b'PUTVAL "h/p/t"N:1', "line 1 has no host"),
+        (b"PUTVAL", "line 1 has no host"),
         (b"PUTVAL h/p/t", "line 1 has no values"),
         (b"PUTVAL h/p/t interval=10", "line 1 has no values"),
-        (b"PUTVAL h/p/t 10", "line 1 has neither an option nor a list of values"),
-        (b"PUTVAL h/p/t N:1:", "line 1 has neither"),
-        (b"PUTVAL h/p/t N:one", "line 1 has neither"),
-        (b'PUTVAL h/p/t meta:a="b N:1', "line 1 has neither"),
+        (b"PUTVAL h/p/t 10", "line 1 has an invalid option or list of values"),
+        (b"PUTVAL h/p/t N:1:", "line 1 has an invalid option"),
+        (b"PUTVAL h/p/t N:one", "line 1 has an invalid option"),
+        (b'PUTVAL h/p/t meta:a="b N:1', "line 1 has an invalid option"),
         (b"PUTVAL h/p/t N:1\nPUTVAL \xff/p/t N:1", "line 2 is not UTF-8"),
         (b"PUTVAL h/p/t " + b"N:1 " * 2000, "line 1 is longer than 4096 characters"),
     ],
 )
-def test_bad_lines_are_named(line: bytes, problem: str) -> None:
+def test_an_invalid_line_is_named(line: bytes, problem: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse_values(line)
     assert problem in str(refused.value)
     assert len(str(refused.value)) < 250
 
 
-def test_no_more_values_than_allowed() -> None:
+def test_the_number_of_values_is_limited() -> None:
     assert len(parse_values(b"PUTVAL h/p/t N:1\n" * 3, values_max=3)) == 3
-    with pytest.raises(InvalidInput, match="line 4 is one too many"):
+    with pytest.raises(InvalidInput, match="line 4 exceeds the limit of 3 values"):
         parse_values(b"PUTVAL h/p/t N:1\n" * 5, values_max=3)
 
 
-def test_a_notification_keeps_its_text_whole() -> None:
+def test_a_notification_keeps_its_whole_text() -> None:
     body = b"Severity: WARNING\nTime: 1251533299.000\nHost: my host\nCurrentValue: 1.1e+08\nNote:\n"
     body += b"\nfirst: line\n\n  last\n"
     assert parse_notification(body) == [
@@ -104,11 +104,11 @@ def test_a_notification_with_crlf_and_without_a_text() -> None:
         (b"", "no header"),
         (b"Severity: OKAY\ntext", "no blank line"),
         (b"\ntext", "no header"),
-        (b"Severity: OKAY\nwhat is this\n\ntext", "line 2 is no header such as 'Severity: OKAY': 'what is this'"),
+        (b"Severity: OKAY\nwhat is this\n\ntext", "line 2 is not a header such as 'Severity: OKAY': 'what is this'"),
         (b"Severity: OKAY\n\nfirst\n\xfe\n", "line 4 is not UTF-8"),
     ],
 )
-def test_bad_notifications_are_named(body: bytes, problem: str) -> None:
+def test_the_invalid_line_of_a_notification_is_named(body: bytes, problem: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         parse_notification(body)
     assert problem in str(refused.value)
@@ -119,21 +119,21 @@ def test_bad_notifications_are_named(body: bytes, problem: str) -> None:
     [
         (b"", "line 1, column 1"),
         (b'[{"host":"h"},\n{"host":]', "line 2, column 9"),
-        (b"[]", "array of what collectd sends"),
-        (b'{"host":"h"}', "array of what collectd sends"),
-        (b'[{"host":"h"},{}]', "item 2 of the array lacks host"),
-        (b"[7]", "item 1 of the array lacks a JSON object"),
+        (b"[]", "JSON array that is not empty"),
+        (b'{"host":"h"}', "JSON array that is not empty"),
+        (b'[{"host":"h"},{}]', "item 2 of the array has no member host"),
+        (b"[7]", "item 1 of the array is not an object"),
         (b'[{"host":"\xff"}]', "not valid JSON"),
     ],
 )
-def test_bad_json_is_named(body: bytes, problem: str) -> None:
+def test_invalid_json_is_located(body: bytes, problem: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         check_json(body, ("host",))
     assert problem in str(refused.value)
 
 
 @given(st.binary() | st.text(alphabet='PUTVAL hpt/"\\=:1N. \n\x00é').map(lambda text: b"PUTVAL " + text.encode()))
-def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
+def test_any_bytes_are_parsed_or_rejected(body: bytes) -> None:
     for read in (parse_values, parse_notification):
         with suppress(InvalidInput):
             assert read(body)

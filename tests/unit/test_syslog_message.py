@@ -1,4 +1,4 @@
-"""What syslog messages say, read."""
+"""Parsing syslog lines."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ BOM = "\ufeff"
         ("<0>1 - - - - - -", {"facility": "kern", "severity": "emerg"}),
         ("<0>1 - - - - - - x", {"facility": "kern", "severity": "emerg", "message": "x"}),
         ("<0>1 - - - - -", {"facility": "kern", "severity": "emerg"}),
-        (  # a broken element leaves all of it to the message
+        (  # invalid structured data is part of the message
             '<13>1 - h a - - [x a="1][y]',
             {"facility": "user", "severity": "notice", "hostname": "h", "app": "a", "message": '[x a="1][y]'},
         ),
-        (  # no version that we know, and no time of RFC 5424's: old, and without a header
+        (  # not an RFC 5424 time, so RFC 3164 without a header
             "<13>1 one two three four five six",
             {"facility": "user", "severity": "notice", "message": "1 one two three four five six"},
         ),
@@ -96,7 +96,7 @@ BOM = "\ufeff"
                 "message": "connect from localhost[127.0.0.1]",
             },
         ),
-        (  # to its own machine a program names no host
+        (  # a program on the same machine sends no host name
             "<13>Nov  1 00:12:04 cron[7]: done",
             {
                 "facility": "user",
@@ -138,11 +138,11 @@ BOM = "\ufeff"
         (f"{BOM}<13>x", {"facility": "user", "severity": "notice", "message": "x"}),
     ],
 )
-def test_examples(line: str, fields: dict[str, Any]) -> None:
+def test_the_fields_of_a_line(line: str, fields: dict[str, Any]) -> None:
     assert parse_line(line) == fields
 
 
-def test_structured_data_with_escapes_brackets_and_a_name_that_comes_twice() -> None:
+def test_structured_data_with_escapes_brackets_and_a_repeated_name() -> None:
     line = r'<13>1 - - - - - [a@1 q="say \"hi\" \\ [x\] \n ]" ip="1" ip="2"  ][empty] - text'
     assert parse_line(line)["data"] == {"a@1": {"q": r'say "hi" \ [x] \n ]', "ip": ["1", "2"]}, "empty": {}}
     assert parse_line(line)["message"] == "- text"
@@ -154,7 +154,7 @@ def test_all_priorities_have_names() -> None:
         assert (FACILITIES.index(fields["facility"]), SEVERITIES.index(fields["severity"])) == divmod(number, 8)
 
 
-def test_a_rendered_line_has_the_fields_of_the_first_restmq_first() -> None:
+def test_a_message_begins_with_the_fields_of_the_first_restmq() -> None:
     document = json.loads(encode_line("<13>höst".encode(), "192.0.2.1", 1.5))
     assert list(document.items()) == [
         ("line", "<13>höst"),
@@ -166,7 +166,7 @@ def test_a_rendered_line_has_the_fields_of_the_first_restmq_first() -> None:
     ]
 
 
-def test_a_cut_goes_through_no_character() -> None:
+def test_a_truncated_line_ends_with_a_whole_character() -> None:
     document = json.loads(encode_line("<13>xé".encode()[:-1], "h", 0, truncated=True))
     assert (document["line"], document["truncated"]) == ("<13>x", True)
 
@@ -184,7 +184,7 @@ def test_a_line_that_is_not_utf8_is_kept_as_base64() -> None:
     | st.text(alphabet="[]:. a1-", max_size=40).map(lambda text: b"<13>Nov  1 00:12:04 " + text.encode()),
     st.booleans(),
 )
-def test_whatever_comes_is_kept_as_it_came(line: bytes, truncated: bool) -> None:
+def test_any_line_is_kept_as_it_was_sent(line: bytes, truncated: bool) -> None:
     document = json.loads(encode_line(line, "h", 0, truncated))
     kept = base64.b64decode(document["line"]) if "encoding" in document else document["line"].encode()
     assert line.startswith(kept) if truncated else line == kept
