@@ -1,14 +1,14 @@
-// Asking the server, with whatever this user has shown of himself.
+// Requests to the server, with the user's credentials.
 //
-// A token is entered in the page, kept for this tab only, and goes along as a Bearer token. A password is the browser's
-// business: it is asked for, and kept, by the browser itself, once the user has chosen that.
+// The user enters a token in the page. The page keeps it for this tab only and sends it as a Bearer token. Passwords are
+// left to the browser: once the user chooses to use a password, the browser asks for it and keeps it.
 
 const TOKEN = "restmq.token";
 const PASSWORD = "restmq.password";
 
 let askForMore = async () => false;
 
-/** `ask(problem)` is called where the server wants a password or a token; it tells whether to try once more. */
+/** Sets the function to call if the server requires credentials: `ask(problem)` resolves to whether to retry. */
 export function onUnauthorized(ask) {
   askForMore = ask;
 }
@@ -30,7 +30,7 @@ export const credentials = {
   },
 };
 
-/** What the server said no with. `status` is 0 where it did not answer at all. */
+/** An error response of the server. `status` is 0 if the server did not answer. */
 export class Refusal extends Error {
   constructor(status, message) {
     super(message);
@@ -38,20 +38,20 @@ export class Refusal extends Error {
   }
 }
 
-/** Whether a browser can say this name in a path: of `.` and `..`, also as %2E, it makes another path (URL standard, 4.4). */
-export function isSayable(queue) {
+/** Whether a path can hold this name: browsers resolve `.` and `..`, also as %2E (URL standard, 4.4). */
+export function isAddressable(queue) {
   return queue !== "." && queue !== "..";
 }
 
-/** The path of something about a queue, such as `/q/` and its name. Raises Refusal for a name that no path can hold. */
+/** The path for a queue: `prefix`, such as `/q/`, and its name. Throws Refusal if no path can hold the name. */
 export function path(prefix, queue, query = {}) {
-  if (!isSayable(queue)) throw new Refusal(400, "A browser can’t ask for a queue of this name.");
+  if (!isAddressable(queue)) throw new Refusal(400, "A browser can’t request a queue with this name.");
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== "");
   const tail = given.length ? `?${new URLSearchParams(given)}` : "";
   return `${prefix}${encodeURIComponent(queue)}${tail}`;
 }
 
-/** A response that is not an error. Raises Refusal; where a password or a token is missing, after it was asked for. */
+/** A successful response. If credentials are missing, asks for them and retries. Throws Refusal for an error. */
 export async function request(target, options = {}) {
   const response = await send(target, options);
   if (response.status === 401 && await askForMore(await problem(response.clone()))) return request(target, options);
@@ -59,17 +59,17 @@ export async function request(target, options = {}) {
   return response;
 }
 
-/** The same without asking: for what the page does by itself. */
+/** Any response, without asking for credentials: for requests that the user did not start. */
 export async function send(target, { headers = {}, ...options } = {}) {
   const { token } = credentials;
   const shown = token ? { ...headers, Authorization: `Bearer ${token}` } : headers;
   try {
-    // Not the document's address: that may hold a password, and fetch takes no address with one.
+    // Not relative to the document's address: that may hold a password, which fetch rejects.
     return await fetch(location.origin + target, {
       ...options,
       headers: shown,
       cache: "no-store",
-      // "omit" keeps the browser from asking for a password that nobody wants to give.
+      // "omit" keeps the browser from asking for a password before the user chose to use one.
       credentials: credentials.usesPassword ? "same-origin" : "omit",
     });
   } catch (error) {
@@ -78,18 +78,18 @@ export async function send(target, { headers = {}, ...options } = {}) {
   }
 }
 
-/** What went wrong, in the server's words if it has said any. */
+/** The error text of a response: the server's own text, if it sent one. */
 export async function problem(response) {
-  const said = await response.json().catch(() => null);
-  return said?.error ?? `The server answered with status ${response.status}.`;
+  const body = await response.json().catch(() => null);
+  return body?.error ?? `The server answered with status ${response.status}.`;
 }
 
 export async function getJson(target, options = {}) {
   const response = await request(target, { ...options, headers: { Accept: "application/json" } });
-  return response.json().catch(() => { throw new Refusal(response.status, "What answered is no RestMQ, or it was cut off."); });
+  return response.json().catch(() => { throw new Refusal(response.status, "The response was cut off, or did not come from RestMQ."); });
 }
 
-/** A form by POST. */
+/** Posts a form. */
 export function post(target, fields) {
   return request(target, { method: "POST", body: new URLSearchParams(fields) });
 }
@@ -97,5 +97,5 @@ export function post(target, fields) {
 export function webSocketAddress(target) {
   const { token } = credentials;
   const address = location.origin.replace(/^http/, "ws") + target;
-  return token ? `${address}?authkey=${encodeURIComponent(token)}` : address;  // a browser can set no header there
+  return token ? `${address}?authkey=${encodeURIComponent(token)}` : address;  // browsers can't set headers for a WebSocket
 }

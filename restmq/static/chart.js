@@ -1,6 +1,6 @@
-// Charts of the last minutes, five at most: how many wait, and below it the flow, in upwards and out downwards.
+// Charts of the last five minutes: waiting messages, and below them the rates, in upwards and out downwards.
 
-import { h, say, svg } from "./dom.js";
+import { h, setText, svg } from "./dom.js";
 import { clock, count, rate } from "./format.js";
 import { WINDOW_MS } from "./model.js";
 
@@ -10,18 +10,18 @@ const DEPTH_BOTTOM = 92;
 const FLOW_MIDDLE = 128;
 const FLOW_HEIGHT = 30;
 const WINDOW_LEAST_MS = 60_000;
-// A line for each of these steps, whichever gives five or so.
+// Possible distances of the time lines; the first that gives at most seven lines is used.
 const STEPS_MS = [15_000, 30_000, 60_000];
 const LINES_AT_MOST = 7;
 
-/** A round whole number that is not less than the largest value, so that the scale does not twitch. */
+/** Rounds the largest value up to a round whole number, so that the scale does not change with every value. */
 function roundUp(value, least) {
   if (value <= least) return least;
   const power = 10 ** Math.floor(Math.log10(value));
   return [1, 1.5, 2, 3, 4, 5, 7.5, 10].map((step) => step * power).find((most) => most >= value && Number.isInteger(most));
 }
 
-/** The path of a line through points; null parts it. `close` is the height down to which it is an area. */
+/** The SVG path through the points; null interrupts it. With `close`, the area between the line and that height. */
 function path(points, x, y, close) {
   const parts = [];
   let first = null;
@@ -102,13 +102,13 @@ export class Chart {
     this["in-area"].setAttribute("d", path(points, x, flow("in", 1), FLOW_MIDDLE));
     this["out-area"].setAttribute("d", path(points, x, flow("out", -1), FLOW_MIDDLE));
     for (const [name, text] of [["depth-most", count(deepest)], ["in-most", `${rate(fastest)} / s`], ["out-most", `${rate(fastest)} / s`]]) {
-      say(this[name], text);
+      setText(this[name], text);
     }
     this.#drawTimes(width, window);
     this.#drawCursor(real, x);
   }
 
-  /** The lines move with the time; before the server has told it, there are none. */
+  /** The lines move with the server's time; they are hidden while it is unknown. */
   #drawTimes(width, window) {
     this.grid.classList.toggle("timeless", !this.#now);
     if (!this.#now) return;
@@ -119,7 +119,7 @@ export class Chart {
       line.setAttribute("x1", at);
       line.setAttribute("x2", at);
       text.setAttribute("x", at);
-      say(text, at > 76 && at < width - 26 ? clock(time).slice(0, step < 60_000 ? 8 : 5) : "");
+      setText(text, at > 76 && at < width - 26 ? clock(time).slice(0, step < 60_000 ? 8 : 5) : "");
     });
   }
 
@@ -128,7 +128,7 @@ export class Chart {
       : real.reduce((best, point) => (Math.abs(x(point) - this.#pointer) < Math.abs(x(best) - this.#pointer) ? point : best));
     const at = near ? x(near) : -10;
     for (const [name, value] of [["x1", at], ["x2", at], ["y1", DEPTH_TOP], ["y2", HEIGHT - 8]]) this.cursor.setAttribute(name, value);
-    say(this.readout, near ? `${clock(near.time)} — ${count(near.ready)} waiting, ${rate(near.in)} in, ${rate(near.out)} out` : "");
+    setText(this.readout, near ? `${clock(near.time)} — ${count(near.ready)} waiting, ${rate(near.in)} in, ${rate(near.out)} out` : "");
   }
 }
 
@@ -136,7 +136,7 @@ const SPARK_WIDTH = 96;
 const SPARK_HEIGHT = 20;
 const SPARK_MS = 2 * 60_000;
 
-/** A queue's last two minutes at the size of a word: how many wait. */
+/** A word-sized chart (sparkline) of a queue's waiting messages in the last two minutes. */
 export function spark() {
   return svg("svg", { class: "spark", width: SPARK_WIDTH, height: SPARK_HEIGHT, "aria-hidden": "true" },
     svg("path", { class: "depth-area" }), svg("path", { class: "depth-line" }));
@@ -147,7 +147,7 @@ export function drawSpark(element, queue, now) {
   const samples = queue.samples;
   let i = samples.length - 1;
   while (i > 0 && (queue.model.timeOf(samples[i].tick) ?? 0) > start) i -= 1;
-  // As steps: between two samples nothing changed.
+  // Draw steps: nothing changed between two samples.
   const points = [];
   for (const sample of samples.slice(Math.max(0, i))) {
     const time = Math.max(start, queue.model.timeOf(sample.tick) ?? start);

@@ -1,8 +1,8 @@
-// Who listens to the queue, on all servers.
+// The queue's consumers, on all servers.
 
 import { getJson, path } from "./api.js";
-import { h, say } from "./dom.js";
-import { count, plural, span } from "./format.js";
+import { h, setText } from "./dom.js";
+import { count, duration, plural } from "./format.js";
 
 const RELOAD_MS = 2000;
 const NAMES = { comet: "Comet", sse: "SSE", websocket: "WebSocket" };
@@ -32,13 +32,13 @@ export class Consumers {
     const { row } = this.#queue();
     const listening = Object.keys(NAMES).filter((transport) => row[transport]).map((transport) => `${count(row[transport])} ${NAMES[transport]}`);
     if (row.waiters) listening.push(plural(row.waiters, "long poll"));
-    say(this.sums, listening.join(", "));
+    setText(this.sums, listening.join(", "));
     const state = [row.comet, row.sse, row.websocket, row.waiters].join();
-    for (const cell of this.rows.querySelectorAll("[data-since]")) say(cell, span(performance.now() - Number(cell.dataset.since)));
+    for (const cell of this.rows.querySelectorAll("[data-since]")) setText(cell, duration(performance.now() - Number(cell.dataset.since)));
     if (!listening.length || !this.#may().inspect) {
       this.#loadedFor = "";
       this.table.hidden = true;
-      say(this.note, listening.length ? "" : "Nobody listens.");
+      setText(this.note, listening.length ? "" : "No consumers.");
     } else if (state !== this.#loadedFor && !this.#loading && performance.now() - this.#loadedAt > RELOAD_MS) this.#load(state);
   }
 
@@ -48,7 +48,7 @@ export class Consumers {
       this.#show(await getJson(path("/dashboard/consumers/", this.#name)));
       this.#loadedFor = state;
     } catch (error) {
-      say(this.note, error.message);
+      setText(this.note, error.message);
     } finally {
       this.#loading = false;
       this.#loadedAt = performance.now();
@@ -62,9 +62,9 @@ export class Consumers {
     this.rows.replaceChildren(...consumers.map((consumer) => h("tr", {},
       h("td", {}, NAMES[consumer.transport]), h("td", { class: "mono" }, consumer.address),
       h("td", { class: "mono" }, consumer.lease_seconds ? count(consumer.held) : "–"),
-      h("td", { class: "mono", data: { since: performance.now() - consumer.age_seconds * 1000 } }, span(consumer.age_seconds * 1000)),
+      h("td", { class: "mono", data: { since: performance.now() - consumer.age_seconds * 1000 } }, duration(consumer.age_seconds * 1000)),
       ...(several ? [h("td", { class: "mono" }, consumer.server)] : []))));
     this.table.hidden = !consumers.length;
-    say(this.note, total > consumers.length ? `And ${plural(total - consumers.length, "more consumer")}.` : "");
+    setText(this.note, total > consumers.length ? `And ${plural(total - consumers.length, "more consumer")}.` : "");
   }
 }

@@ -1,9 +1,9 @@
-// Making elements, without any text ever being read as HTML.
+// Creates and updates elements. Text is never parsed as HTML.
 
 /**
  * An element with properties and children.
- * `on` holds listeners, `data` data attributes; `class` and what has a dash are attributes, all else is a property.
- * Children are nodes or text; null and false are left out.
+ * `on` holds listeners, `data` holds data attributes. `class`, `role`, `for` and names with a dash are set as
+ * attributes, all others as properties. Children are nodes or text; null, undefined and false are skipped.
  */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -26,41 +26,41 @@ export function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A queue's name with the blanks marked that the eye would miss: at its ends, several in a row, and unusual ones. */
-export function named(name) {
+/** A queue's name as nodes, with easily missed blanks marked: at either end, several in a row, and unusual ones. */
+export function nameNodes(name) {
   const parts = name.split(/(^\s+|\s+$|\s{2,}|[^\S ]+)/u);
   return parts.map((part, i) => (i % 2 ? h("span", { class: "blank" }, part) : part)).filter((part) => part !== "");
 }
 
-/** Sets an element's text where it is another: most of what is shown stays the same from second to second. */
-export function say(element, text) {
+/** Sets an element's text if it differs: most texts stay the same from second to second. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Sets or takes away a class, and so on, only where that changes something. */
-export function mark(element, name, wanted) {
+/** Adds or removes a class if that changes something. */
+export function setClass(element, name, wanted) {
   if (element.classList.contains(name) !== wanted) element.classList.toggle(name, wanted);
 }
 
-let sayAgain;
+let clearTimer;
 
-/** Tells what became of what the user did, for the eye and for screen readers. */
-export function report(text, isBad = false) {
-  const says = document.getElementById("says");
-  says.textContent = text;
-  says.classList.toggle("bad", isBad);
-  clearTimeout(sayAgain);
-  sayAgain = setTimeout(() => { says.textContent = ""; }, isBad ? 12000 : 5000);
+/** Shows the outcome of the user's action for some seconds; screen readers announce it. */
+export function notify(text, isBad = false) {
+  const notice = document.getElementById("notice");
+  notice.textContent = text;
+  notice.classList.toggle("bad", isBad);
+  clearTimeout(clearTimer);
+  clearTimer = setTimeout(() => { notice.textContent = ""; }, isBad ? 12000 : 5000);
 }
 
-/** Says at its place what went wrong. */
-export function complain(place, error) {
+/** Shows an error next to what caused it. */
+export function showError(place, error) {
   place.textContent = error.message;
   place.classList.toggle("unanswered", error.status === 0);
 }
 
-/** The server answers again: what went wrong for want of an answer needs no saying any more. */
-export function takeBackUnanswered() {
+/** Removes the errors of requests that the server did not answer, once it answers again. */
+export function clearUnanswered() {
   for (const place of document.querySelectorAll(".unanswered")) {
     place.textContent = "";
     place.classList.remove("unanswered");
@@ -68,10 +68,10 @@ export function takeBackUnanswered() {
 }
 
 /**
- * A button that does something which can't be taken back: it must be pressed twice.
- * `question` is what it says in between, for a few seconds.
+ * A button for an action that can't be undone: it must be pressed twice.
+ * `question` returns its text after the first press, shown for five seconds.
  */
-export function twice(label, question, act) {
+export function confirmButton(label, question, act) {
   let armed;
   const disarm = () => { clearTimeout(armed); armed = undefined; button.textContent = label; button.classList.remove("bad"); };
   const button = h("button", { type: "button", on: {

@@ -1,17 +1,17 @@
-// The one stream that feeds the page, and the state of the connection. It finds back by itself.
+// The stream of events that feeds the page, and the state of its connection. It reconnects by itself.
 
 import { Refusal, problem, send } from "./api.js";
 import { events } from "./stream.js";
 
-// The server says something every second, or every few where it has very many queues.
+// The server sends an event every second, or every few seconds if it has very many queues.
 const SILENCE_MS = 15_000;
 const RETRY_FIRST_MS = 500;
 const RETRY_MOST_MS = 5000;
 
 /**
- * Calls `onEvent(type, object)` for what comes, and `onState(state, detail)` for how it stands:
- * "connecting"; "live"; "store" (the server is there, its store is not); "gone" (`detail`: why); "refused" (`detail`: a
- * Refusal, upon which it waits for `again`).
+ * Calls `onEvent(type, object)` for each event, and `onState(state, detail)` when the connection changes. States:
+ * "connecting"; "live"; "store" (the server is reachable, its store is not); "gone" (`detail`: the reason); "refused"
+ * (`detail`: a Refusal; the feed then waits for a call of `again`).
  */
 export class Feed {
   #onEvent;
@@ -27,7 +27,7 @@ export class Feed {
     document.addEventListener("visibilitychange", () => document.hidden || this.#wake());
   }
 
-  /** Connects anew at once, with other credentials perhaps. */
+  /** Reconnects at once, for example with new credentials. */
   again() {
     this.#onState("connecting");
     this.#retryMs = RETRY_FIRST_MS;

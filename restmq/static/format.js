@@ -1,22 +1,22 @@
-// How numbers, times, sizes and values look.
+// Formats numbers, times and sizes.
 
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 
-/** A count: exact up to six digits, shortened beyond. */
+/** A count: exact up to six digits, abbreviated from a million on. */
 export function count(number) {
   return Math.abs(number) < 1e6 ? whole.format(number) : short.format(number);
 }
 
-/** Something a second. A decimal only where it tells something. */
+/** A rate per second: one decimal below 10, "–" if unknown. */
 export function rate(number) {
   if (number === null) return "–";
   if (number === 0) return "0";
   return number < 9.95 ? number.toFixed(1) : count(Math.round(number));
 }
 
-/** A span of time in the largest unit that is not zero, and the next. */
-export function span(milliseconds) {
+/** A duration in its two largest units. */
+export function duration(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1000));
   if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
@@ -26,9 +26,9 @@ export function span(milliseconds) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** The same for a narrow column. */
+/** A duration in its largest unit, for a narrow column. */
 export function age(milliseconds) {
-  return span(milliseconds).replace(/ min \d+ s$/, " min").replace(/(\d+) h \d+ min$/, "$1 h").replace(/ d \d+ h$/, " d");
+  return duration(milliseconds).replace(/ min \d+ s$/, " min").replace(/(\d+) h \d+ min$/, "$1 h").replace(/ d \d+ h$/, " d");
 }
 
 export function size(bytes) {

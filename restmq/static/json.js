@@ -1,22 +1,22 @@
-// A message's value, shown well: JSON set out and tinted, bytes as a dump, all else as it is.
+// Shows a message's value: JSON indented and coloured, bytes as a hex dump, other text unchanged.
 
 import { h } from "./dom.js";
 
 const DUMPED_BYTES = 1024;
 const INDENTED_CHARACTERS = 200_000;
 
-// What JSON text is made of (RFC 8259). The text itself is laid out, not what JSON.parse makes of it: that would change
-// large numbers.
+// A token of JSON text (RFC 8259). The text itself is indented, not the result of JSON.parse, which changes large
+// numbers.
 const PIECE = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|[{}[\],:]/g;
 
-/** The value as elements; `encoding` is "base64" for bytes that are no text. */
-export function shown(value, encoding, isCut) {
+/** The value as an element; `encoding` is "base64" for bytes that are not UTF-8. */
+export function renderValue(value, encoding, isCut) {
   if (encoding === "base64") return h("pre", { class: "value dump", tabIndex: 0 }, dump(value));
   if (!isCut && isJson(value)) return h("pre", { class: "value", tabIndex: 0 }, ...laidOut(value));
   return h("pre", { class: "value", tabIndex: 0 }, value);
 }
 
-/** The beginning of a value on one line. */
+/** The start of a value, on one line. */
 export function preview(value, encoding) {
   if (encoding === "base64") return `bytes: ${[...bytes(value.slice(0, 44))].map(hex).join(" ")}`;
   return value === "" ? "(empty)" : value.slice(0, 300).replace(/\s+/g, " ");

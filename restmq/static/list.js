@@ -1,7 +1,7 @@
-// The list of queues. Only the rows that are in sight exist, so that it may have thousands.
+// The list of queues. Only visible rows are in the document, so that the list may have thousands.
 
 import { drawSpark, spark } from "./chart.js";
-import { h, mark, named, say } from "./dom.js";
+import { h, nameNodes, setClass, setText } from "./dom.js";
 import { age, count, rate } from "./format.js";
 
 const ROWS_BEYOND_SIGHT = 6;
@@ -9,8 +9,8 @@ const RESORT_MS = 3000;
 
 const number = (value) => (queue) => queue.row[value];
 
-// Name, heading, what is sorted by, and what is shown. The style sheet says which ones there is room for; where there is
-// none for the three kinds of consumers, their sum stands there.
+// Each column's name, heading, sort key and text. The style sheet selects the columns that fit: on narrow screens the
+// sum `consumers` replaces the three kinds of consumers.
 export const COLUMNS = [
   { name: "name", heading: "Queue", key: (queue) => queue.row.name },
   { name: "trend", heading: "2 min" },
@@ -67,13 +67,13 @@ export class QueueList {
     return h("div", { role: "columnheader", class: `c-${column.name}` }, inside);
   }
 
-  /** Sorts by a column; the other way round if it is sorted by it already. Numbers begin with the largest. */
+  /** Sorts by a column; reverses the order if the list is already sorted by it. Numbers start with the largest. */
   sort(by, down) {
     const isSame = this.#sorted.by === by;
     this.#sorted = { by, down: down ?? (isSame ? !this.#sorted.down : by !== "name" && by !== "policy") };
     for (const [name, head] of this.heads) {
-      const said = name === this.#sorted.by ? (this.#sorted.down ? "descending" : "ascending") : null;
-      if (said) head.setAttribute("aria-sort", said);
+      const direction = name === this.#sorted.by ? (this.#sorted.down ? "descending" : "ascending") : null;
+      if (direction) head.setAttribute("aria-sort", direction);
       else head.removeAttribute("aria-sort");
     }
     this.onSort(this.#sorted.by);
@@ -91,7 +91,7 @@ export class QueueList {
     return this.#order.length;
   }
 
-  /** The model has changed. Rows keep their places for some seconds, and as long as somebody is about to click one. */
+  /** Shows the changed model. Rows keep their places for 3 s, and while the pointer or the focus is on the list. */
   update() {
     const isHeld = this.body.matches(":hover") || this.body.contains(document.activeElement);
     if (!this.#order.length || (!isHeld && performance.now() - this.#resortedAt > RESORT_MS)) this.#reorder();
@@ -109,12 +109,12 @@ export class QueueList {
     this.#order = keyed.map(([, queue]) => queue.row.name);
   }
 
-  /** Queues that are new come at the end; those that are gone, go. */
+  /** Appends new queues and removes deleted ones. */
   #keepOrder() {
     const known = new Set(this.#order);
-    const come = [...this.#model.queues.values()].filter((queue) => !known.has(queue.row.name) && this.#filter(queue));
+    const added = [...this.#model.queues.values()].filter((queue) => !known.has(queue.row.name) && this.#filter(queue));
     this.#order = this.#order.filter((name) => this.#model.queues.has(name));
-    this.#order.push(...come.map((queue) => queue.row.name));
+    this.#order.push(...added.map((queue) => queue.row.name));
   }
 
   #height() {
@@ -149,7 +149,7 @@ export class QueueList {
       row.top = i * height;
       row.element.style.transform = `translateY(${row.top}px)`;
       row.element.setAttribute("aria-rowindex", i + 2);
-      // In the document as on the screen, for those who step from row to row.
+      // The order in the document must be that on the screen, for keyboard and screen reader users.
       const after = this.#rows.get(this.#order[i - 1])?.element;
       const next = after ? after.nextSibling : this.body.firstChild;
       if (next !== row.element && !row.element.contains(document.activeElement)) this.body.insertBefore(row.element, next);
@@ -157,9 +157,9 @@ export class QueueList {
     }
     for (const [column, cell] of row.cells) {
       const text = column.show(queue);
-      say(cell, text);
-      mark(cell, "none", text === "0" || text === "–");
-      mark(cell, "sorted", column.name === this.#sorted.by);
+      setText(cell, text);
+      setClass(cell, "none", text === "0" || text === "–");
+      setClass(cell, "sorted", column.name === this.#sorted.by);
     }
     const share = `${Math.min(100, Math.round(Math.log10(queue.row.ready + 1) * 16))}%`;
     if (row.share !== share) row.element.style.setProperty("--share", row.share = share);
@@ -168,7 +168,7 @@ export class QueueList {
       row.condition.dataset.condition = condition;
       row.condition.title = row.condition.firstChild.textContent = CONDITIONS[condition];
     }
-    mark(row.cells.get(COLUMNS.find((column) => column.name === "dead")), "some-dead", queue.row.dead > 0);
+    setClass(row.cells.get(COLUMNS.find((column) => column.name === "dead")), "some-dead", queue.row.dead > 0);
     drawSpark(row.spark, queue, this.#model.now);
   }
 
@@ -178,7 +178,7 @@ export class QueueList {
     const cells = new Map();
     const made = COLUMNS.map((column) => {
       const properties = { role: "cell", class: `c-${column.name}` };
-      if (column.name === "name") return h("div", properties, condition, h("a", { href: link(name), title: name }, ...named(name)));
+      if (column.name === "name") return h("div", properties, condition, h("a", { href: link(name), title: name }, ...nameNodes(name)));
       if (column.name === "trend") return h("div", properties, trend);
       const cell = h("div", { ...properties, data: { label: column.heading } });
       cells.set(column, cell);
@@ -187,7 +187,7 @@ export class QueueList {
     return { element: h("div", { role: "row", class: "queue-row", data: { queue: name } }, ...made), cells, condition, spark: trend, top: -1 };
   }
 
-  /** Arrows step through the rows, also beyond those that are in sight. */
+  /** Arrow keys move through all rows, including those out of sight. */
   #onKey(event) {
     const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, Home: -Infinity, End: Infinity }[event.key];
     const here = event.target.closest("[data-queue]");
@@ -197,7 +197,7 @@ export class QueueList {
     this.focus(Math.max(0, Math.min(this.#order.length - 1, place)));
   }
 
-  /** Puts the focus on the row at this place, wherever it is. */
+  /** Focuses the row at this place, and scrolls to it if it is out of sight. */
   focus(place) {
     const name = this.#order[place];
     if (name === undefined) return;

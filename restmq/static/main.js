@@ -1,7 +1,7 @@
-// The page: which view is shown, and how the connection stands.
+// The page: selects the view and shows the state of the connection.
 
 import { credentials } from "./api.js";
-import { h, say, takeBackUnanswered } from "./dom.js";
+import { clearUnanswered, h, setText } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Model } from "./model.js";
 import { Overview } from "./overview.js";
@@ -12,8 +12,8 @@ import { clock } from "./format.js";
 const STATES = {
   connecting: "Connecting…",
   live: "Live",
-  store: "Store away",
-  gone: "Server gone",
+  store: "Store unavailable",
+  gone: "Server unavailable",
   refused: "Not signed in",
 };
 
@@ -28,44 +28,44 @@ let state = "";
 const feed = new Feed(
   (type, event) => {
     model.take(type, event);
-    // Nobody looks at a page in the background; it is shown anew when it comes to the front.
+    // A page in the background is not updated until it comes to the front.
     if (!document.hidden) view?.update();
   },
   (now, detail) => {
     if (now === state && now !== "gone") return;
     state = document.body.dataset.link = now;
-    say(document.getElementById("link"), now === "refused" && detail.status === 403 ? "Not allowed" : STATES[now]);
+    setText(document.getElementById("link"), now === "refused" && detail.status === 403 ? "Not allowed" : STATES[now]);
     tellTrouble(now, detail);
     if (now === "live") {
-      takeBackUnanswered();
+      clearUnanswered();
       view?.resume();
     } else if (now === "refused") {
-      model.forget("Nothing is shown, as the server does not let you in.");
+      model.forget("Nothing is shown because the server denied access.");
       view?.update();
     }
-    say(button, credentials.token || credentials.usesPassword ? "Signed in" : "Sign in");
+    setText(button, credentials.token || credentials.usesPassword ? "Signed in" : "Sign in");
     if (now === "refused" && detail.status === 401) ask(detail.message);
   },
 );
 const ask = setUpSignIn(button, feed);
 
 function tellTrouble(now, detail) {
-  const asOf = model.known ? ` What you see is as of ${clock(model.now)}.` : "";
+  const asOf = model.known ? ` The data shown is from ${clock(model.now)}.` : "";
   const text = {
-    gone: `${detail} Trying again until it is back.${asOf}`,
-    store: `The server is there, but its store (Redis) does not answer. It goes on by itself when the store is back.${asOf}`,
+    gone: `${detail} Retrying until it is available.${asOf}`,
+    store: `The server is available, but its store (Redis) does not answer. Updates resume when the store is available.${asOf}`,
     refused: detail?.message,
   }[now];
   trouble.hidden = !text;
   if (!text) return;
   const again = now === "refused" ? h("button", { type: "button", on: { click: () => ask(detail.message) } }, "Sign in")
     : now === "gone" && h("button", { type: "button", on: { click: () => feed.again() } }, "Try now");
-  const isNew = trouble.dataset.said !== text;
-  trouble.dataset.said = text;
+  const isNew = trouble.dataset.text !== text;
+  trouble.dataset.text = text;
   if (isNew) trouble.replaceChildren(text, again || "");
 }
 
-/** The view that the address names: `#/q/<queue>`, or the overview, which is left and found again as it was. */
+/** Shows the view in the address: `#/q/<queue>`, or the overview, which keeps its state. */
 function show() {
   const queue = location.hash.match(/^#\/q\/(.+)$/)?.[1];
   let name;

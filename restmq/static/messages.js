@@ -1,9 +1,9 @@
-// Messages where they stand: next, newest, leased, delayed, dead. Looking takes nothing, and counts as no look.
+// Lists messages by state: next, newest, leased, delayed, dead. Listing takes no message and counts no peek.
 
 import { getJson, path, post, request } from "./api.js";
-import { h, report, say, twice } from "./dom.js";
-import { clock, count, plural, size, span } from "./format.js";
-import { isJson, preview, shown } from "./json.js";
+import { confirmButton, h, notify, setText } from "./dom.js";
+import { clock, count, duration, plural, size } from "./format.js";
+import { isJson, preview, renderValue } from "./json.js";
 
 const SHOWN_AT_FIRST = 20;
 const SHOWN_AT_MOST = 100;
@@ -12,7 +12,7 @@ const RELOAD_MS = 1500;
 const PLACES = {
   next: { label: "Next", of: (row) => row.ready, none: "No message waits." },
   newest: { label: "Newest", of: (row) => row.ready, none: "No message waits." },
-  leased: { label: "Leased", of: (row) => row.leased, none: "No message is out under a lease." },
+  leased: { label: "Leased", of: (row) => row.leased, none: "No message is leased." },
   delayed: { label: "Delayed", of: (row) => row.delayed, none: "No message is delayed." },
   dead: { label: "Dead", of: (row) => row.dead, none: "No dead letters." },
 };
@@ -39,15 +39,15 @@ export class Messages {
     this.list = h("ol", { class: "messages" });
     this.more = h("button", { type: "button", hidden: true, on: { click: () => { this.#wanted = SHOWN_AT_MOST; this.#load(); } } }, "Show more");
     this.pages = h("div", { class: "acts pages", hidden: true },
-      this.before = h("button", { type: "button", on: { click: () => this.#turn(-SHOWN_AT_MOST) } }, "Before"),
+      this.before = h("button", { type: "button", on: { click: () => this.#turn(-SHOWN_AT_MOST) } }, "Previous page"),
       this.which = h("span", { class: "aside", role: "status" }),
-      this.after = h("button", { type: "button", on: { click: () => this.#turn(SHOWN_AT_MOST) } }, "After"));
+      this.after = h("button", { type: "button", on: { click: () => this.#turn(SHOWN_AT_MOST) } }, "Next page"));
     this.refresh = h("button", { type: "button", class: "plain", on: { click: () => this.#load() } }, "Refresh");
     this.deadActs = h("div", { class: "acts dead-acts", hidden: true },
-      this.redriveAll = twice("Redrive all", () => `Redrive ${plural(this.#queue().row.dead, "dead letter")}?`, () => this.#redrive()),
-      this.dropAll = twice("Drop all", () => `Really drop ${plural(this.#queue().row.dead, "dead letter")}?`, () => this.#drop()));
+      this.redriveAll = confirmButton("Redrive all", () => `Redrive ${plural(this.#queue().row.dead, "dead letter")}?`, () => this.#redrive()),
+      this.dropAll = confirmButton("Drop all", () => `Drop ${plural(this.#queue().row.dead, "dead letter")} for good?`, () => this.#drop()));
     this.element = h("section", { class: "panel messages-panel", "aria-labelledby": "messages-title" },
-      h("header", {}, h("h2", { id: "messages-title" }, "Messages"), h("p", { class: "aside" }, "Looking takes nothing."), this.refresh),
+      h("header", {}, h("h2", { id: "messages-title" }, "Messages"), h("p", { class: "aside" }, "Browsing takes no message."), this.refresh),
       h("div", { role: "tablist", class: "tabs", "aria-label": "Messages", on: { keydown: (event) => this.#onKey(event) } }, ...this.tabs),
       this.box = h("div", { role: "tabpanel", id: "messages", tabIndex: 0 }, this.deadActs, this.list, this.more, this.pages));
     this.#markTabs();
@@ -62,7 +62,7 @@ export class Messages {
     this.#load();
   }
 
-  /** To the messages that stand so many places further back. */
+  /** Moves the list by this number of messages. */
   async #turn(places) {
     this.#first = Math.max(0, this.#first + places);
     await this.#load();
@@ -87,22 +87,22 @@ export class Messages {
     });
   }
 
-  /** The queue may have changed: looks again, but not under the eyes of somebody who reads. */
+  /** Reloads the list if the queue has changed, but not while the user reads a message. */
   update() {
     const { row } = this.#queue();
     const may = this.#may();
-    Object.entries(PLACES).forEach(([place, { label, of }], i) => say(this.tabs[i], place === "newest" ? label : `${label} ${count(of(row))}`));
+    Object.entries(PLACES).forEach(([place, { label, of }], i) => setText(this.tabs[i], place === "newest" ? label : `${label} ${count(of(row))}`));
     this.deadActs.hidden = this.#place !== "dead" || !row.dead;
     this.redriveAll.hidden = !may.configure;
     this.dropAll.hidden = !may.purge;
-    for (const time of this.list.querySelectorAll("time[data-due]")) say(time, this.#due(Number(time.dataset.due)));
+    for (const time of this.list.querySelectorAll("time[data-due]")) setText(time, this.#due(Number(time.dataset.due)));
     const isRead = this.list.querySelector("details[open]") || this.list.contains(document.activeElement);
     const isOld = this.#state() !== this.#loadedFor;
     this.refresh.classList.toggle("fresh", Boolean(isRead) && isOld);
     if (!isRead && isOld && performance.now() - this.#loadedAt > RELOAD_MS) this.#load();
   }
 
-  /** What the list depends on. */
+  /** The state that the list shows; a change means that the list is outdated. */
   #state() {
     const { row } = this.#queue();
     return [this.#place, PLACES[this.#place].of(row), this.#place === "next" || this.#place === "newest" ? `${row.in} ${row.out}` : ""].join();
@@ -128,12 +128,12 @@ export class Messages {
   }
 
   #show({ messages, total }) {
-    if (!messages.length && this.#first) this.#first = Math.max(0, Math.ceil(total / SHOWN_AT_MOST) - 1) * SHOWN_AT_MOST;  // they have gone meanwhile
+    if (!messages.length && this.#first) this.#first = Math.max(0, Math.ceil(total / SHOWN_AT_MOST) - 1) * SHOWN_AT_MOST;  // those messages are gone
     this.more.hidden = total <= messages.length || this.#wanted === SHOWN_AT_MOST;
     this.pages.hidden = total <= SHOWN_AT_MOST || this.#wanted !== SHOWN_AT_MOST;
     this.before.disabled = this.#first === 0;
     this.after.disabled = this.#first + messages.length >= total;
-    say(this.which, `${count(this.#first + 1)} to ${count(this.#first + messages.length)} of ${count(total)}`);
+    setText(this.which, `${count(this.#first + 1)} to ${count(this.#first + messages.length)} of ${count(total)}`);
     if (messages.length) this.list.replaceChildren(...messages.map((message) => this.#item(message)));
     else this.list.replaceChildren(h("li", { class: "nothing" }, PLACES[this.#place].none));
   }
@@ -157,18 +157,18 @@ export class Messages {
   }
 
   #due(at) {
-    return at > this.#now() ? `${this.#place === "leased" ? "lease ends" : "up"} in ${span(at - this.#now())}` : "due now";
+    return at > this.#now() ? `${this.#place === "leased" ? "lease ends" : "ready"} in ${duration(at - this.#now())}` : "due now";
   }
 
   #open(body, message) {
     const kind = message.encoding ? "bytes" : isJson(message.value) ? "JSON" : "text";
-    const acts = h("div", { class: "acts" }, h("span", { class: "aside" }, `${message.key} · ${kind} · ${size(message.size)}${message.looks ? ` · looked at ${plural(message.looks, "time")}` : ""}`));
-    if (message.cut) acts.append(h("button", { type: "button", on: { click: () => this.#whole(body, message) } }, "Load all of it"));
+    const acts = h("div", { class: "acts" }, h("span", { class: "aside" }, `${message.key} · ${kind} · ${size(message.size)}${message.looks ? ` · peeked at ${plural(message.looks, "time")}` : ""}`));
+    if (message.cut) acts.append(h("button", { type: "button", on: { click: () => this.#whole(body, message) } }, "Load all"));
     if (!message.encoding) acts.append(h("button", { type: "button", on: { click: () => this.#copy(message.value) } }, "Copy"));
     const may = this.#may();
     if (this.#place === "dead" && may.configure) acts.append(h("button", { type: "button", on: { click: () => this.#redrive(message.key) } }, "Redrive"));
-    if (this.#place === "dead" && may.purge) acts.append(twice("Drop", () => "Really drop it?", () => this.#drop(message.key)));
-    body.replaceChildren(acts, shown(message.value, message.encoding, message.cut));
+    if (this.#place === "dead" && may.purge) acts.append(confirmButton("Drop", () => "Drop for good?", () => this.#drop(message.key)));
+    body.replaceChildren(acts, renderValue(message.value, message.encoding, message.cut));
   }
 
   async #whole(body, message) {
@@ -176,16 +176,16 @@ export class Messages {
       const { value, encoding } = await getJson(`/m/${encodeURIComponent(message.key)}`);
       this.#open(body, { ...message, value, encoding, cut: false });
     } catch (error) {
-      report(error.message, true);
+      notify(error.message, true);
     }
   }
 
   async #copy(text) {
     try {
       await navigator.clipboard.writeText(text);
-      report("Copied.");
+      notify("Copied.");
     } catch {
-      report("The browser does not let this page copy.", true);
+      notify("The browser blocked copying.", true);
     }
   }
 
@@ -200,9 +200,9 @@ export class Messages {
   async #act(ask, counted, outcome) {
     try {
       const answer = await (await ask()).json();
-      report(`${plural(answer[counted], "message")} ${outcome}.`);
+      notify(`${plural(answer[counted], "message")} ${outcome}.`);
     } catch (error) {
-      report(error.message, true);
+      notify(error.message, true);
     }
     this.#load();
   }

@@ -1,13 +1,13 @@
-// What is known of all queues, and of their last five minutes.
+// The state of all queues, and their samples of the last five minutes.
 //
-// Each event of the feed is a tick. A queue has a sample for the ticks at which its numbers changed, and none for the
-// others, so that thousands of idle queues cost nothing.
+// Each event of the feed is a tick. A queue has samples only for ticks at which its numbers changed, so that thousands
+// of idle queues cost nothing.
 
 export const WINDOW_MS = 5 * 60_000;
 const TICKS_KEPT = 400;
 const SMOOTHED_TICKS = 5;
 
-/** Numbers of one queue, or the sum of all of them. */
+/** The numbers of one queue, or the sums of all queues. */
 export class Queue {
   samples = [];
 
@@ -20,15 +20,15 @@ export class Queue {
     return this.row.comet + this.row.sse + this.row.websocket;
   }
 
-  /** Whether nobody is connected for it, on any server. Somebody may take messages by single requests all the same. */
-  get isUnheard() {
+  /** Whether no consumer or long poll is connected, on any server. Single requests may still take messages. */
+  get hasNoConsumers() {
     return this.consumers + this.row.waiters === 0;
   }
 
-  /** "paused", "alone" (messages wait, nobody listens, and none are taken either), or "". */
+  /** "paused", "alone" (messages wait, no consumer is connected and no message is taken), or "". */
   get condition() {
     if (!this.row.started) return "paused";
-    return this.row.ready > 0 && this.isUnheard && !this.rate("out") ? "alone" : "";
+    return this.row.ready > 0 && this.hasNoConsumers && !this.rate("out") ? "alone" : "";
   }
 
   take(row) {
@@ -44,7 +44,7 @@ export class Queue {
     return this.samples[0];
   }
 
-  /** Messages a second over the last seconds; `what` is "in" or "out". Null until two ticks are known. */
+  /** Messages per second over the last five ticks; `what` is "in" or "out". Null until two ticks are known. */
   rate(what) {
     const { model } = this;
     const since = Math.max(model.tick - SMOOTHED_TICKS, model.unbrokenSince);
@@ -53,7 +53,7 @@ export class Queue {
     return Math.max(0, (this.row[what] - this.#at(since)[what]) / seconds);
   }
 
-  /** For each tick kept: `{time, ready, in, out}` with rates, or null where the connection was broken. */
+  /** `{time, ready, in, out}` with rates for each tick kept, or null where the connection was interrupted. */
   series() {
     const { model } = this;
     const points = [];
@@ -88,7 +88,7 @@ export class Model {
     this.forget();
   }
 
-  /** Back to the beginning; `why` is what is said instead. Who is not let in any more is shown nothing of what was known before. */
+  /** Forgets everything, so that a user who lost access sees nothing more. `why` is shown instead. */
   forget(why = "") {
     this.refused = why;
     this.queues = new Map();
@@ -101,7 +101,7 @@ export class Model {
     this.whole = new Queue(null, this);
   }
 
-  /** The server's time now, as far as we know. */
+  /** The server's time at the last tick. */
   get now() {
     return this.#ticks.at(-1)?.time ?? Date.now();
   }
@@ -114,7 +114,7 @@ export class Model {
     return this.#ticks[tick - this.firstTick].isBreak;
   }
 
-  /** Takes in an event of the feed. */
+  /** Applies an event of the feed. */
   take(type, event) {
     if (type === "offers") this.may = event.may;
     if (type !== "snapshot" && type !== "change") return;
@@ -151,7 +151,7 @@ export class Model {
     let queue = this.queues.get(row.name);
     if (!queue) {
       queue = new Queue(row, this);
-      // One that is new since the last tick had nothing then.
+      // A queue that is new since the last tick was empty then.
       if (!isSnapshot) queue.samples.push({ tick: this.tick - 1, ready: 0, in: 0, out: 0 });
       this.queues.set(row.name, queue);
     }
@@ -169,12 +169,12 @@ export class Model {
     return { ...sum, oldest };
   }
 
-  /** What was asked for about a queue that does not exist yet: the feed says nothing of it. */
+  /** Stores the state of a queue that does not exist yet, which the feed does not contain. */
   learn(name, started, policy) {
     this.#unborn = { name, started, policy };
   }
 
-  /** The queue of this name; one that does not exist yet is empty. */
+  /** The queue with this name; an empty one if it does not exist yet. */
   queue(name) {
     const found = this.queues.get(name);
     if (found) return found;

@@ -1,11 +1,11 @@
-// The first page: the whole in a few figures and a chart, and the list of queues.
+// The overview: figures and a chart of all queues, and the list of queues.
 
 import { Chart } from "./chart.js";
-import { h, mark, say } from "./dom.js";
+import { h, setClass, setText } from "./dom.js";
 import { age, count, plural, rate } from "./format.js";
 import { COLUMNS, QueueList, link } from "./list.js";
 
-/** A row of figures with their names; `update` is given what they say, by name: a text, or a text and what stands small beside it. */
+/** A row of labelled figures. `update` takes each figure's text by name, or `[text, small text beside it]`. */
 export class Figures {
   constructor(names) {
     this.values = {};
@@ -20,18 +20,18 @@ export class Figures {
     this.update(Object.fromEntries(Object.keys(this.values).map((name) => [name, "–"])));
   }
 
-  update(said) {
-    for (const [name, each] of Object.entries(said)) {
+  update(figures) {
+    for (const [name, each] of Object.entries(figures)) {
       const [text, beside = ""] = [each].flat();
       const [value, small] = this.values[name].children;
-      say(value, text);
-      say(small, beside);
-      mark(this.values[name], "none", (text === "0" || text === "–") && !beside);
+      setText(value, text);
+      setText(small, beside);
+      setClass(this.values[name], "none", (text === "0" || text === "–") && !beside);
     }
   }
 }
 
-/** How many are connected, and beside it how many wait in long polls. */
+/** The number of connected consumers and, beside it, of long polls. */
 export function consumers(queue) {
   const { waiters } = queue.row;
   return [count(queue.consumers), waiters ? `+ ${plural(waiters, "poll")}` : ""];
@@ -72,7 +72,7 @@ export class Overview {
   title = "RestMQ";
   scrolledTo = 0;
 
-  /** All that is shown comes with the feed. */
+  /** Nothing to load: the feed has all the data. */
   resume() {}
 
   close() {
@@ -91,7 +91,7 @@ export class Overview {
       this.chart.show(whole, 0);
       this.list.update();
       this.#countFilters();
-      this.hint.dataset.said = this.hint.textContent = this.#model.refused || "Waiting for the server’s first word…";
+      this.hint.dataset.text = this.hint.textContent = this.#model.refused || "Waiting for data from the server…";
       return;
     }
     const { row } = whole;
@@ -109,7 +109,7 @@ export class Overview {
     const all = [...this.#model.queues.values()];
     for (const button of this.filters) {
       const [label, isShown] = FILTERS[button.dataset.filter];
-      say(button, this.#model.known ? `${label} ${count(all.filter(isShown).length)}` : label);
+      setText(button, this.#model.known ? `${label} ${count(all.filter(isShown).length)}` : label);
     }
   }
 
@@ -138,23 +138,23 @@ export class Overview {
     }
   }
 
-  /** What the list can't say: that it is empty and why, and that there is more. */
+  /** Explains an empty list, and says if there are more queues than the list shows. */
   #explain() {
     const name = this.search.value;
     const lines = [];
     if (name && !this.#model.queues.has(name)) {
-      lines.push(h("p", {}, "No queue of exactly this name is listed. ", h("a", { href: link(name) }, `Open “${name}”`), " all the same."));
+      lines.push(h("p", {}, "No queue in the list has exactly this name. ", h("a", { href: link(name) }, `Open “${name}”`), " anyway."));
     } else if (!this.#model.queues.size) {
-      lines.push(h("p", { class: "empty" }, "There are no queues yet. A queue exists from its first message on:"),
+      lines.push(h("p", { class: "empty" }, "There are no queues yet. Publish a message to create one:"),
         h("pre", { tabIndex: 0 }, `curl -d value=hello ${location.origin}/q/test`),
-        h("p", {}, "Or type a name above, press Enter, and publish its first message there."));
-    } else if (!this.list.shown) lines.push(h("p", {}, "No queue is like that now."));
+        h("p", {}, "Or type a name above, press Enter, and publish a message there."));
+    } else if (!this.list.shown) lines.push(h("p", {}, "No queue matches."));
     if (this.#model.leftOut) {
-      lines.push(h("p", {}, `${plural(this.#model.leftOut, "more queue")} not shown: the first by name are; --max-watched-queues says how many.`));
+      lines.push(h("p", {}, `${plural(this.#model.leftOut, "more queue")} not shown. The list holds the first ones by name; --max-watched-queues sets the limit.`));
     }
     const text = lines.map((line) => line.textContent).join("\n");
-    if (this.hint.dataset.said === text) return;  // else a link in it could not be clicked
-    this.hint.dataset.said = text;
+    if (this.hint.dataset.text === text) return;  // replacing a link would break a click on it
+    this.hint.dataset.text = text;
     this.hint.replaceChildren(...lines);
   }
 }

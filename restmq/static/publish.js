@@ -1,10 +1,10 @@
-// Putting a message in: text, JSON, or a file as its bytes.
+// Publishes a message: text, JSON, or the bytes of a file.
 
 import { path, request } from "./api.js";
-import { complain, h, report } from "./dom.js";
+import { h, notify, showError } from "./dom.js";
 import { size } from "./format.js";
 
-// A body of no bytes can't be told from none; a form's empty field can.
+// The server rejects an empty body, but accepts an empty form field.
 const EMPTY = { body: new URLSearchParams({ value: "" }) };
 const KINDS = { text: "Text", json: "JSON", file: "File" };
 
@@ -36,10 +36,10 @@ export function publishPanel(queue) {
     try {
       const target = path("/q/", queue, { delay: delay.value, ttl: ttl.value });
       const response = await request(target, { method: "POST", ...message(kind, text.value, file.files[0]) });
-      report(`Published ${(await response.text()).trim()}.`);
+      notify(`Published ${(await response.text()).trim()}.`);
       if (kind === "file") file.value = "";
     } catch (error) {
-      complain(problem, error);
+      showError(problem, error);
     } finally {
       go.disabled = false;
     }
@@ -47,7 +47,7 @@ export function publishPanel(queue) {
   text.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
-  file.addEventListener("change", () => { problem.textContent = ""; if (file.files[0]) report(`${file.files[0].name}: ${size(file.files[0].size)}`); });
+  file.addEventListener("change", () => { problem.textContent = ""; if (file.files[0]) notify(`${file.files[0].name}: ${size(file.files[0].size)}`); });
   const form = h("form", { on: { submit: publish } }, kinds, label, text, file,
     h("div", { class: "line" },
       h("label", { for: "publish-delay" }, "Delay, s"), delay, h("label", { for: "publish-ttl" }, "Expires after, s"), ttl, go), problem);
@@ -55,7 +55,7 @@ export function publishPanel(queue) {
   return h("section", { class: "panel publish", "aria-labelledby": "publish-title" }, h("header", {}, h("h2", { id: "publish-title" }, "Publish")), form);
 }
 
-/** The body as it is to arrive, byte for byte, and the content type that has the server take it so. */
+/** The exact bytes of the message, and a content type for which the server stores them unchanged. */
 function message(kind, text, file) {
   if (kind === "file") {
     if (!file) throw new Error("Choose a file first.");

@@ -1,9 +1,9 @@
-// A queue's own page: its figures and chart, what can be done with it, and a panel for each.
+// The page of one queue: figures, chart, actions and panels.
 
-import { getJson, isSayable, path, post, request } from "./api.js";
+import { getJson, isAddressable, path, post, request } from "./api.js";
 import { Chart } from "./chart.js";
 import { Consumers } from "./consumers.js";
-import { h, named, report, say } from "./dom.js";
+import { h, nameNodes, notify, setText } from "./dom.js";
 import { age, count, plural, rate } from "./format.js";
 import { Messages } from "./messages.js";
 import { Figures, consumers } from "./overview.js";
@@ -50,7 +50,7 @@ export class QueuePage {
     this.facts = [state, this.notes, this.figures.element, this.chart.figure];
     this.offers = [acts, panels];
     this.element = h("div", { class: "queue-page" },
-      h("div", { class: "queue-head" }, h("a", { href: "#/", class: "back" }, "Queues"), h("h1", {}, ...named(name)), state, acts),
+      h("div", { class: "queue-head" }, h("a", { href: "#/", class: "back" }, "Queues"), h("h1", {}, ...nameNodes(name)), state, acts),
       this.why, this.notes, this.figures.element, this.chart.figure, panels);
     this.update();
   }
@@ -59,9 +59,9 @@ export class QueuePage {
     return this.panels.tail.isListening;
   }
 
-  /** The server is there, perhaps anew, perhaps for somebody else: asks for what the feed does not tell. */
+  /** Loads what the feed does not contain. Called after each (re)connection, perhaps with new credentials. */
   async resume() {
-    if (!isSayable(this.#name)) return;
+    if (!isAddressable(this.#name)) return;
     this.#asksAgain = false;
     if (!this.#model.queues.has(this.#name)) {
       // A queue exists from its first message on, but can be paused and set up before.
@@ -73,9 +73,9 @@ export class QueuePage {
       } catch (error) {
         const isRefused = error.status >= 400 && error.status < 500;
         if (isRefused) this.#refusal = error.message;
-        else report(error.message, true);
+        else notify(error.message, true);
         this.update();
-        this.#asksAgain = !isRefused;  // with the next word of the feed
+        this.#asksAgain = !isRefused;  // at the next event of the feed
         return;
       }
     }
@@ -88,12 +88,12 @@ export class QueuePage {
     this.#dialog?.close();
   }
 
-  /** Why nothing can be told of the queue, or nothing be done with it; "" if all is well. */
+  /** Why the queue can't be shown or changed; "" if it can. */
   #whyNot() {
-    if (!this.#model.known) return this.#model.refused || "Waiting for the server’s first word…";
+    if (!this.#model.known) return this.#model.refused || "Waiting for data from the server…";
     if (this.#refusal) return this.#refusal;
-    if (!isSayable(this.#name)) return `A browser takes an address with “${this.#name}” for another one, so it can’t ask for this queue. The command line client can: restmq.`;
-    return this.#isTold ? "" : "Waiting for the server’s word on this queue…";
+    if (!isAddressable(this.#name)) return `A browser can’t request a queue named “${this.#name}”, because it resolves that name in the address. Use the command line: restmq.`;
+    return this.#isTold ? "" : "Waiting for data about this queue…";
   }
 
   update() {
@@ -104,9 +104,9 @@ export class QueuePage {
       this.#isTold = true;
       this.#refusal = "";
     } else if (!known) this.#isTold = false;
-    else if (wasThere || this.#asksAgain) this.resume();  // it may be no longer for this token
+    else if (wasThere || this.#asksAgain) this.resume();  // the token may have lost access to it
     const why = this.#whyNot();
-    say(this.why, why);
+    setText(this.why, why);
     this.why.hidden = !why;
     const isShown = this.#isTold && !this.#refusal;
     for (const each of this.facts) each.hidden = !isShown;
@@ -124,15 +124,15 @@ export class QueuePage {
       dead: count(row.dead), consumers: consumers(queue), oldest: row.oldest === null ? "–" : age(this.#model.now - row.oldest),
     });
     this.chart.show(queue, this.#model.now);
-    say(this.chip, row.started ? "Started" : "Paused");
+    setText(this.chip, row.started ? "Started" : "Paused");
     this.chip.className = row.started ? "chip good" : "chip paused";
-    say(this.policy, row.policy === "broadcast" ? "broadcast: every consumer gets each message" : "round robin: each message goes to one consumer");
+    setText(this.policy, row.policy === "broadcast" ? "broadcast: every consumer gets each message" : "round robin: each message goes to one consumer");
     this.#tellNotes(queue);
   }
 
   #showOffers() {
     const { may } = this.#model;
-    say(this.switch, this.#model.queue(this.#name).row.started ? "Pause" : "Start");
+    setText(this.switch, this.#model.queue(this.#name).row.started ? "Pause" : "Start");
     this.switch.hidden = !may.configure;
     this.purge.hidden = !may.purge;
     this.publish.hidden = !may.publish;
@@ -142,12 +142,12 @@ export class QueuePage {
   #tellNotes(queue) {
     const { row } = queue;
     const notes = [];
-    if (!row.started) notes.push("Paused. Connected consumers get nothing and messages pile up; who takes them by GET /q/ or under a lease still does.");
-    if (queue.isUnheard) notes.push(`No consumers. ${whatBecomes(queue)}`);
-    if (row.dead) notes.push(`${plural(row.dead, "dead letter")}: given up after too many failed deliveries. See Messages, Dead.`);
+    if (!row.started) notes.push("Paused. Messages queue up and connected consumers get none. GET /q/ and leases still take messages.");
+    if (queue.hasNoConsumers) notes.push(`No consumers. ${fateOfMessages(queue)}`);
+    if (row.dead) notes.push(`${plural(row.dead, "dead letter")}, after too many failed deliveries. See Messages, Dead.`);
     const text = notes.join("\n");
-    if (this.notes.dataset.said === text) return;
-    this.notes.dataset.said = text;
+    if (this.notes.dataset.text === text) return;
+    this.notes.dataset.text = text;
     this.notes.replaceChildren(...notes.map((note) => h("p", { class: note.startsWith("No consumers") && queue.condition !== "alone" ? "note" : "note warn" }, note)));
   }
 
@@ -156,10 +156,10 @@ export class QueuePage {
     this.switch.disabled = true;
     try {
       await post(path("/control/", this.#name), { status: started ? "stop" : "start" });
-      report(started ? "Paused." : "Started.");
+      notify(started ? "Paused." : "Started.");
       this.resume();
     } catch (error) {
-      report(error.message, true);
+      notify(error.message, true);
     } finally {
       this.switch.disabled = false;
     }
@@ -172,8 +172,8 @@ export class QueuePage {
     const dialog = this.#dialog = h("dialog", { "aria-labelledby": "purge-title", on: { close: () => dialog.remove() } },
       h("form", { method: "dialog", on: { submit: () => this.#purge() } },
         h("h2", { id: "purge-title" }, "Purge this queue?"),
-        h("p", {}, "All its messages are dropped for good, also those that are leased, delayed or dead, and all its connected consumers are closed. There is no way back."),
-        h("label", { for: "purge-name" }, "Type the queue’s name, ", h("code", {}, ...named(name))), typed,
+        h("p", {}, "This drops all its messages for good, including leased, delayed and dead ones, and disconnects all its consumers. It can’t be undone."),
+        h("label", { for: "purge-name" }, "Type the queue’s name, ", h("code", {}, ...nameNodes(name))), typed,
         h("div", { class: "acts" }, h("button", { type: "button", on: { click: () => dialog.close() } }, "Cancel"), go)));
     document.body.append(dialog);
     dialog.showModal();
@@ -182,17 +182,17 @@ export class QueuePage {
   async #purge() {
     try {
       await request(path("/q/", this.#name), { method: "DELETE" });
-      report("Purged.");
+      notify("Purged.");
     } catch (error) {
-      report(error.message, true);
+      notify(error.message, true);
     }
   }
 }
 
-/** What becomes of the messages of a queue that nobody listens to. */
-function whatBecomes(queue) {
+/** What happens to the messages of a queue without connected consumers. */
+function fateOfMessages(queue) {
   const { ready } = queue.row;
-  if (queue.rate("out")) return "Messages are taken by single requests.";
-  if (!ready) return "What comes waits here until somebody takes it.";
-  return ready === 1 ? "1 message waits until somebody takes it." : `${count(ready)} messages wait until somebody takes them.`;
+  if (queue.rate("out")) return "Single requests take the messages.";
+  if (!ready) return "New messages wait here until a client takes them.";
+  return ready === 1 ? "1 message waits until a client takes it." : `${count(ready)} messages wait until a client takes them.`;
 }

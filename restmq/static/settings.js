@@ -1,13 +1,13 @@
 // The queue's policy and settings.
 
 import { getJson, path, post } from "./api.js";
-import { complain, h, report, say } from "./dom.js";
+import { h, notify, setText, showError } from "./dom.js";
 
 const NUMBERS = {
-  lease: ["Lease, s", "where a client asks for a lease and does not say how long; empty for 30", 43200],
-  max_deliveries: ["Deliveries at most", "then it is a dead letter; empty for no limit", 1000],
-  max_length: ["Messages at most", "then publishing is refused; empty for no limit", 1000000000],
-  history: ["History", "how many broadcast messages are kept for consumers that come back", 10000],
+  lease: ["Lease, s", "default duration of a lease; empty for 30", 43200],
+  max_deliveries: ["Maximum deliveries", "failed deliveries before a message becomes a dead letter; empty for no limit", 1000],
+  max_length: ["Maximum length", "messages in the queue; more are rejected; empty for no limit", 1000000000],
+  history: ["History", "number of broadcast messages kept for consumers that reconnect", 10000],
 };
 
 export class Settings {
@@ -28,16 +28,16 @@ export class Settings {
       [setting, h("input", { type: "number", id: `setting-${setting}`, "aria-describedby": `about-${setting}`, min: 0, max: most, step: 1 })]));
     this.deadLetter = h("input", { id: "setting-dead_letter", "aria-describedby": "about-dead_letter", spellcheck: false, autocomplete: "off" });
     this.inputs = { policy: this.policy, ...this.numbers, dead_letter: this.deadLetter };
-    this.missing = h("p", { class: "nothing" }, "Not read from the server yet.");
+    this.missing = h("p", { class: "nothing" }, "Not loaded from the server yet.");
     this.problem = h("p", { class: "problem", role: "alert" });
     this.go = h("button", { type: "submit" }, "Save");
     const field = (setting, label, about, input) => [h("label", { for: input.id }, label), input, h("p", { class: "about", id: `about-${setting}` }, about)];
     this.element = h("section", { class: "panel", "aria-labelledby": "settings-title" },
       h("header", {}, h("h2", { id: "settings-title" }, "Policy and settings")),
       this.form = h("form", { class: "settings", on: { submit: (event) => this.#save(event) } },
-        ...field("policy", "Policy", "who gets a message: every connected consumer, or one in turn", this.policy),
+        ...field("policy", "Policy", "each message goes to every connected consumer, or to one in turn", this.policy),
         ...Object.entries(NUMBERS).flatMap(([setting, [label, about]]) => field(setting, label, about, this.numbers[setting])),
-        ...field("dead_letter", "Dead letters go to", "a queue’s name; empty to keep them here", this.deadLetter),
+        ...field("dead_letter", "Dead letters go to", "name of a queue; empty to keep them here", this.deadLetter),
         this.missing, this.problem, this.go));
   }
 
@@ -47,53 +47,53 @@ export class Settings {
     this.go.hidden = !mayChange;
     this.go.disabled = !this.#loaded;
     this.missing.hidden = this.#loaded !== null;
-    // Somebody else may have changed the policy.
+    // Another client may have changed the policy.
     const { policy } = this.#queue().row;
     if (this.#loaded && policy !== this.#policyTold) this.load();
     this.#policyTold = policy;
   }
 
-  /** Reads the settings. What the user has changed in the form, and not saved, stays as it is. */
+  /** Loads the settings. Keeps the user's unsaved changes in the form. */
   async load() {
-    let said;
+    let saved;
     try {
-      said = await getJson(path("/p/", this.#name));
+      saved = await getJson(path("/p/", this.#name));
     } catch (error) {
-      if (!this.#loaded) say(this.missing, error.message);
+      if (!this.#loaded) setText(this.missing, error.message);
       return;
     }
     const changed = this.#changed();
     this.#loaded = {};
     for (const [setting, input] of Object.entries(this.inputs)) {
-      this.#loaded[setting] = String((setting === "policy" ? said.value : said[setting]) ?? "");
+      this.#loaded[setting] = String((setting === "policy" ? saved.value : saved[setting]) ?? "");
       if (!(setting in changed)) input.value = this.#loaded[setting];
     }
     this.update();
   }
 
-  /** What the user has made of what was loaded. */
+  /** The fields that the user has changed since they were loaded. */
   #changed() {
     if (!this.#loaded) return {};
     return Object.fromEntries(Object.entries(this.inputs).map(([setting, input]) => [setting, input.value])
       .filter(([setting, value]) => value !== this.#loaded[setting]));
   }
 
-  /** Sends only what was changed: the rest may be other by now than what is shown here. */
+  /** Sends only the changed fields: another client may have changed the others meanwhile. */
   async #save(event) {
     event.preventDefault();
     this.problem.textContent = "";
     const changed = this.#changed();
     if (!Object.keys(changed).length) {
-      report("Nothing was changed.");
+      notify("Nothing was changed.");
       return;
     }
     try {
-      // An empty number says nothing to the server; 0 takes the setting away.
+      // The server ignores an empty number; 0 restores the default.
       const fields = Object.entries(changed).map(([setting, value]) => [setting, setting in this.numbers ? value || "0" : value]);
       await post(path("/p/", this.#name), Object.fromEntries(fields));
-      report("Saved.");
+      notify("Saved.");
     } catch (error) {
-      complain(this.problem, error);
+      showError(this.problem, error);
       return;
     }
     Object.assign(this.#loaded, changed);

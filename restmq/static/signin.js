@@ -1,11 +1,11 @@
-// Asking for a password or a token, where the server wants one.
+// Asks the user for a password or a token if the server requires one.
 
 import { credentials, onUnauthorized } from "./api.js";
 import { h } from "./dom.js";
 
 let open = null;
 
-/** Asks; the promise tells whether there is something new to try. One dialog at a time, for all who ask. */
+/** Asks for credentials; resolves to whether there are new ones. All callers share one dialog. */
 export function askToSignIn(why) {
   open ??= new Promise((resolve) => {
     let hasAnswered = false;
@@ -17,7 +17,7 @@ export function askToSignIn(why) {
     const token = h("input", { type: "password", id: "token", autocomplete: "off", spellcheck: false, required: true });
     const dialog = h("dialog", { "aria-labelledby": "sign-in-title", on: { close: () => { dialog.remove(); open = null; resolve(hasAnswered); } } },
       h("h2", { id: "sign-in-title" }, "Sign in"),
-      h("p", {}, why || "This server may want a password or a token."),
+      h("p", {}, why || "This server may require a password or a token."),
       h("form", { method: "dialog", on: { submit: () => answer(() => credentials.useToken(token.value.trim())) } },
         h("label", { for: "token" }, "Access token, kept for this tab only"), h("div", { class: "line" }, token, h("button", { type: "submit", class: "main" }, "Use token"))),
       h("div", { class: "acts" },
@@ -30,7 +30,7 @@ export function askToSignIn(why) {
   return open;
 }
 
-/** Has requests that are refused ask, and the feed begin anew with what was given. */
+/** Asks for credentials if a request needs them, and reconnects the feed with the new ones. */
 export function setUpSignIn(button, feed) {
   const ask = async (why) => {
     const hasNew = await askToSignIn(why);

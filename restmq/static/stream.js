@@ -1,6 +1,6 @@
-// Reading answers without end: Server-Sent Events and lines, by fetch, which unlike EventSource can show a token.
+// Reads endless responses: Server-Sent Events and lines. It uses fetch, because EventSource can't send a token.
 
-/** Pieces of a response's text, parted at `end`. */
+/** The pieces of a response's text, split at `end`. */
 async function* pieces(response, end) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -22,7 +22,7 @@ export function lines(response) {
   return pieces(response, "\r\n");
 }
 
-/** The events of a stream (HTML standard, 9.2.6, as far as our server makes use of it). */
+/** The events of a stream (HTML standard, 9.2.6; only the parts that RestMQ uses). */
 export async function* events(response) {
   for await (const block of pieces(response, "\n\n")) {
     const event = { type: "message", id: "", encoding: "", data: [] };

@@ -1,9 +1,9 @@
-// Listening live, as any consumer does: what is shown here was delivered here.
+// The live tail: a real consumer, so that the messages it shows have been delivered to it.
 
 import { path, request, webSocketAddress } from "./api.js";
-import { h, mark, say } from "./dom.js";
-import { clock, count, plural } from "./format.js";
-import { preview, shown } from "./json.js";
+import { h, setClass, setText } from "./dom.js";
+import { clock, plural } from "./format.js";
+import { preview, renderValue } from "./json.js";
 import { events, lines } from "./stream.js";
 
 const SHOWN_AT_MOST = 200;
@@ -31,15 +31,15 @@ async function* listenEvents(queue, signal, onOpen) {
 
 async function* listenWebSocket(queue, signal, onOpen) {
   const socket = new WebSocket(webSocketAddress(path("/ws/", queue)), "restmq");
-  const come = [];
+  const received = [];
   let wake = () => {};
   let ended = null;
   socket.onopen = onOpen;
-  socket.onmessage = (event) => { come.push(JSON.parse(event.data)); wake(); };
+  socket.onmessage = (event) => { received.push(JSON.parse(event.data)); wake(); };
   socket.onclose = (event) => { ended = new Error(event.reason || "The connection ended."); wake(); };
   signal.addEventListener("abort", () => socket.close(), { once: true });
   for (;;) {
-    while (come.length) yield come.shift();
+    while (received.length) yield received.shift();
     if (ended) throw ended;
     await new Promise((resolve) => { wake = resolve; });
   }
@@ -50,7 +50,7 @@ export class Tail {
   #queue;
   #may;
   #abort = null;
-  #heard = 0;
+  #received = 0;
 
   constructor(name, queue, may) {
     this.#name = name;
@@ -61,7 +61,7 @@ export class Tail {
       h("input", { type: "radio", name: "tail", value: transport, checked: i === 0 }), label));
     this.go = h("button", { type: "button", class: "main", "aria-describedby": "tail-warning", on: { click: () => (this.#abort ? this.stop() : this.#start()) } });
     this.state = h("span", { class: "aside", role: "status" });
-    this.list = h("ol", { class: "messages tail", "aria-label": "Heard, the newest first" });
+    this.list = h("ol", { class: "messages tail", "aria-label": "Received messages, newest first" });
     this.element = h("section", { class: "panel", "aria-labelledby": "tail-title" },
       h("header", {}, h("h2", { id: "tail-title" }, "Live tail"), this.state),
       h("div", { class: "line" }, h("fieldset", { class: "choice" }, h("legend", { class: "unseen" }, "Transport"), ...this.choices), this.go),
@@ -85,9 +85,9 @@ export class Tail {
     const { row } = this.#queue();
     const [text, isTaking] = caution(row, this.#queue().consumers);
     this.warning.hidden = this.#abort !== null;
-    say(this.warning, text);
-    mark(this.warning, "warn", isTaking);
-    say(this.go, this.#abort ? "Stop" : isTaking ? "Listen, and take messages" : "Listen");
+    setText(this.warning, text);
+    setClass(this.warning, "warn", isTaking);
+    setText(this.go, this.#abort ? "Stop" : isTaking ? "Listen, and take messages" : "Listen");
   }
 
   #chosen() {
@@ -98,23 +98,23 @@ export class Tail {
     const abort = new AbortController();
     this.#abort = abort;
     const transport = TRANSPORTS[this.#chosen().value];
-    this.#heard = 0;
+    this.#received = 0;
     this.list.replaceChildren();
     this.update();
     while (!abort.signal.aborted) {
-      say(this.state, "Connecting…");
+      setText(this.state, "Connecting…");
       try {
-        const listening = () => say(this.state, `Listening by ${transport.label}`);
+        const listening = () => setText(this.state, `Listening by ${transport.label}`);
         for await (const message of transport.listen(this.#name, abort.signal, listening)) this.#show(message);
-        say(this.state, "The server ended the connection; trying again…");
+        setText(this.state, "The server ended the connection. Retrying…");
       } catch (error) {
         if (abort.signal.aborted) return;
         if (error.status >= 400 && error.status < 500) {
           this.stop();
-          say(this.state, error.message);
+          setText(this.state, error.message);
           return;
         }
-        say(this.state, `${error.message} Trying again…`);
+        setText(this.state, `${error.message} Retrying…`);
       }
       await new Promise((resolve) => { setTimeout(resolve, RETRY_MS); });
     }
@@ -124,15 +124,15 @@ export class Tail {
     if (!this.#abort) return;
     this.#abort.abort();
     this.#abort = null;
-    say(this.state, this.#heard ? `Stopped after ${plural(this.#heard, "message")}` : "");
+    setText(this.state, this.#received ? `Stopped after ${plural(this.#received, "message")}` : "");
     this.update();
   }
 
   #show(message) {
     if (message.event === "gap") return;
-    this.#heard += 1;
+    this.#received += 1;
     const body = h("div", { class: "message-body" });
-    const details = h("details", { on: { toggle: () => { if (details.open && !body.childNodes.length) body.append(shown(message.value, message.encoding, false)); } } },
+    const details = h("details", { on: { toggle: () => { if (details.open && !body.childNodes.length) body.append(renderValue(message.value, message.encoding, false)); } } },
       h("summary", {}, h("code", { class: "key" }, message.key.slice(message.key.lastIndexOf(":") + 1)),
         h("span", { class: "preview" }, preview(message.value, message.encoding)), h("span", { class: "facts" }, h("time", {}, clock(Date.now())))), body);
     this.list.prepend(h("li", { data: { key: message.key } }, details));
@@ -140,14 +140,14 @@ export class Tail {
   }
 }
 
-/** What listening does to the queue as it is now, and whether it takes messages from anybody. */
+/** What listening does to the queue in its current state, and whether it takes messages from others. */
 function caution(row, consumers) {
   if (row.policy !== "broadcast") {
-    return ["This is a real consumer: with round robin each message that it gets is taken from the queue, and nobody else gets it.", true];
+    return ["This is a real consumer. With round robin it takes each message that it gets from the queue; no other consumer gets that message.", true];
   }
   if (row.ready && row.started) {
-    return [`This is a real consumer: the ${count(row.ready)} waiting ${row.ready === 1 ? "message is" : "messages are"} delivered to it and gone from the queue.`, true];
+    return [`This is a real consumer. It takes the ${plural(row.ready, "waiting message")} from the queue.`, true];
   }
-  if (consumers) return ["This is a real consumer. All others get the same messages, as the queue broadcasts.", false];
-  return ["This is a real consumer. While it is the only one, what comes is delivered to it and does not wait for others.", true];
+  if (consumers) return ["This is a real consumer. The queue broadcasts, so all other consumers get the same messages.", false];
+  return ["This is a real consumer. While it is the only one, new messages go to it and do not wait for others.", true];
 }

@@ -136,7 +136,7 @@ def test_dead_letters_are_redriven_and_dropped(page: Page, http: httpx.Client, q
     page.wait_for_messages(["2 letter 1", "3 letter 2", "4 letter 3"])
     page.find("#messages li:first-child summary").click()
     page.press("Drop", "#messages li")
-    page.press("Really drop it?", "#messages li")
+    page.press("Drop for good?", "#messages li")
     page.wait_for_messages(["3 letter 2", "4 letter 3"])
     page.wait_for_figure("dead", "2")
     page.press("Redrive all")
@@ -153,7 +153,7 @@ def test_leased_and_delayed_messages_say_until_when(page: Page, http: httpx.Clie
     page.find("#tab-leased").click()
     page.wait_for("#messages", "lease ends in 16 min")
     page.find("#tab-leased").send_keys(Keys.ARROW_RIGHT)
-    page.wait_for("#messages", "up in 16 min")
+    page.wait_for("#messages", "ready in 16 min")
 
 
 def test_policy_and_settings_are_shown_and_set(page: Page, http: httpx.Client, queue: str) -> None:
@@ -173,9 +173,9 @@ def test_policy_and_settings_are_shown_and_set(page: Page, http: httpx.Client, q
 def test_a_tail_says_beforehand_what_it_takes(page: Page, http: httpx.Client, queue: str) -> None:
     http.post(f"/q/{queue}", data={"value": "x"})
     page.open(queue)
-    page.wait_for("#tail-warning", "the 1 waiting message is delivered to it and gone from the queue")
+    page.wait_for("#tail-warning", "It takes the 1 waiting message from the queue.")
     http.post(f"/p/{queue}", data={"policy": "roundrobin"})
-    page.wait_for("#tail-warning", "nobody else gets it")
+    page.wait_for("#tail-warning", "no other consumer gets that message")
     page.button("Listen, and take messages")
 
 
@@ -187,8 +187,8 @@ def test_it_finds_back_after_a_restart_of_the_server(
     with stopping(daemon):
         page.open("kept").listen("comet")
         daemon.stop()
-        page.wait_for_state("Server gone")
-        page.wait_for("#trouble", "What you see is as of")
+        page.wait_for_state("Server unavailable")
+        page.wait_for("#trouble", "The data shown is from")
         page.screenshot("server-gone")
         page.find("#publish-text").send_keys("not sent")
         page.press("Publish", ".publish")
@@ -214,7 +214,7 @@ def test_it_says_that_the_store_is_away(browser: webdriver.Chrome, private_folde
     with stopping(daemon):
         page.open()
         private_redis.pause()
-        page.wait_for_state("Store away")
+        page.wait_for_state("Store unavailable")
         page.wait_for("#trouble", "Redis")
         private_redis.go_on()
         page.wait_for_state("Live")

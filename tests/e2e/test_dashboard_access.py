@@ -20,7 +20,7 @@ ACL = "".join(
     f"[{section}]\nusername = ada\npassword = lovelace\n"
     for section in ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
 )
-REFUSED = "Nothing is shown, as the server does not let you in."
+REFUSED = "Nothing is shown because the server denied access."
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_who_signs_in_later_finds_the_settings_and_keeps_them(
     wait_until(lambda: guarded.find("#setting-lease").get_attribute("value") == "99")
     guarded.find("#setting-max_length").send_keys("8")
     guarded.press("Save")
-    guarded.wait_for("#says", "Saved.")
+    guarded.wait_for("#notice", "Saved.")
     assert run(core.queue_settings_get, queue) == {"lease": 99, "max_deliveries": 5, "max_length": 8}
 
 
@@ -97,4 +97,4 @@ def test_of_a_queue_that_the_token_is_not_for_nothing_is_said(guarded: Page, que
     assert guarded.all(".panel, .figures, .chip") == []
     guarded.find(".back").click()
     guarded.find("input[type=search]").send_keys(f"{queue}-secret")
-    guarded.wait_for(".hint", "No queue of exactly this name is listed.")
+    guarded.wait_for(".hint", "No queue in the list has exactly this name.")

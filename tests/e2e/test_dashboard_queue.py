@@ -44,7 +44,7 @@ def test_a_name_that_no_browser_can_ask_for_is_told_and_nothing_is_offered(
 ) -> None:
     http.post("/queue", json={"cmd": "add", "queue": name, "value": "x"})
     page.open(name)
-    page.wait_for(".queue-page", "The command line client can: restmq.")
+    page.wait_for(".queue-page", "Use the command line: restmq.")
     page.wait_for(".notes", "message")
     assert page.offered() == {"Sign in"}
     assert page.all(".panel") == []
@@ -69,15 +69,15 @@ def test_all_messages_can_be_reached(page: Page, http: httpx.Client, queue: str)
     page.wait_for(".chart", "300")
     page.press("Show more", "#messages")
     page.wait_for(".pages", "1 to 100 of 250")
-    assert not page.button("Before").is_enabled()
-    page.press("After")
+    assert not page.button("Previous page").is_enabled()
+    page.press("Next page")
     page.wait_for(".pages", "101 to 200 of 250")
-    page.press("After")
+    page.press("Next page")
     page.wait_for_messages([f"{number + 1} {number}" for number in range(200, 250)])
-    assert not page.button("After").is_enabled()
+    assert not page.button("Next page").is_enabled()
     http.get(f"/q/{queue}?count=100")
     page.wait_for(".pages", "101 to 150 of 150")
-    page.press("Before")
+    page.press("Previous page")
     page.wait_for_messages([f"{number + 1} {number}" for number in range(100, 200)])
 
 
@@ -104,7 +104,7 @@ def test_an_empty_file_is_an_empty_message(page: Page, http: httpx.Client, queue
     http.post("/queue", json={"cmd": "get", "queue": queue})
     page.press("Refresh")
     page.find("#messages li summary").click()
-    page.wait_for("#messages", "looked at 1 time")
+    page.wait_for("#messages", "peeked at 1 time")
     assert "1 times" not in page.text("#messages")
 
 

@@ -29,7 +29,7 @@ def type_setting(page: Page, setting: str, value: str) -> None:
 
 def save(page: Page) -> None:
     page.press("Save")
-    page.wait_for("#says", "Saved.")
+    page.wait_for("#notice", "Saved.")
 
 
 def test_a_page_opened_while_the_server_was_away_saves_what_was_typed_only(
@@ -44,9 +44,9 @@ def test_a_page_opened_while_the_server_was_away_saves_what_was_typed_only(
         page.open()
         page.wait_for(".rows", "s1")
         daemon.stop()
-        page.wait_for_state("Server gone")
+        page.wait_for_state("Server unavailable")
         page.find(".rows a").click()
-        page.wait_for(".settings", "Not read from the server yet")
+        page.wait_for(".settings", "Not loaded from the server yet")
         assert not page.find("#setting-lease").is_enabled()
         assert not page.button("Save").is_enabled()
         daemon.start()

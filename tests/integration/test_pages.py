@@ -107,7 +107,7 @@ def test_lists_of_queues_come_in_pages(private_folder: Path, private_redis: Redi
         assert names[1000] not in first
         last = http.get("/q/?first=1000").text
         assert names[1004] in last
-        assert "Those that follow" not in last
+        assert "Next page" not in last
         assert http.get("/stats/?count=0").status_code == 400
 
 
