@@ -1,7 +1,8 @@
-"""What Prometheus is told: the families of ``/metrics``, from the census of queues, the traffic, and the processes.
+"""The metric families of ``/metrics``, from the counters of queues, requests, consumers and processes.
 
-Whichever worker of a server is asked tells of all of them. The census is that of the one who is there longest: what the
-queues that are not told apart add up to depends on when they were looked at.
+Any worker of a server shows all of them. The counters of queues come from the worker that has been there longest,
+because what the queues without a label add up to depends on when they were read. That worker stores each snapshot in
+Redis, where a worker that takes over finds it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
+import orjson
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -23,39 +25,43 @@ from restmq import __version__
 from restmq.core import RedisOperations
 from restmq.delivery.fanout import Fanout
 from restmq.errors import RestMQError
-from restmq.monitoring.ledger import Counts
 from restmq.monitoring.listeners import NOBODY, TRANSPORTS, Listeners, ListenerStatistics
-from restmq.monitoring.peers import JOIN_SECONDS, Peers
-from restmq.monitoring.queue_counters import Census, Reading, Tally
+from restmq.monitoring.peers import Peers
+from restmq.monitoring.queue_counters import QueueCounterReader, QueueCounters, QueuesSnapshot
 from restmq.monitoring.request_counters import BOUNDS_SECONDS, Traffic
-from restmq.monitoring.worker_counters import Membership, Present, Roster, Sample
+from restmq.monitoring.worker_counters import Counts, Membership, Sample, WorkerCounters, WorkerRecord
 from restmq.store import keys
 
 log = Logger()
 
-#: The queue label of what is added up. No queue has an empty name.
+#: The queue label of the sum of all queues without a label of their own. No queue has an empty name.
 OTHERS = ""
+#: The field of the workers' hash that holds the last snapshot of the queues, and who took it.
+_SNAPSHOT = "queues"
 _BOUNDS = [str(float(bound)) for bound in BOUNDS_SECONDS]
-#: A census takes two seconds at most, and whatever Redis needs for one call more.
-_CENSUS_SECONDS = 3.0
+#: A read of the queues takes two seconds at most, and whatever Redis needs for one call more.
+_QUEUES_SECONDS = 3.0
 
-_COUNTERS: dict[str, tuple[str, Callable[[Tally], int]]] = {
-    "published": ("Messages that came in.", lambda tally: tally.published),
+_COUNTERS: dict[str, tuple[str, Callable[[QueueCounters], int]]] = {
+    "published": ("Messages that came in.", lambda queue: queue.published),
     "delivered": (
         "Messages handed out: taken, broadcast, or leased (each time).",
-        lambda tally: tally.out - tally.acked + tally.leased,
+        lambda queue: queue.out - queue.acked + queue.leased,
     ),
-    "leased": ("Messages handed out under a lease (each time).", lambda tally: tally.leased),
-    "acked": ("Leased messages that were acked.", lambda tally: tally.acked),
-    "redelivered": ("Messages that came back: a lease ended, or was given back.", lambda tally: tally.redelivered),
-    "expired": ("Messages that expired before anybody took them.", lambda tally: tally.expired),
-    "dead": ("Messages that became dead letters.", lambda tally: tally.died),
+    "leased": ("Messages handed out under a lease (each time).", lambda queue: queue.leased),
+    "acked": ("Leased messages that were acked.", lambda queue: queue.acked),
+    "redelivered": (
+        "Messages that came back: a lease ended, or was given back.",
+        lambda queue: queue.redelivered,
+    ),
+    "expired": ("Messages that expired before anybody took them.", lambda queue: queue.expired),
+    "dead": ("Messages that became dead letters.", lambda queue: queue.died),
 }
-_STATES: dict[str, Callable[[Tally], int]] = {
-    "ready": lambda tally: tally.ready,
-    "leased": lambda tally: tally.under_lease,
-    "delayed": lambda tally: tally.delayed,
-    "dead": lambda tally: tally.dead,
+_STATES: dict[str, Callable[[QueueCounters], int]] = {
+    "ready": lambda queue: queue.ready,
+    "leased": lambda queue: queue.under_lease,
+    "delayed": lambda queue: queue.delayed,
+    "dead": lambda queue: queue.dead,
 }
 
 
@@ -84,22 +90,28 @@ class Metrics(Collector):
         self._listening = listening
         self._peers = peers
         self._traffic = traffic
-        self._census = Census(core, queues_max, traffic.clock)
-        self._roster = Roster(peers, membership, core.store.clock, self._count, connections, self._process_samples)
+        self._group = membership.group
+        self._reader = QueueCounterReader(core, queues_max, traffic.clock)
+        self.workers = WorkerCounters(
+            core=core,
+            membership=membership,
+            peer=peers.id,
+            counts=self._count,
+            connections=connections,
+            samples=self._process_samples,
+        )
         self._ping_seconds: float | None = None
-        self._present: list[Present] = []
+        self._counts: Counts | None = None
+        self._live: list[WorkerRecord] = []
         self._listeners: Listeners = {}
-        self._found: Reading | None = None
-        self._found_now = False
-        self._read_all, self._read_census = _OneAtATime(self._read), _OneAtATime(self._census.read)
+        self._queues: QueuesSnapshot | None = None
+        self._read_all, self._read_queues = _Shared(self._read), _Shared(self._read_and_store_queues)
         self._process = CollectorRegistry(auto_describe=False)
         for kind in (ProcessCollector, PlatformCollector, GCCollector):
             kind(registry=self._process)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        peers.answer("census", self._give_census, self._take_census)
-        peers.answer("last census", lambda _: self._found and self._found.pack())
-        peers.on_joined, peers.on_leaving = self._join, self._roster.leave
+        peers.answer("queues", self._answer_queues)
 
     async def render(self, as_openmetrics: bool) -> tuple[bytes, str]:
         """The metrics as they are now, and their content type. Those who ask at the same time share one reading."""
@@ -110,51 +122,50 @@ class Metrics(Collector):
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     async def _read(self) -> None:
-        """Where Redis does not answer, that is what the metrics say; the rest of them stands all the same."""
-        self._ping_seconds = None
+        """Without Redis, the metrics that come from it are absent; the others are shown all the same."""
+        self._ping_seconds = self._queues = None
         listeners = defer.ensureDeferred(self._listening.in_group())
-        self._present = await self._roster.call()
+        self._counts, self._live = await self.workers.read()
         self._listeners = await listeners
         try:
             began = self._traffic.clock()
             await self._core.store.command("PING")
-            ping_seconds = self._traffic.clock() - began
-            self._ping_seconds, found = ping_seconds, await self._take_stock()
-            self._found, self._found_now = found or self._found, found is not None
+            self._ping_seconds = self._traffic.clock() - began
+            self._queues = await self._queues_of_leader()
         except RestMQError as problem:
             log.debug("metrics without the store: {problem}", problem=problem)
 
-    async def _take_stock(self) -> Reading | None:
-        """The census; None if the worker whose part it is does not answer: these metrics are absent then."""
-        first = self._present[0].peer
-        if first == self._peers.id:
-            found: Reading = await self._read_census()
-            await self._peers.tell("census", found.pack())
-            return found
-        channel = keys.peer_channel(first)
-        for packed in (await self._peers.ask("census", None, channel, _CENSUS_SECONDS)).values():
+    async def _queues_of_leader(self) -> QueuesSnapshot | None:
+        """The snapshot of the worker that is there longest; None if it does not answer."""
+        leader = self._live[0].peer
+        if leader == self._peers.id:
+            snapshot: QueuesSnapshot = await self._read_queues()
+            return snapshot
+        answers = await self._peers.ask("queues", None, keys.peer_channel(leader), _QUEUES_SECONDS)
+        for packed in answers.values():
             with suppress(ValueError):
-                return Reading.unpack(packed)
+                return QueuesSnapshot.unpack(packed)
         return None
 
-    async def _give_census(self, _: Any) -> Any:
+    async def _answer_queues(self, _: Any) -> Any:
         try:
-            return (await self._read_census()).pack()
+            return (await self._read_queues()).pack()
         except RestMQError:
             return None
 
-    def _take_census(self, packed: Any, by: str) -> None:
-        if by != self._peers.id and not self._read_census.is_going_on:
-            self._found = Reading.unpack(packed)
-            self._census.go_on_from(self._found)
-
-    async def _join(self) -> None:
-        await self._roster.join()
-        if self._peers.group is not None:
-            found = await self._peers.ask("last census", None, self._peers.group, JOIN_SECONDS)
-            for peer, packed in found.items():
-                with suppress(ValueError):
-                    self._take_census(packed, peer)
+    async def _read_and_store_queues(self) -> QueuesSnapshot:
+        """Continues from another worker's snapshot if the last one is not this worker's own."""
+        if not self._group:
+            return await self._reader.read()
+        key, store = keys.worker_counters(self._group), self._core.store
+        last = await store.command("HGET", key, _SNAPSHOT)
+        if last is not None:
+            by, packed = orjson.loads(last)
+            if by != self._peers.id:
+                self._reader.continue_from(QueuesSnapshot.unpack(packed))
+        snapshot = await self._reader.read()
+        await store.command("HSET", key, _SNAPSHOT, orjson.dumps([self._peers.id, snapshot.pack()]))
+        return snapshot
 
     def _count(self) -> Counts:
         """What this process has counted; names are kinds and labels, with blanks between, as none of them has one."""
@@ -178,23 +189,28 @@ class Metrics(Collector):
             yield GaugeMetricFamily(
                 "restmq_redis_ping_seconds", "How long Redis took for a PING at this scrape.", value=self._ping_seconds
             )
-            if self._found is not None and self._found_now:
-                yield from self._of_queues(self._found)
+            if self._queues is not None:
+                yield from self._of_queues(self._queues)
         yield from self._of_listeners()
-        yield from self._of_requests()
+        if self._counts is not None:
+            yield from self._of_requests(self._counts)
+        connections = sum(worker.connections for worker in self._live)
+        yield GaugeMetricFamily(
+            "restmq_http_connections", "Connections of clients, live consumers included.", value=connections
+        )
         about = GaugeMetricFamily("restmq_build_info", "1; the label says which version this is.", labels=["version"])
         about.add_metric([__version__], 1)
         yield about
         yield from self._of_processes()
 
-    def _of_queues(self, found: Reading) -> Iterator[Metric]:
-        shown = dict(sorted(found.told_apart.items()))
-        tallies = {**shown, OTHERS: found.others} if found.others is not None else shown
-        yield GaugeMetricFamily("restmq_queues", "How many queues there are.", value=found.queues)
+    def _of_queues(self, snapshot: QueuesSnapshot) -> Iterator[Metric]:
+        labelled = dict(sorted(snapshot.labelled.items()))
+        queues = {**labelled, OTHERS: snapshot.others} if snapshot.others is not None else labelled
+        yield GaugeMetricFamily("restmq_queues", "How many queues there are.", value=snapshot.queues)
         for name, (text, count) in _COUNTERS.items():
             counter = CounterMetricFamily(f"restmq_messages_{name}", text, labels=["queue"])
-            for queue, tally in tallies.items():
-                counter.add_metric([queue], count(tally))
+            for queue, counters in queues.items():
+                counter.add_metric([queue], count(counters))
             yield counter
         held = GaugeMetricFamily("restmq_messages", "Messages in the queue now.", labels=["queue", "state"])
         age = GaugeMetricFamily(
@@ -205,21 +221,21 @@ class Metrics(Collector):
         started = GaugeMetricFamily(
             "restmq_queue_started", "1 if connected consumers are served, 0 if the queue was stopped.", labels=["queue"]
         )
-        for queue, tally in tallies.items():
+        for queue, counters in queues.items():
             for state, number in _STATES.items():
-                held.add_metric([queue, state], number(tally))
-            if tally.oldest_age_ms >= 0:
-                age.add_metric([queue], tally.oldest_age_ms / 1000)
-        for queue, tally in shown.items():
-            started.add_metric([queue], tally.started)
+                held.add_metric([queue, state], number(counters))
+            if counters.oldest_age_ms >= 0:
+                age.add_metric([queue], counters.oldest_age_ms / 1000)
+        for queue, counters in labelled.items():
+            started.add_metric([queue], counters.started)
         yield from (held, age, started)
 
     def _of_listeners(self) -> Iterator[Metric]:
-        """Of this server. A queue that is not told apart counts with the others."""
-        told_apart = self._found.told_apart if self._found is not None else {}
-        counted: dict[str, tuple[int, ...]] = dict.fromkeys((*told_apart, OTHERS), NOBODY)
+        """The consumers and waiters of this server. A queue without a label counts with the others."""
+        labelled = self._queues.labelled if self._queues is not None else {}
+        counted: dict[str, tuple[int, ...]] = dict.fromkeys((*labelled, OTHERS), NOBODY)
         for queue, counts in self._listeners.items():
-            label = queue if queue in told_apart else OTHERS
+            label = queue if queue in labelled else OTHERS
             counted[label] = tuple(map(sum, zip(counted[label], counts, strict=True)))
         consumers = GaugeMetricFamily(
             "restmq_consumers", "Consumers connected to this server.", labels=["queue", "transport"]
@@ -231,7 +247,7 @@ class Metrics(Collector):
             waiters.add_metric([queue], waiting)
         yield from (consumers, waiters)
 
-    def _of_requests(self) -> Iterator[Metric]:
+    def _of_requests(self, counts_by_name: Counts) -> Iterator[Metric]:
         durations = HistogramMetricFamily(
             "restmq_http_request_duration_seconds",
             "From the request's last byte to its answer, of a stream to its head; waits of long polls included.",
@@ -244,7 +260,7 @@ class Metrics(Collector):
         )
         text = "Consumers dropped because they read too slowly."
         dropped = CounterMetricFamily("restmq_consumers_dropped", text, labels=())
-        for name, numbers in sorted(self._roster.total().items()):
+        for name, numbers in sorted(counts_by_name.items()):
             kind, *labels = name.split(" ")
             if kind == "http" and len(labels) == 3 and len(numbers) == len(_BOUNDS) + 2:
                 *counts, seconds = numbers
@@ -254,17 +270,13 @@ class Metrics(Collector):
             elif name == "dropped" and len(numbers) == 1:
                 dropped.add_metric([], numbers[0])
         yield from (dropped, durations, refused)
-        connections = sum(worker.connections for worker in self._present)
-        yield GaugeMetricFamily(
-            "restmq_http_connections", "Connections of clients, live consumers included.", value=connections
-        )
 
     def _of_processes(self) -> Iterator[Metric]:
         """The process, or each worker's with its place as a label; while one takes over, the new one's."""
-        if self._peers.group is None:
+        if not self._group:
             yield from self._process.collect()
             return
-        workers = {str(worker.worker): worker.samples for worker in self._present}
+        workers = {str(worker.worker): worker.samples for worker in self._live}
         for family in self._process.collect():
             known = {(sample.name, tuple(sample.labels)) for sample in family.samples}
             shown = Metric(family.name, family.documentation, family.type)
@@ -275,16 +287,12 @@ class Metrics(Collector):
             yield shown
 
 
-class _OneAtATime:
-    """Has something done for all who want it at the same time: those who come meanwhile get the same."""
+class _Shared:
+    """Runs a call once for all who ask for it while it is under way."""
 
-    def __init__(self, do: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self._do = do
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._call = call
         self._waiting: list[defer.Deferred[Any]] | None = None
-
-    @property
-    def is_going_on(self) -> bool:
-        return self._waiting is not None
 
     def __call__(self) -> defer.Deferred[Any]:
         mine: defer.Deferred[Any] = defer.Deferred()
@@ -292,7 +300,7 @@ class _OneAtATime:
             self._waiting.append(mine)
         else:
             self._waiting = [mine]
-            defer.ensureDeferred(self._do()).addBoth(self._done)
+            defer.ensureDeferred(self._call()).addBoth(self._done)
         return mine
 
     def _done(self, result: Any) -> None:

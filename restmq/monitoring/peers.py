@@ -1,10 +1,19 @@
-"""Daemons on one Redis ask each other what only each of them knows: who is connected to it, what it has counted.
+"""Daemons on one Redis ask each other for what only each of them knows: its consumers, its reading of the queues.
 
-A question is published, and PUBLISH says how many heard it: the one who asks waits for exactly so many answers, and not
-at all where it is alone. One that hangs, or died meanwhile, is waited for as long as ``--peer-timeout`` says and then
-missing. Whoever can't hear answers, as Redis is away, gets none at once.
+1. A question is a message on a channel that all daemons hear, or the workers of one server, or one process. An answer
+   goes to the channel of the process that asked, with the question's number.
+2. PUBLISH returns how many processes heard the question. So the asker knows how many answers will come, does not wait
+   if it is alone, and does not wait any longer once all have answered.
+3. A process that hangs or died meanwhile is waited for until ``--peer-timeout`` is over, and is then missing. An answer
+   that comes later belongs to no question any more and is dropped.
+4. A process that cannot hear, as Redis is away, gets no answers at once. When its subscription is lost, all questions
+   under way end with the answers that came until then.
+5. ``ask`` never fails, so that statistics never fail a request. Nothing here lies on the way of a message.
+6. What comes over Redis is checked: here the form of a message, by those who take the answers its contents.
 
-What comes over Redis is checked: here its form, by those who take the answers what is in them.
+A question goes through these states: asked (the number of answers is unknown), counted (PUBLISH has answered), done.
+Answers may arrive before PUBLISH has answered; so they are kept from the start, and the count is compared whenever
+either changes. A maintainer must keep that: comparing only when an answer arrives would wait in vain.
 """
 
 from __future__ import annotations
@@ -27,16 +36,14 @@ from restmq.store import keys
 
 log = Logger()
 
-#: For what is asked once, when a process comes: it is not ready before, and nobody waits for it.
-JOIN_SECONDS = 5.0
-#: Redis cuts off who is 32 MB behind with what it is published.
+#: Redis disconnects a subscriber that is 32 MB behind.
 MESSAGE_BYTES_MAX = 8 << 20
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A question of ours. ``wanted`` is how many answers there will be; many, until that is known."""
+class _Question:
+    """A question of ours. ``wanted`` is the number of answers to come; infinite until it is known."""
 
     wanted: float = math.inf
     answers: dict[str, Any] = field(default_factory=dict)
@@ -47,28 +54,25 @@ class _Asked:
         if len(self.answers) >= wanted and not self.done.called:
             self.done.callback(None)
 
-    def take(self, peer: str, answer: Any) -> None:
+    def add(self, peer: str, answer: Any) -> None:
         self.answers[peer] = answer
         self.expect(self.wanted)
 
 
-#: Answers a question, now or later; it is given what the question is about.
-Give = Callable[[Any], Any]
-#: Is given what somebody said, and who it was; ValueError if it is nothing.
-Take = Callable[[Any, str], None]
+#: Answers a question, at once or by a Deferred; gets what the question is about.
+Answer = Callable[[Any], Any]
 
 
 class Peers(service.Service):  # type: ignore[misc]  # untyped
     """This daemon among those on the same Redis.
 
     Args:
-        answer_seconds: how long others are waited for.
+        answer_seconds: how long answers are waited for.
+        group: the server's own name, if it has several workers.
 
     Attributes:
-        id: under which the others know this process.
-        everybody, group: the channels of all daemons, and of the workers of this server; None where there are none.
-        on_joined: called when others can be heard, or can be heard again; ``joined`` fires when it is done first.
-        on_leaving: called at the end, while the others can still be told something.
+        id: the identity under which the others know this process.
+        everybody, group: the channels of all daemons, and of the workers of this server (None if it has none).
     """
 
     def __init__(self, core: RedisOperations, reactor: Any, answer_seconds: float, group: str = "") -> None:
@@ -76,117 +80,85 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         db = core.store.settings.db
         self.everybody = keys.peers_channel(db)
         self.group = keys.peers_channel(db, group) if group else None
-        self.joined: defer.Deferred[None] = defer.Deferred()
-        self.on_joined: Callable[[], Any] = lambda: None
-        self.on_leaving: Callable[[], Any] = lambda: None
         self._store = core.store
         self._reactor = reactor
         self._answer_seconds = answer_seconds
-        self._subscriber = core.pubsub(self._heard, on_lost=self._lost, on_renewed=self._join)
+        self._subscriber = core.pubsub(self._heard, on_lost=self._lost, on_renewed=self._renewed)
         self._hears = False
         self._number = 0
-        self._asked: dict[int, _Asked] = {}
-        self._kinds: dict[str, tuple[Give, Take | None]] = {}
+        self._questions: dict[int, _Question] = {}
+        self._answers: dict[str, Answer] = {}
 
     def startService(self) -> None:
         super().startService()
         subscribed = defer.gatherResults([self._subscriber.subscribe(channel) for channel in self._channels()])
-        # It takes the other connections to say something; they may come up later than this one.
-        subscribed.addCallback(lambda _: self._store.first_connected.addCallback(lambda _: self._join()))
+        subscribed.addCallback(lambda _: self._renewed())
 
     def _channels(self) -> list[bytes]:
         return [self.everybody, keys.peer_channel(self.id), *([self.group] if self.group else [])]
 
-    def _join(self) -> None:
+    def _renewed(self) -> None:
         self._hears = True
-        called = defer.maybeDeferred(self.on_joined)
-        called.addErrback(lambda failure: log.failure("joining the other daemons failed", failure=failure))
-        called.addCallback(lambda _: None if self.joined.called else self.joined.callback(None))
 
     def _lost(self) -> None:
         self._hears = False
-        for asked in list(self._asked.values()):
-            asked.expect(0)
+        for question in list(self._questions.values()):
+            question.expect(0)
 
-    async def stopService(self) -> None:
+    def stopService(self) -> None:
         super().stopService()
-        if self._hears:
-            await defer.maybeDeferred(self.on_leaving)
         self._lost()
-        for channel in self._channels():  # who asks from now on is not to wait for this one
+        for channel in self._channels():  # whoever asks from now on must not wait for this process
             self._subscriber.unsubscribe(channel)
         self._subscriber.stop()
 
-    def answer(self, kind: str, give: Give, take: Take | None = None) -> None:
-        """Has questions of a kind answered.
-
-        Args:
-            take: if it is there, these answers, and what the questions are about, are said aloud: the whole group hears
-                them, and each of it takes them, in the same order, also who did not ask, and whose word it is.
-        """
-        self._kinds[kind] = give, take
+    def answer(self, kind: str, answer: Answer) -> None:
+        """Has questions of a kind answered by this function."""
+        self._answers[kind] = answer
 
     async def ask(self, kind: str, about: Any, channel: bytes, least_seconds: float = 0) -> dict[str, Any]:
-        """The answers that came in time, by who gave them: of all on a channel but this process. Never fails.
+        """Returns the answers that came in time from all on a channel but this process, by the peer's id. Never fails.
 
         Args:
-            least_seconds: in time is what comes within these, too.
+            least_seconds: wait at least this long for those who have not answered yet, if ``answer_seconds`` is less.
         """
         if not self._hears:
             return {}
         self._number += 1
-        asked = self._asked[number := self._number] = _Asked()
-        overdue = self._reactor.callLater(max(least_seconds, self._answer_seconds), asked.expect, 0)
+        number, question = self._number, _Question()
+        self._questions[number] = question
+        overdue = self._reactor.callLater(max(least_seconds, self._answer_seconds), question.expect, 0)
+        ourselves = 1 if channel in (self.everybody, self.group) else 0
         heard = self._publish(channel, {"kind": kind, "ask": True, "about": about, "number": number})
-        # Of what is said aloud, the question is heard here, too, in its turn, and counts as an answer.
-        aloud = self._kinds[kind][1] is not None
-        ourselves = 1 if channel in (self.everybody, self.group) and not aloud else 0
-        heard.addCallback(lambda count: asked.expect(count - ourselves))
-        await asked.done
-        del self._asked[number]
+        heard.addCallback(lambda count: question.expect(count - ourselves))
+        await question.done
+        del self._questions[number]
         if overdue.active():
             overdue.cancel()
-        return asked.answers
-
-    async def tell(self, kind: str, answer: Any) -> None:
-        """Gives the group an answer that nobody asked for; it is heard by now, or Redis is away."""
-        if self.group is not None and self._hears:
-            said = self._publish(self.group, {"kind": kind, "answer": answer})
-            await in_time(said, self._reactor, self._answer_seconds)
+        return question.answers
 
     def _publish(self, channel: bytes, message: dict[str, Any]) -> defer.Deferred[int]:
-        """How many heard it; 0 if it could not be said."""
+        """Returns how many processes heard it; 0 if it could not be published."""
         payload = orjson.dumps({**message, "by": self.id})
         if len(payload) > MESSAGE_BYTES_MAX:
-            log.warn("what other daemons asked for is too long to be said ({size} bytes).", size=len(payload))
+            log.warn("an answer to another daemon is too large and was not sent ({size} bytes).", size=len(payload))
             return defer.succeed(0)
         return self._store.command("PUBLISH", channel, payload).addErrback(_store_is_away)
 
     def _heard(self, _channel: bytes, payload: bytes) -> None:
         message = _parse(payload)
-        kind = message["kind"] if message else ""
-        if message is None or kind not in self._kinds:
+        if message is None or message["kind"] not in self._answers or message["by"] == self.id:
             return
-        by, is_question, (give, take) = message["by"], message.get("ask") is True, self._kinds[kind]
-        said = message.get("about" if is_question else "answer")
-        if take is not None and said is not None:
-            try:
-                take(said, by)
-            except ValueError as problem:
-                log.debug("what another daemon says of {kind} is nothing: {problem}", kind=kind, problem=problem)
-        if (by if is_question else message.get("to")) == self.id:
-            asked = self._asked.get(message.get("number", 0))
-            if asked is not None and (take is not None or not is_question):
-                asked.take(by, said)
-        elif is_question:
-            given = defer.maybeDeferred(give, said)
-            given.addCallback(self._give, message, aloud=take is not None)
-            given.addErrback(lambda failure: log.failure("answering another daemon failed", failure=failure))
+        if message.get("ask") is True:
+            answered = defer.maybeDeferred(self._answers[message["kind"]], message.get("about"))
+            answered.addCallback(self._send_answer, message)
+            answered.addErrback(lambda failure: log.failure("answering another daemon failed", failure=failure))
+        elif message.get("to") == self.id and (question := self._questions.get(message.get("number", 0))):
+            question.add(message["by"], message.get("answer"))
 
-    def _give(self, answer: Any, question: dict[str, Any], aloud: bool) -> None:
-        channel = self.group if aloud and self.group is not None else keys.peer_channel(question["by"])
-        said = {"kind": question["kind"], "answer": answer, "to": question["by"], "number": question.get("number")}
-        self._publish(channel, said)
+    def _send_answer(self, answer: Any, question: dict[str, Any]) -> None:
+        fields = {"kind": question["kind"], "answer": answer, "to": question["by"], "number": question.get("number")}
+        self._publish(keys.peer_channel(question["by"]), fields)
 
 
 def _store_is_away(failure: Any) -> int:
@@ -194,15 +166,8 @@ def _store_is_away(failure: Any) -> int:
     return 0
 
 
-async def in_time(shared: defer.Deferred[Any], reactor: Any, seconds: float) -> None:
-    """Waits, but not for longer. What is waited for goes on: a call to Redis must not be cancelled."""
-    mine: defer.Deferred[None] = defer.Deferred()
-    shared.addCallback(lambda _: None if mine.called else mine.callback(None))
-    await mine.addTimeout(seconds, reactor, lambda _failure, _seconds: None)
-
-
 def _parse(payload: bytes) -> dict[str, Any] | None:
-    """A message with who says it; None for what is none."""
+    """Returns a message with ``by`` and ``kind``, or None for anything else."""
     try:
         message = orjson.loads(payload) if len(payload) <= MESSAGE_BYTES_MAX else None
     except orjson.JSONDecodeError:

@@ -1,8 +1,8 @@
-"""All queues in numbers, for those who watch: read from Redis a bounded number at a time.
+"""The counters of all queues for ``/metrics``, read from Redis in bounded pages.
 
-Only the busiest queues are told apart; the others are added up. Which those are changes, and the sums must never go
-back all the same, as a counter that does looks like a restart: so what a queue adds to the sum is what it has grown by
-since it was last seen, while it was not among the busiest.
+Only the busiest queues get a label of their own; the others are added up. Which queues are the busiest changes, and yet
+no sum may decrease, because Prometheus takes a decrease for a restart. So the sum of the others is not computed anew:
+whenever a queue without a label is read, the sum grows by what the queue's counters grew since it was read last.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from restmq.model import is_queue_name
 from restmq.store import keys, scripts
 from restmq.store.connection import Encoded
 
-_QUEUES_A_CALL = 250
-_QUEUES_A_READING = 10_000
-_READING_SECONDS = 2.0
-#: Queues beyond these are counted by ``queues`` alone.
-_QUEUES_KNOWN = 100_000
-#: How much of a queue's activity still counts at the next reading.
-_REMEMBERED = 0.9
+_QUEUES_PER_CALL = 250
+_QUEUES_PER_READ = 10_000
+_READ_SECONDS = 2.0
+#: Queues beyond this number are only counted.
+_QUEUES_KNOWN_MAX = 100_000
+#: The part of a queue's activity that still counts at the next read.
+_ACTIVITY_DECAY = 0.9
 
 
-class Tally(NamedTuple):
-    """A queue as ``lua/tally.lua`` returns it; the first seven only ever grow."""
+class QueueCounters(NamedTuple):
+    """One queue as ``lua/queue_counters.lua`` returns it. The first seven only ever grow."""
 
     published: int = 0
     out: int = 0
@@ -48,144 +48,135 @@ class Tally(NamedTuple):
         return self.ready + self.under_lease + self.delayed + self.dead
 
 
+#: Where the growing counters end, and where the numbers of held messages end.
+_COUNTERS, _HELD = 7, 11
+_ZERO = QueueCounters()
+
+
 @dataclass(slots=True, frozen=True)
-class Reading:
-    """What was found.
+class QueuesSnapshot:
+    """What a read found.
 
     Attributes:
-        queues: how many there are.
-        told_apart: the busiest, by traffic and by what they hold.
-        others: the sum of all that are not told apart, with the greatest of their ages; None if there never were any.
+        queues: number of queues.
+        labelled: the busiest queues, by traffic and by what they hold.
+        others: the sum of all other queues, with the greatest of their ages; None if there never were any.
     """
 
     queues: int = 0
-    told_apart: dict[str, Tally] = field(default_factory=dict)
-    others: Tally | None = None
+    labelled: dict[str, QueueCounters] = field(default_factory=dict)
+    others: QueueCounters | None = None
 
     @classmethod
-    def unpack(cls, packed: Any) -> Reading:
-        """What another worker has read, of JSON. ValueError if it is none."""
+    def unpack(cls, packed: Any) -> QueuesSnapshot:
+        """From the JSON of another worker. Raises ValueError if it is invalid."""
         if not isinstance(packed, list) or len(packed) != 3 or not isinstance(packed[1], dict):
-            raise ValueError("a reading is a list of three")
-        queues, told_apart, others = packed
+            raise ValueError("a snapshot is a list of three")
+        queues, labelled, others = packed
         (checked,) = _check_numbers([queues], 1)
-        tallies = {name: _check_tally(numbers) for name, numbers in told_apart.items() if is_queue_name(name)}
-        return cls(checked, tallies, None if others is None else _check_tally(others))
+        counters = {name: _check_counters(numbers) for name, numbers in labelled.items() if is_queue_name(name)}
+        return cls(checked, counters, None if others is None else _check_counters(others))
 
     def pack(self) -> Any:
-        told_apart = {name: list(tally) for name, tally in self.told_apart.items()}
-        return [self.queues, told_apart, None if self.others is None else list(self.others)]
+        labelled = {name: list(counters) for name, counters in self.labelled.items()}
+        return [self.queues, labelled, None if self.others is None else list(self.others)]
 
 
-def _check_tally(numbers: Any) -> Tally:
-    return Tally._make(_check_numbers(numbers, len(Tally._fields)))
+def _check_counters(numbers: Any) -> QueueCounters:
+    return QueueCounters._make(_check_numbers(numbers, len(QueueCounters._fields)))
 
 
 def _check_numbers(numbers: Any, count: int) -> list[int]:
     if not isinstance(numbers, list) or len(numbers) != count:
-        raise ValueError("as many numbers as are counted")
+        raise ValueError(f"{count} numbers are expected")
     if not all(type(number) is int and number >= -1 for number in numbers):
-        raise ValueError("whole numbers")
+        raise ValueError("integers are expected")
     return numbers
 
 
-#: Where its counters end, and its sums of messages held.
-_COUNTERS, _GAUGES = 7, 11
-_NEW = Tally()
-
-
 @dataclass(slots=True)
-class _Known:
-    tally: Tally
-    reading: int
+class _KnownQueue:
+    counters: QueueCounters
+    last_read: int
     activity: float = 0.0
 
 
-class Census:
-    """What is known of all queues.
+class QueueCounterReader:
+    """Reads the counters of all queues.
 
     Args:
-        told_apart_max: how many queues are told apart.
-        clock: seconds, from wherever they count.
-
-    Attributes:
-        queues: how many there are.
-        told_apart: the busiest, by traffic and by what they hold.
+        labelled_max: maximum number of queues with a label of their own.
+        clock: seconds on any clock.
     """
 
-    def __init__(self, core: RedisOperations, told_apart_max: int, clock: Callable[[], float]) -> None:
+    def __init__(self, core: RedisOperations, labelled_max: int, clock: Callable[[], float]) -> None:
         self._core = core
-        self._told_apart_max = told_apart_max
+        self._labelled_max = labelled_max
         self._clock = clock
-        self._known: dict[str, _Known] = {}
-        self._grown_by_others = [0] * _COUNTERS
+        self._known: dict[str, _KnownQueue] = {}
+        self._labelled: dict[str, QueueCounters] = {}
+        self._growth_of_others = [0] * _COUNTERS
         self._cursor = b"0"
-        self._goes_on = False
-        self._reading = self._pass_began = 0
-        self.queues = 0
-        self.told_apart: dict[str, Tally] = {}
+        self._continues = False
+        self._read = self._pass_began = 0
 
-    @property
-    def others(self) -> Tally | None:
-        """The sum of all that are not told apart, with the greatest of their ages; None if there never were any."""
-        others = [known.tally for name, known in self._known.items() if name not in self.told_apart]
-        if not others and not any(self._grown_by_others):
+    def _sum_of_others(self) -> QueueCounters | None:
+        others = [known.counters for name, known in self._known.items() if name not in self._labelled]
+        if not others and not any(self._growth_of_others):
             return None
-        columns = list(zip(_NEW, *others, strict=True))
-        held = [sum(column) for column in columns[_COUNTERS:_GAUGES]]
-        return Tally._make((*self._grown_by_others, *held, 1, max(columns[-1])))
+        columns = list(zip(_ZERO, *others, strict=True))
+        held = [sum(column) for column in columns[_COUNTERS:_HELD]]
+        return QueueCounters._make((*self._growth_of_others, *held, 1, max(columns[-1])))
 
-    def go_on_from(self, reading: Reading) -> None:
-        """Another worker has read, and this one may be next: no sum of its goes back behind what was said.
+    def continue_from(self, snapshot: QueuesSnapshot) -> None:
+        """Takes over from another worker, so that no sum decreases.
 
-        What this one knew of the others' growth is in there, so until it has seen all queues once, what it sees first
-        of a queue counts as known.
+        The snapshot has the growth that this reader knew of. Until this reader has seen all queues once, what it sees
+        first of a queue counts as known.
         """
-        self.queues, self.told_apart = reading.queues, reading.told_apart
-        if reading.others is not None:
-            pairs = zip(self._grown_by_others, reading.others, strict=False)
-            self._grown_by_others = [max(pair) for pair in pairs]
+        self._labelled = snapshot.labelled
+        if snapshot.others is not None:
+            pairs = zip(self._growth_of_others, snapshot.others, strict=False)
+            self._growth_of_others = [max(pair) for pair in pairs]
         self._known.clear()
-        self._cursor, self._pass_began, self._goes_on = b"0", self._reading, True
+        self._cursor, self._pass_began, self._continues = b"0", self._read, True
 
-    async def read(self) -> Reading:
-        """Looks at the busiest queues and at 10,000 others, or at what two seconds allow; the next call goes on there.
+    async def read(self) -> QueuesSnapshot:
+        """Reads the busiest queues and up to 10,000 others, or what two seconds allow; the next call continues there.
 
-        Raises StoreUnavailable and StoreRefused. Concurrent calls are not meant to be.
+        Must not be called again before it has returned. Raises StoreUnavailable and StoreRefused.
         """
-        deadline = self._clock() + _READING_SECONDS
-        self._reading += 1
-        grown: dict[str, list[int]] = {}
+        deadline = self._clock() + _READ_SECONDS
+        self._read += 1
+        growth: dict[str, list[int]] = {}
         store = self._core.store
-        self.queues = await store.command("SCARD", keys.QUEUE_SET)
-        await self._look(list(self.told_apart), grown)
-        passed = 0
+        queues = await store.command("SCARD", keys.QUEUE_SET)
+        await self._read_queues(list(self._labelled), growth)
+        scanned = 0
         while True:
-            self._cursor, page = await store.command("SSCAN", keys.QUEUE_SET, self._cursor, "COUNT", _QUEUES_A_CALL)
-            passed += len(page)
-            names = [
-                name for name in (entry.decode(errors="replace") for entry in page) if self._is_to_be_looked_at(name)
-            ]
-            names = [name for name in dict.fromkeys(names) if name not in grown]  # a page may name one twice
-            for start in range(0, len(names), _QUEUES_A_CALL):  # a small set comes as one page
-                await self._look(names[start : start + _QUEUES_A_CALL], grown)
+            self._cursor, page = await store.command("SSCAN", keys.QUEUE_SET, self._cursor, "COUNT", _QUEUES_PER_CALL)
+            scanned += len(page)
+            names = [name for name in (entry.decode(errors="replace") for entry in page) if self._may_read(name)]
+            names = [name for name in dict.fromkeys(names) if name not in growth]  # a page may name one twice
+            for start in range(0, len(names), _QUEUES_PER_CALL):  # a small set comes as one page
+                await self._read_queues(names[start : start + _QUEUES_PER_CALL], growth)
             if self._cursor == b"0":
-                self._forget_those_that_are_gone()
+                self._forget_missing_queues()
                 break
-            if passed >= _QUEUES_A_READING or self._clock() >= deadline:
+            if scanned >= _QUEUES_PER_READ or self._clock() >= deadline:
                 break
-        self._tell_apart(grown)
-        return Reading(self.queues, self.told_apart, self.others)
+        self._choose_labelled(growth)
+        return QueuesSnapshot(queues, self._labelled, self._sum_of_others())
 
-    def _is_to_be_looked_at(self, name: str) -> bool:
+    def _may_read(self, name: str) -> bool:
         known = self._known.get(name)
         if known is None:
-            return len(self._known) < _QUEUES_KNOWN and "\ufffd" not in name and is_queue_name(name)
-        known.reading = self._reading
+            return len(self._known) < _QUEUES_KNOWN_MAX and "\ufffd" not in name and is_queue_name(name)
+        known.last_read = self._read
         return True
 
-    async def _look(self, names: list[str], grown: dict[str, list[int]]) -> None:
-        """Reads these queues, and notes by how much their totals have grown since they were looked at last."""
+    async def _read_queues(self, names: list[str], growth: dict[str, list[int]]) -> None:
+        """Reads these queues and notes how much their counters grew since they were read last."""
         wanted: list[bytes] = []
         for name in names:
             q = keys.for_queue.__wrapped__(name)  # past its cache, which is for queues in use
@@ -193,37 +184,37 @@ class Census:
         if not names:
             return
         flat = await self._core.store.run(scripts.load("queue_counters"), Encoded([len(wanted), *wanted]))
-        width = len(Tally._fields)
+        width = len(QueueCounters._fields)
         for i, name in enumerate(names):
-            tally = Tally(*flat[width * i : width * (i + 1)])
+            counters = QueueCounters(*flat[width * i : width * (i + 1)])
             known = self._known.get(name)
-            before = known.tally if known else tally if self._goes_on else _NEW
-            # A total that is less than it was has begun anew: Redis was emptied.
-            growth = [now - old if now >= old else now for now, old in zip(tally[:_COUNTERS], before, strict=False)]
-            grown[name] = growth
+            before = known.counters if known else counters if self._continues else _ZERO
+            # A counter that is less than it was has begun anew: Redis was emptied.
+            pairs = zip(counters[:_COUNTERS], before, strict=False)
+            growth[name] = [now - old if now >= old else now for now, old in pairs]
             if known is None:
-                self._known[name] = _Known(tally, self._reading)
+                self._known[name] = _KnownQueue(counters, self._read)
             else:
-                known.tally = tally
-                known.activity = known.activity * _REMEMBERED + sum(growth[:3])
+                known.counters = counters
+                known.activity = known.activity * _ACTIVITY_DECAY + sum(growth[name][:3])
 
-    def _forget_those_that_are_gone(self) -> None:
-        """All of the set was gone through since the pass began; what was not seen is no longer in it."""
-        for name in [name for name, known in self._known.items() if known.reading <= self._pass_began]:
+    def _forget_missing_queues(self) -> None:
+        """The whole set was scanned since the pass began; a queue that was not seen is no longer in it."""
+        for name in [name for name, known in self._known.items() if known.last_read <= self._pass_began]:
             del self._known[name]
-        self._pass_began = self._reading
-        self._goes_on = False
+        self._pass_began = self._read
+        self._continues = False
 
-    def _tell_apart(self, grown: dict[str, list[int]]) -> None:
-        """Chooses the busiest. One that is among them stays until another is twice as busy."""
+    def _choose_labelled(self, growth: dict[str, list[int]]) -> None:
+        """Chooses the busiest queues. A queue keeps its label until another one is twice as busy."""
 
-        def business(name: str) -> tuple[float, int]:
+        def rank(name: str) -> tuple[float, int]:
             known = self._known[name]
-            return (known.activity + known.tally.held) * (2 if name in before else 1), known.tally.published
+            return (known.activity + known.counters.held) * (2 if name in before else 1), known.counters.published
 
-        before = self.told_apart
-        busiest = heapq.nlargest(self._told_apart_max, self._known, key=business)
-        self.told_apart = {name: self._known[name].tally for name in busiest}
-        for name, growth in grown.items():
-            if name not in self.told_apart:
-                self._grown_by_others = [sum(pair) for pair in zip(self._grown_by_others, growth, strict=True)]
+        before = self._labelled
+        busiest = heapq.nlargest(self._labelled_max, self._known, key=rank)
+        self._labelled = {name: self._known[name].counters for name in busiest}
+        for name, grown in growth.items():
+            if name not in self._labelled:
+                self._growth_of_others = [sum(pair) for pair in zip(self._growth_of_others, grown, strict=True)]

@@ -1,32 +1,57 @@
-"""The workers of one server: who is there, and what they have counted together, also those that have ended.
+"""The counters of a server with several workers, kept in Redis so that any worker can show their sum.
 
-Whatever is shown of a worker's counts was published to all of them: the question holds the counts of the one who asks,
-all hear all answers, and each takes what it hears in the order in which Redis sent it. So all know the same. A worker
-that ends says what it has counted at last, and one that comes asks for all that is known. So no sum goes back, whoever
-is asked for it.
+1. Each worker has one record in a Redis hash of its server: everything that the worker has counted since its start. It
+   writes the record once a second, at a scrape and at its end. A record replaces the one before it, so a write whose
+   answer was lost does no harm.
+2. The script that writes a record returns all records. A scrape writes its own first, so the sum has everything that
+   this worker counted, and what the others counted up to a second ago.
+3. Records stay when their workers end, so no sum ever decreases. The script merges the oldest of more than
+   ``RECORDS_MAX`` records into one. Of a killed worker, the counts since its last write are lost.
+4. A worker is live while its record is younger than ``LIVE_SECONDS`` and does not say that it ended. Only live workers
+   count for connections and process metrics.
+5. While Redis does not answer, the sum is unknown. Two workers that showed what each read last would make it decrease.
+
+A daemon without workers keeps its counters to itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 
-from restmq.monitoring.ledger import Counts, Ledger, check_counts
-from restmq.monitoring.peers import JOIN_SECONDS, Peers, in_time
+import orjson
+from twisted.application import internet
+from twisted.internet import defer
+from twisted.logger import Logger
 
-_SAMPLES_MAX = 200
+from restmq.core import RedisOperations
+from restmq.errors import RestMQError
+from restmq.store import keys, scripts
+from restmq.store.connection import Encoded
+
+log = Logger()
+
+WRITE_SECONDS = 1.0
+LIVE_SECONDS = 5.0
+#: More than can be alive: 64 workers, each beside the one that replaces it.
+RECORDS_MAX = 160
+_HASH_EXPIRES_SECONDS = 86_400
+
+#: By name: numbers that only ever grow.
+Counts = dict[str, list[float]]
+#: A sample of a metric: its name, its labels, its value.
+Sample = tuple[str, dict[str, str], float]
 
 
 @dataclass(slots=True, frozen=True)
 class Membership:
-    """Which of a server's workers this process is. A daemon that has none is its own only one.
+    """Which of a server's workers this process is. A daemon without workers is its own only one.
 
     Attributes:
-        group: the server's own name among those on one Redis; empty where there are no workers.
-        worker: its place, from 1 on; one that takes over from another has the same.
-        serial: no two of a group have the same, and later ones have a greater one.
+        group: the server's own name among those on one Redis; empty if it has no workers.
+        worker: the worker's number, from 1 on; a worker that replaces another one has the same.
+        serial: unique in its group; later workers have a greater one.
     """
 
     group: str = ""
@@ -34,130 +59,118 @@ class Membership:
     serial: int = 1
 
 
-#: A sample of a metric: its name, its labels, its value.
-Sample = tuple[str, dict[str, str], float]
-
-
 @dataclass(slots=True, frozen=True)
-class Present:
-    """What a worker says of itself.
+class WorkerRecord:
+    """What a worker writes about itself.
 
     Attributes:
-        peer: under which it can be asked.
+        peer: the identity under which ``peers`` can ask it.
         counts: what it has counted.
-        connections: of clients.
+        connections: number of its client connections.
         samples: the metrics of its process.
+        at_seconds: when it wrote this, on the machine's monotonic clock, which all workers share.
+        ended: whether this is its last word.
     """
 
-    peer: str
-    worker: int
-    serial: int
     counts: Counts
-    connections: int
+    peer: str = ""
+    worker: int = 0
+    serial: int = 0
+    connections: int = 0
     samples: list[Sample] = field(default_factory=list)
+    at_seconds: float = 0.0
+    ended: bool = False
 
     @classmethod
-    def unpack(cls, packed: Any) -> Present:
-        """ValueError if it is nothing that ``pack`` makes."""
-        if not isinstance(packed, dict):
-            raise ValueError("a worker's word is an object")
-        numbers: list[Any] = [packed.get(name) for name in ("worker", "serial", "connections")]
-        samples = packed.get("samples")
-        if not all(type(number) is int and 0 <= number < 1 << 53 for number in numbers):
-            raise ValueError("whole numbers")
-        if not isinstance(samples, list) or len(samples) > _SAMPLES_MAX or not all(map(_is_sample, samples)):
-            raise ValueError("samples are a list")
-        if not isinstance(packed.get("peer"), str):
-            raise ValueError("a worker has a name")
-        worker, serial, connections = numbers
-        return cls(packed["peer"], worker, serial, check_counts(packed.get("counts")), connections, samples)
-
-    def pack(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+    def parse(cls, record: bytes) -> WorkerRecord:
+        """Skips fields that only another version knows; while workers are replaced, two versions share the hash."""
+        fields = orjson.loads(record)
+        return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
 
 
-def _is_sample(sample: Any) -> bool:
-    if not isinstance(sample, list) or len(sample) != 3:
-        return False
-    name, labels, value = sample
-    if not isinstance(name, str) or not isinstance(labels, dict) or type(value) not in (int, float):
-        return False
-    return all(isinstance(text, str) for text in labels.values())
-
-
-class Roster:
+class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
     """This worker among those of its server.
 
     Args:
-        counts, connections, samples: what this one has to say of itself.
+        peer: this process' identity among all daemons.
+        counts, connections, samples: return what this worker has to write.
     """
 
     def __init__(
         self,
-        peers: Peers,
+        *,
+        core: RedisOperations,
         membership: Membership,
-        reactor: Any,
+        peer: str,
         counts: Callable[[], Counts],
         connections: Callable[[], int],
         samples: Callable[[], list[Sample]],
     ) -> None:
-        self.membership = membership
-        self._peers = peers
-        self._reactor = reactor
+        super().__init__(WRITE_SECONDS, self._write_quietly)
+        self.clock = core.store.clock
+        self._store = core.store
+        self._membership = membership
+        self._peer = peer
         self._counts = counts
         self._connections = connections
         self._samples = samples
-        self._ledger = Ledger()
-        peers.answer("counts", self._give, self._take)
 
-    def total(self) -> Counts:
-        """What was counted up to the last call, by all together."""
-        return self._ledger.total()
+    def startService(self) -> None:
+        if self._membership.group:
+            super().startService()
+            # Before this worker takes a client, the others know that it is there.
+            self._store.first_connected.addCallback(lambda _: defer.ensureDeferred(self._write_quietly()))
 
-    async def call(self) -> list[Present]:
-        """Those who are there, in the order in which they came, this one among them.
+    async def stopService(self) -> None:
+        if self._membership.group and self.running:
+            await defer.maybeDeferred(super().stopService)
+            await self._write_quietly(ended=True)
 
-        Where Redis is away that is this one alone, and the sums are those of the last call of any.
-        """
-        if self._peers.group is None:
-            here = self._here()
-            self._ledger.note(here.serial, here.counts)
-            return [here]
-        if not self._peers.joined.called:  # as long as it has not heard of the others, its sums are too small
-            await in_time(self._peers.joined, self._reactor, JOIN_SECONDS)
-        return await self._call(self._peers.group)
+    async def read(self) -> tuple[Counts | None, list[WorkerRecord]]:
+        """Returns the sum of what all workers counted (None if unknown), and the live workers, the oldest first."""
+        own = self._own()
+        if not self._membership.group:
+            return own.counts, [own]
+        try:
+            records = await self._write(own)
+        except RestMQError as problem:
+            log.debug("counters of the workers can't be read: {problem}", problem=problem)
+            return None, [own]
+        live = [record for record in records if record.worker and not record.ended]
+        live = [record for record in live if own.at_seconds - record.at_seconds < LIVE_SECONDS]
+        return _sum(records), sorted(live, key=lambda record: record.serial)
 
-    def _here(self) -> Present:
-        me = self.membership
-        return Present(self._peers.id, me.worker, me.serial, self._counts(), self._connections(), self._samples())
+    def _own(self, ended: bool = False) -> WorkerRecord:
+        return WorkerRecord(
+            counts=self._counts(),
+            peer=self._peer,
+            worker=self._membership.worker,
+            serial=self._membership.serial,
+            connections=self._connections(),
+            samples=self._samples(),
+            at_seconds=self._store.clock.seconds(),
+            ended=ended,
+        )
 
-    async def _call(self, group: bytes, new: bool = False) -> list[Present]:
-        here = self._here()
-        present = {here.serial: here}
-        least_seconds = JOIN_SECONDS if new else 0
-        answers = await self._peers.ask("counts", {**here.pack(), "new": new}, group, least_seconds)
-        for answer in answers.values():
-            with suppress(ValueError):
-                found = Present.unpack(answer)
-                present[found.serial] = found
-        return [present[serial] for serial in sorted(present)]
+    async def _write(self, own: WorkerRecord) -> list[WorkerRecord]:
+        key = keys.worker_counters(self._membership.group)
+        args = (own.serial, orjson.dumps(asdict(own)), RECORDS_MAX, _HASH_EXPIRES_SECONDS)
+        flat = await self._store.run(scripts.load("worker_counters"), Encoded([1, key]), *args)
+        return [WorkerRecord.parse(record) for record in flat[1::2]]
 
-    def _give(self, asker: Any) -> dict[str, Any]:
-        word = self._here().pack()
-        return {**word, "ledger": self._ledger.pack()} if isinstance(asker, dict) and asker.get("new") else word
+    async def _write_quietly(self, ended: bool = False) -> None:
+        try:
+            await self._write(self._own(ended))
+        except RestMQError as problem:  # the next write has all of it
+            log.debug("counters of this worker are not written: {problem}", problem=problem)
 
-    def _take(self, word: Any, _by: str) -> None:
-        """Of all, this one among them: what is counted here is counted when it has been heard by all."""
-        present = Present.unpack(word)
-        self._ledger.note(present.serial, present.counts)
-        if "ledger" in word:
-            self._ledger.merge(word["ledger"])
 
-    async def join(self) -> None:
-        """Learns what was counted before this worker could hear it."""
-        if self._peers.group is not None:
-            await self._call(self._peers.group, new=True)
-
-    async def leave(self) -> None:
-        """Says what this worker has counted at last."""
-        await self._peers.tell("counts", self._here().pack())
+def _sum(records: list[WorkerRecord]) -> Counts:
+    total: Counts = {}
+    for record in records:
+        for name, numbers in record.counts.items():
+            known = total.get(name)
+            total[name] = (
+                numbers if known is None else [one + other for one, other in zip_longest(known, numbers, fillvalue=0)]
+            )
+    return total

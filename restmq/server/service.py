@@ -170,7 +170,8 @@ def makeService(options: Options, make_application: Callable[..., Application] =
         internet.TimerService(_ACL_LOOK_SECONDS, watch.look),
         internet.TimerService(_OVERDUE_LOOK_SECONDS, application.close_overdue),
         Deadlines(core, reactor),
-        peers,  # what is counted while connections drain is told at the end
+        peers,
+        application.metrics.workers,  # at the end, what was counted while connections drained is written
         _Drain(application, options["drain-timeout"]),
         fanout,
         Revocation(fanout, guard, core, reactor),
@@ -192,7 +193,7 @@ def makeService(options: Options, make_application: Callable[..., Application] =
     else:
         if post.number == 1:  # one voice is enough
             reactor.callWhenRunning(warn_of_eviction, store)
-        reactor.callWhenRunning(lambda: peers.joined.addCallback(lambda _: post.report_ready()))
+        reactor.callWhenRunning(lambda: store.first_connected.addCallback(lambda _: post.report_ready()))
     return parts
 
 

@@ -99,6 +99,11 @@ def peers_channel(db: int = 0, group: str = "") -> bytes:
     return b"RESTMQ-PEERS:%d" % db + (b":" + group.encode() if group else b"")
 
 
+def worker_counters(group: str) -> bytes:
+    """The hash with one record for each worker of a server."""
+    return b"RESTMQ-WORKERS:" + group.encode()
+
+
 def peer_channel(peer: str) -> bytes:
     """The channel on which one daemon is asked and answered."""
     return b"RESTMQ-PEER:" + peer.encode()

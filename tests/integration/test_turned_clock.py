@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from restmq.core import RedisOperations
-from restmq.monitoring.queue_counters import Census
+from restmq.monitoring.queue_counters import QueueCounterReader
 from tests.integration.conftest import Run
 from tests.integration.test_against_a_model import TEN_YEARS_MS
 from tests.servers import Redis
@@ -233,10 +233,10 @@ def test_all_who_tell_of_the_age_agree_also_where_nothing_that_waits_lives(
     run: Run, core: RedisOperations, redis: Redis, queue: str
 ) -> None:
     def ages() -> tuple[bool, bool, bool]:
-        census = Census(core, 100_000, time.monotonic)
-        run(census.read)
+        reader = QueueCounterReader(core, 100_000, time.monotonic)
+        snapshot = run(reader.read)
         told = run(core.queue_stats, queue).oldest_age_ms, run(core.queue_overview, [queue])[0].oldest_ms
-        return told[0] is not None, told[1] is not None, census.told_apart[queue].oldest_age_ms >= 0
+        return told[0] is not None, told[1] is not None, snapshot.labelled[queue].oldest_age_ms >= 0
 
     run(core.queue_add, queue, b"expires", 1000)
     assert ages() == (True, True, True)

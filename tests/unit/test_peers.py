@@ -12,10 +12,8 @@ from twisted.internet import defer, task
 
 from restmq.auth.guard import Credentials
 from restmq.errors import StoreUnavailable
-from restmq.monitoring.ledger import Ledger
 from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.peers import Peers
-from restmq.monitoring.worker_counters import Membership, Roster
 from restmq.store import keys
 
 ANSWER_SECONDS = 2.0
@@ -85,21 +83,10 @@ def test_all_others_are_asked_and_none_is_waited_for_once_they_have_answered(hub
     assert hub.clock.getDelayedCalls() == []
 
 
-def test_who_can_hear_but_not_say_anything_yet_has_not_joined(hub: Hub) -> None:
-    hub.first_connected = defer.Deferred()
-    peer = hub.peer("group")
-    joined: list[str] = []
-    peer.on_joined = lambda: joined.append("joined")
-    hub.started(peer)
-    assert joined == []
-    hub.first_connected.callback(None)
-    assert joined == ["joined"]
-
-
 def test_who_has_left_is_not_waited_for(hub: Hub) -> None:
     one, two = hub.peer(), hub.peer()
     hub.started(one, two)
-    result_of(two.stopService())
+    two.stopService()
     assert result_of(one.ask("name", "x", one.everybody)) == [{}]
     assert hub.clock.getDelayedCalls() == []
 
@@ -151,7 +138,7 @@ def test_nobody_waits_on_when_the_service_stops(hub: Hub) -> None:
     two.answer("name", lambda _: defer.Deferred())
     hub.started(one, two)
     answered = result_of(one.ask("name", "x", one.everybody))
-    defer.ensureDeferred(one.stopService())
+    one.stopService()
     assert answered == [{}]
     assert hub.clock.getDelayedCalls() == []
 
@@ -171,7 +158,6 @@ def test_nobody_waits_on_when_the_service_stops(hub: Hub) -> None:
 )  # fmt: skip
 def test_what_is_no_message_is_passed_over(hub: Hub, payload: bytes) -> None:
     one, two = hub.peer("g"), hub.peer("g")
-    one.answer("counts", lambda _: None, lambda said, _: (_ for _ in ()).throw(ValueError(said)))
     hub.started(one, two)
     answered = result_of(one.ask("name", "x", one.everybody))
     assert answered == [{two.id: "x!"}]
@@ -257,92 +243,3 @@ def test_what_no_daemon_says_of_its_listeners_is_not_believed(hub: Hub, answer: 
     assert result_of(here.count("a")) == [(1, 0)]
     (found,) = result_of(here.consumers("a"))
     assert (found["total"], len(found["consumers"])) == (1, 1)
-
-
-# What workers have counted
-
-
-class Worker:
-    def __init__(self, hub: Hub, serial: int, counted: int = 0) -> None:
-        self.counted = counted
-        self.peers = hub.peer("g")
-        counts = lambda: {"http": [float(self.counted)]}  # noqa: E731
-        self.roster = Roster(self.peers, Membership("g", 1, serial), hub.clock, counts, lambda: 1, list)
-        self.peers.on_joined, self.peers.on_leaving = self.roster.join, self.roster.leave
-        self.peers.startService()
-
-    def scrape(self) -> float:
-        (present,) = result_of(self.roster.call())
-        self.present = [each.serial for each in present]
-        return self.roster.total().get("http", [0])[0]
-
-
-def test_any_worker_tells_the_sum(hub: Hub) -> None:
-    workers = [Worker(hub, serial, counted=10**serial) for serial in (1, 2, 3)]
-    assert [worker.scrape() for worker in workers] == [1110] * 3
-    assert workers[0].present == [1, 2, 3]
-    workers[1].counted += 1
-    assert [worker.scrape() for worker in workers] == [1111] * 3
-
-
-def test_what_a_worker_counted_stays_when_it_ends_and_whoever_comes_knows_it(hub: Hub) -> None:
-    one, two = Worker(hub, 1, counted=5), Worker(hub, 2, counted=7)
-    one.counted = 6
-    defer.ensureDeferred(one.peers.stopService())
-    assert two.scrape() == 13
-    assert two.present == [2]
-    three = Worker(hub, 3, counted=1)
-    defer.ensureDeferred(two.peers.stopService())
-    assert three.scrape() == 14
-
-
-def test_of_a_worker_that_was_killed_all_know_what_any_has_told(hub: Hub) -> None:
-    one, two, three = (Worker(hub, serial, counted=serial) for serial in (1, 2, 3))
-    assert one.scrape() == 6
-    three.peers._subscriber.stop()
-    four = Worker(hub, 4)
-    assert [worker.scrape() for worker in (one, two, four)] == [6, 6, 6]
-
-
-def test_without_redis_the_sums_stand_still_and_go_on_afterwards(hub: Hub) -> None:
-    one, two = Worker(hub, 1, counted=5), Worker(hub, 2, counted=7)
-    assert one.scrape() == 12
-    hub.away = True
-    one.counted, two.counted = 6, 9
-    assert [one.scrape(), two.scrape()] == [12, 12]
-    assert one.present == [1]
-    hub.away = False
-    assert [two.scrape(), one.scrape()] == [15, 15]
-
-
-def test_a_ledger_takes_in_what_another_one_knows_in_any_order() -> None:
-    one, two = Ledger(kept_max=3), Ledger(kept_max=3)
-    for serial in range(1, 8):
-        one.note(serial, {"a": [1, serial], f"b{serial}": [1]})
-    two.note(2, {"a": [1, 2]})
-    two.note(7, {"a": [9, 7]})
-    packed = json.loads(json.dumps(one.pack()))
-    for _ in range(2):
-        two.merge(packed)
-        one.merge(json.loads(json.dumps(two.pack())))
-        one.note(1, {"a": [1, 1]})
-        one.note(6, {"a": [0, 0]})
-    assert one.total() == two.total()
-    assert one.total()["a"] == [15, 28]
-    assert len(one.pack()["counts"]) == 3
-
-
-@pytest.mark.parametrize(
-    "packed",
-    [
-        None, [], {}, {"counts": []}, {"until": -1, "ended": {}, "counts": []}, {"until": 0, "ended": [], "counts": []},
-        {"until": 0, "ended": {"a": [-1]}, "counts": []}, {"until": 0, "ended": {"a": ["1"]}, "counts": []},
-        {"until": 0, "ended": {"a": [float("inf")]}, "counts": []}, {"until": 0, "ended": {"\n": [1]}, "counts": []},
-        {"until": 0, "ended": {"a": [1] * 65}, "counts": []}, {"until": 0, "ended": {}, "counts": [[1]]},
-        {"until": 0, "ended": {}, "counts": [[True, {}]]}, {"until": 0, "ended": {}, "counts": [[1, None]]},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_what_is_no_ledger_is_refused(packed: Any) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        Ledger().merge(packed)
