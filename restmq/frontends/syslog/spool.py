@@ -104,7 +104,7 @@ class _Lane:
 
     queue: str
     lines: deque[_Line] = field(default_factory=deque)
-    size: Quota = field(default_factory=Quota)
+    size: Quota = field(default_factory=Quota)  # counts only; the limits are those of the shared quota
 
     def batch(self, lines_max: int) -> list[bytes]:
         """The first lines, as many as one call carries: at least one."""
@@ -173,9 +173,10 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
             await self._send_all(lane)
         except Exception:  # a bug may cost the lines of this lane, but must not stop the others
             log.failure("sending to {queue} failed", queue=lane.queue)
-            self._counts.lose("dropped (internal error, see the log)", lane.size.lines)
-        if self._stopped:
+        if self._stopped:  # the lines are counted as dropped
             return
+        if lane.lines:
+            self._counts.lose("dropped (internal error, see the log)", lane.size.lines)
         del self._lanes[lane.queue]
         self._named_queues.discard(lane.queue)
         self._remove(lane, lane.size.lines)
@@ -196,7 +197,7 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
                 await task.deferLater(self._clock, pause_seconds)
                 pause_seconds, lines_max = min(2 * pause_seconds, _RETRY_SECONDS_MAX), max(1, lines_max // 2)
                 continue
-            if self._stopped:  # too late: the lines were counted as dropped
+            if self._stopped:  # too late
                 return
             pause_seconds, lines_max = _RETRY_SECONDS_FIRST, min(2 * lines_max, _BATCH_LINES)
             self._counts.by_event["saved"] += len(values)
