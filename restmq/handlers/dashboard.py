@@ -35,7 +35,7 @@ class EventsHandler(Handler):
     async def get(self) -> None:
         """What the dashboard shows: all queues in numbers, then each second what has changed."""
         observatory = self.application.observatory
-        observatory.check_room()
+        observatory.check_capacity()
         if self.gone:
             return
         chunked = self.begin_stream(EVENT_STREAM)

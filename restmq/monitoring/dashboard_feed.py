@@ -1,8 +1,8 @@
-"""What is going on, for people who watch: all queues in numbers, once a second, and then only what changed.
+"""The live data of the dashboard: the counters of all queues, then once a second those that changed.
 
-Redis and the other daemons are asked once for all who watch on this one, and not at all while nobody does. What those
-see who show the same token, or none, is rendered once for all of them. Nothing is kept for a watcher that reads too
-slowly: it is passed over, and begins with a new snapshot when it can read again.
+Redis and the other daemons are asked once for all watchers of this daemon, and not at all while there are none.
+Watchers with the same token, or with none, share one view, which is rendered once. Nothing is buffered for a watcher
+that reads too slowly: it is skipped, and gets a new snapshot when it can read again.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from restmq.queues.results import QueueOverview
 log = Logger()
 
 INTERVAL_SECONDS = 1.0
-#: Few, so that neither Redis nor this process keeps others waiting.
-QUEUES_A_CALL = 100
-#: What a row of an event holds, in order. ``in`` and ``out`` are totals, ``oldest`` is a time in ms since 1970 or null.
+#: Few, so that neither Redis nor this process blocks for long.
+QUEUES_PER_CALL = 100
+#: The columns of a row. ``in`` and ``out`` are totals, ``oldest`` is a time in ms since 1970 or null.
 COLUMNS = (
     *("name", "ready", "leased", "delayed", "dead", "started", "policy", "in", "out", "oldest"),
     *TRANSPORTS,
     "waiters",
 )
-#: What a watcher may be offered.
+#: Actions that the page offers, with the access that each requires.
 OFFERS = {
     "publish": guard.PRODUCE,
     "configure": guard.CONFIGURE,
@@ -47,26 +47,26 @@ OFFERS = {
 
 
 class Watcher(Protocol):
-    """One who watches, whatever the transport."""
+    """A connected dashboard page."""
 
     credentials: Credentials
-    #: Whether it can't take anything now.
+    #: Whether its transport is full.
     paused: bool
 
     def write(self, event: bytes) -> None:
         """Sends rendered events."""
 
     def close(self) -> None:
-        """Ends the connection; the watcher has left when this is called."""
+        """Ends the connection; the watcher was removed before."""
 
 
 @dataclass(slots=True, eq=False)
-class _Place:
-    """A watcher's place.
+class _WatcherState:
+    """What a watcher has got.
 
     Attributes:
-        offered: what it was last told that it may do, as rendered; empty before.
-        current: whether it has all that was sent so far, so that a change will do.
+        offered: the last rendered ``offers`` event; empty before the first.
+        current: whether it has everything sent so far, so that it needs only the next change.
     """
 
     offered: bytes = b""
@@ -75,11 +75,11 @@ class _Place:
 
 @dataclass(slots=True)
 class _View:
-    """What those see who show the same token, or none.
+    """What all watchers with the same token, or with none, see.
 
     Attributes:
-        names: the queues that they have been told of.
-        left_out: how many more there are.
+        names: the queues that were sent.
+        left_out: number of queues beyond the maximum.
     """
 
     names: set[str] = field(default_factory=set)
@@ -87,11 +87,11 @@ class _View:
 
 
 class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
-    """Tells all watchers of this daemon what is going on.
+    """Sends events to all watchers of this daemon.
 
     Args:
-        watchers_max: how many there may be.
-        queues_max: how many queues are shown, the first ones by name; the rest is counted.
+        watchers_max: maximum number of watchers.
+        queues_max: maximum number of queues shown, the first ones by name; the rest is counted.
     """
 
     def __init__(
@@ -109,96 +109,96 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         self._reactor = reactor
         self._watchers_max = watchers_max
         self._queues_max = queues_max
-        self._places: dict[Watcher, _Place] = {}
+        self._states: dict[Watcher, _WatcherState] = {}
         self._views: dict[str | None, _View] = {}
         self._rows: dict[str, bytes] = {}
-        self._looking = False
+        self._reading = False
         self._timer: Any = None
 
     def stopService(self) -> None:
         super().stopService()
-        for watcher in list(self._places):
+        for watcher in list(self._states):
             self.leave(watcher)
             watcher.close()
 
-    # Who watches
+    # Watchers
 
-    def check_room(self) -> None:
-        """Raises StoreUnavailable if as many watch as may, or the server is going away."""
+    def check_capacity(self) -> None:
+        """Raises StoreUnavailable if there are as many watchers as allowed, or the server is shutting down."""
         if not self.running:
-            raise StoreUnavailable("the server is starting or going away; try again in a moment.")
-        if len(self._places) >= self._watchers_max:
-            raise StoreUnavailable(f"{self._watchers_max} watch here already; try again later.")
+            raise StoreUnavailable("the server is starting or shutting down; try again in a moment.")
+        if len(self._states) >= self._watchers_max:
+            raise StoreUnavailable(f"{self._watchers_max} browsers watch this server already; try again later.")
 
     def come(self, watcher: Watcher) -> None:
-        """A watcher is told all that is known at once, or with the next look."""
-        self._places[watcher] = _Place()
-        if not self._looking and self._timer is None:
-            self._look()
+        """Adds a watcher. It gets a snapshot at once if there is one, else with the next read."""
+        self._states[watcher] = _WatcherState()
+        if not self._reading and self._timer is None:
+            self._read()
         elif self._rows and (view := self._views.get(watcher.credentials.token)):
-            self._tell_all(watcher, self._snapshot(view))
+            self._send_snapshot(watcher, self._snapshot(view))
 
     def leave(self, watcher: Watcher) -> None:
-        """A watcher has gone. It may have left already."""
-        self._places.pop(watcher, None)
-        if not self._places:
+        """Removes a watcher, if it is still there."""
+        self._states.pop(watcher, None)
+        if not self._states:
             self._rows, self._views = {}, {}
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
 
-    # Looking
+    # Reading
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         self._timer = None
-        self._looking = True
+        self._reading = True
         began = self._reactor.seconds()
-        looked = defer.ensureDeferred(self._look_and_tell())
-        looked.addErrback(self._failed)
-        looked.addCallback(lambda _: self._look_again(self._reactor.seconds() - began))
+        done = defer.ensureDeferred(self._read_and_send())
+        done.addErrback(self._failed)
+        done.addCallback(lambda _: self._schedule(self._reactor.seconds() - began))
 
-    def _look_again(self, took_seconds: float) -> None:
-        """Once a second; where there is so much that it takes long, half of the time at most."""
-        self._looking = False
-        if self._places:
-            self._timer = self._reactor.callLater(max(INTERVAL_SECONDS - took_seconds, took_seconds), self._look)
+    def _schedule(self, took_seconds: float) -> None:
+        """Reads once a second; a read that takes longer gets at most half of the time."""
+        self._reading = False
+        if self._states:
+            self._timer = self._reactor.callLater(max(INTERVAL_SECONDS - took_seconds, took_seconds), self._read)
 
     def _failed(self, failure: Any) -> None:
         if not failure.check(RestMQError):
-            log.failure("looking at the queues for the dashboard failed", failure=failure)
-        for watcher in list(self._places):
+            log.failure("reading the queues for the dashboard failed", failure=failure)
+        for watcher in list(self._states):
             if not watcher.paused:
                 watcher.write(_event("store", b'{"reachable":false}'))
 
-    async def _look_and_tell(self) -> None:
-        rows, left_out = await self._look_at_queues()
+    async def _read_and_send(self) -> None:
+        rows, left_out = await self._read_queues()
         covered: dict[str | None, Callable[[str], bool]] = {}
-        for watcher, place in list(self._places.items()):
-            if await self._may_watch(watcher, place):
+        for watcher, state in list(self._states.items()):
+            if await self._may_watch(watcher, state):
                 token = watcher.credentials.token
                 if token not in covered:
                     covered[token] = await self._guard.coverage(watcher.credentials)
-        if not self._places:
+        if not self._states:
             return
-        for watcher, place in self._places.items():
-            if watcher.credentials.token not in covered:  # it came meanwhile, and is told all the next time
-                place.current = False
+        for watcher, state in self._states.items():
+            if watcher.credentials.token not in covered:  # it came meanwhile and gets a snapshot the next time
+                state.current = False
         changed = [name for name, row in rows.items() if self._rows.get(name) != row]
         self._rows = rows
         self._views = {token: view for token, view in self._views.items() if token in covered}
         for token, covers in covered.items():
-            self._tell(token, covers, changed, left_out)
+            self._send(token, covers, changed, left_out)
 
-    async def _look_at_queues(self) -> tuple[dict[str, bytes], int]:
-        """The rendered row of each queue, and how many more queues there are."""
+    async def _read_queues(self) -> tuple[dict[str, bytes], int]:
+        """Returns the rendered row of each queue, and the number of queues beyond the maximum."""
         asked = defer.ensureDeferred(self._listening.everywhere())
         queues = await self._core.queue_all()
         listeners = await asked
         names = sorted({*queues, *listeners})
         shown = names[: self._queues_max]
         rows: dict[str, bytes] = {}
-        for start in range(0, len(shown), QUEUES_A_CALL):
-            for line in await self._core.queue_overview(shown[start : start + QUEUES_A_CALL]):
+        for start in range(0, len(shown), QUEUES_PER_CALL):
+            for line in await self._core.queue_overview(shown[start : start + QUEUES_PER_CALL]):
                 rows[line.name] = self._row(line, listeners.get(line.name, NOBODY))
         return rows, len(names) - len(shown)
 
@@ -211,8 +211,8 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
             )
         )
 
-    async def _may_watch(self, watcher: Watcher, place: _Place) -> bool:
-        """Rules and tokens change while somebody watches: who may no longer is closed, and told why when it asks."""
+    async def _may_watch(self, watcher: Watcher, state: _WatcherState) -> bool:
+        """Closes a watcher that rules or tokens no longer admit; it learns the reason when it connects again."""
         try:
             await self._guard.check(watcher.credentials, guard.CONSUME, None)
         except (NotAllowed, NotAuthenticated, TooManyFailures):
@@ -220,14 +220,14 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
             watcher.close()
             return False
         offered = orjson.dumps({"may": await self._guard.offers(watcher.credentials, OFFERS)})
-        if offered != place.offered and not watcher.paused and watcher in self._places:
-            place.offered = offered
+        if offered != state.offered and not watcher.paused and watcher in self._states:
+            state.offered = offered
             watcher.write(_event("offers", offered))
         return True
 
-    # Telling
+    # Sending
 
-    def _tell(self, token: str | None, covers: Callable[[str], bool], changed: list[str], left_out: int) -> None:
+    def _send(self, token: str | None, covers: Callable[[str], bool], changed: list[str], left_out: int) -> None:
         view = self._views.setdefault(token, _View())
         names = {name for name in self._rows if covers(name)}
         gone, come = view.names - names, names - view.names
@@ -235,20 +235,20 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         view.names, view.left_out = names, left_out if token is None else 0
         come.difference_update(news)
         change = snapshot = b""
-        for watcher, place in list(self._places.items()):
+        for watcher, state in list(self._states.items()):
             if watcher.credentials.token != token:
                 continue
             if watcher.paused:
-                place.current = False
-            elif place.current:
+                state.current = False
+            elif state.current:
                 change = change or self._change([*news, *come], gone)
                 watcher.write(change)
             else:
                 snapshot = snapshot or self._snapshot(view)
-                self._tell_all(watcher, snapshot)
+                self._send_snapshot(watcher, snapshot)
 
-    def _tell_all(self, watcher: Watcher, snapshot: bytes) -> None:
-        self._places[watcher].current = True
+    def _send_snapshot(self, watcher: Watcher, snapshot: bytes) -> None:
+        self._states[watcher].current = True
         watcher.write(snapshot)
 
     def _snapshot(self, view: _View) -> bytes:

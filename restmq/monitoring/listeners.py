@@ -1,4 +1,4 @@
-"""Who listens, on all daemons together: live consumers by transport, and clients in a long poll."""
+"""Who listens on all daemons together: live consumers by transport, and waiters (clients in a long poll)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from restmq.monitoring.peers import Peers
 
 TRANSPORTS = ("comet", "sse", "websocket")
 CONSUMERS_SHOWN = 500
-#: Queues with consumers or waiters that a daemon tells the others of.
-QUEUES_TOLD = 20_000
-_AT_ONCE = 1000
+#: Maximum number of queues in an answer to another daemon.
+QUEUES_PER_ANSWER = 20_000
+_PER_TURN = 1000
 _ADDRESS_MAX = 255
-_Thing = TypeVar("_Thing")
+_Item = TypeVar("_Item")
 
-#: By queue: how many consumers there are of each transport, in their order, and how many waiters.
+#: By queue: the number of consumers of each of TRANSPORTS, then the number of waiters.
 Listeners = dict[str, tuple[int, ...]]
 _PLACES = {transport: place for place, transport in enumerate(TRANSPORTS)}
 NOBODY = (0,) * (len(TRANSPORTS) + 1)
 
 
 class ListenerStatistics:
-    """Counts and names those who listen. All counts are sums over the daemons that answer in time."""
+    """Counts and lists consumers and waiters. Counts are sums over the daemons that answer in time."""
 
     def __init__(self, fanout: Fanout, polls: LongPolls, peers: Peers, reactor: Any) -> None:
         self._fanout = fanout
@@ -38,39 +38,39 @@ class ListenerStatistics:
         self._peers = peers
         self._reactor = reactor
         self._server = f"{socket.gethostname()[:_ADDRESS_MAX]}:{os.getpid()}"
-        peers.answer("listeners", self._give_listeners)
-        peers.answer("consumers", self._give_consumers)
+        peers.answer("listeners", self._answer_listeners)
+        peers.answer("consumers", self._answer_consumers)
 
     async def here(self, queues: Collection[str] | None = None) -> Listeners:
-        """Of this daemon, of these queues or of all; only queues that have any."""
+        """Counts those of this daemon, for these queues or for all; queues without any are left out."""
         if queues is None:
             queues = {*self._fanout.queues, *self._polls.queues}
-        counted = {queue: self._count(queue) async for queue in self._unhurried(queues)}
+        counted = {queue: self._count(queue) async for queue in self._in_turns(queues)}
         return {queue: counts for queue, counts in counted.items() if any(counts)}
 
-    async def _unhurried(self, things: Iterable[_Thing]) -> AsyncIterator[_Thing]:
-        """One after the other, with messages let through in between."""
-        for place, thing in enumerate(things, 1):
-            yield thing
-            if place % _AT_ONCE == 0:
+    async def _in_turns(self, items: Iterable[_Item]) -> AsyncIterator[_Item]:
+        """Yields the items; after each thousand, other work of the reactor gets its turn."""
+        for place, item in enumerate(items, 1):
+            yield item
+            if place % _PER_TURN == 0:
                 await task.deferLater(self._reactor, 0)
 
     def _count(self, queue: str) -> tuple[int, ...]:
-        counts = [0, 0, 0, self._polls.count(queue)]  # a Counter takes several times as long, and there may be many
+        counts = [0, 0, 0, self._polls.count(queue)]  # collections.Counter takes several times as long
         for consumer in self._fanout.consumers(queue):
             counts[_PLACES[consumer.format.transport]] += 1
         return tuple(counts)
 
     async def everywhere(self) -> Listeners:
-        """Of all daemons, and of all queues that have any."""
+        """Counts those of all daemons, for all queues that have any."""
         return await self._add_up(None, self._peers.everybody)
 
     async def in_group(self) -> Listeners:
-        """Of all workers of this server."""
+        """Counts those of all workers of this server."""
         return await (self.here() if self._peers.group is None else self._add_up(None, self._peers.group))
 
     async def count(self, queue: str) -> tuple[int, int]:
-        """How many consumers and how many waiters the queue has, on all daemons."""
+        """Returns the number of consumers and of waiters that the queue has on all daemons."""
         *consumers, waiters = (await self._add_up([queue], self._peers.everybody)).get(queue, NOBODY)
         return sum(consumers), waiters
 
@@ -78,21 +78,21 @@ class ListenerStatistics:
         answers = await self._peers.ask("listeners", queues, channel)
         total = await self.here(queues)
         for answer in answers.values():
-            async for row in self._unhurried(answer if isinstance(answer, list) else []):
+            async for row in self._in_turns(answer if isinstance(answer, list) else []):
                 if _is_row(row):
                     comet, sse, websocket, waiters = total.get(row[0], NOBODY)
                     total[row[0]] = (comet + row[1], sse + row[2], websocket + row[3], waiters + row[4])
         return total
 
-    async def _give_listeners(self, queues: Any) -> list[Any]:
+    async def _answer_listeners(self, queues: Any) -> list[Any]:
         wanted = [queue for queue in queues if isinstance(queue, str)] if isinstance(queues, list) else None
         rows = list((await self.here(wanted)).items())
-        return [(queue, *counts) for queue, counts in rows[:QUEUES_TOLD]]
+        return [(queue, *counts) for queue, counts in rows[:QUEUES_PER_ANSWER]]
 
     async def consumers(self, queue: str) -> dict[str, Any]:
-        """The queue's consumers on all daemons: how many, and 500 of them, with their addresses."""
+        """Returns the number of the queue's consumers and waiters on all daemons, and up to 500 consumers in detail."""
         answers = await self._peers.ask("consumers", queue, self._peers.everybody)
-        found = self._give_consumers(queue)
+        found = self._answer_consumers(queue)
         for answer in answers.values():
             if _is_consumers(answer):
                 found["total"] += answer["total"]
@@ -101,7 +101,7 @@ class ListenerStatistics:
                 found["consumers"] = [*found["consumers"], *shown][:CONSUMERS_SHOWN]
         return found
 
-    def _give_consumers(self, queue: Any) -> dict[str, Any]:
+    def _answer_consumers(self, queue: Any) -> dict[str, Any]:
         consumers = self._fanout.consumers(queue) if isinstance(queue, str) else ()
         return {
             "total": len(consumers),
@@ -120,7 +120,7 @@ class ListenerStatistics:
         }
 
 
-# What others say is looked at before it is believed.
+# Answers of other daemons are checked before they are used.
 
 
 def _is_count(value: Any) -> bool:

@@ -1,6 +1,6 @@
-"""What becomes of requests: how many there were, how they ended and how long they took; and a line of log for each.
+"""Counts requests by route, method and status, with their durations, and has each written to the access log.
 
-This stands on the way of every request, so it is one method call with plain counters.
+Every request passes here, so each step is one method call that increments plain counters.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from restmq.http.request import Request
 from restmq.monitoring.access_log import AccessLog
 
-#: Upper bounds of the histogram's buckets in seconds; a wait may take a minute.
+#: Upper bounds of the histogram's buckets in seconds; a long poll may take a minute.
 BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-#: The client left before its answer (nginx's number, which no RFC knows).
+#: The client disconnected before its answer (nginx's number; no RFC defines it).
 CLIENT_GONE = 499
 
 
 @dataclass(slots=True)
 class Durations:
-    """A histogram: how many requests fell into each bucket (the last has no upper bound), and their sum."""
+    """A histogram: number of requests per bucket (the last has no upper bound), and the sum of their durations."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_SECONDS) + 1))
     seconds: float = 0.0
@@ -50,7 +50,7 @@ class Traffic:
         self.refusals: Counter[int] = Counter()
 
     def arrived(self, request: Request, route: str) -> None:
-        """The request is complete, and its handler begins."""
+        """Counts from here: the request is complete and its handler begins."""
         request.route = route
         request.arrived_at = self.clock()
         if self.log is not None:

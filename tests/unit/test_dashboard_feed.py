@@ -219,10 +219,10 @@ def test_a_queue_that_has_only_listeners_is_shown(scene: Scene) -> None:
 def test_there_is_room_for_so_many_and_no_more() -> None:
     scene = Scene(watchers_max=2)
     for _ in range(2):
-        scene.observatory.check_room()
+        scene.observatory.check_capacity()
         scene.watch()
     with pytest.raises(StoreUnavailable):
-        scene.observatory.check_room()
+        scene.observatory.check_capacity()
 
 
 def test_when_the_service_stops_watchers_are_closed(scene: Scene) -> None:
@@ -231,4 +231,4 @@ def test_when_the_service_stops_watchers_are_closed(scene: Scene) -> None:
     assert watcher.closed
     assert scene.clock.getDelayedCalls() == []
     with pytest.raises(StoreUnavailable):
-        scene.observatory.check_room()
+        scene.observatory.check_capacity()
