@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -55,8 +56,8 @@ def redis(folder: Path) -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    """A daemon for tests that only need queues of their own."""
-    server = Daemon(folder / "daemon", redis=redis)
+    """A daemon for tests that only need queues of their own. It is started by the command that operators use."""
+    server = Daemon(folder / "daemon", redis=redis, twistd=[str(Path(sys.executable).with_name("twistd"))])
     yield server
     assert server.stop() in (0, -signal.SIGTERM)  # twistd ends by the signal that it was sent
     server.assert_no_tracebacks()

@@ -11,13 +11,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.forked import Twistd
 
 # Each client, and each call without one, would read all of the machine's certificates: 50 ms, and there are thousands.
 httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)  # type: ignore[attr-defined]
@@ -118,7 +120,7 @@ class Redis:
 
 
 class Daemon:
-    """A spawned ``twistd restmq``. Without a port the system chooses a free one, and the log tells which."""
+    """A running ``twistd restmq``: forked (``tests/forked.py``), or spawned if the test names the command to run."""
 
     def __init__(
         self,
@@ -135,25 +137,29 @@ class Daemon:
         self.folder = folder
         self.starts = starts
         self.port = port or free_port()
-        self.command = [*(twistd or [sys.executable, "-m", "twisted"]), "-n", "--pidfile=", plugin]
-        if twistd is None:
-            self.command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", plugin]
+        self.twistd = twistd
+        self.arguments = ["-n", "--pidfile=", plugin]
         if "--endpoint" not in options:
-            self.command += ["--port", str(self.port)]
+            self.arguments += ["--port", str(self.port)]
         if redis is not None:
-            self.command += ["--redis-socket", redis.socket_path]
-        self.command += options
-        self.env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **(env or {})}
+            self.arguments += ["--redis-socket", redis.socket_path]
+        self.arguments += options
+        self.env = environment(**(env or {}))
         self.log_path = folder / f"daemon-{self.port}.log"
         self.start()
 
     def start(self) -> None:
+        self.process: subprocess.Popen[bytes] | Twistd
         self._log_before = self.log_path.stat().st_size if self.log_path.exists() else 0
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, cwd=self.folder, env=self.env, stdout=log, stderr=subprocess.STDOUT
-            )
+        self.process = self._spawn() if self.twistd else Twistd(self.arguments, self.folder, self.env, self.log_path)
         wait_until(self._is_up, START_SECONDS, f"the daemon starts; its log: {self.log}")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        assert self.twistd is not None
+        with self.log_path.open("ab") as log:
+            return subprocess.Popen(
+                [*self.twistd, *self.arguments], cwd=self.folder, env=self.env, stdout=log, stderr=subprocess.STDOUT
+            )
 
     def _is_up(self) -> bool:
         assert self.process.poll() is None, f"the daemon ended with {self.process.returncode}: {self.log}"
@@ -187,6 +193,30 @@ class Daemon:
         assert "Traceback" not in self.log, self.log
 
 
+def twistd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a ``twistd`` that ends by itself. ``stdout`` has all that it writes."""
+    log_path = folder / f"twistd-{uuid.uuid4().hex}.log"
+    process = Twistd(list(arguments), folder, environment(), log_path)
+    try:
+        status = process.wait(60)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(arguments, status, log_path.read_text())
+
+
+def refusal(folder: Path, *arguments: str) -> str:
+    """What a ``twistd`` says that does not start."""
+    ended = twistd(folder, "-n", "--pidfile=", *arguments)
+    assert ended.returncode == 1, ended
+    assert "Traceback" not in ended.stdout, ended.stdout
+    return ended.stdout
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Environment variables by which a ``twistd`` finds these sources."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **more}
+
+
 def free_port() -> int:
     """One that nobody has, and that the system gives to no client that connects meanwhile."""
     while True:
@@ -212,7 +242,7 @@ class Comet:
         self._body = b""
         self.ended = False
         while b"\r\n\r\n" not in self._raw:
-            self._receive()
+            assert self._receive(), f"the connection ended after {self._raw!r}"
         self.head, _, self._raw = self._raw.partition(b"\r\n\r\n")
         self.chunked = b"transfer-encoding: chunked" in self.head.lower()
         self._take_chunks()

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from restmq.auth.acl import SECTIONS, hash_password
 from restmq.auth.guard import BY_COMMAND, BY_FIELD, OPEN
 from restmq.web import ROUTES
-from tests.servers import Comet, Daemon, Redis, curl, free_port, listeners, stopping, wait_until
+from tests.servers import Comet, Daemon, Redis, curl, free_port, listeners, refusal, stopping, wait_until
 
 
 def with_acl(folder: Path, redis: Redis, rules: str, *options: str) -> Daemon:
@@ -545,6 +545,4 @@ def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: 
 
 
 def test_a_bad_endpoint_is_said_in_one_line(private_folder: Path) -> None:
-    from tests.integration.test_service import refused
-
-    assert "restmq: --endpoint" in refused("--endpoint", "nonsense:1", cwd=private_folder).splitlines()[-1]
+    assert "restmq: --endpoint" in refusal(private_folder, "restmq", "--endpoint", "nonsense:1").splitlines()[-1]

@@ -7,7 +7,6 @@ import os
 import pwd
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.servers import ROOT, Comet, Daemon, Redis, listeners, stopping, wait_until
+from tests.servers import Comet, Daemon, Redis, listeners, refusal, stopping, twistd, wait_until
 
 CONFIGURATION = """
 Hostname "front"
@@ -288,10 +287,7 @@ def test_the_number_of_values_in_a_request_is_limited(private_folder: Path, redi
 
 
 def test_help_lists_the_options_and_a_surplus_argument_is_rejected(private_folder: Path) -> None:
-    command = [str(Path(sys.executable).with_name("twistd")), "collectd"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    shown = subprocess.run([*command, "--help"], env=env, cwd=private_folder, capture_output=True, text=True).stdout
+    shown = twistd(private_folder, "collectd", "--help").stdout
     for option in ("acl", "redis-host", "port", "listen", "max-values"):
         assert f"--{option}" in shown
-    surplus = subprocess.run([*command, "surplus"], env=env, cwd=private_folder, capture_output=True, text=True)
-    assert "'surplus' is no option of collectd" in surplus.stdout + surplus.stderr
+    assert "'surplus' is no option of collectd" in refusal(private_folder, "collectd", "surplus")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.servers import ROOT, Daemon, Redis, listeners, stopping, wait_until
+from tests.servers import ROOT, Daemon, Redis, listeners, stopping, twistd, wait_until
 
 PAGES = [
     "README.md",
@@ -161,17 +161,11 @@ def test_the_five_lines_of_the_readme_do_what_it_says(private_folder: Path, priv
         ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),
     ],
 )
-def test_every_flag_that_a_page_names_exists(document: str, commands: list[str], of_other_programs: set[str]) -> None:
+def test_every_flag_that_a_page_names_exists(
+    private_folder: Path, document: str, commands: list[str], of_other_programs: set[str]
+) -> None:
     named = set(re.findall(r"`(--[a-z-]+)", (ROOT / document).read_text())) - of_other_programs
-    described = "".join(
-        subprocess.run(
-            [Path(sys.executable).with_name("twistd"), command, "--help"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-        ).stdout
-        for command in commands
-    )
+    described = "".join(twistd(private_folder, command, "--help").stdout for command in commands)
     assert named
     assert {flag for flag in named if flag not in described} == set()
 
@@ -233,7 +227,9 @@ def test_what_pre_commit_runs_is_there_and_content() -> None:
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [hook["id"] for hook in local["hooks"]] == ["ruff-check", "ruff-format", "mypy"]
     for hook in local["hooks"]:
-        command = shlex.split(hook["entry"])
+        program, *command = shlex.split(hook["entry"])
+        assert program.startswith(".venv/bin/")
+        command.insert(0, str(Path(sys.executable).with_name(Path(program).name)))  # a worktree may have no .venv
         command += [] if hook.get("pass_filenames", True) else ["--help"]  # mypy's run is long, and has its own place
         files = [__file__] if hook.get("pass_filenames", True) else []
         done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, timeout=60)

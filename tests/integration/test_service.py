@@ -17,9 +17,7 @@ import httpx
 import pytest
 
 from tests.boxes.roots import namespaces_are_allowed
-from tests.servers import ROOT, Comet, Daemon, Redis, free_port, listeners, stopping, wait_until
-
-TWISTD = str(Path(sys.executable).with_name("twistd"))
+from tests.servers import ROOT, Comet, Daemon, Redis, free_port, listeners, refusal, stopping, twistd, wait_until
 
 
 @pytest.fixture
@@ -42,21 +40,6 @@ def embedded(private_folder: Path, data_dir: Path, *more: str) -> Daemon:
     return Daemon(private_folder, "--embedded", "always", "--data-dir", str(data_dir), *more)
 
 
-def refused(*options: str, cwd: Path, env: dict[str, str] | None = None) -> str:
-    """What a start says that is refused."""
-    result = subprocess.run(
-        [TWISTD, "-n", "--pidfile=", "restmq", *options],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.returncode == 1, result
-    assert "Traceback" not in result.stdout + result.stderr
-    return result.stdout + result.stderr
-
-
 def test_twistd_lists_restmq_without_importing_the_world(private_folder: Path) -> None:
     code = (
         "import sys; from twisted.scripts.twistd import run; sys.argv = ['twistd', '--help']\n"
@@ -77,11 +60,7 @@ def test_twistd_lists_restmq_without_importing_the_world(private_folder: Path) -
 
 
 def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
-    run = lambda flag: subprocess.run(  # noqa: E731
-        [TWISTD, "restmq", flag], env=env, cwd=private_folder, capture_output=True, text=True
-    )
-    shown = run("--help").stdout
+    shown = twistd(private_folder, "restmq", "--help").stdout
     for option in (
         "acl",
         "redis-host",
@@ -94,7 +73,7 @@ def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> No
         "data-dir",
     ):
         assert f"--{option}" in shown
-    assert run("--version").stdout == "RestMQ 2.0.0\n"
+    assert twistd(private_folder, "restmq", "--version").stdout == "RestMQ 2.0.0\n"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +96,7 @@ def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> No
     ],
 )
 def test_a_bad_option_gives_one_clear_line(private_folder: Path, options: list[str], says: str) -> None:
-    shown = refused(*options, cwd=private_folder)
+    shown = refusal(private_folder, "restmq", *options)
     assert says in shown
     assert shown.count("\n") == 1
     assert shown.endswith("; --help says more.\n")
@@ -145,14 +124,14 @@ def test_twist_runs_it_too(private_folder: Path, redis: Redis, queue: str) -> No
 
 
 def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
-    shown = refused("--port", str(daemon.port), "--redis-socket", redis.socket_path, cwd=private_folder)
+    shown = refusal(private_folder, "restmq", "--port", str(daemon.port), "--redis-socket", redis.socket_path)
     assert f"can't listen on 127.0.0.1:{daemon.port}" in shown.splitlines()[-1]
 
 
 def test_a_broken_acl_is_refused_with_file_section_and_line(private_folder: Path) -> None:
     acl = private_folder / "acl.conf"
     acl.write_text("[rest:producer]\n\n[rest:consumer]\nusername = bob\n")
-    assert "acl.conf, section [rest:consumer], line 3: a password is missing" in refused(cwd=private_folder)
+    assert "acl.conf, section [rest:consumer], line 3: a password is missing" in refusal(private_folder, "restmq")
 
 
 def test_the_private_store_keeps_messages_over_restarts(private_folder: Path, data_dir: Path) -> None:
@@ -221,8 +200,9 @@ def test_what_the_private_store_keeps_is_for_its_account_only(private_folder: Pa
 def test_a_data_directory_has_one_owner(private_folder: Path, data_dir: Path) -> None:
     daemon = embedded(private_folder, data_dir)
     with stopping(daemon):
-        shown = refused(
-            "--embedded", "always", "--data-dir", str(data_dir), "--port", str(free_port()), cwd=private_folder
+        shown = refusal(
+            private_folder,
+            *("restmq", "--embedded", "always", "--data-dir", str(data_dir), "--port", str(free_port())),
         )
         assert f"in use by another RestMQ (process {daemon.process.pid})" in shown.splitlines()[-1]
         with daemon.client() as http:
@@ -231,29 +211,16 @@ def test_a_data_directory_has_one_owner(private_folder: Path, data_dir: Path) ->
 
 @pytest.mark.parametrize("where", ["/proc/nowhere", "x" * 120])
 def test_a_data_directory_that_cannot_be_is_said_in_one_line(private_folder: Path, where: str) -> None:
-    shown = refused("--embedded", "always", "--data-dir", where, "--port", str(free_port()), cwd=private_folder)
+    shown = refusal(private_folder, "restmq", "--embedded", "always", "--data-dir", where, "--port", str(free_port()))
     assert "--data-dir" in shown.splitlines()[-1]
 
 
 def test_with_a_redis_flag_no_store_is_started(private_folder: Path, data_dir: Path) -> None:
-    daemon_options = ["--redis-port", str(free_port()), "--data-dir", str(data_dir)]
-    port = free_port()
-    process = subprocess.Popen(
-        [TWISTD, "-n", "--pidfile=", "restmq", "--port", str(port), *daemon_options],
-        cwd=private_folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        while "waiting for the store" not in (line := process.stdout.readline()):
-            assert line, "it ended"
-        assert "requests get 503" in line
+    options = ("--redis-port", str(free_port()), "--data-dir", str(data_dir))
+    daemon = Daemon(private_folder, *options, starts="waiting for the store")
+    with stopping(daemon):
+        assert "requests get 503" in daemon.log
         assert not data_dir.exists()
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_redis_with_a_password_from_the_environment(private_folder: Path) -> None:

@@ -6,14 +6,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.servers import ROOT, START_SECONDS, Daemon, Redis, free_port, stopping, wait_until
+from tests.servers import START_SECONDS, Daemon, Redis, free_port, refusal, stopping, wait_until
 
-TWISTD = str(Path(sys.executable).with_name("twistd"))
 WARNING = "without a password: whoever reaches it can read, change and delete everything"
 PASSWORD = "pä\"ss' \\x41#\n\tword"
 
@@ -37,19 +35,7 @@ def ask(port: int, *commands: tuple[str, ...], address: str = "127.0.0.1") -> li
 
 
 def refused(folder: Path, *options: str) -> str:
-    """What a start says that is refused."""
-    result = subprocess.run(
-        [TWISTD, "-n", "--pidfile=", "restmq", "--port", str(free_port()), *options],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert result.returncode == 1, result
-    shown = result.stdout + result.stderr
-    assert "Traceback" not in shown
-    return shown
+    return refusal(folder, "restmq", "--port", str(free_port()), *options)
 
 
 def test_others_reach_the_private_store_and_see_its_queues(private_folder: Path) -> None:
@@ -84,10 +70,10 @@ def test_with_a_password_nobody_gets_in_without_it_and_restmq_does(private_folde
     daemon = opened(private_folder, port, "--store-listen", "0.0.0.0", password=PASSWORD)
     with stopping(daemon), daemon.client() as http:
         assert http.post("/q/locked", data={"value": "x"}).status_code == 200
-        refusal, wrong, right, length = ask(
+        unknown, wrong, right, length = ask(
             port, ("LLEN", "locked:queue"), ("AUTH", "guess"), ("AUTH", PASSWORD), ("LLEN", "locked:queue")
         )
-        assert refusal.startswith("-NOAUTH")
+        assert unknown.startswith("-NOAUTH")
         assert wrong.startswith("-WRONGPASS")
         assert (right, length) == ("+OK", ":1")
         assert WARNING not in daemon.log
