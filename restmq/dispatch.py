@@ -35,7 +35,7 @@ from restmq.schema.fields import (
     ANY_JSON,
     IDEMPOTENCY_KEY,
     MESSAGE_KEY,
-    RECEIPT,
+    RECEIPT_TEXT,
     VALUES,
     Kind,
     Number,
@@ -170,7 +170,7 @@ async def _list(client: CommandContext, _queue: str, _fields: Fields) -> Fields:
 
 _LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
 _RECEIVING: dict[str, Kind] = {"count": whole(1, BATCH_MAX), "wait": Number(0, WAIT_SECONDS_MAX)}
-_LEASED: dict[str, Kind] = {"key": MESSAGE_KEY, "receipt": RECEIPT}
+_LEASED: dict[str, Kind] = {"key": MESSAGE_KEY, "receipt": RECEIPT_TEXT}
 _EMPTY = ref("Empty")
 _RECEIVED = any_of(
     obj(

@@ -14,7 +14,7 @@ from twisted.internet import defer
 
 from restmq.auth.acl import Hosts, parse_address
 from restmq.auth.guard import BY_FIELD, OPEN, Guard
-from restmq.auth.origins import goes_by, hides_its_page, is_foreign
+from restmq.auth.origins import hides_its_origin, is_cross_site, is_own_host
 from restmq.core import RedisOperations
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
@@ -204,14 +204,14 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
         if (
             self.allowed_hosts is not None
             and host
-            and not goes_by(host, self.allowed_hosts)
+            and not is_own_host(host, self.allowed_hosts)
             # No name leads a browser to a Unix socket: any will do there, if there are none to choose from.
             and (self.allowed_hosts or parse_address(request.remote_ip) is not None)
         ):
             raise MisdirectedHost("this server does not go by that name; --allow-host adds it.")
-        if is_foreign(request.headers, self.allowed_origins) and not self._is_link(handler):
+        if is_cross_site(request.headers, self.allowed_origins) and not self._is_link(handler):
             raise NotAllowed("requests from pages of other sites are refused; --allow-origin admits a site.")
-        if hides_its_page(request):
+        if hides_its_origin(request):
             raise NotAllowed("JSONP is refused to a page that sends no Referer; it may send its origin at least.")
         self.allow_origin(handler)
 
@@ -269,7 +269,7 @@ def client_behind_proxies(request: Request, trusted: Hosts) -> str:
     address: str = request.remote_ip
     forwarded = request.headers.get("x-forwarded-for") or request.headers.get("x-real-ip")
     for earlier in reversed(forwarded.split(",") if forwarded else ()):
-        if not trusted.name(parse_address(address)):
+        if not trusted.contains(parse_address(address)):
             break
         parsed = parse_address(earlier)
         if parsed is None:

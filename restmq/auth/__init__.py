@@ -1,1 +1,1 @@
-"""Who may do what: the rules of ``acl.conf``, the one access check with tokens, and requests from other sites."""
+"""Access control: the rules of ``acl.conf``, the single access check, and requests from other web sites."""

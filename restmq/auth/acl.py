@@ -1,8 +1,12 @@
-"""Who may do what, by address and password: the rules of ``acl.conf``. Pure but for reading its file.
+"""The rules of ``acl.conf``: access by address and password.
 
-A section per kind of client, each with ``hosts_allow``, ``hosts_deny``, ``username`` and ``password``; what is not set
-is open. A host is refused if ``hosts_deny`` names it; then let in if ``hosts_allow`` names it; and if neither names it,
-it is let in only if ``hosts_allow`` is not set or says ``all``, and ``hosts_deny`` does not say ``all``.
+Each kind of client has a section with ``hosts_allow``, ``hosts_deny``, ``username`` and ``password``. A missing key
+restricts nothing. The rules for a host's address, in this order:
+
+1. An address in ``hosts_deny`` is refused.
+2. An address in ``hosts_allow`` is admitted.
+3. If ``hosts_deny`` says ``all``, the address is refused.
+4. Else it is admitted if ``hosts_allow`` is not set or says ``all``.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from pathlib import Path
 from restmq.errors import ConfigurationError
 
 SECTIONS = ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
-#: configparser's section of defaults, by a name that no line can have: of ours none is for all the others.
+#: configparser's section of defaults gets a name that no line can have, because no section of ours is a default.
 _NO_SECTION = "\n"
 _OPTIONS = ("hosts_allow", "hosts_deny", "username", "password")
 _SCRYPT = "scrypt:"
@@ -32,13 +36,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(slots=True, frozen=True)
 class Hosts:
-    """A list of hosts: networks, and perhaps everybody."""
+    """A list of networks; ``everybody`` if the list says ``all``."""
 
     networks: tuple[Network, ...] = ()
     everybody: bool = False
 
-    def name(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
-        """Whether a network of the list holds the address."""
+    def contains(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
+        """Whether one of the networks contains the address."""
         return address is not None and any(address in network for network in self.networks)
 
     def __bool__(self) -> bool:
@@ -57,13 +61,13 @@ class Section:
     _disproven: bytes = b""
 
     def admits(self, address: str) -> bool:
-        """Whether a client of this address may come in at all."""
+        """Whether the rules admit a client with this address."""
         if not self.allow and not self.deny:
             return True
         parsed = parse_address(address)
-        if self.deny.name(parsed):
+        if self.deny.contains(parsed):
             return False
-        if self.allow.name(parsed):
+        if self.allow.contains(parsed):
             return True
         if self.deny.everybody:
             return False
@@ -73,8 +77,8 @@ class Section:
     def needs_password(self) -> bool:
         return bool(self.password)
 
-    def knows(self, username: str, password: str) -> bool:
-        """Whether these are the section's, compared in constant time."""
+    def accepts(self, username: str, password: str) -> bool:
+        """Whether username and password are right, compared in constant time."""
         same_name = hmac.compare_digest(username.encode(), self.username.encode())
         return self._password_is(password) and same_name
 
@@ -107,30 +111,30 @@ def _scrypt(password: bytes, prefix: str) -> str:
 
 
 def hash_password(password: str) -> str:
-    """A line for ``acl.conf`` from which the password can't be read: ``scrypt:<salt>$<hash>`` (RFC 7914, N=16384)."""
+    """A salted hash for ``acl.conf`` in place of the password: ``scrypt:<salt>$<hash>`` (RFC 7914, N=16384)."""
     salt = base64.b64encode(secrets.token_bytes(16)).decode()
     return _scrypt(password.encode(), _SCRYPT + salt)
 
 
 class Acl:
-    """The rules of a file, renewed when the file changes; a broken file keeps the old ones."""
+    """The rules of a file. If the file is changed and invalid, the old rules stay in force."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Raises ConfigurationError, with file, section and line, if the file is broken or missing."""
+        """Raises ConfigurationError, with file, section and line, if the file is invalid or missing."""
         self.path = Path(path)
         self._seen = self._stamp()
-        self._sections = read(self.path)
+        self._sections = read_rules(self.path)
 
     def section(self, name: str) -> Section:
         return self._sections[name]
 
     def reload(self) -> None:
-        """Reads the file anew, all or nothing. Raises ConfigurationError and keeps the old rules if it is broken."""
+        """Reads the file again. If it is invalid, raises ConfigurationError and keeps all the old rules."""
         self._seen = self._stamp()
-        self._sections = read(self.path)
+        self._sections = read_rules(self.path)
 
     def changed(self) -> bool:
-        """Whether the file is another than the one that was read last."""
+        """Whether the file has changed since it was last read."""
         return self._stamp() != self._seen
 
     def _stamp(self) -> tuple[int, int, int] | None:
@@ -141,13 +145,13 @@ class Acl:
         return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def read(path: Path) -> dict[str, Section]:
-    """The sections of a file; those that it does not name are open. Raises ConfigurationError."""
+def read_rules(path: Path) -> dict[str, Section]:
+    """The sections of a file; a missing section restricts nothing. Raises ConfigurationError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"{path}: the access rules can't be read: {reason}.") from None
+        raise ConfigurationError(f"{path}: the access rules cannot be read: {reason}.") from None
     parser = configparser.ConfigParser(
         interpolation=None, delimiters=("=",), empty_lines_in_values=False, default_section=_NO_SECTION
     )
@@ -155,12 +159,14 @@ def read(path: Path) -> dict[str, Section]:
         parser.read_string(text, str(path))
     except configparser.Error as error:
         line = getattr(error, "lineno", None) or (getattr(error, "errors", None) or [(0, "")])[0][0]
-        raise ConfigurationError(f"{path}, line {line}: not an acl.conf: {type(error).__name__}.") from None
+        raise ConfigurationError(
+            f"{path}, line {line}: {type(error).__name__}; write [section] and key = value."
+        ) from None
     sections = {name: Section() for name in SECTIONS}
     for name in parser.sections():
         where = f"{path}, section [{name}], line {_line(text, name)}"
         if name not in SECTIONS:
-            raise ConfigurationError(f"{where}: unknown section; there are {', '.join(SECTIONS)}.")
+            raise ConfigurationError(f"{where}: unknown section; the sections are {', '.join(SECTIONS)}.")
         sections[name] = _section(dict(parser[name]), where, text, name, path)
     return sections
 
@@ -170,7 +176,7 @@ def _section(options: dict[str, str], where: str, text: str, name: str, path: Pa
         if option not in _OPTIONS:
             raise ConfigurationError(
                 f"{path}, section [{name}], line {_line(text, name, option)}: "
-                f"unknown key {option!r}; there are {', '.join(_OPTIONS)}."
+                f"unknown key {option!r}; the keys are {', '.join(_OPTIONS)}."
             )
 
     def hosts(option: str) -> Hosts:
@@ -187,7 +193,7 @@ def _section(options: dict[str, str], where: str, text: str, name: str, path: Pa
         missing = "password" if section.username else "username"
         raise ConfigurationError(f"{where}: a {missing} is missing; set both username and password, or neither.")
     if section.password.startswith(_SCRYPT) and not _is_hash(section.password):
-        raise ConfigurationError(f"{where}: the password is no scrypt hash; make one with --hash-password.")
+        raise ConfigurationError(f"{where}: the password is not a valid scrypt hash; make one with --hash-password.")
     return section
 
 
@@ -200,7 +206,7 @@ def _is_hash(text: str) -> bool:
 
 
 def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """An address as networks see it (IPv4 in IPv6 is IPv4), or None: the peer of a Unix socket has none."""
+    """Parses an address; IPv4 mapped into IPv6 becomes IPv4. None for other text, such as a Unix socket's peer."""
     try:
         parsed = ipaddress.ip_address(text.strip().partition("%")[0])
     except ValueError:
@@ -209,9 +215,9 @@ def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 
 def parse_hosts(words: str) -> Hosts:
-    """A list of addresses, networks, beginnings of IPv4 addresses such as ``192.168.0.``, and ``all``.
+    """Parses a list of addresses, networks, IPv4 prefixes such as ``192.168.0.``, and ``all``.
 
-    Words are parted by blanks or commas. Raises ValueError for a word that is none of these.
+    Words are separated by blanks or commas. Raises ValueError for an invalid word.
     """
     networks: list[Network] = []
     everybody = False
@@ -227,7 +233,7 @@ def parse_hosts(words: str) -> Hosts:
 
 
 def _line(text: str, section: str, option: str = "") -> int:
-    """The line on which a section, or an option in it, stands."""
+    """The line number of a section, or of an option in it."""
     inside = False
     for number, line in enumerate(text.splitlines(), 1):
         stripped = line.strip()

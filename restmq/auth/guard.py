@@ -1,4 +1,4 @@
-"""The one access check: address and password by ``acl.conf``, or a token, for a kind of access to a queue."""
+"""The single access check: an address and a password by ``acl.conf``, or a token, for a kind of access to a queue."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ADDRESSES_REMEMBERED = 10_000
 
 @dataclass(slots=True, frozen=True)
 class Access:
-    """What a route or a command asks for: a section of ``acl.conf``, and a privilege of tokens.
+    """The access that a route or a command requires: a section of ``acl.conf``, and a privilege of tokens.
 
     Attributes:
-        all_queues: only a token for ``*`` will do, as what is shown is not parted by queues.
+        all_queues: requires a token for ``*``, because the answer covers all queues.
     """
 
     section: str
@@ -38,21 +38,21 @@ LISTEN_WEBSOCKET = Access("websocket:consumer", "read")
 CONFIGURE = Access("rest:producer", "admin")
 PURGE = Access("rest:consumer", "admin")
 WATCH = Access("rest:consumer", "read", all_queues=True)
-#: To see who the others are.
+#: Shows other clients' addresses.
 INSPECT = Access("rest:consumer", "admin")
-#: Nothing of a queue is shown or touched.
+#: Shows and changes nothing of any queue.
 OPEN = Access("", "")
-#: The queue is a field of the query; what is asked for is checked once that is read.
+#: The queue is a query field; the handler checks access once it is parsed.
 BY_FIELD = Access("", "by field")
-#: The body names a command, which is checked by the dispatcher once that is read.
+#: The body holds a command; the dispatcher checks access once it is parsed.
 BY_COMMAND = Access("", "by command")
-#: What a command may ask for.
+#: The access that commands require.
 OF_COMMANDS = (PRODUCE, CONSUME)
 
 
 @dataclass(slots=True, frozen=True)
 class Credentials:
-    """What a client showed of itself."""
+    """A client's address, and its password or token."""
 
     address: str
     username: str | None = None
@@ -60,12 +60,12 @@ class Credentials:
     token: str | None = None
 
 
-class _Wrong(NotAuthenticated):
-    """What was shown is wrong, not only missing."""
+class WrongCredentials(NotAuthenticated):
+    """The credentials are wrong, not only missing."""
 
 
 class Guard:
-    """Decides. Wrong passwords and tokens are counted per address, so that nobody can try many."""
+    """Checks access. Wrong passwords and tokens are counted per address, which limits guessing."""
 
     def __init__(self, acl: Acl, core: RedisOperations, seconds: Callable[[], float]) -> None:
         self.acl = acl
@@ -74,29 +74,29 @@ class Guard:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def is_open(self, address: str, access: Access) -> bool:
-        """Whether a client of this address that shows no token may do this: the usual case, decided at once."""
+        """Whether a client with this address needs no password and no token: the usual case, without awaiting."""
         section = self.acl.section(access.section)
         return not section.password and section.admits(address)
 
     async def check(self, credentials: Credentials, access: Access, queue: str | None) -> None:
-        """Raises NotAllowed, NotAuthenticated or TooManyFailures if this client may not do this with this queue.
+        """Raises NotAllowed, NotAuthenticated or TooManyFailures if the client lacks this access to the queue.
 
         Args:
-            queue: None where no single queue is meant; then see ``visible``.
+            queue: None if the access is not about one queue; then see ``visible``.
         """
         await self.check_any(credentials, (access,), queue)
 
     async def check_any(self, credentials: Credentials, accesses: Sequence[Access], queue: str | None = None) -> None:
-        """The same for a client that needs only one of these. What is wrong for all of them is one failure."""
+        """As ``check``, for a client that needs only one of these. Wrong credentials count as one failure."""
         refusals: list[NotAllowed | NotAuthenticated] = []
         for access in accesses:
             try:
                 return await self._check(credentials, access, queue)
             except (NotAllowed, NotAuthenticated) as refusal:
                 refusals.append(refusal)
-        if any(isinstance(refusal, _Wrong) for refusal in refusals):
+        if any(isinstance(refusal, WrongCredentials) for refusal in refusals):
             self._note_failure(credentials.address)
-        # Of several, the one that a client can do something about.
+        # Of several refusals, raise one that the client can act on.
         raise next((refusal for refusal in refusals if isinstance(refusal, NotAuthenticated)), refusals[0])
 
     async def _check(self, credentials: Credentials, access: Access, queue: str | None) -> None:
@@ -104,22 +104,22 @@ class Guard:
             return
         section = self.acl.section(access.section)
         if not section.admits(credentials.address):
-            raise NotAllowed("your address may not do this here; the server's acl.conf says who may.")
+            raise NotAllowed("your address is not allowed to do this; see hosts_allow in the server's acl.conf.")
         if credentials.token is None and not section.needs_password:
             return
         self._refuse_guessing(credentials.address)
         if credentials.token is not None:
             await self._check_token(credentials, access, queue)
         elif credentials.username is None:
-            raise NotAuthenticated("a username and password, or a token, are needed here.")
-        elif not section.knows(credentials.username, credentials.password):
-            raise _Wrong("the username or the password is wrong.")
+            raise NotAuthenticated("send a username and password, or a token.")
+        elif not section.accepts(credentials.username, credentials.password):
+            raise WrongCredentials("the username or the password is wrong.")
 
     def still_admits(self, credentials: Credentials, access: Access, queue: str, record: Authorization | None) -> bool:
-        """Whether a client that was let in would be now. Nothing counts as a guess.
+        """Whether a client that was admitted earlier would be admitted now. Counts no failures.
 
         Args:
-            record: what its token allows now; None if there is no such token any more, or it showed none.
+            record: the token's current record; None if the token no longer exists, or the client sent none.
         """
         section = self.acl.section(access.section)
         if not section.admits(credentials.address):
@@ -128,21 +128,21 @@ class Guard:
             return record is not None and _refusal(record, access, queue) is None
         if not section.needs_password:
             return True
-        return credentials.username is not None and section.knows(credentials.username, credentials.password)
+        return credentials.username is not None and section.accepts(credentials.username, credentials.password)
 
     async def visible(self, credentials: Credentials, queues: Iterable[str]) -> list[str]:
-        """Those of the queues that the client may know of."""
+        """The queues whose names the client may see."""
         return list(filter(await self.coverage(credentials), queues))
 
     async def coverage(self, credentials: Credentials) -> Callable[[str], bool]:
-        """Tells of a queue whether the client may know of it."""
+        """A predicate: whether the client may see a queue's name."""
         if credentials.token is None:
             return lambda _: True
         found = await self._core.authorization(credentials.token)
         return lambda queue: found is not None and found.covers(queue)
 
     async def offers(self, credentials: Credentials, wanted: Mapping[str, Access]) -> dict[str, bool]:
-        """Which of these it makes sense to offer to this client: a password may still be missing, all else may not."""
+        """Which kinds of access a page should offer to this client. A missing password can be entered later."""
         known = None if credentials.token is None else await self._core.authorization(credentials.token)
         return {
             name: self.acl.section(access.section).admits(credentials.address)
@@ -153,9 +153,9 @@ class Guard:
     async def _check_token(self, credentials: Credentials, access: Access, queue: str | None) -> None:
         assert credentials.token is not None
         found = await self._core.authorization(credentials.token)
-        self._refuse_guessing(credentials.address)  # of guesses made at the same time only ten are answered, too
+        self._refuse_guessing(credentials.address)  # again: limits guesses that are made at the same time
         if found is None:
-            raise _Wrong("the token is not known.")
+            raise WrongCredentials("the token is not known.")
         refusal = _refusal(found, access, queue)
         if refusal is not None:
             raise NotAllowed(refusal)
@@ -175,7 +175,7 @@ class Guard:
 
 
 def _refusal(found: Authorization, access: Access, queue: str | None) -> str | None:
-    """Why a token's record does not allow this; None if it does."""
+    """The reason why a token's record does not allow the access; None if it does."""
     if access.privilege not in _privileges(found):
         return f"the token lacks the privilege {access.privilege!r}."
     if queue is not None and not found.covers(queue):
@@ -188,11 +188,11 @@ def _refusal(found: Authorization, access: Access, queue: str | None) -> str | N
 def _privileges(found: Authorization) -> frozenset[str]:
     if found.privileges & {"read", "write"}:
         return found.privileges
-    return found.privileges | {"read", "write"}  # the first RestMQ's records name neither
+    return found.privileges | {"read", "write"}  # records of RestMQ 1 name neither, and allow both
 
 
 def basic_credentials(header: str) -> tuple[str, str] | None:
-    """Username and password of ``Authorization: Basic …`` (RFC 7617), in UTF-8; None if it is none."""
+    """Username and password of ``Authorization: Basic …`` (RFC 7617), in UTF-8; None for any other header."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -206,7 +206,7 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
 def cookie_credentials(header: str) -> tuple[str, str] | None:
     """Username and password of the cookie ``auth=user:password`` (RFC 6265, 4.2.1), percent-decoded, or None.
 
-    Of several the last one counts. The time is linear, which that of ``http.cookies`` is not.
+    The last of several such cookies counts. Takes linear time; ``http.cookies`` takes quadratic time.
     """
     value = ""
     for pair in header.split(";"):

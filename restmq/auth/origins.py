@@ -1,7 +1,7 @@
-"""What a browser says of the page that it asks for, and which names lead to this server. Pure.
+"""Tells requests by pages of other web sites apart, by the headers that browsers send.
 
-A page of another site must not use this server through its visitor: neither by requests of its own, nor by a name of
-its own that leads here (DNS rebinding).
+A page of another site must not use this server through its visitor's browser: neither with cross-site requests, nor
+through a host name of its own that resolves to this server (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from functools import lru_cache
 from restmq.http.request import Headers, Request
 
 _HOST_NAME_MAX = 255  # RFC 1035, 2.3.4
-_HOST_MAX = _HOST_NAME_MAX + 10  # with a port; more is not looked at, and no name
+_HOST_MAX = _HOST_NAME_MAX + 10  # with a port; a longer one is not a valid name
 
 
-def is_foreign(headers: Headers, allowed_origins: frozenset[str]) -> bool:
-    """Whether a page asks that is neither ours nor of an origin that was let in.
+def is_cross_site(headers: Headers, allowed_origins: frozenset[str]) -> bool:
+    """Whether a page of another site sends the request, and its origin is not allowed.
 
-    ``Origin`` (RFC 6454) says whose page it is. With a GET by a script element, an image or a link there is none: then
-    ``Sec-Fetch-Site`` says whether the page is ours (Fetch Metadata), and ``Referer`` which it is; browsers send the
-    former to HTTPS and loopback only. Where nothing is said no page asks: it is a program, or somebody's own typing.
+    ``Origin`` (RFC 6454) names the page's site. GETs by script elements, images and links have no ``Origin``. For
+    them, ``Sec-Fetch-Site`` (Fetch Metadata; only to HTTPS and loopback) tells whether the page is ours, and
+    ``Referer`` names it. A request without any of these comes from a program, or from a URL that the user typed.
     """
     origin = headers.get("origin")
     if origin is None:
@@ -34,8 +34,8 @@ def is_foreign(headers: Headers, allowed_origins: frozenset[str]) -> bool:
     return origin not in allowed_origins and origin.partition("://")[2] != headers.get("host", "")
 
 
-def hides_its_page(request: Request) -> bool:
-    """Whether a browser asks for JSONP without a word on the page: over plain HTTP, a page can make it say nothing."""
+def hides_its_origin(request: Request) -> bool:
+    """Whether a browser asks for JSONP and sends no header about the page: over plain HTTP, a page can arrange that."""
     headers = request.headers
     return (
         headers.get("user-agent", "").startswith("Mozilla/")
@@ -44,13 +44,13 @@ def hides_its_page(request: Request) -> bool:
     )
 
 
-def goes_by(host: str, allowed: frozenset[str]) -> bool:
-    """Whether a Host header names loopback or one of these: else it may be a page's trick with its own DNS."""
-    return _goes_by(host[:_HOST_MAX], allowed)
+def is_own_host(host: str, allowed: frozenset[str]) -> bool:
+    """Whether a Host header names loopback or one of these. Any other name may be DNS rebinding."""
+    return _is_own_host(host[:_HOST_MAX], allowed)
 
 
 @lru_cache(maxsize=1024)
-def _goes_by(host: str, allowed: frozenset[str]) -> bool:
+def _is_own_host(host: str, allowed: frozenset[str]) -> bool:
     name = _host_name(host)
     if len(name) > _HOST_NAME_MAX:
         return False

@@ -5,9 +5,17 @@ from __future__ import annotations
 from restmq.delivery.consumer import PREFETCH
 from restmq.handlers.declare import Parameter
 from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SECONDS_MAX, WAIT_SECONDS_MAX
-from restmq.schema.fields import BYTES, IDEMPOTENCY_KEY, MESSAGE_KEY, QUEUE_NAME, Number, Text, whole
-from restmq.schema.fields import CALLBACK as CALLBACK_NAME
-from restmq.schema.fields import RECEIPT as RECEIPT_KIND
+from restmq.schema.fields import (
+    BYTES,
+    CALLBACK_NAME,
+    IDEMPOTENCY_KEY,
+    MESSAGE_KEY,
+    QUEUE_NAME,
+    RECEIPT_TEXT,
+    Number,
+    Text,
+    whole,
+)
 
 _LEASE_TEXT = "for how many seconds the message is hidden under a lease; empty for the queue's setting."
 _LEASE = Number(1, LEASE_SECONDS_MAX, empty=0)
@@ -28,7 +36,7 @@ TTL = Parameter("ttl", Number(0, TTL_SECONDS_MAX), "the message vanishes after s
 DELAY = Parameter("delay", Number(0, DELAY_SECONDS_MAX), "the message comes up after so many seconds.")
 IDEMPOTENCY = Parameter("Idempotency-Key", IDEMPOTENCY_KEY, "what was sent with it before is not added again.")
 
-RECEIPT = Parameter("receipt", RECEIPT_KIND, "the receipt that came with the leased message.", required=True)
+RECEIPT = Parameter("receipt", RECEIPT_TEXT, "the receipt that came with the leased message.", required=True)
 LEASE_ANEW = Parameter(
     "lease",
     Number(0, LEASE_SECONDS_MAX),

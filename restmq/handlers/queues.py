@@ -32,7 +32,7 @@ from restmq.handlers.parameters import (
 )
 from restmq.http.response import JSON
 from restmq.model import BATCH_MAX, Message
-from restmq.schema.answers import KEY, ONE_OR_NOTHING, STRING, WHOLE, any_of, array, obj, ref
+from restmq.schema.answers import KEY, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.answers import QUEUE as QUEUE_SHAPE
 from restmq.schema.encoding import to_json
 
@@ -171,7 +171,7 @@ class QueueHandler(Handler):
 
     @declare(
         query=(CALLBACK,),
-        answers={200: answers_json("1 if there was anything to purge.", obj(queue=QUEUE_SHAPE, status=ONE_OR_NOTHING))},
+        answers={200: answers_json("1 if there was anything to purge.", obj(queue=QUEUE_SHAPE, status=ZERO_OR_ONE))},
     )
     async def delete(self) -> None:
         """Purges the queue and closes its connected consumers, on every daemon."""

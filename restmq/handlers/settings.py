@@ -9,7 +9,7 @@ from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
 from restmq.http.response import HTML
 from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
 from restmq.queues.peek import PEEK_MAX, PLACES
-from restmq.schema.answers import ONE_OR_NOTHING, POLICY, QUEUE, STRING, WHOLE, array, by_queue, described, obj, ref
+from restmq.schema.answers import POLICY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, array, by_queue, described, obj, ref
 from restmq.schema.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 
 JOBS_SHOWN = 10
@@ -22,12 +22,12 @@ _SETTINGS = (
 )
 _ANY_SETTING = ("policy", *SETTINGS, DEAD_LETTER)
 _WANTED = Parameter("status", OneOf(("start", "stop")), "start or stop.", required=True)
-_STATUS = obj(queue=QUEUE, status=ONE_OR_NOTHING)
+_STATUS = obj(queue=QUEUE, status=ZERO_OR_ONE)
 _PLACE = Parameter("list", OneOf(PLACES), "where to look, for JSON; next are those that come next.")
 _SHOWN = Parameter("count", whole(1, PEEK_MAX), "look at so many.")
 _GLIMPSE = obj(queue=QUEUE, list=_PLACE.kind.schema, total=WHOLE, messages=array(ref("Peeked")))
 _IN_ALL = described(WHOLE, "How many there are, shown or not.")
-_LINE = obj(name=QUEUE, len=WHOLE, status=ONE_OR_NOTHING, policy=POLICY)
+_LINE = obj(name=QUEUE, len=WHOLE, status=ZERO_OR_ONE, policy=POLICY)
 
 
 class PolicyHandler(Handler):

@@ -1,1 +1,1 @@
-"""What fields may hold and what answers look like: each checked, rendered and described in one place."""
+"""Input fields and answers: one place that checks, renders and describes each of them."""

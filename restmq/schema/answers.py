@@ -1,4 +1,4 @@
-"""What JSON answers look like, as JSON Schema. All members are named: one that is not described is a fault."""
+"""JSON Schemas of the JSON answers. They list all members: an answer with another member is a bug."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ STRING: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number", "minimum": 0}
 WHOLE: Schema = {"type": "integer", "minimum": 0}
 BOOLEAN: Schema = {"type": "boolean"}
-ONE_OR_NOTHING: Schema = {"type": "integer", "enum": [0, 1]}
+ZERO_OR_ONE: Schema = {"type": "integer", "enum": [0, 1]}
 BYTES: Schema = {}
 
 
 def obj(_optional: dict[str, Schema] | None = None, **members: Schema) -> Schema:
-    """An object with these members, and some that it may lack."""
+    """An object with these members, and optional ones."""
     return {
         "type": "object",
         "properties": {**members, **(_optional or {})},
@@ -43,26 +43,27 @@ def described(schema: Schema, text: str) -> Schema:
 
 
 def ref(name: str) -> Schema:
-    """One of SHAPES."""
+    """A reference to one of SHAPES."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 QUEUE = QUEUE_NAME.schema
 KEY = MESSAGE_KEY.schema
 POLICY: Schema = {"type": "string", "enum": [policy.label for policy in Policy]}
-_TIME_MS = described(WHOLE, "In ms since 1970.")
+_TIME_MS = described(WHOLE, "Milliseconds since 1970.")
 _ENCODING: Schema = {
     "type": "string",
     "enum": ["base64"],
-    "description": "There if the value is no UTF-8: then it is base64.",
+    "description": "Present if the value is not UTF-8; the value is then base64.",
 }
-_RECEIPT = described(STRING, "Of a leased message: proves that one holds it.")
-_DELIVERIES = described(WHOLE, "Of a leased message: how often it was delivered.")
+_RECEIPT = described(STRING, "The lease's receipt: ack and extend need it.")
+_DELIVERIES = described(WHOLE, "Number of deliveries of a leased message.")
 _LETTER: dict[str, Any] = {"count": WHOLE, "first": _TIME_MS, "last": _TIME_MS}
 
 SHAPES: dict[str, Schema] = {
-    "Error": obj(error=described(STRING, "What is wrong, and what to do.")),
-    "Origin": obj({"key": KEY, **_LETTER}) | {"description": "Of what was a dead letter elsewhere: where it was one."},
+    "Error": obj(error=described(STRING, "What is wrong, then what to do.")),
+    "Origin": obj({"key": KEY, **_LETTER})
+    | {"description": "Where the message was a dead letter before it came to this queue."},
     "Message": obj(
         {"encoding": _ENCODING, "receipt": _RECEIPT, "count": _DELIVERIES, "dead_letter": ref("Origin")},
         key=KEY,
@@ -79,14 +80,14 @@ SHAPES: dict[str, Schema] = {
     "Peeked": obj(
         {
             "encoding": _ENCODING,
-            "cut": described(BOOLEAN, "There if the value goes on."),
+            "cut": described(BOOLEAN, "Present if the value is cut."),
             "due": _TIME_MS,
             "died": _TIME_MS,
             "dead_letter": ref("Origin"),
         },
         key=KEY,
-        value=described(STRING, "Its beginning."),
-        size=described(WHOLE, "Of the whole value, in bytes."),
+        value=described(STRING, "The beginning of the value."),
+        size=described(WHOLE, "Size of the whole value in bytes."),
         looks=WHOLE,
         **_LETTER,
     ),
@@ -98,12 +99,12 @@ SHAPES: dict[str, Schema] = {
         leased=WHOLE,
         delayed=WHOLE,
         dead=WHOLE,
-        status=described(ONE_OR_NOTHING, "1 if connected consumers are served."),
+        status=described(ZERO_OR_ONE, "1 if the queue delivers to connected consumers, 0 if it is stopped."),
         policy=POLICY,
         oldest_age_seconds={"type": ["number", "null"]},
         totals=obj(**{"in": WHOLE}, **dict.fromkeys(TOTALS, WHOLE)),
-        consumers=described(WHOLE, "Connected to any server on this Redis."),
-        waiters=described(WHOLE, "Clients in a long poll, of any server on this Redis."),
+        consumers=described(WHOLE, "Number of consumers connected to any server on this Redis."),
+        waiters=described(WHOLE, "Number of clients in a long poll at any server on this Redis."),
     ),
     "Settings": obj(
         {**{name: {"type": "integer", "maximum": most} for name, most in SETTINGS.items()}, DEAD_LETTER: STRING},

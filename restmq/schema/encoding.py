@@ -1,4 +1,4 @@
-"""How a message looks on the wire: JSON, and the frames of the live transports."""
+"""Messages as JSON, JSONP, comet lines and Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ _CALLBACK = re.compile(CALLBACK_PATTERN)
 
 
 def to_json(value: Any) -> bytes:
-    """Compact JSON in UTF-8. Integers of any size stay what they are."""
+    """Compact JSON in UTF-8. Integers of any size stay exact."""
     try:
         return orjson.dumps(value)
-    except TypeError:  # orjson knows no integers beyond 64 bits
+    except TypeError:  # orjson has no integers beyond 64 bits
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def check_callback(name: str) -> str:
-    """The name of a JSONP callback: JavaScript identifiers joined by dots. Raises InvalidInput for anything else."""
+    """Checks the name of a JSONP callback: JavaScript identifiers joined by dots. Raises InvalidInput."""
     if len(name) > CALLBACK_MAX or not _CALLBACK.fullmatch(name):
         raise InvalidInput("'callback' must be the name of a JavaScript function, such as app.show.")
     return name
 
 
 def jsonp(callback: str, document: bytes) -> bytes:
-    """``callback(document);``. U+2028 and U+2029 are line ends in older JavaScript, and escaped."""
+    """``callback(document);``. Escapes U+2028 and U+2029, which are line ends in older JavaScript."""
     safe = document.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
     return b"%b(%b);\r\n" % (callback.encode(), safe)
 
 
 def gap_notice(last_key: str) -> bytes:
-    """JSON that tells a consumer that messages after this one are lost to it."""
+    """JSON that tells a consumer that it missed messages after this one."""
     return orjson.dumps({"event": "gap", "last_event_id": last_key})
 
 
 def comet_gap(last_key: str) -> bytes:
-    """The same as a line of a comet stream."""
+    """A gap notice as a comet line."""
     return gap_notice(last_key) + b"\r\n"
 
 
 def event_gap(last_key: str) -> bytes:
-    """The same as a Server-Sent Event of the type ``gap``."""
+    """A gap notice as a Server-Sent Event of the type ``gap``."""
     return b"event: gap\ndata: %b\n\n" % gap_notice(last_key)
 
 
 def comet_line(message: Message) -> bytes:
-    """A line of a comet stream: the message as JSON, and CRLF."""
+    """A comet line: the message as JSON, and CRLF."""
     return orjson.dumps(message.fields()) + b"\r\n"
 
 
@@ -65,10 +65,10 @@ def websocket_text(message: Message) -> bytes:
 
 
 def event(message: Message) -> bytes:
-    """A Server-Sent Event (HTML standard, 9.2.5): the key as its id, the value as its data, a line a line.
+    """A Server-Sent Event (HTML standard, 9.2.5): the key is its id, each line of the value a ``data`` line.
 
-    A value that is no UTF-8 goes as base64 beside a field ``encoding``, which EventSource ignores. A leased message
-    goes as JSON, as its consumer needs the receipt too.
+    A value that is not UTF-8 is sent as base64, with a field ``encoding`` that EventSource ignores. A leased message
+    is sent as JSON, because its consumer needs the receipt.
     """
     fields = message.fields()
     if message.receipt:

@@ -1,7 +1,7 @@
-"""What a field may hold: the one place that checks it and that describes it, in a form, a query, a header or JSON.
+"""Kinds of input fields: each checks and describes a field of a form, a query, a header or a JSON command.
 
-Each kind is called with a JSON value, reads the bytes of a form field or a query parameter, and has a JSON Schema. Both
-ways raise InvalidInput, with the field's name, for what the kind does not allow.
+A kind is called with a JSON value, or its ``read`` is called with the bytes of a form field or query parameter. Both
+raise InvalidInput, with the field's name, for an invalid value. ``schema`` describes the kind.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _NUMERIC = "0123456789.eE+-"
 
 
 class Kind(Protocol):
-    """What all kinds of fields have."""
+    """The interface of all kinds of fields."""
 
     @property
     def schema(self) -> Schema:
-        """JSON Schema (2020-12), as OpenAPI 3.1 has it."""
+        """JSON Schema (2020-12), as in OpenAPI 3.1."""
 
     def __call__(self, name: str, value: Any) -> Any:
-        """The value to use for this JSON value."""
+        """Checks a JSON value and returns the value to use."""
 
     def read(self, name: str, raw: bytes) -> Any:
-        """The value to use for these bytes; None where they say nothing."""
+        """Checks a form field's bytes and returns the value to use; None if the field counts as missing."""
 
 
 @dataclass(slots=True, frozen=True)
 class Number:
-    """A number within bounds; in a form an empty one is as none, unless ``empty`` says what it means."""
+    """A number within bounds. An empty form field counts as missing, unless ``empty`` gives its meaning."""
 
     least: float
     most: float
@@ -72,7 +72,7 @@ def whole(least: int, most: int) -> Number:
 
 @dataclass(slots=True, frozen=True)
 class Text:
-    """Text. ``check`` may refuse it, or say what it means."""
+    """Text. ``check`` may reject it or convert it."""
 
     schema_more: tuple[tuple[str, Any], ...] = ()
     check: Callable[[str], Any] = str
@@ -111,7 +111,7 @@ class OneOf:
 
 @dataclass(slots=True, frozen=True)
 class Exact:
-    """Bytes, exactly as they came; in JSON any value."""
+    """Unchanged bytes; in JSON any value."""
 
     schema: Schema
 
@@ -123,7 +123,7 @@ class Exact:
 
 
 class Values:
-    """An array of values, at least one and no more than one call takes."""
+    """An array of values: one to the maximum of a batch."""
 
     schema: Schema = {"type": "array", "items": {}, "minItems": 1, "maxItems": BATCH_MAX}
 
@@ -133,7 +133,7 @@ class Values:
         return value
 
     def read(self, name: str, raw: bytes) -> Any:
-        raise InvalidInput(f"{name!r} can't stand in a form.")
+        raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
 
 
 def _decode(name: str, raw: bytes) -> str:
@@ -146,7 +146,7 @@ def _decode(name: str, raw: bytes) -> str:
 def _idempotency_key(text: str) -> bytes:
     encoded = text.encode()
     if not 0 < len(encoded) <= IDEMPOTENCY_KEY_BYTES_MAX:
-        raise InvalidInput(f"an idempotency key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes.")
+        raise InvalidInput(f"an idempotency key must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes.")
     return encoded
 
 
@@ -157,7 +157,7 @@ def _message_key(text: str) -> str:
 
 def _not_empty(text: str) -> str:
     if not text:
-        raise InvalidInput("a receipt is not empty.")
+        raise InvalidInput("the receipt is empty; send the one that came with the message.")
     return text
 
 
@@ -184,8 +184,8 @@ MESSAGE_KEY = Text(
 QUEUE_NAME_OR_NONE = Text(
     (("anyOf", [QUEUE_NAME.schema, {"const": ""}]),), lambda text: check_queue_name(text) if text else text
 )
-RECEIPT = Text((("minLength", 1),), _not_empty)
-CALLBACK = Text((("maxLength", CALLBACK_MAX), ("pattern", CALLBACK_PATTERN)), check_callback)
+RECEIPT_TEXT = Text((("minLength", 1),), _not_empty)
+CALLBACK_NAME = Text((("maxLength", CALLBACK_MAX), ("pattern", CALLBACK_PATTERN)), check_callback)
 IDEMPOTENCY_KEY = Text((("minLength", 1), ("maxLength", IDEMPOTENCY_KEY_BYTES_MAX)), _idempotency_key)
 ANY_JSON = Exact({})
 BYTES = Exact({"type": "string"})

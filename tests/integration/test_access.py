@@ -1,4 +1,4 @@
-"""Who may come in: acl.conf, tokens, browsers, proxies."""
+"""Access control: acl.conf, tokens, browsers, proxies."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ GUARDED = [
 
 def test_every_route_declares_its_access() -> None:
     for pattern, handler in ROUTES:
-        assert handler.access, pattern
-        for method, access in handler.access.items():
+        assert handler.requires, pattern
+        for method, access in handler.requires.items():
             assert method in ("GET", "POST", "PUT", "DELETE", "PATCH")
             assert access in (OPEN, BY_COMMAND, BY_FIELD) or access.section in SECTIONS, pattern
             assert hasattr(handler, method.lower()), pattern
-    open_routes = {pattern for pattern, handler in ROUTES if OPEN in handler.access.values()}
+    open_routes = {pattern for pattern, handler in ROUTES if OPEN in handler.requires.values()}
     assert open_routes == {
         "/queue", "/queue/{queue}", "/dashboard", "/static/{file}", "/healthz", "/readyz", "/openapi.json", "/api", "*",
     }  # fmt: skip
@@ -102,7 +102,7 @@ CREDENTIALS = {
 
 
 @pytest.mark.parametrize(("section", "method", "path", "form"), GUARDED)
-def test_every_way_to_a_message_asks_for_its_password(
+def test_every_guarded_request_needs_a_password(
     guarded: Daemon, section: str, method: str, path: str, form: dict[str, str] | None
 ) -> None:
     with guarded.client() as http:
@@ -113,14 +113,14 @@ def test_every_way_to_a_message_asks_for_its_password(
             assert granted.status_code in (200, 204, 404)
 
 
-def test_the_root_leads_to_the_dashboard_without_a_password(guarded: Daemon) -> None:
+def test_the_root_redirects_to_the_dashboard_without_a_password(guarded: Daemon) -> None:
     with guarded.client() as http:
         for method in ("GET", "HEAD"):
             answer = http.request(method, "/")
             assert (answer.status_code, answer.headers["Location"]) == (302, "/dashboard")
 
 
-def test_xmlrpc_asks_for_the_password_too(guarded: Daemon) -> None:
+def test_xmlrpc_needs_the_password(guarded: Daemon) -> None:
     with xmlrpc.client.ServerProxy(f"{guarded.url}/xmlrpc", allow_none=True) as server:
         for call in (lambda: server.get("x"), lambda: server.set("x", "v")):
             with pytest.raises(xmlrpc.client.ProtocolError) as refused:
@@ -155,7 +155,7 @@ LARGE = [
 
 
 @pytest.mark.parametrize(("path", "content_type", "body"), LARGE)
-def test_what_comes_from_somebody_who_may_do_nothing_is_not_read(
+def test_a_command_without_any_access_is_not_parsed(
     guarded: Daemon, redis: Redis, path: str, content_type: str, body: bytes
 ) -> None:
     with guarded.client() as http:
@@ -167,7 +167,7 @@ def test_what_comes_from_somebody_who_may_do_nothing_is_not_read(
     guarded.assert_no_tracebacks()
 
 
-def test_a_large_command_is_for_those_who_may_give_it(guarded: Daemon, redis: Redis) -> None:
+def test_a_large_command_needs_access_first(guarded: Daemon, redis: Redis) -> None:
     add = {"cmd": "add", "queue": "large", "value": "v" * 70_000}
     take = {"cmd": "take", "queue": "large", "comment": "v" * 70_000}
     with guarded.client() as http:
@@ -181,7 +181,7 @@ def test_a_large_command_is_for_those_who_may_give_it(guarded: Daemon, redis: Re
             assert http.post("/queue", json=command, headers=may_not_headers).status_code == 403
 
 
-def test_a_token_in_the_query_is_not_that_of_the_form(guarded: Daemon, redis: Redis) -> None:
+def test_a_token_in_a_form_does_not_count(guarded: Daemon, redis: Redis) -> None:
     token(redis, "t-query", ["form"], ["write"])
     with guarded.client() as http:
         form = {"value": "v", "authkey": "another"}
@@ -189,7 +189,7 @@ def test_a_token_in_the_query_is_not_that_of_the_form(guarded: Daemon, redis: Re
         assert http.post("/q/form", data={"value": "v", "authkey": "t-query"}).status_code == 401
 
 
-def test_a_wrong_password_counts_once_however_many_things_it_could_be_for(private_folder: Path, redis: Redis) -> None:
+def test_a_wrong_password_counts_as_one_failure(private_folder: Path, redis: Redis) -> None:
     daemon = with_acl(private_folder, redis, PASSWORDS)
     with stopping(daemon), daemon.client() as http:
         take = {"cmd": "take", "queue": "x", "comment": "v" * 70_000}
@@ -200,7 +200,7 @@ def test_a_wrong_password_counts_once_however_many_things_it_could_be_for(privat
         assert http.post("/queue", json=take, auth=("carla", "consume")).status_code == 429
 
 
-def test_a_hashed_password_opens(private_folder: Path, redis: Redis) -> None:
+def test_a_hashed_password_is_accepted(private_folder: Path, redis: Redis) -> None:
     rules = f"[rest:consumer]\nusername = carla\npassword = {hash_password('sécret')}\n"
     daemon = with_acl(private_folder, redis, rules)
     with stopping(daemon), daemon.client() as http:
@@ -209,7 +209,7 @@ def test_a_hashed_password_opens(private_folder: Path, redis: Redis) -> None:
         assert http.get("/q/none", auth=("carla", "secret")).status_code == 401
 
 
-def test_a_refused_address_gets_403_and_a_change_of_the_file_takes_effect(private_folder: Path, redis: Redis) -> None:
+def test_a_refused_address_gets_403_until_the_file_changes(private_folder: Path, redis: Redis) -> None:
     daemon = with_acl(private_folder, redis, "[rest:producer]\nhosts_deny = 127.0.0.\n")
     acl = private_folder / "acl.conf"
     with stopping(daemon), daemon.client() as http:
@@ -233,7 +233,7 @@ def token(redis: Redis, secret: str, queues: list[str], privs: list[str]) -> dic
     return {"Authorization": f"Bearer {secret}"}
 
 
-def test_a_token_opens_its_queues_and_no_others(guarded: Daemon, redis: Redis) -> None:
+def test_a_token_gives_access_to_its_queues_only(guarded: Daemon, redis: Redis) -> None:
     with guarded.client() as http:
         mine = token(redis, "t-mine", ["mine", "jobs-*"], ["read", "write"])
         assert http.post("/q/mine", data={"value": "v"}, headers=mine).status_code == 200
@@ -251,7 +251,7 @@ def test_a_token_opens_its_queues_and_no_others(guarded: Daemon, redis: Redis) -
     assert "t-mine" not in guarded.log
 
 
-def test_a_tokens_privileges_are_what_its_record_says(guarded: Daemon, redis: Redis) -> None:
+def test_a_token_has_the_privileges_of_its_record(guarded: Daemon, redis: Redis) -> None:
     with guarded.client() as http:
         reader = token(redis, "t-r", ["*"], ["read"])
         writer = token(redis, "t-w", ["*"], ["write"])
@@ -268,7 +268,7 @@ def test_a_tokens_privileges_are_what_its_record_says(guarded: Daemon, redis: Re
         assert http.get("/q/priv", headers={"Authorization": "Bearer broken"}).status_code == 401
 
 
-def test_a_token_sends_dead_letters_only_where_it_may_put_messages(guarded: Daemon, redis: Redis) -> None:
+def test_a_token_sets_only_dead_letter_queues_it_may_write_to(guarded: Daemon, redis: Redis) -> None:
     with guarded.client() as http:
         mine = token(redis, "t-dead", ["mine", "mine-dead"], ["read", "write", "admin"])
         refused = http.post("/p/mine", data={"dead_letter": "other", "max_deliveries": "1"}, headers=mine)
@@ -280,7 +280,7 @@ def test_a_token_sends_dead_letters_only_where_it_may_put_messages(guarded: Daem
         assert http.post("/p/mine", data={"dead_letter": "other"}, headers=reads).status_code == 403
 
 
-def test_who_listens_with_a_revoked_token_is_closed_before_long(guarded: Daemon, redis: Redis, queue: str) -> None:
+def test_revoking_a_token_disconnects_its_listeners(guarded: Daemon, redis: Redis, queue: str) -> None:
     """By each transport, as a stream that ends properly; others go on hearing."""
     token(redis, "t-gone", [queue], ["read"])
     token(redis, "t-stays", [queue], ["read"])
@@ -308,7 +308,7 @@ def test_who_listens_with_a_revoked_token_is_closed_before_long(guarded: Daemon,
     guarded.assert_no_tracebacks()
 
 
-def test_who_listens_where_the_rules_no_longer_let_him_is_closed(
+def test_changed_rules_disconnect_listeners_they_no_longer_admit(
     private_folder: Path, redis: Redis, queue: str
 ) -> None:
     daemon = with_acl(private_folder, redis, "")
@@ -335,7 +335,7 @@ def test_who_listens_where_the_rules_no_longer_let_him_is_closed(
         {"Origin": "https://127.0.0.1"},
     ],
 )
-def test_cross_site_requests_touch_nothing(
+def test_cross_site_requests_are_refused(
     daemon: Daemon, http: httpx.Client, redis: Redis, queue: str, headers: dict[str, str]
 ) -> None:
     http.post(f"/q/{queue}", data={"value": "mine"})
@@ -358,7 +358,7 @@ LINKED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Accept"
 
 
 @pytest.mark.parametrize("said", [LINKED, {"Referer": "http://wiki.example/", "Accept": LINKED["Accept"]}])
-def test_a_link_on_another_site_leads_to_pages_and_takes_no_message(
+def test_a_link_on_another_site_opens_pages_and_takes_no_message(
     http: httpx.Client, redis: Redis, queue: str, said: dict[str, str]
 ) -> None:
     http.post(f"/q/{queue}", data={"value": "mine"})
@@ -371,9 +371,7 @@ def test_a_link_on_another_site_leads_to_pages_and_takes_no_message(
     assert redis.command("LLEN", f"{queue}:queue") == 1
 
 
-def test_jsonp_is_for_pages_that_say_who_they_are_and_for_programs(
-    http: httpx.Client, redis: Redis, queue: str, daemon: Daemon
-) -> None:
+def test_jsonp_needs_a_referrer_or_a_program(http: httpx.Client, redis: Redis, queue: str, daemon: Daemon) -> None:
     browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0.0.0 Safari/537.36"}
     http.post(f"/q/{queue}", data={"value": "mine"})
     for path in (f"/q/{queue}?callback=f", f"/q/{queue}?c%61llback=f", f"/c/{queue}?callback=f"):
@@ -384,7 +382,7 @@ def test_jsonp_is_for_pages_that_say_who_they_are_and_for_programs(
         assert http.get(f"/q/{queue}?callback=f", headers=said).text == 'f({"error":"empty queue"});\r\n'
 
 
-def test_our_own_pages_may(http: httpx.Client, daemon: Daemon, queue: str) -> None:
+def test_our_own_pages_may_send_requests(http: httpx.Client, daemon: Daemon, queue: str) -> None:
     own = {"Origin": daemon.url, "Sec-Fetch-Site": "same-origin"}
     assert http.post(f"/q/{queue}", data={"value": "v"}, headers=own).status_code == 200
 
@@ -403,25 +401,25 @@ def test_an_allowed_origin_gets_cors_headers_also_on_errors(private_folder: Path
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "[2001:db8::1]"])
-def test_a_rebound_name_is_misdirected(http: httpx.Client, host: str) -> None:
+def test_an_unknown_host_name_gets_421(http: httpx.Client, host: str) -> None:
     assert http.get("/stats/", headers={"Host": host}).status_code == 421
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:8888", "127.0.0.1:9", "[::1]:8888", "127.1.2.3", "x.localhost"]
 )
-def test_loopback_names_are_ours(http: httpx.Client, host: str) -> None:
+def test_loopback_names_are_accepted(http: httpx.Client, host: str) -> None:
     assert http.get("/stats/", headers={"Host": host}).status_code == 200
 
 
-def test_an_allowed_host_is_ours_too(private_folder: Path, redis: Redis) -> None:
+def test_an_allowed_host_is_accepted(private_folder: Path, redis: Redis) -> None:
     daemon = Daemon(private_folder, "--allow-host", "queue.internal", redis=redis)
     with stopping(daemon), daemon.client() as http:
         assert http.get("/stats/", headers={"Host": "Queue.Internal:80"}).status_code == 200
         assert http.get("/stats/", headers={"Host": "other.internal"}).status_code == 421
 
 
-def test_where_hosts_are_named_no_others_are_answered_whatever_it_listens_on(
+def test_with_allow_host_no_other_name_is_accepted_on_any_address(
     private_folder: Path, redis: Redis, queue: str
 ) -> None:
     unix = private_folder / "http.sock"
@@ -439,7 +437,7 @@ def test_where_hosts_are_named_no_others_are_answered_whatever_it_listens_on(
                 assert curl(*asked, "-w", "%{http_code}") == status, (where, host)
 
 
-def test_where_no_host_is_named_loopback_is_told_from_what_it_listens_on(private_folder: Path, redis: Redis) -> None:
+def test_without_allow_host_names_are_checked_on_loopback_only(private_folder: Path, redis: Redis) -> None:
     port = free_port()
     loopback = Daemon(private_folder / "l", "--endpoint", f"tcp6:{port}:interface=\\:\\:1", redis=redis)
     anywhere = Daemon(private_folder / "a", "--listen", "0.0.0.0", redis=redis)
@@ -478,7 +476,7 @@ def test_forwarded_addresses_count_from_trusted_proxies_only(private_folder: Pat
             assert http.get("/stats/", headers={"X-Forwarded-For": "10.1.2.3"}).status_code == 403
 
 
-def test_who_has_no_address_has_not_that_of_the_proxy(private_folder: Path, redis: Redis) -> None:
+def test_an_invalid_forwarded_address_gets_400(private_folder: Path, redis: Redis) -> None:
     rules = "[rest:consumer]\nhosts_allow = 127.0.0.1\n"
     daemon = with_acl(private_folder, redis, rules, "--trusted-proxies", "127.0.0.1")
     with stopping(daemon), daemon.client() as http:
@@ -544,5 +542,5 @@ def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: 
         daemon.assert_no_tracebacks()
 
 
-def test_a_bad_endpoint_is_said_in_one_line(private_folder: Path) -> None:
+def test_an_invalid_endpoint_is_one_line_of_error(private_folder: Path) -> None:
     assert "restmq: --endpoint" in refusal(private_folder, "restmq", "--endpoint", "nonsense:1").splitlines()[-1]

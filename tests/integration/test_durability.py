@@ -21,7 +21,7 @@ def with_port(folder: Path) -> Redis:
     return Redis(folder / "primary", "--port", str(free_port()), "--bind", "127.0.0.1", *at_once)
 
 
-def test_a_post_is_answered_when_the_replica_has_it_and_refused_while_it_does_not(private_folder: Path) -> None:
+def test_with_replicas_a_post_is_answered_once_the_replica_has_it(private_folder: Path) -> None:
     primary = with_port(private_folder)
     replica = replica_of(private_folder, primary)
     follows = [("SET", "ready", ""), ("DEL", "ready"), ("WAIT", "1", "100")]
@@ -42,7 +42,7 @@ def test_a_post_is_answered_when_the_replica_has_it_and_refused_while_it_does_no
         assert replica.command("EXISTS", held["key"]) == 0
 
 
-def test_waiting_for_replicas_holds_up_nobody_who_needs_none(private_folder: Path) -> None:
+def test_waiting_for_replicas_delays_only_writes(private_folder: Path) -> None:
     primary = with_port(private_folder)
     daemon = Daemon(private_folder, "--durable", "--replicas", "1", "--redis-timeout", "4", redis=primary)
     with stopping(daemon, primary), ThreadPoolExecutor(40) as pool:
@@ -56,7 +56,7 @@ def test_waiting_for_replicas_holds_up_nobody_who_needs_none(private_folder: Pat
     assert "is lost" not in daemon.log
 
 
-def test_with_durable_the_private_store_has_on_disk_what_was_answered(private_folder: Path) -> None:
+def test_with_durable_an_answered_message_is_on_disk(private_folder: Path) -> None:
     daemon = Daemon(private_folder, "--embedded", "always", "--durable", "--data-dir", str(private_folder / "data"))
     with stopping(daemon), daemon.client() as http:
         key = http.post("/q/test", data={"value": "on disk"}).text.strip()
@@ -65,7 +65,7 @@ def test_with_durable_the_private_store_has_on_disk_what_was_answered(private_fo
         assert key.encode() in written
 
 
-def test_durable_with_an_outside_redis_says_what_it_cant_promise(private_folder: Path, redis: Redis) -> None:
+def test_durable_with_an_outside_redis_warns(private_folder: Path, redis: Redis) -> None:
     daemon = Daemon(private_folder, "--durable", redis=redis)
     with stopping(daemon):
         assert "appendfsync" in daemon.log

@@ -1,4 +1,4 @@
-"""What messages look like on the wire."""
+"""Encodings of messages."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def unified(text: str) -> str:
 
 
 @given(st.lists(st.text(), max_size=5))
-def test_an_event_source_reads_each_value_back(values: list[str]) -> None:
+def test_an_event_source_gets_each_value_back(values: list[str]) -> None:
     messages = [Message(f"q ü:{n}", value.encode()) for n, value in enumerate(values)]
     stream = b"".join(map(event, messages)).decode()
     assert parse_events(stream) == [{"id": m.key, "data": unified(m.value.decode())} for m in messages]
 
 
 @given(st.binary().filter(lambda value: not is_text(value)))
-def test_an_event_of_bytes_is_base64_and_says_so(value: bytes) -> None:
+def test_an_event_of_bytes_is_base64_and_marked_so(value: bytes) -> None:
     (found,) = parse_events(event(Message("q:1", value)).decode())
     assert found["encoding"] == "base64"
     assert base64.b64decode(found["data"]) == value
@@ -65,7 +65,7 @@ def is_text(value: bytes) -> bool:
     return True
 
 
-def test_a_gap_is_an_event_of_its_own_kind() -> None:
+def test_a_gap_is_an_event_of_its_own_type() -> None:
     (found,) = parse_events(event_gap("q:7").decode())
     assert found["event"] == "gap"
     assert json.loads(found["data"]) == {"event": "gap", "last_event_id": "q:7"}
@@ -81,12 +81,12 @@ def test_a_comet_line_is_one_line_of_json(value: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["f", "_", "$", "a.b.c", "jQuery123_4"])
-def test_a_callback_is_a_javascript_name(name: str) -> None:
+def test_a_javascript_name_is_a_valid_callback(name: str) -> None:
     assert check_callback(name) == name
 
 
 @given(st.text())
-def test_no_other_callback_passes(name: str) -> None:
+def test_any_other_callback_is_invalid(name: str) -> None:
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_$.")
     if not name or not set(name) <= allowed:
         with pytest.raises(InvalidInput):
@@ -94,18 +94,18 @@ def test_no_other_callback_passes(name: str) -> None:
 
 
 @given(st.text())
-def test_jsonp_holds_nothing_that_ends_a_line_of_javascript(value: str) -> None:
+def test_jsonp_has_no_line_ends_of_javascript(value: str) -> None:
     text = jsonp("f", to_json(value)).decode()
     assert not set(text[:-2]) & set("\r\n\u2028\u2029")
     assert json.loads(text[2:-4]) == value
 
 
-def test_integers_of_any_size_stay_what_they_are() -> None:
+def test_integers_of_any_size_stay_exact() -> None:
     assert to_json({"n": 2**70}) == b'{"n":1180591620717411303424}'
 
 
 @given(st.integers(0, 70_000))
-def test_a_websocket_frame_says_its_length(size: int) -> None:
+def test_a_websocket_frame_has_its_length(size: int) -> None:
     framed = frame(b"x" * size)
     assert framed[0] == 0x81
     if framed[1] < 126:

@@ -1,4 +1,4 @@
-"""What a client shows of itself, and what the one access check makes of it."""
+"""Credentials, and the access check."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from restmq.queues.tokens import Authorization
         ("", None),
     ],
 )
-def test_a_cookie_shows_a_username_and_a_password(header: str, shown: tuple[str, str] | None) -> None:
+def test_a_cookie_holds_a_username_and_a_password(header: str, shown: tuple[str, str] | None) -> None:
     assert cookie_credentials(header) == shown
 
 
@@ -56,7 +56,7 @@ def test_a_long_cookie_is_read_in_linear_time(piece: str) -> None:
 
 
 class StubCore:
-    """Knows one token, and answers when the test says so."""
+    """Has one token, and answers when the test says so."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[defer.Deferred[None], str]] = []
@@ -68,14 +68,14 @@ class StubCore:
         return Authorization(("*",), frozenset({"read"})) if token == "right" else None
 
     def answer(self) -> None:
-        """All that were asked, in order, as a pipelined Redis does."""
+        """Answers all questions in order, as a pipelined Redis does."""
         asked, self.asked = self.asked, []
         for waits, _ in asked:
             waits.callback(None)
 
 
 class Door:
-    """A guard without rules, and what it says to each who asks."""
+    """A guard without rules, and the outcomes of its checks."""
 
     def __init__(self, folder: Path) -> None:
         (folder / "acl.conf").write_text("")
@@ -101,11 +101,11 @@ def door(tmp_path: Path) -> Door:
     return Door(tmp_path)
 
 
-def test_who_guesses_many_tokens_at_once_learns_no_more_than_one_by_one(door: Door) -> None:
+def test_simultaneous_guesses_are_limited_too(door: Door) -> None:
     for number in range(300):
         door.show("right" if number == 200 else f"wrong {number}")
     door.core.answer()
-    assert Counter(door.said) == {"_Wrong": FAILURES_ALLOWED, "TooManyFailures": 300 - FAILURES_ALLOWED}
+    assert Counter(door.said) == {"WrongCredentials": FAILURES_ALLOWED, "TooManyFailures": 300 - FAILURES_ALLOWED}
     door.show("right", address="192.0.2.2")
     door.core.answer()
     assert door.said[-1] == "come in"
@@ -115,7 +115,7 @@ def test_who_guesses_many_tokens_at_once_learns_no_more_than_one_by_one(door: Do
     assert door.said[-1] == "come in"
 
 
-def test_who_shows_the_right_token_many_times_at_once_comes_in(door: Door) -> None:
+def test_simultaneous_requests_with_a_right_token_are_admitted(door: Door) -> None:
     for _ in range(300):
         door.show("right")
     door.core.answer()

@@ -1,4 +1,4 @@
-"""A body of JSON lines: what is passed over, and where an error is."""
+"""A body of JSON lines: blank lines, and the place of an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from restmq.handlers.queues import _lines
 
 
 @pytest.mark.parametrize("blank", [b"\n", b" \r\n", b" ", b"\t\n"])
-def test_blank_lines_are_passed_over_and_cost_nothing(blank: bytes) -> None:
+def test_blank_lines_are_skipped_and_take_no_memory(blank: bytes) -> None:
     body = blank * 500_000 + b'\n\t"one" \r\n [2]\t' + b"\n" + blank * 500_000
     tracemalloc.start()
     try:
@@ -25,6 +25,6 @@ def test_blank_lines_are_passed_over_and_cost_nothing(blank: bytes) -> None:
     ("body", "where"),
     [(b"{two", "line 1, column 2:"), (b"1\n\n  {two\n3", "line 3, column 4:"), (b"\r\n\t[1,]", "line 2, column 4:")],
 )
-def test_a_bad_line_is_named_where_it_stands(body: bytes, where: str) -> None:
+def test_an_invalid_line_is_named_by_line_and_column(body: bytes, where: str) -> None:
     with pytest.raises(InvalidInput, match=where):
         _lines(body)

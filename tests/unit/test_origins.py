@@ -1,10 +1,10 @@
-"""Which page asks, by the headers that browsers send; and which names are ours."""
+"""Cross-site requests, by the headers that browsers send; and the host names of this server."""
 
 from __future__ import annotations
 
 import pytest
 
-from restmq.auth.origins import goes_by, is_foreign
+from restmq.auth.origins import is_cross_site, is_own_host
 
 ALLOWED = frozenset({"https://app.example"})
 
@@ -24,8 +24,8 @@ ALLOWED = frozenset({"https://app.example"})
         {"referer": "https://app.example/page", "sec-fetch-site": "same-site"},
     ],
 )
-def test_ours_allowed_or_nobodys(said: dict[str, str]) -> None:
-    assert not is_foreign({"host": "queue.test:8888", **said}, ALLOWED)
+def test_requests_of_our_pages_allowed_pages_and_programs_pass(said: dict[str, str]) -> None:
+    assert not is_cross_site({"host": "queue.test:8888", **said}, ALLOWED)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_ours_allowed_or_nobodys(said: dict[str, str]) -> None:
         {"origin": "null", "sec-fetch-site": "same-origin"},
     ],
 )
-def test_of_another_site(said: dict[str, str]) -> None:
-    assert is_foreign({"host": "queue.test:8888", **said}, ALLOWED)
+def test_requests_of_other_sites_pages_are_cross_site(said: dict[str, str]) -> None:
+    assert is_cross_site({"host": "queue.test:8888", **said}, ALLOWED)
 
 
-def test_a_name_is_looked_at_without_its_port_and_only_so_far() -> None:
-    assert goes_by("QUEUE.lan:80", frozenset({"queue.lan"}))
-    assert goes_by("[2001:db8::1]:80", frozenset({"[2001:db8::1]"}))
-    assert not goes_by("queue.lan.evil.test", frozenset({"queue.lan"}))
-    assert not goes_by("x" * 256, frozenset({"x" * 256}))
+def test_a_host_name_is_compared_without_port_and_case() -> None:
+    assert is_own_host("QUEUE.lan:80", frozenset({"queue.lan"}))
+    assert is_own_host("[2001:db8::1]:80", frozenset({"[2001:db8::1]"}))
+    assert not is_own_host("queue.lan.evil.test", frozenset({"queue.lan"}))
+    assert not is_own_host("x" * 256, frozenset({"x" * 256}))

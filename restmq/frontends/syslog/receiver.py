@@ -40,7 +40,7 @@ class Intake:
     allowed: Hosts | None = None
 
     def allows(self, host: str) -> bool:
-        return not self.allowed or self.allowed.everybody or self.allowed.name(parse_address(host))
+        return not self.allowed or self.allowed.everybody or self.allowed.contains(parse_address(host))
 
     def take(self, transport: str, host: str, frame: Frame, *quotas: Quota) -> None:
         """Puts a line into the spool, unless it is blank."""

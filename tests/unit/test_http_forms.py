@@ -1,0 +1,172 @@
+"""Forms, queries and the Accept header, byte for byte."""
+
+from __future__ import annotations
+
+import tracemalloc
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from restmq.errors import InvalidInput, WireError
+from restmq.http.forms import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, _unquote
+from restmq.http.request import Request
+from tests.in_memory import App, Client, get, post
+
+
+def form(body: bytes, content_type: str = "application/x-www-form-urlencoded", query: str = "") -> Request:
+    client = Client(App()).send(post(f"/{query}", body, f"Content-Type: {content_type}\r\n"))
+    (request,) = client.app.requests
+    return request
+
+
+@pytest.mark.parametrize(
+    ("sent", "value"),
+    [
+        (b"007", b"007"),
+        (b"+x+", b" x "),
+        (b"%20x%20", b" x "),
+        (b"%2B", b"+"),
+        (b"%00%0a%0D", b"\0\n\r"),
+        (b"%ff\xfe", b"\xff\xfe"),
+        ("😀%F0%9F%98%80".encode(), "😀😀".encode()),
+        (b"100%", b"100%"),
+        (b"%zz%4", b"%zz%4"),
+        (b"%%41", b"%A"),
+        (b"a=b==", b"a=b=="),
+        (b"%3D%25=\r\n_", b"=%=\r\n_"),
+        (b"%\r\n", b"%\r\n"),
+        (b"", b""),
+    ],
+)
+def test_a_form_value_arrives_byte_for_byte(sent: bytes, value: bytes) -> None:
+    assert form(b"a=1&value=%b&b" % sent).arguments == {"a": [b"1"], "value": [value], "b": [b""]}
+
+
+SIGNS = [b"%", b"=", b"%3D", b"%3d", b"%25", b"4", b"F", b"g", b"\n", b"\r", b" ", b"_", b"\xff", b"\0"]
+
+
+@given(st.lists(st.sampled_from(SIGNS)).map(b"".join))
+def test_percent_decoding_equals_the_standard_librarys(encoded: bytes) -> None:
+    assert _unquote(encoded) == unquote_to_bytes(encoded)
+
+
+@pytest.mark.parametrize("sign", [b"%", b"%a", b"%\n", b"%="])
+def test_invalid_escapes_take_memory_of_about_their_size(sign: bytes) -> None:
+    encoded = sign * (1_000_000 // len(sign))
+    tracemalloc.start()
+    try:
+        assert _unquote(encoded) == encoded
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(encoded)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_query_parameter_is_read_without_parsing_the_form() -> None:
+    request = form(b"v=form", "multipart/form-data", "?v=1&v=%C3%BC&w=%FF")  # a form without a boundary is refused
+    assert (request.query_text("v"), request.query_text("x")) == ("ü", None)
+    with pytest.raises(InvalidInput, match="'w' is not valid UTF-8"):
+        request.query_text("w")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_get_has_no_form(method: str) -> None:
+    sent = post("/?v=1", b"v=2", "Content-Type: application/x-www-form-urlencoded\r\n")
+    client = Client(App()).send(sent.replace(b"POST", method.encode()))
+    assert client.app.requests[0].arguments == {"v": [b"1"]}
+
+
+def test_query_and_form_fields_keep_their_order() -> None:
+    request = form(b"v=2&&v=3&=&=x&n%C3%A4me=1", query="?v=1&")
+    assert request.arguments == {"v": [b"1", b"2", b"3"], "": [b"x"], "näme": [b"1"]}
+
+
+def test_a_body_of_another_type_is_not_a_form() -> None:
+    assert form(b'{"v=1":1}', "application/json; charset=utf-8").arguments == {}
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=B"])
+def test_a_form_may_have_a_thousand_fields_and_no_more(kind: str) -> None:
+    def body(count: int) -> bytes:
+        if "B" in kind:
+            return b'--B\r\nContent-Disposition: form-data; name="v"\r\n\r\n\r\n' * count + b"--B--"
+        return b"&".join([b"v="] * count)
+
+    assert len(form(body(ARGUMENTS_MAX), kind).arguments["v"]) == ARGUMENTS_MAX
+    with pytest.raises(WireError) as refusal:
+        _ = form(body(ARGUMENTS_MAX + 1), kind).arguments
+    assert refusal.value.status == 400
+
+
+MULTIPART = (
+    b"preamble\r\n--B \t\r\n"
+    b'content-disposition: form-data; name="value"\r\n\r\n'
+    b" 007\r\n--b\r\n--\xff\0--B\r\n"
+    b"\r\n--B\r\n"
+    b'X: y\r\nContent-Disposition: form-data; filename="a; name=\\"b\\""; name="f;\\"\xc3\xa9"\r\n'
+    b"Content-Type: image/jpeg\r\n\r\n"
+    b"\xff\xd8\r\n"
+    b"\r\n--B\r\n"
+    b"Content-Disposition: form-data; name=empty\r\n\r\n"
+    b"\r\n--B--\r\nepilogue\r\n--B\r\n"
+)
+
+
+def test_the_header_of_a_part_may_have_eight_kilobytes_and_no_more() -> None:
+    def body(header_bytes: int) -> bytes:
+        header = b"Content-Disposition: form-data; name=v; x="
+        return b"--B\r\n%b\r\n\r\n1\r\n--B--" % header.ljust(header_bytes, b"x")
+
+    kind = "multipart/form-data; boundary=B"
+    assert form(body(PART_HEADER_BYTES_MAX), kind).arguments == {"v": [b"1"]}
+    with pytest.raises(WireError, match="8192") as refusal:
+        _ = form(body(PART_HEADER_BYTES_MAX + 1), kind).arguments
+    assert refusal.value.status == 400
+
+
+@pytest.mark.parametrize("boundary", ["boundary=B", 'Boundary="B"', "charset=utf-8; boundary=B; x=y"])
+def test_a_multipart_form_arrives_byte_for_byte(boundary: str) -> None:
+    assert form(MULTIPART, f"Multipart/Form-Data; {boundary}").arguments == {
+        "value": [b" 007\r\n--b\r\n--\xff\0--B\r\n"],
+        'f;"é': [b"\xff\xd8\r\n"],
+        "empty": [b""],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("multipart/form-data", MULTIPART),
+        ("multipart/form-data; boundary=", MULTIPART),
+        ("multipart/form-data; boundary=C", MULTIPART),
+        ("multipart/form-data; boundary=B", b""),
+        ("multipart/form-data; boundary=B", b"--B\r\nContent-Disposition: form-data; name=v\r\n\r\nx"),
+        ("multipart/form-data; boundary=B", b"--B\r\nContent-Disposition: form-data; name=v\r\n--B--"),
+        ("multipart/form-data; boundary=B", b"--B\r\nContent-Disposition: form-data\r\n\r\nx\r\n--B--"),
+        ("multipart/form-data; boundary=B", b"--BC\r\nContent-Disposition: form-data; name=v\r\n\r\nx\r\n--B--"),
+    ],
+    ids=[
+        "no boundary",
+        "empty boundary",
+        "other boundary",
+        "empty",
+        "no end",
+        "no value",
+        "no name",
+        "longer boundary",
+    ],
+)
+def test_a_broken_multipart_form_is_refused(content_type: str, body: bytes) -> None:
+    with pytest.raises(WireError) as refusal:
+        _ = form(body, content_type).arguments
+    assert refusal.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("accept", "wants"),
+    [("text/html", True), ("a/b, Text/HTML;q=0.9", True), ("*/*", False), ("text/*", False), ("", False)],
+)
+def test_a_client_wants_a_type_that_it_names(accept: str, wants: bool) -> None:
+    client = Client(App()).send(get("/", f"Accept: {accept}\r\n"))
+    assert client.app.requests[0].accepts("text/html") is wants
