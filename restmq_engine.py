@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Queues from the shell, straight on Redis, without HTTP.
+"""Manages queues and tokens from the shell, directly in Redis, without HTTP.
 
-    restmq_engine.py -p --queue test --value hello     put a message in
-    restmq_engine.py -k --queue test                   take it out
-    restmq_engine.py -c --queue test                   take all that comes, until interrupted
+    restmq_engine.py -p --queue test --value hello     publish a message
+    restmq_engine.py -k --queue test                   take it
+    restmq_engine.py -c --queue test                   take all messages until interrupted
 
-Exit status: 0 done, 1 not done (nothing there, refused, Redis away), 2 wrong usage.
+Exit status: 0 success, 1 failure (nothing found, rejected, Redis unreachable), 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ try:
     from restmq.store.pool import Store
     from restmq.store.settings import StoreSettings
 except ImportError as missing:
-    print(f"restmq_engine: {missing}; run it with the Python that RestMQ is installed for.", file=sys.stderr)
+    print(f"restmq_engine: {missing}. Run it with the Python in which RestMQ is installed.", file=sys.stderr)
     raise SystemExit(1) from None
 
 TOKEN_BYTES = 24
@@ -44,7 +44,7 @@ RECONNECT_LOOK_SECONDS = 0.2
 
 @dataclass(slots=True)
 class Request:
-    """What was asked for on the command line. ``interrupted`` fires when the user has had enough."""
+    """The command line's request. ``interrupted`` fires at SIGINT or SIGTERM."""
 
     core: RedisOperations
     queue: str
@@ -57,14 +57,14 @@ class Request:
         try:
             return (self.value or b"").decode()
         except UnicodeDecodeError:
-            raise InvalidInput("a token must be UTF-8.") from None
+            raise InvalidInput("invalid token: it must be UTF-8.") from None
 
 
 Action = Callable[[Request], Awaitable[bool]]
 
 
 def say(value: str | bytes) -> None:
-    """A line of output; a value's own bytes stay what they are."""
+    """Prints a line; the bytes of a value stay unchanged."""
     sys.stdout.buffer.write((value if isinstance(value, bytes) else value.encode()) + b"\n")
     sys.stdout.buffer.flush()
 
@@ -74,7 +74,7 @@ def complain(text: object) -> None:
 
 
 def show(message: Message | None) -> bool:
-    """Prints a message's value, or says that there is none. Returns whether there was."""
+    """Prints a message's value, or that there is no message. Returns True if there is one."""
     if message is None:
         print("empty queue", file=sys.stderr)
         return False
@@ -88,7 +88,7 @@ async def produce(asked: Request) -> bool:
 
 
 async def consume(asked: Request) -> bool:
-    """Goes on by itself when Redis was away."""
+    """Takes all messages until interrupted; continues when Redis was away."""
     while not asked.interrupted.called:
         try:
             message = await asked.core.queue_getdel(asked.queue)
@@ -104,7 +104,7 @@ async def consume(asked: Request) -> bool:
 
 
 async def reconnected(asked: Request) -> None:
-    """Waits until Redis is there again, or the user interrupts."""
+    """Waits until Redis answers again or the user interrupts."""
     store = asked.core.store
     while not store.connected and not asked.interrupted.called:
         await task.deferLater(store.clock, RECONNECT_LOOK_SECONDS)
@@ -164,7 +164,7 @@ async def authorize(asked: Request) -> bool:
 
 
 async def create_token(asked: Request) -> bool:
-    token = asked.token or secrets.token_hex(TOKEN_BYTES)  # never looks like an option
+    token = asked.token or secrets.token_hex(TOKEN_BYTES)  # hex digits never look like an option
     names = [check_queue_name(name) for name in asked.queue.split(",")]
     await asked.core.authorization_create(token, names, asked.privileges)
     say(token)
@@ -185,11 +185,11 @@ async def revoke_token(asked: Request) -> bool:
     return False
 
 
-#: Switch, long form, what it needs, help, action.
+#: Short option, long option, required options, help, action.
 ACTIONS: list[tuple[str, str, tuple[str, ...], str, Action]] = [
-    ("-p", "--produce", ("queue",), "put a message in: --value, or standard input", produce),
-    ("-c", "--consume", ("queue",), "take all messages that come, until interrupted", consume),
-    ("-g", "--get", ("queue",), "look at the next message without taking it", look),
+    ("-p", "--produce", ("queue",), "publish a message: --value, or standard input", produce),
+    ("-c", "--consume", ("queue",), "take all messages until interrupted", consume),
+    ("-g", "--get", ("queue",), "peek at the next message", look),
     ("-k", "--get-delete", ("queue",), "take the next message", get_and_delete),
     ("-t", "--take", ("queue",), "take up to 10 messages", take),
     ("-s", "--stats", (), "length, policy and status of all queues, or of --queue", stats),
@@ -197,21 +197,21 @@ ACTIONS: list[tuple[str, str, tuple[str, ...], str, Action]] = [
     ("-j", "--roundrobin", ("queue",), "set the queue's policy to roundrobin", set_roundrobin),
     ("-u", "--count", ("queue",), "count the queue's messages", count),
     ("-i", "--last-items", ("queue",), "show the 10 newest messages", last_items),
-    ("-a", "--authorize", ("queue", "value"), "say what the token --value may do with the queue", authorize),
+    ("-a", "--authorize", ("queue", "value"), "show the rights of the token --value on the queue", authorize),
     (
         "-r",
         "--create-token",
         ("queue",),
-        "make a token for --queue (names or globs, by commas) and --privs",
+        "create a token for --queue (names or globs, separated by commas) with --privs",
         create_token,
     ),
-    ("-l", "--list-tokens", (), "list all tokens and what they may use", list_tokens),
+    ("-l", "--list-tokens", (), "list all tokens with their queues and rights", list_tokens),
     ("-d", "--revoke-token", ("value",), "revoke the token --value", revoke_token),
 ]
 
 
 def checked(coerce: Callable[[str], Any]) -> Callable[[str], Any]:
-    """argparse shows the text of an ArgumentTypeError only."""
+    """Turns a ValueError into an ArgumentTypeError, because argparse shows only the text of the latter."""
 
     def convert(text: str) -> Any:
         try:
@@ -226,7 +226,7 @@ def privileges(text: str) -> list[str]:
     words = text.split(",")
     for word in words:
         if word not in PRIVILEGES:
-            raise ValueError(f"there are {', '.join(PRIVILEGES)}")
+            raise ValueError(f"unknown privilege; use {', '.join(PRIVILEGES)}")
     return words
 
 
@@ -239,29 +239,29 @@ def parser() -> argparse.ArgumentParser:
     action = described.add_mutually_exclusive_group(required=True)
     for short, long, _needs, text, _run in ACTIONS:
         action.add_argument(short, long, dest="action", action="store_const", const=long, help=text)
-    action.add_argument("--hash-password", action="store_true", help="ask for a password and print a hash for acl.conf")
+    action.add_argument("--hash-password", action="store_true", help="ask for a password and print its hash")
     action.add_argument("--version", action="version", version=f"RestMQ {__version__}")
-    described.add_argument("--queue", help="the queue's name")
-    described.add_argument("--value", help="the message, or the token")
+    described.add_argument("--queue", help="name of the queue")
+    described.add_argument("--value", help="message or token")
     described.add_argument(
         "--privs",
         type=checked(privileges),
         default="read,write",
-        help=f"what a new token may do, by commas: {', '.join(PRIVILEGES)} [default: read,write]",
+        help=f"rights of a new token, separated by commas: {', '.join(PRIVILEGES)} [default: read,write]",
     )
-    redis = described.add_argument_group("where Redis is")
+    redis = described.add_argument_group("location of Redis")
     for name, _short, default, text, *coerce in RedisOptions.optParameters:
         redis.add_argument(f"--{name}", default=default, type=checked(coerce[0] if coerce else str), help=text)
     redis.add_argument(
         "--data-dir",
-        help="data directory of a RestMQ here that keeps its messages in a private store "
-        "[default: the server's own, where no Redis answers]",
+        help="data directory of a RestMQ server with a private store on this machine "
+        "[default: the server's own default, if no Redis answers]",
     )
     return described
 
 
 def store_settings(given: argparse.Namespace) -> StoreSettings:
-    """Where Redis is: by the flags and the environment, as the server reads them; or the server's private store."""
+    """Returns the location of Redis by flags and environment, as the server does, or of the private store."""
     options = RedisOptions()
     for name, *_ in RedisOptions.optParameters:
         options[name] = getattr(given, name.replace("-", "_"))
@@ -269,16 +269,16 @@ def store_settings(given: argparse.Namespace) -> StoreSettings:
 
 
 def print_hash() -> int:
-    """Asks for a password and prints what stands for it in ``acl.conf``. Returns the exit status."""
+    """Asks for a password and prints its hash for ``acl.conf``. Returns the exit status."""
     try:
         password = getpass.getpass() if sys.stdin.isatty() else sys.stdin.buffer.readline().rstrip(b"\r\n").decode()
     except (EOFError, KeyboardInterrupt):
         password = ""
     except UnicodeDecodeError:
-        complain("a password must be UTF-8.")
+        complain("invalid password: it must be UTF-8.")
         return 1
     if not password:
-        complain("no password was given.")
+        complain("the password is missing. Type one, or pass it on standard input.")
         return 1
     say(hash_password(password))
     return 0
@@ -287,7 +287,7 @@ def print_hash() -> int:
 async def perform(
     reactor: Any, settings: StoreSettings, action: Action, given: argparse.Namespace, value: bytes | None
 ) -> None:
-    """Runs one action on a store of its own. Always ends with SystemExit, as task.react likes it."""
+    """Runs one action on its own store. Always raises SystemExit, as task.react expects."""
     complaints: list[str] = []
     globalLogBeginner.beginLoggingTo(
         [lambda event: complaints.append(formatEvent(event))], redirectStandardIO=False, discardBuffer=True
@@ -305,7 +305,7 @@ async def perform(
         why = next((text for text in complaints if text.startswith("Redis error")), "it does not answer")
         raise StoreUnavailable(
             f"Redis at {settings.where()} can't be used: {why.rstrip('.')}. "
-            "--redis-host, --redis-socket or --data-dir say where it is."
+            "Set its location with --redis-host, --redis-socket or --data-dir."
         )
 
     reactor.addSystemEventTrigger("before", "shutdown", interrupt)
@@ -314,7 +314,7 @@ async def perform(
         store.startService()
         await store.first_connected.addTimeout(settings.call_timeout_seconds, reactor, not_reachable)
         status = 0 if await action(asked) else 1
-    except BrokenPipeError:  # whoever read has seen enough; Python would try to write the rest once more
+    except BrokenPipeError:  # the reader of the pipe has exited; stops Python from writing the rest at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RestMQError as problem:
         complain(problem)
@@ -326,7 +326,7 @@ async def perform(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point; ends the process with the exit status that the module's text describes."""
+    """The entry point. Exits with the status that the module's docstring describes."""
     described = parser()
     given = described.parse_args(arguments)
     if given.hash_password:

@@ -1,8 +1,8 @@
 """RestMQ as a package.
 
-cyclone 1.3 works on today's Twisted, but its metadata pins Twisted 19, so it can't stand among the requirements: pip
-would refuse, or install a Twisted that does not compile. The command ``bundle_cyclone`` brings it in without its
-dependencies; it is part of every build, so ``pip install .`` is all that is needed, and the start scripts call it too.
+cyclone 1.3 works with current Twisted, but its metadata pins Twisted 19, so it cannot be a normal requirement: pip
+would fail, or install a Twisted that does not compile. The command ``bundle_cyclone`` installs cyclone without its
+dependencies. It is part of every build, so ``pip install .`` is enough; the start scripts call it too.
 """
 
 import shutil
@@ -19,10 +19,10 @@ CYCLONE = "cyclone==1.3"
 
 
 class BundleCyclone(Command):
-    """Puts cyclone, and nothing that it would bring along, into a folder of packages."""
+    """Installs cyclone without its dependencies into a folder of packages."""
 
     description = "install cyclone without its outdated dependencies"
-    user_options = [("into=", None, "the folder, such as a virtual environment's site-packages")]
+    user_options = [("into=", None, "target folder, such as the site-packages of a virtual environment")]
 
     def initialize_options(self):
         self.into = None
@@ -38,12 +38,12 @@ class BundleCyclone(Command):
         with tempfile.TemporaryDirectory() as folder:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
             subprocess.run([*pip, "--no-compile", "--target", folder, CYCLONE], check=True)
-            # Its twistd plugin fails on Python 3.12, and its metadata would have pip complain: only the code is taken.
+            # Copy only the code: cyclone's twistd plugin fails on Python 3.12, and pip warns about its metadata.
             shutil.copytree(Path(folder) / "cyclone", target)
 
 
 class BuildWithCyclone(build_py):
-    """A build has cyclone in it."""
+    """Adds cyclone to every build."""
 
     def run(self):
         super().run()
@@ -58,7 +58,7 @@ def version():
 setup(
     name="restmq",
     version=version(),
-    description="A message queue that speaks HTTP and keeps its data in Redis",
+    description="A message queue you use over plain HTTP, with its data in Redis",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

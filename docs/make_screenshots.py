@@ -1,6 +1,6 @@
-"""Makes the README's picture of the dashboard: ``python -m docs.make_screenshots``, from the checkout.
+"""Takes the README's picture of the dashboard: run ``python -m docs.make_screenshots`` in the checkout.
 
-A server of its own is given queues of several kinds and a minute of traffic, and is looked at in a headless Chromium.
+It starts a server, fills queues of several kinds, generates traffic for a minute, and uses a headless Chromium.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BACKLOGS = {"emails": 18, "invoices": 4, "reports/monthly": 480, "search.index"
 
 
 def furnish(http: httpx.Client) -> None:
-    """Queues with backlogs, one that is paused, one with dead letters, one with delayed messages."""
+    """Creates queues with backlogs, one paused, one with dead letters, one with delayed messages."""
     for queue, count in _BACKLOGS.items():
         lines = "".join(f"{json.dumps({'job': number})}\n" for number in range(count))
         path = f"/q/{queue.replace('/', '%2F')}"
@@ -39,8 +39,8 @@ def furnish(http: httpx.Client) -> None:
 
 
 def keep_busy(daemon: Daemon, over: threading.Event) -> None:
-    """Traffic that comes in waves."""
-    chance = random.Random(4)  # noqa: S311  the picture is to look alike each time
+    """Generates traffic in waves until ``over`` is set."""
+    chance = random.Random(4)  # noqa: S311  the picture should look alike each time
     with daemon.client() as http:
         tick = 0
         while not over.wait(_TICK_SECONDS):

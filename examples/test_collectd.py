@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""collectd: prints the values and notifications that collectd sends to ``twistd collectd``, as they come.
+"""collectd: prints the values and notifications that collectd sends to ``twistd collectd``.
 
 Shows RestMQ's client for Twisted listening to two queues at once, in one process.
 
     ./start_scripts/collectd_restmq_server
     PYTHONPATH=. .venv/bin/python examples/test_collectd.py      from a checkout
-    python3 examples/test_collectd.py                            where RestMQ is installed
+    python3 examples/test_collectd.py                            if RestMQ is installed
 
-docs/syslog-collectd.md says how collectd is told to send there; or try it by hand:
+docs/syslog-collectd.md shows the configuration of collectd. To try it by hand:
 
     curl -H 'Content-Type: text/plain' -d 'PUTVAL web/load/load interval=10 N:0.1:0.2:0.3' \\
         http://localhost:8888/collectd/data
@@ -31,17 +31,17 @@ VALUES, NOTIFICATIONS = "collectd_data", "collectd_event"
 
 
 def named(item: dict[str, Any], what: str) -> str:
-    """As collectd names it: ``cpu-0``, where the plugin is ``cpu`` and its instance ``0``."""
+    """The name in collectd's notation: ``cpu-0`` for plugin ``cpu`` and instance ``0``."""
     instance = item.get(f"{what}_instance")
     return f"{item[what]}-{instance}" if instance else str(item[what])
 
 
 def values(items: list[dict[str, Any]]) -> Iterator[str]:
-    """A line a value: which it is, and what it is, with the time in front where collectd sent text."""
+    """One line per list of values: its identifier, time and values."""
     for item in items:
-        if "plugin_instance" in item and "value" in item:  # sent in write_http's format Command
+        if "plugin_instance" in item and "value" in item:  # write_http's format Command
             yield f"{item['host']}/{item['plugin_instance']}/{item['type_instance']} {item['value']}"
-        else:  # its format JSON
+        else:  # write_http's format JSON
             yield f"{item['host']}/{named(item, 'plugin')}/{named(item, 'type')} {item['time']}:{item['values']}"
 
 
@@ -62,7 +62,11 @@ async def listen(client: DeferredClient, queue: str) -> None:
             try:
                 lines = list(SHOW[queue](json.loads(message.value)))
             except (ValueError, TypeError, KeyError, AttributeError) as problem:
-                print(f"test_collectd: {message.key} is not collectd's: {problem!r}", file=sys.stderr, flush=True)
+                print(
+                    f"test_collectd: skipped {message.key}: {problem!r}",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 continue
             for line in lines:
                 print(line, flush=True)
@@ -70,7 +74,7 @@ async def listen(client: DeferredClient, queue: str) -> None:
 
 async def main(reactor: Any, *arguments: str) -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where twistd collectd is")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the twistd collectd server")
     given = described.parse_args(arguments)
 
     def note(problem: RestMQError, seconds: float) -> None:

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Comet: listens to a queue and prints each message when it comes, for as long as one likes.
+"""Comet: listens to a queue and prints each message.
 
-Shows ``listen`` of RestMQ's client, which reads the stream at /c/<queue>. It goes on by itself when the server was
-away; of a queue with a history (``curl -d history=1000 http://localhost:8888/p/test``) with what was missed meanwhile.
+Shows ``listen`` of RestMQ's client, which reads the stream at /c/<queue> and reconnects when the server was away. If
+the queue keeps a history (``curl -d history=1000 http://localhost:8888/p/test``), it then gets the missed messages too.
 
     PYTHONPATH=. .venv/bin/python examples/test_comet.py test         from a checkout
-    python3 examples/test_comet.py test                               where RestMQ is installed
+    python3 examples/test_comet.py test                               if RestMQ is installed
     curl -d value=hello http://localhost:8888/q/test                  in another terminal
 
-Prints a line a message: its key, a tab, its value. Ends at SIGINT, or after --count messages.
+Prints one line per message: key, tab, value. Ends at SIGINT, or after --count messages.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def note(what: object, seconds: float) -> None:
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("queue", nargs="?", default="test", help="the queue to listen to")
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--count", type=int, help="end after so many messages")
+    described.add_argument("queue", nargs="?", default="test", help="queue to listen to (default: test)")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--count", type=int, help="number of messages after which to end (default: no end)")
     given = described.parse_args()
     if given.count is not None and given.count < 0:
-        sys.exit("test_comet: --count can't be less than 0")
+        sys.exit("test_comet: invalid --count: it must be at least 0")
 
     try:
         with Client(given.url, lasting=True, on_retry=note) as client:

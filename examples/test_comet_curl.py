@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Comet with many connections: thousands of listeners in one process, by libcurl.
+"""Comet with many connections: thousands of listeners in one process, with libcurl.
 
-Shows what a broadcast does (each message reaches every connection), and, after
-``curl -d policy=roundrobin http://localhost:8888/p/test``, how messages are shared out instead.
+Shows the two policies: with broadcast each message reaches every connection, and after
+``curl -d policy=roundrobin http://localhost:8888/p/test`` each message reaches one connection in turn.
 
     pip install pycurl
     python3 examples/test_comet_curl.py http://localhost:8888/c/test 1000
     curl -d value=hello http://localhost:8888/q/test                     in another terminal
 
-The server lets 2,000 connections of one address in; --max-connections-per-address says how many it should. Ends at
-SIGINT, or after --deliveries, and says then what was delivered.
+By default the server accepts 2,000 connections from one address; raise --max-connections-per-address for more. Ends at
+SIGINT, or after --deliveries, and then prints the counts.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LOOK_SECONDS = 1.0
 
 
 class Listener:
-    """One connection, and what it has heard.
+    """One connection and its deliveries.
 
     Args:
-        heard: counts the deliveries of each message, for all connections.
+        heard: number of deliveries per message key, shared by all connections.
     """
 
     def __init__(self, url: str, heard: Counter[str]) -> None:
@@ -62,7 +62,7 @@ class Listener:
 
 
 class Listeners:
-    """All connections, driven by one selector: libcurl says which sockets it waits for, and until when."""
+    """All connections, driven by one selector. libcurl reports the sockets that it waits for, and its deadline."""
 
     def __init__(self, url: str, count: int) -> None:
         self.heard: Counter[str] = Counter()
@@ -84,7 +84,7 @@ class Listeners:
     def _watch(self, what: int, socket: int, _multi: object, _data: object) -> None:
         with contextlib.suppress(KeyError):
             self._selector.unregister(socket)
-        events = {pycurl.POLL_IN: 1, pycurl.POLL_OUT: 2, pycurl.POLL_INOUT: 3}.get(what)  # as selectors has them
+        events = {pycurl.POLL_IN: 1, pycurl.POLL_OUT: 2, pycurl.POLL_INOUT: 3}.get(what)  # the values of selectors
         if events is not None:
             self._selector.register(socket, events)
 
@@ -92,7 +92,7 @@ class Listeners:
         self._deadline = float("inf") if milliseconds < 0 else time.monotonic() + milliseconds / 1000
 
     def turn(self) -> None:
-        """Handles what has come, or waits for it for a while."""
+        """Waits at most LOOK_SECONDS for events, and handles them."""
         for key, events in self._selector.select(max(0, min(LOOK_SECONDS, self._deadline - time.monotonic()))):
             read = pycurl.CSELECT_IN if events & selectors.EVENT_READ else 0
             write = pycurl.CSELECT_OUT if events & selectors.EVENT_WRITE else 0
@@ -107,14 +107,14 @@ class Listeners:
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("url", help="a queue's stream, such as http://localhost:8888/c/test")
-    described.add_argument("connections", nargs="?", type=int, default=10, help="how many listeners [default: 10]")
-    described.add_argument("--deliveries", type=int, help="end after so many, of all connections together")
+    described.add_argument("url", help="URL of a queue's stream, such as http://localhost:8888/c/test")
+    described.add_argument("connections", nargs="?", type=int, default=10, help="number of listeners (default 10)")
+    described.add_argument("--deliveries", type=int, help="total deliveries after which to end (default: no end)")
     given = described.parse_args()
     if given.connections < 1:
-        sys.exit("test_comet_curl: it takes one connection at least")
+        sys.exit("test_comet_curl: invalid number of connections: it must be at least 1")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each connection is a file descriptor
 
     listeners = Listeners(given.url, given.connections)
     announced = False

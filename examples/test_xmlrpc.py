@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """XML-RPC: RestMQ's two methods, ``set`` and ``get``, with Python's own library.
 
-Shows that a value comes back as it went in: text as a string, and what XML can't carry as bytes (base64 on the wire).
+Shows that a value comes back unchanged: text as a string, and text that XML cannot represent as bytes (sent as base64).
 
-    python3 examples/test_xmlrpc.py hello world      puts both in, then takes out all that is in the queue
+    python3 examples/test_xmlrpc.py hello world      publishes both, then takes all messages of the queue
     python3 examples/test_xmlrpc.py --file photo.jpg
 """
 
@@ -18,14 +18,14 @@ from pathlib import Path
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("values", nargs="*", metavar="value", help="a message to put in")
-    described.add_argument("--file", type=Path, action="append", default=[], help="one whose bytes are the message")
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="test_xmlrpc", help="the queue to use")
+    described.add_argument("values", nargs="*", metavar="value", help="a message to publish")
+    described.add_argument("--file", type=Path, action="append", default=[], help="file to publish as a message")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--queue", default="test_xmlrpc", help="queue to use (default: test_xmlrpc)")
     given = described.parse_args()
 
     try:
-        # Of an empty queue get answers nil; builtin types are what gives bytes as bytes.
+        # get answers nil for an empty queue; use_builtin_types returns base64 as bytes.
         with xmlrpc.client.ServerProxy(f"{given.url}/xmlrpc", allow_none=True, use_builtin_types=True) as server:
             for value in [*given.values, *(file.read_bytes() for file in given.file)]:
                 print("set", server.set(given.queue, value))

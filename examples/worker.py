@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""Worker: finds the prime factors of the numbers that stand in a queue, and loses none, whatever dies.
+"""Worker: finds the prime factors of the numbers in a queue, and loses no number, whatever dies.
 
-Shows leases: a message is hidden while it is worked on, its lease extended for as long as that takes, and it leaves
-only when its result is safe. If a worker dies, its message comes back, for another one; what no worker can do becomes a
-dead letter after three tries. Start as many workers as you like, on any machines:
+Shows leases: a message is hidden while a worker processes it, and the worker extends the lease as long as necessary.
+The message leaves the queue only when its result is stored. If a worker dies, another worker gets its message. A
+message that no worker can process becomes a dead letter after three tries. Start as many workers as you like, on any
+machines:
 
     PYTHONPATH=. .venv/bin/python examples/worker.py              from a checkout
-    python3 examples/worker.py                                    where RestMQ is installed
-    curl -d value=600851475143 http://localhost:8888/q/jobs       work, in another terminal
+    python3 examples/worker.py                                    if RestMQ is installed
+    curl -d value=600851475143 http://localhost:8888/q/jobs       a job, in another terminal
     curl -N http://localhost:8888/c/jobs.results                  results: {"number": …, "factors": […]}
-    curl http://localhost:8888/d/jobs                             what could not be done
+    curl http://localhost:8888/d/jobs                             failed jobs
 
-It goes on by itself when the server was away. SIGTERM or SIGINT ends it when the number at hand is done and settled; a
-second signal even where the server is away.
+It reconnects when the server was away. SIGTERM or SIGINT ends it after the current number is done and acked. A second
+signal ends it even if the server is away.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def say(what: object) -> None:
 
 
 def factors(number: int) -> list[int]:
-    """The prime factors, the smallest first. Raises ValueError for what has none, or would take too long."""
+    """Returns the prime factors, the smallest first. Raises ValueError if there are none or it would take too long."""
     if not 1 < number <= LARGEST:
-        raise ValueError(f"{number} is not from 2 to {LARGEST}")
+        raise ValueError(f"invalid number {number}: it must be from 2 to {LARGEST}")
     found, divisor = [], 2
     while divisor * divisor <= number:
         if number % divisor:
@@ -54,15 +55,15 @@ def factors(number: int) -> list[int]:
 
 @contextmanager
 def held(client: Client, message: Message, lease_seconds: float) -> Iterator[None]:
-    """Extends the message's lease, again and again, by a thread of its own."""
+    """Keeps the message leased: a thread extends the lease repeatedly."""
     done = threading.Event()
 
     def extend() -> None:
         while not done.wait(lease_seconds / 3):
             try:
                 client.extend(message, lease_seconds)
-            except RestMQError as problem:  # if the lease is lost another worker has it, and the ack will say so
-                say(f"{message.key} can't be kept: {problem}")
+            except RestMQError as problem:  # if another worker has the lease now, the ack will fail
+                say(f"could not extend the lease of {message.key}: {problem}")
                 return
 
     keeper = threading.Thread(target=extend, daemon=True)
@@ -75,14 +76,14 @@ def held(client: Client, message: Message, lease_seconds: float) -> Iterator[Non
 
 
 def work(client: Client, message: Message, results: str, lease_seconds: float, slow_seconds: float) -> None:
-    """Does what the message asks for, and acks it; or gives it back."""
+    """Processes the message, then acks it; nacks it if that fails."""
     say(f"{message.key} begun, delivery {message.count} of {DELIVERIES_MAX}")
     try:
         with held(client, message, lease_seconds):
             time.sleep(slow_seconds)
             number = int(message.text)
             result = json.dumps({"number": number, "factors": factors(number)})
-        # The same work done twice has one result: a message's key is never given again.
+        # The message's key is never reused, so a job done twice publishes its result once.
         client.publish(results, result, idempotency_key=hashlib.sha256(message.key.encode()).hexdigest())
         client.ack(message)
         say(f"{message.key} done: {result}")
@@ -93,17 +94,17 @@ def work(client: Client, message: Message, results: str, lease_seconds: float, s
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="jobs", help="the queue with numbers; results go to QUEUE.results")
-    described.add_argument("--lease", type=float, default=30, metavar="SECONDS", help="how long a lease lasts")
-    described.add_argument("--slow", type=float, default=0, metavar="SECONDS", help="dawdle over each number, to watch")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--queue", default="jobs", help="queue with the numbers; results go to QUEUE.results")
+    described.add_argument("--lease", type=float, default=30, metavar="SECONDS", help="length of a lease (default 30)")
+    described.add_argument("--slow", type=float, default=0, metavar="SECONDS", help="extra time per number (default 0)")
     given = described.parse_args()
 
     def note(problem: RestMQError, seconds: float) -> None:
         say(f"{problem} Again in {seconds:.1f} s.")
 
     try:
-        # One client leases and is stopped; what is under way then is still settled by the other.
+        # One client leases and is stopped by a signal; the other still acks or nacks the current message.
         with Client(given.url, lasting=True, on_retry=note) as leasing, leasing.twin() as settling:
             for ending in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(ending, lambda *_: (settling if leasing.stopped_within(0) else leasing).stop())
@@ -112,7 +113,7 @@ def main() -> None:
                 try:
                     work(settling, message, f"{given.queue}.results", given.lease, given.slow)
                 except LeaseGone as problem:
-                    say(f"{message.key} was lost on the way, and comes again: {problem}")
+                    say(f"the lease of {message.key} was lost, so it will be delivered again: {problem}")
     except Stopped:
         pass
     except RestMQError as problem:

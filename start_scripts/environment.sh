@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: makes the virtual environment .venv beside this folder, if it is not there yet, not up to
-# date, or broken, and runs servers in it. Sets $root (the sources) and $venv.
+# Sourced by the other scripts. Creates the virtual environment .venv beside this folder if it is missing, out of date or
+# broken, and runs servers in it. Sets $root (the sources) and $venv.
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 
@@ -15,19 +15,19 @@ find_python() {
             return
         fi
     done
-    say "RestMQ needs Python 3.11 or newer; none was found. Set PYTHON to its path."
+    say "No Python 3.11 or newer was found. Install one, or set PYTHON to its path."
     return 1
 }
 
-# is_whole: whether $venv has packages for the Python that it leads to, which may have become a newer one, and its scripts
-# name a Python that is there, which they no longer do after the checkout was moved.
+# is_whole: succeeds if $venv is usable: it has packages for its Python, which an update may have replaced by a newer one,
+# and its scripts name an existing Python, which is wrong after the checkout was moved.
 is_whole() {
     local first
     "$venv/bin/python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("purelib"))' 2>/dev/null || return
     { read -r first <"$venv/bin/pip"; } 2>/dev/null && [ -x "${first#\#!}" ]
 }
 
-# prepare STAMP FILE…: installs what the requirement FILEs name, unless that has been done since they last changed.
+# prepare STAMP FILE…: installs the requirements in the FILEs, unless they have not changed since the last time.
 prepare() {
     local stamp=$venv/$1 wanted packages
     shift
@@ -35,16 +35,16 @@ prepare() {
     if ! is_whole; then
         local python
         python=$(find_python) || return
-        say "Setting up $venv; this is done once."
+        say "Setting up $venv. This happens only once."
         if ! "$python" -m venv --clear "$venv" >&2; then
             rm -rf "$venv"
-            say "Python's venv module is missing; on Debian: apt-get install python3-venv"
+            say "Python's venv module is missing. Install it; on Debian: apt-get install python3-venv"
             return 1
         fi
     fi
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
     local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
-    "${pip[@]}" --upgrade pip || return # an older one takes half as long again, as it looks at all versions there ever were
+    "${pip[@]}" --upgrade pip || return # an old pip takes 1.5 times as long, because it checks all versions of each package
     "${pip[@]}" setuptools wheel || return
     local requirements=()
     for packages in "$@"; do requirements+=(-r "$packages"); done
@@ -54,15 +54,15 @@ prepare() {
     printf '%s\n' "$wanted" >"$stamp"
 }
 
-# serve COMMAND ARGUMENT…: becomes "twistd COMMAND ARGUMENT…", as the variables at the top of the caller's file say.
+# serve COMMAND ARGUMENT…: executes "twistd COMMAND ARGUMENT…" with the settings at the top of the calling script.
 serve() {
     prepare .runtime "$root/requirements.txt" || return
     local twistd=("$venv/bin/python" "$venv/bin/twistd" "--pidfile=${pid_file:-}")
     [ "${daemon:-}" = yes ] || twistd+=(-n)
     if [ -n "${user:-}" ]; then
-        local group data_dir=/var/lib/restmq # of the private store; the account could not make it
+        local group data_dir=/var/lib/restmq # of the private store; the account cannot create it
         if ! group=$(id -g "$user" 2>/dev/null); then
-            say "There is no account \"$user\" here; see user= in ${0##*/}."
+            say "The account \"$user\" does not exist. Correct user= in ${0##*/}."
             return 1
         fi
         twistd+=("--uid=$user" "--gid=$group")

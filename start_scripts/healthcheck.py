@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Exit status 0 if the RestMQ server at a URL (default: http://127.0.0.1:8888) and its store answer, else 1.
+"""Exits with 0 if the RestMQ server at a URL (default: http://127.0.0.1:8888) and its store answer, otherwise with 1.
 
-It asks /readyz, which asks the store and is open to all: no password is needed.
+It requests /readyz, which checks the store and needs no password.
 """
 
 import sys

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Map: counts the words of files, and posts each file's count to a queue.
 
-Shows producing by plain HTTP, with nothing but Python. reduce.py sums up; map_keyfreq.py and reduce_keyfreq.py do the
-same for how often each word occurs.
+Shows a producer over plain HTTP that needs only Python. reduce.py sums up the counts. map_keyfreq.py and
+reduce_keyfreq.py count how often each word occurs.
 
     split -l 1000 book.txt book-part-
     ./examples/mapreduce/reduce.py --files 2
-    ./examples/mapreduce/map.py book-part-aa book-part-ab          in another terminal, or several of it at once
+    ./examples/mapreduce/map.py book-part-aa book-part-ab          in another terminal; several may run at once
 
-Start reduce.py first or later, as you like: what nobody hears yet waits in the queue.
+You can start reduce.py later, too: counts wait in the queue until somebody listens.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def words_in(path: str) -> int:
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("files", nargs="+", metavar="file", help="a text in UTF-8")
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="reducer", help="the queue between map and reduce")
+    described.add_argument("files", nargs="+", metavar="file", help="a text file in UTF-8")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--queue", default="reducer", help="queue between map and reduce")
     given = described.parse_args()
 
     try:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Map: counts how often each word of a text occurs, piece by piece, and posts each piece's counts to a queue.
 
-Shows how to say that a work which comes in pieces is complete: the last message tells how many there were.
+Shows how to mark the end of a job that is sent in pieces: the last message contains the number of pieces.
 
     ./examples/mapreduce/reduce_keyfreq.py --top 20
     ./examples/mapreduce/map_keyfreq.py book.txt          in another terminal
 
-Start reduce_keyfreq.py first or later, as you like: what nobody hears yet waits in the queue.
+You can start reduce_keyfreq.py later, too: counts wait in the queue until somebody listens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def words(text: str) -> Counter[str]:
 
 
 def pieces(path: str) -> Iterator[str]:
-    """The text, some lines at a time."""
+    """Yields the text in pieces of LINES_A_PIECE lines."""
     with open(path, encoding="utf-8") as text:
         lines: list[str] = []
         for line in text:
@@ -49,9 +49,9 @@ def post(url: str, queue: str, value: object) -> None:
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("text", help="a file in UTF-8")
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="keyfreq", help="the queue between map and reduce")
+    described.add_argument("text", help="a text file in UTF-8")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--queue", default="keyfreq", help="queue between map and reduce")
     given = described.parse_args()
 
     posted = 0
@@ -59,7 +59,7 @@ def main() -> None:
         for piece in pieces(given.text):
             post(given.url, given.queue, {"counts": words(piece)})
             posted += 1
-        post(given.url, given.queue, {"pieces": posted})  # how many reduce_keyfreq.py has to wait for
+        post(given.url, given.queue, {"pieces": posted})  # the number of pieces that reduce_keyfreq.py must receive
     except (OSError, ValueError, HTTPException) as problem:
         sys.exit(f"map_keyfreq: {problem}")
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Reduce: listens on comet to the counts that map.py posts, and sums them up.
 
-Shows consuming a live stream with nothing but Python: one line of JSON a message, as messages come.
+Shows a consumer of a live stream that needs only Python: each message is one line of JSON.
 
     ./examples/mapreduce/reduce.py               until SIGINT
-    ./examples/mapreduce/reduce.py --files 20    until twenty files are counted
+    ./examples/mapreduce/reduce.py --files 20    until 20 files are counted
 
 Prints each file's count, and the total so far.
 """
@@ -21,9 +21,9 @@ from http.client import HTTPException
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="reducer", help="the queue between map and reduce")
-    described.add_argument("--files", type=int, help="end when so many files were counted")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--queue", default="reducer", help="queue between map and reduce")
+    described.add_argument("--files", type=int, help="number of files after which to end (default: run until SIGINT)")
     given = described.parse_args()
 
     total = seen = 0
@@ -34,7 +34,7 @@ def main() -> None:
                     counted = json.loads(json.loads(line)["value"])
                     name, count = counted["filename"], int(counted["count"])
                 except (ValueError, TypeError, KeyError):
-                    print(f"reduce: passed over {line!r}", file=sys.stderr, flush=True)
+                    print(f"reduce: skipped an invalid message: {line!r}", file=sys.stderr, flush=True)
                     continue
                 total += count
                 seen += 1

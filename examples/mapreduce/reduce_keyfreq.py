@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Reduce: listens on comet to the counts that map_keyfreq.py posts, and sums them up.
 
-Shows consuming a live stream until its end is told, and not taking one that was cut off for complete.
+Shows a consumer of a live stream that knows when it has everything, and reports a stream that was cut off.
 
     ./examples/mapreduce/reduce_keyfreq.py --top 20
 
-Prints how often each word occurred, the most frequent first, when all pieces are there.
+Prints the count of each word, the most frequent first, when it has all pieces.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from http.client import HTTPException
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="keyfreq", help="the queue between map and reduce")
-    described.add_argument("--top", type=int, default=None, help="show so many of the greatest sums only")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--queue", default="keyfreq", help="queue between map and reduce")
+    described.add_argument("--top", type=int, default=None, help="number of words to print (default: all)")
     given = described.parse_args()
 
     sums: Counter[str] = Counter()
@@ -39,13 +39,13 @@ def main() -> None:
                         sums.update({word: int(count) for word, count in message["counts"].items()})
                         seen += 1
                 except (ValueError, TypeError, KeyError, AttributeError):
-                    print(f"reduce_keyfreq: passed over {line!r}", file=sys.stderr, flush=True)
+                    print(f"reduce_keyfreq: skipped an invalid message: {line!r}", file=sys.stderr, flush=True)
                 if seen == expected:
                     break
     except (OSError, ValueError, HTTPException) as problem:
         sys.exit(f"reduce_keyfreq: {problem}, after {seen} pieces")
     if seen != expected:
-        sys.exit(f"reduce_keyfreq: the stream ended after {seen} pieces; their sums would be wrong")
+        sys.exit(f"reduce_keyfreq: the stream ended after {seen} pieces, before all were there")
     for item, count in sums.most_common(given.top):
         print(f"{count}\t{item}")
 

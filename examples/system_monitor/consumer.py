@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""System monitor, the machine's side: runs the commands that the feeder names, if they are on the list below.
+"""System monitor, on each machine: runs the commands that feeder.py names, if they are on the list below.
 
-Shows a broadcast queue as a way to reach every machine at once, listened to as comet, by a program that goes on after
-the server was away. Start one on each machine, then ask with feeder.py:
+Shows how a broadcast queue reaches every machine at once, over comet, with a program that reconnects when the server
+was away. Start one on each machine, then send commands with feeder.py:
 
     ./consumer.py --url http://queue.example.org:8888
 
-A message only names a command: there is no shell, and no argument comes from a message. Whoever may put messages into
-the queue may have these run, so guard it (docs/security.md).
+A message only names a command: there is no shell, and a message cannot set arguments. Everybody who may publish to the
+queue can run these commands, so guard the queue (docs/security.md).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RETRY_SECONDS = (1, 2, 5, 10, 30)
 
 
 def run(arguments: list[str]) -> dict[str, Any]:
-    """A command's exit status and what it said, cut off where either takes too long."""
+    """Runs a command; returns its exit status and output. Ends it if it runs too long or prints too much."""
     started = time.monotonic()
     with subprocess.Popen(
         arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> dict[str, Any]:
 
 
 def answer(value: str) -> dict[str, Any] | None:
-    """What to say to a message; None if it is no command at all."""
+    """Returns the answer to a message, or None if the message is not a command."""
     try:
         asked = json.loads(value)
         name, number = asked["command"], asked["id"]
@@ -77,7 +77,7 @@ def listen(url: str, queue: str, machine: str) -> None:
         for line in stream:
             said = answer(json.loads(line)["value"])
             if said is None:
-                print(f"consumer: passed over {line!r}", file=sys.stderr, flush=True)
+                print(f"consumer: skipped an invalid message: {line!r}", file=sys.stderr, flush=True)
                 continue
             form = urllib.parse.urlencode({"value": json.dumps({"machine": machine, **said}), "ttl": 60}).encode()
             urllib.request.urlopen(f"{url}/q/{urllib.parse.quote(queue + '.answers', safe='')}", form).close()
@@ -85,12 +85,12 @@ def listen(url: str, queue: str, machine: str) -> None:
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="monitor", help="the queue on which commands come")
-    described.add_argument("--machine", default=socket.gethostname(), help="what to call this machine")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--queue", default="monitor", help="queue with the commands")
+    described.add_argument("--machine", default=socket.gethostname(), help="name of this machine (host name)")
     given = described.parse_args()
     if not given.url.startswith(("http://", "https://")):
-        sys.exit(f"consumer: --url {given.url} begins with neither http:// nor https://")
+        sys.exit(f"consumer: invalid --url {given.url}: it must begin with http:// or https://")
     attempt = 0
     while True:
         started = time.monotonic()

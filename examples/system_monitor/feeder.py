@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""System monitor, the asking side: has every machine with a consumer.py run a command, and prints what they say.
+"""System monitor, the sender: makes every machine with a consumer.py run a command, and prints their answers.
 
-Shows messages that expire: a command that no machine hears within a few seconds is not run later.
+Shows messages that expire: a command that no machine receives within a few seconds is not run later.
 
-    ./feeder.py load disk                    asks once, and waits for one machine's answers
+    ./feeder.py load disk                    asks once and waits for the answers of one machine
     ./feeder.py load --machines 3 --every 10 asks three machines every ten seconds
 
-Prints a line of JSON an answer. Exit status 1 if not all answers came within --wait seconds.
+Prints each answer as a line of JSON. Exits with status 1 if an answer is missing after --wait seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def place(url: str, kind: str, queue: str) -> str:
 
 
 def ask(url: str, queue: str, command: str) -> str:
-    """Puts the command into the queue; returns the id by which its answers are known."""
+    """Publishes the command; returns the id that its answers will have."""
     number = uuid.uuid4().hex
     asked = {"value": json.dumps({"id": number, "command": command}), "ttl": COMMAND_TTL_SECONDS}
     urllib.request.urlopen(place(url, "q", queue), urllib.parse.urlencode(asked).encode()).close()
@@ -38,7 +38,7 @@ def ask(url: str, queue: str, command: str) -> str:
 
 
 def answers(stream: Any) -> Iterator[dict[str, Any]]:
-    """What comes, but for what is no answer of a consumer.py."""
+    """Yields the answers of consumer.py; skips all other messages."""
     for line in stream:
         try:
             said = json.loads(json.loads(line)["value"])
@@ -50,12 +50,12 @@ def answers(stream: Any) -> Iterator[dict[str, Any]]:
 
 def main() -> None:
     described = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("commands", nargs="+", metavar="command", help="a name on consumer.py's list, such as load")
-    described.add_argument("--url", default="http://127.0.0.1:8888", help="where RestMQ is")
-    described.add_argument("--queue", default="monitor", help="the queue that the consumers listen to")
-    described.add_argument("--machines", type=int, default=1, help="how many answers to wait for")
-    described.add_argument("--every", type=float, metavar="SECONDS", help="ask again and again")
-    described.add_argument("--wait", type=float, default=15, metavar="SECONDS", help="how long to wait for an answer")
+    described.add_argument("commands", nargs="+", metavar="command", help="a name from consumer.py's list, e.g. load")
+    described.add_argument("--url", default="http://127.0.0.1:8888", help="URL of the RestMQ server")
+    described.add_argument("--queue", default="monitor", help="queue that the consumers listen to")
+    described.add_argument("--machines", type=int, default=1, help="number of answers to wait for (default 1)")
+    described.add_argument("--every", type=float, metavar="SECONDS", help="repeat with this pause (default: once)")
+    described.add_argument("--wait", type=float, default=15, metavar="SECONDS", help="wait for an answer (default 15)")
     given = described.parse_args()
 
     try:
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    # ListenerStatistics begins before asking: the answers are the first thing to come.
+    # Listen before asking, so that no answer is missed.
     with urllib.request.urlopen(place(given.url, "c", f"{given.queue}.answers"), timeout=given.wait) as stream:
         heard = answers(stream)
         while True:
@@ -79,7 +79,7 @@ def run(given: argparse.Namespace) -> None:
                 if not said or time.monotonic() > deadline:
                     sys.exit(f"feeder: {sum(missing.values())} answers are missing")
                 number = said.pop("id")
-                if missing.get(number, 0) > 0:  # else it is another feeder's, or comes too late
+                if missing.get(number, 0) > 0:  # otherwise the answer is another feeder's, or too late
                     missing[number] -= 1
                     print(json.dumps(said), flush=True)
             if given.every is None:

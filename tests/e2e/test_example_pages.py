@@ -82,7 +82,7 @@ def test_the_events_page_catches_up_after_the_server_was_away(
         wait_until(lambda: texts(browser, "dd") == ["first"])
 
         daemon.stop()
-        wait_until(lambda: state(browser) == "The connection has ended; connecting again…")
+        wait_until(lambda: state(browser) == "The connection has ended; reconnecting…")
         put(other, "missed")
         daemon.start()
         wait_until(lambda: texts(browser, "dd")[1:] == ["missed"])

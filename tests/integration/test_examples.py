@@ -169,12 +169,14 @@ def test_the_sums_pass_over_what_is_no_part_of_them(daemon: Daemon, http: httpx.
     put(http, queue, *strays, '{"filename": "a", "count": 2}')
     done = run(python("mapreduce/reduce.py", "--url", daemon.url, "--queue", queue, "--files", "1"))
     assert (done.returncode, done.stdout) == (0, "a: 2, total: 2\n")
-    assert [line.split(" b'")[0] for line in done.stderr.splitlines()] == ["reduce: passed over"] * 6
+    assert [line.split(": b'")[0] for line in done.stderr.splitlines()] == ["reduce: skipped an invalid message"] * 6
 
     put(http, queue, *strays, '{"counts": {"a": 2}}', '{"pieces": 1}')
     done = run(python("mapreduce/reduce_keyfreq.py", "--url", daemon.url, "--queue", queue))
     assert (done.returncode, done.stdout) == (0, "2\ta\n")
-    assert [line.split(" b'")[0] for line in done.stderr.splitlines()] == ["reduce_keyfreq: passed over"] * 6
+    assert [line.split(": b'")[0] for line in done.stderr.splitlines()] == [
+        "reduce_keyfreq: skipped an invalid message"
+    ] * 6
 
 
 def test_the_feeder_takes_no_answer_from_what_is_none(daemon: Daemon, http: httpx.Client, queue: str) -> None:
@@ -226,11 +228,11 @@ def test_requests_sends_and_gets_text_and_bytes(daemon: Daemon, queue: str, priv
     done = run(python("test_request.py", "--url", daemon.url, "--queue", queue, picture))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:3] == [
-        f"put in: {queue}:1",
-        f"taken:  {{'key': '{queue}:1', 'value': 'el requesto', 'count': 0}}",
-        f"bytes:  25600 of {queue}:2 {hashlib.sha256(picture.read_bytes()).hexdigest()}",
+        f"published: {queue}:1",
+        f"taken: {{'key': '{queue}:1', 'value': 'el requesto', 'count': 0}}",
+        f"bytes: 25600 of {queue}:2 {hashlib.sha256(picture.read_bytes()).hexdigest()}",
     ]
-    assert done.stdout.splitlines()[3].startswith("refused: 400 the field 'ttl'")
+    assert done.stdout.splitlines()[3].startswith("rejected: 400 the field 'ttl'")
 
 
 def test_xmlrpc_gets_what_it_set(daemon: Daemon, queue: str, private_folder: Path) -> None:
@@ -325,7 +327,7 @@ def test_collectd_shows_values_and_notifications(private_folder: Path, private_r
         wait_until(lambda: len(listener.said) == 5)
         assert json.loads(listener.said[4]) == {"severity": "WARNING", "host": "web", "event_text": "full"}
         put(http, "collectd_data", "no JSON", "[1]")
-        wait_until(lambda: listener.complained.count("is not collectd's") == 2)
+        wait_until(lambda: listener.complained.count("test_collectd: skipped ") == 2)
         listener.end()
     assert "Traceback" not in listener.complained
 
@@ -422,7 +424,7 @@ def test_a_trend_that_can_not_be_read_is_passed_over(
         command = python("twitter_trends.py", instance.url, "--url", daemon.url, "--queue", queue, "--seen", seen)
         done = run(command)
     assert done.returncode == 1
-    assert "nothing on gone: HTTP Error 404" in done.stderr
+    assert "skipped gone: HTTP Error 404" in done.stderr
     assert [post["text"] for post in taken(http, queue)] == ["there"]
     away = run(command)
     assert away.returncode == 1
@@ -442,7 +444,7 @@ def test_trends_come_from_a_file_too(
         done = run(python("twitter_trends.py", source, "--url", daemon.url, "--queue", queue), stdin=stdin)
     assert done.returncode == 1
     assert [line.split(":")[1] for line in done.stderr.splitlines()] == [
-        f" line {number} is no post" for number in (2, 3, 4)
+        f" line {number} is not a post" for number in (2, 3, 4)
     ]
     assert taken(http, queue) == posts
 

@@ -434,7 +434,7 @@ def test_a_start_script_takes_an_account_whose_group_has_another_name(private_fo
 def test_an_account_that_is_not_there_is_said_in_one_line(private_folder: Path) -> None:
     shown = run(with_settings(private_folder, "restmq_server", user="no-such-account"))
     assert (shown.returncode, shown.stdout) == (1, "")
-    assert shown.stderr == 'There is no account "no-such-account" here; see user= in restmq_server.\n'
+    assert shown.stderr == 'The account "no-such-account" does not exist. Correct user= in restmq_server.\n'
 
 
 @pytest.mark.skipif(not namespaces_are_allowed(), reason="namespaces can't be made here")
