@@ -1,4 +1,4 @@
-"""Everything that looks below Twisted's public interface of a transport: its buffers and its socket.
+"""Everything that uses Twisted's private attributes of a transport: its buffers and its socket.
 
 Three things are here: writing to a socket without waiting for the reactor, the number of bytes that a transport has not
 sent yet, and whether a client has disconnected.
@@ -16,13 +16,13 @@ _PLAIN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
 
 
 def send_at_once(transport: Any, data: bytes) -> None:
-    """Writes to the socket now where nothing waits before it, else to the transport as usual.
+    """Writes to the socket at once if nothing is queued before, otherwise to the transport as usual.
 
-    Saves two system calls by which the reactor would learn that there is something to write, and the turn till then.
-    What the socket does not take, and what is no plain connection, goes the usual way.
+    This saves two system calls by which the reactor would learn that there is something to write, and a reactor turn.
+    The transport gets what the socket does not take, and everything if it is not a plain connection.
     """
-    waiting = type(transport) not in _PLAIN or transport.dataBuffer or transport._tempDataBuffer
-    if not waiting and transport.connected and not transport.disconnecting:
+    is_queued = type(transport) not in _PLAIN or transport.dataBuffer or transport._tempDataBuffer
+    if not is_queued and transport.connected and not transport.disconnecting:
         sent = transport.writeSomeData(data)
         if sent == len(data):
             return
@@ -32,60 +32,62 @@ def send_at_once(transport: Any, data: bytes) -> None:
 
 
 def unsent_bytes(transport: Any) -> int:
-    """What a Twisted transport was given and the system has not taken yet; of TLS, what is below it."""
+    """Number of bytes that a transport has and the system has not taken yet. For TLS, encrypted bytes are counted."""
     while transport is not None and not hasattr(transport, "_tempDataLen"):
         transport = getattr(transport, "transport", None)
     return len(transport.dataBuffer) - transport.offset + transport._tempDataLen if transport is not None else 0
 
 
-#: poll(2): the other side has closed, or shut down its writing half. Linux has it, for TCP and Unix sockets.
+#: poll(2): the peer has closed the connection or its writing half. Linux has it, for TCP and Unix sockets.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 
 def hung_up(transport: Any) -> bool:
-    """Asks the kernel; where it can't tell, the answer is no.
+    """Asks the kernel whether the client has disconnected; False where the kernel can't tell.
 
-    It knows of an end that has arrived: not of one behind more than the socket's buffer holds.
+    The kernel sees a disconnect once it has arrived, but not behind more data than the socket's buffer holds.
     """
     if not _HUNG_UP:
         return False
-    asked = select.poll()
-    asked.register(transport.fileno(), _HUNG_UP)
-    return bool(asked.poll(0))
+    poll = select.poll()
+    poll.register(transport.fileno(), _HUNG_UP)
+    return bool(poll.poll(0))
 
 
 class Presence:
-    """A client that is there or has left, and who wants to know when it leaves.
+    """Whether a client is still connected, and who wants to know when it disconnects.
 
     Args:
-        left_unseen: asks whether it has left without our having seen it, as its connection is not being read.
+        left_unseen: asks whether the client has disconnected while its connection is not being read.
     """
 
-    __slots__ = ("_gone", "_left_unseen", "_tell")
+    __slots__ = ("_callbacks", "_gone", "_left_unseen")
 
     def __init__(self, left_unseen: Callable[[], bool]) -> None:
         self._gone = False
         self._left_unseen = left_unseen
-        self._tell: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     @property
     def left(self) -> bool:
+        """Whether the client has disconnected."""
         self._gone = self._gone or self._left_unseen()
         return self._gone
 
     def leave(self) -> None:
+        """The client has disconnected."""
         self._gone = True
-        tell, self._tell = self._tell, []
-        for call in tell:
-            call()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
-    def watch(self, call: Callable[[], None]) -> None:
-        """Calls when the client leaves, at once if it has."""
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Calls back when the client disconnects; at once if it has."""
         if self.left:
-            call()
+            callback()
         else:
-            self._tell.append(call)
+            self._callbacks.append(callback)
 
-    def unwatch(self, call: Callable[[], None]) -> None:
-        if call in self._tell:
-            self._tell.remove(call)
+    def unwatch(self, callback: Callable[[], None]) -> None:
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)

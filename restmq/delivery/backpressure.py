@@ -1,8 +1,26 @@
-"""How fast waiting messages may come: as fast as those who listen take them; and how long a slow one is waited for.
+"""Back-pressure: how far a live consumer may fall behind, and how long a backlog waits for it.
 
-A consumer is full when its transport has more to send than the system takes. From then on it has ``stall_seconds``,
-and as much again for each MiB that it is given, to take it all. For so long a backlog waits for it, unless it takes
-nothing at all for ``stall_seconds``.
+Theory of operation. The states of a consumer's transport:
+
+    WRITABLE --- a write leaves unsent bytes ---> FULL --- all is sent ---> WRITABLE
+                                                   |
+                                                   '-- too far behind ----> dropped
+
+1.  A consumer is FULL from the moment its transport reports unsent bytes (``pauseProducing``) until the transport has
+    sent all of them (``resumeProducing``).
+2.  Backlog is what a consumer was given while it was FULL. The write that filled the transport does not count, so a
+    single message of any size never drops a consumer.
+3.  A FULL consumer has a deadline: ``stall_seconds``, and as much again for each MiB that it is given before the
+    deadline. A lower limit on memory does not give more time.
+4.  The next write drops a FULL consumer if its backlog exceeds ``unsent_bytes`` after the deadline, or
+    ``unsent_bytes_max`` at any time. A consumer that is less far behind stays connected for ever.
+5.  Before a daemon asks for more of a broadcast backlog, it waits for each FULL consumer with more than half of
+    ``unsent_bytes`` unsent (``SlowConsumers.wait``). The wait ends when the consumer is WRITABLE, has left, has reached
+    its deadline, or has taken nothing at all for ``stall_seconds``. A stalled consumer gets no second wait.
+6.  Round robin never waits: it skips consumers that are FULL.
+
+A maintainer must not count the write of rule 2, and must not extend a deadline that has passed: either one lets a
+consumer that does not read hold up all others again and again.
 """
 
 from __future__ import annotations
@@ -17,51 +35,55 @@ from twisted.internet import defer
 
 @dataclass(slots=True, frozen=True)
 class BackpressureLimits:
-    """How far behind a live consumer may be, and for how long.
+    """How far a live consumer may fall behind, and for how long.
 
     Attributes:
-        unsent_bytes: it may be behind by so much however long it takes.
-        stall_seconds: the time after which one that takes nothing is waited for no longer.
+        unsent_bytes: maximum backlog of a consumer that has reached its deadline.
+        stall_seconds: time after which a backlog no longer waits for a consumer that takes nothing.
     """
 
     unsent_bytes: int = 1 << 20
     stall_seconds: float = 10.0
 
     @property
-    def unsent_bytes_at_most(self) -> int:
-        """Behind by more than this it is dropped, even if it reads."""
+    def unsent_bytes_max(self) -> int:
+        """Maximum backlog of a consumer, even if it reads."""
         return 4 * self.unsent_bytes
 
     def seconds_for(self, size_bytes: int) -> float:
-        """How long a consumer that was given so much may take for it; a low limit on memory is no reason for longer."""
+        """Time that a FULL consumer gets for these bytes."""
         return self.stall_seconds * size_bytes / max(self.unsent_bytes, 1 << 20)
 
 
-class Paced(Protocol):
-    """Whoever may have to be waited for."""
+class Waitable(Protocol):
+    """A consumer that a backlog can wait for."""
 
-    def full_until(self) -> float:
-        """Until when it is to be waited for before it is asked again, on the reactor's clock; 0 for no longer."""
+    def wait_until(self) -> float:
+        """The time (reactor seconds) until which the backlog waits before it asks again; 0 for no wait."""
 
 
-class Pace:
-    """Waits for those who are full."""
+class SlowConsumers:
+    """Waits for FULL consumers (rule 5)."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._awaited: dict[Paced, defer.Deferred[None]] = {}
+        self._awaited: dict[Waitable, defer.Deferred[None]] = {}
 
-    async def let_read(self, consumers: Sequence[Paced]) -> None:
-        """Returns when each of them has room, has gone from the list, or has had its time."""
+    async def wait(self, consumers: Sequence[Waitable]) -> None:
+        """Returns when the wait for each consumer has ended.
+
+        Args:
+            consumers: the live list; a consumer that is removed from it is no longer waited for.
+        """
         for consumer in list(consumers):
-            while (seconds := consumer.full_until() - self._reactor.seconds()) > 0 and consumer in consumers:
-                relieved = self._awaited[consumer] = defer.Deferred()
+            while (seconds := consumer.wait_until() - self._reactor.seconds()) > 0 and consumer in consumers:
+                released = self._awaited[consumer] = defer.Deferred()
                 with contextlib.suppress(defer.TimeoutError):
-                    await relieved.addTimeout(seconds, self._reactor)
+                    await released.addTimeout(seconds, self._reactor)
                 self._awaited.pop(consumer, None)
 
-    def relieve(self, consumer: Paced) -> None:
-        """It has room again, or has gone."""
-        relieved = self._awaited.pop(consumer, None)
-        if relieved is not None:
-            relieved.callback(None)
+    def release(self, consumer: Waitable) -> None:
+        """The consumer is WRITABLE again, or has left."""
+        released = self._awaited.pop(consumer, None)
+        if released is not None:
+            released.callback(None)

@@ -1,4 +1,4 @@
-"""Live consumers, whatever their transport: what they look like to the engine, and what they share."""
+"""Live consumers of any transport: their interface to the fan-out, and the part that all transports share."""
 
 from __future__ import annotations
 
@@ -6,44 +6,41 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from restmq.auth.guard import Access, Credentials
+from restmq.delivery.backpressure import BackpressureLimits
 from restmq.model import Message
 from restmq.transport import unsent_bytes
 
-if TYPE_CHECKING:
-    from restmq.delivery.fanout import Fanout
-
-
-#: How many messages a consumer that is ready is given at a time with round robin, and may hold unacked if it leases.
+#: Default maximum of messages that a round-robin consumer is given at a time, and of unacked messages if it leases.
 PREFETCH = 64
-#: What a consumer holds that does not lease; nobody writes into it.
-_NOTHING: dict[str, str] = {}
+#: The leases of a consumer without leases. Nobody writes into it.
+_NO_LEASES: dict[str, str] = {}
 
 
 class CloseReason(enum.Enum):
-    """Why the server ends a consumer's connection."""
+    """Why the server closes a consumer's connection."""
 
     QUEUE_DELETED = "the queue was deleted"
     TOO_SLOW = "the consumer reads too slowly"
     TRY_AGAIN = "the store does not answer; try again"
-    SHUTDOWN = "the server is going away"
+    SHUTDOWN = "the server is stopping"
     NOT_ALLOWED = "listening here is no longer allowed"
 
 
 @dataclass(slots=True, frozen=True, eq=False)
 class Format:
-    """How things look on a transport's wire. Consumers that have the same one share the work of rendering.
+    """How a transport renders what it sends. Consumers with the same format share the rendered bytes.
 
     Attributes:
         message: renders a message.
-        gap: renders the news that messages after this key are lost to the consumer.
-        keepalive: what is sent now and then on an idle connection; empty for nothing.
-        transport: its name, for people.
+        gap: renders the notice that messages after this key are lost to the consumer.
+        keepalive: sent at intervals on an idle connection; empty for none.
+        transport: name of the transport, for people.
     """
 
     message: Callable[[Message], bytes]
@@ -53,113 +50,128 @@ class Format:
 
 
 class Consumer(Protocol):
-    """One connected consumer, whatever its transport."""
+    """One connected consumer, of any transport."""
 
     format: Format
-    #: With round robin it gets messages under leases of this length; 0 for good.
+    #: Length of its leases with round robin; 0 for no leases.
     lease_ms: int
-    #: Key and receipt of what it was given under leases and has not settled, the oldest first.
-    held: dict[str, str]
-    #: What it showed when it came, and what for; it may be asked again whether that still holds.
+    #: Key and receipt of its unacked messages, the oldest first.
+    leases: dict[str, str]
+    #: The credentials and the access that were checked when it connected. They are checked again later.
     credentials: Credentials
     access: Access
-    #: When it came, on the fan-out's clock.
+    #: When it connected, in reactor seconds.
     since_seconds: float
 
     def write(self, frames: bytes) -> None:
         """Sends rendered messages."""
 
-    def room(self) -> int:
-        """How many messages it can take now with round robin; while there is none it will call Fanout.ready in time."""
+    def capacity(self) -> int:
+        """Number of messages that it can take now with round robin. After a 0, it calls ``ready`` when it has some."""
 
-    def full_until(self) -> float:
-        """As Paced.full_until. When it has room again before that, it calls Fanout.ready."""
+    def wait_until(self) -> float:
+        """As ``Waitable.wait_until``. If it becomes writable before, it calls ``ready``."""
 
     def close(self, reason: CloseReason) -> None:
-        """Ends the connection; the consumer has left when this is called."""
+        """Closes the connection. The consumer has left the fan-out before this is called."""
+
+
+class ConsumerOwner(Protocol):
+    """The part of the fan-out that a consumer calls."""
+
+    limits: BackpressureLimits
+    seconds: Callable[[], float]
+
+    def connect(self, queue: str, consumer: Consumer, last_key: str | None) -> None:
+        """Adds a consumer, which resumes after ``last_key`` if there is one."""
+
+    def leave(self, queue: str, consumer: Consumer) -> None:
+        """Removes a consumer whose connection has ended."""
+
+    def drop(self, queue: str, consumer: Consumer) -> None:
+        """Removes and closes a consumer that is too far behind."""
+
+    def ready(self, queue: str, consumer: Consumer) -> None:
+        """Tells that a consumer can take messages again."""
 
 
 @implementer(IPushProducer)
-class PacedConsumer(ABC):
-    """A consumer whose transport says when it is full (Twisted's push producer).
-
-    Backlog: bytes written while the transport was already full. The write that filled it does not count. When more
-    comes, the consumer is dropped if its backlog exceeds ``unsent_bytes`` of the limits and its time is over, or if it
-    exceeds ``unsent_bytes_at_most``. Round robin skips a consumer that is full.
-    """
+class TransportConsumer(ABC):
+    """A consumer on a Twisted transport. ``delivery/backpressure.py`` has the rules that it implements."""
 
     __slots__ = (
-        "_due_seconds",
+        "_backlog_bytes",
+        "_deadline_seconds",
         "_fanout",
-        "_given_bytes",
-        "_left_bytes",
-        "_moved_seconds",
+        "_last_unsent_bytes",
         "_prefetch",
+        "_progress_seconds",
         "_queue",
         "credentials",
         "format",
-        "held",
         "lease_ms",
+        "leases",
         "paused",
         "since_seconds",
     )
 
-    #: What listening by its transport asks for.
+    #: The access that its transport requires.
     access: Access
 
     def attach(
         self,
-        fanout: Fanout,
+        *,
+        fanout: ConsumerOwner,
         queue: str,
         wire_format: Format,
         credentials: Credentials,
         lease_ms: int = 0,
         prefetch: int = PREFETCH,
     ) -> None:
+        """Sets the consumer up. It joins the fan-out afterwards."""
         self._fanout = fanout
         self._queue = queue
         self.format = wire_format
         self.credentials = credentials
         self.since_seconds = fanout.seconds()
         self.paused = False
-        self._given_bytes = self._left_bytes = 0
-        self._due_seconds = self._moved_seconds = 0.0
+        self._backlog_bytes = self._last_unsent_bytes = 0
+        self._deadline_seconds = self._progress_seconds = 0.0
         self.lease_ms = lease_ms
         self._prefetch = prefetch
-        self.held = {} if lease_ms else _NOTHING
+        self.leases = {} if lease_ms else _NO_LEASES
 
     def write(self, frames: bytes) -> None:
         was_full = self.paused
-        if was_full and self._too_slow():
+        if was_full and self._is_too_slow():
             self._fanout.drop(self._queue, self)
             return
         self.transmit(frames)
         if self.paused:
             if was_full:
-                self._given_bytes += len(frames)
-            if self._fanout.seconds() < self._due_seconds:  # one that had its time gets no more of it
-                self._due_seconds += self._fanout.patience.seconds_for(len(frames))
+                self._backlog_bytes += len(frames)
+            if self._fanout.seconds() < self._deadline_seconds:
+                self._deadline_seconds += self._fanout.limits.seconds_for(len(frames))
 
-    def _too_slow(self) -> bool:
-        patience = self._fanout.patience
-        if self._given_bytes <= patience.unsent_bytes:
+    def _is_too_slow(self) -> bool:
+        limits = self._fanout.limits
+        if self._backlog_bytes <= limits.unsent_bytes:
             return False
-        # What was given first is taken first.
-        behind_bytes = min(self._given_bytes, unsent_bytes(self.outlet))
-        late = self._fanout.seconds() >= self._due_seconds
-        return behind_bytes > (patience.unsent_bytes if late else patience.unsent_bytes_at_most)
+        behind_bytes = min(self._backlog_bytes, unsent_bytes(self.outlet))  # older bytes are sent first
+        is_late = self._fanout.seconds() >= self._deadline_seconds
+        return behind_bytes > (limits.unsent_bytes if is_late else limits.unsent_bytes_max)
 
-    def full_until(self) -> float:
-        patience, now = self._fanout.patience, self._fanout.seconds()
-        left_bytes = unsent_bytes(self.outlet)
-        if not self.paused or left_bytes <= patience.unsent_bytes // 2:
+    def wait_until(self) -> float:
+        limits, now = self._fanout.limits, self._fanout.seconds()
+        unsent = unsent_bytes(self.outlet)
+        if not self.paused or unsent <= limits.unsent_bytes // 2:
             return 0.0
-        if left_bytes != self._left_bytes:
-            self._left_bytes, self._moved_seconds = left_bytes, now
-        stalled_seconds = self._moved_seconds + patience.stall_seconds
+        if unsent != self._last_unsent_bytes:
+            self._last_unsent_bytes, self._progress_seconds = unsent, now
+        stalled_seconds = self._progress_seconds + limits.stall_seconds
         if now >= stalled_seconds:
-            self._due_seconds = min(self._due_seconds, now)
-        return min(self._due_seconds, stalled_seconds)
+            self._deadline_seconds = min(self._deadline_seconds, now)
+        return min(self._deadline_seconds, stalled_seconds)
 
     @property
     @abstractmethod
@@ -170,25 +182,25 @@ class PacedConsumer(ABC):
     def transmit(self, frames: bytes) -> None:
         """Gives bytes to the transport."""
 
-    def room(self) -> int:
-        return 0 if self.paused else max(0, self._prefetch - len(self.held))
+    def capacity(self) -> int:
+        return 0 if self.paused else max(0, self._prefetch - len(self.leases))
 
     @abstractmethod
     def close(self, reason: CloseReason) -> None:
-        """Ends the connection, and says why where its protocol has a word for that."""
+        """Closes the connection, with the reason if the protocol can carry it."""
 
     def detach(self) -> None:
-        """The connection is gone."""
+        """The connection has ended."""
         self._fanout.leave(self._queue, self)
 
     def pauseProducing(self) -> None:
-        if not self.paused:  # a transport says so again with each write
+        if not self.paused:  # a transport calls this with each write
             self.paused = True
-            self._due_seconds = self._fanout.seconds() + self._fanout.patience.stall_seconds
+            self._deadline_seconds = self._fanout.seconds() + self._fanout.limits.stall_seconds
 
     def resumeProducing(self) -> None:
-        self.paused, self._given_bytes, self._left_bytes = False, 0, 0
+        self.paused, self._backlog_bytes, self._last_unsent_bytes = False, 0, 0
         self._fanout.ready(self._queue, self)
 
-    def stopProducing(self) -> None:  # noqa: B027  it may stay empty
-        """The transport is gone; the connection's own end says so too."""
+    def stopProducing(self) -> None:  # noqa: B027  a subclass need not override it
+        """The transport has ended. The connection's own callback handles that."""

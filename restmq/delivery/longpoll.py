@@ -1,8 +1,30 @@
-"""Clients that wait for a message: long polls.
+"""Long polls: clients that wait for a message.
 
-They stand in line for each queue, in the order in which they came. The daemon asks Redis on behalf of all of a line in
-one call; where there was too little it is told, on a channel of its own, when something comes. A client that has left
-eats nothing: what was taken for it goes back to the front.
+Theory of operation.
+
+1.  Each queue has a line of waiting clients, in the order of their requests. The daemon asks Redis for all of them in
+    one call; at most one call per line is in progress (``SingleFlight``).
+2.  A line goes through these states:
+
+        UNREGISTERED --- asks, too few messages ---> REGISTERED --- told of a message ---> asks again
+             ^                                           |
+             '------ enough messages, or line empty -----'
+
+    REGISTERED: Redis has the daemon's channel among the waiters of the queue, and tells it when a message comes. Redis
+    rotates the waiters and forgets a registration after a while (``REGISTER_AGAIN_SECONDS``).
+3.  The daemon subscribes to its channel before it asks the first time. Otherwise a notice could come before it listens.
+4.  A client that joins a REGISTERED line asks nothing: the queue is known to be empty.
+5.  One call asks for what the first clients with the same kind of delivery want together. Messages go to the clients in
+    the order of the line.
+6.  A client that has disconnected gets nothing. Messages that were taken for it return to the front of the queue. To
+    find such clients also while nobody reads their connection, the daemon checks ``Presence.left`` before it asks.
+7.  A line without clients unregisters, even if it was only told of a message by mistake. Redis then tells the next
+    waiter, so no message stays unannounced.
+8.  If a call fails, all clients of the line get the error. They may ask again.
+9.  Notices can be lost. So the daemon asks again after each reconnect, and checks every ``HEARTBEAT_SECONDS`` for
+    queues where messages wait.
+
+A maintainer must not await between handing messages to a client and sending them: the client may leave in between.
 """
 
 from __future__ import annotations
@@ -20,7 +42,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations, not_reachable
-from restmq.delivery.tasks import PendingCalls
+from restmq.delivery.tasks import PendingCalls, SingleFlight
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message, check_queue_name
 from restmq.queues.results import QueueOverview
@@ -29,19 +51,19 @@ from restmq.transport import Presence
 
 log = Logger()
 
-#: A wake-up that died with the daemon it was sent to is made good after this time at the latest.
+#: Maximum delay of messages whose notice was lost.
 HEARTBEAT_SECONDS = 5.0
-#: Redis forgets who waits after ten minutes in which nobody came (lua/_waiter.lua); a wait takes one at most.
+#: Redis forgets the waiters of a queue after ten minutes without a new one (lua/_waiter.lua); a wait takes one at most.
 REGISTER_AGAIN_SECONDS = 120.0
 WAITERS_MAX = 10_000
 
 
 @dataclass(slots=True, frozen=True)
 class TakeRequest:
-    """What a client asks for: up to ``count`` messages, taken for good, or leased.
+    """A client's request: up to ``count`` messages, taken for good or leased.
 
     Attributes:
-        lease_ms: None for no lease, 0 for the queue's setting.
+        lease_ms: length of the lease; None for no lease, 0 for the queue's setting.
     """
 
     count: int = 1
@@ -50,41 +72,40 @@ class TakeRequest:
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    wish: TakeRequest
+    request: TakeRequest
     presence: Presence
     answer: defer.Deferred[list[Message]] = field(default_factory=defer.Deferred)
 
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    """Those who wait for a queue. At most one call to Redis is under way for them.
+    """The clients that wait for a queue.
 
     Attributes:
-        registered: whether Redis may have our channel among those to be told.
-        registered_at: when that was last said, in the reactor's seconds.
+        registered: whether Redis may have our channel among the queue's waiters.
+        registered_at: time of the last registration, in reactor seconds.
     """
 
     queue: str
     registered: bool = False
     registered_at: float = 0.0
     waiters: deque[_Waiter] = field(default_factory=deque)
-    serving: bool = False
-    serve_again: bool = False
+    serving: SingleFlight = field(init=False)
 
 
 class LongPolls(service.Service):  # type: ignore[misc]  # untyped
-    """Takes and leases messages, now or when they come."""
+    """Takes and leases messages, at once or when they come."""
 
     def __init__(self, core: RedisOperations, reactor: Any) -> None:
         self._core = core
         self._reactor = reactor
         self._lines: dict[str, _Line] = {}
         self._waiting = 0
-        self._missed_some = False
-        self._under_way = PendingCalls()
+        self._notice_missed = False
+        self._calls = PendingCalls()
         self._channel = keys.daemon_channel(secrets.token_hex(8))
-        self._subscriber = core.pubsub(lambda _, told: self._serve(told.decode()), on_renewed=self._serve_all)
-        self._listening: defer.Deferred[None] | None = None
+        self._subscriber = core.pubsub(lambda _, queue: self._serve(queue.decode()), on_renewed=self._serve_all)
+        self._subscribed: defer.Deferred[None] | None = None
         self._heartbeat = task.LoopingCall(self._beat)
         self._heartbeat.clock = reactor
 
@@ -93,7 +114,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._heartbeat.start(HEARTBEAT_SECONDS, now=False)
 
     def stopService(self) -> defer.Deferred[None]:
-        """All who wait are answered as if their time were over, and what was taken for them is put back."""
+        """Answers all waiting clients as after a timeout. Fires when messages taken for them are back in Redis."""
         super().stopService()
         if self._heartbeat.running:
             self._heartbeat.stop()
@@ -101,10 +122,10 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             for waiter in list(line.waiters):
                 self._leave(line, waiter)
         self._subscriber.stop()
-        return defer.ensureDeferred(self._under_way.settle())
+        return defer.ensureDeferred(self._calls.finish())
 
     def count(self, queue: str) -> int:
-        """How many clients of this daemon wait for the queue."""
+        """Number of clients of this daemon that wait for the queue."""
         line = self._lines.get(queue)
         return len(line.waiters) if line else 0
 
@@ -113,49 +134,51 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         """The queues that clients of this daemon wait for."""
         return [queue for queue, line in self._lines.items() if line.waiters]
 
-    async def take(self, queue: str, wish: TakeRequest, presence: Presence, wait_seconds: float = 0) -> list[Message]:
-        """Messages off the front, as soon as there are any; none when the time is over or the client has left.
+    async def take(
+        self, queue: str, request: TakeRequest, presence: Presence, wait_seconds: float = 0
+    ) -> list[Message]:
+        """Takes messages from the front as soon as there are any; returns none after a timeout or a disconnect.
 
-        Guarantee: as queue_tail (at-most-once), or with a lease as queue_lease (at-least-once); what came for a client
-        that has left goes back to the front. So send what is returned before anything else can happen. Raises
-        StoreUnavailable if Redis fails meanwhile, or too many wait already.
+        Guarantee: as queue_tail (at-most-once), or with a lease as queue_lease (at-least-once). Messages for a client
+        that has disconnected return to the front, so the caller must send what is returned before it awaits anything.
+
+        Raises:
+            StoreUnavailable: Redis failed, or too many clients wait already.
         """
         check_queue_name(queue)
         if wait_seconds and self.running:
-            messages = await self._wait(queue, wish, presence, wait_seconds)
+            messages = await self._wait(queue, request, presence, wait_seconds)
         else:
-            messages = await self._ask(queue, wish)
+            messages = await self._ask(queue, request)
         if messages and presence.left:
             self._put_back(queue, messages)
             return []
         return messages
 
-    async def _wait(self, queue: str, wish: TakeRequest, presence: Presence, wait_seconds: float) -> list[Message]:
+    async def _wait(self, queue: str, request: TakeRequest, presence: Presence, wait_seconds: float) -> list[Message]:
         if self._waiting >= WAITERS_MAX:
             raise StoreUnavailable(f"{WAITERS_MAX} clients wait here already; try again in a moment.")
         self._waiting += 1
         try:
-            return await self._stand_in_line(queue, _Waiter(wish, presence), wait_seconds)
+            return await self._wait_in_line(queue, _Waiter(request, presence), wait_seconds)
         finally:
             self._waiting -= 1
 
-    async def _stand_in_line(self, queue: str, waiter: _Waiter, wait_seconds: float) -> list[Message]:
-        line = self._lines.setdefault(queue, _Line(queue))
-        presence = waiter.presence
+    async def _wait_in_line(self, queue: str, waiter: _Waiter, wait_seconds: float) -> list[Message]:
+        line = self._lines.get(queue) or self._new_line(queue)
         line.waiters.append(waiter)
         leave = partial(self._leave, line, waiter)
-        over = self._reactor.callLater(wait_seconds, leave)
-        presence.watch(leave)
-        # Who comes to a line that knows its queue to be empty has nothing to ask: the line will be told.
+        timeout = self._reactor.callLater(wait_seconds, leave)
+        waiter.presence.watch(leave)
         if len(line.waiters) == 1 or self._reactor.seconds() - line.registered_at > REGISTER_AGAIN_SECONDS:
-            self._serve(queue)
+            line.serving.request()
         try:
             messages: list[Message] = await waiter.answer
             return messages
         finally:
-            presence.unwatch(leave)
-            if over.active():
-                over.cancel()
+            waiter.presence.unwatch(leave)
+            if timeout.active():
+                timeout.cancel()
 
     def _leave(self, line: _Line, waiter: _Waiter) -> None:
         if waiter in line.waiters:
@@ -164,122 +187,112 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             if not line.waiters:
                 self._serve(line.queue)
 
-    def _dismiss_gone(self, line: _Line) -> None:
-        """Those in front who left unseen hold nobody up."""
+    def _remove_disconnected(self, line: _Line) -> None:
+        """Removes clients at the front that disconnected while nobody read their connection."""
         while line.waiters and line.waiters[0].presence.left:
             self._leave(line, line.waiters[0])
 
-    async def _ask(self, queue: str, wish: TakeRequest, waiter: bytes = b"") -> list[Message]:
-        if wish.count == 1 and not waiter:
-            if wish.lease_ms is None:
+    async def _ask(self, queue: str, request: TakeRequest, waiter: bytes = b"") -> list[Message]:
+        if request.count == 1 and not waiter:
+            if request.lease_ms is None:
                 message = await self._core.queue_getdel(queue)
             else:
-                message = await self._core.queue_lease_one(queue, wish.lease_ms)
+                message = await self._core.queue_lease_one(queue, request.lease_ms)
             return [message] if message else []
-        if wish.lease_ms is None:
-            return await self._core.queue_tail(queue, wish.count, waiter)
-        return await self._core.queue_lease(queue, wish.count, wish.lease_ms, waiter)
+        if request.lease_ms is None:
+            return await self._core.queue_tail(queue, request.count, waiter)
+        return await self._core.queue_lease(queue, request.count, request.lease_ms, waiter)
 
     # Serving a line
 
+    def _new_line(self, queue: str, registered: bool = False) -> _Line:
+        line = self._lines[queue] = _Line(queue, registered)
+        line.serving = SingleFlight(partial(self._serve_once, line), partial(self._failed, line), self._calls.run)
+        return line
+
     def _serve(self, queue: str) -> None:
-        line = self._lines.get(queue)
-        if line is None:
-            # Told of a queue that nobody waits for any more: whoever else does must hear of it.
-            line = self._lines[queue] = _Line(queue, registered=True)
-        if line.serving:
-            line.serve_again = True
+        line = self._lines.get(queue) or self._new_line(queue, registered=True)  # rule 7
+        line.serving.request()
+
+    async def _serve_once(self, line: _Line) -> None:
+        await self._subscribe()
+        self._remove_disconnected(line)
+        if not line.waiters:
+            await self._end(line)
             return
-        line.serving = True
-        self._under_way.run(self._serve_until_empty(line)).addErrback(self._failed, line)
+        request = _joint_request(line.waiters)
+        messages = await self._ask(line.queue, request, self._channel)
+        line.registered = len(messages) < request.count
+        line.registered_at = self._reactor.seconds()
+        self._hand_out(line, request, messages)
+        if messages or not line.waiters:
+            line.serving.request()
 
-    async def _serve_until_empty(self, line: _Line) -> None:
-        try:
-            await self._listens()
-            while True:
-                line.serve_again = False
-                self._dismiss_gone(line)
-                if not line.waiters:
-                    if line.registered:
-                        line.registered = False
-                        await self._core.queue_leave(line.queue, self._channel)
-                    if not line.waiters:
-                        del self._lines[line.queue]
-                        return
-                wish = _common_wish(line.waiters)
-                messages = await self._ask(line.queue, wish, self._channel)
-                line.registered = len(messages) < wish.count
-                line.registered_at = self._reactor.seconds()
-                self._hand_out(line, wish, messages)
-                if not messages and line.waiters and not line.serve_again:
-                    return
-        finally:
-            line.serving = False
+    async def _end(self, line: _Line) -> None:
+        """Unregisters a line without clients, and removes it unless a client comes meanwhile."""
+        if line.registered:
+            line.registered = False
+            await self._core.queue_leave(line.queue, self._channel)
+        if line.waiters:
+            line.serving.request()
+        elif self._lines.get(line.queue) is line:
+            del self._lines[line.queue]
 
-    async def _listens(self) -> None:
-        """From now on nothing that is said on our channel is missed. StoreUnavailable if Redis does not confirm it."""
+    async def _subscribe(self) -> None:
+        """Returns when the daemon's channel is subscribed. Raises StoreUnavailable if Redis does not confirm it."""
         confirmed: defer.Deferred[None] = defer.Deferred()
-        if self._listening is None:
-            self._listening = self._subscriber.subscribe(self._channel)
-        self._listening.addCallback(lambda _: None if confirmed.called else confirmed.callback(None))
+        if self._subscribed is None:
+            self._subscribed = self._subscriber.subscribe(self._channel)
+        self._subscribed.addCallback(lambda _: None if confirmed.called else confirmed.callback(None))
         await confirmed.addTimeout(self._core.store.settings.call_timeout_seconds, self._reactor, not_reachable)
 
-    def _hand_out(self, line: _Line, wish: TakeRequest, messages: list[Message]) -> None:
-        """In the order in which they came; those who left meanwhile are no longer in the line."""
+    def _hand_out(self, line: _Line, request: TakeRequest, messages: list[Message]) -> None:
         at = 0
-        while at < len(messages) and line.waiters and line.waiters[0].wish.lease_ms == wish.lease_ms:
+        while at < len(messages) and line.waiters and line.waiters[0].request.lease_ms == request.lease_ms:
             waiter = line.waiters.popleft()
-            share = messages[at : at + waiter.wish.count]
+            share = messages[at : at + waiter.request.count]
             at += len(share)
             waiter.answer.callback(share)
         if at < len(messages):
             self._put_back(line.queue, messages[at:])
 
     def _put_back(self, queue: str, messages: list[Message]) -> None:
-        back = self._under_way.run(self._core.queue_return(queue, messages))
-        back.addErrback(
-            lambda failure: log.error(
-                "{count} messages of {queue} could not be put back: {why}",
-                count=len(messages),
-                queue=queue,
-                why=failure.getErrorMessage(),
-            )
-        )
+        self._calls.put_back(queue, len(messages), self._core.queue_return(queue, messages))
 
-    def _failed(self, failure: Failure, line: _Line) -> None:
-        """Redis does not answer: all of the line are told so, and may come again."""
+    def _failed(self, line: _Line, failure: Failure) -> None:
         if not failure.check(RestMQError):
-            log.failure("serving those who wait for {queue} failed", failure=failure, queue=line.queue)
+            log.failure("serving the clients that wait for {queue} failed", failure=failure, queue=line.queue)
             failure = Failure(StoreUnavailable("the wait failed; try again in a moment."))
-        self._lines.pop(line.queue, None)
+        if self._lines.get(line.queue) is line:
+            del self._lines[line.queue]
         waiters, line.waiters = line.waiters, deque()
         for waiter in waiters:
             waiter.answer.errback(failure)
 
     def _serve_all(self) -> None:
-        """We may have missed something. If only this connection is back yet, the next beat asks: nobody need fail."""
-        self._missed_some = not self._core.store.connected
-        if not self._missed_some:
+        """Asks again for every line. If the other connections to Redis are not back yet, the next heartbeat does."""
+        self._notice_missed = not self._core.store.connected
+        if not self._notice_missed:
             for queue in list(self._lines):
                 self._serve(queue)
 
     def _beat(self) -> None:
         for line in list(self._lines.values()):
-            self._dismiss_gone(line)
-        if self._missed_some:
+            self._remove_disconnected(line)
+        if self._notice_missed:
             self._serve_all()
         elif self._lines and self._core.store.connected:
             asked = defer.ensureDeferred(self._core.queue_overview(list(self._lines)))
             asked.addCallbacks(self._serve_waiting, lambda failure: failure.trap(RestMQError))
 
-    def _serve_waiting(self, lines: list[QueueOverview]) -> None:
-        for line in lines:
-            if line.length:
-                self._serve(line.name)
+    def _serve_waiting(self, rows: list[QueueOverview]) -> None:
+        for row in rows:
+            if row.length:
+                self._serve(row.name)
 
 
-def _common_wish(waiters: deque[_Waiter]) -> TakeRequest:
-    """What those in front who ask for the same kind of delivery want together, up to 1000 messages."""
-    lease_ms = waiters[0].wish.lease_ms
-    alike = takewhile(lambda waiter: waiter.wish.lease_ms == lease_ms, waiters)
-    return TakeRequest(min(sum(waiter.wish.count for waiter in alike), BATCH_MAX), lease_ms)
+def _joint_request(waiters: deque[_Waiter]) -> TakeRequest:
+    """What the first clients with the same kind of delivery want together, up to 1000 messages."""
+    lease_ms = waiters[0].request.lease_ms
+    alike = takewhile(lambda waiter: waiter.request.lease_ms == lease_ms, waiters)
+    return TakeRequest(min(sum(waiter.request.count for waiter in alike), BATCH_MAX), lease_ms)

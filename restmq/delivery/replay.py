@@ -1,104 +1,124 @@
-"""Marks by which who resumes knows what was published before and after its look at the history."""
+"""Replay: a consumer that reconnects gets the messages that it missed, without a gap or a repeat.
+
+Theory of operation. A resuming consumer goes through these states:
+
+    WAITING FOR SUBSCRIPTION --> READING HISTORY --> LIVE
+                 |                      |
+                 '---- marker lost -----'--> closed with TRY_AGAIN
+
+1.  The daemon subscribes to the queue's channel before it reads the history. A ``ReplayBuffer`` stands in for the
+    consumer and keeps the messages that arrive meanwhile.
+2.  Reading the history publishes a marker on the queue's channel in the same atomic step. A message that arrives before
+    the marker is in the history; a message that arrives after the marker is not.
+3.  So the consumer gets: the history, then what arrived after the marker. If the queue keeps no history, it also gets
+    what arrived before the marker.
+4.  The answer and the marker come on two connections, in any order. The consumer becomes LIVE when both are there.
+5.  If the subscription breaks, a marker may be lost. Then all waits for markers fail, and the clients come again.
+6.  If the history no longer holds the last message that the consumer saw, the consumer is told of the gap first.
+
+A maintainer must not publish the marker in a separate call: messages between the two calls would be lost or repeated.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from twisted.internet import defer
 
-from restmq.delivery.consumer import CloseReason, Consumer
+from restmq.delivery.consumer import CloseReason, Consumer, ConsumerOwner
 from restmq.queues.results import Missed
-
-if TYPE_CHECKING:
-    from restmq.delivery.fanout import Fanout
 
 Found = TypeVar("Found")
 
 
 class ReplayBuffer:
-    """Stands in for a consumer that resumes, until what it missed is known: keeps what is sent to it meanwhile."""
+    """Stands in for a resuming consumer until its history is read, and keeps what arrives meanwhile."""
 
-    def __init__(self, fanout: Fanout, queue: str, consumer: Consumer) -> None:
+    def __init__(self, fanout: ConsumerOwner, queue: str, consumer: Consumer) -> None:
         self.consumer = consumer
         self.format = consumer.format
         self.lease_ms = consumer.lease_ms
-        self.held = consumer.held
+        self.leases = consumer.leases
         self.credentials = consumer.credentials
         self.access = consumer.access
         self.since_seconds = consumer.since_seconds
         self._fanout = fanout
         self._queue = queue
         self._kept_bytes = 0
-        self._before_mark: list[bytes] = []
-        self._after_mark: list[bytes] = []
-        self._kept = self._before_mark
+        self._before_marker: list[bytes] = []
+        self._after_marker: list[bytes] = []
+        self._kept = self._before_marker
 
     def write(self, frames: bytes) -> None:
-        if self._kept_bytes > self._fanout.patience.unsent_bytes_at_most:
+        if self._kept_bytes > self._fanout.limits.unsent_bytes_max:
             self._fanout.drop(self._queue, self)
             return
         self._kept.append(frames)
         self._kept_bytes += len(frames)
 
-    def reach_mark(self) -> None:
-        self._kept = self._after_mark
+    def reach_marker(self) -> None:
+        self._kept = self._after_marker
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         return 0
 
-    def full_until(self) -> float:
-        patience = self._fanout.patience
-        return self.since_seconds + patience.stall_seconds if self._kept_bytes > patience.unsent_bytes // 2 else 0.0
+    def wait_until(self) -> float:
+        limits = self._fanout.limits
+        return self.since_seconds + limits.stall_seconds if self._kept_bytes > limits.unsent_bytes // 2 else 0.0
 
     def close(self, reason: CloseReason) -> None:
         self.consumer.close(reason)
 
     def release(self, missed: Missed, last_key: str) -> None:
-        """Sends what was missed, then what was kept; a history has all that came before the mark."""
+        """Sends the missed messages, then the kept ones (rule 3)."""
         if missed.gap:
             self.consumer.write(self.format.gap(last_key))
         history = [self.format.message(message) for message in missed.messages]
-        frames = b"".join(history + ([] if missed.kept else self._before_mark) + self._after_mark)
+        frames = b"".join(history + ([] if missed.kept else self._before_marker) + self._after_marker)
         if frames:
             self.consumer.write(frames)
 
 
-class Marks:
-    """The marks that were published and have not been heard yet."""
+class Markers:
+    """The markers that have not arrived yet."""
 
     def __init__(self) -> None:
         self._awaited: dict[str, tuple[ReplayBuffer, defer.Deferred[None]]] = {}
 
-    async def look(self, held: ReplayBuffer, look: Callable[[str], Awaitable[Found]]) -> Found:
-        """What a look at the history finds that publishes a mark in the same instant, when that mark was heard.
+    async def read(self, buffer: ReplayBuffer, read: Callable[[str], Awaitable[Found]]) -> Found:
+        """Reads the history with a new marker; returns what it found when that marker has arrived.
 
-        Raises CancelledError if it may have gone by unheard, and what the look raises.
+        Args:
+            read: reads the history and publishes the marker in one step.
+
+        Raises:
+            CancelledError: the marker may be lost.
         """
-        mark = secrets.token_hex(8)
-        heard: defer.Deferred[None] = defer.Deferred()
-        self._awaited[mark] = held, heard
+        marker = secrets.token_hex(8)
+        arrived: defer.Deferred[None] = defer.Deferred()
+        self._awaited[marker] = buffer, arrived
         try:
-            found = await look(mark)
-            await heard
+            found = await read(marker)
+            await arrived
         finally:
-            self._awaited.pop(mark, None)
-            heard.addErrback(lambda _: None)  # nobody waits for it where the look failed
+            self._awaited.pop(marker, None)
+            arrived.addErrback(lambda _: None)  # nobody awaits it if reading failed
         return found
 
-    def knows(self, mark: str) -> bool:
-        """Whether it is one of this daemon's."""
-        return mark in self._awaited
+    def is_awaited(self, marker: str) -> bool:
+        """Whether this daemon published the marker."""
+        return marker in self._awaited
 
-    def hear(self, mark: str) -> None:
-        """It was heard on the channel: what comes now was published after it."""
-        held, heard = self._awaited[mark]
-        held.reach_mark()
-        heard.callback(None)
+    def arrive(self, marker: str) -> None:
+        """The marker arrived on the channel."""
+        buffer, arrived = self._awaited[marker]
+        buffer.reach_marker()
+        arrived.callback(None)
 
-    def give_up(self) -> None:
-        """They may have gone by while nobody listened: who resumes is to come again."""
-        for _, heard in list(self._awaited.values()):
-            if not heard.called:
-                heard.cancel()
+    def cancel_all(self) -> None:
+        """The subscription broke: markers may be lost (rule 5)."""
+        for _, arrived in list(self._awaited.values()):
+            if not arrived.called:
+                arrived.cancel()

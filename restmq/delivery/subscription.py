@@ -1,23 +1,24 @@
-"""The consumers of one queue on one daemon: who they are, whose turn it is, and what they hold under leases."""
+"""The local consumers of one queue: whose turn it is with round robin, and which leases they hold."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from twisted.internet import defer
 
 from restmq.delivery.consumer import Consumer, Format
 from restmq.delivery.replay import ReplayBuffer
+from restmq.delivery.tasks import SingleFlight
 from restmq.model import Message, Policy
 
 
 @dataclass(slots=True)
-class Held:
-    """A message that a consumer has under a lease.
+class Lease:
+    """A message leased to a consumer.
 
     Attributes:
-        due_seconds: when the lease ends as far as is known here, on the fan-out's clock. It may have been extended.
+        due_seconds: known end of the lease, in reactor seconds. A client may have extended it since.
     """
 
     consumer: Consumer
@@ -26,42 +27,44 @@ class Held:
 
 
 class QueueSubscription:
-    """A queue that this daemon attends to, or did."""
+    """A queue with consumers on this daemon.
 
-    __slots__ = ("arrived", "attend_again", "attending", "consumers", "cursor", "holders", "policy", "subscribed")
+    Args:
+        attending: the queue's calls to Redis, one at a time, made for this object.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("arrived", "attending", "consumers", "cursor", "leases", "policy", "subscribed")
+
+    def __init__(self, attending: Callable[[QueueSubscription], SingleFlight]) -> None:
         self.consumers: list[Consumer] = []
         self.cursor = 0
         self.policy = Policy.BROADCAST
         self.arrived: list[Message] = []
         self.subscribed: defer.Deferred[None] | None = None
-        self.attending = False
-        self.attend_again = False
-        #: By receipt: the same message may be leased anew before it is heard that its last lease is over.
-        self.holders: dict[str, Held] = {}
+        self.attending = attending(self)
+        #: By receipt, because a message can be leased again before the end of its last lease is known here.
+        self.leases: dict[str, Lease] = {}
 
     def position(self, consumer: Consumer) -> int | None:
-        """Where a consumer stands, also while it is held back."""
+        """The consumer's place in the list, also while a ReplayBuffer stands in for it."""
         for position, other in enumerate(self.consumers):
             if other is consumer or (isinstance(other, ReplayBuffer) and other.consumer is consumer):
                 return position
         return None
 
     def demand(self) -> tuple[int, int, int]:
-        """The lease that messages are to be taken with, how many consumers are ready, how many messages they can hold.
+        """What to ask of Redis with round robin: length of the leases, number of ready consumers, number of messages.
 
-        Where consumers ask for leases of different lengths, or some for none, it is a message at a time for the one
-        whose turn it is.
+        If the consumers ask for leases of different lengths, it is one message for the consumer whose turn it is.
         """
         in_turn = self.consumers[self.cursor :] + self.consumers[: self.cursor]
-        ready = [(consumer.lease_ms, room) for consumer in in_turn if (room := consumer.room())]
+        ready = [(consumer.lease_ms, capacity) for consumer in in_turn if (capacity := consumer.capacity())]
         if not ready:
             return 0, 0, 0
-        alike = len({lease_ms for lease_ms, _ in ready}) == 1
-        return ready[0][0], len(ready), sum(room for _, room in ready) if alike else 1
+        is_alike = len({lease_ms for lease_ms, _ in ready}) == 1
+        return ready[0][0], len(ready), sum(capacity for _, capacity in ready) if is_alike else 1
 
-    def to_all(self, messages: list[Message]) -> None:
+    def broadcast(self, messages: list[Message]) -> None:
         """Writes messages to every consumer, rendered once per format."""
         rendered: dict[Format, bytes] = {}
         for consumer in list(self.consumers):
@@ -70,86 +73,86 @@ class QueueSubscription:
                 frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
             consumer.write(frames)
 
-    def share_out(
+    def assign(
         self, messages: list[Message], lease_ms: int, now_seconds: float
     ) -> tuple[list[tuple[Consumer, list[Message]]], list[Message]]:
-        """Gives each message to the next consumer that is ready, and puts it down as held if it is leased.
+        """Assigns each message to the next ready consumer, and notes its lease.
 
         Returns:
-            What each consumer is to be sent, and what none could take.
+            The messages for each consumer, and the messages that no consumer can take.
         """
-        rooms = [consumer.room() if consumer.lease_ms == lease_ms else 0 for consumer in self.consumers]
+        capacities = [consumer.capacity() if consumer.lease_ms == lease_ms else 0 for consumer in self.consumers]
         shares: dict[int, list[Message]] = {}
         left: list[Message] = []
         for number, message in enumerate(messages):
-            position, self.cursor = next_in_turn(rooms, self.cursor)
+            position, self.cursor = next_in_turn(capacities, self.cursor)
             if position is None:
                 left = messages[number:]
                 break
-            rooms[position] -= 1
+            capacities[position] -= 1
             shares.setdefault(position, []).append(message)
         served = [(self.consumers[position], share) for position, share in shares.items()]
         for consumer, share in served:
             for message in share:
                 if message.receipt:
-                    consumer.held[message.key] = message.receipt
-                    self.holders[message.receipt] = Held(consumer, message.key, now_seconds + lease_ms / 1000)
+                    consumer.leases[message.key] = message.receipt
+                    self.leases[message.receipt] = Lease(consumer, message.key, now_seconds + lease_ms / 1000)
         return served, left
 
-    def settle(self, receipt: str) -> bool:
-        """A lease has ended. Returns whether its consumer was full, and may have another message now."""
-        held = self.holders.pop(receipt, None)
-        if held is None or held.consumer.held.get(held.key) != receipt:
+    def end_lease(self, receipt: str) -> bool:
+        """A lease has ended. Returns whether its consumer had no capacity before, and now has."""
+        lease = self.leases.pop(receipt, None)
+        if lease is None or lease.consumer.leases.get(lease.key) != receipt:
             return False
-        was_full = not held.consumer.room()
-        del held.consumer.held[held.key]
+        was_full = not lease.consumer.capacity()
+        del lease.consumer.leases[lease.key]
         return was_full
 
-    def overdue(self, now_seconds: float, at_most: int) -> list[tuple[str, str]]:
-        """Key and receipt of leases that should be over by now: extended, or their end was not heard of."""
-        found = [(held.key, receipt) for receipt, held in self.holders.items() if held.due_seconds <= now_seconds]
-        return found[:at_most]
+    def overdue(self, now_seconds: float, count_max: int) -> list[tuple[str, str]]:
+        """Key and receipt of leases that should have ended: they were extended, or their end is not known here."""
+        found = [(lease.key, receipt) for receipt, lease in self.leases.items() if lease.due_seconds <= now_seconds]
+        return found[:count_max]
 
-    def check(
+    def update_leases(
         self, leases: Sequence[tuple[str, str]], left_seconds: Sequence[float | None], now_seconds: float
     ) -> bool:
-        """Puts down how long leases still last; None for one that is over. Returns as ``settle`` does."""
-        has_room = False
+        """Notes the remaining time of each lease, None for one that has ended. Returns as ``end_lease``."""
+        has_capacity = False
         for (_, receipt), seconds in zip(leases, left_seconds, strict=True):
-            held = self.holders.get(receipt)
+            lease = self.leases.get(receipt)
             if seconds is None:
-                has_room |= self.settle(receipt)
-            elif held is not None:
-                held.due_seconds = now_seconds + seconds
-        return has_room
+                has_capacity |= self.end_lease(receipt)
+            elif lease is not None:
+                lease.due_seconds = now_seconds + seconds
+        return has_capacity
 
-    def doubt_all(self) -> None:
-        """Any lease may have ended without a word."""
-        for held in self.holders.values():
-            held.due_seconds = 0.0
+    def mark_leases_overdue(self) -> None:
+        """Any lease may have ended without a notice."""
+        for lease in self.leases.values():
+            lease.due_seconds = 0.0
 
-    def let_go(self, consumer: Consumer) -> list[tuple[str, str]]:
-        """Key and receipt of all that a consumer held, which it no longer does."""
-        leases = list(consumer.held.items())
+    def forget_leases(self, consumer: Consumer) -> list[tuple[str, str]]:
+        """Key and receipt of all leases of a consumer, which it no longer holds."""
+        leases = list(consumer.leases.items())
         for _, receipt in leases:
-            self.holders.pop(receipt, None)
-        consumer.held.clear()
+            self.leases.pop(receipt, None)
+        consumer.leases.clear()
         return leases
 
 
-def next_in_turn(rooms: Sequence[int], cursor: int) -> tuple[int | None, int]:
-    """Round robin: whose turn it is among those that have room.
+def next_in_turn(capacities: Sequence[int], cursor: int) -> tuple[int | None, int]:
+    """Round robin: whose turn it is among those with capacity.
 
     Args:
-        rooms: for each consumer, in the order in which they came, how many messages it can take now.
-        cursor: the position after the one that was served last.
+        capacities: number of messages that each consumer can take now, in the order of their arrival.
+        cursor: the position after the consumer that was served last.
 
     Returns:
-        The position of the consumer to serve, or None if none has room, and the new cursor.
+        The position of the consumer to serve, or None if none has capacity; and the new cursor.
     """
-    size = len(rooms)
+    size = len(capacities)
     for step in range(size):
         position = (cursor + step) % size
-        if rooms[position] > 0:
+        if capacities[position] > 0:
             return position, (position + 1) % size
     return None, cursor

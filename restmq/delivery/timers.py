@@ -1,8 +1,8 @@
-"""Leases and delays that end: one timer for the nearest of all, and nothing polled.
+"""Ends leases and delays on time: one timer for the earliest deadline of all queues, without polling.
 
-Redis knows for each queue when it must be looked at. A script that makes a nearer deadline than all that were known
-says so on a channel. Every daemon has a timer for the nearest; whichever comes first does the work, and the others find
-it done. So what is due comes up as long as one daemon lives, and if none does, when the next one starts.
+Redis keeps the deadline of each queue. A script that sets a deadline earlier than all known ones announces it on a
+channel. Every daemon has one timer for the earliest deadline; the first daemon does the work, and the others find
+nothing left to do. So messages come up as long as one daemon runs; if none runs, when the next one starts.
 """
 
 from __future__ import annotations
@@ -10,37 +10,36 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.application import service
-from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.core import RedisOperations
+from restmq.delivery.tasks import SingleFlight
 from restmq.errors import InvalidInput, RestMQError, StoreRefused
 from restmq.store import keys
 
 log = Logger()
 
-#: Redis' clock and ours count milliseconds from different starts.
+#: Redis and this process count milliseconds from different starts.
 _ROUNDING_SECONDS = 0.001
-#: After a failure, and at the latest: the clocks may drift apart.
 _RETRY_SECONDS = 1.0
+#: Maximum time between two checks, because the clocks may drift apart.
 _LATEST_SECONDS = 60.0
 
 
 class Deadlines(service.Service):  # type: ignore[misc]  # untyped
-    """Brings up what is due."""
+    """Promotes messages whose lease or delay has ended."""
 
     def __init__(self, core: RedisOperations, reactor: Any) -> None:
         self._core = core
         self._reactor = reactor
-        self._subscriber = core.pubsub(self._heard, on_renewed=lambda: self._look_in(0))
+        self._subscriber = core.pubsub(self._announced, on_renewed=lambda: self._schedule(0))
         self._timer: Any = None
-        self._looking = False
-        self._look_again = False
+        self._promotion = SingleFlight(self._promote_due, self._failed)
 
     def startService(self) -> None:
         super().startService()
         subscribed = self._subscriber.subscribe(keys.due_channel(self._core.store.settings.db))
-        subscribed.addCallback(lambda _: self._look_in(0))
+        subscribed.addCallback(lambda _: self._schedule(0))
 
     def stopService(self) -> None:
         super().stopService()
@@ -48,11 +47,11 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
             self._timer.cancel()
         self._subscriber.stop()
 
-    def _heard(self, _channel: bytes, until_ms: bytes) -> None:
-        self._look_in(int(until_ms) / 1000 + _ROUNDING_SECONDS)
+    def _announced(self, _channel: bytes, until_ms: bytes) -> None:
+        self._schedule(int(until_ms) / 1000 + _ROUNDING_SECONDS)
 
-    def _look_in(self, delay_seconds: float) -> None:
-        """Looks then, unless it is to look earlier anyway."""
+    def _schedule(self, delay_seconds: float) -> None:
+        """Sets the timer, unless it is set for an earlier time."""
         if not self.running:
             return
         at = self._reactor.seconds() + delay_seconds
@@ -60,38 +59,28 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
             if self._timer.getTime() <= at:
                 return
             self._timer.cancel()
-        self._timer = self._reactor.callLater(delay_seconds, self._look)
+        self._timer = self._reactor.callLater(delay_seconds, self._promotion.request)
 
-    def _look(self) -> None:
-        if self._looking:
-            self._look_again = True
-            return
-        self._looking = True
-        defer.ensureDeferred(self._bring_up()).addErrback(self._failed)
-
-    async def _bring_up(self) -> None:
-        try:
-            while True:
-                self._look_again = False
-                until_seconds, queues = await self._core.queues_due()
-                for queue in queues:
-                    await self._promote(queue)
-                if not queues and not self._look_again:
-                    break
-        finally:
-            self._looking = False
-        wait = _LATEST_SECONDS if until_seconds is None else min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS)
-        self._look_in(wait)
+    async def _promote_due(self) -> None:
+        until_seconds, queues = await self._core.queues_due()
+        for queue in queues:
+            await self._promote(queue)
+        if queues:
+            self._promotion.request()  # there may be more, or a new deadline
+        elif until_seconds is None:
+            self._schedule(_LATEST_SECONDS)
+        else:
+            self._schedule(min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS))
 
     async def _promote(self, queue: str) -> None:
-        """Brings up what is due in one queue. What Redis refuses for this one must not hold up the others."""
+        """Promotes what is due in one queue. An error of one queue must not hold up the others."""
         try:
             await self._core.queue_promote(queue)
         except (StoreRefused, InvalidInput) as problem:
-            await self._core.queue_look_later(queue)  # fails too where Redis refuses everything
-            log.warn("what is due in {queue} does not come up: {problem}", queue=queue, problem=problem)
+            await self._core.queue_look_later(queue)  # also fails if Redis refuses everything
+            log.warn("due messages of {queue} can't be promoted: {problem}", queue=queue, problem=problem)
 
     def _failed(self, failure: Any) -> None:
         if not failure.check(RestMQError):
-            log.failure("bringing up what is due failed", failure=failure)
-        self._look_in(_RETRY_SECONDS)
+            log.failure("promoting due messages failed", failure=failure)
+        self._schedule(_RETRY_SECONDS)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from restmq.auth import guard
-from restmq.delivery.consumer import PREFETCH, CloseReason, Format, PacedConsumer
+from restmq.delivery.consumer import PREFETCH, CloseReason, Format, TransportConsumer
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
@@ -40,7 +40,7 @@ def jsonp_lines(callback: str) -> Format:
     )
 
 
-class Stream(PacedConsumer):
+class Stream(TransportConsumer):
     """A consumer on an HTTP response without end; all that stays in memory of its request.
 
     A stream that is cut lacks the end of its chunked body, so it never looks complete.
@@ -106,11 +106,18 @@ class StreamHandler(ConsumerHandler):
             return
         last_key = self.given["Last-Event-ID"] or self.given["last_event_id"]
         stream = Stream(self.request.connection, self.begin_stream(content_type))
-        stream.attach(self.application.fanout, queue, wire_format, self.credentials, lease_ms, prefetch)
+        stream.attach(
+            fanout=self.application.fanout,
+            queue=queue,
+            wire_format=wire_format,
+            credentials=self.credentials,
+            lease_ms=lease_ms,
+            prefetch=prefetch,
+        )
         self.request.connection.stream(stream)
         if first:
             stream.write(first)
-        self.application.fanout.come(queue, stream, last_key)
+        self.application.fanout.connect(queue, stream, last_key)
 
     async def begin_events(self) -> None:
         await self.begin(EVENT_STREAM, EVENTS, first=b"retry: %d\n\n" % RETRY_MS)

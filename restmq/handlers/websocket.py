@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from restmq import dispatch
 from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
-from restmq.delivery.consumer import CloseReason, Format, PacedConsumer
+from restmq.delivery.consumer import CloseReason, Format, TransportConsumer
 from restmq.errors import RestMQError
 from restmq.handlers.declare import Answer, as_utf8, declare
 from restmq.handlers.error_status import UpgradeRequired
@@ -115,7 +115,14 @@ class WebSocketHandler(ConsumerHandler):
         socket = self.application.websockets.buildProtocol(None)
         last_key = self.given["last_event_id"]
         socket.prepare(self.client(), last_key, self.request.connection)
-        socket.attach(self.application.fanout, queue, PLAIN, self.credentials, lease_ms, prefetch)
+        socket.attach(
+            fanout=self.application.fanout,
+            queue=queue,
+            wire_format=PLAIN,
+            credentials=self.credentials,
+            lease_ms=lease_ms,
+            prefetch=prefetch,
+        )
         self.request.connection.hand_over(self.request, socket)
 
     @cached_property
@@ -131,7 +138,7 @@ class WebSocketHandler(ConsumerHandler):
         return Credentials(shown.address, *by_cookie) if by_cookie else shown
 
 
-class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # untyped
+class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc]  # untyped
     """A connected WebSocket: a consumer of its queue, and a client of the JSON protocol."""
 
     access = guard.LISTEN_WEBSOCKET
@@ -156,7 +163,7 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
         if deflate:
             self.format = deflating(deflate[0].server_max_window_bits)
         self.transport.registerProducer(self, True)
-        self._fanout.come(self._queue, self, self._last_key)
+        self._fanout.connect(self._queue, self, self._last_key)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self.state != self.STATE_OPEN:  # it is being closed: what still comes is not answered, so not done either
@@ -247,11 +254,11 @@ class Socket(WebSocketServerProtocol, PacedConsumer):  # type: ignore[misc]  # u
                 self.factory.reactor.callLater(0, self.consumeData)  # not at once: we may be in the midst of it
 
     def pauseProducing(self) -> None:
-        PacedConsumer.pauseProducing(self)
+        TransportConsumer.pauseProducing(self)
         self._pace_reading()
 
     def resumeProducing(self) -> None:
-        PacedConsumer.resumeProducing(self)
+        TransportConsumer.resumeProducing(self)
         self._pace_reading()
 
     # A consumer's side

@@ -115,7 +115,7 @@ class ListenerStatistics:
             "address": consumer.credentials.address,
             "age_seconds": round(self._fanout.seconds() - consumer.since_seconds),
             "lease_seconds": consumer.lease_ms / 1000,
-            "held": len(consumer.held),
+            "held": len(consumer.leases),
             "server": self._server,
         }
 

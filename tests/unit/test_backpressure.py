@@ -1,4 +1,4 @@
-"""How far behind a live consumer may be, and who waits for it, with a transport and a clock that are moved by hand."""
+"""Back-pressure, with a stub transport and a manual clock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from twisted.internet import defer, task
 
 from restmq.auth.guard import Credentials
-from restmq.delivery.backpressure import BackpressureLimits, Pace
-from restmq.delivery.consumer import CloseReason, Format, PacedConsumer
+from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
+from restmq.delivery.consumer import CloseReason, Format, TransportConsumer
 from restmq.transport import unsent_bytes
 
 KIB = 1024
@@ -19,7 +19,7 @@ FORMAT = Format(lambda message: message.value, str.encode)
 
 
 class Outlet:
-    """A transport as Twisted's are, whose peer reads when it is told to."""
+    """A stub of a Twisted transport. Its peer reads when the test says so."""
 
     full_bytes = 64 * KIB
 
@@ -38,11 +38,11 @@ class Outlet:
             self.producer.resumeProducing()
 
 
-class Consumer(PacedConsumer):
+class Consumer(TransportConsumer):
     def __init__(self, fanout: Any) -> None:
         self.transport = Outlet()
         self.transport.producer = self
-        self.attach(fanout, "q", FORMAT, Credentials("192.0.2.1"))
+        self.attach(fanout=fanout, queue="q", wire_format=FORMAT, credentials=Credentials("192.0.2.1"))
 
     @property
     def outlet(self) -> Any:
@@ -52,19 +52,19 @@ class Consumer(PacedConsumer):
         self.transport.write(frames)
 
     def close(self, reason: CloseReason) -> None:
-        """Nobody asks."""
+        """Not used here."""
 
 
 class Scene:
     def __init__(self) -> None:
         self.clock = task.Clock()
         self.dropped: list[Any] = []
-        self.relieved: list[Any] = []
+        self.ready: list[Any] = []
         fanout = SimpleNamespace(
-            patience=BACKPRESSURE_LIMITS,
+            limits=BACKPRESSURE_LIMITS,
             seconds=self.clock.seconds,
             drop=lambda _queue, consumer: self.dropped.append(consumer),
-            ready=lambda _queue, consumer: self.relieved.append(consumer),
+            ready=lambda _queue, consumer: self.ready.append(consumer),
         )
         self.consumer = Consumer(fanout)
 
@@ -78,14 +78,14 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_one_message_of_any_size_is_never_too_much(scene: Scene) -> None:
+def test_a_single_message_of_any_size_drops_nobody(scene: Scene) -> None:
     scene.give(100_000)
     scene.clock.advance(3600)
     scene.give(1)
     assert not scene.dropped
 
 
-def test_one_after_another_of_the_limits_size_is_borne_for_a_while(scene: Scene) -> None:
+def test_a_backlog_above_the_limit_drops_the_consumer_after_its_deadline(scene: Scene) -> None:
     scene.give(1100, 1100, 1100)
     assert not scene.dropped
     scene.clock.advance(10 + 3 * 11)
@@ -93,7 +93,7 @@ def test_one_after_another_of_the_limits_size_is_borne_for_a_while(scene: Scene)
     assert scene.dropped == [scene.consumer]
 
 
-def test_what_is_too_much_is_too_much_at_once(scene: Scene) -> None:
+def test_a_backlog_of_four_times_the_limit_drops_the_consumer_at_once(scene: Scene) -> None:
     scene.give(1100, *[1024] * 4)
     assert not scene.dropped
     scene.give(1, 1)
@@ -101,7 +101,7 @@ def test_what_is_too_much_is_too_much_at_once(scene: Scene) -> None:
     assert unsent_bytes(scene.consumer.outlet) <= 5200 * KIB
 
 
-def test_who_is_behind_by_less_is_kept_for_ever(scene: Scene) -> None:
+def test_a_backlog_below_the_limit_never_drops_the_consumer(scene: Scene) -> None:
     scene.give(1100, 500)
     for _ in range(40):
         scene.clock.advance(3600)
@@ -109,57 +109,57 @@ def test_who_is_behind_by_less_is_kept_for_ever(scene: Scene) -> None:
     assert not scene.dropped
 
 
-def test_what_was_read_meanwhile_does_not_count(scene: Scene) -> None:
+def test_bytes_that_were_sent_meanwhile_do_not_count(scene: Scene) -> None:
     scene.give(1100)
     for _ in range(100):  # always 2,100 KiB unsent or less, never empty
         scene.give(1000)
         scene.clock.advance(1)
         scene.consumer.outlet.peer_reads(1000 * KIB)
     assert not scene.dropped
-    assert not scene.relieved
+    assert not scene.ready
 
 
-def test_it_is_waited_for_while_it_reads_and_has_time(scene: Scene) -> None:
-    assert scene.consumer.full_until() == 0
+def test_a_backlog_waits_for_a_reading_consumer_until_its_deadline(scene: Scene) -> None:
+    assert scene.consumer.wait_until() == 0
     scene.give(2048)  # so it has 10 + 20 seconds
     asked = []
-    while scene.consumer.full_until() > scene.clock.seconds():
-        asked.append(scene.consumer.full_until())
+    while scene.consumer.wait_until() > scene.clock.seconds():
+        asked.append(scene.consumer.wait_until())
         scene.clock.advance(8)
         scene.consumer.outlet.peer_reads(KIB)
     assert asked == [10, 18, 26, 30]
     scene.give(1024)
-    assert scene.consumer.full_until() == 30  # what comes after its time gives it no more
+    assert scene.consumer.wait_until() == 30  # a passed deadline is not extended
     scene.consumer.outlet.peer_reads(4096 * KIB)
-    assert scene.relieved == [scene.consumer]
-    assert scene.consumer.full_until() == 0
+    assert scene.ready == [scene.consumer]
+    assert scene.consumer.wait_until() == 0
 
 
-def test_one_that_takes_nothing_is_not_waited_for_again(scene: Scene) -> None:
+def test_a_stalled_consumer_gets_no_second_wait(scene: Scene) -> None:
     scene.give(16_384)
-    assert scene.consumer.full_until() == 10
+    assert scene.consumer.wait_until() == 10
     scene.clock.advance(10)
-    assert scene.consumer.full_until() == 10
+    assert scene.consumer.wait_until() == 10
     scene.give(1100)
-    assert scene.consumer.full_until() == 10
+    assert scene.consumer.wait_until() == 10
     scene.give(1)
     assert scene.dropped == [scene.consumer]
 
 
-def test_nobody_waits_for_one_that_has_little_left(scene: Scene) -> None:
+def test_a_backlog_does_not_wait_for_a_consumer_with_few_unsent_bytes(scene: Scene) -> None:
     scene.give(600)
-    assert scene.consumer.full_until() > 0
+    assert scene.consumer.wait_until() > 0
     scene.consumer.outlet.peer_reads(100 * KIB)
     assert scene.consumer.paused
-    assert scene.consumer.full_until() == 0
+    assert scene.consumer.wait_until() == 0
 
 
-def test_less_memory_is_not_more_time() -> None:
+def test_a_lower_memory_limit_does_not_give_more_time() -> None:
     assert BackpressureLimits(1, 10).seconds_for(1 << 20) == BackpressureLimits(1 << 20, 10).seconds_for(1 << 20) == 10
     assert BackpressureLimits(1 << 21, 10).seconds_for(1 << 20) == 5
 
 
-def test_of_tls_what_lies_below_counts() -> None:
+def test_for_tls_the_encrypted_bytes_count() -> None:
     outlet = Outlet()
     outlet.dataBuffer, outlet.offset, outlet._tempDataLen = b"12345", 2, 40
     assert unsent_bytes(SimpleNamespace(transport=outlet)) == 43
@@ -171,26 +171,26 @@ class Full:
     def __init__(self, until_seconds: float) -> None:
         self.until_seconds = until_seconds
 
-    def full_until(self) -> float:
+    def wait_until(self) -> float:
         return self.until_seconds
 
 
-def test_waiting_ends_with_room_a_going_or_the_time() -> None:
+def test_the_wait_ends_when_a_consumer_is_writable_leaves_or_reaches_its_deadline() -> None:
     clock = task.Clock()
-    pace = Pace(clock)
+    slow = SlowConsumers(clock)
     fast, gone, later, stuck = consumers = [Full(5), Full(60), Full(60), Full(30)]
-    done = defer.ensureDeferred(pace.let_read(consumers))
-    pace.relieve(stuck)  # nobody waits for that one yet; it is full until 30
+    done = defer.ensureDeferred(slow.wait(consumers))
+    slow.release(stuck)  # no effect: it is not waited for yet, and full until 30
     fast.until_seconds = 0
-    pace.relieve(fast)
+    slow.release(fast)
     consumers.remove(later)
     assert not done.called
     consumers.remove(gone)
-    pace.relieve(gone)
+    slow.release(gone)
     assert not done.called
     clock.advance(29)
     assert not done.called
     clock.advance(1)
     assert done.called
     assert not clock.getDelayedCalls()
-    assert not pace._awaited
+    assert not slow._awaited

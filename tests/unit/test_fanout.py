@@ -1,4 +1,4 @@
-"""The fan-out engine, with a core that answers from memory and a clock that is turned by hand."""
+"""The fan-out engine, with a stub core and a manual clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from restmq.store.settings import StoreSettings
 
 
 class StubSubscriber:
-    """Confirms at once, and lets a test speak on the channels."""
+    """Confirms at once. A test publishes on its channels."""
 
     def __init__(self, on_message: Callable[[bytes, bytes], None], on_lost: Any, on_renewed: Any) -> None:
         self.say, self.lose, self.renew = on_message, on_lost, on_renewed
@@ -37,7 +37,7 @@ class StubSubscriber:
 
 
 class StubCore:
-    """The core's part in fan-out: a policy, and messages for whoever attends."""
+    """The core's part in fan-out: a policy, and messages for the daemon that attends."""
 
     def __init__(self) -> None:
         self.policy = Policy.BROADCAST
@@ -94,18 +94,18 @@ class StubConsumer:
         self.lease_ms = 0
         self.credentials, self.access = Credentials("192.0.2.1"), LISTEN_COMET
         self.since_seconds = 0.0
-        self.held: dict[str, str] = {}
+        self.leases: dict[str, str] = {}
         self.closed: CloseReason | None = None
-        self.waited_for_until = 0.0
+        self.waits_until = 0.0
 
     def write(self, frames: bytes) -> None:
         self.writes.append(frames)
 
-    def room(self) -> int:
-        return PREFETCH - len(self.held) if self.ready else 0
+    def capacity(self) -> int:
+        return PREFETCH - len(self.leases) if self.ready else 0
 
-    def full_until(self) -> float:
-        return self.waited_for_until
+    def wait_until(self) -> float:
+        return self.waits_until
 
     def close(self, reason: CloseReason) -> None:
         self.closed = reason
@@ -133,7 +133,7 @@ class Scene:
 
     def lease(self, key: str, receipt: str) -> None:
         """Redis has leased a message to this daemon, for a second."""
-        self.fanout._in_turn("q", self.fanout._queues["q"], [Message(key, b"v", receipt=receipt)], 1000)
+        self.fanout._deliver_in_turn("q", self.fanout._subscriptions["q"], [Message(key, b"v", receipt=receipt)], 1000)
 
     def end_lease(self, key: str, receipt: str) -> None:
         """Redis says that a lease is over."""
@@ -158,7 +158,7 @@ def test_a_message_is_rendered_once_and_a_turn_is_one_write(scene: Scene) -> Non
     assert all(consumer.writes == [b"q:1|q:2|q:3|"] for consumer in consumers)
 
 
-def test_who_comes_in_the_same_turn_gets_only_what_comes_after(scene: Scene) -> None:
+def test_a_consumer_that_joins_gets_no_message_of_before_even_in_the_same_turn(scene: Scene) -> None:
     (first,) = scene.consumers(1)
     scene.publish(1)
     (second,) = scene.consumers(1)
@@ -168,7 +168,7 @@ def test_who_comes_in_the_same_turn_gets_only_what_comes_after(scene: Scene) -> 
     assert b"".join(second.writes) == b"q:2|"
 
 
-def test_the_channel_is_heard_only_while_somebody_listens(scene: Scene) -> None:
+def test_the_channel_is_subscribed_only_while_there_are_consumers(scene: Scene) -> None:
     consumers = scene.consumers(2)
     assert b"q:PUBSUB" in scene.core.subscriber.channels
     for consumer in consumers:
@@ -188,12 +188,12 @@ def test_round_robin_asks_for_what_ready_consumers_can_hold(scene: Scene) -> Non
     assert [b"".join(consumer.writes) for consumer in consumers] == [b"q:0|q:2|", b"", b"q:1|q:3|"]
 
 
-def test_what_nobody_could_take_goes_back_in_order(scene: Scene) -> None:
+def test_messages_that_no_consumer_can_take_go_back_in_order(scene: Scene) -> None:
     scene.core.policy = Policy.ROUNDROBIN
     (consumer,) = scene.consumers(1)
     messages = [Message(f"q:{n}", b"v") for n in range(3)]
     consumer.ready = False
-    scene.fanout._in_turn("q", scene.fanout._queues["q"], messages, 0)
+    scene.fanout._deliver_in_turn("q", scene.fanout._subscriptions["q"], messages, 0)
     assert scene.core.returned == messages
     assert consumer.writes == []
 
@@ -205,7 +205,7 @@ def test_a_turn_for_a_queue_without_consumers_is_passed_on(scene: Scene) -> None
     assert scene.core.attended[-1] == (0, 0)
 
 
-def test_delete_closes_all_after_what_came_before_it(scene: Scene) -> None:
+def test_delete_closes_all_consumers_after_the_messages_before_it(scene: Scene) -> None:
     consumers = scene.consumers(5)
     scene.publish(1)
     scene.core.subscriber.say(b"q:PUBSUB", b"close")
@@ -214,7 +214,7 @@ def test_delete_closes_all_after_what_came_before_it(scene: Scene) -> None:
     assert scene.fanout.count("q") == 0
 
 
-def test_a_store_that_is_away_costs_no_consumer(scene: Scene) -> None:
+def test_consumers_stay_connected_while_the_store_is_away(scene: Scene) -> None:
     scene.core.fails = True
     (consumer,) = scene.consumers(1)
     scene.core.fails = False
@@ -246,7 +246,7 @@ def test_resuming_has_no_gap_and_no_repeat_at_the_mark(scene: Scene, reply_first
     assert b"".join(consumer.writes) == b"q:2|q:3|q:4|q:5|"
 
 
-def test_resuming_without_a_history_keeps_what_came_meanwhile(scene: Scene) -> None:
+def test_resuming_without_a_history_keeps_the_messages_that_arrive_meanwhile(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
     scene.publish(2)
@@ -257,7 +257,7 @@ def test_resuming_without_a_history_keeps_what_came_meanwhile(scene: Scene) -> N
     assert b"".join(consumer.writes) == b"q:2|q:3|"
 
 
-def test_a_gap_is_told_first(scene: Scene) -> None:
+def test_a_gap_is_told_before_the_messages(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
     scene.core.missed.callback(Missed(True, True, [Message("q:9", b"v")]))
@@ -265,7 +265,7 @@ def test_a_gap_is_told_first(scene: Scene) -> None:
     assert b"".join(consumer.writes) == b"gap q:1|q:9|"
 
 
-def test_a_connection_lost_before_the_mark_makes_the_client_ask_anew(scene: Scene) -> None:
+def test_a_consumer_whose_marker_is_lost_is_closed_to_come_again(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
     scene.core.missed.callback(Missed(True, False, []))
@@ -274,7 +274,7 @@ def test_a_connection_lost_before_the_mark_makes_the_client_ask_anew(scene: Scen
     assert scene.fanout.count("q") == 0
 
 
-def test_who_leaves_while_held_back_is_gone(scene: Scene) -> None:
+def test_a_consumer_that_leaves_while_it_resumes_is_gone(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
     scene.fanout.leave("q", consumer)
@@ -297,20 +297,20 @@ def test_comments_keep_an_idle_stream_alive(scene: Scene) -> None:
     assert consumer.closed is CloseReason.SHUTDOWN
 
 
-def test_a_backlog_waits_for_a_consumer_that_is_full(scene: Scene) -> None:
+def test_a_backlog_waits_for_a_full_consumer(scene: Scene) -> None:
     first, second = scene.consumers(2)
     before = len(scene.core.attended)
-    first.waited_for_until = second.waited_for_until = 60
+    first.waits_until = second.waits_until = 60
     my_turn = scene.core.subscriber.channels[0], b"q"
     scene.publish(1)
     scene.core.subscriber.say(*my_turn)
     assert first.writes == [b"q:1|"]  # it has what came before, and only then can be seen to be full
     assert len(scene.core.attended) == before
-    first.waited_for_until = 0
+    first.waits_until = 0
     scene.fanout.ready("q", first)
     scene.fanout.leave("q", second)
     assert len(scene.core.attended) == before + 1
-    first.waited_for_until = 60
+    first.waits_until = 60
     scene.core.subscriber.say(*my_turn)
     scene.clock.advance(59)
     assert len(scene.core.attended) == before + 1
@@ -318,17 +318,17 @@ def test_a_backlog_waits_for_a_consumer_that_is_full(scene: Scene) -> None:
     assert len(scene.core.attended) == before + 2
 
 
-def test_a_backlog_is_left_to_others_by_a_daemon_whose_consumers_have_gone(scene: Scene) -> None:
+def test_a_daemon_without_consumers_publishes_no_backlog(scene: Scene) -> None:
     (consumer,) = scene.consumers(1)
     assert scene.core.asked_bytes[-1] > 0
-    consumer.waited_for_until = 60
+    consumer.waits_until = 60
     scene.core.subscriber.say(scene.core.subscriber.channels[0], b"q")
     scene.fanout.leave("q", consumer)
     assert scene.core.asked_bytes[-1] == 0
-    assert not scene.fanout._pace._awaited
+    assert not scene.fanout._slow_consumers._awaited
 
 
-def test_a_consumer_that_is_dropped_by_a_keepalive_does_not_end_them(scene: Scene) -> None:
+def test_a_consumer_that_is_dropped_by_a_keepalive_does_not_end_the_others_keepalives(scene: Scene) -> None:
     with_comments = Format(scene.render, lambda _: b"", keepalive=b":")
     slow, steady = StubConsumer(with_comments), StubConsumer(with_comments)
     slow.write = lambda _: scene.fanout.drop("slow", slow)  # type: ignore[method-assign]
@@ -342,7 +342,7 @@ def test_a_consumer_that_is_dropped_by_a_keepalive_does_not_end_them(scene: Scen
     scene.fanout.stopService()
 
 
-def test_who_resumes_while_nothing_is_heard_is_to_come_again(scene: Scene) -> None:
+def test_a_consumer_that_resumes_during_a_lost_connection_is_closed_to_come_again(scene: Scene) -> None:
     _, consumer = scene.consumers(1), StubConsumer(scene.format)
     scene.core.subscriber.lose()
     scene.fanout.resume("q", consumer, "q:1")  # its mark is published to nobody
@@ -353,7 +353,7 @@ def test_who_resumes_while_nothing_is_heard_is_to_come_again(scene: Scene) -> No
     assert scene.fanout.count("q") == 1
 
 
-def test_that_all_had_left_is_not_the_last_word_when_others_have_come(scene: Scene) -> None:
+def test_consumers_that_join_while_the_last_ones_leave_are_served(scene: Scene) -> None:
     scene.core.policy = Policy.ROUNDROBIN
     (first,) = scene.consumers(1)
     call = scene.core.queue_attend
@@ -373,7 +373,7 @@ def test_that_all_had_left_is_not_the_last_word_when_others_have_come(scene: Sce
     assert scene.core.attended[-1] == (1, PREFETCH)
 
 
-# What is held under leases
+# Leases
 
 
 @pytest.fixture
@@ -387,20 +387,20 @@ def leasing(scene: Scene) -> tuple[StubConsumer, StubConsumer]:
     return first, second
 
 
-def test_a_message_that_is_leased_anew_before_its_end_is_heard_of_is_held_once(
+def test_a_message_leased_again_before_the_end_of_its_lease_is_known_is_held_once(
     scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
 ) -> None:
     first, second = leasing
     scene.lease("q:1", "r1")
     scene.lease("q:1", "r2")
-    assert (first.held, second.held) == ({"q:1": "r1"}, {"q:1": "r2"})
+    assert (first.leases, second.leases) == ({"q:1": "r1"}, {"q:1": "r2"})
     scene.end_lease("q:1", "r1")
-    assert (first.held, second.held) == ({}, {"q:1": "r2"})
+    assert (first.leases, second.leases) == ({}, {"q:1": "r2"})
     scene.end_lease("q:1", "r2")
-    assert second.held == {}
+    assert second.leases == {}
 
 
-def test_who_leaves_takes_no_other_consumers_lease_along(
+def test_a_consumer_that_leaves_ends_only_its_own_leases(
     scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
 ) -> None:
     first, second = leasing
@@ -409,10 +409,10 @@ def test_who_leaves_takes_no_other_consumers_lease_along(
     scene.fanout.leave("q", first)
     assert scene.core.released == [("q:1", "r1")]
     scene.end_lease("q:1", "r2")
-    assert second.held == {}
+    assert second.leases == {}
 
 
-def test_a_lease_whose_end_was_not_heard_of_is_asked_for(
+def test_a_lease_whose_end_was_not_announced_is_checked(
     scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
 ) -> None:
     first, _ = leasing
@@ -420,10 +420,10 @@ def test_a_lease_whose_end_was_not_heard_of_is_asked_for(
     scene.lease("q:1", "r1")
     scene.clock.advance(HEARTBEAT_SECONDS)
     assert scene.core.asked_leases == [[("q:1", "r1")]]
-    assert first.held == {}
+    assert first.leases == {}
 
 
-def test_a_lease_that_was_extended_is_asked_for_when_it_should_end(
+def test_an_extended_lease_is_checked_when_it_should_end(
     scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
 ) -> None:
     first, _ = leasing
@@ -432,13 +432,13 @@ def test_a_lease_that_was_extended_is_asked_for_when_it_should_end(
     scene.lease("q:1", "r1")
     for _ in range(2):
         scene.clock.advance(HEARTBEAT_SECONDS)
-    assert (len(scene.core.asked_leases), first.held) == (1, {"q:1": "r1"})
+    assert (len(scene.core.asked_leases), first.leases) == (1, {"q:1": "r1"})
     scene.core.left_seconds = {}
     scene.clock.advance(HEARTBEAT_SECONDS)
-    assert (len(scene.core.asked_leases), first.held) == (2, {})
+    assert (len(scene.core.asked_leases), first.leases) == (2, {})
 
 
-def test_after_a_lost_connection_all_leases_are_asked_for(
+def test_after_a_lost_connection_all_leases_are_checked(
     scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
 ) -> None:
     first, second = leasing
@@ -447,4 +447,4 @@ def test_after_a_lost_connection_all_leases_are_asked_for(
     scene.lease("q:2", "r2")
     scene.core.subscriber.lose()
     scene.core.subscriber.renew()
-    assert (first.held, second.held) == ({}, {"q:2": "r2"})
+    assert (first.leases, second.leases) == ({}, {"q:2": "r2"})

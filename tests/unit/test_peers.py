@@ -178,7 +178,7 @@ def listening(hub: Hub, peers: Peers, **consumers: list[str]) -> ListenerStatist
                 credentials=Credentials("192.0.2.1"),
                 since_seconds=0,
                 lease_ms=0,
-                held={},
+                leases={},
             )
             for transport in consumers.get(queue, [])
         ]

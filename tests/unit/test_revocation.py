@@ -1,4 +1,4 @@
-"""Who may listen no longer is closed: with a fan-out and a store of the test's, and a clock that is turned by hand."""
+"""Consumers are closed when they are no longer admitted, with stubs and a manual clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from restmq.auth import acl
 from restmq.auth.acl import Acl, hash_password
 from restmq.auth.guard import LISTEN_COMET, LISTEN_WEBSOCKET, Access, Credentials, Guard
 from restmq.delivery.consumer import CloseReason
-from restmq.delivery.revocation import LOOK_SECONDS, Revocation
+from restmq.delivery.revocation import CHECK_SECONDS, Revocation
 from restmq.errors import StoreUnavailable
 from restmq.queues.tokens import Authorization
 
@@ -46,17 +46,17 @@ class StubConsumer:
 
 class StubFanout:
     def __init__(self) -> None:
-        self.attended: dict[str, list[StubConsumer]] = {}
+        self.connected: dict[str, list[StubConsumer]] = {}
 
     @property
     def queues(self) -> list[str]:
-        return list(self.attended)
+        return list(self.connected)
 
     def consumers(self, queue: str) -> list[StubConsumer]:
-        return self.attended.get(queue, [])
+        return self.connected.get(queue, [])
 
     def leave(self, queue: str, consumer: StubConsumer) -> None:
-        self.attended[queue].remove(consumer)
+        self.connected[queue].remove(consumer)
 
 
 class Scene:
@@ -74,15 +74,15 @@ class Scene:
 
     def listen(self, *, queue: str = "jobs", access: Access = LISTEN_COMET, **shown: str) -> StubConsumer:
         consumer = StubConsumer(Credentials("192.0.2.1", **shown), access)
-        self.fanout.attended.setdefault(queue, []).append(consumer)
+        self.fanout.connected.setdefault(queue, []).append(consumer)
         return consumer
 
     def rule(self, text: str) -> None:
         self.rules.write_text(text)
         self.acl.reload()
 
-    def look(self) -> None:
-        self.clock.advance(LOOK_SECONDS)
+    def check(self) -> None:
+        self.clock.advance(CHECK_SECONDS)
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-def test_who_listens_with_a_revoked_token_is_closed_and_the_others_stay(scene: Scene) -> None:
+def test_a_consumer_with_a_revoked_token_is_closed_and_the_others_stay(scene: Scene) -> None:
     scene.core.records = {"mine": READ, "yours": READ}
     mine, yours, nobodys = scene.listen(token="mine"), scene.listen(token="yours"), scene.listen()
-    scene.look()
+    scene.check()
     assert [each.closed for each in (mine, yours, nobodys)] == [None] * 3
     del scene.core.records["mine"]
-    scene.look()
+    scene.check()
     assert [each.closed for each in (mine, yours, nobodys)] == [CloseReason.NOT_ALLOWED, None, None]
     assert scene.fanout.consumers("jobs") == [yours, nobodys]
 
@@ -104,25 +104,25 @@ def test_who_listens_with_a_revoked_token_is_closed_and_the_others_stay(scene: S
 @pytest.mark.parametrize(
     "record", [Authorization(("mail",), frozenset({"read"})), Authorization(("jobs",), frozenset({"write"}))]
 )
-def test_a_token_that_allows_less_than_it_did_counts_as_it_is_now(scene: Scene, record: Authorization) -> None:
+def test_a_token_that_allows_less_than_before_closes_its_consumer(scene: Scene, record: Authorization) -> None:
     scene.core.records = {"t": READ}
     listener = scene.listen(token="t")
     scene.core.records = {"t": record}
-    scene.look()
+    scene.check()
     assert listener.closed is CloseReason.NOT_ALLOWED
 
 
-def test_rules_that_have_changed_hold_for_those_who_listen_already(scene: Scene) -> None:
+def test_changed_rules_apply_to_connected_consumers(scene: Scene) -> None:
     comet, websocket = scene.listen(), scene.listen(access=LISTEN_WEBSOCKET)
     scene.rule("[comet:consumer]\nhosts_deny = 192.0.2.1\n")
-    scene.look()
+    scene.check()
     assert (comet.closed, websocket.closed) == (CloseReason.NOT_ALLOWED, None)
     scene.rule("[websocket:consumer]\nusername = u\npassword = p\n")
-    scene.look()
+    scene.check()
     assert websocket.closed is CloseReason.NOT_ALLOWED
 
 
-def test_an_old_password_is_hashed_once_for_all_who_listen_with_it(
+def test_an_old_password_is_hashed_once_for_all_consumers_that_use_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = (scene.listen(username="u", password=password) for password in ("old", "new"))
@@ -131,39 +131,39 @@ def test_an_old_password_is_hashed_once_for_all_who_listen_with_it(
     hashed: list[bytes] = []
     scrypt = acl._scrypt
     monkeypatch.setattr(acl, "_scrypt", lambda given, prefix: hashed.append(given) or scrypt(given, prefix))
-    scene.look()
+    scene.check()
     assert new.closed is None
     assert {each.closed for each in (old, *many)} == {CloseReason.NOT_ALLOWED}
     assert sorted(hashed) == [b"new", b"old"]
 
 
-def test_redis_is_asked_once_for_all_and_closes_nobody_while_it_is_away(scene: Scene) -> None:
+def test_tokens_are_read_once_for_all_and_nobody_is_closed_while_redis_is_away(scene: Scene) -> None:
     scene.core.records = {"a": READ, "b": READ}
     listeners = [scene.listen(token=token) for token in "abab"]
-    scene.look()
+    scene.check()
     assert scene.core.asked == [{"a", "b"}]
     scene.core.records, scene.core.fails = {}, True
-    scene.look()
+    scene.check()
     assert {each.closed for each in listeners} == {None}
     scene.core.fails = False
-    scene.look()
+    scene.check()
     assert {each.closed for each in listeners} == {CloseReason.NOT_ALLOWED}
 
 
-def test_one_that_has_left_meanwhile_is_not_closed(scene: Scene) -> None:
+def test_a_consumer_that_has_left_meanwhile_is_not_closed(scene: Scene) -> None:
     first, second = scene.listen(token="t"), scene.listen(token="t")
     first.close = lambda _: scene.fanout.leave("jobs", second)  # type: ignore[method-assign]
-    scene.look()
+    scene.check()
     assert scene.fanout.consumers("jobs") == []
     assert second.closed is None
 
 
-def test_between_many_others_have_their_turn(scene: Scene) -> None:
+def test_checking_many_consumers_lets_other_work_run_in_between(scene: Scene) -> None:
     for _ in range(1100):
         scene.listen(token="t")
     left: list[int] = []
     call_later = scene.clock.callLater
     scene.clock.callLater = lambda *call: left.append(len(scene.fanout.consumers("jobs"))) or call_later(*call)
-    scene.look()
+    scene.check()
     assert [count for count in left if count] == [600, 100]
     assert scene.fanout.consumers("jobs") == []

@@ -1,4 +1,4 @@
-"""Whose turn it is."""
+"""Round robin: whose turn it is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from restmq.delivery.subscription import next_in_turn
 
 
 @given(st.lists(st.booleans(), max_size=20), st.integers(0, 30))
-def test_only_a_ready_consumer_is_served_and_one_is_if_there_is_one(ready: list[bool], cursor: int) -> None:
+def test_a_ready_consumer_is_served_if_there_is_one(ready: list[bool], cursor: int) -> None:
     position, after = next_in_turn(ready, cursor)
     if any(ready):
         assert position is not None
@@ -23,7 +23,9 @@ def test_only_a_ready_consumer_is_served_and_one_is_if_there_is_one(ready: list[
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12).filter(any), st.integers(0, 11), st.integers(1, 60))
-def test_nobody_is_served_twice_before_all_ready_were_served_once(ready: list[bool], cursor: int, rounds: int) -> None:
+def test_all_ready_consumers_are_served_once_before_one_is_served_twice(
+    ready: list[bool], cursor: int, rounds: int
+) -> None:
     served: list[int] = []
     for _ in range(rounds):
         position, cursor = next_in_turn(ready, cursor)
@@ -35,7 +37,7 @@ def test_nobody_is_served_twice_before_all_ready_were_served_once(ready: list[bo
 
 
 @given(st.integers(1, 12), st.integers(0, 11))
-def test_all_ready_are_served_in_the_order_in_which_they_came(size: int, cursor: int) -> None:
+def test_ready_consumers_are_served_in_the_order_of_their_arrival(size: int, cursor: int) -> None:
     ready = [True] * size
     served = []
     for _ in range(2 * size):

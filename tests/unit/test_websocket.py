@@ -79,7 +79,7 @@ class Conversation:
         self.clock = Clock()
         self.commands: list[defer.Deferred[None]] = []
         fanout: Any = SimpleNamespace(
-            seconds=self.clock.seconds, come=self._nothing, ready=self._nothing, leave=self._nothing
+            seconds=self.clock.seconds, connect=self._nothing, ready=self._nothing, leave=self._nothing
         )
         nobody: Any = None
         client = CommandContext(nobody, nobody, self._check, nobody, nobody, Presence(lambda: False), "q")
@@ -87,7 +87,7 @@ class Conversation:
         wire: Any = SimpleNamespace(factory=SimpleNamespace(forget=self._nothing))
         self.socket.prepare(client, None, wire)
         self.presence = client.presence
-        self.socket.attach(fanout, "q", PLAIN, Credentials("192.0.2.1"))
+        self.socket.attach(fanout=fanout, queue="q", wire_format=PLAIN, credentials=Credentials("192.0.2.1"))
         self.transport = Transport()
         self.socket.makeConnection(self.transport)
         self.socket.dataReceived(
