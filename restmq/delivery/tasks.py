@@ -42,8 +42,7 @@ class PendingCalls:
 
         def failed(failure: Failure) -> None:
             log.error(
-                "{count} messages of {queue} were not put back: {why} Leased ones return when their lease ends; "
-                "the others are lost.",
+                "{count} messages of {queue} were not put back: {why}",
                 count=count,
                 queue=queue,
                 why=failure.getErrorMessage(),
