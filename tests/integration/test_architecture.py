@@ -1,4 +1,4 @@
-"""docs/architecture.md tells how the code is: its rooms, what it is built on, and its how-tos, which are run."""
+"""docs/architecture.md is true: its table of packages, its reasons for dependencies, and its how-tos, which are run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def first_cells(heading: str) -> list[str]:
 
 
 def test_every_package_is_in_the_table_and_there() -> None:
-    told = {room.rstrip("/") for cell in first_cells("The rooms") for room in re.findall(r"`([\w/]+)`", cell)}
+    told = {room.rstrip("/") for cell in first_cells("The packages") for room in re.findall(r"`([\w/]+)`", cell)}
     there = {path.name.removesuffix(".py") for path in (ROOT / "restmq").iterdir() if not path.name.startswith("__")}
     data = {"acl.conf", "py.typed", "static", "templates"}
     assert told == there - data
@@ -82,7 +82,7 @@ def test_what_the_how_tos_add_works_and_is_described(extended: Daemon, private_r
         values.close()
         wait_until(lambda: not listeners(private_redis, "news"))
         description = http.get("/openapi.json").json()
-        assert description["paths"]["/depth/{queue}"]["get"]["summary"] == "How many messages wait in the queue"
+        assert description["paths"]["/depth/{queue}"]["get"]["summary"] == "The number of messages that wait in the queue"
         assert description["paths"]["/values/{queue}"]["get"]["x-endless"]
         commands = [each["title"] for each in description["components"]["schemas"]["Command"]["oneOf"]]
         assert commands[-1] == "depth"
