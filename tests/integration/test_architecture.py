@@ -82,7 +82,7 @@ def test_what_the_how_tos_add_works_and_is_described(extended: Daemon, private_r
         values.close()
         wait_until(lambda: not listeners(private_redis, "news"))
         description = http.get("/openapi.json").json()
-        assert description["paths"]["/depth/{queue}"]["get"]["summary"] == "The number of messages that wait in the queue"
+        assert description["paths"]["/depth/{queue}"]["get"]["summary"] == "The number of waiting messages"
         assert description["paths"]["/values/{queue}"]["get"]["x-endless"]
         commands = [each["title"] for each in description["components"]["schemas"]["Command"]["oneOf"]]
         assert commands[-1] == "depth"
