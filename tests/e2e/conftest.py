@@ -1,4 +1,4 @@
-"""A headless Chromium that talks to this machine only, and the examples' pages for it."""
+"""A headless Chromium that connects only to this machine, and the examples' pages for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from tests.e2e.page import Page
-from tests.servers import ROOT, Daemon, free_port
+from tests.servers import ROOT, Daemon, Redis, free_port, stopping
 
 AXE = "axe-core@4.10.3"
 FLAGS = [
@@ -32,7 +32,7 @@ FLAGS = [
 
 
 def start_browser(folder: Path) -> webdriver.Chrome:
-    """A browser that keeps what it keeps in this folder, and notes what its pages say and ask for."""
+    """A browser with its profile in this folder. It logs the console and the network requests of its pages."""
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for flag in [*FLAGS, f"--user-data-dir={folder / 'chromium'}"]:
@@ -45,7 +45,7 @@ def start_browser(folder: Path) -> webdriver.Chrome:
 
 @pytest.fixture(scope="session")
 def chromium(folder: Path) -> Iterator[webdriver.Chrome]:
-    """One for all tests: its start costs as much as many of them."""
+    """One browser for all tests: starting one takes as long as many tests."""
     driver = start_browser(folder)
     yield driver
     driver.quit()
@@ -53,7 +53,7 @@ def chromium(folder: Path) -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
-    """A tab of its own, in a browser that remembers nothing of the tests before."""
+    """A new tab in a browser without cookies, storage or cache of earlier tests."""
     home = chromium.current_window_handle
     chromium.switch_to.new_window("tab")
     for kind in ("browser", "performance"):
@@ -71,21 +71,21 @@ def browser(chromium: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
 
 
 def visited(chromium: webdriver.Chrome) -> list[str]:
-    """The pages that the tab has shown."""
+    """The addresses in the tab's history."""
     history = chromium.execute_cdp_cmd("Page.getNavigationHistory", {})
     return [entry["url"] for entry in history["entries"]]
 
 
 @pytest.fixture
 def page(browser: webdriver.Chrome, daemon: Daemon) -> Iterator[Page]:
-    """The dashboard; at the end nothing was complained of, and nobody else was asked for anything."""
+    """The dashboard. At the end, the console has no warning or error, and the page has contacted no other host."""
     shown = Page(browser, daemon.url)
     yield shown
     assert shown.problems() == []
     assert shown.hosts_asked() == {f"127.0.0.1:{daemon.port}"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def site() -> Iterator[str]:
     """The origin of the examples' pages, which python3 -m http.server serves."""
     port = free_port()
@@ -102,8 +102,16 @@ def site() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def mortal(folder: Path, redis: Redis) -> Iterator[Daemon]:
+    """A daemon that tests may stop, and must start again."""
+    daemon = Daemon(folder / "mortal", redis=redis)
+    with stopping(daemon):
+        yield daemon
+
+
+@pytest.fixture(scope="session")
 def axe(folder: Path) -> str:
-    """The source of axe-core, which finds accessibility faults; from npm, and kept nowhere."""
+    """The source of axe-core, which finds accessibility faults. It comes from npm and is not stored."""
     packed = subprocess.run(
         ["npm", "pack", "--silent", AXE], cwd=folder, stdout=subprocess.PIPE, text=True, check=True, timeout=120
     ).stdout.split()[-1]

@@ -1,4 +1,4 @@
-"""The dashboard as a user's hands and eyes have it."""
+"""What a user sees and does on the dashboard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.servers import ROOT, wait_until
 
 SCREENSHOTS = ROOT / "tests" / "artifacts"
-#: The elements of a selector that are shown: asked for in one call, where WebDriver would take several for each.
+#: The visible elements of a selector, in one call; WebDriver would need several calls for each element.
 SHOWN = (
     "const shown = [...document.querySelectorAll(arguments[0])].filter((element) => element.getClientRects().length > 0"
     " && element.checkVisibility({opacityProperty: true, visibilityProperty: true}));"
@@ -42,14 +42,14 @@ class Page:
         return self
 
     def find(self, selector: str) -> WebElement:
-        """The first element that is shown; waits for one."""
+        """The first visible element; waits until there is one."""
         return wait_until(lambda: self.all(selector), why=f"{selector} is shown")[0]  # type: ignore[no-any-return]
 
     def all(self, selector: str) -> list[WebElement]:
         return list(self.browser.execute_script(SHOWN + "return shown", selector))
 
     def text(self, selector: str) -> str:
-        """All that is shown of these elements."""
+        """The visible text of these elements."""
         return "\n".join(self._texts(selector))
 
     def _texts(self, selector: str) -> list[str]:
@@ -63,7 +63,7 @@ class Page:
         self.wait_for("#link", state)
 
     def button(self, name: str, inside: str = "body") -> WebElement:
-        """The button whose words begin so."""
+        """The button whose text starts with ``name``; waits until there is one."""
 
         named = SHOWN + "return shown.find((element) => element.innerText.trim().startsWith(arguments[1]))"
         return wait_until(  # type: ignore[no-any-return]
@@ -84,7 +84,7 @@ class Page:
         wait_until(lambda: self.figure(name) == text, why=f"{name} is {text}, not {self.figure(name)}")
 
     def messages(self, panel: str = "#messages") -> list[str]:
-        """Number and beginning of each message in a list."""
+        """Number and preview of each message in a list."""
         script = (
             "return [...document.querySelectorAll(arguments[0] + ' li[data-key]')].map((item) =>"
             " item.querySelector('.key').textContent + ' ' + item.querySelector('.preview').textContent)"
@@ -106,13 +106,13 @@ class Page:
         return path
 
     def problems(self) -> list[str]:
-        """What the console complains of."""
+        """Warnings and errors in the console."""
         return [
             entry["message"] for entry in self.browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
         ]
 
     def hosts_asked(self) -> set[str]:
-        """Every host that the page has sent anything to."""
+        """Every host that the page has sent a request to."""
         asked = []
         for entry in self.browser.get_log("performance"):
             said: dict[str, Any] = json.loads(entry["message"])["message"]
@@ -123,7 +123,7 @@ class Page:
         return {url.netloc for url in asked if url.scheme in ("http", "https", "ws", "wss")}
 
     def faults(self, axe: str) -> list[str]:
-        """Serious and critical accessibility faults that axe-core finds."""
+        """The serious and critical accessibility faults that axe-core finds."""
         self.browser.execute_script(axe)
         found = self.browser.execute_async_script("axe.run({resultTypes: ['violations']}).then(arguments[0])")
         return [

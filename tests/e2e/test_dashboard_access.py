@@ -1,4 +1,4 @@
-"""What the dashboard shows and offers to those who may not see or do everything."""
+"""What the dashboard shows and offers to users with limited access."""
 
 from __future__ import annotations
 
@@ -23,25 +23,33 @@ ACL = "".join(
 REFUSED = "Nothing is shown because the server denied access."
 
 
+@pytest.fixture(scope="module")
+def guarded_daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
+    """A server with passwords."""
+    own = folder / "guarded"
+    own.mkdir()
+    (own / "acl.conf").write_text(ACL)
+    daemon = Daemon(own, redis=redis)
+    with stopping(daemon):
+        yield daemon
+        daemon.assert_no_tracebacks()
+
+
 @pytest.fixture
 def guarded(
     browser: webdriver.Chrome,
-    private_folder: Path,
-    redis: Redis,
+    guarded_daemon: Daemon,
     run: Run,  # noqa: F811
     core: RedisOperations,  # noqa: F811
     queue: str,
-) -> Iterator[Page]:
-    """A server with passwords and two queues; an owner's and a writer's token for one, which has settings."""
-    (private_folder / "acl.conf").write_text(ACL)
-    run(core.authorization_create, f"owner-{queue}", [queue], ["read", "write", "admin"])
-    run(core.authorization_create, f"writer-{queue}", [queue], ["write"])
+) -> Page:
+    """The dashboard of a server with passwords and two queues. The first queue has settings and three tokens."""
+    for role, privileges in (("owner", ["read", "write", "admin"]), ("reader", ["read"]), ("writer", ["write"])):
+        run(core.authorization_create, f"{role}-{queue}", [queue], privileges)
     for name in (queue, f"{queue}-secret"):
         run(core.queue_add, name, b"x")
     run(core.queue_settings_set, queue, {"lease": 99, "max_deliveries": 5})
-    daemon = Daemon(private_folder, redis=redis)
-    with stopping(daemon):
-        yield Page(browser, daemon.url)
+    return Page(browser, guarded_daemon.url)
 
 
 def sign_in(page: Page, token: str) -> None:
@@ -52,7 +60,7 @@ def visit(page: Page, queue: str) -> None:
     page.browser.get(f"{page.url}/dashboard#/q/{queue}")
 
 
-def test_who_signs_in_later_finds_the_settings_and_keeps_them(
+def test_signing_in_later_loads_the_settings_and_saving_keeps_them(
     guarded: Page,
     run: Run,  # noqa: F811
     core: RedisOperations,  # noqa: F811
@@ -72,7 +80,7 @@ def test_who_signs_in_later_finds_the_settings_and_keeps_them(
     assert run(core.queue_settings_get, queue) == {"lease": 99, "max_deliveries": 5, "max_length": 8}
 
 
-def test_a_token_that_may_not_look_is_shown_and_offered_nothing(guarded: Page, queue: str) -> None:
+def test_a_token_without_read_access_sees_nothing_and_is_offered_nothing(guarded: Page, queue: str) -> None:
     visit(guarded, queue)
     sign_in(guarded, f"owner-{queue}")
     guarded.button("Purge…")
@@ -88,7 +96,7 @@ def test_a_token_that_may_not_look_is_shown_and_offered_nothing(guarded: Page, q
     assert guarded.figure("queues") == "–"
 
 
-def test_of_a_queue_that_the_token_is_not_for_nothing_is_said(guarded: Page, queue: str) -> None:
+def test_a_queue_outside_the_tokens_scope_shows_nothing(guarded: Page, queue: str) -> None:
     visit(guarded, f"{queue}-secret")
     sign_in(guarded, f"owner-{queue}")
     guarded.wait_for_state("Live")
@@ -98,3 +106,35 @@ def test_of_a_queue_that_the_token_is_not_for_nothing_is_said(guarded: Page, que
     guarded.find(".back").click()
     guarded.find("input[type=search]").send_keys(f"{queue}-secret")
     guarded.wait_for(".hint", "No queue in the list has exactly this name.")
+
+
+def test_a_token_is_asked_for_and_limits_the_offered_actions(guarded: Page, queue: str) -> None:
+    guarded.browser.get(f"{guarded.url}/dashboard")
+    guarded.wait_for("dialog", "a username and password, or a token, are needed here")
+    assert guarded.text(".chart .legend")
+    assert guarded.text(".chart .grid text") == "", "no times before the server has sent its own"
+    sign_in(guarded, "no-such-token")
+    guarded.wait_for("dialog", "the token is not known")
+    sign_in(guarded, f"reader-{queue}")
+    guarded.wait_for_state("Live")
+    guarded.wait_for_figure("queues", "1")
+    guarded.find(".rows a").click()
+    guarded.wait_for_messages(["1 x"])
+    assert {"Pause", "Start", "Purge…", "Publish", "Save"} & guarded.offered() == set()
+    guarded.listen("websocket")
+    guarded.wait_for_messages(["1 x"], ".tail")
+    guarded.press("Signed in")
+    sign_in(guarded, f"owner-{queue}")
+    guarded.button("Publish")
+    assert {"Pause", "Purge…", "Publish", "Save"} <= guarded.offered()
+    guarded.wait_for("section[aria-labelledby=consumers-title]", "127.0.0.1")
+
+
+def test_a_password_known_to_the_browser_signs_in(guarded: Page) -> None:
+    browser = guarded.browser
+    browser.get(guarded.url.replace("//", "//ada:lovelace@") + "/q/")  # as if typed into the browser's own dialog
+    browser.get(f"{guarded.url}/dashboard")
+    guarded.press("Use a password", "dialog")
+    guarded.wait_for_state("Live")
+    browser.refresh()
+    guarded.wait_for_state("Live")

@@ -1,15 +1,13 @@
-"""What is saved on a queue's page: what the user changed, and nothing else."""
+"""Saving settings on a queue's page: only what the user changed is saved."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import httpx
 import pytest
 from selenium import webdriver
 
 from tests.e2e.page import Page
-from tests.servers import Daemon, Redis, stopping, wait_until
+from tests.servers import Daemon, wait_until
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
 
@@ -32,33 +30,30 @@ def save(page: Page) -> None:
     page.wait_for("#notice", "Saved.")
 
 
-def test_a_page_opened_while_the_server_was_away_saves_what_was_typed_only(
-    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+def test_a_page_opened_during_an_outage_saves_only_typed_settings(
+    browser: webdriver.Chrome, mortal: Daemon, http: httpx.Client, queue: str
 ) -> None:
-    daemon = Daemon(private_folder, redis=private_redis)
-    page = Page(browser, daemon.url)
-    with stopping(daemon):
-        with daemon.client() as http:
-            http.post("/q/s1", data={"value": "x"})
-            http.post("/p/s1", data=SET)
-        page.open()
-        page.wait_for(".rows", "s1")
-        daemon.stop()
-        page.wait_for_state("Server unavailable")
-        page.find(".rows a").click()
-        page.wait_for(".settings", "Not loaded from the server yet")
-        assert not page.find("#setting-lease").is_enabled()
-        assert not page.button("Save").is_enabled()
-        daemon.start()
-        page.wait_for_state("Live")
-        wait_for_setting(page, "lease", 99)
-        type_setting(page, "max_length", "1000")
-        save(page)
-        with daemon.client() as http:
-            assert http.get("/p/s1").json() == {"queue": "s1", "value": "broadcast", **SET, "max_length": 1000}
+    http.post(f"/q/{queue}", data={"value": "x"})
+    http.post(f"/p/{queue}", data=SET)
+    page = Page(browser, mortal.url)
+    page.open()
+    page.find("input[type=search]").send_keys(queue)
+    page.wait_for(".rows", queue)
+    mortal.stop()
+    page.wait_for_state("Server unavailable")
+    page.find(".rows a").click()
+    page.wait_for(".settings", "Not loaded from the server yet")
+    assert not page.find("#setting-lease").is_enabled()
+    assert not page.button("Save").is_enabled()
+    mortal.start()
+    page.wait_for_state("Live")
+    wait_for_setting(page, "lease", 99)
+    type_setting(page, "max_length", "1000")
+    save(page)
+    assert http.get(f"/p/{queue}").json() == {"queue": queue, "value": "broadcast", **SET, "max_length": 1000}
 
 
-def test_a_setting_that_was_changed_elsewhere_stays_so(page: Page, http: httpx.Client, queue: str) -> None:
+def test_saving_keeps_settings_changed_by_another_client(page: Page, http: httpx.Client, queue: str) -> None:
     http.post(f"/p/{queue}", data=SET)
     page.open(queue)
     wait_for_setting(page, "lease", 99)
@@ -70,7 +65,7 @@ def test_a_setting_that_was_changed_elsewhere_stays_so(page: Page, http: httpx.C
     wait_for_setting(page, "max_deliveries", 7)
 
 
-def test_what_is_being_typed_stays_when_the_settings_are_read_again(page: Page, http: httpx.Client, queue: str) -> None:
+def test_reloading_settings_keeps_unsaved_input(page: Page, http: httpx.Client, queue: str) -> None:
     http.post(f"/q/{queue}", data={"value": "x"})
     page.open(queue)
     type_setting(page, "lease", "60")

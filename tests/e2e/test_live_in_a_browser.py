@@ -1,4 +1,4 @@
-"""What a page in a real browser hears, and what pages of other sites are kept from."""
+"""What a page in a real browser receives, and what pages of other sites can't do."""
 
 from __future__ import annotations
 
@@ -27,32 +27,33 @@ def heard(browser: webdriver.Chrome, count: int) -> list[Any]:
     return list(browser.execute_script("return window.heard"))
 
 
-def test_event_source_hears_and_catches_up_after_a_restart(
-    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+def test_event_source_receives_messages_and_catches_up_after_a_restart(
+    browser: webdriver.Chrome, daemon: Daemon, mortal: Daemon, redis: Redis, queue: str
 ) -> None:
-    daemon = Daemon(private_folder / "a", redis=private_redis)
-    other = Daemon(private_folder / "b", redis=private_redis)
-    with stopping(daemon, other):
-        with other.client() as client:
-            client.post("/p/page", data={"history": "100"})
-        witness = Comet(other, "/c/page")  # while the page's daemon is away, somebody hears
-        browser.get(f"{daemon.url}/queue")
-        browser.execute_script(
-            "window.heard = []; window.source = new EventSource('/sse/page');"
-            "source.onmessage = (event) => heard.push([event.lastEventId, event.data]);"
-        )
-        wait_until(lambda: listeners(private_redis, "page") == 2)
-        first = post(daemon, "page", "two\nlines")
-        assert heard(browser, 1) == [[first, "two\nlines"]]
-        daemon.stop()
-        missed = [post(other, "page", str(n)) for n in range(3)]
-        daemon.start()
-        live = post(other, "page", "live") if wait_until(lambda: listeners(private_redis, "page") == 2) else ""
-        assert [key for key, _ in heard(browser, 5)] == [first, *missed, live]
-        witness.close()
+    with daemon.client() as client:
+        client.post(f"/p/{queue}", data={"history": "100"})
+    other = Comet(daemon, f"/c/{queue}")  # without a consumer, messages would wait instead of going to the history
+    browser.get(f"{mortal.url}/queue")
+    browser.execute_script(
+        "window.heard = []; window.source = new EventSource(`/sse/${arguments[0]}`);"
+        "source.onmessage = (event) => heard.push([event.lastEventId, event.data]);",
+        queue,
+    )
+    wait_until(lambda: listeners(redis, queue) == 2)
+    first = post(daemon, queue, "two\nlines")
+    assert heard(browser, 1) == [[first, "two\nlines"]]
+    mortal.stop()
+    missed = [post(daemon, queue, str(n)) for n in range(3)]
+    mortal.start()
+    wait_until(lambda: listeners(redis, queue) == 2)
+    live = post(daemon, queue, "live")
+    assert [key for key, _ in heard(browser, 5)] == [first, *missed, live]
+    other.close()
 
 
-def test_websocket_hears_and_echoes(browser: webdriver.Chrome, daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_websocket_receives_messages_and_echoes(
+    browser: webdriver.Chrome, daemon: Daemon, redis: Redis, queue: str
+) -> None:
     browser.get(f"{daemon.url}/queue")
     browser.execute_script(
         "window.heard = []; window.socket = new WebSocket(`ws://${location.host}/ws/${arguments[0]}`, 'restmq');"
@@ -64,21 +65,7 @@ def test_websocket_hears_and_echoes(browser: webdriver.Chrome, daemon: Daemon, r
     assert heard(browser, 2)[1] == f'{{"key":"{key}","value":"to the page"}}'
 
 
-def test_a_jsonp_page_takes_a_message(browser: webdriver.Chrome, daemon: Daemon, queue: str) -> None:
-    key = post(daemon, queue, "by script")
-    browser.get(f"{daemon.url}/queue")
-    browser.execute_script(
-        "window.heard = []; window.got = (message) => heard.push(message);"
-        "const script = document.createElement('script'); script.src = `/q/${arguments[0]}?callback=got`;"
-        "document.head.append(script);",
-        queue,
-    )
-    assert heard(browser, 1) == [{"key": key, "value": "by script", "count": 0}]
-
-
-def test_a_jsonp_page_is_told_that_a_queue_is_empty_and_that_something_went_wrong(
-    browser: webdriver.Chrome, daemon: Daemon, queue: str
-) -> None:
+def test_jsonp_reports_an_empty_queue_and_an_error(browser: webdriver.Chrome, daemon: Daemon, queue: str) -> None:
     browser.get(f"{daemon.url}/queue")
     browser.execute_script(
         "window.heard = []; window.got = (answer) => heard.push(answer);"
@@ -91,10 +78,10 @@ def test_a_jsonp_page_is_told_that_a_queue_is_empty_and_that_something_went_wron
     assert sorted(map(str, heard(browser, 2))) == sorted([str({"error": "empty queue"}), "wrong"])
 
 
-@pytest.fixture
-def other_site(private_folder: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def other_site(folder: Path) -> Iterator[str]:
     """A page of another site: ``localhost`` is cross-site to ``127.0.0.1``."""
-    site = private_folder / "site"
+    site = folder / "site"
     site.mkdir()
     (site / "index.html").write_text("<!DOCTYPE html><title>elsewhere</title>")
 
@@ -134,7 +121,7 @@ Promise.all([
 """
 
 
-def test_a_page_of_another_site_can_neither_put_nor_take(
+def test_a_page_of_another_site_can_neither_publish_nor_take(
     browser: webdriver.Chrome, daemon: Daemon, redis: Redis, queue: str, other_site: str
 ) -> None:
     key = post(daemon, queue, "mine")
@@ -149,19 +136,15 @@ def test_a_page_of_another_site_can_neither_put_nor_take(
     assert redis.command("LRANGE", f"{queue}:queue", "0", "-1") == [key]
 
 
-def test_a_site_that_is_allowed_may(
-    browser: webdriver.Chrome, private_folder: Path, redis: Redis, queue: str, other_site: str
-) -> None:
-    daemon = Daemon(private_folder / "d", "--allow-origin", other_site, redis=redis)
-    with stopping(daemon):
-        browser.get(other_site)
-        script = (
-            "const [target, queue, done] = arguments;"
-            "fetch(`${target}/q/${queue}`, {method: 'POST', headers: {'Idempotency-Key': 'k'},"
-            " body: new URLSearchParams({value: 'welcome'})})"
-            ".then((answer) => answer.text()).then(done, (error) => done(String(error)));"
-        )
-        assert browser.execute_async_script(script, daemon.url, queue) == f"{queue}:1\r\n"
+def test_an_allowed_site_can_publish(browser: webdriver.Chrome, by_name: Daemon, queue: str, other_site: str) -> None:
+    browser.get(other_site.replace("localhost", "app.test"))
+    script = (
+        "const [target, queue, done] = arguments;"
+        "fetch(`${target}/q/${queue}`, {method: 'POST', headers: {'Idempotency-Key': 'k'},"
+        " body: new URLSearchParams({value: 'welcome'})})"
+        ".then((answer) => answer.text()).then(done, (error) => done(String(error)));"
+    )
+    assert browser.execute_async_script(script, by_name.url, queue) == f"{queue}:1\r\n"
 
 
 BY_SCRIPT_ELEMENT = """
@@ -175,12 +158,12 @@ document.head.append(tag);
 """
 
 
-@pytest.fixture
-def by_name(private_folder: Path, redis: Redis, other_site: str) -> Iterator[Daemon]:
-    """One that is also known by a name over plain HTTP, where browsers send no Fetch Metadata; it admits two pages."""
+@pytest.fixture(scope="module")
+def by_name(folder: Path, redis: Redis, other_site: str) -> Iterator[Daemon]:
+    """A server that allows two sites. By its name, over plain HTTP, browsers send it no Fetch Metadata."""
     pages = (other_site.replace("localhost", "app.test"), other_site.replace("localhost", "127.0.0.1"))
     origins = [f"--allow-origin={page}" for page in pages]
-    daemon = Daemon(private_folder / "d", "--allow-host", "queue.test", *origins, redis=redis)
+    daemon = Daemon(folder / "by-name", "--allow-host", "queue.test", *origins, redis=redis)
     with stopping(daemon):
         yield daemon
 
@@ -210,7 +193,7 @@ def test_a_script_element_on_another_site_takes_nothing(
 
 
 @pytest.mark.parametrize(("page", "server"), [("app.test", "queue.test"), ("127.0.0.1", "127.0.0.1")])
-def test_a_script_element_on_a_site_that_is_allowed_takes_a_message(
+def test_a_script_element_on_an_allowed_site_takes_a_message(
     browser: webdriver.Chrome, by_name: Daemon, queue: str, other_site: str, page: str, server: str
 ) -> None:
     post(by_name, queue, "yours")

@@ -153,14 +153,14 @@ def noted(into: list[RestMQError]) -> Callable[[RestMQError, float], None]:
 
 
 @pytest.mark.parametrize("value", [BINARY, TEXT, b"", b"\xff", b"value=x&y", b'{"a": 1}', b"x" * 1_000_000])
-def test_what_goes_in_comes_out(client: Any, queue: str, value: bytes | str) -> None:
+def test_a_taken_message_has_the_published_bytes(client: Any, queue: str, value: bytes | str) -> None:
     key = client.publish(queue, value)
     exact = value.encode() if isinstance(value, str) else value
     assert client.take(queue) == Message(key, exact)
     assert client.take(queue) is None
 
 
-def test_a_batch_goes_in_and_comes_out_in_order(client: Any, queue: str) -> None:
+def test_a_batch_keeps_its_order(client: Any, queue: str) -> None:
     values = [TEXT, b"", "b\n", b"c", '{"a": 1}']
     keys = client.publish_many(queue, values)
     assert keys == [f"{queue}:{n}" for n in range(1, 6)]
@@ -169,7 +169,7 @@ def test_a_batch_goes_in_and_comes_out_in_order(client: Any, queue: str) -> None
     assert client.take_many(queue, 10) == []
 
 
-def test_delay_ttl_and_idempotency_key_are_the_servers(client: Any, queue: str) -> None:
+def test_delay_ttl_and_idempotency_key_reach_the_server(client: Any, queue: str) -> None:
     delayed = client.publish(queue, "later", delay_seconds=3600)
     assert client.find(delayed).more["state"] == "delayed"
     client.publish(queue, "gone", ttl_seconds=0.05)
@@ -179,7 +179,7 @@ def test_delay_ttl_and_idempotency_key_are_the_servers(client: Any, queue: str) 
         client.publish(queue, "b", idempotency_key="k")
 
 
-def test_a_take_waits(client: Any, make: Make, daemon: Daemon, queue: str) -> None:
+def test_a_take_waits_for_a_message(client: Any, make: Make, daemon: Daemon, queue: str) -> None:
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(make(daemon.url).take, queue, wait_seconds=60)
         wait_until(lambda: client.stats(queue)["waiters"] == 1)
@@ -187,7 +187,7 @@ def test_a_take_waits(client: Any, make: Make, daemon: Daemon, queue: str) -> No
         assert taken.result(20) == Message(key, b"now")
 
 
-def test_leases_are_acked_extended_and_given_back(client: Any, queue: str) -> None:
+def test_leases_are_acked_extended_and_nacked(client: Any, queue: str) -> None:
     client.configure(queue, max_deliveries=2)
     key = client.publish(queue, BINARY)
     first = client.lease(queue, 1)
@@ -204,7 +204,7 @@ def test_leases_are_acked_extended_and_given_back(client: Any, queue: str) -> No
     assert client.find(key) is None
 
 
-def test_a_queue_of_any_name_is_looked_at_and_changed(client: Any, queue: str) -> None:
+def test_a_queue_with_any_name_is_inspected_and_changed(client: Any, queue: str) -> None:
     name = f"{queue} ü/😀?%&=+#"
     keys = [client.publish(name, value) for value in ("a", "b", "c")]
     assert name in client.queues()
@@ -231,7 +231,7 @@ def test_a_queue_of_any_name_is_looked_at_and_changed(client: Any, queue: str) -
 # Errors
 
 
-def test_the_server_refuses_in_its_own_words(client: Any, queue: str) -> None:
+def test_server_errors_are_raised_with_the_servers_text(client: Any, queue: str) -> None:
     with pytest.raises(InvalidInput, match="count"):
         client.take_many(queue, 1001)
     with pytest.raises(Refused, match="16777216") as refused:
@@ -241,7 +241,7 @@ def test_the_server_refuses_in_its_own_words(client: Any, queue: str) -> None:
         client.publish("AUTHKEY:x", "a")
 
 
-def test_who_may_not_is_told_so(make: Make, private_folder: Path, redis: Redis, queue: str) -> None:
+def test_denied_access_is_raised(make: Make, private_folder: Path, redis: Redis, queue: str) -> None:
     (private_folder / "acl.conf").write_text("[rest:consumer]\nusername = ann\npassword = böb\n")
     daemon = Daemon(private_folder, redis=redis)
     redis.command("SET", f"AUTHKEY:t-{queue}", f'{{"queues": ["{queue}"], "privs": ["read"]}}')
@@ -259,7 +259,7 @@ def test_who_may_not_is_told_so(make: Make, private_folder: Path, redis: Redis, 
         daemon.stop()
 
 
-def test_a_wrong_url_is_told(make: Make, queue: str) -> None:
+def test_a_wrong_url_is_reported(make: Make, queue: str) -> None:
     with pytest.raises(Unreachable, match="can't be reached") as unreachable:
         make(f"http://127.0.0.1:{free_port()}", retry_seconds=0).take(queue)
     assert not unreachable.value.sent
@@ -279,7 +279,7 @@ def test_a_wrong_url_is_told(make: Make, queue: str) -> None:
         listener.close()
 
 
-def test_a_server_that_does_not_answer_is_given_up(make: Make, queue: str) -> None:
+def test_a_silent_server_times_out(make: Make, queue: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unreachable, match="in time") as unreachable:
@@ -300,7 +300,7 @@ def test_connections_are_kept_alive(make: Make, proxy: Proxy, queue: str) -> Non
     assert proxy.connections == 1
 
 
-def test_an_answer_that_is_early_costs_no_connection(make: Make, queue: str) -> None:
+def test_an_early_response_keeps_the_connection(make: Make, queue: str) -> None:
     """It comes when the head was read; both requests have to come on the one connection that is accepted."""
     value = b"x" * 50_000_000
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -322,7 +322,7 @@ def test_an_answer_that_is_early_costs_no_connection(make: Make, queue: str) -> 
         assert not server.is_alive()
 
 
-def test_a_message_whose_answer_got_lost_is_sent_again_and_queued_once(make: Make, proxy: Proxy, queue: str) -> None:
+def test_a_publish_whose_response_was_lost_is_retried_and_queued_once(make: Make, proxy: Proxy, queue: str) -> None:
     retries: list[RestMQError] = []
     client = make(proxy.url, on_retry=noted(retries))
     proxy.answers_to_cut = 3
@@ -337,7 +337,7 @@ def test_a_message_whose_answer_got_lost_is_sent_again_and_queued_once(make: Mak
     assert unreachable.value.sent
 
 
-def test_a_take_whose_answer_got_lost_is_not_tried_again_unasked(make: Make, proxy: Proxy, queue: str) -> None:
+def test_a_take_whose_response_was_lost_is_not_retried(make: Make, proxy: Proxy, queue: str) -> None:
     client = make(proxy.url)
     client.publish_many(queue, ["a", "b"])
     proxy.answers_to_cut = 1
@@ -346,7 +346,7 @@ def test_a_take_whose_answer_got_lost_is_not_tried_again_unasked(make: Make, pro
     assert client.take(queue).value == b"b"
 
 
-def test_a_full_queue_is_tried_until_there_is_room_or_the_time_is_over(
+def test_publishing_to_a_full_queue_is_retried_until_there_is_space_or_the_time_is_over(
     make: Make, client: Any, daemon: Daemon, queue: str
 ) -> None:
     client.configure(queue, max_length=1)
@@ -364,7 +364,9 @@ def test_a_full_queue_is_tried_until_there_is_room_or_the_time_is_over(
     assert client.take(queue).value == b"second"
 
 
-def test_a_store_that_is_away_is_waited_for(make: Make, private_folder: Path, private_redis: Redis) -> None:
+def test_a_request_is_retried_while_the_store_is_unavailable(
+    make: Make, private_folder: Path, private_redis: Redis
+) -> None:
     daemon = Daemon(private_folder, "--redis-timeout", "0.5", redis=private_redis)
     retries: list[RestMQError] = []
     client = make(daemon.url, retry_seconds=60, on_retry=noted(retries))
@@ -379,7 +381,9 @@ def test_a_store_that_is_away_is_waited_for(make: Make, private_folder: Path, pr
     daemon.stop()
 
 
-def test_a_server_that_is_restarted_is_waited_for(make: Make, private_folder: Path, redis: Redis, queue: str) -> None:
+def test_a_request_is_retried_while_the_server_restarts(
+    make: Make, private_folder: Path, redis: Redis, queue: str
+) -> None:
     daemon = Daemon(private_folder, redis=redis)
     retries: list[RestMQError] = []
     client = make(daemon.url, retry_seconds=60, on_retry=noted(retries))
@@ -396,7 +400,7 @@ def test_a_server_that_is_restarted_is_waited_for(make: Make, private_folder: Pa
 # Streams
 
 
-def test_a_consumer_goes_on_when_the_server_was_killed(
+def test_consume_continues_after_the_server_was_killed(
     make: Make, private_folder: Path, redis: Redis, queue: str
 ) -> None:
     daemon = Daemon(private_folder, redis=redis)
@@ -419,7 +423,7 @@ def test_a_consumer_goes_on_when_the_server_was_killed(
     daemon.stop()
 
 
-def test_a_listener_of_a_queue_with_a_history_misses_nothing_when_the_server_was_killed(
+def test_listen_misses_nothing_of_a_queue_with_history_when_the_server_is_killed(
     make: Make, private_folder: Path, redis: Redis, http: httpx.Client, queue: str
 ) -> None:
     http.post(f"/p/{queue}", data={"history": "1000"})
@@ -444,7 +448,7 @@ def test_a_listener_of_a_queue_with_a_history_misses_nothing_when_the_server_was
     daemon.stop()
 
 
-def test_a_gap_is_told(client: Any, http: httpx.Client, redis: Redis, queue: str) -> None:
+def test_a_gap_in_the_history_is_reported(client: Any, http: httpx.Client, redis: Redis, queue: str) -> None:
     client.configure(queue, history=2)
     with httpx.stream("GET", f"{http.base_url}/c/{queue}", timeout=60) as other:
         wait_until(lambda: listeners(redis, queue) == 1)
@@ -456,7 +460,7 @@ def test_a_gap_is_told(client: Any, http: httpx.Client, redis: Redis, queue: str
     assert gaps == keys[:1]
 
 
-def test_a_listener_with_leases_holds_its_prefetch_and_gives_back_what_it_did_not_ack(client: Any, queue: str) -> None:
+def test_listen_with_leases_holds_its_prefetch_and_returns_unacked_messages(client: Any, queue: str) -> None:
     client.configure(queue, policy="roundrobin")
     keys = [client.publish(queue, value) for value in "abc"]
     with contextlib.closing(client.listen(queue, lease_seconds=600, prefetch=1)) as messages:
@@ -467,7 +471,7 @@ def test_a_listener_with_leases_holds_its_prefetch_and_gives_back_what_it_did_no
     assert client.lease(queue, 60).count == 2
 
 
-def test_a_broadcast_that_is_to_be_leased_is_refused(client: Any, queue: str) -> None:
+def test_listen_with_leases_is_rejected_for_a_broadcast_queue(client: Any, queue: str) -> None:
     with pytest.raises(Conflict, match="roundrobin"):
         next(client.listen(queue, lease_seconds=5))
 
@@ -475,7 +479,7 @@ def test_a_broadcast_that_is_to_be_leased_is_refused(client: Any, queue: str) ->
 # Stopping
 
 
-def test_stop_ends_what_waits(daemon: Daemon, http: httpx.Client, redis: Redis, queue: str) -> None:
+def test_stop_ends_waiting_calls_and_iterators(daemon: Daemon, http: httpx.Client, redis: Redis, queue: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         client = Client(daemon.url)
         away = Client(f"http://127.0.0.1:{free_port()}", retry_seconds=600)
@@ -501,7 +505,7 @@ def test_stop_ends_what_waits(daemon: Daemon, http: httpx.Client, redis: Redis, 
     assert http.get(f"/q/{queue}").json()["value"] == "stays"
 
 
-def test_a_deferred_that_is_cancelled_ends_its_wait(run: Run, daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_cancelling_a_deferred_ends_its_long_poll(run: Run, daemon: Daemon, http: httpx.Client, queue: str) -> None:
     client = InThread(run, daemon.url)
     outcome: list[Any] = []
 

@@ -32,7 +32,7 @@ SENT = Unreachable("broke", sent=True)
         ("http://[::1]:8888", "::1", 8888, ""),
     ],
 )
-def test_a_url_says_where_the_server_is(url: str, host: str, port: int, prefix: str) -> None:
+def test_a_url_gives_host_port_and_path_prefix(url: str, host: str, port: int, prefix: str) -> None:
     server = Server(url)
     assert (server.host, server.port, server.prefix) == (host, port, prefix)
     assert server.secure == url.startswith("https")
@@ -43,7 +43,7 @@ def test_a_url_says_where_the_server_is(url: str, host: str, port: int, prefix: 
     ["", "127.0.0.1:8888", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://u:p@x", "http://u@x",
      "http://x/?a=b", "http://x/#a", "http://x/a b", "http://x/\r\nHost: y", "http://ü.example"],
 )  # fmt: skip
-def test_what_is_no_url_of_a_server_is_refused(url: str) -> None:
+def test_an_invalid_url_is_rejected(url: str) -> None:
     with pytest.raises(InvalidInput):
         Server(url)
 
@@ -71,7 +71,7 @@ def test_credentials_come_from_the_environment_then_from_netrc(tmp_path: Path) -
 # Calls
 
 
-def test_both_clients_have_a_method_for_each_call() -> None:
+def test_both_clients_have_a_method_for_every_call() -> None:
     functions = {
         name
         for name, function in inspect.getmembers(calls, inspect.isfunction)
@@ -83,7 +83,7 @@ def test_both_clients_have_a_method_for_each_call() -> None:
         assert all(inspect.getdoc(getattr(client, name)) for name in functions)
 
 
-def test_a_published_message_has_an_idempotency_key_of_its_own_and_may_then_be_sent_again() -> None:
+def test_publish_generates_an_idempotency_key_which_makes_it_safe_to_retry() -> None:
     first, second = calls.publish("q", "a").request, calls.publish("q", "a").request
     assert re.fullmatch(r"[\w-]{16}", first.headers["Idempotency-Key"])
     assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
@@ -94,7 +94,7 @@ def test_a_published_message_has_an_idempotency_key_of_its_own_and_may_then_be_s
     assert calls.lease("q").request.repeatable
 
 
-def test_names_and_numbers_are_written_as_the_server_reads_them() -> None:
+def test_requests_encode_names_and_numbers() -> None:
     request = calls.publish("a/b ü", b"\xff", delay_seconds=0.0005, ttl_seconds=1e7).request
     assert (request.path, request.body) == ("/q/a%2Fb%20%C3%BC?delay=0.001&ttl=10000000", b"\xff")
     assert calls.lease("q", 1.5, wait_seconds=60).request.path == "/q/q?count=1&lease=1.5&wait=60"
@@ -113,7 +113,7 @@ def test_names_and_numbers_are_written_as_the_server_reads_them() -> None:
         lambda: calls.find("no key"),
     ],
 )
-def test_what_no_server_would_take_is_refused_before_it_is_sent(make: object) -> None:
+def test_invalid_input_is_rejected_before_it_is_sent(make: object) -> None:
     with pytest.raises(InvalidInput):
         make()  # type: ignore[operator]
 
@@ -125,12 +125,12 @@ def test_what_no_server_would_take_is_refused_before_it_is_sent(make: object) ->
     ("status", "kind"),
     [(400, InvalidInput), (401, NotAuthenticated), (404, NotFound), (409, Conflict), (410, LeaseGone)],
 )
-def test_a_refusal_is_raised_in_the_servers_own_words(status: int, kind: type[Exception]) -> None:
+def test_an_error_response_raises_the_servers_own_text(status: int, kind: type[Exception]) -> None:
     with pytest.raises(kind, match=r"^because$"):
         ApiResponse(status, {}, b'{"error": "because"}').check()
 
 
-def test_refusals_of_other_kinds_keep_their_status_and_their_time() -> None:
+def test_other_error_responses_keep_their_status_and_retry_after() -> None:
     with pytest.raises(Refused) as refused:
         ApiResponse(413, {}, b'{"error": "too long"}').check()
     assert refused.value.status == 413
@@ -143,13 +143,13 @@ def test_refusals_of_other_kinds_keep_their_status_and_their_time() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"null", b'{"queues": 1}', b"\xff"])
-def test_what_is_no_answer_of_restmq_is_said(body: bytes) -> None:
+def test_a_response_that_is_not_from_restmq_is_reported(body: bytes) -> None:
     for call in (calls.queues(), calls.find("q:1"), calls.publish("q", "a")):
         with pytest.raises(BadAnswer):
             call.result(ApiResponse(200, {}, body))
 
 
-def test_a_message_keeps_its_bytes() -> None:
+def test_a_message_is_read_from_json_with_its_exact_bytes() -> None:
     assert Message.parse({"key": "q:1", "value": "/w==", "encoding": "base64"}) == Message("q:1", b"\xff")
     leased = Message.parse({"key": "q:1", "value": "ü", "count": 2, "receipt": "r", "state": "leased"})
     assert leased == Message("q:1", "ü".encode(), count=2, receipt="r", more={"state": "leased"})
@@ -166,7 +166,7 @@ class Seconds:
         return self.now
 
 
-def test_pauses_grow_and_end_when_the_time_is_over() -> None:
+def test_retry_delays_grow_until_the_time_is_over() -> None:
     seconds = Seconds()
     policy = RetryPolicy(30, seconds)
     pauses = []
@@ -179,14 +179,14 @@ def test_pauses_grow_and_end_when_the_time_is_over() -> None:
     assert max(pauses) <= 7.5
 
 
-def test_the_server_says_how_long_to_wait() -> None:
+def test_retry_after_sets_the_delay() -> None:
     policy = RetryPolicy(30, Seconds())
     assert policy.delay_seconds(Busy("full", 3), False) == 3
     with pytest.raises(Busy):
         policy.delay_seconds(Busy("too many wrong passwords", 60), True)
 
 
-def test_what_could_do_harm_or_will_not_help_is_not_tried_again() -> None:
+def test_a_retry_that_could_do_harm_or_can_not_help_is_not_made() -> None:
     policy = RetryPolicy(math.inf, Seconds())
     assert policy.delay_seconds(SENT, True) > 0
     for error in (SENT, NotFound("no"), BadAnswer("what?")):
@@ -199,7 +199,7 @@ def test_what_could_do_harm_or_will_not_help_is_not_tried_again() -> None:
 # Streams
 
 
-def test_lines_come_whole_however_they_are_cut() -> None:
+def test_lines_of_a_stream_are_joined_across_chunks() -> None:
     text = b'{"key":"q:1","value":"a\\r\\nb"}\r\n\r\n{"key":"q:2","value":"\xc3\xbc"}\r\n'
     for size in range(1, len(text) + 1):
         stream = LiveStream("q")
@@ -208,7 +208,7 @@ def test_lines_come_whole_however_they_are_cut() -> None:
         assert [message.value for message in found] == [b"a\r\nb", "ü".encode()]
 
 
-def test_a_new_connection_asks_for_what_was_missed_and_forgets_half_a_line() -> None:
+def test_a_reconnect_requests_missed_messages_and_drops_an_incomplete_line() -> None:
     gaps: list[str] = []
     stream = LiveStream("q", last_key="q:1", lease_seconds=0, prefetch=5, on_gap=gaps.append)
     assert stream.request().path == "/c/q?lease=&prefetch=5&last_event_id=q%3A1"
@@ -221,6 +221,6 @@ def test_a_new_connection_asks_for_what_was_missed_and_forgets_half_a_line() -> 
 
 
 @pytest.mark.parametrize("line", [b"<html>\n", b"[]\n", b"{}\n", json.dumps({"key": "q:1"}).encode() + b"\n"])
-def test_what_is_no_stream_of_messages_is_said(line: bytes) -> None:
+def test_a_stream_that_is_not_of_messages_is_reported(line: bytes) -> None:
     with pytest.raises(BadAnswer):
         LiveStream("q").feed(line)

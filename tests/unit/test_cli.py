@@ -1,0 +1,78 @@
+"""The command line's help and its usage errors, in this process: neither needs a server."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from restmq.cli import commands
+from tests.servers import ROOT
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """The exit status of a command, and what it printed on standard output and standard error."""
+    with pytest.raises(SystemExit) as ended:
+        commands().group.main(list(arguments), prog_name="restmq")
+    status = ended.value.code
+    assert isinstance(status, int)
+    return (status, *capsys.readouterr())
+
+
+def names() -> list[str]:
+    return list(commands().group.commands)
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    status, shown, _ = run(capsys, "--help")
+    assert status == 0
+    assert set(names()) == {"publish", "consume", "tail", "work", "stats", "watch", "purge", "pause", "start", "policy",
+                            "dead", "redrive", "bench", "completion"}  # fmt: skip
+    for name in names():
+        assert f"\n  {name} " in shown
+
+
+def test_every_command_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in names():
+        status, shown, _ = run(capsys, name, "--help")
+        assert (status, f"Usage: restmq {name} " in shown) == (0, True)
+    assert "bench [OPTIONS] [QUEUE]\n" in run(capsys, "bench", "-h")[1]
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--version") == (0, "RestMQ 2.0.0\n", "")
+
+
+def test_the_document_names_every_command_and_no_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    known = set(re.findall(r"--[a-z-]+", "".join(run(capsys, name, "--help")[1] for name in names())))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()
+    for name in names():
+        assert re.search(rf"restmq {name}\b", text), name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["publish"],
+        ["--token", "t", "stats"],
+        ["stats", "--token", "t"],
+        ["stats", "--url", "http://ann:s3cret@127.0.0.1:8888"],
+        ["stats", "--url", "127.0.0.1:8888"],
+        ["consume", "q", "--count", "0"],
+        ["consume", "q", "--wait", "nan"],
+        ["policy", "q", "sometimes"],
+        ["work", "q"],
+        ["work", "q", "--", "no-such-command"],
+        ["publish", "q", "d", "e", "--idempotency-key", "k"],
+        ["publish", "q", "--file", "nowhere"],
+        ["completion", "csh"],
+    ],
+)
+def test_wrong_usage_is_exit_status_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    status, shown, error = run(capsys, *arguments)
+    assert (status, shown) == (2, "")
+    assert error.startswith("Usage: restmq")
+    assert "s3cret" not in error
