@@ -93,7 +93,7 @@ def test_a_token_without_read_access_sees_nothing_and_is_offered_nothing(guarded
     guarded.find(".back").click()
     guarded.wait_for(".hint", REFUSED)
     assert guarded.all(".rows a") == []
-    assert guarded.figure("queues") == "–"
+    guarded.wait_for_figure("queues", "–")
 
 
 def test_a_queue_outside_the_tokens_scope_shows_nothing(guarded: Page, queue: str) -> None:
@@ -110,7 +110,7 @@ def test_a_queue_outside_the_tokens_scope_shows_nothing(guarded: Page, queue: st
 
 def test_a_token_is_asked_for_and_limits_the_offered_actions(guarded: Page, queue: str) -> None:
     guarded.browser.get(f"{guarded.url}/dashboard")
-    guarded.wait_for("dialog", "a username and password, or a token, are needed here")
+    guarded.wait_for("dialog", "send a username and password, or a token")
     assert guarded.text(".chart .legend")
     assert guarded.text(".chart .grid text") == "", "no times before the server has sent its own"
     sign_in(guarded, "no-such-token")
