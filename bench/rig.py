@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from tests.servers import Daemon, Redis, free_port  # noqa: E402
 
 VALUE = "x" * 64
+_TWISTD = [sys.executable, str(Path(sys.executable).with_name("twistd"))]
 
 
 @dataclass(slots=True)
@@ -75,7 +76,8 @@ def serving(*options: str, root: Path = ROOT) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="restmq-bench-"))
     redis = Redis(folder / "redis", "--appendonly", "no", "--maxclients", "20000")
     try:
-        daemon = Daemon(folder / "daemon", *options, redis=redis, env={"PYTHONPATH": str(root)})
+        # Spawned, not forked: a fork would run this revision's modules, and share memory with others.
+        daemon = Daemon(folder / "daemon", *options, redis=redis, env={"PYTHONPATH": str(root)}, twistd=_TWISTD)
         try:
             yield Server(daemon.url, daemon.process.pid, redis)
         finally:
