@@ -143,7 +143,7 @@ async def set_roundrobin(asked: Request) -> bool:
 
 
 async def count(asked: Request) -> bool:
-    say(str(await asked.core.queue_count_elements(asked.queue)))
+    say(str(await asked.core.queue_len(asked.queue)))
     return True
 
 

@@ -1,31 +1,33 @@
-"""What can go wrong, in RestMQ's own words.
+"""RestMQ's errors. Each has a text for the person who caused it: what is wrong, then what to do.
 
-Each error carries one sentence for the person who caused it: what is wrong and what to do.
-Nothing here knows of HTTP; ``restmq.handlers.base`` maps these classes to status codes.
+Only WireError knows of HTTP; ``restmq.handlers`` maps the other classes to status codes.
 """
 
 
 class RestMQError(Exception):
-    """The root of all errors that a client may be told about."""
+    """The base of all errors whose text a client may see.
 
-    #: Seconds after which the same request may succeed, or None if waiting does not help.
+    Attributes:
+        retry_after_seconds: time after which the same request may succeed; None if waiting does not help.
+    """
+
     retry_after_seconds: int | None = None
 
 
 class InvalidInput(RestMQError):
-    """What the client sent is malformed: a missing field, a bad name, an unknown command."""
+    """The request is malformed: a missing field, an invalid name, an unknown command."""
 
 
 class NotAuthenticated(RestMQError):
-    """A password or token is needed, or the one given is wrong."""
+    """The password or token is missing or wrong."""
 
 
 class NotAllowed(RestMQError):
-    """The client is known well enough, and may not do this."""
+    """The client is authenticated, but may not do this."""
 
 
 class TooManyFailures(RestMQError):
-    """Too many wrong passwords or tokens came from this address."""
+    """This address sent too many wrong passwords or tokens."""
 
     retry_after_seconds = 60
 
@@ -35,33 +37,33 @@ class NotFound(RestMQError):
 
 
 class Conflict(RestMQError):
-    """It contradicts what was said before: another message with the same idempotency key, a lease on a broadcast."""
+    """The request conflicts with the present state: a reused idempotency key, or a lease on a broadcast."""
 
 
 class LeaseGone(RestMQError):
-    """The receipt is not that of a lease in force: it is over, was acked, or never was."""
+    """The receipt is not that of a lease in force: the lease expired, was acked, or never existed."""
 
 
 class QueueFull(RestMQError):
-    """The queue holds as many messages as it may."""
+    """The queue has its maximum number of messages."""
 
     retry_after_seconds = 1
 
 
 class StoreUnavailable(RestMQError):
-    """Redis did not answer in time, or is not there. Whether the operation ran is not known."""
+    """Redis is unreachable or did not answer in time. It is unknown whether the operation ran."""
 
     retry_after_seconds = 1
 
 
 class StoreRefused(RestMQError):
-    """Redis answered with an error: out of memory, read-only, wrong type of key."""
+    """Redis answered with an error: out of memory, read-only, a key of the wrong type."""
 
     retry_after_seconds = 5
 
 
 class WireError(Exception):
-    """A request that is refused before any handler sees it; the connection is closed after the answer."""
+    """A request that is refused before any handler runs; the connection is closed after the answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -69,4 +71,4 @@ class WireError(Exception):
 
 
 class ConfigurationError(Exception):
-    """The service cannot start as it was asked to. The text is one line for the operator."""
+    """The service cannot start with these options. The text is one line for the operator."""

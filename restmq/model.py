@@ -1,11 +1,11 @@
-"""Plain data: a message, a policy, a queue's name."""
+"""Plain data: messages, policies, the names and settings of queues."""
 
 from __future__ import annotations
 
 import base64
 import enum
 import json
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,27 +19,27 @@ LEASE_SECONDS_DEFAULT = 30
 DELAY_SECONDS_MAX = 30 * 86_400
 TTL_SECONDS_MAX = 10 * 365 * 86_400
 WAIT_SECONDS_MAX = 60
-#: Messages in one call, put in or taken out.
+#: Maximum number of messages that one call adds or takes.
 BATCH_MAX = 1000
 IDEMPOTENCY_KEY_BYTES_MAX = 255
 
-#: The settings of a queue that are numbers, each with its largest value; 0 is each one's default.
+#: The numeric settings of a queue, each with its maximum; 0 stands for the default.
 SETTINGS = {
-    "history": 10_000,  # how many broadcast messages are kept for consumers that come back
-    "lease": LEASE_SECONDS_MAX,  # seconds, where a client asks for a lease and does not say how long
-    "max_deliveries": 1000,  # after so many failed deliveries a message goes to the dead letters
-    "max_length": 1_000_000_000,  # how many messages it takes before it refuses more
+    "history": 10_000,  # number of broadcast messages kept for consumers that come back (default none)
+    "lease": LEASE_SECONDS_MAX,  # length in seconds of a lease that names none (default 30)
+    "max_deliveries": 1000,  # number of failed deliveries that makes a message a dead letter (default never)
+    "max_length": 1_000_000_000,  # maximum number of messages; more are refused (default no limit)
 }
-#: The setting that is a name: the queue for dead letters, instead of a place beside the queue.
+#: The setting that names another queue for the dead letters.
 DEAD_LETTER = "dead_letter"
 
-# Prefixes under which the server keeps keys of its own: a queue of such a name could read or overwrite them.
+# The server's own keys begin with these; a queue with such a name could read or overwrite them.
 _RESERVED_PREFIXES = ("AUTHKEY:", "queuestat:")
 _RESERVED_NAMES = ("AUTHKEY",)
 
 
 class Policy(enum.IntEnum):
-    """Who gets a message of a queue. The numbers are what Redis holds."""
+    """Who gets a message of a queue. Redis holds these numbers."""
 
     BROADCAST = 1
     ROUNDROBIN = 2
@@ -50,7 +50,7 @@ class Policy(enum.IntEnum):
 
     @classmethod
     def parse(cls, label: str) -> Policy:
-        """The policy of this name. Raises InvalidInput for any other word."""
+        """The policy of this name. Raises InvalidInput if there is none."""
         for policy in cls:
             if policy.label == label:
                 return policy
@@ -62,26 +62,24 @@ class Message:
     """One message as the store holds it.
 
     Attributes:
-        key: ``<queue>:<number>``; the number is never given twice.
-        value: the bytes as they came in.
-        count: how often it was looked at without being taken; of a leased one, how often it was delivered.
-        expires_ms: when it vanishes, in ms since 1970; 0 for never.
-        receipt: of a leased one, what its consumer proves with that it holds it; new at each delivery.
-        record: of its deliveries under leases, as JSON; empty if there were none.
+        key: ``<queue>:<number>``; a number is never used twice.
+        value: the bytes as the producer sent them.
+        count: number of soft gets; for a leased message, the number of its deliveries.
+        expires_ms: time of expiry, in ms since 1970; 0 for never.
+        receipt: for a leased message, proves that a consumer holds it; new at each delivery.
+        record: its deliveries under leases, as JSON (see Deliveries); empty if there were none.
     """
 
     key: str
     value: bytes
+    _: KW_ONLY
     count: int = 0
     expires_ms: int = 0
     receipt: str = ""
     record: bytes = b""
 
     def fields(self) -> dict[str, Any]:
-        """The members of a JSON answer that say what the message is; a value that is no UTF-8 goes as base64.
-
-        A leased one has its receipt and delivery count too; one that was a dead letter elsewhere, where it comes from.
-        """
+        """The message in a JSON answer: key and value; receipt and delivery count, if leased; origin, if forwarded."""
         fields: dict[str, Any] = {"key": self.key, **text_or_base64(self.value)}
         if self.receipt:
             fields |= {"receipt": self.receipt, "count": self.count}
@@ -95,9 +93,9 @@ class Deliveries:
     """A message's deliveries under leases.
 
     Attributes:
-        count: how many there were.
-        first_ms, last_ms: when, in ms since 1970; 0 for never.
-        origin: if it was a dead letter of another queue: its ``key``, ``count``, ``first`` and ``last`` there.
+        count: their number.
+        first_ms, last_ms: times of the first and the last one, in ms since 1970; 0 if there were none.
+        origin: for a dead letter forwarded from another queue: its ``key``, ``count``, ``first`` and ``last`` there.
     """
 
     count: int = 0
@@ -107,12 +105,11 @@ class Deliveries:
 
     @classmethod
     def parse(cls, record: bytes) -> Deliveries:
-        """From what ``queues/lua/_lease.lua`` writes."""
+        """Reads a record that ``queues/lua/_lease.lua`` wrote."""
         if not record:
             return cls()
-        said = json.loads(record, parse_float=lambda number: int(float(number)))
-        origin = said.get("origin")
-        return cls(said["count"], said.get("first", 0), said.get("last", 0), origin)
+        fields = json.loads(record, parse_float=lambda number: int(float(number)))
+        return cls(fields["count"], fields.get("first", 0), fields.get("last", 0), fields.get("origin"))
 
     def fields(self) -> dict[str, Any]:
         shown: dict[str, Any] = {"count": self.count, "first": self.first_ms, "last": self.last_ms}
@@ -120,7 +117,7 @@ class Deliveries:
 
 
 def text_or_base64(value: bytes) -> dict[str, str]:
-    """``{"value": text}``, or ``{"value": base64, "encoding": "base64"}`` for bytes that are no UTF-8."""
+    """``{"value": text}``, or ``{"value": base64, "encoding": "base64"}`` for bytes that are not valid UTF-8."""
     try:
         return {"value": value.decode()}
     except UnicodeDecodeError:
@@ -128,7 +125,7 @@ def text_or_base64(value: bytes) -> dict[str, str]:
 
 
 def check_queue_name(name: object) -> str:
-    """The name itself if a queue may have it; raises InvalidInput that says why not."""
+    """Returns a valid name; raises InvalidInput, with the reason, for any other object."""
     if not isinstance(name, str):
         raise InvalidInput("the queue's name must be a string.")
     return _checked(name)
@@ -152,14 +149,14 @@ def _checked(name: str) -> str:
 
 
 def limit_queue_names(bytes_max: int) -> None:
-    """Has this process refuse longer names than these, from now on; for the service's start."""
+    """Sets the maximum length of names for this process; called when the service starts."""
     global _queue_name_bytes_max
     _queue_name_bytes_max = bytes_max
     _checked.cache_clear()
 
 
 def queue_of(key: str) -> str:
-    """The queue of a message's key, ``<queue>:<number>``. Raises InvalidInput if it is none."""
+    """The queue of a message's key, ``<queue>:<number>``. Raises InvalidInput if the key is invalid."""
     queue, colon, number = key.rpartition(":")
     if not colon or not number.isascii() or not number.isdigit():
         raise InvalidInput("a message's key looks like myqueue:17.")
@@ -167,13 +164,13 @@ def queue_of(key: str) -> str:
 
 
 def number_of(key: str) -> int:
-    """The number in a message's key, or 0; in one queue the older message has the lower one."""
+    """The number in a message's key, or 0. Within a queue, older messages have lower numbers."""
     number = key.rpartition(":")[2]
     return int(number) if number.isascii() and number.isdigit() else 0
 
 
 def is_queue_name(name: str) -> bool:
-    """Whether a queue may have this name."""
+    """Whether the name is valid."""
     try:
         check_queue_name(name)
     except InvalidInput:

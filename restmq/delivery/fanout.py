@@ -142,7 +142,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     async def _resume(self, queue: str, buffer: ReplayBuffer, last_key: str) -> None:
         await self._subscriptions[queue].subscribed  # type: ignore[misc]  # set by join
-        missed = await self._markers.read(buffer, lambda marker: self._core.queue_missed(queue, last_key, marker))
+        missed = await self._markers.read(buffer, lambda marker: self._core.queue_replay(queue, last_key, marker))
         self._flush()
         subscription = self._subscriptions.get(queue)
         if subscription is not None and buffer in subscription.consumers:
@@ -277,7 +277,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     async def _update_leases(self, queue: str, subscription: QueueSubscription) -> None:
         while leases := subscription.overdue(self.seconds(), BATCH_MAX):
-            left_seconds = await self._core.queue_leases_left(queue, leases)
+            left_seconds = await self._core.queue_lease_remaining(queue, leases)
             if subscription.update_leases(leases, left_seconds, self.seconds()):
                 self._attend(queue)
 
@@ -348,6 +348,6 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._flush()
         served, left = subscription.assign(messages, lease_ms, self.seconds())
         if left:
-            self._calls.put_back(queue, len(left), self._core.queue_return(queue, left))
+            self._calls.put_back(queue, len(left), self._core.queue_put_back(queue, left))
         for consumer, share in served:
             consumer.write(b"".join(map(consumer.format.message, share)))

@@ -232,7 +232,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         """Unregisters a line without clients, and removes it unless a client comes meanwhile."""
         if line.registered:
             line.registered = False
-            await self._core.queue_leave(line.queue, self._channel)
+            await self._core.queue_unregister_waiter(line.queue, self._channel)
         if line.waiters:
             line.serving.request()
         elif self._lines.get(line.queue) is line:
@@ -257,7 +257,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             self._put_back(line.queue, messages[at:])
 
     def _put_back(self, queue: str, messages: list[Message]) -> None:
-        self._calls.put_back(queue, len(messages), self._core.queue_return(queue, messages))
+        self._calls.put_back(queue, len(messages), self._core.queue_put_back(queue, messages))
 
     def _failed(self, line: _Line, failure: Failure) -> None:
         if not failure.check(RestMQError):

@@ -62,7 +62,7 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
         self._timer = self._reactor.callLater(delay_seconds, self._promotion.request)
 
     async def _promote_due(self) -> None:
-        until_seconds, queues = await self._core.queues_due()
+        until_seconds, queues = await self._core.due_queues()
         for queue in queues:
             await self._promote(queue)
         if queues:
@@ -77,7 +77,7 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
         try:
             await self._core.queue_promote(queue)
         except (StoreRefused, InvalidInput) as problem:
-            await self._core.queue_look_later(queue)  # also fails if Redis refuses everything
+            await self._core.queue_postpone(queue)  # also fails if Redis refuses everything
             log.warn("due messages of {queue} can't be promoted: {problem}", queue=queue, problem=problem)
 
     def _failed(self, failure: Any) -> None:

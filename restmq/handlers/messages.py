@@ -71,7 +71,7 @@ class DeadLettersHandler(Handler):
     async def get(self) -> None:
         """Looks at the dead letters, those that died first coming first: ``count`` of them after the ``first`` ones."""
         first, count = self.given["first"] or 0, self.given["count"] or DEAD_LETTERS_SHOWN
-        letters = await self.application.core.queue_dead(self.queue_name, first, count)
+        letters = await self.application.core.queue_list_dead(self.queue_name, first, count)
         shown = [letter.fields() for letter in letters.messages]
         self.answer_json({"queue": self.queue, "dead": letters.count, "messages": shown}, b"\r\n")
 

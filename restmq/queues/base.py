@@ -1,8 +1,9 @@
-"""What all operations on queues share: how a script is called, and how messages come back from it."""
+"""What all operations on queues share: calling a script, and reading messages from its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import enum
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
 from typing import Any
@@ -18,27 +19,41 @@ from restmq.store.pool import Store
 
 log = Logger()
 
-_AGAIN = 1
-PROMOTE_FIRST = 2
+
+class State(enum.IntEnum):
+    """What a script did; the same numbers stand in ``lua/_prelude.lua``."""
+
+    DONE = 0
+    #: It stopped at one of its own limits: call it again.
+    MORE = 1
+    #: It did nothing: first call ``queue_promote``.
+    PROMOTE_FIRST = 2
 
 
 @lru_cache(maxsize=8192)
 def _first_arguments(script: str, queue: str, db: int) -> Encoded:
-    """What a script of a queue is given first: the number of its keys, the keys, the queue's name, Redis' own clock."""
+    """The first arguments of a queue's script: number of keys, the keys, the queue's name, '' for Redis' own clock."""
     found = keys.for_queue(check_queue_name(queue), db)
     wanted = [getattr(found, name) for name in scripts.load(script).keys]
     return Encoded([len(wanted), *wanted, queue, ""])
 
 
+def rows(flat: Iterable[Any], width: int) -> Iterable[tuple[Any, ...]]:
+    """The rows of a table that a script returns as one flat list."""
+    return zip(*[iter(flat)] * width, strict=True)
+
+
 def messages(columns: Sequence[Any]) -> list[Message]:
-    """Messages from the columns in which scripts return them: see ``as_columns`` in ``queues/lua/_ready.lua``."""
+    """Messages from the columns in which scripts return them: see ``as_columns`` in ``lua/_ready.lua``."""
     if not columns:
         return []
     keys, values, counts, expiries, receipts, records = columns
     if not (counts or expiries or receipts or records):
         return [Message(key.decode(), value) for key, value in zip(keys, values, strict=True)]
     return [
-        Message(key.decode(), value, int(count), int(expires_ms), receipt.decode(), record)
+        Message(
+            key.decode(), value, count=int(count), expires_ms=int(expires_ms), receipt=receipt.decode(), record=record
+        )
         for key, value, count, expires_ms, receipt, record in zip(
             keys,
             values,
@@ -55,7 +70,7 @@ class Operations:
     """Calls scripts on one Redis.
 
     Args:
-        now_ms: a clock in ms since 1970 for all that is said in times, instead of Redis' own.
+        now_ms: a clock in ms since 1970, in place of Redis' own.
     """
 
     def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
@@ -76,32 +91,32 @@ class Operations:
         return self.store.run(scripts.load(script), first, *args)
 
     async def _run_promoted(self, script: str, queue: str, *args: Any) -> list[Any]:
-        """A script that says when what is due must come up first, or when it stopped at its own bound."""
-        return (await self._run_to_bound(script, queue, *args))[0]
+        """Runs a script that returns a State first until it has an answer: promotes if it asks for that."""
+        return (await self._run_to_limit(script, queue, *args))[0]
 
-    async def _run_to_bound(self, script: str, queue: str, *args: Any) -> tuple[list[Any], bool]:
-        """The same; and whether there may be more, as it stopped at its own bound."""
+    async def _run_to_limit(self, script: str, queue: str, *args: Any) -> tuple[list[Any], bool]:
+        """As ``_run_promoted``. Also returns whether there may be more, because the script stopped at its limit."""
         while True:
             answer: list[Any] = await self._run(script, queue, *args)
             state, found = answer[0], answer[1:]
-            if state == PROMOTE_FIRST:
+            if state == State.PROMOTE_FIRST:
                 await self.queue_promote(queue)
-            elif state != _AGAIN or found:
-                return found, state == _AGAIN
+            elif state != State.MORE or found:
+                return found, state == State.MORE
 
     async def _share_out(
         self, askers: int, ask: Callable[[int], Awaitable[tuple[list[Any], bool]]]
     ) -> list[Message | Exception | None]:
-        """A message for each asker, the oldest to the one who asked first; None where there are no more.
+        """A message for each asker, the oldest for the first asker; None where there are no more messages.
 
-        What came reaches its asker also where asking for the rest fails.
+        Messages that arrived reach their askers even if asking for the rest fails.
 
         Args:
-            ask: asks for up to so many; see ``_run_to_bound``.
+            ask: asks for up to this number of messages; returns as ``_run_to_limit``.
         """
         shares: list[Message | Exception | None] = []
         more, rest = True, None
-        while more and len(shares) < askers:  # a call brings fewer than there are where they are large
+        while more and len(shares) < askers:  # large messages come in several calls
             try:
                 found, more = await ask(askers - len(shares))
             except RestMQError as problem:
@@ -113,31 +128,31 @@ class Operations:
         return shares + [rest] * (askers - len(shares))
 
     async def queue_promote(self, queue: str) -> None:
-        """Brings up what is due: leases that are over, to the front or the dead letters; delayed ones, to the end."""
-        more: Any = 1
-        while more:
-            more, dead_letter = await self._run("promote", queue)
+        """Promotes due messages: overdue leases to the front or the dead letters, delayed messages to the end."""
+        state: Any = State.MORE
+        while state == State.MORE:
+            state, dead_letter = await self._run("promote", queue)
         await self._forward(queue, dead_letter)
 
     async def _forward(self, queue: str, dead_letter: bytes) -> None:
-        """Moves dead letters to the queue named for them, if one is; what is cut off here is done by the next call.
+        """Moves dead letters to the queue that the setting ``dead_letter`` names, if it is set.
 
-        If that queue can't take them, they stay and are tried again later (``queues/lua/_due.lua`` says when): what the
-        caller did with its own queue is done.
+        If that queue cannot take them, they stay, and ``lua/_due.lua`` schedules another attempt. The caller's own
+        operation is done in any case.
         """
         if not dead_letter:
             return
-        left: Any = 1
+        remaining: Any = 1
         other = dead_letter.decode()
         there = keys.for_queue(other)
         more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries, there.times)
         try:
-            while left:
-                left = await self._run("forward", queue, other, more_keys=more_keys)
+            while remaining:
+                remaining = await self._run("forward", queue, other, more_keys=more_keys)
                 await self._run("wake", other)
         except (StoreRefused, InvalidInput) as problem:
             log.warn(
-                "dead letters of {queue} can't go to {other}, and stay: {problem}",
+                "dead letters of {queue} stay there, as they cannot be moved to {other}: {problem}",
                 queue=queue,
                 other=other,
                 problem=problem,

@@ -1,7 +1,8 @@
-"""Delivery at-least-once: leases, and what becomes of messages that nobody could deal with.
+"""At-least-once delivery: leases and dead letters.
 
-A leased message is hidden, not gone. It leaves for good by ``queue_ack`` alone. When its lease is over, is given back,
-or its daemon's consumer goes, it returns to the front, or after ``max_deliveries`` to the dead letters.
+A lease hides a message; only ``queue_ack`` removes it. The message returns to the front of the queue if the lease
+expires, if the consumer gives it back, or if the live consumer that holds it disconnects. After ``max_deliveries``
+deliveries it becomes a dead letter instead.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from restmq.errors import LeaseGone, NotFound
@@ -22,26 +22,29 @@ from restmq.model import (
     number_of,
     queue_of,
 )
-from restmq.queues.base import Operations, messages
+from restmq.queues.base import Operations, messages, rows
 from restmq.store import keys, scripts
 from restmq.store.batching import Batcher
 from restmq.store.connection import Encoded
 from restmq.store.pool import Store
 
 _DUE_QUEUES_A_CALL = 100
-#: What a message that is given back counts beside its value: a call has some two thousand of them at most.
-_RETURNED_BESIDE_BYTES = 1024
-_LATER_MS = 10_000
-_LEASE_GONE = "the receipt holds no lease on the message: it is over, was acked, or never was; lease the message again."
+#: Counted for each message that is put back, beside its value, so that a call has about a thousand at most.
+_PUT_BACK_OVERHEAD_BYTES = 1024
+_POSTPONE_MS = 10_000
+_LEASE_GONE = (
+    "this receipt is not valid: the lease expired, the message was acked, or the receipt never existed. "
+    "Lease the message again."
+)
 
 
 @dataclass(slots=True, frozen=True)
 class FoundMessage:
-    """A message, and where it stands.
+    """A message and its state.
 
     Attributes:
-        state: ``ready``, ``delayed``, ``leased``, ``dead``; ``unknown`` if its queue is too long to be searched for it.
-        at_ms: when a delay or a lease ends, or a dead letter died, in ms since 1970; 0 for any other.
+        state: ``ready``, ``delayed``, ``leased`` or ``dead``; ``unknown`` if its queue is too long to search.
+        at_ms: end of the delay or lease, or time of death of a dead letter, in ms since 1970; 0 for other states.
     """
 
     message: Message
@@ -58,30 +61,30 @@ class FoundMessage:
 
 @dataclass(slots=True, frozen=True)
 class DeadLetters:
-    """Some of a queue's dead letters, and how many there are in all."""
+    """Some of a queue's dead letters, and the number of all."""
 
     count: int
     messages: list[FoundMessage]
 
 
 def new_receipt() -> str:
-    """What a script makes the receipts of one call from."""
+    """The beginning of all receipts that one script call makes."""
     return secrets.token_urlsafe(12)
 
 
-class Leasing(Operations):
-    """The operations on leases and dead letters."""
+class LeaseOperations(Operations):
+    """Operations on leases, dead letters and due queues."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(store, now_ms)
         self._leases: Batcher[tuple[str, int], None, Message | None] = Batcher(store.clock.callLater, self._lease_each)
         self._acks: Batcher[str, tuple[str, str], None] = Batcher(store.clock.callLater, self._ack_each)
-        self._returns: Batcher[tuple[str, bool], Sequence[Message], None] = Batcher(
-            store.clock.callLater, self._return_each
+        self._put_backs: Batcher[tuple[str, bool], Sequence[Message], None] = Batcher(
+            store.clock.callLater, self._put_back_each
         )
 
     async def queue_lease_one(self, queue: str, lease_ms: int) -> Message | None:
-        """The next message under a lease, or None; else as queue_lease."""
+        """Leases the next message, or returns None; otherwise as queue_lease."""
         message: Message | None = await self._leases.add((check_queue_name(queue), lease_ms), None)
         return message
 
@@ -90,22 +93,22 @@ class Leasing(Operations):
         return await self._share_out(len(askers), lambda count: self._lease(queue, count, lease_ms, b""))
 
     async def queue_lease(self, queue: str, count: int, lease_ms: int, waiter: bytes = b"") -> list[Message]:
-        """Leases up to ``count`` (1 to 1000) messages off the front, the oldest first: at-least-once.
+        """Leases up to ``count`` (1 to 1000) messages from the front, the oldest first: at-least-once.
 
-        If the answer is lost, or the daemon dies, they come back when the lease is over.
+        If the answer is lost or the daemon dies, the messages come back when the lease expires.
 
         Args:
-            lease_ms: for how long; 0 for the queue's setting ``lease``.
+            lease_ms: length of the lease; 0 for the queue's setting ``lease``.
             waiter: as for queue_tail.
         """
         return messages((await self._lease(queue, min(count, BATCH_MAX), lease_ms, waiter))[0])
 
     async def _lease(self, queue: str, count: int, lease_ms: int, waiter: bytes) -> tuple[list[Any], bool]:
         args = (count, waiter, lease_ms, new_receipt(), LEASE_SECONDS_DEFAULT * 1000)
-        return await self._run_to_bound("lease", queue, *args)
+        return await self._run_to_limit("lease", queue, *args)
 
     async def queue_ack(self, key: str, receipt: str) -> None:
-        """The message is done with, and leaves for good. Raises LeaseGone if the receipt holds no lease on it."""
+        """Removes a leased message for good. Raises LeaseGone if the receipt is not that of a lease in force."""
         await self._acks.add(queue_of(key), (key, receipt))
 
     async def _ack_each(self, queue: str, leases: list[tuple[str, str]]) -> list[Exception | None]:
@@ -113,106 +116,107 @@ class Leasing(Operations):
         return [None if done else LeaseGone(_LEASE_GONE) for done in acked]
 
     async def queue_extend(self, key: str, receipt: str, lease_ms: int) -> None:
-        """The lease lasts ``lease_ms`` from now on. Raises LeaseGone if the receipt holds no lease on the message."""
+        """Makes the lease end ``lease_ms`` from now. Raises LeaseGone as queue_ack does."""
         if not await self._run("extend", queue_of(key), key, receipt, lease_ms):
             raise LeaseGone(_LEASE_GONE)
 
-    async def queue_leases_left(self, queue: str, leases: Sequence[tuple[str, str]]) -> list[float | None]:
-        """How many seconds each of these leases (key, receipt) lasts still; None for those that are over."""
-        left_ms = await self._run("lease_remaining", queue, *(part for lease in leases for part in lease))
-        return [ms / 1000 if ms > 0 else None for ms in left_ms]
+    async def queue_lease_remaining(self, queue: str, leases: Sequence[tuple[str, str]]) -> list[float | None]:
+        """The remaining seconds of each of these leases (key, receipt); None for those that have ended."""
+        remaining_ms = await self._run("lease_remaining", queue, *(part for lease in leases for part in lease))
+        return [ms / 1000 if ms > 0 else None for ms in remaining_ms]
 
     async def queue_nack(self, key: str, receipt: str) -> None:
-        """Gives the message back, to the front; the delivery has failed. Raises LeaseGone as queue_ack does."""
+        """Returns the message to the front, as a failed delivery. Raises LeaseGone as queue_ack does."""
         if not await self.queue_release(queue_of(key), [(key, receipt)]):
             raise LeaseGone(_LEASE_GONE)
 
     async def queue_release(self, queue: str, leases: Sequence[tuple[str, str]], blameless: bool = False) -> int:
-        """Gives messages of one queue back to the front, in their order; leases that are over are passed by.
+        """Returns leased messages of one queue to its front, in their order. Skips leases that have ended.
 
         Args:
             leases: keys and receipts, the oldest first.
-            blameless: the messages never reached anybody, so their deliveries don't count.
+            blameless: whether the messages reached no consumer, so that these deliveries do not count.
 
         Returns:
-            How many leases were in force.
+            The number of leases that were in force.
         """
         flat = [part for lease in leases for part in lease]
         released, dead_letter = await self._run("release", queue, int(blameless), *flat)
         await self._forward(queue, dead_letter)
         return int(released)
 
-    async def queue_return(self, queue: str, taken: Sequence[Message]) -> None:
-        """Puts messages that were taken or leased, and reached nobody, back to the front in their order.
+    async def queue_put_back(self, queue: str, taken: Sequence[Message]) -> None:
+        """Returns messages that were taken or leased, and reached no consumer, to the front of the queue.
 
-        They go behind those in front that are older, so what several give back at once is in order again.
+        They go behind any older messages there, so the order is right whoever puts back first.
         """
-        size_bytes = sum(len(message.value) + _RETURNED_BESIDE_BYTES for message in taken)
-        await self._returns.add((check_queue_name(queue), bool(taken[0].receipt)), taken, size_bytes)
+        size_bytes = sum(len(message.value) + _PUT_BACK_OVERHEAD_BYTES for message in taken)
+        await self._put_backs.add((check_queue_name(queue), bool(taken[0].receipt)), taken, size_bytes)
 
-    async def _return_each(self, kind: tuple[str, bool], lots: list[Sequence[Message]]) -> list[Exception | None]:
+    async def _put_back_each(self, kind: tuple[str, bool], lots: list[Sequence[Message]]) -> list[Exception | None]:
         queue, leased = kind
         taken = [message for lot in sorted(lots, key=lambda lot: number_of(lot[0].key)) for message in lot]
         if leased:
             await self.queue_release(queue, [(message.key, message.receipt) for message in taken], blameless=True)
         else:
             parts = [(message.key, message.value, message.expires_ms, message.record) for message in taken]
-            await self._run("put_back", queue, *chain.from_iterable(parts))
+            await self._run("put_back", queue, *(part for message in parts for part in message))
         return [None] * len(lots)
 
-    async def queue_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
-        """Looks at up to ``count`` dead letters after the ``first`` ones; those that died first come first."""
+    async def queue_list_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
+        """Lists up to ``count`` dead letters after the ``first`` ones, in the order of their deaths."""
         total, *flat = await self._run("list_dead", queue, first, min(count, BATCH_MAX))
-        found = []
-        for key, value, died_ms, record in zip(*(flat[i::4] for i in range(4)), strict=True):
-            deliveries = Deliveries.parse(record)
-            message = Message(key.decode(), value, record=record)
-            found.append(FoundMessage(message, "dead", int(died_ms), deliveries))
+        found = [
+            FoundMessage(Message(key.decode(), value, record=record), "dead", int(died_ms), Deliveries.parse(record))
+            for key, value, died_ms, record in rows(flat, 4)
+        ]
         return DeadLetters(total, found)
 
     async def queue_redrive(self, queue: str, key: str = "") -> int:
-        """Dead letters go back to the end of the queue, as if never delivered. Returns how many did.
+        """Moves dead letters to the end of their queue, as if never delivered. Returns their number.
 
         Args:
-            key: of the one that is meant; all if it is empty. NotFound if it is no dead letter of the queue.
+            key: the key of one dead letter; empty for all.
+
+        Raises:
+            NotFound: the queue has no dead letter with this key.
         """
         return await self._for_dead("redrive", queue, key)
 
     async def queue_drop_dead(self, queue: str, key: str = "") -> int:
-        """Drops dead letters for good, all or the one that is meant, as queue_redrive. Returns how many."""
+        """Drops dead letters for good; arguments and errors as queue_redrive. Returns their number."""
         return await self._for_dead("drop_dead", queue, key)
 
     async def _for_dead(self, script: str, queue: str, key: str) -> int:
-        done, left = await self._run(script, queue, key)
+        done, remaining = await self._run(script, queue, key)
         if key and not done:
             raise NotFound("there is no dead letter with this key.")
-        # No more than there were: what dies meanwhile is not meant.
-        wanted = done + left
-        while left and done < wanted:
-            more, left = await self._run(script, queue, key)
+        wanted = done + remaining  # messages that die meanwhile stay
+        while remaining and done < wanted:
+            more, remaining = await self._run(script, queue, key)
             done += more
         return int(done)
 
     async def queue_find(self, key: str) -> FoundMessage | None:
-        """Looks at one message, wherever it is, without touching it; None if there is no such message.
+        """Finds a message in any state and does not change it. None if the queue does not hold such a message.
 
-        A value that its queue does not hold is none. In a queue of more than 100,000 messages, one that is out of order
-        and far from both ends is not looked for, and its state is ``unknown``.
+        In a queue of more than 100,000 messages, the state is ``unknown`` for a message that is out of order and far
+        from both ends.
         """
         state, *found = await self._run("find", queue_of(key), key) or (None,)
         if state is None:
             return None
         at_ms, value, looks, record = found
-        message = Message(key, value, int(looks), record=record)
+        message = Message(key, value, count=int(looks), record=record)
         return FoundMessage(message, state.decode(), int(at_ms), Deliveries.parse(record))
 
-    async def queues_due(self) -> tuple[float | None, list[str]]:
-        """How many seconds it is until a queue must be looked at, None for never; and some that must be now."""
+    async def due_queues(self) -> tuple[float | None, list[str]]:
+        """Seconds until the next queue is due (None if no queue will be), and up to 100 queues that are due now."""
         args: list[Any] = [self._clock(), _DUE_QUEUES_A_CALL]
         until_ms, *queues = await self.store.run(scripts.load("due_queues"), Encoded([1, keys.DUE]), *args)
         return None if until_ms < 0 else until_ms / 1000, [queue.decode() for queue in queues]
 
-    async def queue_look_later(self, queue: str) -> None:
-        """A queue that is due, and can't be looked at, is due again in ten seconds; others go before it."""
-        args: list[Any] = [self._clock(), queue, _LATER_MS]
+    async def queue_postpone(self, queue: str) -> None:
+        """Makes a due queue that cannot be promoted due again in ten seconds, so that it does not hold up others."""
+        args: list[Any] = [self._clock(), queue, _POSTPONE_MS]
         await self.store.run(scripts.load("postpone"), Encoded([1, keys.DUE]), *args)

@@ -1,4 +1,4 @@
-"""Looking at messages in passing: where they stand, how they begin, and nothing touched."""
+"""Peeks: messages of one place of a queue and the beginnings of their values; nothing is changed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from restmq.model import Deliveries, text_or_base64
-from restmq.queues.base import Operations
+from restmq.queues.base import Operations, rows
 
-#: Where messages of a queue can be looked at, how many at a time, and how much of each.
+#: The places of a queue that can be peeked at, and the maximum number of messages and of bytes of each.
 PLACES = ("next", "newest", "leased", "delayed", "dead")
 PEEK_MAX = 100
 PEEK_BYTES_MAX = 16_384
 
-#: What the time of a message in this place is called.
+#: The field that holds ``at_ms`` of a message in each place.
 _WHEN = {"leased": "due", "delayed": "due", "dead": "died"}
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Peeked:
-    """A message that was looked at in passing.
+    """A message as a peek shows it.
 
     Attributes:
-        beginning: of its value, at most ``PEEK_BYTES_MAX`` bytes.
-        size_bytes: of its whole value.
-        at_ms: when a delay or a lease ends, or a dead letter died, in ms since 1970; 0 for a ready one.
+        beginning: the first ``PEEK_BYTES_MAX`` bytes of its value.
+        size_bytes: the size of its whole value.
+        at_ms: end of the delay or lease, or time of death, in ms since 1970; 0 for a ready message.
+        looks: number of soft gets of the message.
     """
 
     key: str
@@ -36,7 +37,7 @@ class Peeked:
     deliveries: Deliveries
 
     def fields(self, place: str) -> dict[str, Any]:
-        """As a JSON answer shows it, with ``cut`` where the value goes on."""
+        """The members of a JSON answer; ``cut`` says that the value is longer."""
         cut = self.size_bytes > len(self.beginning)
         shown = {"key": self.key, **_beginning(self.beginning, cut), "size": self.size_bytes, "looks": self.looks}
         if cut:
@@ -47,7 +48,7 @@ class Peeked:
 
 
 def _beginning(value: bytes, cut: bool) -> dict[str, Any]:
-    """As text_or_base64; a last character that was cut in two does not make bytes of a text."""
+    """As text_or_base64, but text stays text if the cut splits its last character."""
     if cut:
         try:
             return {"value": codecs.utf_8_decode(value, "strict", False)[0]}
@@ -58,27 +59,31 @@ def _beginning(value: bytes, cut: bool) -> dict[str, Any]:
 
 @dataclass(slots=True, frozen=True)
 class Peek:
-    """Some messages of one place of a queue, and how many there are in all."""
+    """Some messages of one place of a queue, and the number of all."""
 
     count: int
     messages: list[Peeked]
 
 
-class Peeking(Operations):
-    """The operation behind ``/j/<queue>``."""
+class PeekOperations(Operations):
+    """The operation behind ``/j/<queue>`` and the dashboard's lists."""
 
     async def queue_peek(self, queue: str, place: str, first: int = 0, count: int = 10) -> Peek:
-        """Looks at up to ``count`` (1 to 100) messages of one place after the ``first`` ones.
+        """Peeks at up to ``count`` (1 to 100) messages of one place after the ``first`` ones; skips expired ones.
 
         Args:
-            place: one of ``PLACES``: to be delivered next, newest, leased, delayed or dead ones.
-
-        Returns:
-            Of each message at most the first 16 KiB. Expired ones are passed over.
+            place: one of ``PLACES``: messages to be delivered next, newest, leased, delayed or dead ones.
         """
         total, *flat = await self._run("peek", queue, place, first, min(count, PEEK_MAX), PEEK_BYTES_MAX)
         found = [
-            Peeked(key.decode(), beginning, size_bytes, int(at_ms), int(looks), Deliveries.parse(record))
-            for key, beginning, size_bytes, at_ms, looks, record in zip(*(flat[i::6] for i in range(6)), strict=True)
+            Peeked(
+                key=key.decode(),
+                beginning=beginning,
+                size_bytes=size_bytes,
+                at_ms=int(at_ms),
+                looks=int(looks),
+                deliveries=Deliveries.parse(record),
+            )
+            for key, beginning, size_bytes, at_ms, looks, record in rows(flat, 6)
         ]
         return Peek(total, found)

@@ -1,4 +1,4 @@
-"""What the operations of ``restmq.core`` return: a queue in numbers, what a daemon attends to, what was missed."""
+"""Results of the operations of ``restmq.core``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from restmq.model import Message, Policy
 TOTALS = ("out", "leased", "acked", "redelivered", "expired", "dead")
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, kw_only=True)
 class QueueStats:
-    """A queue in numbers: what is in it now, and totals since its first message.
+    """A queue in numbers: its messages now, and totals since its first message.
 
     Attributes:
-        oldest_age_ms: of the first message, exact to a second or half a percent where the queue is in the order of its
-            numbers; of one that came back from a lease at least as much as of those behind it. None if nothing waits,
-            or it is not known, as for messages that did not come through RestMQ.
+        oldest_age_ms: age of the first ready message, exact to a second or half a percent while the queue is in the
+            order of its numbers. For a message that came back from a lease: at least the age of those behind it. None
+            if no message is ready, or if the age is unknown, as for messages that were not added through RestMQ.
         totals: ``in``, ``out`` (gone for good: taken, broadcast, acked), ``leased`` (deliveries under leases),
             ``acked``, ``redelivered``, ``expired``, ``dead``.
     """
@@ -33,7 +33,7 @@ class QueueStats:
     totals: dict[str, int]
 
     def fields(self) -> dict[str, Any]:
-        """As a JSON answer shows it."""
+        """The members of a JSON answer."""
         return {
             "queue": self.name,
             "len": self.ready,
@@ -48,14 +48,15 @@ class QueueStats:
         }
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, kw_only=True)
 class QueueOverview:
-    """A line of the list of queues.
+    """A row of the list of queues.
 
     Attributes:
-        number: the last number given, which is how many messages have come in.
-        out: how many have gone for good: taken, broadcast, acked.
-        oldest_ms: when the one that has waited longest came, in ms since 1970; None if there is none, or not known.
+        length: number of ready messages.
+        number: the number of the last message, i.e. how many have been added.
+        out: number of messages gone for good: taken, broadcast, acked.
+        oldest_ms: time of the first ready message, in ms since 1970; None if there is none or it is unknown.
     """
 
     name: str
@@ -72,7 +73,12 @@ class QueueOverview:
 
 @dataclass(slots=True, frozen=True)
 class Attendance:
-    """What a daemon learns when it attends to its consumers of a queue."""
+    """The result of ``queue_attend``.
+
+    Attributes:
+        call_again: whether the daemon must attend again now.
+        messages: the messages that the daemon has to deliver.
+    """
 
     policy: Policy
     call_again: bool
@@ -81,11 +87,11 @@ class Attendance:
 
 @dataclass(slots=True, frozen=True)
 class Missed:
-    """What a consumer missed that comes back.
+    """The messages that a returning consumer missed.
 
     Attributes:
-        kept: whether the queue keeps a history at all.
-        gap: whether it does, but no longer reaches back to the message that the consumer saw last.
+        kept: whether the queue keeps a history.
+        gap: whether the history no longer has the message that the consumer saw last.
     """
 
     kept: bool

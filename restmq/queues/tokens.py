@@ -1,4 +1,4 @@
-"""Access tokens: what is known of them in Redis."""
+"""Access tokens: their records in Redis."""
 
 from __future__ import annotations
 
@@ -15,30 +15,34 @@ _TOKENS_A_CALL = 1000
 
 @dataclass(slots=True, frozen=True)
 class Authorization:
-    """What the record of an access token allows."""
+    """The rights in an access token's record.
+
+    Attributes:
+        queues: names or globs (``*``, ``?``, ``[…]``) of queues.
+    """
 
     queues: tuple[str, ...]
     privileges: frozenset[str]
 
     def covers(self, queue: str) -> bool:
-        """Whether one of the record's names or globs (``*``, ``?``, ``[…]``) is the queue's."""
+        """Whether one of the names or globs matches the queue."""
         return any(queue == name or fnmatch.fnmatchcase(queue, name) for name in self.queues)
 
 
-class Tokens(Operations):
-    """The operations on tokens' records."""
+class TokenOperations(Operations):
+    """Operations on tokens' records."""
 
     async def authorize(self, queue: str, token: str) -> bool:
-        """Whether the token's record names the queue."""
+        """Whether the token's record covers the queue."""
         found = await self.authorization(token)
         return found is not None and found.covers(queue)
 
     async def authorization(self, token: str) -> Authorization | None:
-        """What a token's record allows, or None if there is no such token or its record is broken."""
+        """The rights of a token, or None if there is no such token or its record is invalid."""
         return _authorization(await self.store.command("GET", keys.token(token)))
 
     async def authorizations_of(self, tokens: Iterable[str]) -> dict[str, Authorization | None]:
-        """The same for many tokens, a thousand a call."""
+        """The rights of many tokens; one call per thousand."""
         wanted = list(tokens)
         found: dict[str, Authorization | None] = {}
         for start in range(0, len(wanted), _TOKENS_A_CALL):
@@ -48,7 +52,7 @@ class Tokens(Operations):
         return found
 
     async def authorization_create(self, token: str, queues: Iterable[str], privileges: Iterable[str]) -> None:
-        """Writes a token's record, over an older one if there is one."""
+        """Writes a token's record; replaces an older one."""
         record = json.dumps({"queues": list(queues), "privs": list(privileges)})
         await self.store.command("SET", keys.token(token), record)
 
@@ -57,7 +61,7 @@ class Tokens(Operations):
         return bool(await self.store.command("DEL", keys.token(token)))
 
     async def authorizations(self) -> AsyncIterator[tuple[str, Authorization | None]]:
-        """All tokens with what they allow, None for a broken record; found by SCAN, a bounded number a call."""
+        """All tokens with their rights, None for an invalid record; found by SCAN, a bounded number per call."""
         cursor = b"0"
         while True:
             cursor, found = await self.store.command("SCAN", cursor, "MATCH", keys.token("*"), "COUNT", 500)
@@ -69,7 +73,7 @@ class Tokens(Operations):
 
 
 def _authorization(record: bytes | None) -> Authorization | None:
-    """What a record says, or None if it is none: nothing is allowed by guessing."""
+    """The rights in a record, or None if any part of it is invalid."""
     try:
         fields = json.loads(record) if record else {}
         names, privileges = fields["queues"], fields["privs"]

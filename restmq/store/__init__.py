@@ -1,5 +1,5 @@
-"""The way to Redis: a call answers, or raises within its time limit; nothing queues for a Redis that is away.
+"""Access to Redis: a call answers or raises within its time limit; nothing is queued while Redis is unreachable.
 
-``pool.Store`` has the calls, ``subscriber.Subscriber`` the channels. ``batching.Batcher`` joins calls of one reactor
-turn. Only ``connection`` imports txredisapi; ``keys`` has every key and channel name.
+``pool.Store`` makes the calls, and ``subscriber.Subscriber`` listens to channels. ``batching.Batcher`` joins the calls
+of one reactor turn. Only ``connection`` imports txredisapi. ``keys`` has the names of all keys and channels.
 """

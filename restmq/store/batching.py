@@ -1,6 +1,7 @@
-"""Calls of one reactor turn that are alike go to Redis as one, and each is answered on its own.
+"""Joins like calls of one reactor turn into one call to Redis, and answers each separately.
 
-Under load many requests arrive in the same turn; a script call costs Redis and us more than what one of them asks for.
+Under load, many requests arrive in the same reactor turn. A script call costs more, in Redis and in the daemon, than
+the work that one request asks of it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from twisted.python.failure import Failure
 
 from restmq.model import BATCH_MAX
 
-_BYTES_AT_MOST = 1 << 20
+_BATCH_BYTES_MAX = 1 << 20
 
 Kind = TypeVar("Kind", bound=Hashable)
 Item = TypeVar("Item")
@@ -21,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class _Batch(Generic[Item, Result]):
-    """What came in one turn."""
+    """The calls of one kind in one reactor turn."""
 
     __slots__ = ("answers", "items", "size_bytes")
 
@@ -43,11 +44,11 @@ class _Batch(Generic[Item, Result]):
 
 
 class Batcher(Generic[Kind, Item, Result]):
-    """Gathers calls of each kind.
+    """Joins calls of each kind.
 
     Args:
-        call_later: the reactor's.
-        send: makes one call of many; returns for each item, in order, a result or the error that it is to fail with.
+        call_later: the reactor's ``callLater``.
+        send: makes one call for many items; returns for each item, in order, its result or its error.
     """
 
     def __init__(
@@ -57,30 +58,30 @@ class Batcher(Generic[Kind, Item, Result]):
     ) -> None:
         self._call_later = call_later
         self._send = send
-        self._gathered: dict[Kind, _Batch[Item, Result]] = {}
+        self._batches: dict[Kind, _Batch[Item, Result]] = {}
 
     def add(self, kind: Kind, item: Item, size_bytes: int = 0) -> defer.Deferred[Result]:
-        """Joins the call of this kind that goes out at the end of the turn, or now, if it has become large."""
-        gathered = self._gathered.get(kind)
-        if gathered is None:
-            gathered = self._gathered[kind] = _Batch()
-            self._call_later(0, self._flush, kind, gathered)
+        """Joins the batch of this kind. The batch goes out at the end of the turn, or now if it has become large."""
+        batch = self._batches.get(kind)
+        if batch is None:
+            batch = self._batches[kind] = _Batch()
+            self._call_later(0, self._flush, kind, batch)
         answer: defer.Deferred[Result] = defer.Deferred()
-        gathered.items.append(item)
-        gathered.answers.append(answer)
-        gathered.size_bytes += size_bytes
-        if gathered.size_bytes > _BYTES_AT_MOST or len(gathered.items) >= BATCH_MAX:
-            self._flush(kind, gathered)
+        batch.items.append(item)
+        batch.answers.append(answer)
+        batch.size_bytes += size_bytes
+        if batch.size_bytes > _BATCH_BYTES_MAX or len(batch.items) >= BATCH_MAX:
+            self._flush(kind, batch)
         return answer
 
     def flush(self, kind: Kind) -> None:
-        """Sends now what was gathered, so that it goes before what comes next."""
-        gathered = self._gathered.get(kind)
-        if gathered is not None:
-            self._flush(kind, gathered)
+        """Sends this kind's batch now, so that it goes before the caller's next call."""
+        batch = self._batches.get(kind)
+        if batch is not None:
+            self._flush(kind, batch)
 
-    def _flush(self, kind: Kind, gathered: _Batch[Item, Result]) -> None:
-        if self._gathered.get(kind) is gathered:
-            del self._gathered[kind]
-            sent = defer.ensureDeferred(self._send(kind, gathered.items))
-            sent.addCallbacks(gathered.answer, gathered.fail)
+    def _flush(self, kind: Kind, batch: _Batch[Item, Result]) -> None:
+        if self._batches.get(kind) is batch:
+            del self._batches[kind]
+            sent = defer.ensureDeferred(self._send(kind, batch.items))
+            sent.addCallbacks(batch.answer, batch.fail)

@@ -1,6 +1,6 @@
-"""Every Redis key and channel name, and nothing else.
+"""The names of all Redis keys and channels.
 
-The layout of the first RestMQ is kept, so that old data goes on working and ``redis-cli`` can read it. Per queue Q:
+The layout of the first RestMQ is kept, so that old data still works and ``redis-cli`` can read it. Per queue Q:
 ``Q:UUID``, ``Q:queue``, ``Q:queuepolicy``, ``queuestat::Q``, the channel ``Q:PUBSUB``; per message n of it ``Q:<n>``
 and ``Q:<n>:refcount``. No suffix of a queue is also a suffix of a message, so ``a`` and ``a:1`` never share a key.
 """
@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import NamedTuple
 
 QUEUE_SET = b"QUEUESET"
-#: Queues by the time at which somebody must look at them, as a lease or a delay ends.
+#: Queues by the time at which a daemon must promote messages, because a lease or a delay ends.
 DUE = b"QUEUEDUE"
 
 
 class QueueKeys(NamedTuple):
-    """The keys of one queue. Scripts name those that they need (see ``restmq.store.scripts``)."""
+    """The keys of one queue. Each script names those that it needs (see ``restmq.store.scripts``)."""
 
     queue_set: bytes
     number: bytes
@@ -41,13 +41,13 @@ class QueueKeys(NamedTuple):
     due_channel: bytes
 
     def being_dropped(self) -> tuple[bytes, ...]:
-        """What a purge renames the messages' list and sorted sets to, while it drops their values."""
+        """The names that a purge gives to the list and the sorted sets of messages while it drops their values."""
         return tuple(name + b":purging" for name in (self.ready, self.leased, self.delayed, self.dead))
 
 
 @lru_cache(maxsize=4096)
 def for_queue(queue: str, db: int = 0) -> QueueKeys:
-    """The keys of a queue. Its channel has the database's number in its name: pub/sub knows no databases."""
+    """The keys of a queue. The channel's name has the database number in it, as pub/sub has no databases."""
     name = queue.encode()
     return QueueKeys(
         queue_set=QUEUE_SET,
@@ -75,22 +75,22 @@ def for_queue(queue: str, db: int = 0) -> QueueKeys:
 
 
 def due_channel(db: int = 0) -> bytes:
-    """The channel on which daemons hear of a deadline that is nearer than all that were known."""
+    """The channel that tells all daemons of a deadline earlier than all others in ``DUE``."""
     return b"RESTMQ-DUE:%d" % db
 
 
 def idempotency(queue: str, key_digest: str) -> bytes:
-    """Where it is kept that something was sent with this idempotency key, which stands here as a SHA-256."""
+    """The key that remembers an idempotency key, which is given as its SHA-256."""
     return f"{queue}:idempotency:{key_digest}".encode()
 
 
 def token(secret: str) -> bytes:
-    """Where the record of an access token lies."""
+    """The key of an access token's record."""
     return b"AUTHKEY:" + secret.encode()
 
 
 def daemon_channel(daemon: str) -> bytes:
-    """The channel on which one daemon is told that a queue has something for it."""
+    """The channel that tells one daemon that a queue has messages for it."""
     return b"RESTMQ-DAEMON:" + daemon.encode()
 
 

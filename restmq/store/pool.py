@@ -1,8 +1,8 @@
-"""The way to Redis: pool, time limits, reconnecting.
+"""Calls to Redis: pool, time limits, reconnecting.
 
-What the rest may rely on: a call either answers, or raises StoreUnavailable within the time limit, or raises
-StoreRefused. Nothing queues for a server that is not there. A call that was sent is never cancelled: after
-StoreUnavailable it is not known whether Redis ran it.
+A call either answers, or raises StoreUnavailable within the time limit, or raises StoreRefused. Nothing is queued while
+Redis is unreachable. A call that was sent is never cancelled: after StoreUnavailable it is not known whether Redis ran
+it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ _WATCH_INTERVAL_SECONDS = 0.5
 
 
 class Store(service.Service):  # type: ignore[misc]  # untyped
-    """All calls to Redis go through here. See the module's text for what a caller may rely on."""
+    """Makes all calls to Redis; the module's docstring has the guarantees.
+
+    Attributes:
+        time_ms: the wall clock, in ms since 1970, for times that are stored or shown.
+    """
 
     def __init__(self, settings: StoreSettings, reactor: Any) -> None:
         self.settings = settings
@@ -38,15 +42,14 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         self._pools = [self._pool]
         self._replication: Replication | None = None
         if settings.replicas:
-            asking = ConnectionPool(settings, 1, reactor, tells=False)
-            self._pools.append(asking)
+            waiting = ConnectionPool(settings, 1, reactor, logs=False)
+            self._pools.append(waiting)
             wait_ms = round(settings.call_timeout_seconds * 500)
             self._replication = Replication(
-                lambda *args: self._least_busy(asking).call(*args), settings.replicas, wait_ms
+                lambda *args: self._least_busy(waiting).call(*args), settings.replicas, wait_ms
             )
         self._watch = task.LoopingCall(self._abort_overdue)
         self._watch.clock = reactor
-        #: Wall clock, for what is shown to people and kept in Redis.
         self.time_ms: Callable[[], int] = lambda: int(time.time() * 1000)
 
     @property
@@ -56,7 +59,7 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def startService(self) -> None:
         super().startService()
         for pool in self._pools:
-            if pool.subscriber is None:  # a subscriber connects with its first channel
+            if pool.subscriber is None:  # a Subscriber connects for its first channel
                 pool.startConnecting(self._endpoint())
         self._watch.start(_WATCH_INTERVAL_SECONDS, now=False)
 
@@ -86,13 +89,13 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         return bool(self._pool.pool)
 
     def describe(self) -> str:
-        """The words in which the first RestMQ showed its Redis, e.g. in ``/stats/``."""
+        """The store as the first RestMQ described it, e.g. in ``/stats/``."""
         if not self.connected:
             return "<Redis Connection: Not connected>"
         return f"<Redis Connection: {self.settings.where()} - {len(self._pool.pool)} connection(s)>"
 
     def _least_busy(self, pool: ConnectionPool) -> Connection:
-        """The connection with the fewest calls in flight: one, pipelined, while all goes well."""
+        """The connection with the fewest calls in flight: always the first one while it keeps up."""
         best: Connection | None = None
         for connection in pool.pool:
             if best is None or len(connection.sent_at) < len(best.sent_at):
@@ -108,14 +111,14 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         return best
 
     def command(self, *args: Any) -> defer.Deferred[Any]:
-        """One command of Redis; answers bytes, int, list or None."""
+        """Makes one command; answers bytes, int, list or None."""
         try:
             return self._least_busy(self._pool).call(*args)
         except StoreUnavailable:
             return defer.fail()
 
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        """One script, atomically. ``first_args`` holds the number of keys, the keys, and the first arguments."""
+        """Runs one script, atomically. ``first_args`` has the number of keys, the keys, and the first arguments."""
         try:
             answer = self._least_busy(self._pool).run(script, first_args, *args)
         except StoreUnavailable:
@@ -130,9 +133,16 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         on_lost: Callable[[], None] = lambda: None,
         on_renewed: Callable[[], None] = lambda: None,
     ) -> Subscriber:
-        """A connection of its own for pub/sub; it connects with the first subscription."""
-        factory = ConnectionPool(self.settings, 1, self._reactor, tells=False)
-        subscriber = Subscriber(factory, self._endpoint, on_message, on_lost, on_renewed, self._reactor)
+        """A separate connection for pub/sub; it connects for the first subscription. Args: see Subscriber."""
+        factory = ConnectionPool(self.settings, 1, self._reactor, logs=False)
+        subscriber = Subscriber(
+            factory=factory,
+            endpoint=self._endpoint,
+            on_message=on_message,
+            on_lost=on_lost,
+            on_renewed=on_renewed,
+            reactor=self._reactor,
+        )
         self._pools.append(factory)
         return subscriber
 

@@ -1,8 +1,11 @@
-"""Loads the Lua scripts: one file an operation, with the few shared pieces put in where a file asks for them.
+"""Loads the Lua scripts of ``queues/lua``: one file per operation, plus shared parts (``_name.lua``).
 
-A file says in comments what it needs: ``-- include: _part`` puts a part in (once, whoever asks);
-``-- KEYS: ready, due`` names keys after the fields of ``restmq.store.keys.QueueKeys``, which it then has as ``READY``
-and ``DUE``; ``-- durable`` marks an operation whose answer is a promise that must survive Redis.
+Comment lines at the start of a file say what it needs:
+
+- ``-- include: _part`` inserts a shared part, once, however often it is named.
+- ``-- KEYS: ready, due`` names keys by the fields of ``restmq.store.keys.QueueKeys``; the script then has them as
+  ``READY`` and ``DUE``.
+- ``-- durable`` marks an operation whose answer promises that Redis' failure does not undo it (see ``replication``).
 """
 
 from __future__ import annotations
@@ -20,9 +23,14 @@ _KEYS = re.compile(r"^-- KEYS: ([\w, ]+)", re.MULTILINE)
 _DURABLE = re.compile(r"^-- durable$", re.MULTILINE)
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Script:
-    """A script's text and its SHA-1, by which Redis knows it; and which keys of a queue it is given, in order."""
+    """A script, ready to be called.
+
+    Attributes:
+        sha: the SHA-1 by which Redis knows the script.
+        keys: the fields of QueueKeys that the script gets, in order.
+    """
 
     name: str
     source: bytes
@@ -43,9 +51,9 @@ def load(name: str) -> Script:
 
     text = read(name)
     named = {key.strip() for line in _KEYS.findall(text) for key in line.split(",")}
-    wanted = tuple(key for key in QueueKeys._fields if key in named)
-    if wanted:
-        text = f"local {', '.join(wanted).upper()} = unpack(KEYS)\n{text}"
+    keys = tuple(key for key in QueueKeys._fields if key in named)
+    if keys:
+        text = f"local {', '.join(keys).upper()} = unpack(KEYS)\n{text}"
     source = text.encode()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-    return Script(name, source, sha, wanted, bool(_DURABLE.search(text)))
+    return Script(name=name, source=source, sha=sha, keys=keys, durable=bool(_DURABLE.search(text)))

@@ -1,13 +1,21 @@
-"""Where Redis is, and the limits on calls to it."""
+"""The address of Redis, and the limits on calls to it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, kw_only=True)
 class StoreSettings:
-    """Where Redis is, and how long and how much we wait for it."""
+    """The address of Redis, and the limits on calls to it.
+
+    Attributes:
+        pool: number of connections for calls; pub/sub has its own.
+        call_timeout_seconds: time limit for each call.
+        calls_in_flight_max: maximum number of unanswered calls per connection; more are refused.
+        replicas: number of replicas that must have a durable write before it is answered (``WAIT``); 0 to answer
+            without asking them.
+    """
 
     host: str = "127.0.0.1"
     port: int = 6379
@@ -18,9 +26,8 @@ class StoreSettings:
     socket_path: str | None = None
     call_timeout_seconds: float = 5.0
     calls_in_flight_max: int = 10_000
-    #: What must survive Redis is answered when so many replicas have it (WAIT); 0 for not asking them.
     replicas: int = 0
 
     def where(self) -> str:
-        """For people: the address, without any secret."""
+        """The address, for people; without any secret."""
         return self.socket_path or f"{self.host}:{self.port}"

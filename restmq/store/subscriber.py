@@ -1,4 +1,4 @@
-"""Channels that stay subscribed, whatever becomes of the connection."""
+"""Channel subscriptions that outlive their connection."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from twisted.internet import defer, task
 
 from restmq.store.connection import ConnectionPool, SubscriberConnection
 
-_SUBSCRIBER_PING_SECONDS = 15
+_PING_SECONDS = 15
 
 
 class Subscriber:
-    """A set of channels that we listen to, whatever becomes of the connection.
+    """A set of channels, subscribed again on each new connection.
 
     Args:
+        factory: a pool of one connection.
+        endpoint: makes the endpoint to connect to.
         on_message: called with channel and payload of each message, in the order in which Redis sent them.
-        on_lost: called when the connection is lost. What is published from then on is not heard.
-        on_renewed: called when, after that, all channels are subscribed on a new connection.
+        on_lost: called when the connection is lost. Messages published from then on are missed.
+        on_renewed: called when all channels are subscribed again on a new connection.
     """
 
     def __init__(
         self,
+        *,
         factory: ConnectionPool,
         endpoint: Callable[[], Any],
         on_message: Callable[[bytes, bytes], None],
@@ -34,7 +37,7 @@ class Subscriber:
         factory.protocol = SubscriberConnection
         factory.subscriber = self
         self._endpoint = endpoint
-        self.message_heard = on_message
+        self.message_received = on_message
         self._on_lost = on_lost
         self._on_renewed = on_renewed
         self._connection: SubscriberConnection | None = None
@@ -47,14 +50,14 @@ class Subscriber:
         self._ping.clock = reactor
 
     def subscribe(self, channel: bytes) -> defer.Deferred[None]:
-        """Fires when Redis has confirmed it, be it after a reconnect: from then on nothing on the channel is missed."""
+        """Fires when Redis has confirmed the subscription, perhaps after a reconnect. No later message is missed."""
         confirmed: defer.Deferred[None] = defer.Deferred()
         self._channels.add(channel)
         self._unconfirmed.setdefault(channel, []).append(confirmed)
         if not self._started:
             self._started = True
             self.factory.startConnecting(self._endpoint())
-            self._ping.start(_SUBSCRIBER_PING_SECONDS, now=False)
+            self._ping.start(_PING_SECONDS, now=False)
         elif self._connection is not None:
             self._connection.send(b"SUBSCRIBE", channel)
         return confirmed
@@ -69,16 +72,16 @@ class Subscriber:
         if self._ping.running:
             self._ping.stop()
 
-    def connection_ready(self, connection: Any) -> None:
+    def connection_ready(self, connection: SubscriberConnection) -> None:
         if not connection.connected:
             return
         self._connection = connection
-        connection.whenDisconnected().addCallback(self._connection_gone)
+        connection.whenDisconnected().addCallback(self._connection_lost)
         self._renewing = set(self._channels) if self._was_lost else set()
         if self._channels:
             connection.send(b"SUBSCRIBE", *self._channels)
 
-    def _connection_gone(self, connection: SubscriberConnection) -> None:
+    def _connection_lost(self, connection: SubscriberConnection) -> None:
         if self._connection is connection:
             self._connection = None
             self._was_lost = True

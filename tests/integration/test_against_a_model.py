@@ -222,7 +222,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             self.model.now = self.grave.now = clock[0]
             if promptly:
                 self.model.promote()
-                while due := run(core.queues_due)[1]:
+                while due := run(core.due_queues)[1]:
                     for queue in due:
                         run(core.queue_promote, queue)
 
@@ -270,7 +270,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             expected = self.model.take(count)
             self.same_messages(expected, taken, leased=False)
             if taken:
-                run(core.queue_return, self.queue, taken)
+                run(core.queue_put_back, self.queue, taken)
                 for entry in expected:
                     entry.looks = 0
                 self.model.ready = self.model.give_back(expected)
@@ -299,7 +299,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             expected = self.model.lease(count, lease)
             self.same_messages(expected, found, leased=True)
             if found:
-                run(core.queue_return, self.queue, found)
+                run(core.queue_put_back, self.queue, found)
                 line = self.model.give_back(expected)
                 for entry in reversed(expected):
                     self.model.fail([entry], blameless=True)
@@ -371,7 +371,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
 
         @rule()
         def show_dead(self) -> None:
-            found = run(core.queue_dead, self.queue, 0, 1000)
+            found = run(core.queue_list_dead, self.queue, 0, 1000)
             expired = [entry for entry in self.model.dead[:1000] if not self.model.alive(entry)]
             shown = [entry for entry in self.model.dead[:1000] if self.model.alive(entry)]
             self.model.dead = [entry for entry in self.model.dead if entry not in expired]

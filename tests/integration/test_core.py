@@ -94,7 +94,7 @@ def test_expired_messages_are_never_returned_or_counted(
     stays = run(core.queue_add, queue, b"stays", ttl_seconds=1000)
     wait_until(lambda: redis.command("EXISTS", f"{queue}:2500") == 0)
     wait_until(lambda: run(core.queue_len, queue) == 1)
-    assert run(core.queue_count_elements, queue) == 1
+    assert run(core.queue_len, queue) == 1
     assert [line.length for line in run(core.queue_overview, [queue])] == [1]
     assert [message.key for message in run(core.queue_last_items, queue)] == [stays]
     looked = run(core.queue_get, queue, softget=True)
@@ -181,8 +181,7 @@ def test_policy_and_status_can_come_before_the_first_message(run: Run, core: Red
     run(core.queue_add, queue, b"x")
     assert run(core.queue_status, queue) is False
     assert run(core.queue_getdel, queue).value == b"x"  # stopped is for connected consumers only
-    assert run(core.multi_queue_by_status, [queue, queue + "2"], started=False) == [queue]
-    assert run(core.multi_queue_by_status, [queue, queue + "2"]) == [queue + "2"]
+    assert [row.started for row in run(core.queue_overview, [queue, queue + "2"])] == [False, True]
 
 
 def test_waiting_on_several_queues_ends_with_the_first_message(
@@ -347,7 +346,7 @@ def test_messages_that_a_daemon_gives_back_are_the_next_in_their_order(
     given_out = run(core.queue_attend, queue, b"RESTMQ-DAEMON:test", 1, 2).messages
     assert [message.value for message in given_out] == [b"1", b"2"]
     assert run(core.queue_len, queue) == 1
-    run(core.queue_return, queue, given_out)
+    run(core.queue_put_back, queue, given_out)
     assert run(core.queue_tail, queue) == [*given_out, Message(f"{queue}:3", b"3")]
 
 
@@ -362,7 +361,7 @@ def test_what_several_give_back_is_in_order_again_whoever_comes_first(
     else:
         shares = [run(core.queue_tail, queue, count) for count in (1, 2, 1)]
     for share in order:
-        run(core.queue_return, queue, shares[share])
+        run(core.queue_put_back, queue, shares[share])
     assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"2", b"3", b"4", b"5"]
 
 
@@ -374,7 +373,7 @@ def test_what_is_given_back_in_one_turn_is_one_call(
 
     async def all_at_once() -> None:
         await defer.gatherResults(
-            defer.ensureDeferred(private_core.queue_return("q", [message])) for message in reversed(taken)
+            defer.ensureDeferred(private_core.queue_put_back("q", [message])) for message in reversed(taken)
         )
 
     private_redis.command("CONFIG", "RESETSTAT")
@@ -387,8 +386,8 @@ def test_what_is_given_back_in_one_turn_is_one_call(
 def test_what_is_given_back_from_here_and_there_finds_its_place(run: Run, core: RedisOperations, queue: str) -> None:
     run(core.queue_add_many, queue, [b"1", b"2", b"3", b"4", b"5", b"6"])
     taken = run(core.queue_tail, queue, 5)
-    run(core.queue_return, queue, taken[1::2])
-    run(core.queue_return, queue, taken[0::2])
+    run(core.queue_put_back, queue, taken[1::2])
+    run(core.queue_put_back, queue, taken[0::2])
     assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"2", b"3", b"4", b"5", b"6"]
 
 
@@ -401,9 +400,9 @@ def test_what_is_given_back_goes_before_what_is_younger_and_passes_over_what_exp
     wait_until(lambda: redis.command("EXISTS", f"{queue}:2") == 0)
     taken = run(core.queue_tail, queue, 2)
     assert [message.value for message in taken] == [b"1", b"3"]
-    run(core.queue_return, queue, taken[:1])
+    run(core.queue_put_back, queue, taken[:1])
     redis.command("RPUSH", f"{queue}:queue", f"{queue}:2")
-    run(core.queue_return, queue, taken[1:])
+    run(core.queue_put_back, queue, taken[1:])
     assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"3", b"4"]
 
 
@@ -520,7 +519,7 @@ def test_a_message_that_was_taken_is_not_lost_to_the_end_of_the_waiting(
     async def fails(_queue: str, _waiter: bytes) -> None:
         raise StoreUnavailable("away")
 
-    private_core.queue_leave = fails  # type: ignore[method-assign]
+    private_core.queue_unregister_waiter = fails  # type: ignore[method-assign]
     queue, message = run(private_core.queue_block_multi_get, ["q"], 1)
     assert (queue, message.value) == ("q", b"mine")
     assert len(private_core.store._pools) == 1

@@ -1,4 +1,4 @@
-"""A Redis that is too old is told apart from one that is away: in the log, and to clients."""
+"""The log and clients are told that Redis is too old, and not just that it is unreachable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_a_redis_that_is_too_old_is_refused_until_it_is_a_newer_one(private_fold
     redis = Redis(private_folder / "redis", *AS_BEFORE_7)
     daemon = Daemon(private_folder, "--redis-timeout", "1", redis=redis, starts="waiting for the store")
     with stopping(daemon, redis), daemon.client() as http:
-        wait_until(lambda: "is too old. Bring it up to Redis 7.0" in daemon.log)
+        wait_until(lambda: "is too old. Update it to Redis 7.0" in daemon.log)
         refused = http.post("/q/x", data={"value": "y"})
         assert refused.status_code == 503
         assert refused.headers["Retry-After"]

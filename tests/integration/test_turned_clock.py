@@ -97,7 +97,7 @@ def test_dead_letters_of_one_moment_keep_their_order(
     run: Run, timed: RedisOperations, clock: Clock, queue: str, many: int
 ) -> None:
     die(run, timed, clock, queue, many)
-    letters = run(timed.queue_dead, queue, 0, 1000).messages
+    letters = run(timed.queue_list_dead, queue, 0, 1000).messages
     assert [letter.message.value for letter in letters] == numbered(0, many)
     assert {letter.at_ms for letter in letters} == {clock.now_ms}
     assert run(timed.queue_find, letters[-1].message.key).at_ms == clock.now_ms
@@ -122,7 +122,7 @@ def test_who_dies_later_stands_behind_all_who_died_before(
     run(timed.queue_add_many, queue, [b"a", b"b", b"c"])
     for message in run(timed.queue_lease, queue, 3, 1000):
         run(timed.queue_nack, message.key, message.receipt)
-    letters = run(timed.queue_dead, queue, 990, 1000).messages
+    letters = run(timed.queue_list_dead, queue, 990, 1000).messages
     assert [letter.message.value for letter in letters] == [*numbered(990, 1000), b"a", b"b", b"c"]
 
 

@@ -34,7 +34,10 @@ class StubCore:
     async def queue_overview(self, names: Iterable[str]) -> list[QueueOverview]:
         asked = list(names)
         self.calls.append(len(asked))
-        return [QueueOverview(name, self.lengths.get(name, 0), True, Policy.BROADCAST) for name in asked]
+        return [
+            QueueOverview(name=name, length=self.lengths.get(name, 0), started=True, policy=Policy.BROADCAST)
+            for name in asked
+        ]
 
 
 class StubGuard:

@@ -67,21 +67,21 @@ class StubCore:
         taken, self.waiting = self.waiting[:room], self.waiting[room:]
         return Attendance(self.policy, False, taken if self.policy is Policy.ROUNDROBIN else [])
 
-    async def queue_return(self, _queue: str, messages: list[Message]) -> None:
+    async def queue_put_back(self, _queue: str, messages: list[Message]) -> None:
         self.returned += messages
 
     async def queue_release(self, _queue: str, leases: list[tuple[str, str]]) -> int:
         self.released += leases
         return len(leases)
 
-    async def queue_leases_left(self, _queue: str, leases: list[tuple[str, str]]) -> list[float | None]:
+    async def queue_lease_remaining(self, _queue: str, leases: list[tuple[str, str]]) -> list[float | None]:
         self.asked_leases.append(leases)
         return [self.left_seconds.get(receipt) for _, receipt in leases]
 
     async def queue_overview(self, _queues: list[str]) -> list[QueueOverview]:
         return []
 
-    async def queue_missed(self, _queue: str, _last_key: str, mark: str) -> Missed:
+    async def queue_replay(self, _queue: str, _last_key: str, mark: str) -> Missed:
         self.marks.append(mark)
         return await self.missed
 

@@ -1,12 +1,12 @@
 -- include: _oldest
--- KEYS: ready, expiring, times
--- How old the oldest message is, without a time beside each message: TIMES has a mark `number, time` now and then, at
--- most one a second, and fewer the longer the backlog reaches back, so that there are never more than a few thousand.
--- Numbers and times rise together: who comes to others late with an older number gets no mark.
+-- KEYS: ready, expiring, times The age of the oldest message, without a time per message. TIMES is a sorted set of
+-- marks: a message's number, scored by its time. There is at most one mark a second, and fewer the older the backlog
+-- is, so at most a few thousand. Numbers and times rise together: a message that joins others late, with an older
+-- number, gets no mark.
 local MARK_EVERY_MS, MARKS_PER_AGE = 1000, 200
 
--- Called for a message that is about to join the end of a queue, or the first of several: of this queue, or of another one
--- whose keys are given.
+-- Called before a message joins the end of a queue, or before the first of several does. The keys of another queue may
+-- be given.
 local function mark_time(number, ready, expiring, times)
   ready, expiring, times = ready or READY, expiring or EXPIRING, times or TIMES
   local now = now_ms()

@@ -1,21 +1,20 @@
 -- include: _ready
 -- KEYS: totals
--- pop(count, most_bytes): takes up to `count` live messages off the front, dropping expired ones, and entries without a
--- value, on the way. Stops early where an answer has become large, or reaches `most_bytes`, if given. Returns their keys,
--- values and expiries (ms since 1970, or 0), and whether it stopped at a bound of its own rather than at the queue's end:
--- then there may be more.
-local EXPIRED_AT_MOST = 1000
-local BYTES_AT_MOST = 16777216
+-- pop(count, bytes_max): pops up to `count` live messages from the front. Drops expired ones and entries without a
+-- value. Stops early at `bytes_max`, if given, or when the answer has become large. Returns keys, values, expiries (ms
+-- since 1970, or 0), and whether it stopped at a limit, so that there may be more.
+local EXPIRED_MAX = 1000
+local BYTES_MAX = 16777216
 
-local function pop(count, most_bytes)
-  most_bytes = math.min(most_bytes or BYTES_AT_MOST, BYTES_AT_MOST)
+local function pop(count, bytes_max)
+  bytes_max = math.min(bytes_max or BYTES_MAX, BYTES_MAX)
   local keys, values, expiries, expired, dropped, bytes = {}, {}, {}, {}, 0, 0
   local expiring = call('ZCARD', EXPIRING) > 0
-  while #keys < count and dropped < EXPIRED_AT_MOST and bytes < most_bytes do
+  while #keys < count and dropped < EXPIRED_MAX and bytes < bytes_max do
     local front = call('RPOP', READY, count - #keys)
     if not front then break end
     for i, key in ipairs(front) do
-      if bytes >= most_bytes then
+      if bytes >= bytes_max then
         for j = #front, i, -1 do call('RPUSH', READY, front[j]) end
         break
       end
@@ -32,15 +31,15 @@ local function pop(count, most_bytes)
   end
   if #expired > 0 then forget(expired) end
   if dropped > 0 then call('HINCRBY', TOTALS, 'expired', dropped) end
-  return keys, values, expiries, dropped >= EXPIRED_AT_MOST or bytes >= most_bytes
+  return keys, values, expiries, dropped >= EXPIRED_MAX or bytes >= bytes_max
 end
 
--- These are taken for good, and nothing of them stays. Returns them as columns.
+-- Removes popped messages for good. Returns them as columns.
 local function take_out(keys, values, expiries)
   if #keys == 0 then return {} end
-  local looked_at = {}
-  for i, key in ipairs(keys) do looked_at[i] = key .. ':refcount' end
-  local looks = call('MGET', unpack(looked_at))
+  local refcounts = {}
+  for i, key in ipairs(keys) do refcounts[i] = key .. ':refcount' end
+  local looks = call('MGET', unpack(refcounts))
   local records = call('EXISTS', DELIVERIES) == 1 and call('HMGET', DELIVERIES, unpack(keys)) or {}
   forget(keys)
   call('HINCRBY', TOTALS, 'out', #keys)

@@ -1,11 +1,13 @@
--- KEYS: status, policy, settings
--- What every script of one queue begins with. KEYS are named above and in each part, after restmq/store/keys.py (QueueKeys);
--- ARGV[1] is the queue's name, ARGV[2] the time in ms since 1970 or '' for Redis' own clock. What follows a script's
--- own header begins at ARGV[3].
+-- KEYS: status, policy, settings Begins every script of one queue. KEYS are named above and in each part, by
+-- restmq/store/keys.py (QueueKeys). ARGV[1] is the queue's name, ARGV[2] the time in ms since 1970, or '' for Redis'
+-- own clock. A script's own arguments begin at
+-- ARGV[3].
 local QUEUE, CLOCK = ARGV[1], ARGV[2]
 local call = redis.call
+-- What a script did, see restmq/queues/base.py (State).
+local DONE, MORE, PROMOTE_FIRST = 0, 1, 2
 
--- A script's time stands still while it runs, and it is the clock that expires keys.
+-- The clock stands still while a script runs; Redis expires keys by the same clock.
 local function now_ms()
   if CLOCK ~= '' then return tonumber(CLOCK) end
   local time = call('TIME')

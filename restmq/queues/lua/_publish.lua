@@ -1,6 +1,6 @@
 -- KEYS: channel, history, history_values
--- publish(key, value, expires_ms): hands a message to all consumers that listen now, on every daemon. Returns whether any
--- daemon heard it. What was heard goes into the queue's history, if it keeps one, for consumers that come back.
+-- publish(key, value, expires_ms): sends a message to all live consumers, on every daemon. Returns whether any daemon
+-- received it. If so, the message goes into the queue's history, if it keeps one, for consumers that come back.
 local function remember(key, value, expires_ms, kept)
   call('RPUSH', HISTORY, key)
   call('HSET', HISTORY_VALUES, key, string.format('%.0f', expires_ms) .. ' ' .. value)

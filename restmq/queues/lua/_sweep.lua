@@ -1,7 +1,7 @@
 -- KEYS: ready, expiring, totals
--- sweep(): drops what is left of expired messages among those at the front, as in a queue from which nobody takes they
--- would pile up. It is called once for SWEEP_EVERY new messages and looks at more than those, so what piles up is what
--- expired behind SWEPT others that live.
+-- sweep(): drops expired messages among the first SWEPT ones, as they would pile up in a queue from which nobody takes.
+-- It is called once per SWEEP_EVERY new messages and covers more than those. So only messages that expire behind SWEPT
+-- living ones pile up.
 local SWEEP_EVERY, SWEPT = 100, 1000
 
 local function sweep()

@@ -1,16 +1,16 @@
 -- include: _wake
--- A daemon asks on behalf of clients that wait, and names its channel. Where it did not get enough it is told when
--- something comes; where it did, it no longer waits, and the next one is told of what is left. A daemon that died leaves
--- its channel behind until somebody tries to tell it; so the list ends by itself when nobody adds to it any more.
-local KEPT_SECONDS = 600
+-- WAITERS is a list of daemons' channels. A daemon waits there on behalf of its clients in long polls. It is told when
+-- a message comes. A daemon that got enough messages no longer waits, and the next one is told of the rest. The channel
+-- of a dead daemon stays until somebody tries to tell it, so the list expires if nobody adds to it.
+local WAITERS_SECONDS = 600
 
-local function stand_in_line(waiter, satisfied)
+local function register_waiter(waiter, is_satisfied)
   if waiter == '' then return end
   call('LREM', WAITERS, 0, waiter)
-  if satisfied then
+  if is_satisfied then
     wake()
   else
     call('LPUSH', WAITERS, waiter)
-    call('EXPIRE', WAITERS, KEPT_SECONDS)
+    call('EXPIRE', WAITERS, WAITERS_SECONDS)
   end
 end

@@ -1,7 +1,7 @@
 -- KEYS: ready, channel, turns, waiters
--- wake(): the queue may hold something: tells one party that can take it. Connected consumers come first, then whoever
--- waits in a long poll. PUBLISH counts who heard it, so a daemon that died is found out here and struck off.
-local DEAD_AT_MOST = 64
+-- wake(): tells one party that the queue may have a message for it: live consumers first, then a daemon with long
+-- polls. PUBLISH returns the number of receivers, so this finds dead daemons and removes them.
+local DEAD_DAEMONS_MAX = 64
 
 local function wake()
   if call('LLEN', READY) == 0 then return end
@@ -9,7 +9,7 @@ local function wake()
     if broadcasts() then
       if call('PUBLISH', CHANNEL, 'drain') > 0 then return end
     else
-      for _ = 1, DEAD_AT_MOST do
+      for _ = 1, DEAD_DAEMONS_MAX do
         local daemon = call('ZRANGE', TURNS, 0, 0)[1]
         if not daemon then break end
         if call('PUBLISH', daemon, QUEUE) > 0 then return end
@@ -17,7 +17,7 @@ local function wake()
       end
     end
   end
-  for _ = 1, DEAD_AT_MOST do
+  for _ = 1, DEAD_DAEMONS_MAX do
     local waiter = call('RPOPLPUSH', WAITERS, WAITERS)
     if not waiter then return end
     if call('PUBLISH', waiter, QUEUE) > 0 then return end

@@ -1,17 +1,17 @@
--- Leased messages are done with, and leave for good; each on its own.
+-- Removes leased messages for good, each separately.
 -- ARGV: queue, clock, then key, receipt, …
--- Returns for each 1, or 0 if no such lease is in force.
+-- Returns 1 for each, or 0 if that lease is not in force.
 -- durable
 -- include: _prelude
 -- include: _lease
-local acked, done = {}, {}
+local acked, results = {}, {}
 for i = 3, #ARGV, 2 do
   local key = ARGV[i]
   if holds(key, ARGV[i + 1]) then
     end_lease(key)
-    acked[#acked + 1], done[#done + 1] = key, 1
+    acked[#acked + 1], results[#results + 1] = key, 1
   else
-    done[#done + 1] = 0
+    results[#results + 1] = 0
   end
 end
 if #acked > 0 then
@@ -19,4 +19,4 @@ if #acked > 0 then
   call('HINCRBY', TOTALS, 'out', #acked)
   call('HINCRBY', TOTALS, 'acked', #acked)
 end
-return done
+return results

@@ -1,10 +1,10 @@
--- Adds messages, in order. Where the queue is started, broadcasts and has no backlog, a message goes straight to the
--- consumers that listen: if any heard it, that was its delivery and nothing is stored. Else it waits in the queue, or,
--- if it is delayed, beside it.
--- KEYS: queue_set, number, totals; one more at the end if there is a fingerprint: where it is kept.
--- ARGV: queue, clock, ttl in ms or 0, delay in ms or 0, 1 if it is all or nothing, fingerprint or '', for how many ms
--- the fingerprint is kept, then the values.
--- Returns {'' or 'full' or 'conflict', key, …}. Where it is full and not all or nothing, the first values were added.
+-- Adds messages, in order. If the queue is started, broadcasts and has no backlog, a message goes straight to the live
+-- consumers. If any daemon received it, it is delivered, and nothing is stored. Otherwise the message becomes ready or,
+-- with a delay, delayed.
+-- KEYS: queue_set, number, totals; with a fingerprint one more at the end, to store it.
+-- ARGV: queue, clock, ttl in ms or 0, delay in ms or 0, 1 for all or nothing, fingerprint or '', lifetime of the
+-- fingerprint in ms, then the values.
+-- Returns {'', 'full' or 'conflict', key, …}. If full and not all or nothing, the first values were added.
 -- durable
 -- include: _prelude
 -- include: _ready
@@ -14,7 +14,7 @@
 -- include: _age
 -- include: _sweep
 local ttl_ms, delay_ms, all_or_nothing = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
-local fingerprint, kept_ms = ARGV[6], ARGV[7]
+local fingerprint, fingerprint_ms = ARGV[6], ARGV[7]
 local FIRST = 8
 local count = #ARGV - FIRST + 1
 local expires_ms = ttl_ms > 0 and now_ms() + ttl_ms or 0
@@ -32,17 +32,17 @@ if fingerprint ~= '' then
   end
 end
 
-local room = setting('max_length')
-if room == 0 then
-  room = math.huge
+local capacity = setting('max_length')
+if capacity == 0 then
+  capacity = math.huge
 else
-  room = room - length() - call('ZCARD', LEASED) - call('ZCARD', DELAYED)
-  if all_or_nothing and room < count and not (live and call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0) then
+  capacity = capacity - length() - call('ZCARD', LEASED) - call('ZCARD', DELAYED)
+  if all_or_nothing and capacity < count and not (live and call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0) then
     return {'full'}
   end
 end
 
--- These values are stored, in few calls, as there may be many.
+-- Stores many values in few calls.
 local STORED_AT_ONCE = 1000
 
 local function store(from, to)
@@ -74,24 +74,24 @@ local function store(from, to)
 end
 
 call('SADD', QUEUE_SET, QUEUE)
-local next_one = FIRST
-while live and next_one <= #ARGV do
+local next_value = FIRST
+while live and next_value <= #ARGV do
   local key = QUEUE .. ':' .. ((call('GET', NUMBER) or 0) + 1)
-  live = publish(key, ARGV[next_one], expires_ms)
+  live = publish(key, ARGV[next_value], expires_ms)
   if live then
     call('INCR', NUMBER)
     call('HINCRBY', TOTALS, 'out', 1)
     keys[#keys + 1] = key
-    next_one = next_one + 1
+    next_value = next_value + 1
   end
 end
-local last_one = math.min(#ARGV, next_one - 1 + math.max(0, room))
-if all_or_nothing then last_one = #ARGV end
-if last_one < #ARGV then keys[1] = 'full' end
-if next_one <= last_one then store(next_one, last_one) end
+local last_value = math.min(#ARGV, next_value - 1 + math.max(0, capacity))
+if all_or_nothing then last_value = #ARGV end
+if last_value < #ARGV then keys[1] = 'full' end
+if next_value <= last_value then store(next_value, last_value) end
 if fingerprint ~= '' then
   local first = call('GET', NUMBER) - count + 1
-  call('SET', KEYS[#KEYS], string.format('%s %.0f %d', fingerprint, first, count), 'PX', kept_ms)
+  call('SET', KEYS[#KEYS], string.format('%s %.0f %d', fingerprint, first, count), 'PX', fingerprint_ms)
 end
-if due_ms > 0 then look_at(due_ms) elseif next_one <= last_one then wake() end
+if due_ms > 0 then schedule(due_ms) elseif next_value <= last_value then wake() end
 return keys

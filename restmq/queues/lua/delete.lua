@@ -1,6 +1,6 @@
--- Deletes one message, wherever it stands.
+-- Deletes one message, in any state.
 -- ARGV: queue, clock, the message's key.
--- Returns 1 if it was there, 0 if not (never was, was taken, has expired).
+-- Returns 1 if it existed, 0 if not (it never existed, was taken, or has expired).
 -- include: _prelude
 -- include: _lease
 local key = ARGV[3]

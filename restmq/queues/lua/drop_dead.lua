@@ -1,10 +1,10 @@
--- Dead letters are dropped for good. A bounded number a call.
--- ARGV: queue, clock, the key of the one that is meant, or '' for all.
--- Returns {how many were dropped, how many are left}.
+-- Drops dead letters for good, a bounded number per call.
+-- ARGV: queue, clock, the key of one dead letter, or '' for all.
+-- Returns {number dropped, number remaining}.
 -- include: _prelude
 -- include: _lease
-local AT_MOST = 500
-local wanted = ARGV[3] == '' and call('ZRANGE', DEAD, 0, AT_MOST - 1) or {ARGV[3]}
+local DROPPED_MAX = 500
+local wanted = ARGV[3] == '' and call('ZRANGE', DEAD, 0, DROPPED_MAX - 1) or {ARGV[3]}
 local dropped = 0
 for _, key in ipairs(wanted) do
   if call('ZREM', DEAD, key) == 1 then

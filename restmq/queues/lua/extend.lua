@@ -1,10 +1,10 @@
--- A lease lasts longer, or shorter: so long from now on.
+-- Sets the end of a lease anew, counted from now.
 -- ARGV: queue, clock, the message's key, its receipt, lease in ms.
--- Returns 1, or 0 if no such lease is in force.
+-- Returns 1, or 0 if that lease is not in force.
 -- include: _prelude
 -- include: _lease
 if not holds(ARGV[3], ARGV[4]) then return 0 end
 local due_ms = now_ms() + tonumber(ARGV[5])
 call('ZADD', LEASED, due_ms, ARGV[3])
-look_at(due_ms)
+schedule(due_ms)
 return 1

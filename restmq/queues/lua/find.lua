@@ -1,13 +1,13 @@
--- Looks at one message, wherever it is, without touching it.
+-- Finds one message in any state and does not change it.
 -- ARGV: queue, clock, the message's key.
--- Returns {'ready', 'delayed', 'leased', 'dead' or 'unknown'; when that ends or, if dead, began, in ms since 1970, or 0;
--- value; looks; record of deliveries or ''}, or nothing if there is no such message: a value that the queue does not hold
--- is none. In a queue of more than twice SEARCHED_AT_MOST messages one that is neither in its place, by its number, nor so
--- near an end is 'unknown'.
+-- Returns {'ready', 'delayed', 'leased', 'dead' or 'unknown'; end of the delay or lease, or time of death, in ms since
+-- 1970, or 0; value; looks; record of deliveries or ''}, or nothing if the queue does not hold such a message.
+-- 'unknown': the queue has more than twice SEARCHED_MAX messages, and this one is neither in its place by number nor
+-- near an end.
 -- include: _prelude
 -- include: _lease
 -- include: _number
-local SEARCHED_AT_MOST = 50000
+local SEARCHED_MAX = 50000
 
 local key = ARGV[3]
 local value = value_of(key)
@@ -18,7 +18,7 @@ local function found(state, at_ms)
   return {state, at_ms or '0', value, call('GET', key .. ':refcount') or '0', call('HGET', DELIVERIES, key) or ''}
 end
 
--- Messages wait in the order of their numbers, but for those that came back, or came later than they were sent.
+-- Ready messages are in the order of their numbers, except for those that came back or were delayed.
 local function in_its_place()
   local number, first, last = number_of(key), 1, call('LLEN', READY)
   while first <= last do
@@ -31,8 +31,8 @@ local function in_its_place()
 end
 
 local function near_an_end()
-  return call('LPOS', READY, key, 'RANK', -1, 'MAXLEN', SEARCHED_AT_MOST)
-    or call('LPOS', READY, key, 'MAXLEN', SEARCHED_AT_MOST)
+  return call('LPOS', READY, key, 'RANK', -1, 'MAXLEN', SEARCHED_MAX)
+    or call('LPOS', READY, key, 'MAXLEN', SEARCHED_MAX)
 end
 
 local leased, delayed, dead = call('ZSCORE', LEASED, key), call('ZSCORE', DELAYED, key), call('ZSCORE', DEAD, key)
@@ -40,5 +40,5 @@ if leased and tonumber(leased) > now_ms() then return found('leased', leased) en
 if delayed and tonumber(delayed) > now_ms() then return found('delayed', delayed) end
 if dead then return found('dead', string.match(dead, '^%d+')) end
 if leased or delayed or in_its_place() or near_an_end() then return found('ready') end
-if call('LLEN', READY) > 2 * SEARCHED_AT_MOST then return found('unknown') end
+if call('LLEN', READY) > 2 * SEARCHED_MAX then return found('unknown') end
 return {}

@@ -1,23 +1,23 @@
--- Dead letters go to the queue that is named for them, as new messages there, with a note of where they come from. A
--- bounded number a call.
+-- Moves dead letters to the queue that the setting dead_letter names, as new messages with a note of their origin. A
+-- bounded number per call.
 -- KEYS: at the end those of the other queue: queue_set, number, ready, expiring, deliveries, times.
 -- ARGV: queue, clock, the other queue's name.
--- Returns how many are left.
+-- Returns the number of dead letters that remain.
 -- include: _prelude
 -- include: _lease
 -- include: _age
-local AT_MOST = 500
+local FORWARDED_MAX = 500
 local OTHER = ARGV[3]
 local QUEUES, OTHER_NUMBER, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES, OTHER_TIMES = unpack(KEYS, #KEYS - 5)
 
--- If one of these is not what it should be, the script ends here, before it has moved anything.
+-- If one of these keys has a wrong type, the script fails here, before it has moved anything.
 call('SADD', QUEUES, OTHER)
 local next_number = call('INCRBY', OTHER_NUMBER, 0) + 1
 call('HLEN', OTHER_DELIVERIES)
 call('ZCARD', OTHER_EXPIRING)
 call('LLEN', OTHER_READY)
 mark_time(next_number, OTHER_READY, OTHER_EXPIRING, OTHER_TIMES)
-for _, key in ipairs(call('ZRANGE', DEAD, 0, AT_MOST - 1)) do
+for _, key in ipairs(call('ZRANGE', DEAD, 0, FORWARDED_MAX - 1)) do
   local record, expires_ms = record_of(key), expiry_if_alive(key)
   if expires_ms then
     local other_key = OTHER .. ':' .. string.format('%.0f', call('INCR', OTHER_NUMBER))
@@ -30,5 +30,5 @@ for _, key in ipairs(call('ZRANGE', DEAD, 0, AT_MOST - 1)) do
   end
   call('ZREM', DEAD, key)
 end
-look_at_nearest()
+reschedule()
 return call('ZCARD', DEAD)

@@ -1,4 +1,4 @@
--- Counts the messages that wait in the queue; those that have expired do not count.
+-- Counts the ready messages that have not expired.
 -- ARGV: queue, clock.
 -- include: _prelude
 -- include: _ready

@@ -1,9 +1,9 @@
--- Looks at messages in one place, and touches nothing. Those that have expired, and entries that name no value, are passed over.
--- ARGV: queue, clock, the place: 'next' (to be delivered, the next first), 'newest', 'leased', 'delayed' (both by when
--- that ends) or 'dead' (those that died first coming first); how many to pass over, how many at most, how many bytes of a
--- value at most.
--- Returns {how many there are in this place, then key, the value's beginning, its size in bytes, when the lease or the
--- delay ends or the message died in ms since 1970 or 0, looks, record of deliveries or '', …}.
+-- Peeks at messages of one place and changes nothing. Skips expired messages and entries without a value.
+-- ARGV: queue, clock, the place: 'next' (in the order of delivery), 'newest' (the newest first), 'leased' or 'delayed'
+-- (by the end of the lease or delay) or 'dead' (in the order of deaths); number to skip, maximum number, maximum bytes
+-- of a value.
+-- Returns {number of messages in this place, then key, beginning of the value, its size in bytes, end of the lease or
+-- delay or time of death in ms since 1970 or 0, looks, record of deliveries or '', …}.
 -- KEYS: ready, expiring, deliveries, leased, delayed, dead
 -- include: _prelude
 local place, first, count, bytes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -22,10 +22,11 @@ else
   for i = #front, 1, -1 do keys[#keys + 1] = front[i] end
 end
 
-local found = {sets[place] and call('ZCARD', sets[place]) or call('LLEN', READY) - call('ZCOUNT', EXPIRING, '-inf', now)}
+local function length() return call('LLEN', READY) - call('ZCOUNT', EXPIRING, '-inf', now) end
+local found = {sets[place] and call('ZCARD', sets[place]) or length()}
 for _, key in ipairs(keys) do
   local expires_ms = call('PEXPIRETIME', key)
-  local is_value = call('TYPE', key).ok == 'string' -- an entry that was put in by hand may name anything
+  local is_value = call('TYPE', key).ok == 'string' -- an entry added by hand may name a key of any type
   if is_value and (expires_ms == -1 or expires_ms > now) then
     local looks, record = call('GET', key .. ':refcount') or '0', call('HGET', DELIVERIES, key) or ''
     local value, size = call('GETRANGE', key, 0, bytes - 1), call('STRLEN', key)

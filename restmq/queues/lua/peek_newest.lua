@@ -1,11 +1,11 @@
--- Looks at the newest messages, without counting it as a look. Expired ones among the newest 2,000 are passed over.
--- ARGV: queue, clock, how many at most.
--- Returns the messages as columns, see _ready; the newest first.
+-- Peeks at the newest messages; does not count as a look. Skips expired ones among the newest 2,000.
+-- ARGV: queue, clock, maximum number.
+-- Returns the messages as columns (see _ready), the newest first.
 -- include: _prelude
 -- include: _ready
 local keys, values, looks, expiries, records = {}, {}, {}, {}, {}
-local SCANNED_AT_MOST, WANTED = 2000, tonumber(ARGV[3])
-for _, key in ipairs(call('LRANGE', READY, 0, SCANNED_AT_MOST - 1)) do
+local SCANNED_MAX, WANTED = 2000, tonumber(ARGV[3])
+for _, key in ipairs(call('LRANGE', READY, 0, SCANNED_MAX - 1)) do
   if #keys >= WANTED then break end
   local value = value_of(key)
   if value then

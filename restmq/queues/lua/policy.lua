@@ -1,4 +1,4 @@
--- Sets who gets the queue's messages, and tells every daemon that has consumers of it.
+-- Sets the queue's policy, and tells every daemon that has consumers of it.
 -- ARGV: queue, clock, 1 for broadcast or 2 for roundrobin.
 -- include: _prelude
 -- include: _wake

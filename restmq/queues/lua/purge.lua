@@ -1,23 +1,25 @@
--- Empties the queue. All its messages leave it in one step (what holds them is renamed); their values are then dropped a
--- bounded number a call, so that a queue of millions does not hold up everybody else. A purge that was cut off is
--- finished by the next one. The counter stays: message numbers never repeat.
--- KEYS: receipts, deliveries, history, history_values, times, channel; then four names for what is being dropped: the
--- list, and the sorted sets of leased, delayed and dead messages.
--- ARGV: queue, clock, 1 if the rename is still to be done, 1 if connected consumers are to be closed.
--- Returns {1 once the rename is done, how many messages left the queue with it, how many are still to be dropped}.
+-- Empties the queue. All its messages leave it in one step, because their list and sets are renamed. Their values are
+-- then dropped, a bounded number per call, so that a queue of millions does not block Redis. The next purge finishes
+-- one that was cut off. The counter stays: message numbers never repeat.
+-- KEYS: receipts, deliveries, history, history_values, times, channel; then the four names to rename to: for the list,
+-- and the sorted sets of leased, delayed and dead messages.
+-- ARGV: queue, clock, 1 if the rename is still to be done, 1 to close live consumers.
+-- Returns {1 once the rename is done, number of messages that left the queue with it, number still to be dropped}.
 -- include: _prelude
 -- include: _ready
 -- include: _due
-local AT_MOST = 5000
+local DROPPED_MAX = 5000
 local sets = {LEASED, DELAYED, DEAD}
 local dropping = {unpack(KEYS, #KEYS - 3)}
 local renamed, purged = ARGV[3] == '0', 0
 
-local function left()
-  return call('LLEN', dropping[1]) + call('ZCARD', dropping[2]) + call('ZCARD', dropping[3]) + call('ZCARD', dropping[4])
+local function remaining()
+  local count = call('LLEN', dropping[1])
+  for i = 2, 4 do count = count + call('ZCARD', dropping[i]) end
+  return count
 end
 
-if not renamed and left() == 0 then
+if not renamed and remaining() == 0 then
   renamed, purged = true, length()
   if call('LLEN', READY) > 0 then call('RENAME', READY, dropping[1]) end
   for i, set in ipairs(sets) do
@@ -28,10 +30,10 @@ if not renamed and left() == 0 then
   call('ZREM', DUE, QUEUE)
   if ARGV[4] == '1' then call('PUBLISH', CHANNEL, 'close') end
 end
-local doomed = call('RPOP', dropping[1], AT_MOST) or {}
+local dropped = call('RPOP', dropping[1], DROPPED_MAX) or {}
 for i = 2, 4 do
-  local popped = call('ZPOPMIN', dropping[i], AT_MOST)
-  for j = 1, #popped, 2 do doomed[#doomed + 1] = popped[j] end
+  local popped = call('ZPOPMIN', dropping[i], DROPPED_MAX)
+  for j = 1, #popped, 2 do dropped[#dropped + 1] = popped[j] end
 end
-for _, key in ipairs(doomed) do call('UNLINK', key, key .. ':refcount') end
-return {renamed and 1 or 0, purged, left()}
+for _, key in ipairs(dropped) do call('UNLINK', key, key .. ':refcount') end
+return {renamed and 1 or 0, purged, remaining()}

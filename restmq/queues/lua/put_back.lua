@@ -1,6 +1,7 @@
--- Puts messages that were taken for clients which are gone back to the front, in their order (see _front).
+-- Returns messages that were taken for clients that have disconnected to the front of the queue, in their order (see
+-- _front).
 -- KEYS: totals
--- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', … the oldest first.
+-- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', …, the oldest first.
 -- include: _prelude
 -- include: _front
 -- include: _wake
@@ -14,7 +15,7 @@ put_in_front(keys, function(i)
     call('SET', key, value)
   end
   if record ~= '' then call('HSET', DELIVERIES, key, record) end
-  wait_in_line('RPUSH', key)
+  enqueue('RPUSH', key)
   call('HINCRBY', TOTALS, 'out', -1)
 end)
 wake()

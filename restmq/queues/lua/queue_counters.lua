@@ -1,9 +1,8 @@
--- Many queues as those see them who watch.
--- KEYS: per queue the last number given, its totals, its list, its expiring messages, its leased, delayed and dead ones,
--- its status, its marks of time (see _age).
--- Returns per queue, flat: how many messages have come in; its totals of messages gone out, leased, acked, redelivered,
--- expired and dead; how many wait, are leased, delayed, dead; 1 if it is started or 0; the age in ms of the oldest that
--- waits, or -1 if nothing waits or it is unknown.
+-- Counters of many queues, for monitoring.
+-- KEYS: per queue: number, totals, ready, expiring, leased, delayed, dead, status, times.
+-- Returns a flat list, per queue: number of messages added; its totals out, leased, acked, redelivered, expired and
+-- dead; number of messages ready, leased, delayed, dead; 1 if started or 0; age in ms of the oldest ready message, or
+-- -1 if there is none or its age is unknown.
 local KEYS_A_QUEUE = 9
 local call = redis.call
 -- include: _oldest

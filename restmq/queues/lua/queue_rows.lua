@@ -1,16 +1,15 @@
--- Many queues in numbers.
--- KEYS: per queue its list, its expiring messages, its status, its policy, its leased, delayed and dead messages, the
--- last number given, its totals, its marks of time (see _age).
--- Returns per queue how many messages wait, 1 if it is started or 0, 1 broadcast or 2 roundrobin, how many are leased,
--- delayed and dead, the last number given, how many have gone out, and when the oldest that waits came, in ms since
--- 1970, or nil if nothing waits or it is unknown; flat.
+-- Rows of the list of queues.
+-- KEYS: per queue: ready, expiring, status, policy, leased, delayed, dead, number, totals, times.
+-- Returns a flat list, per queue: number of ready messages, 1 if started or 0, 1 broadcast or 2 roundrobin, number of
+-- leased, delayed and dead messages, number of messages added, number gone out, time of the oldest ready message in ms
+-- since 1970, or nil if there is none or it is unknown.
 local KEYS_A_QUEUE = 10
 local call = redis.call
 -- include: _oldest
 local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}
-local function add(number) found[#found + 1] = number end -- false becomes Redis' nil
+local function add(number) found[#found + 1] = number end -- Redis turns false into nil
 
 for i = 1, #KEYS, KEYS_A_QUEUE do
   local ready = call('LLEN', KEYS[i])

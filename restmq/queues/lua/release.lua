@@ -1,7 +1,7 @@
--- Leased messages are given back: to the front, in their order, or to the dead letters.
--- ARGV: queue, clock, 1 if they reached nobody: then their deliveries don't count as failed, and those in front that are
--- older stay before them (see _front); then key, receipt, … the oldest first.
--- Returns {how many of these leases were in force, the queue for dead letters if there are some to go there, else ''}.
+-- Gives leased messages back: to the front, in their order, or to the dead letters.
+-- ARGV: queue, clock, 1 if they reached no consumer: then these deliveries do not count, and older messages at the
+-- front stay before them (see _front); then key, receipt, …, the oldest first.
+-- Returns {number of leases that were in force, the queue to forward dead letters to, or ''}.
 -- include: _prelude
 -- include: _lease
 -- include: _front
@@ -14,9 +14,9 @@ for i = 4, #ARGV, 2 do
   end
 end
 if blameless then
-  put_in_front(released, function(i) fail({released[i]}, true, {}) end)
+  put_in_front(released, function(i) fail_deliveries({released[i]}, true, {}) end)
 else
-  fail(released, false, {})
+  fail_deliveries(released, false, {})
 end
 wake()
-return {#released, dead_to_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}
+return {#released, must_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}

@@ -1,6 +1,6 @@
--- Changes settings of the queue, all of them at once.
+-- Changes settings of the queue in one step.
 -- KEYS: history, history_values
--- ARGV: queue, clock, then name, value, …; 0 or '' takes a setting away.
+-- ARGV: queue, clock, then name, value, …; 0 or '' resets a setting to its default.
 -- include: _prelude
 -- include: _due
 for i = 3, #ARGV, 2 do
@@ -10,6 +10,6 @@ for i = 3, #ARGV, 2 do
     call('HSET', SETTINGS, ARGV[i], ARGV[i + 1])
   end
 end
-local too_many = call('LLEN', HISTORY) - setting('history')
-for _ = 1, too_many do call('HDEL', HISTORY_VALUES, call('LPOP', HISTORY)) end
-if dead_to_forward() then look_at(0) end
+local excess = call('LLEN', HISTORY) - setting('history')
+for _ = 1, excess do call('HDEL', HISTORY_VALUES, call('LPOP', HISTORY)) end
+if must_forward() then schedule(0) end

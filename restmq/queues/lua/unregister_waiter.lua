@@ -1,4 +1,4 @@
--- A waiter goes. If it was just told of a message that it will not take, the next party is told.
+-- Removes a waiter. If it was just told of a message that it will not take, the next party is told.
 -- ARGV: queue, clock, the waiter's channel.
 -- Returns nothing.
 -- include: _prelude

@@ -1,4 +1,4 @@
--- Tells one party that the queue may hold something for it.
+-- Tells one party that the queue may have a message for it.
 -- ARGV: queue, clock.
 -- include: _prelude
 -- include: _wake
