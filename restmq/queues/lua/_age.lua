@@ -1,8 +1,8 @@
 -- include: _oldest
--- KEYS: ready, expiring, times The age of the oldest message, without a time per message. TIMES is a sorted set of
--- marks: a message's number, scored by its time. There is at most one mark a second, and fewer the older the backlog
--- is, so at most a few thousand. Numbers and times rise together: a message that joins others late, with an older
--- number, gets no mark.
+-- KEYS: ready, expiring, times
+-- The age of the oldest message, without a time per message. TIMES is a sorted set of marks: a message's number, scored
+-- by its time. There is at most one mark a second, and fewer the older the backlog is, so at most a few thousand.
+-- Numbers and times rise together: a message that joins others late, with an older number, gets no mark.
 local MARK_EVERY_MS, MARKS_PER_AGE = 1000, 200
 
 -- Called before a message joins the end of a queue, or before the first of several does. The keys of another queue may

@@ -1,8 +1,8 @@
 -- include: _ready
 -- include: _due
--- KEYS: receipts, totals A leased message keeps its value. LEASED has its deadline. RECEIPTS has its receipt and, after
--- a blank, the channel of the daemon that holds it for a live consumer. DELIVERIES has a record {count, first, last,
--- origin} in JSON.
+-- KEYS: receipts, totals
+-- A leased message keeps its value. LEASED has its deadline. RECEIPTS has its receipt and, after a blank, the channel
+-- of the daemon that holds it for a live consumer. DELIVERIES has a record {count, first, last, origin} in JSON.
 local function record_of(key)
   local record = call('HGET', DELIVERIES, key)
   return record and cjson.decode(record) or {count = 0}

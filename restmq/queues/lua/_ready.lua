@@ -1,6 +1,6 @@
--- KEYS: ready, expiring, deliveries Ready messages, and the keys that belong to a message. EXPIRING has the expiries of
--- ready messages only: Redis drops an expired value by itself, but its entry is still in the list and must not be
--- counted.
+-- KEYS: ready, expiring, deliveries
+-- Ready messages, and the keys that belong to a message. EXPIRING has the expiries of ready messages only: Redis drops
+-- an expired value by itself, but its entry is still in the list and must not be counted.
 local function length()
   return call('LLEN', READY) - call('ZCOUNT', EXPIRING, '-inf', now_ms())
 end
