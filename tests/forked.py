@@ -1,4 +1,4 @@
-"""``twistd`` without its start: a process that has loaded all modules forks, and the child runs ``twistd``'s own code.
+"""``twistd`` and ``restmq`` without their start: a process that has loaded all modules forks, and the child runs them.
 
 Python needs 0.4 s of CPU to load a daemon's modules, and the tests start hundreds of daemons. A forked one needs 0.1 s.
 The child has the pid, signals, descriptors, working directory, environment and log of a process of its own.
@@ -11,22 +11,52 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
+
+from restmq import cli
 
 _FORK_SERVER = multiprocessing.get_context("forkserver")
 _FORK_SERVER.set_forkserver_preload(["tests.preloaded"])
 
 
-def _run_twistd(arguments: list[str], folder: Path, env: dict[str, str], log_path: Path) -> None:
-    """Makes this process, just forked, a ``twistd`` in that folder."""
-    log = os.open(log_path, os.O_WRONLY | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+def _enter(folder: Path, env: dict[str, str], *streams: tuple[int, Path]) -> None:
+    """Gives this process, just forked, the folder, the environment and files for its standard streams."""
+    for number, path in streams:
+        opened = os.open(path, os.O_RDWR | os.O_APPEND)
+        os.dup2(opened, number)
+        os.close(opened)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
+
+
+def _run_restmq(arguments: list[str], folder: Path, env: dict[str, str], streams: list[Path]) -> None:
+    _enter(folder, env, *enumerate(streams))
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  multiprocessing closed the inherited one
+    sys.argv = ["restmq", *arguments]
+    cli.main()
+
+
+def restmq(arguments: list[str], folder: Path, env: dict[str, str], stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+    """Runs a ``restmq`` that ends by itself."""
+    with tempfile.TemporaryDirectory() as files:
+        streams = [Path(files, name) for name in ("in", "out", "err")]
+        for path in streams:
+            path.write_bytes(stdin if path is streams[0] else b"")
+        process = _FORK_SERVER.Process(target=_run_restmq, args=(arguments, folder, env, streams), daemon=True)
+        process.start()
+        process.join(60)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(arguments, 60)
+        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_bytes() for path in streams[1:]))
+
+
+def _run_twistd(arguments: list[str], folder: Path, env: dict[str, str], log_path: Path) -> None:
+    """Makes this process, just forked, a ``twistd`` in that folder."""
+    _enter(folder, env, (1, log_path), (2, log_path))
     warnings.simplefilter("ignore")
     sys.argv = ["twistd", *arguments]
 

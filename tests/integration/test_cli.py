@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from restmq.cli.queues import STATS_HEAD
+from tests import forked
 from tests.servers import ROOT, Daemon, Redis, free_port, listeners, stopping, wait_until
 
 BINARY = bytes(range(256)) * 3
@@ -38,9 +39,7 @@ class Shell:
         self.started: list[subprocess.Popen[bytes]] = []
 
     def run(self, *arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
-        result = subprocess.run(
-            [*RESTMQ, *arguments], input=stdin, capture_output=True, env=self.env | env, cwd=self.home, timeout=60
-        )
+        result = forked.restmq(list(arguments), self.home, self.env | env, stdin)
         assert b"Traceback" not in result.stderr, result.stderr.decode()
         return result
 
