@@ -1,8 +1,8 @@
 """The JSON protocol: an explicit table from a command's name to an operation.
 
-A command is an object with ``cmd`` and its fields, e.g. ``{"cmd": "add", "queue": "jobs", "value": "dig"}``. Its
-answer is an object too. Which names there are, which fields they have and what access they ask for stands in
-``COMMANDS``; nothing that a client sends is ever looked up as an attribute.
+A command is an object with ``cmd`` and its fields, e.g. ``{"cmd": "add", "queue": "jobs", "value": "dig"}``. Its answer
+is an object too. ``COMMANDS`` lists all commands with their fields and the access that they require. Nothing that a
+client sends is ever looked up as an attribute.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from restmq.transport import Presence
 
 EMPTY_QUEUE = {"error": "empty queue"}
 
-#: How many levels of arrays and objects a command may have: as many as orjson writes, so that it can be answered.
+#: Maximum number of levels of arrays and objects in a command: orjson writes no more, and must write the answer.
 DEPTH_MAX = 254
 
 _LONG_INTEGER = re.compile(rb"(?<![0-9])[0-9]{19}")
@@ -55,15 +55,15 @@ _LONG_INTEGER = re.compile(rb"(?<![0-9])[0-9]{19}")
 Fields = dict[str, Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class CommandContext:
-    """Who gives a command, and what it is run on.
+    """What a client's commands run on, and the checks of that context.
 
     Attributes:
-        check: raises if the client may not have this access to this queue; None for no single queue.
-        queues: the names of all queues that the client may know of.
-        stats: a queue in numbers, as a JSON answer.
-        presence: whether it is still there.
+        check: raises an error if the client does not have this access to this queue; None means no single queue.
+        queues: the names of all queues that the client may see.
+        stats: the answer of ``/stats/<queue>``.
+        presence: whether the client is still connected.
         default_queue: the queue of a command that names none.
     """
 
@@ -81,12 +81,12 @@ class Command:
     """A command of the protocol.
 
     Attributes:
-        text: what it does.
-        answer: its answer, as JSON Schema.
-        names_queue: whether it is about one queue, which its field ``queue`` or its ``key`` names.
-        fields: what else it may have, each with its kind, which checks it.
-        required: which of these it must have.
-        one_of: of which of these it must have exactly one.
+        text: its description.
+        answer: JSON Schema of its answer.
+        names_queue: whether it acts on one queue, which its field ``queue`` or its ``key`` names.
+        fields: its other fields, each with the kind that checks it.
+        required: names of the fields that it must have.
+        one_of: names of fields, of which it must have exactly one.
     """
 
     operation: Callable[[CommandContext, str, Fields], Awaitable[Fields]]
@@ -102,34 +102,34 @@ class Command:
 # Operations
 
 
-async def _add(client: CommandContext, queue: str, fields: Fields) -> Fields:
+async def _add(context: CommandContext, queue: str, fields: Fields) -> Fields:
     values = [value_bytes(value) for value in fields.get("values", [fields.get("value")])]
     options = (fields.get("ttl", 0), fields.get("delay", 0), fields.get("idempotency_key", b""))
     if "values" not in fields and not any(options):
-        keys = [await client.core.queue_add(queue, values[0])]
+        keys = [await context.core.queue_add(queue, values[0])]
     else:
-        keys = await client.core.queue_add_many(queue, values, *options)
+        keys = await context.core.queue_add_many(queue, values, *options)
     if "values" in fields:
         return {"queue": queue, "keys": keys}
     return {"queue": queue, "value": fields["value"], "key": keys[0]}
 
 
-async def _get(client: CommandContext, queue: str, _fields: Fields) -> Fields:
-    message = await client.core.queue_get(queue, softget=True)
+async def _get(context: CommandContext, queue: str, _fields: Fields) -> Fields:
+    message = await context.core.queue_get(queue, softget=True)
     return {"queue": queue, **message.fields(), "count": message.count} if message else EMPTY_QUEUE
 
 
-async def _take(client: CommandContext, queue: str, fields: Fields) -> Fields:
-    return await _receive(client, queue, fields, None)
+async def _take(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    return await _receive(context, queue, fields, None)
 
 
-async def _lease(client: CommandContext, queue: str, fields: Fields) -> Fields:
-    return await _receive(client, queue, fields, round(fields.get("lease", 0) * 1000))
+async def _lease(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    return await _receive(context, queue, fields, round(fields.get("lease", 0) * 1000))
 
 
-async def _receive(client: CommandContext, queue: str, fields: Fields, lease_ms: int | None) -> Fields:
-    wish = TakeRequest(fields.get("count", 1), lease_ms)
-    messages = await client.polls.take(queue, wish, client.presence, fields.get("wait", 0))
+async def _receive(context: CommandContext, queue: str, fields: Fields, lease_ms: int | None) -> Fields:
+    wanted = TakeRequest(fields.get("count", 1), lease_ms)
+    messages = await context.polls.take(queue, wanted, context.presence, fields.get("wait", 0))
     return _received(queue, messages, "count" in fields)
 
 
@@ -141,31 +141,31 @@ def _received(queue: str, messages: list[Message], many: bool) -> Fields:
     return {"queue": queue, **messages[0].fields()}
 
 
-async def _delete(client: CommandContext, queue: str, fields: Fields) -> Fields:
-    return {"queue": queue, "key": fields["key"], "deleted": await client.core.queue_del(queue, fields["key"])}
+async def _delete(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    return {"queue": queue, "key": fields["key"], "deleted": await context.core.queue_del(queue, fields["key"])}
 
 
-async def _ack(client: CommandContext, queue: str, fields: Fields) -> Fields:
-    await client.core.queue_ack(fields["key"], fields["receipt"])
+async def _ack(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    await context.core.queue_ack(fields["key"], fields["receipt"])
     return {"queue": queue, "key": fields["key"], "acked": True}
 
 
-async def _extend(client: CommandContext, queue: str, fields: Fields) -> Fields:
-    await client.core.queue_extend(fields["key"], fields["receipt"], round(fields["lease"] * 1000))
+async def _extend(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    await context.core.queue_extend(fields["key"], fields["receipt"], round(fields["lease"] * 1000))
     return {"queue": queue, "key": fields["key"], "lease": fields["lease"]}
 
 
-async def _nack(client: CommandContext, queue: str, fields: Fields) -> Fields:
-    await client.core.queue_nack(fields["key"], fields["receipt"])
+async def _nack(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    await context.core.queue_nack(fields["key"], fields["receipt"])
     return {"queue": queue, "key": fields["key"], "nacked": True}
 
 
-async def _stats(client: CommandContext, queue: str, _fields: Fields) -> Fields:
-    return await client.stats(queue)
+async def _stats(context: CommandContext, queue: str, _fields: Fields) -> Fields:
+    return await context.stats(queue)
 
 
-async def _list(client: CommandContext, _queue: str, _fields: Fields) -> Fields:
-    return {"queues": await client.queues()}
+async def _list(context: CommandContext, _queue: str, _fields: Fields) -> Fields:
+    return {"queues": await context.queues()}
 
 
 _LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
@@ -187,7 +187,7 @@ COMMANDS: dict[str, Command] = {
     "add": Command(
         _add,
         PRODUCE,
-        "Adds a message, or many in one atomic step. A value that is no string is kept as JSON text.",
+        "Adds a message, or many in one atomic step. A value that is not a string is stored as its JSON text.",
         any_of(obj(queue=QUEUE, key=KEY, value=BYTES), obj(queue=QUEUE, keys=array(KEY))),
         {
             "value": ANY_JSON,
@@ -201,19 +201,17 @@ COMMANDS: dict[str, Command] = {
     "get": Command(
         _get,
         CONSUME,
-        "Looks at the next message and leaves it there; its count says how often that was done.",
+        "Peeks at the next message and leaves it there. Its count is the number of peeks.",
         any_of(
             obj({"encoding": STRING, "dead_letter": ref("Origin")}, queue=QUEUE, key=KEY, value=STRING, count=WHOLE),
             _EMPTY,
         ),
     ),
-    "take": Command(
-        _take, CONSUME, "Takes the next message, or several, for good (at-most-once).", _RECEIVED, _RECEIVING
-    ),
+    "take": Command(_take, CONSUME, "Takes the next message, or several (at-most-once).", _RECEIVED, _RECEIVING),
     "del": Command(
         _delete,
         CONSUME,
-        "Deletes a message, wherever it stands in the queue.",
+        "Deletes a message, wherever it is in the queue.",
         obj(queue=QUEUE, key=STRING, deleted=BOOLEAN),
         {"key": Text()},
         ("key",),
@@ -228,7 +226,7 @@ COMMANDS: dict[str, Command] = {
     "ack": Command(
         _ack,
         CONSUME,
-        "Acks a leased message, which then leaves for good.",
+        "Acks a leased message, which deletes it.",
         obj(queue=QUEUE, key=KEY, acked=BOOLEAN),
         _LEASED,
         ("key", "receipt"),
@@ -236,7 +234,7 @@ COMMANDS: dict[str, Command] = {
     "extend": Command(
         _extend,
         CONSUME,
-        "Makes a lease last so many seconds from now on.",
+        "Extends a lease to this many seconds from now.",
         obj(queue=QUEUE, key=KEY, lease=NUMBER),
         {**_LEASED, "lease": _LEASE_SECONDS},
         ("key", "receipt", "lease"),
@@ -244,18 +242,18 @@ COMMANDS: dict[str, Command] = {
     "nack": Command(
         _nack,
         CONSUME,
-        "Gives a leased message back, to the front of the queue.",
+        "Nacks a leased message: it returns to the front of the queue.",
         obj(queue=QUEUE, key=KEY, nacked=BOOLEAN),
         _LEASED,
         ("key", "receipt"),
     ),
-    "stats": Command(_stats, CONSUME, "The queue in numbers.", ref("QueueStats")),
-    "list": Command(_list, CONSUME, "The names of all queues.", obj(queues=array(QUEUE)), names_queue=False),
+    "stats": Command(_stats, CONSUME, "Shows the queue's counters.", ref("QueueStats")),
+    "list": Command(_list, CONSUME, "Lists the names of all queues.", obj(queues=array(QUEUE)), names_queue=False),
 }
 
 
 def parse(text: bytes) -> Fields:
-    """The command that the text holds. Raises InvalidInput if it is no JSON object, not in UTF-8, or too deep."""
+    """Parses a command. Raises InvalidInput if it is not a JSON object in UTF-8, or is nested too deeply."""
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -263,28 +261,28 @@ def parse(text: bytes) -> Fields:
     if not isinstance(fields, dict):
         raise InvalidInput('a command is a JSON object such as {"cmd": "get", "queue": "test"}.')
     try:
-        orjson.dumps(fields)  # counts the levels in a small part of the time that a loop over them needs
+        orjson.dumps(fields)  # a fast way to count the levels
     except orjson.JSONEncodeError:
-        raise InvalidInput(f"the command has more than {DEPTH_MAX} levels; send the value as a string.") from None
+        raise InvalidInput(f"the command has more than {DEPTH_MAX} levels; send deeper data as a string.") from None
     return fields
 
 
-async def run(client: CommandContext, fields: Fields, text: bytes) -> Fields:
+async def run(context: CommandContext, fields: Fields, text: bytes) -> Fields:
     """Runs one command and returns its answer.
 
     Args:
-        text: what the fields were parsed from.
+        text: the command as it was received.
 
     Raises:
-        InvalidInput: no ``cmd``, an unknown one, a field missing or of the wrong kind; and what the operation raises.
+        InvalidInput: ``cmd`` is missing or unknown, or a field is missing or invalid; also the operation's errors.
     """
     name = fields.get("cmd")
     if name is None:
-        raise InvalidInput("the command has no 'cmd'; name one of " + ", ".join(COMMANDS) + ".")
+        raise InvalidInput("the command has no 'cmd'; use one of " + ", ".join(COMMANDS) + ".")
     command = COMMANDS.get(name) if isinstance(name, str) else None
     if command is None:
-        raise InvalidInput("unknown 'cmd'; there are " + ", ".join(COMMANDS) + ".")
-    queue = _queue(client, command, fields) if command.names_queue else None
+        raise InvalidInput("unknown 'cmd'; use one of " + ", ".join(COMMANDS) + ".")
+    queue = _queue(context, command, fields) if command.names_queue else None
     if command.one_of and sum(one in fields for one in command.one_of) != 1:
         raise InvalidInput(
             f"the command {name!r} needs exactly one of the fields {', '.join(map(repr, command.one_of))}."
@@ -294,15 +292,15 @@ async def run(client: CommandContext, fields: Fields, text: bytes) -> Fields:
             raise InvalidInput(f"the command {name!r} needs the field {needed!r}.")
     checked = {known: check(known, fields[known]) for known, check in command.fields.items() if known in fields}
     if "receipt" in checked and queue_of(checked["key"]) != queue:
-        raise InvalidInput("the field 'key' names a message of another queue than 'queue' does.")
-    await client.check(command.access, queue)
-    return await command.operation(client, queue or "", _exact(checked, text))
+        raise InvalidInput("the field 'key' names a message of another queue than 'queue'; correct one of them.")
+    await context.check(command.access, queue)
+    return await command.operation(context, queue or "", _exact(checked, text))
 
 
 def _exact(fields: Fields, text: bytes) -> Fields:
-    """The fields with values as they were sent: orjson makes floats of integers beyond 64 bits.
+    """The fields with exact values: orjson turns integers of more than 64 bits into floats.
 
-    For a large command that takes long; so it is done only where it is needed, and for those who may.
+    For a large command that takes long, so it is done only if needed, and after the access check.
     """
     values = [name for name in ("value", "values") if not isinstance(fields.get(name, ""), str)]
     if not values or not _LONG_INTEGER.search(text):
@@ -311,17 +309,17 @@ def _exact(fields: Fields, text: bytes) -> Fields:
     return {**fields, **{name: as_sent[name] for name in values}}
 
 
-def _queue(client: CommandContext, command: Command, fields: Fields) -> str:
-    """The queue that is meant: the one named, or that of the receipt's key, or the one where the client is."""
+def _queue(context: CommandContext, command: Command, fields: Fields) -> str:
+    """The command's queue: from ``queue``, from the key of a receipt, or the context's default."""
     if "queue" in fields:
         return check_queue_name(fields["queue"])
     if "receipt" in command.fields and isinstance(fields.get("key"), str):
         return queue_of(fields["key"])
-    if client.default_queue is None:
-        raise InvalidInput("the command has no 'queue'.")
-    return client.default_queue
+    if context.default_queue is None:
+        raise InvalidInput("the command has no 'queue'; name one.")
+    return context.default_queue
 
 
 def value_bytes(value: Any) -> bytes:
-    """A string's own bytes; any other JSON value as compact JSON text."""
+    """A string's own bytes, or compact JSON text for any other JSON value."""
     return value.encode() if isinstance(value, str) else to_json(value)

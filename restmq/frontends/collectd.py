@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import Any, ClassVar
 
 import orjson
 from twisted.application import service
 
-from restmq import web
 from restmq.auth import guard
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler
 from restmq.http.response import TEXT
 from restmq.schema.encoding import to_json
 from restmq.server import options
-from restmq.server.service import makeService as make
+from restmq.server.service import makeService as make_restmq
 
 VALUES_MAX = 10_000  # per request; collectd sends about fifty
 #: collectd's own lines are shorter. Each value repeats the names of its line, so a long line could grow to a multiple.
@@ -165,12 +163,11 @@ class _Receiver(Handler, ABC):
 
     # The path has no queue name, so the handler checks the access itself.
     requires = {"POST": guard.BY_COMMAND}
-    application: Application
     target_queue: ClassVar[str]
 
     async def post(self) -> None:
-        await self.application.guard.check(self.credentials, guard.PRODUCE, self.target_queue)
-        key = await self.application.core.queue_add(self.target_queue, self.message(self.request.body))
+        await self.services.guard.check(self.credentials, guard.PRODUCE, self.target_queue)
+        key = await self.services.core.queue_add(self.target_queue, self.message(self.request.body))
         self.answer(f"{key}\r\n".encode(), TEXT)
 
     @abstractmethod
@@ -182,6 +179,7 @@ class ValuesHandler(_Receiver):
     """``/collectd/data``: values, in write_http's formats Command and JSON."""
 
     target_queue = "collectd_data"
+    values_max = VALUES_MAX
 
     def message(self, body: bytes) -> bytes:
         kind = self.request.media_type
@@ -189,7 +187,7 @@ class ValuesHandler(_Receiver):
             check_json(body, _VALUES_MEMBERS)
             return body
         if kind == "text/plain":
-            return to_json(parse_values(body, self.application.values_max))
+            return to_json(parse_values(body, self.values_max))
         raise InvalidInput("send values as text/plain (write_http's format Command) or application/json (format JSON).")
 
 
@@ -206,16 +204,6 @@ class NotificationHandler(_Receiver):
             check_json(body, ())
             return body
         return to_json(parse_notification(body))
-
-
-class Application(web.Application):
-    """RestMQ's web service with collectd's two routes."""
-
-    routes = [(r"/collectd/data", ValuesHandler), (r"/collectd/event", NotificationHandler), *web.ROUTES]
-
-    def __init__(self, *args: Any, values_max: int = VALUES_MAX) -> None:
-        super().__init__(*args)
-        self.values_max = values_max
 
 
 _VALUES = options.whole_number(1, 1_000_000)
@@ -235,4 +223,5 @@ class Options(options.Options):
 
 def makeService(options: Options) -> service.IService:
     """The service that the options describe: RestMQ with collectd's routes."""
-    return make(options, partial(Application, values_max=options["max-values"]))
+    ValuesHandler.values_max = options["max-values"]
+    return make_restmq(options, [("/collectd/data", ValuesHandler), ("/collectd/event", NotificationHandler)])

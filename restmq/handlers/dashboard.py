@@ -1,4 +1,4 @@
-"""What the dashboard reads: the stream of events that feeds it, and who listens to a queue."""
+"""The dashboard's data: its stream of events, and the list of a queue's consumers."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ _CONSUMER = obj(
     age_seconds=WHOLE,
     lease_seconds=NUMBER,
     held=WHOLE,
-    server=described(STRING, "The host and process that it is connected to."),
+    server=described(STRING, "Host and process that the consumer is connected to."),
 )
 
 
 class EventsHandler(Handler):
-    """All queues that the client may know of: a snapshot, then what changes; Server-Sent Events."""
+    """``/dashboard/events``: a snapshot of all queues that the client may see, then the changes."""
 
     requires = {"GET": guard.CONSUME}
 
-    @declare(answers={200: Answer("Events without end.", {"text/event-stream": {"type": "string"}})}, streams=True)
+    @declare(answers={200: Answer("Endless events.", {EVENT_STREAM: STRING})}, streams=True)
     async def get(self) -> None:
-        """What the dashboard shows: all queues in numbers, then each second what has changed."""
-        observatory = self.application.observatory
-        observatory.check_capacity()
+        """Streams the counters of all queues, then each second those that have changed."""
+        feed = self.services.dashboard_feed
+        feed.check_capacity()
         if self.gone:
             return
         chunked = self.begin_stream(EVENT_STREAM)
-        stream = WatcherStream(observatory, self.request.connection, chunked, self.credentials)
+        stream = WatcherStream(feed, self.request.connection, chunked, self.credentials)
         self.request.connection.stream(stream)
         stream.write(b"retry: %d\n\n" % _RETRY_MS)
-        observatory.come(stream)
+        feed.come(stream)
 
 
 @implementer(IPushProducer)
 class WatcherStream:
-    """A watcher on an HTTP response without end."""
+    """A watcher of the dashboard, on an endless HTTP response."""
 
     def __init__(
-        self, observatory: DashboardFeed, connection: ClientConnection, chunked: bool, credentials: Credentials
+        self, feed: DashboardFeed, connection: ClientConnection, chunked: bool, credentials: Credentials
     ) -> None:
         self.credentials = credentials
         self.paused = False
-        self._observatory = observatory
+        self._feed = feed
         self._connection = connection
         self._chunked = chunked
 
@@ -65,7 +65,7 @@ class WatcherStream:
         self._connection.end_stream(b"0\r\n\r\n" if self._chunked else b"")
 
     def on_connection_close(self) -> None:
-        self._observatory.leave(self)
+        self._feed.leave(self)
 
     def pauseProducing(self) -> None:
         self.paused = True
@@ -74,22 +74,23 @@ class WatcherStream:
         self.paused = False
 
     def stopProducing(self) -> None:
-        """The transport is gone; the connection's own end says so too."""
+        """Does nothing: the end of the connection is reported to ``on_connection_close``."""
 
 
 class ConsumersHandler(Handler):
-    """``/dashboard/consumers/<queue>``: the queue's consumers on all daemons, with their addresses."""
+    """``/dashboard/consumers/<queue>``: the queue's consumers on all daemons."""
 
     requires = {"GET": guard.INSPECT}
 
     @declare(
         answers={
             200: answers_json(
-                "Consumers and waiters.", obj(queue=QUEUE, total=WHOLE, waiters=WHOLE, consumers=array(_CONSUMER))
+                "Consumers, and the number of clients in a long poll.",
+                obj(queue=QUEUE, total=WHOLE, waiters=WHOLE, consumers=array(_CONSUMER)),
             )
         }
     )
     async def get(self) -> None:
-        """Who listens to the queue on all servers; at most 500 are shown."""
-        found = await self.application.listening.consumers(self.queue_name)
+        """Lists the queue's consumers on all servers, up to 500, with their addresses."""
+        found = await self.services.listeners.consumers(self.queue_name)
         self.answer_json({"queue": self.queue_name, **found}, b"\r\n")

@@ -1,13 +1,13 @@
-"""How a route's methods describe themselves, and have their parameters read by the same words.
+"""Declarations of what a route's methods take and answer, by which parameters are also read.
 
-A handler's method is declared beside its name::
+A declaration stands beside the handler's method::
 
-    @declare(query=(COUNT, CALLBACK), answers={200: answers_json("The newest.", MESSAGE)}, errors=(404,))
+    @declare(query=(COUNT, JSONP_CALLBACK), answers={200: answers_json("The newest.", MESSAGE)}, errors=(404,))
     async def get(self) -> None:
-        '''Looks at the newest messages.'''
+        '''Peeks at the newest messages.'''
 
-Before it runs, what was declared is read and checked, and is in ``self.given`` by name; what was not declared is not
-there. ``restmq.openapi`` makes the API's description of the same declarations and of the docstrings.
+Before the method runs, the declared parameters are read and checked into ``self.parameters``; nothing else is there.
+``handlers/openapi.py`` makes the API's description of the declarations and the docstrings.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 @dataclass(slots=True, frozen=True)
 class Parameter:
-    """A parameter of a query, a field of a form, or a header.
+    """A parameter of the query, a form field, or a header.
 
     Attributes:
-        name: a header's in the usual spelling.
-        text: what it is, as it can follow the words "send 'name': ".
+        name: of a header, in its usual spelling.
+        text: a noun phrase that can follow the words "send 'name': ".
     """
 
     name: str
@@ -41,7 +41,7 @@ class Parameter:
 
 @dataclass(slots=True, frozen=True)
 class Body:
-    """A request's body that is no form."""
+    """A kind of request body besides forms."""
 
     media_type: str
     schema: Schema
@@ -50,7 +50,7 @@ class Body:
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """An answer: what it means, its body's schema by media type, and what its own headers say."""
+    """An answer: its meaning, its body's schema by content type, and the meaning of its own headers."""
 
     text: str
     content: Mapping[str, Schema] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Answer:
 
 
 def answers_json(text: str, schema: Schema, **more: Schema) -> Answer:
-    """A JSON answer. A parameter ``callback`` makes it JSONP by itself."""
+    """A JSON answer. A declared parameter ``callback`` adds JSONP."""
     return Answer(text, {JSON: schema, **more})
 
 
@@ -72,18 +72,18 @@ def answers_page(text: str) -> Answer:
     return Answer(text, {HTML: {"type": "string"}})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Operation:
     """What one method of one route takes and answers.
 
     Attributes:
-        query, form, headers: what is read. A form's fields may stand in the query as well.
-        any_of: of which of the form's fields there must be one at least, unless the body is no form.
-        bodies: what the body may be beside a form.
-        answers: what it answers when all goes well, by status.
-        errors: statuses that come from this operation in particular; those that any may answer are understood.
-        streams: whether the answer has no end.
-        declared: False for a page, which says what it is in its docstring alone.
+        query, form, headers: the parameters. A form's fields may stand in the query too.
+        any_of: names of form fields, of which a form must have at least one.
+        bodies: accepted kinds of body besides forms.
+        answers: the successful answers by status.
+        errors: statuses of this operation's own errors; the statuses that any request can get are implied.
+        streams: whether the answer is endless.
+        declared: False for a page, which is described by its docstring alone.
     """
 
     query: tuple[Parameter, ...] = ()
@@ -110,11 +110,11 @@ class Operation:
         self._may_be_bare = not (self.headers or self._required or self.any_of)
 
     def read(self, request: Request) -> Mapping[str, Any]:
-        """What the request gave for all that is declared, by name; None for what it did not. Raises InvalidInput."""
+        """The declared parameters by name; None for a missing one. Raises InvalidInput."""
         if self._may_be_bare and not request.query and not request.body:
             return self._absent
         given = self._absent.copy()
-        if self._kinds:  # a form that nobody asked for is not read
+        if self._kinds:  # else a form need not be read
             for name, values in request.arguments.items():
                 kind = self._kinds.get(name)
                 if kind is not None:
@@ -148,12 +148,12 @@ class Operation:
         return "*/*" in media_types or request.media_type in media_types
 
 
-#: A page, or a file that a page needs: nothing is read by these declarations.
-UNDECLARED = Operation(answers={200: Answer("What was asked for.", {"*/*": {}})}, declared=False)
+#: A page, or a file that a page needs. It has no parameters.
+UNDECLARED = Operation(answers={200: Answer("The page or file.", {"*/*": {}})}, declared=False)
 
 
 def declare(**declared: Any) -> Callable[[Method], Method]:
-    """Says of a handler's method what it takes and answers; see Operation for the words."""
+    """Declares what a handler's method takes and answers, in the words of Operation."""
 
     def remember(method: Method) -> Method:
         method.operation = Operation(**declared)  # type: ignore[attr-defined]
@@ -163,7 +163,7 @@ def declare(**declared: Any) -> Callable[[Method], Method]:
 
 
 def as_utf8(header: str) -> str:
-    """A header's value, whose bytes were read as Latin-1, as UTF-8 if it is that."""
+    """A header's value, which was decoded as Latin-1, decoded as UTF-8 if it is valid UTF-8."""
     try:
         return header.encode("latin-1").decode()
     except UnicodeDecodeError:

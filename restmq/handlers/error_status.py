@@ -1,24 +1,27 @@
-"""The one error map: which status an error of ours has."""
+"""The one error map: each error's status, and the body of an error's answer."""
 
 from __future__ import annotations
 
 from restmq import errors
 from restmq.errors import WireError
+from restmq.handlers.templates import render
+from restmq.http.response import HTML, JSON
+from restmq.schema.encoding import to_json
 
 
 class MethodNotAllowed(errors.RestMQError):
-    """The route knows other methods."""
+    """The route does not have this method."""
 
 
 class MisdirectedHost(errors.RestMQError):
-    """The Host header names no host that this server goes by."""
+    """The Host header has a name that is not this server's."""
 
 
 class UpgradeRequired(errors.RestMQError):
-    """The route speaks another protocol (RFC 9110, 15.5.22)."""
+    """The route needs another protocol (RFC 9110, 15.5.22)."""
 
 
-#: Status by class of error, looked up along the error's MRO.
+#: Status by class of error; the nearest base class in the MRO counts.
 STATUS: dict[type[BaseException], int] = {
     errors.InvalidInput: 400,
     errors.NotAuthenticated: 401,
@@ -37,7 +40,14 @@ STATUS: dict[type[BaseException], int] = {
 
 
 def status_of(error: BaseException | None) -> int:
-    """An error's status; 500 for what is a fault of ours."""
+    """An error's status; 500 for a fault of the server."""
     if isinstance(error, WireError):
         return error.status
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def render_error(status: int, message: str, as_page: bool = False) -> tuple[bytes, str]:
+    """An error's body and its content type: JSON, or a page."""
+    if as_page:
+        return render("error.html", status=status, message=message[:1].upper() + message[1:]), HTML
+    return to_json({"error": message}) + b"\r\n", JSON

@@ -1,4 +1,4 @@
-"""For machines that watch: metrics, and whether the daemon and its store are well."""
+"""For monitoring: ``/metrics``, ``/healthz`` and ``/readyz``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class MetricsHandler(Handler):
 
     @declare(answers={200: Answer("The metrics.", {"text/plain": STRING, "application/openmetrics-text": STRING})})
     async def get(self) -> None:
-        """Metrics for Prometheus: as text, or as OpenMetrics where that is accepted."""
-        metrics = self.application.metrics
+        """Metrics for Prometheus, as text, or as OpenMetrics if the client accepts that."""
+        metrics = self.services.metrics
         self.answer(*await metrics.render(self.request.accepts("application/openmetrics-text")))
 
 
@@ -26,9 +26,9 @@ class HealthHandler(Handler):
 
     requires = {"GET": guard.OPEN}
 
-    @declare(answers={200: answers_json("It is.", obj(status=STRING))})
+    @declare(answers={200: answers_json("It is up.", obj(status=STRING))})
     async def get(self) -> None:
-        """The process is up."""
+        """Answers if the process is up."""
         self.answer(b'{"status":"up"}\r\n', JSON)
 
     head = get
@@ -39,10 +39,10 @@ class ReadinessHandler(Handler):
 
     requires = {"GET": guard.OPEN}
 
-    @declare(answers={200: answers_json("It does.", obj(status=STRING))})
+    @declare(answers={200: answers_json("It answers.", obj(status=STRING))})
     async def get(self) -> None:
-        """The store answers; if it does not, 503."""
-        await self.application.core.store.command("PING")
+        """Answers 200 if the store answers, else 503."""
+        await self.services.core.store.command("PING")
         self.answer(b'{"status":"ready"}\r\n', JSON)
 
     head = get

@@ -1,4 +1,4 @@
-"""The API's description (OpenAPI 3.1), made of what stands beside the routes: nothing of it is written twice."""
+"""The API's description (OpenAPI 3.1), made of the declarations and docstrings of the handlers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from restmq.handlers.declare import (
 )
 from restmq.http.response import HTML, JAVASCRIPT, JSON
 from restmq.schema.answers import QUEUE, SHAPES, any_of, ref
+from restmq.schema.encoding import to_json
 from restmq.schema.fields import MESSAGE_KEY, QUEUE_NAME, Kind, Schema
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -31,52 +32,47 @@ _IN_PATHS: dict[str, tuple[Kind, str]] = {
     "file": (QUEUE_NAME, "The file's name."),
 }
 
-#: What any request may be answered with, by status; the wire's own refusals among them.
+#: Statuses that any request may get.
 _ANY = (400, 403, 408, 413, 414, 417, 421, 431, 500, 503)
-#: What a request may be answered with too that is checked for who sends it.
+#: Further statuses of requests that need access.
 _CHECKED = (401, 429)
 _REFUSALS = {
-    400: "Malformed: the error says what.",
-    401: "A password or a token is needed, or the one given is wrong.",
-    403: "Not allowed: by address, by what the token is for, or because a page of another site asks.",
-    404: "There is no such thing.",
+    400: "The request is malformed; the error says how.",
+    401: "A password or a token is missing or wrong.",
+    403: "The address or the token does not have this right, or a page of another site makes the request.",
+    404: "It does not exist.",
     408: "The request took too long to arrive.",
-    409: "It contradicts what was said before.",
-    410: "The lease is over, was acked, or never was.",
-    413: "The body, or what it holds, is too long.",
+    409: "It conflicts with an earlier request or with the queue's policy.",
+    410: "The receipt is not valid: the lease expired, the message was acked, or the receipt never existed.",
+    413: "The body or a part of it is too long.",
     414: "The URL is too long.",
-    417: "An expectation that is not known.",
-    421: "This server does not go by that name.",
+    417: "The expectation is unknown.",
+    421: "The server does not have this host name.",
     426: "This path speaks WebSocket.",
-    429: "Too much: the queue is full, or too many passwords were wrong. Retry-After says when to try again.",
+    429: "The queue is full, or there were too many wrong passwords; retry after Retry-After.",
     431: "The header section is too long.",
-    500: "The server failed; its log says why.",
-    503: "The store does not answer, or there are too many clients. Retry-After says when to try again.",
+    500: "The server failed; its log has the reason.",
+    503: "Redis does not answer, or there are too many clients; retry after Retry-After.",
 }
-_RETRY_AFTER = {"schema": {"type": "integer"}, "description": "Seconds after which it may succeed."}
+_RETRY_AFTER = {"schema": {"type": "integer"}, "description": "Seconds after which the request may succeed."}
 _SECURITY = {
-    "basic": {"type": "http", "scheme": "basic", "description": "As acl.conf says."},
-    "token": {"type": "http", "scheme": "bearer", "description": "A token from the store."},
-    "authkey": {"type": "apiKey", "in": "query", "name": "authkey", "description": "The same in the query."},
+    "basic": {"type": "http", "scheme": "basic", "description": "A username and password of acl.conf."},
+    "token": {"type": "http", "scheme": "bearer", "description": "A token."},
+    "authkey": {"type": "apiKey", "in": "query", "name": "authkey", "description": "The same token in the query."},
 }
 
 
 def describe(routes: Iterable[tuple[str, type[Handler]]]) -> dict[str, Any]:
-    """The description of these routes, by their templates; one that is no path is left out.
-
-    Returns:
-        An OpenAPI 3.1.0 document.
-    """
+    """The OpenAPI 3.1.0 document of these routes: pairs of a path's template and its handler."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "RestMQ",
             "version": __version__,
-            "summary": "A message queue that speaks HTTP.",
+            "summary": "A message queue that you use over plain HTTP.",
             "description": (
-                "Form fields may stand in the query as well, and of a name that comes twice the last one counts. "
-                "A slash at the end of a path without a name may be there or not. Errors are JSON, or a page for a "
-                "client that accepts text/html."
+                "Form fields may stand in the query too. If a name comes twice, its last value counts. A path without "
+                "a name may end in a slash or not. Errors are JSON, or a page if the client accepts text/html."
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -102,10 +98,13 @@ def _path(template: str, handler: type[Handler]) -> dict[str, Any]:
         path["head"] = _head(template, handler)
     path["options"] = {
         "operationId": _identifier("OPTIONS", template),
-        "summary": "Which methods there are",
+        "summary": "Lists the methods of this path",
         "security": [],
         "responses": {
-            "204": {"description": "See Allow.", "headers": {"Allow": {"schema": {"type": "string"}}}},
+            "204": {
+                "description": "The methods are in the header Allow.",
+                "headers": {"Allow": {"schema": {"type": "string"}}},
+            },
             **_refusals(_ANY),
         },
     }
@@ -123,15 +122,15 @@ def _path(template: str, handler: type[Handler]) -> dict[str, Any]:
 
 
 def _head(template: str, handler: type[Handler]) -> dict[str, Any]:
-    """Of an answer to HEAD only the status and a type are promised: a GET may take a message."""
+    """A HEAD request promises only the status: it does not run the GET, which may take a message."""
     answers = handler.operations["GET"].answers
     elsewhere = {str(status): {"description": answers[status].text} for status in answers if 300 <= status < 400}
     return {
         "operationId": _identifier("HEAD", template),
-        "summary": "Whether one may GET this; takes nothing",
+        "summary": "Checks that GET is allowed; takes nothing",
         "security": _security(handler.requires["GET"]),
         "responses": {
-            "200": {"description": "One may."},
+            "200": {"description": "It is allowed."},
             **elsewhere,
             **_refusals((*_statuses(handler.requires["GET"]), 404)),
         },
@@ -181,9 +180,9 @@ def _statuses(access: Access) -> tuple[int, ...]:
 
 
 def _security(access: Access) -> list[dict[str, list[str]]]:
-    """Whether something must be shown is for acl.conf to say; so nothing is one of the ways."""
-    ways: list[dict[str, list[str]]] = [{scheme: []} for scheme in _SECURITY]
-    return [{}, *ways] if access.privilege else []
+    """acl.conf decides whether credentials are needed, so none at all is one of the alternatives."""
+    schemes: list[dict[str, list[str]]] = [{scheme: []} for scheme in _SECURITY]
+    return [{}, *schemes] if access.privilege else []
 
 
 def _refusals(statuses: Iterable[int]) -> dict[str, Any]:
@@ -247,7 +246,7 @@ def _commands(at_queue: bool) -> Schema:
 
 
 def _command(name: str, command: Command, at_queue: bool) -> Schema:
-    """A command; where its queue is not named by the path, or by the key of a receipt, it must say it."""
+    """A command. It needs ``queue`` unless the path or the key of a receipt names the queue."""
     needs_queue = command.names_queue and not at_queue and "receipt" not in command.fields
     properties: dict[str, Schema] = {"cmd": {"type": "string", "const": name}}
     if command.names_queue:
@@ -272,8 +271,8 @@ class DescriptionHandler(Handler):
 
     @declare(answers={200: answers_json("An OpenAPI 3.1 document.", {"type": "object"})})
     async def get(self) -> None:
-        """This description."""
-        self.answer(self.application.description_json, JSON)
+        """The API's description."""
+        self.answer(to_json(self.services.description), JSON)
 
     head = get
 
@@ -285,7 +284,7 @@ class DescriptionPageHandler(Handler):
 
     @declare(answers={200: answers_page("The page.")})
     async def get(self) -> None:
-        """A page to read this description on."""
-        self.answer_page("description.html", api=self.application.description)
+        """A page with this description."""
+        self.answer_page("description.html", api=self.services.description)
 
     head = get

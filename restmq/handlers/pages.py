@@ -1,4 +1,4 @@
-"""The dashboard's page, static files, and the answer to unknown paths."""
+"""The dashboard's page, static files, and unknown paths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TYPES = {
 
 @cache
 def _static_files() -> dict[str, tuple[bytes, str]]:
-    """All static files by name, read once: no request ever names a path of the disk."""
+    """All static files by name, read once. So a request can never name a path on disk."""
     folder = resources.files("restmq").joinpath("static")
     return {
         file.name: (file.read_bytes(), _TYPES[file.name[file.name.rindex(".") :]])
@@ -30,7 +30,7 @@ def _static_files() -> dict[str, tuple[bytes, str]]:
 
 
 def static_file(name: str) -> tuple[bytes, str]:
-    """A static file's content and its type. Raises NotFound."""
+    """A static file's content and its content type. Raises NotFound."""
     found = _static_files().get(name)
     if found is None:
         raise NotFound("there is no such file.")
@@ -38,7 +38,7 @@ def static_file(name: str) -> tuple[bytes, str]:
 
 
 class DashboardHandler(Handler):
-    """The dashboard's page. It shows nothing by itself, so that a token can be entered in it."""
+    """The dashboard's page. It needs no access, because a token can be entered in it."""
 
     requires = {"GET": guard.OPEN}
 
@@ -61,11 +61,11 @@ class StaticHandler(Handler):
 
 
 class NotFoundHandler(Handler):
-    """Any path that is no route."""
+    """Any other path."""
 
     requires = dict.fromkeys(("GET", "POST", "PUT", "DELETE", "PATCH"), guard.OPEN)
 
     async def get(self) -> None:
-        raise NotFound("there is nothing at this path; queues are at /q/<queue>, and /queue explains the commands.")
+        raise NotFound("there is nothing at this path; queues are at /q/<queue>, and /api describes all paths.")
 
     head = post = put = delete = patch = get

@@ -17,32 +17,29 @@ from restmq.schema.fields import (
     whole,
 )
 
-_LEASE_TEXT = "for how many seconds the message is hidden under a lease; empty for the queue's setting."
+_LEASE_TEXT = "seconds to lease the message; empty for the queue's setting."
 _LEASE = Number(1, LEASE_SECONDS_MAX, empty=0)
 
-CALLBACK = Parameter("callback", CALLBACK_NAME, "the name of a JavaScript function, which makes the answer JSONP.")
-QUEUE = Parameter("queue", QUEUE_NAME, "the queue's name.")
-QUEUE_NEEDED = Parameter("queue", QUEUE_NAME, "the queue's name.", required=True)
-COUNT = Parameter("count", whole(1, BATCH_MAX), "up to so many messages, in an array.")
+JSONP_CALLBACK = Parameter("callback", CALLBACK_NAME, "name of a JavaScript function; makes the answer JSONP.")
+QUEUE_FIELD = Parameter("queue", QUEUE_NAME, "name of the queue.")
+REQUIRED_QUEUE = Parameter("queue", QUEUE_NAME, "name of the queue.", required=True)
+COUNT = Parameter("count", whole(1, BATCH_MAX), "maximum number of messages; the answer is an array.")
 LEASE = Parameter("lease", _LEASE, _LEASE_TEXT)
-WAIT = Parameter("wait", Number(0, WAIT_SECONDS_MAX), "wait up to so many seconds for a message.")
-PREFETCHED = Parameter("prefetch", whole(1, BATCH_MAX), f"how many leased messages may be held at a time ({PREFETCH}).")
-LAST_EVENT_ID = Parameter("last_event_id", Text(), "the key of the message that was seen last: go on after it.")
-LAST_EVENT_ID_HEADER = Parameter("Last-Event-ID", Text(), "the same, as browsers say it when they reconnect.")
+WAIT = Parameter("wait", Number(0, WAIT_SECONDS_MAX), "seconds to wait for a message (default 0).")
+PREFETCHED = Parameter("prefetch", whole(1, BATCH_MAX), f"maximum number of unacked messages (default {PREFETCH}).")
+LAST_EVENT_ID = Parameter("last_event_id", Text(), "key of the last message seen; resumes after it.")
+LAST_EVENT_ID_HEADER = Parameter("Last-Event-ID", Text(), "the same; browsers send it when they reconnect.")
 
 VALUE = Parameter("value", BYTES, "the message.")
 MSG = Parameter("msg", BYTES, "another name for value.")
-TTL = Parameter("ttl", Number(0, TTL_SECONDS_MAX), "the message vanishes after so many seconds; 0 for never.")
-DELAY = Parameter("delay", Number(0, DELAY_SECONDS_MAX), "the message comes up after so many seconds.")
-IDEMPOTENCY = Parameter("Idempotency-Key", IDEMPOTENCY_KEY, "what was sent with it before is not added again.")
+TTL = Parameter("ttl", Number(0, TTL_SECONDS_MAX), "seconds until the message expires; 0 for never (default).")
+DELAY = Parameter("delay", Number(0, DELAY_SECONDS_MAX), "seconds until the message joins the queue (default 0).")
+IDEMPOTENCY = Parameter("Idempotency-Key", IDEMPOTENCY_KEY, "a request repeated with the same key adds nothing.")
 
-RECEIPT = Parameter("receipt", RECEIPT_TEXT, "the receipt that came with the leased message.", required=True)
-LEASE_ANEW = Parameter(
-    "lease",
-    Number(0, LEASE_SECONDS_MAX),
-    "for how many seconds from now, or 0 to give the message back.",
-    required=True,
+LEASE_RECEIPT = Parameter("receipt", RECEIPT_TEXT, "receipt of the leased message.", required=True)
+NEW_LEASE = Parameter(
+    "lease", Number(0, LEASE_SECONDS_MAX), "seconds from now until the lease ends; 0 to nack.", required=True
 )
-LETTER = Parameter("key", MESSAGE_KEY, "the key of the one that is meant, instead of all.")
-FIRST = Parameter("first", whole(0, 10**12), "pass over so many.")
-QUEUES = Parameter("count", whole(1, 100_000), "show so many queues, in the order of their names.")
+DEAD_LETTER_KEY = Parameter("key", MESSAGE_KEY, "key of one dead letter; without it, all are meant.")
+FIRST = Parameter("first", whole(0, 10**12), "number of entries to skip (default 0).")
+QUEUES = Parameter("count", whole(1, 100_000), "maximum number of queues, in the order of their names.")

@@ -1,4 +1,4 @@
-"""``/q/<queue>`` and its old form ``/``: put messages in, take or lease them, purge; and the list of queues."""
+"""``/q/<queue>`` and its older form ``/``: add, take, lease and purge messages; ``/q/``: the list of queues."""
 
 from __future__ import annotations
 
@@ -16,51 +16,49 @@ from restmq.errors import InvalidInput, WireError
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, Body, answers_json, declare
 from restmq.handlers.parameters import (
-    CALLBACK,
     COUNT,
     DELAY,
     FIRST,
     IDEMPOTENCY,
+    JSONP_CALLBACK,
     LEASE,
     MSG,
-    QUEUE,
-    QUEUE_NEEDED,
+    QUEUE_FIELD,
     QUEUES,
+    REQUIRED_QUEUE,
     TTL,
     VALUE,
     WAIT,
 )
-from restmq.http.response import JSON
+from restmq.http.response import HTML, JSON, TEXT
 from restmq.model import BATCH_MAX, Message
-from restmq.schema.answers import KEY, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
-from restmq.schema.answers import QUEUE as QUEUE_SHAPE
+from restmq.schema.answers import KEY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.encoding import to_json
 
 OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
 
-_NO_PARAMETERS = (0.0, 0.0, b"")
+_NO_OPTIONS = (0.0, 0.0, b"")
 _ONE_FOR_GOOD = TakeRequest()
-#: What RFC 3986 (3.3) lets stand in a path; a key in a header is written as it would be in /m/<key>.
+#: The characters that RFC 3986 (3.3) allows in a path: a key in a header is encoded as in /m/<key>.
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
-#: A line of JSON from its first character on; lines of blanks, of which there may be millions, are passed over in C.
+#: A line of JSON from its first character on. The regular expression skips blank lines, which may be millions.
 _LINE = re.compile(rb"[^ \t\r\n][^\n]*")
 
 _BINARY = {"type": "string", "format": "binary", "minLength": 1}
-_PAGE = {"text/html": {"type": "string"}}
 _LEASED_HEADERS = {
-    "X-RestMQ-Key": "Of bytes: the message's key, percent-encoded.",
-    "X-RestMQ-Receipt": "Of leased bytes: the receipt.",
-    "X-RestMQ-Count": "Of leased bytes: how often the message was delivered.",
+    "X-RestMQ-Key": "With octet-stream: the message's key, percent-encoded.",
+    "X-RestMQ-Receipt": "With octet-stream and a lease: the receipt.",
+    "X-RestMQ-Count": "With octet-stream and a lease: the number of deliveries.",
 }
-#: A message that is shown as taken; its count is of looks, or of deliveries if it is leased.
+#: A message that is taken: its count is the number of peeks, or of deliveries if it is leased.
 _TAKEN = {"count": WHOLE, "key": KEY, "value": STRING}
 _TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "dead_letter": ref("Origin")}
 
-TAKING = (COUNT, LEASE, WAIT, CALLBACK)
+TAKING = (COUNT, LEASE, WAIT, JSONP_CALLBACK)
 TAKEN = {
     200: Answer(
-        "The message; an array of messages where a count was given; its own bytes where they are accepted.",
+        "The message; with count an array of messages; with Accept: application/octet-stream the value itself.",
         {
             JSON: any_of(obj(_TAKEN_MORE, **_TAKEN), array(obj(_TAKEN_MORE, **_TAKEN))),
             OCTETS: {"type": "string", "format": "binary"},
@@ -68,17 +66,17 @@ TAKEN = {
         _LEASED_HEADERS,
     )
 }
-ADDING = (VALUE, MSG, TTL, DELAY, CALLBACK)
+ADDING = (VALUE, MSG, TTL, DELAY, JSONP_CALLBACK)
 ADDED = {
     200: Answer(
-        "The message's key in a line; the keys of many, in order.",
-        {"text/plain": STRING, JSON: obj(queue=QUEUE_SHAPE, keys=array(KEY))},
+        "The message's key in a line; for NDJSON the keys, in order.",
+        {TEXT: STRING, JSON: obj(queue=QUEUE, keys=array(KEY))},
     )
 }
 BODIES = (
-    Body("*/*", _BINARY, "Any other type: the body itself is the message, byte for byte."),
+    Body("*/*", _BINARY, "Any other type: the body is the message, byte for byte."),
     Body(
-        NDJSON, {"type": "string"}, f"A message a line, each a JSON value, up to {BATCH_MAX}: all are added, or none."
+        NDJSON, {"type": "string"}, f"Up to {BATCH_MAX} lines, each a JSON value and a message: all are added, or none."
     ),
 )
 
@@ -90,21 +88,21 @@ class QueueHandler(Handler):
 
     @declare(
         query=TAKING,
-        answers=TAKEN | {204: Answer("The queue is empty, and was while it was waited; JSONP calls back.")},
+        answers=TAKEN | {204: Answer("The queue is empty, also after wait. JSONP answers 200 and calls back.")},
     )
     async def get(self) -> None:
-        """Takes what comes next for good (at-most-once), or with ``lease`` under a lease (at-least-once)."""
+        """Takes the next message (at-most-once), or leases it with ``lease`` (at-least-once)."""
         await self.take(self.queue_name, status_if_empty=204)
 
     async def take(self, queue: str, status_if_empty: int) -> None:
         octets = "accept" in self.request.headers and self.request.accepts(OCTETS)
-        count, wait_seconds = self.given["count"], self.given["wait"] or 0
+        count, wait_seconds = self.parameters["count"], self.parameters["wait"] or 0
         many = count is not None
         if many and octets:
-            raise InvalidInput("a message's own bytes come one message at a time; leave 'count' out.")
+            raise InvalidInput("application/octet-stream answers one message; omit 'count'.")
         lease_ms = self.lease_ms
-        wish = TakeRequest(count or 1, lease_ms) if many or lease_ms is not None else _ONE_FOR_GOOD
-        messages = await self.application.polls.take(queue, wish, self.request.connection.presence, wait_seconds)
+        wanted = TakeRequest(count or 1, lease_ms) if many or lease_ms is not None else _ONE_FOR_GOOD
+        messages = await self.services.polls.take(queue, wanted, self.request.connection.presence, wait_seconds)
         if not messages:
             self._answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)
         elif many:
@@ -115,7 +113,7 @@ class QueueHandler(Handler):
             self.answer_json({**messages[0].fields(), "count": messages[0].count}, b"\r\n")
 
     def _answer_empty(self, status: int, as_json: object) -> None:
-        """That a queue is empty is no error at /q/, so it must call back; a script element calls nothing with a 204."""
+        """An empty queue is not an error at /q/, so JSONP must call back; with 204, a script element runs nothing."""
         if status != 204:
             self.answer(to_json(EMPTY_QUEUE), JSON, status=status)
         elif self.callback is not None:
@@ -131,7 +129,7 @@ class QueueHandler(Handler):
         self.answer(message.value, OCTETS)
 
     @declare(
-        query=(TTL, DELAY, CALLBACK),
+        query=(TTL, DELAY, JSONP_CALLBACK),
         form=ADDING,
         any_of=("value", "msg"),
         headers=(IDEMPOTENCY,),
@@ -140,50 +138,50 @@ class QueueHandler(Handler):
         errors=(409, 413),
     )
     async def post(self) -> None:
-        """Adds a message, or many in one step; answered when they are safe."""
+        """Adds a message, or many in one step. The answer comes when they are in Redis or handed to consumers."""
         await self.add(self.queue_name)
 
     async def add(self, queue: str) -> None:
-        core = self.application.core
+        core = self.services.core
         if self.request.media_type == NDJSON:
-            keys = await core.queue_add_many(queue, _lines(self.request.body), *self._parameters())
+            keys = await core.queue_add_many(queue, _lines(self.request.body), *self._options())
             self.answer_json({"queue": queue, "keys": keys}, b"\r\n")
             return
         value = self._value()
-        parameters = self._parameters()
-        if parameters == _NO_PARAMETERS:
+        options = self._options()
+        if options == _NO_OPTIONS:
             self.answer_text(await core.queue_add(queue, value))
         else:
-            self.answer_text((await core.queue_add_many(queue, [value], *parameters))[0])
+            self.answer_text((await core.queue_add_many(queue, [value], *options))[0])
 
     def _value(self) -> bytes:
-        """The form's field, or the body itself if it is no form."""
+        """The form's field, or the whole body if it is not a form."""
         is_form = self.request.is_form or self.request.media_type == "multipart/form-data"
         if self.request.body and not is_form:
             return self.request.body
-        value: bytes | None = self.given["msg"] if self.given["value"] is None else self.given["value"]
+        value: bytes | None = self.parameters["msg"] if self.parameters["value"] is None else self.parameters["value"]
         return value or b""
 
-    def _parameters(self) -> tuple[float, float, bytes]:
+    def _options(self) -> tuple[float, float, bytes]:
         """Time to live, delay (both in seconds, 0 for none) and idempotency key (empty for none)."""
-        given = self.given
+        given = self.parameters
         return given["ttl"] or 0.0, given["delay"] or 0.0, given["Idempotency-Key"] or b""
 
     @declare(
-        query=(CALLBACK,),
-        answers={200: answers_json("1 if there was anything to purge.", obj(queue=QUEUE_SHAPE, status=ZERO_OR_ONE))},
+        query=(JSONP_CALLBACK,),
+        answers={200: answers_json("1 if there was anything to delete.", obj(queue=QUEUE, status=ZERO_OR_ONE))},
     )
     async def delete(self) -> None:
         """Purges the queue and closes its connected consumers, on every daemon."""
-        purged = await self.application.core.queue_purge(self.queue_name, close_consumers=True)
+        purged = await self.services.core.queue_purge(self.queue_name, close_consumers=True)
         self.answer_json({"queue": self.queue_name, "status": int(purged > 0)}, b"\r\n")
 
 
 def _lines(body: bytes) -> list[bytes]:
-    """The messages of a body of JSON lines: of a string its own text, of any other value the line's bytes."""
+    """The messages of an NDJSON body: a string's own text, or the line itself for any other value."""
     lines = list(islice(_LINE.finditer(body), BATCH_MAX + 1))
     if len(lines) > BATCH_MAX:
-        raise WireError(413, f"more than {BATCH_MAX} lines; send them in several requests.")
+        raise WireError(413, f"the body has more than {BATCH_MAX} lines; send several requests.")
     values: list[bytes] = []
     for line in lines:
         text = line[0].rstrip(b" \t\r")
@@ -196,51 +194,49 @@ def _lines(body: bytes) -> list[bytes]:
             raise InvalidInput(f"the body is not valid JSON at {where}: {error.msg}. Nothing was added.") from None
         values.append(value.encode() if isinstance(value, str) else text)
     if not values:
-        raise InvalidInput("the body has no lines; send a JSON value a line.")
+        raise InvalidInput("the body has no lines; send one JSON value per line.")
     return values
 
 
 class RootHandler(QueueHandler):
     """``/``: the dashboard, or the oldest form of ``/q/<queue>`` with the queue as a field."""
 
-    # A form is read only for those who may add to some queue; to which ones their token is for, is checked then.
+    # A form is read only if the client may add to some queue. Its token's queues are checked after that.
     requires = {"GET": guard.BY_FIELD, "POST": guard.PRODUCE}
 
     @declare(
-        query=(QUEUE, *TAKING),
+        query=(QUEUE_FIELD, *TAKING),
         answers=TAKEN
         | {
-            302: Answer(
-                "No queue is named: to the dashboard.", {"text/plain": {"type": "string"}}, {"Location": "Where it is."}
-            ),
-            404: answers_json("The queue is empty, and was while it was waited.", ref("Empty")),
+            302: Answer("Without queue: redirects to the dashboard.", {TEXT: STRING}, {"Location": "The dashboard."}),
+            404: answers_json("The queue is empty, also after wait.", ref("Empty")),
         },
     )
     async def get(self) -> None:
         """Takes a message as ``/q/{queue}`` does."""
         if await self._names_queue():
-            await self.take(self.given["queue"], status_if_empty=404)
+            await self.take(self.parameters["queue"], status_if_empty=404)
 
     async def head(self) -> None:
-        """The same, but takes nothing."""
-        self.given = self.operations["GET"].read(self.request)
+        """Checks the same access, but takes nothing."""
+        self.parameters = self.operations["GET"].read(self.request)
         if await self._names_queue():
             await super().head()
 
     async def _names_queue(self) -> bool:
-        """Whether there is a queue that the client may take from; without one it was sent to the open dashboard."""
-        if self.given["queue"] is None:
+        """Whether the request names a queue, which the client may consume; without one, it is redirected."""
+        if self.parameters["queue"] is None:
             self.redirect_to("/dashboard")
             return False
         await self._check(guard.CONSUME)
         return True
 
-    async def _check(self, wanted: Access) -> None:
-        await self.application.guard.check(self.credentials, wanted, self.given["queue"])
+    async def _check(self, access: Access) -> None:
+        await self.services.guard.check(self.credentials, access, self.parameters["queue"])
 
     @declare(
-        query=(TTL, DELAY, CALLBACK),
-        form=(QUEUE_NEEDED, *ADDING),
+        query=(TTL, DELAY, JSONP_CALLBACK),
+        form=(REQUIRED_QUEUE, *ADDING),
         any_of=("value", "msg"),
         headers=(IDEMPOTENCY,),
         answers=ADDED,
@@ -249,7 +245,7 @@ class RootHandler(QueueHandler):
     async def post(self) -> None:
         """Adds a message as ``/q/{queue}`` does."""
         await self._check(guard.PRODUCE)
-        await self.add(self.given["queue"])
+        await self.add(self.parameters["queue"])
 
 
 QUEUES_ON_A_PAGE = 1000
@@ -261,20 +257,20 @@ class QueueListHandler(Handler):
     requires = {"GET": guard.CONSUME}
 
     @declare(
-        query=(FIRST, QUEUES, CALLBACK),
-        answers={200: answers_json("Their names; a page for browsers.", obj(queues=array(QUEUE_SHAPE)), **_PAGE)},
+        query=(FIRST, QUEUES, JSONP_CALLBACK),
+        answers={200: answers_json("Their names; a page for browsers.", obj(queues=array(QUEUE)), **{HTML: STRING})},
     )
     async def get(self) -> None:
-        """All queues that the client may know of."""
-        names, in_all = await self.application.page_of_queues(self)
+        """Lists all queues that the client may see."""
+        first, count = self.parameters["first"] or 0, self.parameters["count"]
+        names, in_all = await self.services.page_of_queues(self.credentials, first, count)
         if self.request.accepts("application/json") or self.callback is not None:
             self.answer_json({"queues": names}, b"\r\n")
             return
-        first = self.given["first"] or 0
-        shown = names if self.given["count"] else names[:QUEUES_ON_A_PAGE]
+        shown = names if count else names[:QUEUES_ON_A_PAGE]
         self.answer_page(
             "queues.html",
-            queues=await self.application.core.queue_overview(shown),
+            queues=await self.services.core.queue_overview(shown),
             first=first,
             following=first + len(shown) if first + len(shown) < in_all else None,
             in_all=in_all,

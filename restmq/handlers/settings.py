@@ -5,7 +5,7 @@ from __future__ import annotations
 from restmq.auth import guard
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Parameter, answers_json, answers_line, declare
-from restmq.handlers.parameters import CALLBACK, FIRST, QUEUES
+from restmq.handlers.parameters import FIRST, JSONP_CALLBACK, QUEUES
 from restmq.http.response import HTML
 from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
 from restmq.queues.peek import PEEK_MAX, PLACES
@@ -15,49 +15,61 @@ from restmq.schema.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 JOBS_SHOWN = 10
 _SHOWN_CHARACTERS = 1000
 
-_POLICY = Parameter("policy", OneOf(tuple(policy.label for policy in Policy)), "who gets the queue's messages.")
+_POLICY = Parameter(
+    "policy", OneOf(tuple(policy.label for policy in Policy)), "who gets a message: all, or one in turn."
+)
+_TEXTS = {
+    "history": "number of broadcast messages kept for consumers that reconnect.",
+    "lease": "seconds of a lease that is requested without a number.",
+    "max_deliveries": "failed deliveries after which a message is a dead letter.",
+    "max_length": "maximum number of ready, leased and delayed messages.",
+}
 _SETTINGS = (
-    *(Parameter(name, whole(0, most), "see Settings.") for name, most in SETTINGS.items()),
-    Parameter(DEAD_LETTER, QUEUE_NAME_OR_NONE, "the queue for dead letters, instead of a place beside the queue."),
+    *(Parameter(name, whole(0, most), _TEXTS[name]) for name, most in SETTINGS.items()),
+    Parameter(
+        DEAD_LETTER,
+        QUEUE_NAME_OR_NONE,
+        "queue that dead letters go to; empty: they stay at /d/Q.",
+    ),
 )
 _ANY_SETTING = ("policy", *SETTINGS, DEAD_LETTER)
-_WANTED = Parameter("status", OneOf(("start", "stop")), "start or stop.", required=True)
+_STATUS_WANTED = Parameter("status", OneOf(("start", "stop")), "start or stop.", required=True)
 _STATUS = obj(queue=QUEUE, status=ZERO_OR_ONE)
-_PLACE = Parameter("list", OneOf(PLACES), "where to look, for JSON; next are those that come next.")
-_SHOWN = Parameter("count", whole(1, PEEK_MAX), "look at so many.")
-_GLIMPSE = obj(queue=QUEUE, list=_PLACE.kind.schema, total=WHOLE, messages=array(ref("Peeked")))
-_IN_ALL = described(WHOLE, "How many there are, shown or not.")
-_LINE = obj(name=QUEUE, len=WHOLE, status=ZERO_OR_ONE, policy=POLICY)
+_PLACE = Parameter("list", OneOf(PLACES), "state of the messages to peek at, or next or newest (default).")
+_SHOWN = Parameter("count", whole(1, PEEK_MAX), "maximum number of messages (default 10).")
+_PEEK = obj(queue=QUEUE, list=_PLACE.kind.schema, total=WHOLE, messages=array(ref("Peeked")))
+_IN_ALL = described(WHOLE, "The number of all queues, shown or not.")
+_OVERVIEW = obj(name=QUEUE, len=WHOLE, status=ZERO_OR_ONE, policy=POLICY)
 
 
 class PolicyHandler(Handler):
-    """``/p/<queue>``: who gets the queue's messages."""
+    """``/p/<queue>``: the queue's policy and settings."""
 
     requires = {"GET": guard.CONSUME, "POST": guard.CONFIGURE}
 
-    @declare(query=(CALLBACK,), answers={200: answers_json("Policy and settings.", ref("Settings"))})
+    @declare(query=(JSONP_CALLBACK,), answers={200: answers_json("Policy and settings.", ref("Settings"))})
     async def get(self) -> None:
-        """The queue's policy, and those of its settings that were set."""
-        policy = await self.application.core.queue_policy_get(self.queue_name)
-        settings = await self.application.core.queue_settings_get(self.queue_name)
+        """Shows the queue's policy and the settings that were made."""
+        policy = await self.services.core.queue_policy_get(self.queue_name)
+        settings = await self.services.core.queue_settings_get(self.queue_name)
         self.answer_json({"queue": self.queue_name, "value": policy.label, **settings}, b"\r\n")
 
-    @declare(form=(_POLICY, *_SETTINGS, CALLBACK), any_of=_ANY_SETTING, answers={200: answers_line("OK")})
+    @declare(form=(_POLICY, *_SETTINGS, JSONP_CALLBACK), any_of=_ANY_SETTING, answers={200: answers_line("OK")})
     async def post(self) -> None:
-        """Sets the policy, settings, or both; what is not named stays; 0, or an empty ``dead_letter``, takes one away.
+        """Sets the policy and settings. Those that are not named stay; 0 or an empty ``dead_letter`` removes one.
 
-        Whoever sends dead letters to another queue must be allowed to put messages there.
+        ``dead_letter`` needs the right to publish to the other queue.
         """
-        given = {setting.name: self.given[setting.name] for setting in _SETTINGS}
+        given = {setting.name: self.parameters[setting.name] for setting in _SETTINGS}
         settings: dict[str, int | str] = {name: value for name, value in given.items() if value is not None}
-        label = self.given["policy"]
+        label = self.parameters["policy"]
         policy = Policy.parse(label) if label is not None else None
-        if self.given[DEAD_LETTER]:
-            await self.application.guard.check(self.credentials, guard.PRODUCE, self.given[DEAD_LETTER])
+        if self.parameters[DEAD_LETTER]:
+            await self.services.guard.check(self.credentials, guard.PRODUCE, self.parameters[DEAD_LETTER])
         if settings:
-            await self.application.core.queue_settings_set(self.queue_name, settings)
+            await self.services.core.queue_settings_set(self.queue_name, settings)
         if policy is not None:
-            await self.application.core.queue_policy_set(self.queue_name, policy)
+            await self.services.core.queue_policy_set(self.queue_name, policy)
         self.answer_text("OK")
 
 
@@ -67,25 +79,26 @@ class ControlHandler(Handler):
     requires = {"GET": guard.CONSUME, "POST": guard.CONFIGURE}
 
     @declare(
-        query=(CALLBACK,), answers={200: answers_json("The status.", obj(redis=STRING, queue=QUEUE, status=_STATUS))}
+        query=(JSONP_CALLBACK,),
+        answers={200: answers_json("The status.", obj(redis=STRING, queue=QUEUE, status=_STATUS))},
     )
     async def get(self) -> None:
-        """Whether the queue is started."""
-        started = await self.application.core.queue_status(self.queue_name)
+        """Shows whether the queue is started."""
+        started = await self.services.core.queue_status(self.queue_name)
         self.answer_json(
             {
-                "redis": self.application.core.store.describe(),
+                "redis": self.services.core.store.describe(),
                 "queue": self.queue_name,
                 "status": {"queue": self.queue_name, "status": int(started)},
             },
             b"\r\n",
         )
 
-    @declare(form=(_WANTED, CALLBACK), answers={200: answers_json("The status from now on.", obj(stat=_STATUS))})
+    @declare(form=(_STATUS_WANTED, JSONP_CALLBACK), answers={200: answers_json("The new status.", obj(stat=_STATUS))})
     async def post(self) -> None:
-        """Starts or stops the delivery to connected consumers; ``GET /q/{queue}`` goes on in any case."""
-        wanted = self.given["status"]
-        started = await self.application.core.queue_changestatus(self.queue_name, wanted == "start")
+        """Starts or stops the delivery to connected consumers. ``GET /q/{queue}`` still takes messages."""
+        wanted = self.parameters["status"]
+        started = await self.services.core.queue_changestatus(self.queue_name, wanted == "start")
         self.answer_json({"stat": {"queue": self.queue_name, "status": int(started)}}, b"\r\n")
 
 
@@ -95,13 +108,14 @@ class ControlListHandler(Handler):
     requires = {"GET": guard.CONSUME}
 
     @declare(
-        query=(FIRST, QUEUES, CALLBACK),
+        query=(FIRST, QUEUES, JSONP_CALLBACK),
         answers={200: answers_json("By name.", obj(redis=STRING, count=_IN_ALL, queues=by_queue(_STATUS)))},
     )
     async def get(self) -> None:
-        """Which of the queues that the client may know of are started."""
-        core = self.application.core
-        names, in_all = await self.application.page_of_queues(self)
+        """Shows which of the queues that the client may see are started."""
+        core = self.services.core
+        first, count = self.parameters["first"] or 0, self.parameters["count"]
+        names, in_all = await self.services.page_of_queues(self.credentials, first, count)
         lines = await core.queue_overview(names)
         self.answer_json(
             {
@@ -114,29 +128,30 @@ class ControlListHandler(Handler):
 
 
 class StatsHandler(Handler):
-    """``/stats/<queue>``: one queue in numbers."""
+    """``/stats/<queue>``: a queue's counters."""
 
     requires = {"GET": guard.CONSUME}
 
-    @declare(query=(CALLBACK,), answers={200: answers_json("The numbers.", ref("QueueStats"))})
+    @declare(query=(JSONP_CALLBACK,), answers={200: answers_json("The counters.", ref("QueueStats"))})
     async def get(self) -> None:
-        """One queue in numbers."""
-        self.answer_json(await self.application.queue_stats(self.queue_name))
+        """Shows a queue's counters."""
+        self.answer_json(await self.services.queue_stats(self.queue_name))
 
 
 class StatsListHandler(Handler):
-    """``/stats/``: all queues in numbers."""
+    """``/stats/``: the length, status and policy of all queues."""
 
     requires = {"GET": guard.CONSUME}
 
     @declare(
-        query=(FIRST, QUEUES, CALLBACK),
-        answers={200: answers_json("By name.", obj(redis=STRING, count=_IN_ALL, queues=by_queue(_LINE)))},
+        query=(FIRST, QUEUES, JSONP_CALLBACK),
+        answers={200: answers_json("By name.", obj(redis=STRING, count=_IN_ALL, queues=by_queue(_OVERVIEW)))},
     )
     async def get(self) -> None:
-        """All queues that the client may know of, in numbers."""
-        core = self.application.core
-        names, in_all = await self.application.page_of_queues(self)
+        """Shows the length, status and policy of all queues that the client may see."""
+        core = self.services.core
+        first, count = self.parameters["first"] or 0, self.parameters["count"]
+        names, in_all = await self.services.page_of_queues(self.credentials, first, count)
         lines = await core.queue_overview(names)
         queues = {
             line.name: {
@@ -151,17 +166,17 @@ class StatsListHandler(Handler):
 
 
 class JobsHandler(Handler):
-    """``/j/<queue>``: a page with the queue's counts and its newest messages; as JSON, what stands in a place of it."""
+    """``/j/<queue>``: a page with the queue's counters and its newest messages; as JSON, messages in one state."""
 
     requires = {"GET": guard.CONSUME}
 
     @declare(
-        query=(_PLACE, FIRST, _SHOWN, CALLBACK),
-        answers={200: answers_json("What stands there.", _GLIMPSE, **{HTML: {"type": "string"}})},
+        query=(_PLACE, FIRST, _SHOWN, JSONP_CALLBACK),
+        answers={200: answers_json("The messages.", _PEEK, **{HTML: {"type": "string"}})},
     )
     async def get(self) -> None:
-        """A page with the queue's newest messages; for who accepts JSON, what stands in one place of the queue."""
-        core = self.application.core
+        """A page with the queue's newest messages; with ``Accept: application/json``, messages in one state."""
+        core = self.services.core
         if self.request.accepts("application/json") or self.callback is not None:
             await self._peek()
             return
@@ -170,16 +185,16 @@ class JobsHandler(Handler):
         self.answer_page("jobs.html", stats=stats, jobs=[(job.key, _beginning(job.value)) for job in jobs])
 
     async def _peek(self) -> None:
-        """Looks at messages of the place ``list`` after the ``first`` ones, ``count`` at most; takes nothing."""
-        place, first = self.given["list"] or "newest", self.given["first"] or 0
-        count = self.given["count"] or JOBS_SHOWN
-        seen = await self.application.core.queue_peek(self.queue_name, place, first, count)
+        """Answers up to ``count`` messages of ``list`` after the ``first`` ones, and takes nothing."""
+        place, first = self.parameters["list"] or "newest", self.parameters["first"] or 0
+        count = self.parameters["count"] or JOBS_SHOWN
+        seen = await self.services.core.queue_peek(self.queue_name, place, first, count)
         shown = [message.fields(place) for message in seen.messages]
         self.answer_json({"queue": self.queue, "list": place, "total": seen.count, "messages": shown}, b"\r\n")
 
 
 def _beginning(value: bytes) -> str:
-    """How a value begins, for people."""
+    """The beginning of a value, for people."""
     fields = text_or_base64(value)
     text = f"{fields['encoding']}: {fields['value']}" if "encoding" in fields else fields["value"]
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"

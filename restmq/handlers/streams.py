@@ -1,4 +1,4 @@
-"""Streams that stay open: comet at ``/c/<queue>``, Server-Sent Events at ``/sse/<queue>``."""
+"""Endless answers with a queue's messages: comet at ``/c/<queue>``, Server-Sent Events at ``/sse/<queue>``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from restmq.delivery.consumer import PREFETCH, CloseReason, Format, TransportCon
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
-from restmq.handlers.parameters import CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
+from restmq.handlers.parameters import JSONP_CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
@@ -22,10 +22,10 @@ LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)
 
 _ENDLESS = {"type": "string"}
 STREAM = Answer(
-    "Messages without end.",
-    {"text/plain": _ENDLESS, "application/javascript": _ENDLESS, "text/event-stream": _ENDLESS},
+    "Endless messages.",
+    {TEXT: _ENDLESS, JAVASCRIPT: _ENDLESS, EVENT_STREAM: _ENDLESS},
 )
-EVENT_ANSWER = Answer("Messages without end.", {"text/event-stream": _ENDLESS})
+EVENT_ANSWER = Answer("Endless messages.", {EVENT_STREAM: _ENDLESS})
 
 COMET = Format(comet_line, comet_gap)
 EVENTS = Format(event, event_gap, keepalive=b":\n\n", transport="sse")
@@ -33,7 +33,7 @@ EVENTS = Format(event, event_gap, keepalive=b":\n\n", transport="sse")
 
 @lru_cache(maxsize=1024)
 def jsonp_lines(callback: str) -> Format:
-    """A comet stream of calls; the same format for the same callback."""
+    """The format of a comet stream of JSONP calls; the same object for the same callback."""
     return Format(
         lambda message: jsonp(callback, websocket_text(message)),
         lambda last_key: jsonp(callback, gap_notice(last_key)),
@@ -43,7 +43,7 @@ def jsonp_lines(callback: str) -> Format:
 class Stream(TransportConsumer):
     """A consumer on an HTTP response without end; all that stays in memory of its request.
 
-    A stream that is cut lacks the end of its chunked body, so it never looks complete.
+    A stream that is cut lacks the last chunk, so it never looks complete.
     """
 
     __slots__ = ("_chunked", "_connection")
@@ -72,30 +72,30 @@ class Stream(TransportConsumer):
 
 
 class ConsumerHandler(Handler):
-    """What all ways to listen share."""
+    """The base of all routes for live consumers."""
 
     async def leasing(self, queue: str) -> tuple[int, int]:
-        """The lease in ms that the client asks for, 0 for none, and how many messages it may hold unacked.
+        """The requested lease in ms (0 for none), and the maximum number of unacked messages.
 
         Raises:
-            Conflict: a lease is asked for on a queue that broadcasts.
-            StoreUnavailable: the server is going away.
+            Conflict: a lease was requested on a broadcast queue.
+            StoreUnavailable: the server is stopping.
         """
-        lease_ms, prefetch = self.lease_ms, self.given["prefetch"] or PREFETCH
-        core = self.application.core
+        lease_ms, prefetch = self.lease_ms, self.parameters["prefetch"] or PREFETCH
+        core = self.services.core
         if lease_ms is None:
             lease_ms, prefetch = 0, PREFETCH
         elif await core.queue_policy_get(queue) is not Policy.ROUNDROBIN:
-            raise Conflict("a broadcast can't be leased; set the queue's policy to roundrobin first.")
+            raise Conflict("broadcast messages can't be leased; set the queue's policy to roundrobin first.")
         elif not lease_ms:
             lease_ms = int((await core.queue_settings_get(queue)).get("lease", LEASE_SECONDS_DEFAULT)) * 1000
-        if self.application.draining:
-            raise StoreUnavailable("the server is going away; try again in a moment.")
+        if self.services.draining:
+            raise StoreUnavailable("the server is stopping; try again in a moment.")
         return lease_ms, prefetch
 
 
 class StreamHandler(ConsumerHandler):
-    """What comet and SSE share: headers at once, then the queue's messages for as long as the client stays."""
+    """The base of comet and SSE: the head at once, then the queue's messages until the client disconnects."""
 
     requires = {"GET": guard.LISTEN_COMET}
 
@@ -104,10 +104,10 @@ class StreamHandler(ConsumerHandler):
         lease_ms, prefetch = await self.leasing(queue)
         if self.gone:
             return
-        last_key = self.given["Last-Event-ID"] or self.given["last_event_id"]
+        last_key = self.parameters["Last-Event-ID"] or self.parameters["last_event_id"]
         stream = Stream(self.request.connection, self.begin_stream(content_type))
         stream.attach(
-            fanout=self.application.fanout,
+            fanout=self.services.fanout,
             queue=queue,
             wire_format=wire_format,
             credentials=self.credentials,
@@ -117,24 +117,24 @@ class StreamHandler(ConsumerHandler):
         self.request.connection.stream(stream)
         if first:
             stream.write(first)
-        self.application.fanout.connect(queue, stream, last_key)
+        self.services.fanout.connect(queue, stream, last_key)
 
     async def begin_events(self) -> None:
         await self.begin(EVENT_STREAM, EVENTS, first=b"retry: %d\n\n" % RETRY_MS)
 
 
 class CometHandler(StreamHandler):
-    """A line of JSON a message; as events if the client accepts them."""
+    """``/c/<queue>``: each message is a line of JSON, or an event if the client accepts events."""
 
     @declare(
-        query=(*LISTENING, CALLBACK),
+        query=(*LISTENING, JSONP_CALLBACK),
         headers=(LAST_EVENT_ID_HEADER,),
         answers={200: STREAM},
         errors=(409,),
         streams=True,
     )
     async def get(self) -> None:
-        """The queue's messages as they come (comet): each a line of JSON, a call, or an event if one accepts it."""
+        """Streams messages (comet), each a line of JSON or a JSONP call; events with ``Accept: text/event-stream``."""
         callback = self.callback
         if callback is not None:
             await self.begin(JAVASCRIPT, jsonp_lines(callback))
@@ -145,9 +145,9 @@ class CometHandler(StreamHandler):
 
 
 class EventHandler(StreamHandler):
-    """Server-Sent Events, as the HTML standard has them (9.2)."""
+    """``/sse/<queue>``: Server-Sent Events (HTML standard, 9.2)."""
 
     @declare(query=LISTENING, headers=(LAST_EVENT_ID_HEADER,), answers={200: EVENT_ANSWER}, errors=(409,), streams=True)
     async def get(self) -> None:
-        """The queue's messages as they come, as Server-Sent Events."""
+        """Streams messages as Server-Sent Events."""
         await self.begin_events()

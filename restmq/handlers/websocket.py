@@ -1,8 +1,8 @@
 """``/ws/<queue>``: a queue's messages over WebSocket (RFC 6455), and JSON commands as text frames.
 
-The handler checks access in plain HTTP, then gives the connection to autobahn, which does the handshake. A message is
-framed once for all consumers: server frames carry no mask, and compressed ones use no context of earlier ones
-(``server_no_context_takeover``, RFC 7692, 7.1.1.1), so the same bytes are right for each of them.
+The handler checks access in plain HTTP, then hands the connection to autobahn, which does the handshake. A message is
+framed once for all consumers. That works because server frames have no mask, and compressed frames do not refer to
+earlier ones (``server_no_context_takeover``, RFC 7692, 7.1.1.1).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections import deque
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -23,22 +23,21 @@ from restmq import dispatch
 from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
 from restmq.delivery.consumer import CloseReason, Format, TransportConsumer
+from restmq.dispatch import CommandContext
 from restmq.errors import RestMQError
 from restmq.handlers.declare import Answer, as_utf8, declare
 from restmq.handlers.error_status import UpgradeRequired
 from restmq.handlers.streams import LISTENING, ConsumerHandler
+from restmq.http.connection import HTTPConnection
 from restmq.model import Message
 from restmq.schema.encoding import gap_notice, to_json, websocket_text
 from restmq.transport import Presence, hung_up, send_at_once
-
-if TYPE_CHECKING:
-    from restmq.http.connection import HTTPConnection
 
 log = Logger()
 
 SUBPROTOCOL = "restmq"
 COMPRESSED_FROM_BYTES = 1024
-#: Beyond these no more is read before some have been answered; so one message of any size may always stand.
+#: Above these limits, reading stops until some are answered. One message may always wait, whatever its size.
 COMMANDS_WAITING_MAX = 32
 WAITING_BYTES_MAX = 1 << 20
 _PING_SECONDS = 30
@@ -59,7 +58,7 @@ _COMPRESSED = 0x40
 
 
 def frame(payload: bytes, first_byte: int = _TEXT_FINAL) -> bytes:
-    """One unmasked frame (RFC 6455, 5.2)."""
+    """An unmasked frame (RFC 6455, 5.2)."""
     size = len(payload)
     if size < 126:
         return bytes((first_byte, size)) + payload
@@ -97,26 +96,31 @@ def deflating(window_bits: int) -> Format:
 
 
 class WebSocketHandler(ConsumerHandler):
-    """The way in."""
+    """``/ws/<queue>``: the handshake."""
 
     requires = {"GET": guard.LISTEN_WEBSOCKET}
 
-    @declare(query=LISTENING, answers={101: Answer("WebSocket from here on.")}, errors=(409, 426), streams=True)
+    @declare(
+        query=LISTENING,
+        answers={101: Answer("WebSocket from now on.")},
+        errors=(409, 426),
+        streams=True,
+    )
     async def get(self) -> None:
-        """The queue's messages as text frames; text frames with JSON commands are run, others echoed (RFC 6455)."""
+        """Sends messages as text frames (RFC 6455). Runs JSON commands in text frames; echoes other frames."""
         queue = self.queue_name
         if not self.request.upgrade:
-            raise UpgradeRequired("this path speaks WebSocket; /c/<queue> and /sse/<queue> speak plain HTTP.")
+            raise UpgradeRequired("this path speaks WebSocket; use /c/<queue> or /sse/<queue> for plain HTTP.")
         lease_ms, prefetch = await self.leasing(queue)
         if self.gone:
             return
         self._finished = True
-        self.application.traffic.answered(self.request, 101)
-        socket = self.application.websockets.buildProtocol(None)
-        last_key = self.given["last_event_id"]
-        socket.prepare(self.client(), last_key, self.request.connection)
+        self.services.traffic.answered(self.request, 101)
+        socket = self.services.websockets.buildProtocol(None)
+        last_key = self.parameters["last_event_id"]
+        socket.prepare(self.command_context(), last_key, self.request.connection)
         socket.attach(
-            fanout=self.application.fanout,
+            fanout=self.services.fanout,
             queue=queue,
             wire_format=PLAIN,
             credentials=self.credentials,
@@ -127,9 +131,9 @@ class WebSocketHandler(ConsumerHandler):
 
     @cached_property
     def credentials(self) -> Credentials:
-        """Browsers can't set headers on a WebSocket: the cookie ``auth=user:password`` does as well.
+        """As for other requests, or from the cookie ``auth=user:password``: browsers can't set headers on a WebSocket.
 
-        Read once a connection: each command is checked by them.
+        They are read once per connection, because each command is checked by them.
         """
         shown = super().credentials
         if shown.username is not None or shown.token is not None:
@@ -139,14 +143,14 @@ class WebSocketHandler(ConsumerHandler):
 
 
 class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc]  # untyped
-    """A connected WebSocket: a consumer of its queue, and a client of the JSON protocol."""
+    """An open WebSocket: a consumer of its queue, and a client that sends JSON commands."""
 
     access = guard.LISTEN_WEBSOCKET
 
-    def prepare(self, client: dispatch.CommandContext, last_key: str | None, wire: HTTPConnection) -> None:
-        self._client = client
-        client.presence = Presence(self._left_unseen)
-        self._wire = wire
+    def prepare(self, context: CommandContext, last_key: str | None, connection: HTTPConnection) -> None:
+        self._context = context
+        context.presence = Presence(self._left_unseen)
+        self._connection = connection
         self._last_key = last_key
         self._waiting: deque[tuple[bytes, bool]] = deque()
         self._waiting_bytes = 0
@@ -166,7 +170,7 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
         self._fanout.connect(self._queue, self, self._last_key)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        if self.state != self.STATE_OPEN:  # it is being closed: what still comes is not answered, so not done either
+        if self.state != self.STATE_OPEN:  # it is closing: a command could not be answered any more, so it is not run
             return
         self._waiting.append((payload, isBinary))
         self._waiting_bytes += len(payload)
@@ -176,39 +180,39 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
             defer.ensureDeferred(self._answer_all()).addErrback(self._failed)
 
     def processData(self) -> bool:
-        """Whether to go on with what has arrived: autobahn would also while reading is paused."""
+        """Whether to parse what has arrived. autobahn would go on while reading is paused."""
         return not self._reading_paused and bool(super().processData())
 
     def onAutoPingTimeout(self) -> None:
-        """Ends the connection, unless the pong may lie unread behind commands: then it has its time anew."""
+        """Closes the connection. If the pong may lie unread behind commands, gives the client the same time again."""
         if self._reading_paused and not self.paused:
             self.autoPingTimeoutCall = self.factory.reactor.callLater(_PONG_SECONDS, self.onAutoPingTimeout)
         else:
             super().onAutoPingTimeout()
 
     def sendCloseFrame(self, *args: Any, **kwargs: Any) -> None:
-        """Whoever closes comes by here. No answer is sent after it, so nothing may be taken for the client any more."""
+        """Every close passes here. No answer is sent after it, so nothing may be taken for the client from now on."""
         super().sendCloseFrame(*args, **kwargs)
         self._leave()
 
     def connectionLost(self, reason: Any) -> None:
         self.detach()
         self._leave()
-        self._wire.factory.forget(self._wire)
+        self._connection.factory.forget(self._connection)
         super().connectionLost(reason)
 
     def _leave(self) -> None:
         self._waiting.clear()
         self._waiting_bytes = 0
-        self._client.presence.leave()
+        self._context.presence.leave()
 
     def _left_unseen(self) -> bool:
         return self.state != self.STATE_OPEN or (self._reading_paused and hung_up(self.transport))
 
-    # What the client sends
+    # Commands and echoes
 
     async def _answer_all(self) -> None:
-        """Answers in the order of what came, one at a time."""
+        """Answers the frames in their order, one at a time."""
         try:
             while self._waiting:
                 payload, is_binary = self._waiting[0]
@@ -227,7 +231,7 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
         fields: dispatch.Fields = {}
         try:
             fields = dispatch.parse(text)
-            answer = await dispatch.run(self._client, fields, text)
+            answer = await dispatch.run(self._context, fields, text)
         except RestMQError as error:
             answer = {"error": str(error)}
         return {**answer, "id": fields["id"]} if "id" in fields else answer
@@ -236,12 +240,12 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
         log.failure("a command over WebSocket failed", failure=failure)
         self._close(1011, "the server failed")
 
-    # Back-pressure, both ways
+    # Back-pressure in both directions
 
     def _pace_reading(self) -> None:
-        """Reads on only while commands are done and answers are read: else a client could fill our memory.
+        """Stops reading while many commands wait or the client does not read its answers: both would fill the memory.
 
-        One that is being closed is read on, for its own close frame.
+        A connection that is closing is read, for the client's close frame.
         """
         many = len(self._waiting) > COMMANDS_WAITING_MAX or self._waiting_bytes > WAITING_BYTES_MAX
         paused = (self.paused or many) and self.state == self.STATE_OPEN
@@ -251,7 +255,7 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
                 self.transport.pauseProducing()
             else:
                 self.transport.resumeProducing()
-                self.factory.reactor.callLater(0, self.consumeData)  # not at once: we may be in the midst of it
+                self.factory.reactor.callLater(0, self.consumeData)  # not at once: this may run inside consumeData
 
     def pauseProducing(self) -> None:
         TransportConsumer.pauseProducing(self)
@@ -261,7 +265,7 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
         TransportConsumer.resumeProducing(self)
         self._pace_reading()
 
-    # A consumer's side
+    # TransportConsumer
 
     @property
     def outlet(self) -> Any:
@@ -275,14 +279,14 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
         self._close(CLOSE_CODES[reason], reason.value)
 
     def _close(self, code: int, why: str) -> None:
-        # autobahn's sendClose takes 1000 and 3000 to 4999 only. Without a reply, closeHandshakeTimeout ends it.
+        # autobahn's sendClose accepts only 1000 and 3000 to 4999. closeHandshakeTimeout ends a missing reply.
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(code, why.encode(), isReply=False)
             self._pace_reading()
 
 
 def _is_command(text: bytes) -> bool:
-    """Whether a text frame holds a command; any other text is echoed."""
+    """Whether a text frame has a command. Any other text is echoed."""
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -291,7 +295,7 @@ def _is_command(text: bytes) -> bool:
 
 
 def _accept_deflate(offers: list[Any], message_bytes_max: int) -> PerMessageDeflateOfferAccept | None:
-    """The first offer of permessage-deflate that zlib can do: its windows of 8 bits are none (RFC 7692, 7.1.2.1)."""
+    """Accepts the first offer that zlib supports: it has no windows of 8 bits (RFC 7692, 7.1.2.1)."""
     for offer in offers:
         if isinstance(offer, PerMessageDeflateOffer) and offer.request_max_window_bits != 8:
             return PerMessageDeflateOfferAccept(offer, no_context_takeover=True, max_message_size=message_bytes_max)
@@ -299,10 +303,10 @@ def _accept_deflate(offers: list[Any], message_bytes_max: int) -> PerMessageDefl
 
 
 def make_factory(reactor: Any, message_bytes_max: int) -> WebSocketServerFactory:
-    """autobahn's side, with its limits set: out of the box it has none."""
+    """autobahn's factory with limits, of which it has none by default."""
     factory = WebSocketServerFactory(reactor=reactor)
     factory.protocol = Socket
-    # Up to errors, it logs what clients do wrong, a line or two each; what is wrong with us reaches Twisted's own log.
+    # It logs each mistake of a client, up to the level "error". Faults of the server reach Twisted's own log.
     Socket.log.set_log_level("critical")
     factory.setProtocolOptions(
         webStatus=False,
@@ -315,6 +319,6 @@ def make_factory(reactor: Any, message_bytes_max: int) -> WebSocketServerFactory
         failByDrop=False,
         echoCloseCodeReason=True,
         perMessageCompressionAccept=lambda offers: _accept_deflate(offers, message_bytes_max),
-        allowedOrigins=["*"],  # the handler has checked it
+        allowedOrigins=["*"],  # Admission has checked it
     )
     return factory

@@ -1,4 +1,4 @@
-"""The access log: a line a request, without values, query strings, credentials, or any header but the request's id."""
+"""The access log: a line per request. It has no values, query strings or credentials, and no header but the id."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from itertools import count
+from logging.handlers import WatchedFileHandler
 from typing import Any
 
 import orjson
@@ -23,12 +24,12 @@ STANDARD_OUTPUT = "-"
 
 _ID = re.compile(r"[\w.:=+/@-]{1,64}", re.ASCII)
 
-#: What is known of a request: None where the wire refused it before it was one.
+#: The facts about a request. They are None if the request was rejected before it was parsed.
 Entry = dict[str, Any]
 
 
 def common_line(entry: Entry, now: float) -> bytes:
-    """NCSA's Common Log Format, then the request's id and the seconds that it took."""
+    """A line in NCSA's Common Log Format, followed by the request's id and its duration in seconds."""
     when = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
     path = entry["path"] and entry["path"].replace("\\", "%5C").replace('"', "%22")
     said = f"{entry['method']} {path} {entry['version']}" if path else "-"
@@ -39,7 +40,7 @@ def common_line(entry: Entry, now: float) -> bytes:
 
 
 def json_line(entry: Entry, now: float) -> bytes:
-    """A JSON object. Its time is in UTC (RFC 3339)."""
+    """A line with a JSON object. Its time is in UTC (RFC 3339)."""
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
     return orjson.dumps({"time": when, **entry})
 
@@ -47,50 +48,41 @@ def json_line(entry: Entry, now: float) -> bytes:
 _RENDER = {"common": common_line, "json": json_line}
 
 
-class LogFile:
-    """A file that lines are appended to, each in one write. It is opened anew on request, so that it can be rotated."""
+class LogFile(WatchedFileHandler):
+    """A file that lines are appended to. If it was moved away or deleted, the next line goes to a new file."""
 
     def __init__(self, path: str) -> None:
         """Raises ConfigurationError if the file can't be opened."""
-        self._path = path
         self._failing = False
-        self._descriptor = self._open()
-
-    def _open(self) -> int:
-        if self._path == STANDARD_OUTPUT:
-            return 1
+        self._is_standard_output = path == STANDARD_OUTPUT
         try:
-            return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            super().__init__(path)
         except OSError as problem:
-            raise ConfigurationError(f"--access-log-file {self._path}: {problem.strerror}.") from None
+            raise ConfigurationError(f"--access-log-file {path}: {problem.strerror}.") from None
 
-    def reopen(self) -> None:
-        """After the file was moved away. One that can't be opened leaves the old one in use, and says so in the log."""
-        if self._path == STANDARD_OUTPUT:
-            return
-        try:
-            fresh = self._open()
-        except ConfigurationError as problem:
-            log.error(
-                "{problem} The access log goes on in the old file; set it right and send SIGHUP.", problem=problem
-            )
-            return
-        os.close(self._descriptor)
-        self._descriptor = fresh
+    def _open(self) -> Any:
+        if self._is_standard_output:
+            return open(1, "wb", buffering=0, closefd=False)
+        return open(self.baseFilename, "ab", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o640))
 
     def write(self, line: bytes) -> None:
-        """A disk that is full must not stop the queue: what can't be written is lost, and the log says so once."""
+        """Appends a line. A full disk must not stop the queue: lines are lost then, and the log says so once."""
         try:
-            os.write(self._descriptor, line + b"\n")
+            if not self._is_standard_output:
+                self.reopenIfNeeded()
+            self.stream = self.stream or self._open()
+            self.stream.write(line + b"\n")  # type: ignore[arg-type]  # it is a binary file
             self._failing = False
         except OSError as problem:
             if not self._failing:
-                log.error("lines of the access log are lost: {why}; make room for it.", why=problem.strerror)
+                log.error(
+                    "lines of the access log are lost: {why}; check its disk and permissions.", why=problem.strerror
+                )
             self._failing = True
 
 
 def to_the_log(line: bytes) -> None:
-    """A line among all others that the daemon logs, behind their time and ``[restmq.access#info]``."""
+    """Writes a line to the daemon's log, after the time and ``[restmq.access#info]``."""
     _access_logger.info("{line}", line=line.decode())
 
 
@@ -98,11 +90,11 @@ _access_logger = Logger(namespace="restmq.access")
 
 
 class AccessLog:
-    """Writes the lines.
+    """Renders and writes the lines.
 
     Args:
         kind: ``common`` or ``json``.
-        write: takes a line without its end.
+        write: writes a line, which it gets without its line end.
         now: the wall clock, in seconds since 1970.
     """
 
@@ -114,7 +106,7 @@ class AccessLog:
         self._numbers = count(1)
 
     def identify(self, request: Request) -> str:
-        """The request's id: the one in its header ``X-Request-Id`` if it is short and plain, else one of ours."""
+        """The request's id: from its header ``X-Request-Id`` if that is short and plain, else a new one."""
         given: str = request.headers.get("x-request-id", "")
         return given if _ID.fullmatch(given) else f"{self._prefix}-{next(self._numbers)}"
 
@@ -133,6 +125,6 @@ class AccessLog:
         self._write(self._render(entry, self._now()))
 
     def refused(self, address: str, status: int) -> None:
-        """Nothing of what was sent is repeated: it may be anything."""
+        """Logs a rejection. The line has nothing of what the client sent, which may be anything."""
         nothing = dict.fromkeys(("id", "address", "method", "path", "version", "route", "status", "bytes", "seconds"))
         self._write(self._render({**nothing, "address": address, "status": status}, self._now()))

@@ -60,7 +60,7 @@ class _Question:
 
 
 #: Answers a question, at once or by a Deferred; gets what the question is about.
-Answer = Callable[[Any], Any]
+Responder = Callable[[Any], Any]
 
 
 class Peers(service.Service):  # type: ignore[misc]  # untyped
@@ -87,7 +87,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         self._hears = False
         self._number = 0
         self._questions: dict[int, _Question] = {}
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, Responder] = {}
 
     def startService(self) -> None:
         super().startService()
@@ -112,7 +112,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
             self._subscriber.unsubscribe(channel)
         self._subscriber.stop()
 
-    def answer(self, kind: str, answer: Answer) -> None:
+    def answer(self, kind: str, answer: Responder) -> None:
         """Has questions of a kind answered by this function."""
         self._answers[kind] = answer
 

@@ -1,8 +1,7 @@
-"""Runs a program that ends with its parent, also when the parent is killed: ``launch.py <parent's pid> <program> …``.
+"""Runs a program that ends with its parent, even if the parent is killed: ``child.py <parent's pid> <program> …``.
 
-What it writes can be read by its own account only.
-
-This file is run by itself, in a fresh process, and imports nothing of RestMQ.
+Only its own user can read the files that it creates. This file runs alone, in a new process, and imports nothing of
+RestMQ.
 """
 
 import ctypes
@@ -17,10 +16,10 @@ def main() -> None:
     parent, program = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it died before we asked to be told
+        if os.getppid() != parent:  # the parent died before the call above
             sys.exit(1)
-    os.umask(0o077)  # what it writes is for nobody else to read, wherever that is
-    os.setsid()  # a Ctrl-C in the terminal is for the parent, which ends us when it is done with us
+    os.umask(0o077)  # no other user may read its files
+    os.setsid()  # Ctrl-C in the terminal reaches only the parent, which stops its children in order
     os.execv(program[0], program)
 
 

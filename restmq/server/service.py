@@ -1,11 +1,11 @@
-"""What ``twistd restmq`` runs: the parts as Twisted services, which start in order and stop in the reverse one."""
+"""What ``twistd restmq`` runs: Twisted services that start in this order and stop in the reverse order."""
 
 from __future__ import annotations
 
 import gc
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,32 +23,36 @@ from restmq.delivery.longpoll import LongPolls
 from restmq.delivery.revocation import Revocation
 from restmq.delivery.timers import Deadlines
 from restmq.errors import ConfigurationError
+from restmq.handlers.services import Services
+from restmq.handlers.websocket import make_factory
 from restmq.model import limit_queue_names
 from restmq.monitoring.access_log import AccessLog, LogFile, to_the_log
 from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import ListenerStatistics
+from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.peers import Peers
+from restmq.monitoring.request_counters import Traffic
 from restmq.monitoring.worker_counters import Membership
 from restmq.server.daemon import InOrder, Listener, listening_on, redis_answers, say_where, warn_of_eviction
 from restmq.server.embedded_redis import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.server.options import Options
-from restmq.server.workers import Post, Supervisor, my_post, on_hangup
+from restmq.server.workers import Supervisor, WorkerSlot, my_slot, on_hangup
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
-from restmq.web import Application
+from restmq.web import ROUTES, Application, Route
 
 log = Logger()
 
-_ACL_LOOK_SECONDS = 2.0
+_ACL_CHECK_SECONDS = 2.0
 _STOP_SECONDS = 5.0
-_OVERDUE_LOOK_SECONDS = 1.0
+_OVERDUE_CHECK_SECONDS = 1.0
 
 
 class Web(Listener):
-    """Listens, and at the end takes nobody new: whoever comes finds the port closed, or the next worker behind it.
+    """Listens. At the end it accepts nobody: a new client finds the port closed, or the next worker behind it.
 
-    Who comes before the store can be reached for the first time waits in the ports' backlog, for as long as a call may
-    take. With socket activation, that is the client that the server is started for.
+    Until the store answers for the first time, clients wait in the ports' backlog, for at most the time limit of a
+    call. With socket activation, the server is started for such a client.
     """
 
     scheme = "http"
@@ -63,8 +67,9 @@ class Web(Listener):
 
     def privilegedStartService(self) -> None:
         super().privilegedStartService()
-        if not self._application.allowed_hosts and not self.only_loopback:
-            self._application.allowed_hosts = None  # from elsewhere it is reached by names that nobody has told it
+        admission = self._application.services.admission
+        if not admission.allowed_hosts and not self.only_loopback:
+            admission.allowed_hosts = None  # clients elsewhere use names that the server does not know
 
     def startService(self) -> None:
         super().startService()
@@ -87,7 +92,7 @@ class Web(Listener):
 
 
 class _Drain(service.Service):  # type: ignore[misc]  # untyped
-    """At the end each request under way gets its whole answer."""
+    """At the end, lets each request in progress get its whole answer."""
 
     def __init__(self, application: Application, drain_seconds: float) -> None:
         self._application = application
@@ -99,12 +104,12 @@ class _Drain(service.Service):  # type: ignore[misc]  # untyped
 
 
 class _AclWatch:
-    """Renews the access rules when their file changes, and at SIGHUP; a broken file keeps the old ones."""
+    """Reads the access rules again when their file changes, and at SIGHUP. An invalid file keeps the old rules."""
 
     def __init__(self, acl: Acl) -> None:
         self._acl = acl
 
-    def look(self) -> None:
+    def check(self) -> None:
         if self._acl.changed():
             self.reload()
 
@@ -117,92 +122,102 @@ class _AclWatch:
             log.info("the access rules of {path} are in force.", path=self._acl.path)
 
 
-def makeService(options: Options, make_application: Callable[..., Application] = Application) -> service.IService:
+def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.IService:
     """The service that the options describe.
 
     Args:
-        make_application: makes the one that is to be served, of what ``Application`` takes.
+        more_routes: routes that come before RestMQ's own.
     """
     from twisted.internet import reactor
 
     try:
         acl = Acl(options["acl"])
-        log_file = LogFile(options["access-log-file"]) if options["access-log-file"] else None
+        traffic = Traffic(time.perf_counter, _access_log(options))
     except ConfigurationError as problem:
         raise SystemExit(f"restmq: {problem}") from None
     limit_queue_names(options["max-queue-name"])
     parts = InOrder()
-    post = my_post()
-    settings, where = _choose_store(options, parts, reactor, post)
-    if options["workers"] > 1 and post is None:
+    slot = my_slot()
+    settings, where = _choose_store(options, parts, reactor, slot)
+    if options["workers"] > 1 and slot is None:
         return _supervise(options, parts, settings, reactor)
     store = Store(settings, reactor)
     core = RedisOperations(store)
-    fanout = Fanout(core, reactor, BackpressureLimits(options["max-unsent"], options["stall-timeout"]))
-    polls = LongPolls(core, reactor)
-    membership = Membership() if post is None else Membership(post.group, post.number, post.serial)
+    membership = Membership() if slot is None else Membership(slot.group, slot.number, slot.serial)
     peers = Peers(core, reactor, options["peer-timeout"], membership.group)
-    listening = ListenerStatistics(fanout, polls, peers, reactor)
-    guard = Guard(acl, core, reactor.seconds)
-    observatory = DashboardFeed(core, listening, guard, reactor, options["max-watchers"], options["max-watched-queues"])
-    application = make_application(
+    services = _make_services(options, core, peers, acl, traffic, reactor)
+    application = Application(services, options.limits(), reactor, [*more_routes, *ROUTES])
+    services.metrics = Metrics(
         core,
-        fanout,
-        polls,
-        listening,
+        services.fanout,
+        services.listeners,
         peers,
         membership,
-        guard,
-        observatory,
-        reactor,
-        options.limits(),
-        frozenset(options["allow-origin"]),
-        frozenset(options["allow-host"]),
-        options["trusted-proxies"],
-        _access_log(options["access-log"], log_file),
+        traffic,
+        lambda: len(application.connections),
         options["metrics-queues"],
     )
-    listen_on = listening_on(options, reactor) if post is None else [_adopted(post, reactor)]
-    web = Web(application, store, listen_on, reactor)
+    web = Web(
+        application, store, listening_on(options, reactor) if slot is None else [_adopted(slot, reactor)], reactor
+    )
     watch = _AclWatch(acl)
     for part in (
         store,
-        internet.TimerService(_ACL_LOOK_SECONDS, watch.look),
-        internet.TimerService(_OVERDUE_LOOK_SECONDS, application.close_overdue),
+        internet.TimerService(_ACL_CHECK_SECONDS, watch.check),
+        internet.TimerService(_OVERDUE_CHECK_SECONDS, application.close_overdue),
         Deadlines(core, reactor),
         peers,
-        application.metrics.workers,  # at the end, what was counted while connections drained is written
+        services.metrics.workers,  # stops after the connections are drained, and writes what they counted
         _Drain(application, options["drain-timeout"]),
-        fanout,
-        Revocation(fanout, guard, core, reactor),
-        polls,
-        observatory,
-        web,  # at the end the first: who is sent away by the others is not to come back here
+        services.fanout,
+        Revocation(services.fanout, services.guard, core, reactor),
+        services.polls,
+        services.dashboard_feed,
+        web,  # stops first: a client that another part disconnects must not reconnect here
     ):
         part.setServiceParent(parts)
-
-    def renew() -> None:
-        watch.reload()
-        if log_file:
-            log_file.reopen()
-
-    on_hangup(reactor, renew)
+    on_hangup(reactor, watch.reload)
     reactor.callWhenRunning(_collect_garbage_rarely)
-    if post is None:
+    if slot is None:
         reactor.callWhenRunning(lambda: say_where("RestMQ", web.addresses, store, where, "requests get 503"))
     else:
-        if post.number == 1:  # one voice is enough
+        if slot.number == 1:  # one warning is enough
             reactor.callWhenRunning(warn_of_eviction, store)
-        reactor.callWhenRunning(lambda: store.first_connected.addCallback(lambda _: post.report_ready()))
+        reactor.callWhenRunning(lambda: store.first_connected.addCallback(lambda _: slot.report_ready()))
     return parts
 
 
-def _access_log(kind: str, file: LogFile | None) -> AccessLog | None:
-    return None if kind == "off" else AccessLog(kind, file.write if file else to_the_log, time.time)
+def _make_services(
+    options: Options, core: RedisOperations, peers: Peers, acl: Acl, traffic: Traffic, reactor: Any
+) -> Services:
+    """What handlers may use; the metrics are still missing."""
+    fanout = Fanout(core, reactor, BackpressureLimits(options["max-unsent"], options["stall-timeout"]))
+    polls = LongPolls(core, reactor)
+    guard = Guard(acl, core, reactor.seconds)
+    listeners = ListenerStatistics(fanout, polls, peers, reactor)
+    return Services(
+        core=core,
+        fanout=fanout,
+        polls=polls,
+        guard=guard,
+        admission=options.admission(),
+        listeners=listeners,
+        dashboard_feed=DashboardFeed(
+            core, listeners, guard, reactor, options["max-watchers"], options["max-watched-queues"]
+        ),
+        traffic=traffic,
+        websockets=make_factory(reactor, options.limits().body_bytes),
+    )
+
+
+def _access_log(options: Options) -> AccessLog | None:
+    """Raises ConfigurationError if the file can't be opened."""
+    kind, path = options["access-log"], options["access-log-file"]
+    return None if kind == "off" else AccessLog(kind, LogFile(path).write if path else to_the_log, time.time)
 
 
 def _collect_garbage_rarely() -> None:
-    """What was loaded stays for good, and requests leave few cycles behind: they need not be looked for so often."""
+    """Makes garbage collections rare: the loaded modules stay for good, and requests leave few reference cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -210,37 +225,40 @@ def _collect_garbage_rarely() -> None:
 
 def _supervise(options: Options, parts: InOrder, settings: StoreSettings, reactor: Any) -> service.IService:
     """The service of the process that starts the workers."""
-    store_socket = settings.socket_path if len(list(parts)) else None
-    address = (options["listen"], options["port"])
-    command = [options.command, *options.arguments]
-    stop_seconds = options["drain-timeout"] + _STOP_SECONDS
-    supervisor = Supervisor(options["workers"], address, command, store_socket, stop_seconds, reactor)
+    supervisor = Supervisor(
+        count=options["workers"],
+        address=(options["listen"], options["port"]),
+        command=[options.command, *options.arguments],
+        store_socket=settings.socket_path if len(list(parts)) else None,
+        stop_seconds=options["drain-timeout"] + _STOP_SECONDS,
+        reactor=reactor,
+    )
     supervisor.setServiceParent(parts)
     on_hangup(reactor, supervisor.reload)
     return parts
 
 
-def _adopted(post: Post, reactor: Any) -> Any:
+def _adopted(slot: WorkerSlot, reactor: Any) -> Any:
     """The supervisor's socket as an endpoint."""
-    family = socket.AF_INET6 if post.ipv6 else socket.AF_INET
-    return endpoints.AdoptedStreamServerEndpoint(reactor, post.listen_fd, family)
+    family = socket.AF_INET6 if slot.ipv6 else socket.AF_INET
+    return endpoints.AdoptedStreamServerEndpoint(reactor, slot.listen_fd, family)
 
 
 def _choose_store(
-    options: Options, parts: InOrder, reactor: Any, post: Post | None = None
+    options: Options, parts: InOrder, reactor: Any, slot: WorkerSlot | None = None
 ) -> tuple[StoreSettings, str]:
-    """Where the messages are kept, with the private server among the parts if there is to be one."""
+    """Chooses the store and describes it in words. A private server is added to the parts."""
     settings = options.store_settings()
-    if post is not None and post.store_socket is not None:
+    if slot is not None and slot.store_socket is not None:
         listener = options.store_listener()
         password = listener.password if listener else None
-        return replace(settings, socket_path=post.store_socket, username=None, password=password), "the private store"
+        return replace(settings, socket_path=slot.store_socket, username=None, password=password), "the private store"
     wanted = options["embedded"]
     if wanted == "never" or options.names_redis or (wanted == "auto" and redis_answers(settings)):
         if options["durable"] and not options["replicas"]:
             log.warn(
-                "--durable can't make an outside Redis write to disk: its appendfsync decides. "
-                "--replicas=N waits until N replicas have each message."
+                "--durable can't make an outside Redis write to disk; set its appendfsync. "
+                "With --replicas=N, each answer waits until N replicas have the message."
             )
         return replace(settings, replicas=options["replicas"]), f"Redis at {settings.where()}"
     directory = DataDirectory(Path(options["data-dir"] or default_data_dir()).absolute())
@@ -249,8 +267,11 @@ def _choose_store(
         program = find_program()
     except ConfigurationError as problem:
         raise SystemExit(f"restmq: {problem}") from None
-    EmbeddedServer(program, directory, reactor, options["durable"], listener).setServiceParent(parts)
+    server = EmbeddedServer(
+        program=program, directory=directory, reactor=reactor, durable=options["durable"], listener=listener
+    )
+    server.setServiceParent(parts)
     password = listener.password if listener else None
     private = replace(settings, socket_path=directory.socket_path, username=None, password=password)
-    reached = f", and it is open on {listener.where}" if listener else ""
+    reached = f"; other clients can reach it on {listener.where}" if listener else ""
     return private, f"{program.name}; its data is in {directory.path}{reached}"

@@ -1,15 +1,15 @@
-"""What twistd asks the plugins' names for; the parts come in when they are needed."""
+"""What twistd's plugins name. The modules of a daemon are imported only when they are needed."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-CYCLONE_MISSING = "restmq: cyclone is missing; type: pip install --no-deps cyclone==1.3"
+CYCLONE_MISSING = "restmq: cyclone is missing; run: pip install --no-deps cyclone==1.3"
 
 
 class Tap:
-    """A daemon by the names of the modules that have its ``Options`` and its ``makeService``."""
+    """A daemon, by the names of the modules with its ``Options`` and its ``makeService``."""
 
     def __init__(self, options_module: str, service_module: str) -> None:
         self._options_module = options_module

@@ -1,8 +1,8 @@
 """Several processes behind one port: a supervisor that holds the sockets, and workers that serve them.
 
-Each worker is a whole RestMQ with a listening socket of its own on the same address (SO_REUSEPORT): the kernel deals
-out connections, and all workers are one queue as any number of daemons is. The supervisor keeps each socket open
-itself, so when a worker is replaced the connections that wait on its socket are the next one's; none is refused.
+Each worker is a complete RestMQ with a listening socket of its own on the same address (SO_REUSEPORT). The kernel
+distributes connections to them, and they share queues like any daemons on one Redis. The supervisor keeps each socket
+open. So when a worker is replaced, the connections that wait on its socket go to its successor; none is refused.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ _TIMESTAMP = re.compile(r"^\d{4}-\S+ \[[^\]]*\] ")
 _LINE_MAX = 65_536
 
 READY_SECONDS = 30.0
-#: A worker that dies is started again after this time, twice as long if it dies again soon.
+#: Time before a dead worker is started again. It doubles if the worker dies again soon.
 RESTART_SECONDS = 0.1
 RESTART_SECONDS_MAX = 10.0
 _SOON_SECONDS = 5.0
 
 
 @dataclass(slots=True, frozen=True)
-class Post:
-    """What a worker is told by its supervisor.
+class WorkerSlot:
+    """A worker's place among the workers, which its supervisor tells it.
 
     Attributes:
-        number: of the worker, from 1 on.
-        group: what all workers of this supervisor have in common.
-        serial: no two of them have the same; later ones have a greater one.
-        ipv6: whether its socket is of that kind.
-        store_socket: where the private store is, if there is one.
+        number: from 1 on. The worker that replaces another has the same number.
+        group: random name of the supervisor; all its workers have it.
+        serial: unique number of the process in the group; later processes have greater ones.
+        ipv6: whether the listening socket is IPv6.
+        store_socket: path of the private store's socket, or None.
     """
 
     number: int
@@ -65,15 +65,15 @@ class Post:
         return _LISTEN_FD
 
     def report_ready(self) -> None:
-        """Tells the supervisor that requests are served from now on."""
+        """Tells the supervisor that this worker serves requests from now on."""
         os.write(_READY_FD, b"ready")
         os.close(_READY_FD)
 
 
-def my_post() -> Post | None:
-    """What this process was told, if it is a worker. Its own children are not told."""
+def my_slot() -> WorkerSlot | None:
+    """This process's slot, or None if it is not a worker. It is removed from the environment that children inherit."""
     told = os.environ.pop(_VARIABLE, None)
-    return Post(**json.loads(told)) if told else None
+    return WorkerSlot(**json.loads(told)) if told else None
 
 
 class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
@@ -82,7 +82,7 @@ class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
     def __init__(self, supervisor: Supervisor, number: int) -> None:
         self.number = number
         self.is_ready = False
-        self.asked_to_end = False
+        self.told_to_stop = False
         self.ready: defer.Deferred[bool] = defer.Deferred()
         self.ended: defer.Deferred[None] = defer.Deferred()
         self._supervisor = supervisor
@@ -110,25 +110,26 @@ class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
         if not self.ready.called:
             self.ready.callback(self.is_ready)
 
-    def end(self, name: str = "TERM") -> None:
-        self.asked_to_end = True
+    def stop(self, name: str = "TERM") -> None:
+        self.told_to_stop = True
         if self.transport is not None and self.transport.pid:
             self.transport.signalProcess(name)
 
 
 class Supervisor(service.Service):  # type: ignore[misc]  # untyped
-    """Starts the workers, again if need be, replaces them at SIGHUP, and ends them.
+    """Starts the workers, restarts those that die, replaces all at SIGHUP, and stops them.
 
     Args:
-        count: how many.
-        address: where they listen: address and port.
-        command: twistd's name for what they run, and its arguments.
-        store_socket: of the private store, which is the supervisor's.
-        stop_seconds: what a worker is given to end by itself.
+        count: number of workers.
+        address: address and port to listen on.
+        command: twistd's name for what the workers run, and its arguments.
+        store_socket: path of the socket of the private store, which the supervisor runs; None without one.
+        stop_seconds: seconds after which a worker that does not stop is killed.
     """
 
     def __init__(
         self,
+        *,
         count: int,
         address: tuple[str, int],
         command: list[str],
@@ -152,7 +153,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
         self._reloading = False
 
     def privilegedStartService(self) -> None:
-        """Binds the sockets; ConfigurationError if the address can't be listened on."""
+        """Binds the sockets. Raises ConfigurationError if that fails."""
         host, port = self._address
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         for _ in range(self._count):
@@ -160,7 +161,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
             try:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if not self._sockets:
-                    # The first takes the address without sharing it: another server that has it is found out.
+                    # The first bind does not share the address, so that it fails if another server has it.
                     listening.bind((host, port))
                     port = listening.getsockname()[1]
                     listening.close()
@@ -176,8 +177,8 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
 
     def startService(self) -> None:
         super().startService()
-        for slot in range(self._count):
-            self._workers[slot] = self._spawn(slot)
+        for index in range(self._count):
+            self._workers[index] = self._spawn(index)
         all_ready = defer.gatherResults([worker.ready for worker in self._workers if worker])
         all_ready.addCallback(lambda _: self._say_where())
 
@@ -185,49 +186,49 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
         host, port = self._sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         log.info(
-            "{count} workers are there; the server listens on http://{host}:{port}/.",
+            "{count} workers are ready; the server listens on http://{host}:{port}/.",
             count=self._count,
             host=shown,
             port=port,
         )
 
-    def _spawn(self, slot: int) -> _Worker:
-        worker = _Worker(self, slot + 1)
-        post = Post(slot + 1, self._group, next(self._serials), ":" in self._address[0], self._store_socket)
+    def _spawn(self, index: int) -> _Worker:
+        worker = _Worker(self, index + 1)
+        slot = WorkerSlot(index + 1, self._group, next(self._serials), ":" in self._address[0], self._store_socket)
         reactor_chosen = [argument for argument in sys.argv[1:] if argument.startswith("--reactor=")]
         twistd = [sys.executable, "-c", _RUN_TWISTD, "-n", "--pidfile=", *reactor_chosen, *self._command]
-        self._started_at[slot] = self._reactor.seconds()
+        self._started_at[index] = self._reactor.seconds()
         self._reactor.spawnProcess(
             worker,
             sys.executable,
             [sys.executable, "-I", str(child.__file__), str(os.getpid()), *twistd],
-            env={**os.environ, _VARIABLE: json.dumps(asdict(post))},
-            childFDs={0: "w", 1: "r", 2: "r", _LISTEN_FD: self._sockets[slot].fileno(), _READY_FD: "r"},
+            env={**os.environ, _VARIABLE: json.dumps(asdict(slot))},
+            childFDs={0: "w", 1: "r", 2: "r", _LISTEN_FD: self._sockets[index].fileno(), _READY_FD: "r"},
         )
         return worker
 
     def ended(self, worker: _Worker, reason: Failure) -> None:
-        """A worker has ended: it is started again, unless it was asked to end."""
+        """Starts a worker that has ended again, unless it was told to stop."""
         self._leaving.discard(worker)
-        slot = worker.number - 1
-        if self._workers[slot] is not worker or worker.asked_to_end or not self.running:
+        index = worker.number - 1
+        if self._workers[index] is not worker or worker.told_to_stop or not self.running:
             return
-        soon = self._reactor.seconds() - self._started_at[slot] < _SOON_SECONDS
-        self._delays[slot] = min(2 * self._delays[slot], RESTART_SECONDS_MAX) if soon else RESTART_SECONDS
+        soon = self._reactor.seconds() - self._started_at[index] < _SOON_SECONDS
+        self._delays[index] = min(2 * self._delays[index], RESTART_SECONDS_MAX) if soon else RESTART_SECONDS
         log.error(
             "worker {number} ended ({why}); it is started again in {delay} s.",
             number=worker.number,
             why=reason.getErrorMessage(),
-            delay=self._delays[slot],
+            delay=self._delays[index],
         )
-        self._reactor.callLater(self._delays[slot], self._start_again, slot, worker)
+        self._reactor.callLater(self._delays[index], self._start_again, index, worker)
 
-    def _start_again(self, slot: int, ended: _Worker) -> None:
-        if self.running and self._workers[slot] is ended:
-            self._workers[slot] = self._spawn(slot)
+    def _start_again(self, index: int, ended: _Worker) -> None:
+        if self.running and self._workers[index] is ended:
+            self._workers[index] = self._spawn(index)
 
     def reload(self) -> None:
-        """Replaces the workers one by one: a new one takes over as soon as it serves, the old one drains and ends."""
+        """Replaces the workers one by one: a new worker takes over when it is ready; the old one drains and stops."""
         if self._reloading or not self.running:
             return
         self._reloading = True
@@ -235,33 +236,33 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
 
     async def _replace_all(self) -> None:
         try:
-            for slot in range(self._count):
-                new = self._spawn(slot)
-                overdue = self._reactor.callLater(READY_SECONDS, new.end, "KILL")
+            for index in range(self._count):
+                new = self._spawn(index)
+                overdue = self._reactor.callLater(READY_SECONDS, new.stop, "KILL")
                 ready = await new.ready
                 if overdue.active():
                     overdue.cancel()
                 if not ready:
-                    log.error("a new worker does not start; the old ones stay. The lines before say why.")
+                    log.error("a new worker does not start; the old ones stay. The lines above have the reason.")
                     return
-                # What is there now: one that died meanwhile may have been started again.
-                replaced, self._workers[slot] = self._workers[slot], new
+                # Not the worker of before: it may have died and been started again meanwhile.
+                replaced, self._workers[index] = self._workers[index], new
                 if replaced is not None and not replaced.ended.called:
                     self._end(replaced)
-            log.info("all workers are new.")
+            log.info("all workers are replaced.")
         finally:
             self._reloading = False
 
     def _end(self, worker: _Worker) -> defer.Deferred[None]:
         self._leaving.add(worker)
-        if not worker.asked_to_end:
-            worker.end()
-        killed = self._reactor.callLater(self._stop_seconds, worker.end, "KILL")
+        if not worker.told_to_stop:
+            worker.stop()
+        kill = self._reactor.callLater(self._stop_seconds, worker.stop, "KILL")
         ended: defer.Deferred[None] = defer.Deferred()
 
         def tell(_: None) -> None:
-            if killed.active():
-                killed.cancel()
+            if kill.active():
+                kill.cancel()
             ended.callback(None)
 
         worker.ended.addCallback(tell)
@@ -279,5 +280,5 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
 
 
 def on_hangup(reactor: Any, call: Any) -> None:
-    """Has SIGHUP call something in the reactor."""
+    """Calls a function in the reactor at SIGHUP."""
     reactor.callWhenRunning(signal.signal, signal.SIGHUP, lambda *_: reactor.callFromThread(call))

@@ -105,4 +105,4 @@ def test_the_socket_may_be_one_of_unix(private_folder: Path, redis: Redis, queue
 
 def test_an_endpoint_of_systemd_without_systemd_is_refused_in_one_line(private_folder: Path) -> None:
     said = refusal(private_folder, "restmq", "--endpoint", "systemd:domain=INET:index=0").splitlines()[-1]
-    assert said.endswith("--endpoint systemd:domain=INET:index=0: systemd has handed over no such socket.")
+    assert said.endswith("--endpoint systemd:domain=INET:index=0: systemd did not hand over such a socket.")

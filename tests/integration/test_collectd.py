@@ -290,4 +290,4 @@ def test_help_lists_the_options_and_a_surplus_argument_is_rejected(private_folde
     shown = twistd(private_folder, "collectd", "--help").stdout
     for option in ("acl", "redis-host", "port", "listen", "max-values"):
         assert f"--{option}" in shown
-    assert "'surplus' is no option of collectd" in refusal(private_folder, "collectd", "surplus")
+    assert "'surplus' is not an option of collectd" in refusal(private_folder, "collectd", "surplus")

@@ -68,5 +68,5 @@ def test_pip_install_gives_a_working_twistd_restmq(private_folder: Path, redis: 
         text=True,
     )
     assert without.returncode == 1
-    assert without.stderr.splitlines()[-1] == "restmq: cyclone is missing; type: pip install --no-deps cyclone==1.3"
+    assert without.stderr.splitlines()[-1] == "restmq: cyclone is missing; run: pip install --no-deps cyclone==1.3"
     assert "Traceback" not in without.stderr

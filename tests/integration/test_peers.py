@@ -177,13 +177,13 @@ def queues_published(series: Series) -> dict[str, float]:
 
 
 def reload(daemon: Daemon, meanwhile: Callable[[], None]) -> None:
-    before, times = set(workers_of(daemon)), daemon.log.count("all workers are new")
+    before, times = set(workers_of(daemon)), daemon.log.count("all workers are replaced")
     daemon.process.send_signal(signal.SIGHUP)
 
     def reloaded() -> bool:
         meanwhile()
         after = set(workers_of(daemon))
-        return len(after) == 2 and not after & before and daemon.log.count("all workers are new") > times
+        return len(after) == 2 and not after & before and daemon.log.count("all workers are replaced") > times
 
     wait_until(reloaded)
 

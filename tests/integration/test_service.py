@@ -79,27 +79,27 @@ def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> No
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--port", "eighty"], "restmq: --port 'eighty': a whole number from 1 to 65535 is wanted; --help says more."),
+        (["--port", "eighty"], "restmq: --port 'eighty': give a whole number from 1 to 65535; see --help."),
         (["--port", "70000"], "1 to 65535"),
         (["--redis-port", "0"], "1 to 65535"),
         (["--redis-pool", "-3"], "1 to 1000"),
         (["--redis-db", "x"], "redis-db"),
         (["--embedded", "perhaps"], "auto, always or never"),
         (["--embedded", "always", "--redis-port", "7000"], "private store"),
-        (["--acl", "nowhere.conf"], "no such file"),
+        (["--acl", "nowhere.conf"], "does not exist"),
         (["--no-such-option"], "no-such-option"),
         (["surplus"], "surplus"),
-        (["--allow-origin", "example.org"], "no origin"),
+        (["--allow-origin", "example.org"], "give an origin"),
         (["--max-body", "0"], "max-body"),
         (["--request-timeout", "-1"], "request-timeout"),
-        (["--request-timeout", "soon"], "--request-timeout 'soon': a number of seconds"),
+        (["--request-timeout", "soon"], "--request-timeout 'soon': give a number of seconds"),
     ],
 )
 def test_a_bad_option_gives_one_clear_line(private_folder: Path, options: list[str], says: str) -> None:
     shown = refusal(private_folder, "restmq", *options)
     assert says in shown
     assert shown.count("\n") == 1
-    assert shown.endswith("; --help says more.\n")
+    assert shown.endswith("; see --help.\n")
 
 
 def test_twist_runs_it_too(private_folder: Path, redis: Redis, queue: str) -> None:
@@ -317,7 +317,7 @@ def test_whoever_is_sent_away_at_shutdown_finds_the_port_closed(private_folder: 
     answer = has_just_come.makefile("rb").read().decode()
     assert answer.startswith("HTTP/1.1 503 ")
     assert "Retry-After: 1\r\n" in answer
-    assert "the server is going away; try again in a moment." in answer
+    assert "the server is stopping; try again in a moment." in answer
     assert daemon.process.wait(30) in (0, -signal.SIGTERM)
     daemon.assert_no_tracebacks()
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers import START_SECONDS, Daemon, Redis, free_port, refusal, stopping, wait_until
 
-WARNING = "without a password: whoever reaches it can read, change and delete everything"
+WARNING = "without a password: anyone who reaches it can read, change and delete everything"
 PASSWORD = "pä\"ss' \\x41#\n\tword"
 
 
@@ -44,7 +44,7 @@ def test_others_reach_the_private_store_and_see_its_queues(private_folder: Path)
     with stopping(daemon), daemon.client() as http:
         http.post("/q/shared", data={"value": "x"})
         assert ask(port, ("LLEN", "shared:queue")) == [":1"]
-        assert f"it is open on 127.0.0.1:{port}" in daemon.log
+        assert f"other clients can reach it on 127.0.0.1:{port}" in daemon.log
         assert WARNING not in daemon.log  # loopback is no invitation
 
 
@@ -110,7 +110,7 @@ def test_it_listens_again_with_its_password_after_it_was_killed(private_folder: 
 
 @pytest.mark.parametrize("options", [[], ["--embedded", "never"], ["--redis-port", "7000"]])
 def test_it_is_the_private_store_that_listens_or_none(private_folder: Path, options: list[str]) -> None:
-    assert "needs --embedded=always" in refused(private_folder, *options, "--store-port", "7001")
+    assert "add --embedded=always" in refused(private_folder, *options, "--store-port", "7001")
 
 
 @pytest.mark.parametrize("bad", [["--store-port", "0"], ["--store-listen", "everywhere"], ["--store-listen", "*"]])

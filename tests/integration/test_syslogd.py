@@ -524,7 +524,7 @@ def test_the_private_store_of_a_restmq_is_found(private_folder: Path) -> None:
         (["--max-buffered-lines", "0"], "max-buffered-lines"),
         (["--hold-time", "-1"], "hold-time"),
         (["--senders", "nobody"], "senders"),
-        (["surplus"], "'surplus' is no option of syslogd"),
+        (["surplus"], "'surplus' is not an option of syslogd"),
     ],
 )
 def test_an_invalid_option_gives_one_line(private_folder: Path, options: list[str], says: str) -> None:

@@ -99,7 +99,7 @@ def test_at_sighup_new_workers_take_over_and_no_connection_is_refused(two: Daemo
     assert set(statuses) == {200}
     with two.client() as http:
         assert http.get(f"/stats/{queue}").json()["len"] == len(statuses)
-    assert "all workers are new" in two.log
+    assert "all workers are replaced" in two.log
 
 
 def test_a_worker_that_is_killed_is_started_again(two: Daemon, queue: str) -> None:
@@ -117,10 +117,10 @@ def test_a_worker_that_dies_while_it_is_replaced_is_not_one_more(two: Daemon, qu
     wait_until(lambda: len(workers_of(two)) > 2)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: "all workers are new" in two.log)
+    wait_until(lambda: "all workers are replaced" in two.log)
     wait_until(lambda: two.log.count("it is started again") == 2 or len(workers_of(two)) == 2)
     two.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: two.log.count("all workers are new") == 2)
+    wait_until(lambda: two.log.count("all workers are replaced") == 2)
     wait_until(lambda: len(workers_of(two)) == 2)
     assert not set(workers_of(two)) & set(before)
 

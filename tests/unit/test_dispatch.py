@@ -34,7 +34,9 @@ def client(core: Core, *, may: bool = True) -> CommandContext:
 
     unused: Any = None
     stub: Any = core
-    return CommandContext(stub, unused, check, unused, unused, Presence(lambda: False))
+    return CommandContext(
+        core=stub, polls=unused, check=check, queues=unused, stats=unused, presence=Presence(lambda: False)
+    )
 
 
 def answer(to: CommandContext, text: bytes) -> Any:

@@ -41,16 +41,16 @@ def test_the_cookie_is_read_once_however_many_commands_come() -> None:
     async def check(credentials: Credentials, _access: Access, _queue: str | None) -> None:
         seen.append(credentials)
 
-    application: Any = SimpleNamespace(guard=SimpleNamespace(check=check), core=None, polls=None, queue_stats=None)
+    services: Any = SimpleNamespace(guard=SimpleNamespace(check=check), core=None, polls=None, queue_stats=None)
     request: Any = SimpleNamespace(
         headers={"cookie": "auth=alice:p%C3%BC"},
         query="",
         remote_ip="192.0.2.1",
         connection=SimpleNamespace(presence=Presence(lambda: False)),
     )
-    handler = WebSocketHandler(application, request)
+    handler = WebSocketHandler(services, request)
     handler.queue = "q"
-    client = handler.client()
+    client = handler.command_context()
     defer.ensureDeferred(client.check(CONSUME, "q"))
     request.headers = {"cookie": "auth=another:one"}
     defer.ensureDeferred(client.check(CONSUME, "q"))
@@ -82,7 +82,15 @@ class Conversation:
             seconds=self.clock.seconds, connect=self._nothing, ready=self._nothing, leave=self._nothing
         )
         nobody: Any = None
-        client = CommandContext(nobody, nobody, self._check, nobody, nobody, Presence(lambda: False), "q")
+        client = CommandContext(
+            core=nobody,
+            polls=nobody,
+            check=self._check,
+            queues=nobody,
+            stats=nobody,
+            presence=Presence(lambda: False),
+            default_queue="q",
+        )
         self.socket: Socket = make_factory(self.clock, MESSAGE_BYTES_MAX).buildProtocol(None)
         wire: Any = SimpleNamespace(factory=SimpleNamespace(forget=self._nothing))
         self.socket.prepare(client, None, wire)

@@ -1,0 +1,76 @@
+"""What handlers may use of the rest of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory
+from twisted.internet import defer
+
+from restmq.auth.guard import Credentials, Guard
+from restmq.core import RedisOperations
+from restmq.delivery.fanout import Fanout
+from restmq.delivery.longpoll import LongPolls
+from restmq.handlers.admission import Admission
+from restmq.monitoring.dashboard_feed import DashboardFeed
+from restmq.monitoring.listeners import ListenerStatistics
+from restmq.monitoring.metrics import Metrics
+from restmq.monitoring.request_counters import Traffic
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """The parts that handlers use. A process has one such object; every handler gets it.
+
+    Attributes:
+        core: the operations on queues.
+        fanout: the live consumers.
+        polls: takes messages, at once or by long poll.
+        guard: the access check.
+        admission: the checks of host names, origins and proxies, which come before the access check.
+        listeners: the numbers of consumers and waiting clients, over all daemons.
+        dashboard_feed: the events that the dashboard shows.
+        traffic: the request counters and the access log.
+        websockets: autobahn's factory.
+        metrics: what ``/metrics`` shows. It is set when the application exists, whose connections it counts.
+        description: the OpenAPI document. ``web.Application`` sets it from its route table.
+        draining: whether the server is stopping. ``web.Application`` sets it.
+    """
+
+    core: RedisOperations
+    fanout: Fanout
+    polls: LongPolls
+    guard: Guard
+    admission: Admission
+    listeners: ListenerStatistics
+    dashboard_feed: DashboardFeed
+    traffic: Traffic
+    websockets: WebSocketServerFactory
+    metrics: Metrics = field(init=False)
+    description: dict[str, Any] = field(default_factory=dict)
+    draining: bool = False
+
+    async def visible_queues(self, credentials: Credentials) -> list[str]:
+        """The names of all queues that this client may see, sorted."""
+        return await self.guard.visible(credentials, await self.core.queue_all())
+
+    async def page_of_queues(
+        self, credentials: Credentials, first: int, count: int | None
+    ) -> tuple[Sequence[str], int]:
+        """A part of the same list: ``count`` names (None for all) after the ``first`` ones, and the list's length."""
+        names = await self.visible_queues(credentials)
+        return names[first:] if count is None else names[first : first + count], len(names)
+
+    async def queue_stats(self, queue: str) -> dict[str, Any]:
+        """The answer of ``/stats/<queue>``. Consumers and waiting clients are those of all daemons."""
+        counting = defer.ensureDeferred(self.listeners.count(queue))
+        stats = await self.core.queue_stats(queue)
+        consumers, waiters = await counting
+        return {
+            "redis": self.core.store.describe(),
+            **stats.fields(),
+            "consumers": consumers,
+            "waiters": waiters,
+        }
