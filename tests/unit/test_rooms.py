@@ -44,11 +44,8 @@ MODULES = modules()
 
 
 def imports(path: Path) -> set[str]:
-    """The modules of RestMQ that a file imports, but for those that only type checkers see."""
+    """The modules of RestMQ that a file imports, also those that only type checkers import."""
     tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            node.body = []
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "restmq":
