@@ -6,7 +6,7 @@ import { h } from "./dom.js";
 let open = null;
 
 /** Asks for credentials; resolves to whether there are new ones. All callers share one dialog. */
-export function askToSignIn(why) {
+function askToSignIn(why) {
   open ??= new Promise((resolve) => {
     let hasAnswered = false;
     const answer = (use) => {

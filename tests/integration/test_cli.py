@@ -1,4 +1,4 @@
-"""The command line client, run as users run it, against real servers."""
+"""The ``restmq`` command against real servers."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RESTMQ = [sys.executable, "-m", "restmq"]
 
 
 class Shell:
-    """Where commands run: with a home of their own, and the server's URL in the environment."""
+    """Runs commands with a home folder of their own and the server's URL in the environment."""
 
     def __init__(self, home: Path, url: str) -> None:
         self.home = home
         self.env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home), "RESTMQ_URL": url}
-        for size in ("COLUMNS", "LINES"):  # which pytest-xdist sets; here terminals say how large they are
+        for size in ("COLUMNS", "LINES"):  # set by pytest-xdist; these tests use the terminal's size
             self.env.pop(size, None)
         self.started: list[subprocess.Popen[bytes]] = []
 
@@ -44,7 +44,7 @@ class Shell:
         return result
 
     def output(self, *arguments: str, stdin: bytes = b"", **env: str) -> bytes:
-        """What a command prints that must go well."""
+        """The output of a command that must succeed."""
         result = self.run(*arguments, stdin=stdin, **env)
         assert result.returncode == 0, result
         return result.stdout
@@ -60,7 +60,7 @@ class Shell:
 
 
 def ended(process: subprocess.Popen[bytes], signal_number: int | None = None) -> tuple[bytes, str, int]:
-    """Sends a signal if one is given; then what it printed, what it complained of, and its exit status."""
+    """Sends a signal if one is given and waits. Returns standard output, standard error and the exit status."""
     if signal_number is not None:
         process.send_signal(signal_number)
     out, err = process.communicate(timeout=300)
@@ -75,14 +75,14 @@ def shell(private_folder: Path, daemon: Daemon) -> Iterator[Shell]:
     for process in made.started:
         process.kill()
         process.wait()
-        for stream in (process.stdout, process.stderr):  # not read to the end: what it started may have them, too
+        for stream in (process.stdout, process.stderr):  # its child processes may hold them open
             if stream is not None:
                 stream.close()
 
 
 @pytest.fixture(scope="module")
 def mortal(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    """A daemon that tests may kill and start again."""
+    """A daemon that tests may kill, and must start again."""
     daemon = Daemon(folder / "mortal", redis=redis)
     with stopping(daemon):
         yield daemon
@@ -98,7 +98,7 @@ def stats(http: httpx.Client, queue: str) -> dict[str, Any]:
 
 
 def counts(http: httpx.Client, queue: str) -> tuple[int, ...]:
-    """How many are ready, leased, delayed and dead."""
+    """The numbers of ready, leased, delayed and dead messages."""
     found = stats(http, queue)
     return tuple(found[name] for name in ("ready", "leased", "delayed", "dead"))
 
@@ -209,7 +209,7 @@ def test_a_progress_bar_is_shown_only_on_a_terminal(shell: Shell, http: httpx.Cl
         publishing = shell.start("publish", queue, "--batch", "50", "--retry", "60", stdin=lines, stderr=terminal)
         os.close(terminal)
         shown = b""
-        while b"Retrying" not in shown:  # the queue is full: from now on it takes long enough for a bar
+        while b"Retrying" not in shown:  # the queue is full, so publishing now takes long enough for a bar
             shown += os.read(master, 4096)
         while b"100%" not in shown:
             everything(http, queue)
@@ -410,7 +410,7 @@ def test_a_command_over_its_timeout_is_ended_with_its_child_processes(
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs; one that has ended and that nobody asks after does not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -436,7 +436,7 @@ def test_a_signal_lets_running_commands_finish_and_takes_no_more_messages(
     waits = script(shell, "touch began; while [ ! -e go ]; do sleep 0.02; done; echo finished")
     working = shell.start("work", queue, *waits, start_new_session=True)
     wait_until(lambda: (shell.home / "began").exists())
-    os.killpg(working.pid, signal_number)  # as a terminal's Ctrl-C does: to all of the group
+    os.killpg(working.pid, signal_number)  # to the whole process group, like Ctrl-C on a terminal
     assert working.poll() is None
     (shell.home / "go").touch()
     assert ended(working) == (b"finished\n", "restmq: 1 done, 0 failed.\n", 0)
@@ -586,7 +586,7 @@ def test_a_narrow_terminal_shows_whole_names_and_fewer_columns(
 
 
 def read_all(master: int) -> bytes:
-    """What comes to a terminal until nobody has it open any more."""
+    """The output to a terminal until all processes have closed it."""
     shown = b""
     with contextlib.suppress(OSError):
         while more := os.read(master, 4096):
@@ -685,14 +685,14 @@ def test_bench_prints_rates_and_percentiles_and_leaves_nothing(shell: Shell, htt
 
 
 def test_an_interrupted_bench_ends_and_leaves_nothing(shell: Shell, http: httpx.Client, queue: str) -> None:
-    # So many that an end which waits for all of them would come after the test's own time limit.
+    # So many messages that waiting for all of them would exceed the test's own time limit.
     benching = shell.start("bench", queue, "--messages", "10000000", "--clients", "4")
     wait_until(lambda: counts(http, queue)[0] > 0)
     assert ended(benching, signal.SIGINT) == (b"", "", 130)
     assert counts(http, queue) == (0, 0, 0, 0)
 
 
-# Where the server is, who one is, and what can go wrong
+# Servers, credentials and errors
 
 
 def test_an_unreachable_server_is_exit_status_5(shell: Shell, queue: str) -> None:
@@ -747,7 +747,7 @@ def test_rejected_requests_are_exit_status_3(shell: Shell) -> None:
 
 @pytest.fixture
 def completing(shell: Shell, http: httpx.Client, queue: str) -> Shell:
-    """A shell whose PATH has restmq, and a server that knows a queue."""
+    """A shell with ``restmq`` on its PATH, and a server with a queue."""
     add(http, queue, "x")
     return with_program(shell)
 

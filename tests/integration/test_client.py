@@ -1,4 +1,4 @@
-"""The Python client, blocking and on Twisted, against real servers, also such as vanish, refuse and cut off."""
+"""The blocking and the Twisted client against real servers, including ones that fail, reject and cut off."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT = "ü 😀 \r\n\n\u2028 007"
 
 
 class InThread:
-    """A DeferredClient whose methods wait: so that every test is one of both clients."""
+    """A DeferredClient whose methods block, so that every test can run with both clients."""
 
     def __init__(self, run: Run, server: Server | str, **options: Any) -> None:
         self._run = run
@@ -68,7 +68,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture(params=["blocking", "deferred"])
 def make(request: pytest.FixtureRequest, run: Run) -> Iterator[Make]:
-    """Makes clients of one kind."""
+    """Makes clients, all blocking or all deferred."""
     made: list[Any] = []
 
     def make_one(server: Server | str, **options: Any) -> Any:
@@ -86,7 +86,7 @@ def client(make: Make, daemon: Daemon) -> Any:
 
 
 class Proxy:
-    """Stands before a server, and cuts off answers when told to; counts connections."""
+    """A TCP proxy that counts connections and cuts off as many responses as a test asks for."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -130,7 +130,7 @@ def proxy(daemon: Daemon) -> Iterator[Proxy]:
 
 
 def answer_with(answer: bytes) -> tuple[str, socket.socket]:
-    """A server that answers everything with these bytes and hangs up."""
+    """A server that answers every request with these bytes and disconnects."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -145,7 +145,7 @@ def answer_with(answer: bytes) -> tuple[str, socket.socket]:
     return f"http://127.0.0.1:{listener.getsockname()[1]}", listener
 
 
-def noted(into: list[RestMQError]) -> Callable[[RestMQError, float], None]:
+def collecting(into: list[RestMQError]) -> Callable[[RestMQError, float], None]:
     return lambda error, _seconds: into.append(error)
 
 
@@ -287,7 +287,7 @@ def test_a_silent_server_times_out(make: Make, queue: str) -> None:
         assert unreachable.value.sent
 
 
-# ConnectionPool, and trying again
+# Connections and retries
 
 
 def test_connections_are_kept_alive(make: Make, proxy: Proxy, queue: str) -> None:
@@ -301,7 +301,7 @@ def test_connections_are_kept_alive(make: Make, proxy: Proxy, queue: str) -> Non
 
 
 def test_an_early_response_keeps_the_connection(make: Make, queue: str) -> None:
-    """It comes when the head was read; both requests have to come on the one connection that is accepted."""
+    """The server responds after the request's head. It accepts one connection, so both requests must use it."""
     value = b"x" * 50_000_000
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -324,7 +324,7 @@ def test_an_early_response_keeps_the_connection(make: Make, queue: str) -> None:
 
 def test_a_publish_whose_response_was_lost_is_retried_and_queued_once(make: Make, proxy: Proxy, queue: str) -> None:
     retries: list[RestMQError] = []
-    client = make(proxy.url, on_retry=noted(retries))
+    client = make(proxy.url, on_retry=collecting(retries))
     proxy.answers_to_cut = 3
     assert client.publish(queue, "once") == f"{queue}:1"
     proxy.answers_to_cut = 1
@@ -355,7 +355,7 @@ def test_publishing_to_a_full_queue_is_retried_until_there_is_space_or_the_time_
         make(daemon.url, retry_seconds=0).publish(queue, "no room")
     assert busy.value.retry_after_seconds == 1
     retries: list[RestMQError] = []
-    patient = make(daemon.url, retry_seconds=60, on_retry=noted(retries))
+    patient = make(daemon.url, retry_seconds=60, on_retry=collecting(retries))
     with ThreadPoolExecutor(1) as pool:
         published = pool.submit(patient.publish, queue, "second")
         wait_until(lambda: retries)
@@ -369,7 +369,7 @@ def test_a_request_is_retried_while_the_store_is_unavailable(
 ) -> None:
     daemon = Daemon(private_folder, "--redis-timeout", "0.5", redis=private_redis)
     retries: list[RestMQError] = []
-    client = make(daemon.url, retry_seconds=60, on_retry=noted(retries))
+    client = make(daemon.url, retry_seconds=60, on_retry=collecting(retries))
     client.publish("q", "before")
     private_redis.kill()
     with ThreadPoolExecutor(1) as pool:
@@ -386,7 +386,7 @@ def test_a_request_is_retried_while_the_server_restarts(
 ) -> None:
     daemon = Daemon(private_folder, redis=redis)
     retries: list[RestMQError] = []
-    client = make(daemon.url, retry_seconds=60, on_retry=noted(retries))
+    client = make(daemon.url, retry_seconds=60, on_retry=collecting(retries))
     client.publish(queue, "before")
     daemon.kill()
     with ThreadPoolExecutor(1) as pool:
@@ -437,7 +437,7 @@ def test_listen_misses_nothing_of_a_queue_with_history_when_the_server_is_killed
         keys = [http.post(f"/q/{queue}", content=BINARY, headers={"Content-Type": "a/b"}).text.strip()]
         assert waiting.result(20) == Message(keys[0], BINARY)
         daemon.kill()
-        # While nobody listens the messages wait; while another does, they go into the history only.
+        # Without a consumer the messages would wait in the queue; with another one, they only go into the history.
         with httpx.stream("GET", f"{http.base_url}/c/{queue}", timeout=60) as other:
             wait_until(lambda: listeners(redis, queue) == 1)
             keys += [http.post(f"/q/{queue}", data={"value": str(n)}).text.strip() for n in range(20)]
@@ -512,7 +512,7 @@ def test_cancelling_a_deferred_ends_its_long_poll(run: Run, daemon: Daemon, http
     async def begin() -> defer.Deferred[Message | None]:
         waiting = client.client.take(queue, wait_seconds=60)
         waiting.addBoth(outcome.append)
-        return [waiting]  # type: ignore[return-value]  # bare, it would be waited for
+        return [waiting]  # type: ignore[return-value]  # in a list, or the coroutine would wait for it
 
     (waiting,) = run(begin)
     wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 1)

@@ -1,4 +1,4 @@
-"""The client's parts that need no server: URLs and credentials, requests, policy, streams."""
+"""The parts of the client that need no server: URLs and credentials, requests, retries, streams."""
 
 from __future__ import annotations
 
