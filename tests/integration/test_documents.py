@@ -33,7 +33,7 @@ RUN_BY = {
     ("README.md", "./start_scripts/run_tests"): "no: these are its tests",
     ("README.md", "curl -d value="): "integration/test_documents.py::test_the_five_lines_of_the_readme_do_what_it_says",
     ("CONTRIBUTING.md", "./start_scripts/run_tests"): "no: these are its tests",
-    ("docs/command-line.md", ""): "integration/test_cli.py::test_every_command_of_the_page_runs",
+    ("docs/command-line.md", ""): "integration/test_cli.py::test_every_command_in_the_document_runs",
     ("docs/delivery.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
     ("docs/quickstart.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
     (
