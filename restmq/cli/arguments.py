@@ -103,7 +103,8 @@ def option(
     name: str, text: str, metavar: str, kind: click.ParamType[Any] | None = None, default: object = None
 ) -> click.Option:
     """An option with a value."""
-    return click.Option([name], help=text, metavar=metavar, type=kind or click.STRING, default=default)
+    shows_default = default not in (None, "")
+    return click.Option([name], help=text, metavar=metavar, type=kind, default=default, show_default=shows_default)
 
 
 def flag(name: str, text: str) -> click.Option:

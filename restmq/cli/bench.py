@@ -30,10 +30,10 @@ def add_to(commands: Commands) -> None:
         f"QUEUE must be empty [default: {BENCH_QUEUE}]. Each client sends its next request when the previous one is "
         "answered. If OWN CPU is near 100 %, this program limits the result and the server can do more.",
         queue_argument(required=False, default=BENCH_QUEUE),
-        option("--messages", "Number of messages.  [default: 5000]", "N", click.IntRange(1, 10_000_000), 5000),
-        option("--size", "Size of a message.  [default: 100]", "BYTES", click.IntRange(1, 16 << 20), 100),
-        option("--clients", "Number of concurrent clients.  [default: 8]", "N", click.IntRange(1, CLIENTS_MAX), 8),
-        option("--batch", "Messages per request.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
+        option("--messages", "Number of messages.", "N", click.IntRange(1, 10_000_000), 5000),
+        option("--size", "Size of a message.", "BYTES", click.IntRange(1, 16 << 20), 100),
+        option("--clients", "Number of concurrent clients.", "N", click.IntRange(1, CLIENTS_MAX), 8),
+        option("--batch", "Messages per request.", "N", click.IntRange(1, BATCH_MAX), 1),
         flag("--idempotent", "Publish with idempotency keys, which is the default of the Python client."),
     )
 

@@ -42,15 +42,9 @@ def add_to(commands: Commands) -> None:
         option(
             "--count", "Number of messages.  [default: 1; with --follow: no limit]", "N", click.IntRange(1, COUNT_MAX)
         ),
-        option(
-            "--wait",
-            "Maximum time to wait for the messages.  [default: 0]",
-            "SECONDS",
-            BoundedNumber(0, YEAR_SECONDS),
-            0,
-        ),
+        option("--wait", "Maximum time to wait for the messages.", "SECONDS", BoundedNumber(0, YEAR_SECONDS), 0),
         flag("--follow", "Take messages until interrupted; reconnect if the server was unavailable."),
-        option("--batch", "Maximum messages per request.  [default: 1]", "N", click.IntRange(1, BATCH_MAX), 1),
+        option("--batch", "Maximum messages per request.", "N", click.IntRange(1, BATCH_MAX), 1),
         *output,
     )
     commands.add(
@@ -83,23 +77,11 @@ def _add_publish(commands: Commands) -> None:
             help="Publish the whole file as one message (-: standard input). Can be repeated.",
             type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         ),
-        option("--delay", "Time before delivery.  [default: 0]", "SECONDS", BoundedNumber(0, DELAY_SECONDS_MAX), 0),
-        option(
-            "--ttl",
-            "Time until the messages expire.  [default: never]",
-            "SECONDS",
-            BoundedNumber(0, TTL_SECONDS_MAX),
-            0,
-        ),
+        option("--delay", "Time before delivery.", "SECONDS", BoundedNumber(0, DELAY_SECONDS_MAX), 0),
+        option("--ttl", "Time until the messages expire; 0: never.", "SECONDS", BoundedNumber(0, TTL_SECONDS_MAX), 0),
         option("--idempotency-key", "Queue the message once per key and day. For one message only.", "KEY"),
-        option("--batch", "Maximum lines per request.  [default: 500]", "N", click.IntRange(1, BATCH_MAX), 500),
-        option(
-            "--max-value",
-            "Maximum size of a line or file.  [default: 16777216]",
-            "BYTES",
-            click.IntRange(1, 1 << 31),
-            VALUE_BYTES_MAX,
-        ),
+        option("--batch", "Maximum lines per request.", "N", click.IntRange(1, BATCH_MAX), 500),
+        option("--max-value", "Maximum size of a line or file.", "BYTES", click.IntRange(1, 1 << 31), VALUE_BYTES_MAX),
     )
 
 

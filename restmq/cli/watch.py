@@ -33,7 +33,7 @@ def add_to(commands: Commands) -> None:
         "Without QUEUE it shows the longest queues. IN/S and OUT/S are messages per second. Continues while the server "
         "is unavailable.",
         queues_argument(),
-        option("--interval", "Time between updates.  [default: 1]", "SECONDS", BoundedNumber(0.1, 3600), 1.0),
+        option("--interval", "Time between updates.", "SECONDS", BoundedNumber(0.1, 3600), 1),
         option("--rounds", "Stop after this number of updates.", "N", click.IntRange(1, COUNT_MAX)),
         option("--limit", "Maximum number of queues.  [default: fits the screen]", "N", click.IntRange(1, QUEUES_MAX)),
     )

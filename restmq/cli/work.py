@@ -41,14 +41,8 @@ def add_to(commands: Commands) -> None:
         "to finish. Then they get SIGTERM, and their messages go back to the queue. A second signal ends the grace.",
         queue_argument(),
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED),
-        option("--jobs", "Maximum number of commands at once.  [default: 1]", "N", click.IntRange(1, JOBS_MAX), 1),
-        option(
-            "--lease",
-            "Duration of a lease; it is extended while the command runs.  [default: 60]",
-            "SECONDS",
-            lease_seconds,
-            60.0,
-        ),
+        option("--jobs", "Maximum number of commands at once.", "N", click.IntRange(1, JOBS_MAX), 1),
+        option("--lease", "Duration of a lease; it is extended while the command runs.", "SECONDS", lease_seconds, 60),
         option(
             "--timeout",
             "Maximum run time of a command; then it is ended and has failed.  [default: none]",
@@ -57,17 +51,13 @@ def add_to(commands: Commands) -> None:
         ),
         option(
             "--again-after",
-            "Delay before a failed message comes again.  [default: 1]",
+            "Delay before a failed message comes again.",
             "SECONDS",
             BoundedNumber(0, LEASE_SECONDS_MAX),
-            1.0,
+            1,
         ),
         option(
-            "--grace",
-            "Time for running commands to finish after a signal.  [default: 30]",
-            "SECONDS",
-            BoundedNumber(0, 86_400),
-            30.0,
+            "--grace", "Time for running commands to finish after a signal.", "SECONDS", BoundedNumber(0, 86_400), 30
         ),
         option("--count", "Stop after this number of messages.", "N", click.IntRange(1, COUNT_MAX)),
         flag(
