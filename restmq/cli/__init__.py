@@ -14,17 +14,17 @@ from restmq.cli.output import INTERRUPTED, RetryNotices, abandon_output, print_e
 from restmq.client import BadAnswer, Busy, Client, Server, Stopped, Unreachable
 from restmq.errors import InvalidInput, NotAllowed, NotAuthenticated, RestMQError
 
-NOTHING_THERE, WRONG_USAGE, REFUSED, NOT_LET_IN, NOT_REACHABLE = 1, 2, 3, 4, 5
+NOTHING_FOUND, USAGE_ERROR, REJECTED, ACCESS_DENIED, UNREACHABLE = 1, 2, 3, 4, 5
 
 #: Exit status by class of error; the first match counts.
 _STATUS: tuple[tuple[type[RestMQError], int], ...] = (
     (Stopped, INTERRUPTED),
-    (NotAuthenticated, NOT_LET_IN),
-    (NotAllowed, NOT_LET_IN),
-    (Unreachable, NOT_REACHABLE),
-    (Busy, NOT_REACHABLE),
-    (BadAnswer, NOT_REACHABLE),
-    (RestMQError, REFUSED),
+    (NotAuthenticated, ACCESS_DENIED),
+    (NotAllowed, ACCESS_DENIED),
+    (Unreachable, UNREACHABLE),
+    (Busy, UNREACHABLE),
+    (BadAnswer, UNREACHABLE),
+    (RestMQError, REJECTED),
 )
 
 
@@ -39,7 +39,7 @@ def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
             status = run(args, client)
     except BrokenPipeError:
         abandon_output()
-        status = NOTHING_THERE
+        status = NOTHING_FOUND
     except KeyboardInterrupt:
         status = INTERRUPTED
     except RestMQError as error:
@@ -48,7 +48,7 @@ def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
     except OSError as problem:
         print_error(f"{problem.filename or 'the operating system'}: {problem.strerror or problem}")
-        status = WRONG_USAGE
+        status = USAGE_ERROR
     sys.exit(status)
 
 

@@ -103,7 +103,7 @@ def run_bench(args: SimpleNamespace, client: Client) -> int:
 
 
 def _measure(what: str, request: Callable[[], int], args: SimpleNamespace, interrupted: threading.Event) -> BenchRun:
-    """Sends the requests from all clients, fewer if interrupted. Returns when all clients have ended."""
+    """Sends the requests from all clients; an interruption ends this early. Returns when all clients have ended."""
     run, lock = BenchRun(what), threading.Lock()
     requests, clients = -(-args.messages // args.batch), args.clients
     shares = [requests // clients + (number < requests % clients) for number in range(clients)]

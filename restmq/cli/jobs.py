@@ -21,7 +21,7 @@ from restmq.errors import LeaseGone, RestMQError
 #: Time between SIGTERM and SIGKILL for a command that does not end.
 KILL_AFTER_SECONDS = 5.0
 _EXTENSIONS_A_LEASE = 3
-_LEASE_ENDED = "its lease ended, so the job may run twice; "
+_LEASE_ENDED = "the message's lease ended, so the job may run twice; "
 
 
 @dataclass(slots=True)
@@ -36,8 +36,8 @@ class JobReport:
     def print(self, as_json: bool) -> None:
         """Prints a JSON line on standard output, or else the note, if there is one, on standard error."""
         if as_json:
-            told = {"key": self.message.key, "count": self.message.count, "exit": self.exit_status}
-            print_json({**told, "seconds": round(self.seconds, 3), "note": self.note})
+            variables = {"key": self.message.key, "count": self.message.count, "exit": self.exit_status}
+            print_json({**variables, "seconds": round(self.seconds, 3), "note": self.note})
         elif self.note:
             print_error(f"{self.message.key}, delivery {self.message.count}: {self.note}")
 
@@ -60,7 +60,7 @@ class JobRunner:
         self._lock = threading.Lock()
 
     def do(self, message: Message) -> None:
-        """Runs the command for a message, acks the message or gives it back, and reports."""
+        """Runs the command for a message, acks or nacks the message, and reports."""
         began = time.monotonic()
         report = JobReport(message)
         try:
@@ -68,7 +68,7 @@ class JobRunner:
             if process is not None:
                 report.note = self._run_to_end(process, message)
                 report.exit_status = process.returncode
-            self._ack_or_give_back(report)
+            self._ack_or_nack(report)
         except Exception as problem:
             report.note += f"{type(problem).__name__}: {problem} The message returns when its lease ends."
         report.seconds = time.monotonic() - began
@@ -83,7 +83,7 @@ class JobRunner:
 
     def _begin(self, message: Message) -> subprocess.Popen[bytes] | None:
         """Starts the command; None if the jobs are already ending."""
-        told = {"RESTMQ_QUEUE": self._args.queue, "RESTMQ_KEY": message.key, "RESTMQ_COUNT": str(message.count)}
+        variables = {"RESTMQ_QUEUE": self._args.queue, "RESTMQ_KEY": message.key, "RESTMQ_COUNT": str(message.count)}
         with self._lock:
             if self._ending:
                 return None
@@ -91,7 +91,7 @@ class JobRunner:
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=sys.stderr if self._args.json else None,
-                env={**os.environ, **told},
+                env={**os.environ, **variables},
                 process_group=0,  # Ctrl-C on the terminal must not reach the command
             )
             self._running.add(process)
@@ -123,7 +123,7 @@ class JobRunner:
             with self._lock:
                 self._running.discard(process)
 
-    def _ack_or_give_back(self, report: JobReport) -> None:
+    def _ack_or_nack(self, report: JobReport) -> None:
         message, seconds = report.message, self._args.again_after
         try:
             if report.exit_status == 0:
@@ -135,9 +135,9 @@ class JobRunner:
         except LeaseGone:
             report.note = _LEASE_ENDED
         if report.exit_status is None:
-            report.note += "given back."
+            report.note += "returned to the queue."
         elif report.exit_status:
-            report.note += f"{exit_text(report.exit_status)}; given back."
+            report.note += f"{exit_text(report.exit_status)}; returned to the queue."
 
 
 def exit_text(status: int) -> str:

@@ -156,24 +156,24 @@ def lines_as_they_come(descriptor: int, bytes_max: int) -> Iterator[list[bytes]]
 
     Raises InvalidInput for a line longer than ``bytes_max``.
     """
-    begun: list[bytes] = []
-    begun_bytes = 0
+    partial: list[bytes] = []
+    partial_bytes = 0
     while data := os.read(descriptor, _READ_BYTES):
         *lines, rest = data.split(b"\n")
         if lines:
-            lines[0] = b"".join([*begun, lines[0]])
-            begun, begun_bytes = [], 0
+            lines[0] = b"".join([*partial, lines[0]])
+            partial, partial_bytes = [], 0
             short = list(itertools.takewhile(lambda line: len(line) <= bytes_max, lines))
             if short:
                 yield short
             if len(short) < len(lines):
                 raise _too_long(bytes_max)
-        begun.append(rest)
-        begun_bytes += len(rest)
-        if begun_bytes > bytes_max:
+        partial.append(rest)
+        partial_bytes += len(rest)
+        if partial_bytes > bytes_max:
             raise _too_long(bytes_max)
-    if begun_bytes:
-        yield [b"".join(begun)]
+    if partial_bytes:
+        yield [b"".join(partial)]
 
 
 def _too_long(bytes_max: int) -> InvalidInput:
@@ -181,7 +181,7 @@ def _too_long(bytes_max: int) -> InvalidInput:
 
 
 def batches(values: list[bytes], count_max: int) -> Iterator[list[bytes]]:
-    """Splits the values, in order, into batches for one request each: of valid UTF-8, or of one other value."""
+    """Splits the values, in order, into batches for one request each: values in UTF-8, or a single other value."""
     for is_text, alike in itertools.groupby(values, _is_text):
         while batch := list(itertools.islice(alike, count_max if is_text else 1)):
             yield batch
@@ -206,7 +206,7 @@ def run_consume(args: SimpleNamespace, client: Client) -> int:
         if args.follow:
             messages = client.consume(args.queue, args.lease, count=min(args.batch, count or BATCH_MAX))
         else:
-            messages = _until_nothing_comes(args, client, count or 1)
+            messages = _take_until_timeout(args, client, count or 1)
         for message in itertools.islice(messages, count):
             print_message(message)
     if print_message.count or args.follow:
@@ -215,7 +215,7 @@ def run_consume(args: SimpleNamespace, client: Client) -> int:
     return 1
 
 
-def _until_nothing_comes(args: SimpleNamespace, client: Client, count: int) -> Iterator[Message]:
+def _take_until_timeout(args: SimpleNamespace, client: Client, count: int) -> Iterator[Message]:
     deadline = time.monotonic() + args.wait
     while count:
         wait_seconds = min(max(0.0, deadline - time.monotonic()), POLL_SECONDS)
@@ -266,4 +266,4 @@ class MessagePrinter:
             try:
                 self._client.ack(message)
             except LeaseGone:
-                print_error(f"{message.key}: the lease ended before the message was printed, so it will come again.")
+                print_error(f"{message.key}: the lease ended too early, so this message will be delivered again.")

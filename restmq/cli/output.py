@@ -102,18 +102,18 @@ def table(
     cells = [list(head), *([visible(str(cell)) for cell in row] for row in rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(head))]
 
-    def room() -> int:
+    def space_left() -> int:
         return columns_max - sum(widths[1:]) - 2 * (len(widths) - 1)
 
     if columns_max:
         for name in spare:
-            if room() >= min(widths[0], _FIRST_COLUMN_WANTED):
+            if space_left() >= min(widths[0], _FIRST_COLUMN_WANTED):
                 break
             place = cells[0].index(name)
             del widths[place]
             for row in cells:
                 del row[place]
-        widths[0] = max(_FIRST_COLUMN_LEAST, min(widths[0], room()))
+        widths[0] = max(_FIRST_COLUMN_LEAST, min(widths[0], space_left()))
     lines = []
     for row in cells:
         first = cut(row[0], widths[0])
@@ -181,11 +181,11 @@ def stopping(stop: Callable[[], None], once: bool = True) -> Iterator[None]:
     Args:
         once: True (the default) if a second signal ends the program in the usual way.
     """
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
 
     def listen() -> None:
-        while os.read(heard, 1):
+        while os.read(read_end, 1):
             stop()
 
     def handle(_number: int, _frame: object) -> None:
@@ -193,7 +193,7 @@ def stopping(stop: Callable[[], None], once: bool = True) -> Iterator[None]:
             restore()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    told_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
 
     def restore() -> None:
         for number, handler in before.items():
@@ -205,10 +205,10 @@ def stopping(stop: Callable[[], None], once: bool = True) -> Iterator[None]:
         yield
     finally:
         restore()
-        signal.set_wakeup_fd(told_before)
-        os.close(told)
+        signal.set_wakeup_fd(previous_fd)
+        os.close(write_end)
         listener.join()
-        os.close(heard)
+        os.close(read_end)
 
 
 def abandon_output() -> None:

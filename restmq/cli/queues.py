@@ -48,7 +48,7 @@ def _add_policy(commands: Commands) -> None:
         option("--" + name.replace("_", "-"), f"{_SETTING_HELP[name]} 0: default.", "N", click.IntRange(0, most))
         for name, most in SETTINGS.items()
     ]
-    text = "Queue that receives the dead letters. '': keep them beside this queue."
+    text = "Queue that receives the dead letters. '': they stay with this queue."
     commands.add(
         "policy",
         run_policy,
@@ -105,7 +105,7 @@ def run_stats(args: SimpleNamespace, client: Client) -> int:
 
 def _print_stats_of(args: SimpleNamespace, client: Client) -> int:
     found = [client.stats(queue) for queue in args.queues]
-    # An unknown queue has all counts 0, but a known queue may have them too: only the list of names tells.
+    # An unknown queue has all counts 0, but a known queue may have them too: only the list of names is reliable.
     blank = {stats["queue"] for stats in found if stats["status"] and not any(stats[name] for name in _COUNTS)}
     unknown = blank.difference(client.queues()) if blank else blank
     if args.json:

@@ -1,8 +1,9 @@
 """``restmq work``: run a command for each message.
 
-The main thread leases as many messages as there are free jobs. Each job runs in a thread of its own: it feeds the
-command, extends the lease, acks the message or gives it back, and reports. A message is acked only after its command
-has succeeded. If this program is killed, the leases end and the messages come again.
+The main thread leases as many messages as there are free jobs. Each job has a thread of its own, which gives the value
+to the command, extends the lease, acks or nacks the message, and reports the result to the main thread. A message is
+acked only after its command has succeeded. If this program is killed, the leases end and the messages are delivered
+again.
 """
 
 from __future__ import annotations
@@ -36,22 +37,24 @@ def add_to(commands: Commands) -> None:
         run_work,
         "run a command for each message",
         "Write -- before the COMMAND. It gets the value on standard input, and RESTMQ_QUEUE, RESTMQ_KEY and "
-        "RESTMQ_COUNT (the delivery count) in its environment. If it exits with 0, the message is acked; otherwise the "
-        "message comes again. After SIGTERM or SIGINT no more messages are taken, and running commands have --grace "
-        "to finish. Then they get SIGTERM, and their messages go back to the queue. A second signal ends the grace.",
+        "RESTMQ_COUNT (the delivery count) in its environment. If the command exits with 0, the message is acked; "
+        "otherwise the message is delivered again. After SIGTERM or SIGINT no more messages are taken, and running "
+        "commands have --grace seconds to finish. Then they get SIGTERM, and their messages return to the queue. A "
+        "second signal ends the grace period.",
         queue_argument(),
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED),
         option("--jobs", "Maximum number of commands at once.", "N", click.IntRange(1, JOBS_MAX), 1),
         option("--lease", "Duration of a lease; it is extended while the command runs.", "SECONDS", lease_seconds, 60),
         option(
             "--timeout",
-            "Maximum run time of a command; then it is ended and has failed.  [default: none]",
+            "Maximum run time of a command; a command that takes longer is ended and counts as failed.  "
+            "[default: none]",
             "SECONDS",
             BoundedNumber(0.1, YEAR_SECONDS),
         ),
         option(
             "--again-after",
-            "Delay before a failed message comes again.",
+            "Delay before a failed message is delivered again.",
             "SECONDS",
             BoundedNumber(0, LEASE_SECONDS_MAX),
             1,
@@ -78,7 +81,7 @@ class Worker:
     """Leases messages and hands them to jobs.
 
     Args:
-        client: leases messages; a signal stops it. The jobs use its twin, which can still ack them.
+        client: leases messages. A signal stops this client; the jobs use its twin, which can still ack their messages.
     """
 
     def __init__(self, args: SimpleNamespace, command: list[str], client: Client) -> None:
@@ -86,7 +89,7 @@ class Worker:
         self._leasing = client
         self._jobs = JobRunner(args, command, client.twin())
         self._deadline = inf
-        self._under_way = self._begun = self._done = self._failed = 0
+        self._running = self._started = self._done = self._failed = 0
         self._cut_off = False
 
     def run(self) -> int:
@@ -120,26 +123,26 @@ class Worker:
     def _lease_and_start(self, threads: ThreadPoolExecutor) -> None:
         args = self._args
         wait_seconds: float = 0 if args.until_empty else POLL_SECONDS
-        while not self._stopped and (args.count is None or self._begun < args.count):
-            if self._under_way == args.jobs:
+        while not self._stopped and (args.count is None or self._started < args.count):
+            if self._running == args.jobs:
                 self._wait_for_event(inf)
             while self._wait_for_event(0):
                 pass
-            free = args.jobs - self._under_way
+            free = args.jobs - self._running
             if not free or self._stopped:
                 continue
-            wanted = free if args.count is None else min(free, args.count - self._begun)
+            wanted = free if args.count is None else min(free, args.count - self._started)
             with suppress(Stopped):
                 messages = self._leasing.lease_many(args.queue, wanted, args.lease, wait_seconds=wait_seconds)
                 for message in messages:
-                    self._under_way += 1
-                    self._begun += 1
+                    self._running += 1
+                    self._started += 1
                     threads.submit(self._jobs.do, message)
                 if args.until_empty:
                     wait_seconds = 0
                     if messages:
                         continue
-                    if self._under_way:
+                    if self._running:
                         self._wait_for_event(_RECHECK_SECONDS)
                     elif self._is_empty():
                         return
@@ -153,19 +156,19 @@ class Worker:
 
     def _wait_for_jobs(self) -> None:
         """Waits for the running jobs; ends them when the grace period is over."""
-        while self._under_way:
+        while self._running:
             self._wait_for_event(self._deadline - time.monotonic())
             if time.monotonic() >= self._deadline:
                 break
         for ending in (signal.SIGTERM, signal.SIGKILL):
-            if self._under_way:
+            if self._running:
                 self._cut_off = True
                 self._jobs.end(ending)
             deadline = time.monotonic() + KILL_AFTER_SECONDS
-            while self._under_way and self._wait_for_event(deadline - time.monotonic()):
+            while self._running and self._wait_for_event(deadline - time.monotonic()):
                 pass
         self._jobs.client.stop()  # an unreachable server must not delay the exit
-        while self._under_way:
+        while self._running:
             self._wait_for_event(inf)
 
     def _wait_for_event(self, seconds: float) -> bool:
@@ -175,7 +178,7 @@ class Worker:
         except Empty:
             return False
         if report is not None:
-            self._under_way -= 1
+            self._running -= 1
             self._done += report.exit_status == 0
             self._failed += report.exit_status != 0
             report.print(self._args.json)

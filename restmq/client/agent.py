@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 
 class DeferredHttpConnections:
-    """HttpConnections to one server. Every method raises Unreachable if no complete response arrives."""
+    """HTTP connections to one server. Every method raises Unreachable if no complete response arrives."""
 
     def __init__(self, reactor: Any, server: Server, timeout_seconds: float) -> None:
         self._reactor = reactor
@@ -51,7 +51,7 @@ class DeferredHttpConnections:
         return await self._with_timeout(self._timeout_seconds + request.wait_seconds, self._response(request))
 
     async def stream(self, request: ApiRequest) -> ResponseBody:
-        """Sends the request; returns the body of a live stream. Raises an error if the response is none."""
+        """Sends the request; returns the body of a live stream. Raises an error if the response is no stream."""
         status, headers, body = await self._with_timeout(self._timeout_seconds, self._begin(request))
         if not ApiResponse(status, headers, b"").is_stream:
             rest = await self._with_timeout(self._timeout_seconds, body.read_all())
@@ -81,7 +81,9 @@ class DeferredHttpConnections:
         except (ResponseFailed, error.ConnectionLost, error.ConnectionDone) as problem:
             if any(reason.check(defer.CancelledError) for reason in getattr(problem, "reasons", ())):
                 raise defer.CancelledError from None
-            raise Unreachable(f"the connection to {self._server.url} was lost: {_why(problem)}.", sent=True) from None
+            raise Unreachable(
+                f"the connection to {self._server.url} was lost: {_reason(problem)}.", sent=True
+            ) from None
         headers = {
             name.decode("latin-1").lower(): values[-1].decode("latin-1")
             for name, values in response.headers.getAllRawHeaders()
@@ -98,7 +100,7 @@ class DeferredHttpConnections:
         return done
 
 
-def _why(problem: Exception) -> str:
+def _reason(problem: Exception) -> str:
     """The cause of a failure that Twisted has wrapped."""
     reasons = getattr(problem, "reasons", None)
     return reasons[0].getErrorMessage() if reasons else str(problem)
@@ -180,7 +182,7 @@ class ResponseBody(Protocol):  # type: ignore[misc]  # untyped
     def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:
         self._ended = True
         if not reason.check(ResponseDone, PotentialDataLoss):
-            self._end = Unreachable(f"the connection to {self._url} was lost: {_why(reason.value)}.", sent=True)
+            self._end = Unreachable(f"the connection to {self._url} was lost: {_reason(reason.value)}.", sent=True)
         self._wake()
 
     def _wake(self) -> None:

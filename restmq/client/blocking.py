@@ -144,9 +144,10 @@ class Client:
                 self._sleep_after(error, policy, repeatable=True)
 
     def stop(self) -> None:
-        """Ends every call that waits for a response, with Stopped, and every iterator. Received responses still count.
+        """Ends every iterator, and every call that waits for a response; such a call raises Stopped.
 
-        Safe to call from a signal handler. A stopped client can't be started again.
+        Data that has already arrived is still returned. Safe to call from a signal handler. A stopped client can't be
+        started again.
         """
         self._stopped = True
         self._stop_notes.put(None)

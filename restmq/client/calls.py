@@ -36,10 +36,10 @@ def publish(
         idempotency_key: the server queues one message per key in 24 hours. None (the default) generates a new key.
             With '' the request has no key, and is not retried if it is unknown whether the server ran it.
     """
-    body, kind = _bytes(value), _OCTETS
+    body, kind = _encode(value), _OCTETS
     if not body:  # the server rejects an empty body
         body, kind = b"value=", _FORM
-    return Call(_adding(queue, body, kind, delay_seconds, ttl_seconds, idempotency_key), _key)
+    return Call(_publish_request(queue, body, kind, delay_seconds, ttl_seconds, idempotency_key), _published_key)
 
 
 def publish_many(
@@ -59,8 +59,8 @@ def publish_many(
         texts = [value if isinstance(value, str) else value.decode() for value in values]
     except UnicodeDecodeError:
         raise InvalidInput("a value in the batch is not valid UTF-8; publish it on its own.") from None
-    body = b"\n".join(_bytes(json.dumps(text, ensure_ascii=False)) for text in texts)
-    request = _adding(queue, body, _NDJSON, delay_seconds, ttl_seconds, idempotency_key)
+    body = b"\n".join(_encode(json.dumps(text, ensure_ascii=False)) for text in texts)
+    request = _publish_request(queue, body, _NDJSON, delay_seconds, ttl_seconds, idempotency_key)
     return Call(request, lambda response: [str(key) for key in response.json()["keys"]])
 
 
@@ -69,12 +69,12 @@ def take(queue: str, *, wait_seconds: float = 0) -> Call[Message | None]:
 
     Raises Unreachable if the connection was lost before the response came. A message may then be lost.
     """
-    return _first(take_many(queue, 1, wait_seconds=wait_seconds))
+    return _first_message(take_many(queue, 1, wait_seconds=wait_seconds))
 
 
 def take_many(queue: str, count: int, *, wait_seconds: float = 0) -> Call[list[Message]]:
     """Takes up to ``count`` (1 to 1000) messages for good, as ``take``. An empty list if there are none."""
-    return _receiving(queue, {"count": count}, wait_seconds, repeatable=False)
+    return _receive_call(queue, {"count": count}, wait_seconds, repeatable=False)
 
 
 def lease(queue: str, lease_seconds: float | None = None, *, wait_seconds: float = 0) -> Call[Message | None]:
@@ -84,7 +84,7 @@ def lease(queue: str, lease_seconds: float | None = None, *, wait_seconds: float
         lease_seconds: duration of the lease, 1 to 43200 (default: the queue's setting).
         wait_seconds: as for ``take``.
     """
-    return _first(lease_many(queue, 1, lease_seconds, wait_seconds=wait_seconds))
+    return _first_message(lease_many(queue, 1, lease_seconds, wait_seconds=wait_seconds))
 
 
 def lease_many(
@@ -92,30 +92,30 @@ def lease_many(
 ) -> Call[list[Message]]:
     """Leases up to ``count`` (1 to 1000) messages, as ``lease``. An empty list if there are none."""
     query = {"count": count, "lease": "" if lease_seconds is None else _number(lease_seconds)}
-    return _receiving(queue, query, wait_seconds, repeatable=True)
+    return _receive_call(queue, query, wait_seconds, repeatable=True)
 
 
 def consume(queue: str, lease_seconds: float | None = None, *, count: int = 1) -> Call[list[Message]]:
-    """One long poll of a client's ``consume``. It is retried even if messages may have been lost with the response."""
+    """One long poll of a client's ``consume``. It is retried even if the lost response may have contained messages."""
     if lease_seconds is not None:
         return lease_many(queue, count, lease_seconds, wait_seconds=POLL_SECONDS)
-    return _receiving(queue, {"count": count}, POLL_SECONDS, repeatable=True)
+    return _receive_call(queue, {"count": count}, POLL_SECONDS, repeatable=True)
 
 
 def ack(message: Message) -> Call[None]:
     """Acks a leased message, which removes it for good. Raises LeaseGone if its lease has ended."""
     path = _path("m", message.key) + "?" + urlencode({"receipt": message.receipt})
-    return Call(ApiRequest("DELETE", path), _nothing)
+    return Call(ApiRequest("DELETE", path), _no_result)
 
 
 def extend(message: Message, lease_seconds: float) -> Call[None]:
     """Makes the lease end ``lease_seconds`` from now. Raises LeaseGone if it has already ended."""
-    return Call(_leased(message, lease_seconds), _nothing)
+    return Call(_lease_request(message, lease_seconds), _no_result)
 
 
 def nack(message: Message) -> Call[None]:
     """Returns a leased message to the front of its queue at once. Raises LeaseGone if its lease has ended."""
-    return Call(_leased(message, 0), _nothing)
+    return Call(_lease_request(message, 0), _no_result)
 
 
 def find(key: str) -> Call[Message | None]:
@@ -133,7 +133,7 @@ def find(key: str) -> Call[Message | None]:
 
 def delete(queue: str, key: str) -> Call[bool]:
     """Deletes a message, whatever its state; returns whether it existed."""
-    body = _bytes(json.dumps({"cmd": "del", "queue": check_queue_name(queue), "key": key}))
+    body = _encode(json.dumps({"cmd": "del", "queue": check_queue_name(queue), "key": key}))
     request = ApiRequest("POST", "/queue", body=body, content_type="application/json")
     return Call(request, lambda response: bool(response.json()["deleted"]))
 
@@ -164,17 +164,17 @@ def configure(queue: str, *, policy: str | None = None, **settings: int | str) -
     A setting of 0, or a ``dead_letter`` of '', restores the default.
     """
     form = {**({} if policy is None else {"policy": policy}), **settings}
-    return Call(_form("POST", _path("p", queue), form), _nothing)
+    return Call(_form("POST", _path("p", queue), form), _no_result)
 
 
 def pause(queue: str) -> Call[None]:
     """Stops delivery to connected consumers until ``start``. Messages queue up and can still be taken or leased."""
-    return Call(_form("POST", _path("control", queue), {"status": "stop"}), _nothing)
+    return Call(_form("POST", _path("control", queue), {"status": "stop"}), _no_result)
 
 
 def start(queue: str) -> Call[None]:
     """Resumes delivery to connected consumers."""
-    return Call(_form("POST", _path("control", queue), {"status": "start"}), _nothing)
+    return Call(_form("POST", _path("control", queue), {"status": "start"}), _no_result)
 
 
 def purge(queue: str) -> Call[bool]:
@@ -218,7 +218,7 @@ def _path(route: str, name: str) -> str:
     return f"/{route}/{quote(name, safe='')}"
 
 
-def _bytes(value: Value) -> bytes:
+def _encode(value: Value) -> bytes:
     try:
         return value.encode() if isinstance(value, str) else bytes(value)
     except UnicodeEncodeError:
@@ -234,7 +234,7 @@ def _form(method: str, path: str, fields: Mapping[str, object]) -> ApiRequest:
     return ApiRequest(method, path, body=urlencode(fields).encode("ascii"), content_type=_FORM)
 
 
-def _adding(
+def _publish_request(
     queue: str, body: bytes, kind: str, delay_seconds: float, ttl_seconds: float, idempotency_key: str | None
 ) -> ApiRequest:
     if idempotency_key is None:
@@ -251,19 +251,19 @@ def _adding(
     return ApiRequest("POST", path, body=body, content_type=kind, headers=headers, repeatable=bool(idempotency_key))
 
 
-def _receiving(queue: str, query: dict[str, Any], wait_seconds: float, repeatable: bool) -> Call[list[Message]]:
+def _receive_call(queue: str, query: dict[str, Any], wait_seconds: float, repeatable: bool) -> Call[list[Message]]:
     if wait_seconds:
         query["wait"] = _number(wait_seconds)
     path = _path("q", queue) + "?" + urlencode(query)
     return Call(ApiRequest("GET", path, wait_seconds=wait_seconds, repeatable=repeatable), _messages)
 
 
-def _leased(message: Message, lease_seconds: float) -> ApiRequest:
+def _lease_request(message: Message, lease_seconds: float) -> ApiRequest:
     form = {"receipt": message.receipt, "lease": _number(lease_seconds)}
     return _form("POST", _path("m", message.key), form)
 
 
-def _first(call: Call[list[Message]]) -> Call[Message | None]:
+def _first_message(call: Call[list[Message]]) -> Call[Message | None]:
     return Call(call.request, lambda response: next(iter(call.read(response)), None))
 
 
@@ -271,7 +271,7 @@ def _messages(response: ApiResponse) -> list[Message]:
     return [] if response.check().status == 204 else [Message.parse(fields) for fields in response.json()]
 
 
-def _key(response: ApiResponse) -> str:
+def _published_key(response: ApiResponse) -> str:
     key = response.check().body.decode().strip("\r\n")
     if not key.rpartition(":")[2].isdigit():
         raise ValueError(key[:40])
@@ -282,5 +282,5 @@ def _document(response: ApiResponse) -> dict[str, Any]:
     return dict(response.json())
 
 
-def _nothing(response: ApiResponse) -> None:
+def _no_result(response: ApiResponse) -> None:
     response.check()

@@ -20,7 +20,7 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class HttpConnections:
-    """HttpConnections to one server. Every method raises Unreachable if no complete response arrives."""
+    """HTTP connections to one server. Every method raises Unreachable if no complete response arrives."""
 
     def __init__(self, server: Server, timeout_seconds: float) -> None:
         self._server = server
@@ -44,7 +44,7 @@ class HttpConnections:
 
     @contextlib.contextmanager
     def stream(self, request: ApiRequest) -> Iterator[Iterator[bytes]]:
-        """Sends the request; yields the chunks of a live stream. Raises an error if the response is none."""
+        """Sends the request; yields the chunks of a live stream. Raises an error if the response is no stream."""
         with self._connection() as connection:
             response = self._begin(connection, request, self._timeout_seconds)
             if not _response(response, b"").is_stream:
@@ -53,7 +53,7 @@ class HttpConnections:
             yield iter(lambda: response.read1(_CHUNK_BYTES), b"")
 
     def cut(self) -> None:
-        """Ends all requests that wait for a response, and all later ones. Safe to call from a signal handler."""
+        """Ends all requests that wait for a response; later requests fail. Safe to call from a signal handler."""
         self._cut = True
         for connection in list(self._in_use):
             if connection.sock is not None:
@@ -70,8 +70,8 @@ class HttpConnections:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[HTTPConnection]:
-        """A connection, kept for the next request if this one succeeded."""
-        connection = self._kept() or self._opened()
+        """A connection for one request; it is kept for the next request if this one succeeded."""
+        connection = self._idle_connection() or self._new_connection()
         self._in_use.add(connection)
         keep = False
         try:
@@ -93,18 +93,18 @@ class HttpConnections:
             if not keep:
                 connection.close()
 
-    def _kept(self) -> HTTPConnection | None:
+    def _idle_connection(self) -> HTTPConnection | None:
         """An idle connection that the server has not closed."""
         while True:
             with self._idle_lock:
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-            if connection.sock is not None and not _has_something_to_read(connection.sock):
+            if connection.sock is not None and not _is_readable(connection.sock):
                 return connection
             connection.close()
 
-    def _opened(self) -> HTTPConnection:
+    def _new_connection(self) -> HTTPConnection:
         server = self._server
         if self._tls is not None:
             connection: HTTPConnection = HTTPSConnection(
@@ -133,7 +133,7 @@ class HttpConnections:
         return connection.getresponse()
 
 
-def _has_something_to_read(sock: socket.socket) -> bool:
+def _is_readable(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))

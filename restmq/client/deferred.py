@@ -104,7 +104,10 @@ class DeferredClient:
         prefetch: int | None = None,
         on_gap: Callable[[str], None] | None = None,
     ) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.listen``. Close it (``contextlib.aclosing``), or its connection stays open."""
+        """As ``restmq.client.Client.listen``.
+
+        Close the iterator (``contextlib.aclosing``), or its connection stays open.
+        """
         stream = LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
         policy = self._retry_policy()
         while True:

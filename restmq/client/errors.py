@@ -6,7 +6,7 @@ from restmq.errors import RestMQError
 
 
 class Refused(RestMQError):
-    """The server answered with an error status, in ``status``, that has no class of its own."""
+    """The server answered with an error status that has no class of its own. ``status`` is this status."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)

@@ -21,8 +21,8 @@ CONNECT_SECONDS = 10.0
 IDLE_CONNECTIONS_MAX = 16
 #: Maximum duration of one long poll within a longer wait, so that no proxy cuts it off.
 POLL_SECONDS = 30.0
-_PAUSE_SECONDS_LEAST = 0.1
-_PAUSE_SECONDS_MOST = 5.0
+_PAUSE_SECONDS_MIN = 0.1
+_PAUSE_SECONDS_MAX = 5.0
 
 _STATUS: dict[int, type[errors.RestMQError]] = {
     400: errors.InvalidInput,
@@ -43,7 +43,7 @@ class ApiRequest:
     Attributes:
         path: path and query, percent-encoded.
         wait_seconds: time that the server may wait before it answers.
-        repeatable: whether it is safe to send the request again if it is unknown whether the server ran it.
+        repeatable: whether it is safe to send the request retryable if it is unknown whether the server ran it.
     """
 
     method: str
@@ -172,12 +172,12 @@ class RetryPolicy:
 
     def delay_seconds(self, error: errors.RestMQError, repeatable: bool) -> float:
         """Seconds to wait before the retry. Raises the error if a retry could do harm or would come too late."""
-        again = isinstance(error, Busy) or (isinstance(error, Unreachable) and (repeatable or not error.sent))
-        if not again:
+        retryable = isinstance(error, Busy) or (isinstance(error, Unreachable) and (repeatable or not error.sent))
+        if not retryable:
             raise error
         if not self._failures:
             self._deadline = self._seconds() + self._retry_seconds
-        pause: float = min(_PAUSE_SECONDS_LEAST * 2.0 ** min(self._failures, 20), _PAUSE_SECONDS_MOST)
+        pause: float = min(_PAUSE_SECONDS_MIN * 2.0 ** min(self._failures, 20), _PAUSE_SECONDS_MAX)
         pause *= random.uniform(1, 1.5)  # noqa: S311  jitter: many clients must not retry at the same instant
         if error.retry_after_seconds is not None:
             pause = max(pause, error.retry_after_seconds)

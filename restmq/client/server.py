@@ -34,7 +34,7 @@ class Server:
     secure: bool = field(init=False, repr=False)
     host: str = field(init=False, repr=False)
     port: int = field(init=False, repr=False)
-    #: Put before every path, if a proxy serves RestMQ below a path of its own.
+    #: Prefix of every path, for a proxy that serves RestMQ below another path; empty otherwise.
     prefix: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class Server:
         send a password to every server.
 
         Raises:
-            InvalidInput: as for the class, or the netrc file can't be read.
+            InvalidInput: the URL or the token is invalid, or the netrc file can't be read.
         """
         url = url or environment.get(URL_VARIABLE) or DEFAULT_URL
         token = environment.get(TOKEN_VARIABLE, "")
