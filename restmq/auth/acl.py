@@ -57,8 +57,8 @@ class Section:
     deny: Hosts = field(default_factory=Hosts)
     username: str = ""
     password: str = ""
-    _proven: bytes = b""
-    _disproven: bytes = b""
+    _right_digest: bytes = b""
+    _wrong_digest: bytes = b""
 
     def admits(self, address: str) -> bool:
         """Whether the rules admit a client with this address."""
@@ -86,18 +86,18 @@ class Section:
         given = password.encode(errors="surrogateescape")
         if not self.password.startswith(_SCRYPT):
             return hmac.compare_digest(given, self.password.encode())
-        # scrypt is slow on purpose; a password that was proven once is from then on compared by its digest. So is the
-        # one that was wrong last: after a change of the file, all who listen with the old one are looked at.
+        # scrypt is slow on purpose. So the digests of the last right and the last wrong password are kept, and compared
+        # first. The wrong one helps after a change of the file, when all consumers with the old password are checked.
         digest = hmac.digest(_DIGEST_KEY, given, "sha256")
-        if self._proven and hmac.compare_digest(digest, self._proven):
+        if self._right_digest and hmac.compare_digest(digest, self._right_digest):
             return True
-        if self._disproven and hmac.compare_digest(digest, self._disproven):
+        if self._wrong_digest and hmac.compare_digest(digest, self._wrong_digest):
             return False
         right = hmac.compare_digest(_scrypt(given, self.password.split("$")[0]), self.password)
         if right:
-            self._proven = digest
+            self._right_digest = digest
         else:
-            self._disproven = digest
+            self._wrong_digest = digest
         return right
 
 
@@ -122,7 +122,7 @@ class Acl:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises ConfigurationError, with file, section and line, if the file is invalid or missing."""
         self.path = Path(path)
-        self._seen = self._stamp()
+        self._stamp_read = self._stamp()
         self._sections = read_rules(self.path)
 
     def section(self, name: str) -> Section:
@@ -130,12 +130,12 @@ class Acl:
 
     def reload(self) -> None:
         """Reads the file again. If it is invalid, raises ConfigurationError and keeps all the old rules."""
-        self._seen = self._stamp()
+        self._stamp_read = self._stamp()
         self._sections = read_rules(self.path)
 
     def changed(self) -> bool:
         """Whether the file has changed since it was last read."""
-        return self._stamp() != self._seen
+        return self._stamp() != self._stamp_read
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:

@@ -38,9 +38,9 @@ LISTEN_WEBSOCKET = Access("websocket:consumer", "read")
 CONFIGURE = Access("rest:producer", "admin")
 PURGE = Access("rest:consumer", "admin")
 WATCH = Access("rest:consumer", "read", all_queues=True)
-#: Shows other clients' addresses.
+#: For answers that contain other clients' addresses.
 INSPECT = Access("rest:consumer", "admin")
-#: Shows and changes nothing of any queue.
+#: For routes that neither show nor change any queue.
 OPEN = Access("", "")
 #: The queue is a query field; the handler checks access once it is parsed.
 BY_FIELD = Access("", "by field")
@@ -74,7 +74,7 @@ class Guard:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def is_open(self, address: str, access: Access) -> bool:
-        """Whether a client with this address needs no password and no token: the usual case, without awaiting."""
+        """Whether a client with this address needs no password and no token. This usual case needs no ``await``."""
         section = self.acl.section(access.section)
         return not section.password and section.admits(address)
 
@@ -142,7 +142,10 @@ class Guard:
         return lambda queue: found is not None and found.covers(queue)
 
     async def offers(self, credentials: Credentials, wanted: Mapping[str, Access]) -> dict[str, bool]:
-        """Which kinds of access a page should offer to this client. A missing password can be entered later."""
+        """Whether a page should offer each of these kinds of access to this client.
+
+        A missing password does not count: the user can enter it later.
+        """
         known = None if credentials.token is None else await self._core.authorization(credentials.token)
         return {
             name: self.acl.section(access.section).admits(credentials.address)

@@ -1,4 +1,4 @@
-"""Tells requests by pages of other web sites apart, by the headers that browsers send.
+"""Detects requests that pages of other web sites make, by the headers that browsers send.
 
 A page of another site must not use this server through its visitor's browser: neither with cross-site requests, nor
 through a host name of its own that resolves to this server (DNS rebinding).
@@ -19,8 +19,9 @@ def is_cross_site(headers: Headers, allowed_origins: frozenset[str]) -> bool:
     """Whether a page of another site sends the request, and its origin is not allowed.
 
     ``Origin`` (RFC 6454) names the page's site. GETs by script elements, images and links have no ``Origin``. For
-    them, ``Sec-Fetch-Site`` (Fetch Metadata; only to HTTPS and loopback) tells whether the page is ours, and
-    ``Referer`` names it. A request without any of these comes from a program, or from a URL that the user typed.
+    them, ``Sec-Fetch-Site`` (Fetch Metadata; browsers send it only over HTTPS and to loopback) tells whether the page
+    is ours, and ``Referer`` names the page. A request without any of these headers comes from a program, or from a URL
+    that the user typed.
     """
     origin = headers.get("origin")
     if origin is None:
@@ -35,7 +36,7 @@ def is_cross_site(headers: Headers, allowed_origins: frozenset[str]) -> bool:
 
 
 def hides_its_origin(request: Request) -> bool:
-    """Whether a browser asks for JSONP and sends no header about the page: over plain HTTP, a page can arrange that."""
+    """Whether a browser requests JSONP without any header about the page. Over plain HTTP a page can cause this."""
     headers = request.headers
     return (
         headers.get("user-agent", "").startswith("Mozilla/")

@@ -21,7 +21,8 @@ from restmq.server import options
 from restmq.server.service import makeService as make_restmq
 
 VALUES_MAX = 10_000  # per request; collectd sends about fifty
-#: collectd's own lines are shorter. Each value repeats the names of its line, so a long line could grow to a multiple.
+#: collectd's own lines are shorter. In the message each value repeats the names of its line, so a long line with many
+#: values would make a message many times as long.
 _LINE_CHARACTERS_MAX = 4096
 _SHOWN_CHARACTERS = 80
 _VALUES_MEMBERS = ("host", "plugin", "type", "time", "values")
@@ -67,7 +68,7 @@ def parse_values(body: bytes, values_max: int = VALUES_MAX) -> list[dict[str, An
         ``value`` (as sent, time first), ``interval`` if given, and ``options`` if there are other options.
 
     Raises:
-        InvalidInput: for the first invalid line, which it names, and for a body without values.
+        InvalidInput: a line is invalid (the error names the first such line), or the body has no values.
     """
     found: list[dict[str, Any]] = []
     for number, line in enumerate(_lines(_text(body)), 1):
@@ -123,7 +124,7 @@ def parse_notification(body: bytes) -> list[dict[str, str]]:
         whole text, without the line end that collectd adds.
 
     Raises:
-        InvalidInput: for the first invalid line, which it names.
+        InvalidInput: a line is invalid; the error names the first such line.
     """
     lines = _lines(_text(body))
     if "" not in lines:

@@ -32,10 +32,10 @@ def common_line(entry: Entry, now: float) -> bytes:
     """A line in NCSA's Common Log Format, followed by the request's id and its duration in seconds."""
     when = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
     path = entry["path"] and entry["path"].replace("\\", "%5C").replace('"', "%22")
-    said = f"{entry['method']} {path} {entry['version']}" if path else "-"
+    request_line = f"{entry['method']} {path} {entry['version']}" if path else "-"
     size = "-" if entry["bytes"] is None else entry["bytes"]
     seconds = "-" if entry["seconds"] is None else f"{entry['seconds']:.6f}"
-    line = f'{entry["address"]} - - [{when}] "{said}" {entry["status"]} {size} {entry["id"] or "-"} {seconds}'
+    line = f'{entry["address"]} - - [{when}] "{request_line}" {entry["status"]} {size} {entry["id"] or "-"} {seconds}'
     return line.encode("ascii", "backslashreplace")
 
 
@@ -66,7 +66,7 @@ class LogFile(WatchedFileHandler):
         return open(self.baseFilename, "ab", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o640))
 
     def write(self, line: bytes) -> None:
-        """Appends a line. A full disk must not stop the queue: lines are lost then, and the log says so once."""
+        """Appends a line. A full disk must not stop the queue: then lines are lost, and the log reports this once."""
         try:
             if not self._is_standard_output:
                 self.reopenIfNeeded()
@@ -81,7 +81,7 @@ class LogFile(WatchedFileHandler):
             self._failing = True
 
 
-def to_the_log(line: bytes) -> None:
+def write_to_log(line: bytes) -> None:
     """Writes a line to the daemon's log, after the time and ``[restmq.access#info]``."""
     _access_logger.info("{line}", line=line.decode())
 
@@ -125,6 +125,6 @@ class AccessLog:
         self._write(self._render(entry, self._now()))
 
     def refused(self, address: str, status: int) -> None:
-        """Logs a rejection. The line has nothing of what the client sent, which may be anything."""
+        """Logs a rejection. The line contains no data from the client, because this data was not parsed."""
         nothing = dict.fromkeys(("id", "address", "method", "path", "version", "route", "status", "bytes", "seconds"))
         self._write(self._render({**nothing, "address": address, "status": status}, self._now()))

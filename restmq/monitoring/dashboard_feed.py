@@ -62,11 +62,11 @@ class Watcher(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _WatcherState:
-    """What a watcher has got.
+    """What a watcher was sent so far.
 
     Attributes:
         offered: the last rendered ``offers`` event; empty before the first.
-        current: whether it has everything sent so far, so that it needs only the next change.
+        current: whether the watcher got the snapshot and all later changes, so that it needs only the next change.
     """
 
     offered: bytes = b""
@@ -75,7 +75,7 @@ class _WatcherState:
 
 @dataclass(slots=True)
 class _View:
-    """What all watchers with the same token, or with none, see.
+    """The queues that all watchers with the same token, or all watchers without a token, see.
 
     Attributes:
         names: the queues that were sent.
@@ -131,7 +131,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
             raise StoreUnavailable(f"{self._watchers_max} browsers watch this server already; try again later.")
 
     def come(self, watcher: Watcher) -> None:
-        """Adds a watcher. It gets a snapshot at once if there is one, else with the next read."""
+        """Adds a watcher. It gets a snapshot at once if there is one, otherwise with the next reading."""
         self._states[watcher] = _WatcherState()
         if not self._reading and self._timer is None:
             self._read()
@@ -158,7 +158,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         done.addCallback(lambda _: self._schedule(self._reactor.seconds() - began))
 
     def _schedule(self, took_seconds: float) -> None:
-        """Reads once a second; a read that takes longer gets at most half of the time."""
+        """Schedules the next reading: once a second, or after a pause as long as the last reading if it was slow."""
         self._reading = False
         if self._states:
             self._timer = self._reactor.callLater(max(INTERVAL_SECONDS - took_seconds, took_seconds), self._read)
@@ -181,7 +181,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         if not self._states:
             return
         for watcher, state in self._states.items():
-            if watcher.credentials.token not in covered:  # it came meanwhile and gets a snapshot the next time
+            if watcher.credentials.token not in covered:  # it came meanwhile, and gets a snapshot the next time
                 state.current = False
         changed = [name for name, row in rows.items() if self._rows.get(name) != row]
         self._rows = rows
@@ -212,7 +212,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         )
 
     async def _may_watch(self, watcher: Watcher, state: _WatcherState) -> bool:
-        """Closes a watcher that rules or tokens no longer admit; it learns the reason when it connects again."""
+        """Closes a watcher that the rules or its token no longer admit. It gets the reason when it connects again."""
         try:
             await self._guard.check(watcher.credentials, guard.CONSUME, None)
         except (NotAllowed, NotAuthenticated, TooManyFailures):

@@ -1,4 +1,4 @@
-"""Who listens on all daemons together: live consumers by transport, and waiters (clients in a long poll)."""
+"""Statistics of listeners on all daemons: live consumers by transport, and waiters (clients in a long poll)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ListenerStatistics:
         peers.answer("consumers", self._answer_consumers)
 
     async def here(self, queues: Collection[str] | None = None) -> Listeners:
-        """Counts those of this daemon, for these queues or for all; queues without any are left out."""
+        """Counts this daemon's listeners, for these queues or for all. Queues without listeners are left out."""
         if queues is None:
             queues = {*self._fanout.queues, *self._polls.queues}
         counted = {queue: self._count(queue) async for queue in self._in_turns(queues)}
@@ -62,19 +62,19 @@ class ListenerStatistics:
         return tuple(counts)
 
     async def everywhere(self) -> Listeners:
-        """Counts those of all daemons, for all queues that have any."""
-        return await self._add_up(None, self._peers.everybody)
+        """Counts the listeners of all daemons, for all queues that have any."""
+        return await self._sum_with_peers(None, self._peers.everybody)
 
     async def in_group(self) -> Listeners:
-        """Counts those of all workers of this server."""
-        return await (self.here() if self._peers.group is None else self._add_up(None, self._peers.group))
+        """Counts the listeners of all workers of this server."""
+        return await (self.here() if self._peers.group is None else self._sum_with_peers(None, self._peers.group))
 
     async def count(self, queue: str) -> tuple[int, int]:
         """Returns the number of consumers and of waiters that the queue has on all daemons."""
-        *consumers, waiters = (await self._add_up([queue], self._peers.everybody)).get(queue, NOBODY)
+        *consumers, waiters = (await self._sum_with_peers([queue], self._peers.everybody)).get(queue, NOBODY)
         return sum(consumers), waiters
 
-    async def _add_up(self, queues: list[str] | None, channel: bytes) -> Listeners:
+    async def _sum_with_peers(self, queues: list[str] | None, channel: bytes) -> Listeners:
         answers = await self._peers.ask("listeners", queues, channel)
         total = await self.here(queues)
         for answer in answers.values():

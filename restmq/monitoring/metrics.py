@@ -1,8 +1,8 @@
 """The metric families of ``/metrics``, from the counters of queues, requests, consumers and processes.
 
-Any worker of a server shows all of them. The counters of queues come from the worker that has been there longest,
-because what the queues without a label add up to depends on when they were read. That worker stores each snapshot in
-Redis, where a worker that takes over finds it.
+Any worker of a server can show all of them. The counters of queues are always read by the oldest worker, the leader:
+the sum of the queues without a label depends on the times of all readings, so two workers would show different sums.
+The leader stores each snapshot in Redis, from which the next leader continues.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ log = Logger()
 
 #: The queue label of the sum of all queues without a label of their own. No queue has an empty name.
 OTHERS = ""
-#: The field of the workers' hash that holds the last snapshot of the queues, and who took it.
+#: The field of the workers' hash with the last snapshot of the queues, and the id of the worker that took it.
 _SNAPSHOT = "queues"
 _BOUNDS = [str(float(bound)) for bound in BOUNDS_SECONDS]
-#: A read of the queues takes two seconds at most, and whatever Redis needs for one call more.
+#: A reading of the queues takes up to two seconds, and the time of one more call to Redis.
 _QUEUES_SECONDS = 3.0
 
 _COUNTERS: dict[str, tuple[str, Callable[[QueueCounters], int]]] = {
-    "published": ("Messages that came in.", lambda queue: queue.published),
+    "published": ("Messages published.", lambda queue: queue.published),
     "delivered": (
-        "Messages handed out: taken, broadcast, or leased (each time).",
+        "Messages delivered: taken, broadcast, or leased (each lease counts).",
         lambda queue: queue.out - queue.acked + queue.leased,
     ),
-    "leased": ("Messages handed out under a lease (each time).", lambda queue: queue.leased),
+    "leased": ("Leases granted.", lambda queue: queue.leased),
     "acked": ("Leased messages that were acked.", lambda queue: queue.acked),
     "redelivered": (
-        "Messages that came back: a lease ended, or was given back.",
+        "Messages returned because a lease expired or a consumer nacked.",
         lambda queue: queue.redelivered,
     ),
-    "expired": ("Messages that expired before anybody took them.", lambda queue: queue.expired),
+    "expired": ("Messages whose time to live ended before they were taken.", lambda queue: queue.expired),
     "dead": ("Messages that became dead letters.", lambda queue: queue.died),
 }
 _STATES: dict[str, Callable[[QueueCounters], int]] = {
@@ -69,9 +69,9 @@ class Metrics(Collector):
     """All metrics of this server, and of the queues, which all servers on one Redis share.
 
     Args:
-        membership: which of the server's workers this process is.
-        connections: how many clients are connected to it.
-        queues_max: how many queues have a label of their own; the others are added up under an empty one.
+        membership: the place of this process among the server's workers.
+        connections: returns the number of this process's client connections.
+        queues_max: maximum number of queues with a label of their own; the others are summed under an empty label.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Metrics(Collector):
         peers.answer("queues", self._answer_queues)
 
     async def render(self, as_openmetrics: bool) -> tuple[bytes, str]:
-        """The metrics as they are now, and their content type. Those who ask at the same time share one reading."""
+        """The metrics as they are now, and their content type. Simultaneous scrapes share one reading."""
         await self._read_all()
         if as_openmetrics:
             rendered: bytes = openmetrics.generate_latest(self._registry)  # type: ignore[no-untyped-call]
@@ -122,7 +122,7 @@ class Metrics(Collector):
         return generate_latest(self._registry), CONTENT_TYPE_PLAIN_0_0_4
 
     async def _read(self) -> None:
-        """Without Redis, the metrics that come from it are absent; the others are shown all the same."""
+        """Reads everything that ``collect`` shows. Without Redis, only the metrics that come from Redis are absent."""
         self._ping_seconds = self._queues = None
         listeners = defer.ensureDeferred(self._listening.in_group())
         self._counts, self._live = await self.workers.read()
@@ -136,7 +136,7 @@ class Metrics(Collector):
             log.debug("metrics without the store: {problem}", problem=problem)
 
     async def _queues_of_leader(self) -> QueuesSnapshot | None:
-        """The snapshot of the worker that is there longest; None if it does not answer."""
+        """The leader's snapshot; None if the leader does not answer."""
         leader = self._live[0].peer
         if leader == self._peers.id:
             snapshot: QueuesSnapshot = await self._read_queues()
@@ -154,7 +154,7 @@ class Metrics(Collector):
             return None
 
     async def _read_and_store_queues(self) -> QueuesSnapshot:
-        """Continues from another worker's snapshot if the last one is not this worker's own."""
+        """Takes a snapshot and stores it. Continues from the stored snapshot if another worker took that one."""
         if not self._group:
             return await self._reader.read()
         key, store = keys.worker_counters(self._group), self._core.store
@@ -168,7 +168,7 @@ class Metrics(Collector):
         return snapshot
 
     def _count(self) -> Counts:
-        """What this process has counted; names are kinds and labels, with blanks between, as none of them has one."""
+        """This process's counts by name: the kind and the labels, separated by blanks (no label contains one)."""
         counts: Counts = {
             f"http {route} {method} {status}": [*seen.counts, seen.seconds]
             for route, outcomes in self._traffic.routes.items()
@@ -182,12 +182,12 @@ class Metrics(Collector):
         return [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
 
     def collect(self) -> Iterator[Metric]:
-        """For prometheus-client: the families, from what was read last."""
+        """The metric families, from the last reading. prometheus-client calls this."""
         up = self._ping_seconds is not None
         yield GaugeMetricFamily("restmq_redis_up", "1 if Redis answered at this scrape, else 0.", value=int(up))
         if self._ping_seconds is not None:
             yield GaugeMetricFamily(
-                "restmq_redis_ping_seconds", "How long Redis took for a PING at this scrape.", value=self._ping_seconds
+                "restmq_redis_ping_seconds", "Duration of a PING to Redis at this scrape.", value=self._ping_seconds
             )
             if self._queues is not None:
                 yield from self._of_queues(self._queues)
@@ -198,15 +198,15 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "restmq_http_connections", "Connections of clients, live consumers included.", value=connections
         )
-        about = GaugeMetricFamily("restmq_build_info", "1; the label says which version this is.", labels=["version"])
-        about.add_metric([__version__], 1)
-        yield about
+        build = GaugeMetricFamily("restmq_build_info", "1; the label is the version of RestMQ.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
         yield from self._of_processes()
 
     def _of_queues(self, snapshot: QueuesSnapshot) -> Iterator[Metric]:
         labelled = dict(sorted(snapshot.labelled.items()))
         queues = {**labelled, OTHERS: snapshot.others} if snapshot.others is not None else labelled
-        yield GaugeMetricFamily("restmq_queues", "How many queues there are.", value=snapshot.queues)
+        yield GaugeMetricFamily("restmq_queues", "Number of queues.", value=snapshot.queues)
         for name, (text, count) in _COUNTERS.items():
             counter = CounterMetricFamily(f"restmq_messages_{name}", text, labels=["queue"])
             for queue, counters in queues.items():
@@ -215,7 +215,7 @@ class Metrics(Collector):
         held = GaugeMetricFamily("restmq_messages", "Messages in the queue now.", labels=["queue", "state"])
         age = GaugeMetricFamily(
             "restmq_oldest_message_age_seconds",
-            "How long the oldest message that is ready has waited; absent if none is, or it is not known.",
+            "Age of the oldest ready message; absent if there is none or its age is unknown.",
             labels=["queue"],
         )
         started = GaugeMetricFamily(
@@ -250,12 +250,12 @@ class Metrics(Collector):
     def _of_requests(self, counts_by_name: Counts) -> Iterator[Metric]:
         durations = HistogramMetricFamily(
             "restmq_http_request_duration_seconds",
-            "From the request's last byte to its answer, of a stream to its head; waits of long polls included.",
+            "Time from the request's last byte to its answer (of a stream: to its head), with the waits of long polls.",
             labels=["route", "method", "status"],
         )
         refused = CounterMetricFamily(
             "restmq_http_refused",
-            "Requests and connections refused before any handler saw them: malformed, too long, too slow, too many.",
+            "Requests rejected before routing: malformed, too long, too slow, too many connections.",
             labels=["status"],
         )
         text = "Consumers dropped because they read too slowly."
@@ -272,7 +272,10 @@ class Metrics(Collector):
         yield from (dropped, durations, refused)
 
     def _of_processes(self) -> Iterator[Metric]:
-        """The process, or each worker's with its place as a label; while one takes over, the new one's."""
+        """Metrics of this process; with workers, those of each worker, labelled with the worker's number.
+
+        While a worker is being replaced, these are the new worker's metrics.
+        """
         if not self._group:
             yield from self._process.collect()
             return
@@ -288,7 +291,7 @@ class Metrics(Collector):
 
 
 class _Shared:
-    """Runs a call once for all who ask for it while it is under way."""
+    """Runs a call once at a time; callers that come while it runs get the same result."""
 
     def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self._call = call

@@ -1,19 +1,20 @@
-"""Daemons on one Redis ask each other for what only each of them knows: its consumers, its reading of the queues.
+"""Questions between the daemons on one Redis, for data that only one process has, such as its connected consumers.
 
-1. A question is a message on a channel that all daemons hear, or the workers of one server, or one process. An answer
-   goes to the channel of the process that asked, with the question's number.
-2. PUBLISH returns how many processes heard the question. So the asker knows how many answers will come, does not wait
-   if it is alone, and does not wait any longer once all have answered.
-3. A process that hangs or died meanwhile is waited for until ``--peer-timeout`` is over, and is then missing. An answer
-   that comes later belongs to no question any more and is dropped.
-4. A process that cannot hear, as Redis is away, gets no answers at once. When its subscription is lost, all questions
-   under way end with the answers that came until then.
-5. ``ask`` never fails, so that statistics never fail a request. Nothing here lies on the way of a message.
-6. What comes over Redis is checked: here the form of a message, by those who take the answers its contents.
+1. A question is a message on a channel: of all daemons, of the workers of one server, or of one process. An answer goes
+   to the channel of the process that asked, with the question's number.
+2. PUBLISH returns the number of processes that received the question. So the asking process knows the number of answers
+   to expect. It does not wait if it is alone, and stops waiting once all have answered.
+3. The asking process waits for a process that hangs or died until ``--peer-timeout`` is over, and then leaves it out.
+   An answer that comes later is dropped.
+4. While Redis is away, a process can receive no answers, so ``ask`` returns none, at once. When the subscription is
+   lost, all open questions end with the answers that have come.
+5. ``ask`` never fails, so statistics never fail a request. The delivery of messages does not depend on this module.
+6. Data from other processes is checked: the form of a message here, the contents of an answer by the code that asked.
 
 A question goes through these states: asked (the number of answers is unknown), counted (PUBLISH has answered), done.
-Answers may arrive before PUBLISH has answered; so they are kept from the start, and the count is compared whenever
-either changes. A maintainer must keep that: comparing only when an answer arrives would wait in vain.
+Answers may arrive before PUBLISH has answered. So answers are kept from the start, and their number is compared with
+the expected number whenever either changes. A maintainer must keep that: if they were compared only when an answer
+arrives, ``ask`` could wait although all answers are there.
 """
 
 from __future__ import annotations
@@ -59,20 +60,20 @@ class _Question:
         self.expect(self.wanted)
 
 
-#: Answers a question, at once or by a Deferred; gets what the question is about.
+#: Returns the answer to a question, or a Deferred of it. The argument is the question's subject (``about``).
 Responder = Callable[[Any], Any]
 
 
 class Peers(service.Service):  # type: ignore[misc]  # untyped
-    """This daemon among those on the same Redis.
+    """Asks the other daemons on the same Redis, and answers them.
 
     Args:
-        answer_seconds: how long answers are waited for.
+        answer_seconds: maximum time to wait for answers.
         group: the server's own name, if it has several workers.
 
     Attributes:
         id: the identity under which the others know this process.
-        everybody, group: the channels of all daemons, and of the workers of this server (None if it has none).
+        everybody, group: the channels of all daemons, and of the workers of this server (None if it has no workers).
     """
 
     def __init__(self, core: RedisOperations, reactor: Any, answer_seconds: float, group: str = "") -> None:
@@ -83,8 +84,8 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         self._store = core.store
         self._reactor = reactor
         self._answer_seconds = answer_seconds
-        self._subscriber = core.pubsub(self._heard, on_lost=self._lost, on_renewed=self._renewed)
-        self._hears = False
+        self._subscriber = core.pubsub(self._on_message, on_lost=self._lost, on_renewed=self._renewed)
+        self._subscribed = False
         self._number = 0
         self._questions: dict[int, _Question] = {}
         self._answers: dict[str, Responder] = {}
@@ -98,54 +99,55 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         return [self.everybody, keys.peer_channel(self.id), *([self.group] if self.group else [])]
 
     def _renewed(self) -> None:
-        self._hears = True
+        self._subscribed = True
 
     def _lost(self) -> None:
-        self._hears = False
+        self._subscribed = False
         for question in list(self._questions.values()):
             question.expect(0)
 
     def stopService(self) -> None:
         super().stopService()
         self._lost()
-        for channel in self._channels():  # whoever asks from now on must not wait for this process
+        for channel in self._channels():  # other daemons must not wait for this process from now on
             self._subscriber.unsubscribe(channel)
         self._subscriber.stop()
 
     def answer(self, kind: str, answer: Responder) -> None:
-        """Has questions of a kind answered by this function."""
+        """Registers the function that answers questions of this kind."""
         self._answers[kind] = answer
 
     async def ask(self, kind: str, about: Any, channel: bytes, least_seconds: float = 0) -> dict[str, Any]:
-        """Returns the answers that came in time from all on a channel but this process, by the peer's id. Never fails.
+        """Asks all other processes on a channel; returns the answers that came in time, by the peer's id. Never fails.
 
         Args:
-            least_seconds: wait at least this long for those who have not answered yet, if ``answer_seconds`` is less.
+            about: the question's subject.
+            least_seconds: time to wait for answers, if ``answer_seconds`` is less.
         """
-        if not self._hears:
+        if not self._subscribed:
             return {}
         self._number += 1
         number, question = self._number, _Question()
         self._questions[number] = question
-        overdue = self._reactor.callLater(max(least_seconds, self._answer_seconds), question.expect, 0)
-        ourselves = 1 if channel in (self.everybody, self.group) else 0
-        heard = self._publish(channel, {"kind": kind, "ask": True, "about": about, "number": number})
-        heard.addCallback(lambda count: question.expect(count - ourselves))
+        timeout = self._reactor.callLater(max(least_seconds, self._answer_seconds), question.expect, 0)
+        own_answers = 1 if channel in (self.everybody, self.group) else 0
+        published = self._publish(channel, {"kind": kind, "ask": True, "about": about, "number": number})
+        published.addCallback(lambda count: question.expect(count - own_answers))
         await question.done
         del self._questions[number]
-        if overdue.active():
-            overdue.cancel()
+        if timeout.active():
+            timeout.cancel()
         return question.answers
 
     def _publish(self, channel: bytes, message: dict[str, Any]) -> defer.Deferred[int]:
-        """Returns how many processes heard it; 0 if it could not be published."""
+        """Returns the number of processes that received the message; 0 if it could not be published."""
         payload = orjson.dumps({**message, "by": self.id})
         if len(payload) > MESSAGE_BYTES_MAX:
             log.warn("an answer to another daemon is too large and was not sent ({size} bytes).", size=len(payload))
             return defer.succeed(0)
         return self._store.command("PUBLISH", channel, payload).addErrback(_store_is_away)
 
-    def _heard(self, _channel: bytes, payload: bytes) -> None:
+    def _on_message(self, _channel: bytes, payload: bytes) -> None:
         message = _parse(payload)
         if message is None or message["kind"] not in self._answers or message["by"] == self.id:
             return

@@ -1,8 +1,9 @@
 """The counters of all queues for ``/metrics``, read from Redis in bounded pages.
 
-Only the busiest queues get a label of their own; the others are added up. Which queues are the busiest changes, and yet
-no sum may decrease, because Prometheus takes a decrease for a restart. So the sum of the others is not computed anew:
-whenever a queue without a label is read, the sum grows by what the queue's counters grew since it was read last.
+Only the busiest queues get a label of their own; ``/metrics`` shows one sum for all others. The set of the busiest
+queues changes, and yet this sum may not decrease, because Prometheus takes a decrease for a restart. So the sum is not
+computed anew: whenever a queue without a label is read, the sum grows by the growth of the queue's counters since the
+last reading.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ _ZERO = QueueCounters()
 
 @dataclass(slots=True, frozen=True)
 class QueuesSnapshot:
-    """What a read found.
+    """The result of a reading.
 
     Attributes:
         queues: number of queues.
-        labelled: the busiest queues, by traffic and by what they hold.
-        others: the sum of all other queues, with the greatest of their ages; None if there never were any.
+        labelled: the busiest queues, by their traffic and their number of messages.
+        others: the sum of all other queues, with the greatest of their ages; None if there never were other queues.
     """
 
     queues: int = 0
@@ -131,8 +132,8 @@ class QueueCounterReader:
     def continue_from(self, snapshot: QueuesSnapshot) -> None:
         """Takes over from another worker, so that no sum decreases.
 
-        The snapshot has the growth that this reader knew of. Until this reader has seen all queues once, what it sees
-        first of a queue counts as known.
+        The snapshot's sum includes all growth so far. So until this reader has read all queues once, the first reading
+        of a queue does not count as growth.
         """
         self._labelled = snapshot.labelled
         if snapshot.others is not None:
@@ -142,9 +143,10 @@ class QueueCounterReader:
         self._cursor, self._pass_began, self._continues = b"0", self._read, True
 
     async def read(self) -> QueuesSnapshot:
-        """Reads the busiest queues and up to 10,000 others, or what two seconds allow; the next call continues there.
+        """Reads the busiest queues, and others until 10,000 are read or two seconds are over.
 
-        Must not be called again before it has returned. Raises StoreUnavailable and StoreRefused.
+        The next call continues with the queues after these. Must not be called again before it has returned. Raises
+        StoreUnavailable and StoreRefused.
         """
         deadline = self._clock() + _READ_SECONDS
         self._read += 1
@@ -176,7 +178,7 @@ class QueueCounterReader:
         return True
 
     async def _read_queues(self, names: list[str], growth: dict[str, list[int]]) -> None:
-        """Reads these queues and notes how much their counters grew since they were read last."""
+        """Reads these queues, and puts the growth of their counters since the last reading into ``growth``."""
         wanted: list[bytes] = []
         for name in names:
             q = keys.for_queue.__wrapped__(name)  # past its cache, which is for queues in use
@@ -189,7 +191,7 @@ class QueueCounterReader:
             counters = QueueCounters(*flat[width * i : width * (i + 1)])
             known = self._known.get(name)
             before = known.counters if known else counters if self._continues else _ZERO
-            # A counter that is less than it was has begun anew: Redis was emptied.
+            # If a counter has decreased, Redis was emptied, and the counter began at 0 again.
             pairs = zip(counters[:_COUNTERS], before, strict=False)
             growth[name] = [now - old if now >= old else now for now, old in pairs]
             if known is None:
@@ -199,7 +201,7 @@ class QueueCounterReader:
                 known.activity = known.activity * _ACTIVITY_DECAY + sum(growth[name][:3])
 
     def _forget_missing_queues(self) -> None:
-        """The whole set was scanned since the pass began; a queue that was not seen is no longer in it."""
+        """Call this when the whole set of queues was scanned: a queue that was not found no longer exists."""
         for name in [name for name, known in self._known.items() if known.last_read <= self._pass_began]:
             del self._known[name]
         self._pass_began = self._read

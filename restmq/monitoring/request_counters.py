@@ -1,6 +1,6 @@
-"""Counts requests by route, method and status, with their durations, and has each written to the access log.
+"""Counts requests by route, method and status, with their durations, and writes each request to the access log.
 
-Every request passes here, so each step is one method call that increments plain counters.
+Every request is counted here, so each step is one method call that increments plain counters.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Traffic:
         self.refusals: Counter[int] = Counter()
 
     def arrived(self, request: Request, route: str) -> None:
-        """Counts from here: the request is complete and its handler begins."""
+        """The request is complete, and its handler begins. Its duration is measured from now on."""
         request.route = route
         request.arrived_at = self.clock()
         if self.log is not None:

@@ -5,13 +5,14 @@
    answer was lost does no harm.
 2. The script that writes a record returns all records. A scrape writes its own first, so the sum has everything that
    this worker counted, and what the others counted up to a second ago.
-3. Records stay when their workers end, so no sum ever decreases. The script merges the oldest of more than
-   ``RECORDS_MAX`` records into one. Of a killed worker, the counts since its last write are lost.
+3. Records stay when their workers end, so no sum ever decreases. If there are more than ``RECORDS_MAX`` records, the
+   script merges the oldest into one. If a worker is killed, its counts since its last write are lost.
 4. A worker is live while its record is younger than ``LIVE_SECONDS`` and does not say that it ended. Only live workers
    count for connections and process metrics.
-5. While Redis does not answer, the sum is unknown. Two workers that showed what each read last would make it decrease.
+5. While Redis does not answer, the sum is unknown. If workers showed the sums that they read last, a scrape of another
+   worker could show a lower sum than the scrape before.
 
-A daemon without workers keeps its counters to itself.
+A daemon without workers does not write its counters to Redis.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ Sample = tuple[str, dict[str, str], float]
 
 @dataclass(slots=True, frozen=True)
 class Membership:
-    """Which of a server's workers this process is. A daemon without workers is its own only one.
+    """The place of this process among a server's workers. A daemon without workers is its own only worker.
 
     Attributes:
         group: the server's own name among those on one Redis; empty if it has no workers.
@@ -69,7 +70,7 @@ class WorkerRecord:
         connections: number of its client connections.
         samples: the metrics of its process.
         at_seconds: when it wrote this, on the machine's monotonic clock, which all workers share.
-        ended: whether this is its last word.
+        ended: whether the worker has ended, so that this is its last record.
     """
 
     counts: Counts
@@ -83,17 +84,17 @@ class WorkerRecord:
 
     @classmethod
     def parse(cls, record: bytes) -> WorkerRecord:
-        """Skips fields that only another version knows; while workers are replaced, two versions share the hash."""
+        """Reads a record. Skips unknown fields: while workers are replaced, two versions of RestMQ share the hash."""
         fields = orjson.loads(record)
         return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
 
 
 class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
-    """This worker among those of its server.
+    """Writes this worker's record, and reads those of all workers of the server.
 
     Args:
         peer: this process' identity among all daemons.
-        counts, connections, samples: return what this worker has to write.
+        counts, connections, samples: return the values for this worker's record.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
 
     async def read(self) -> tuple[Counts | None, list[WorkerRecord]]:
         """Returns the sum of what all workers counted (None if unknown), and the live workers, the oldest first."""
-        own = self._own()
+        own = self._own_record()
         if not self._membership.group:
             return own.counts, [own]
         try:
@@ -140,7 +141,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         live = [record for record in live if own.at_seconds - record.at_seconds < LIVE_SECONDS]
         return _sum(records), sorted(live, key=lambda record: record.serial)
 
-    def _own(self, ended: bool = False) -> WorkerRecord:
+    def _own_record(self, ended: bool = False) -> WorkerRecord:
         return WorkerRecord(
             counts=self._counts(),
             peer=self._peer,
@@ -160,8 +161,8 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
 
     async def _write_quietly(self, ended: bool = False) -> None:
         try:
-            await self._write(self._own(ended))
-        except RestMQError as problem:  # the next write has all of it
+            await self._write(self._own_record(ended))
+        except RestMQError as problem:  # the next record has all counts
             log.debug("counters of this worker are not written: {problem}", problem=problem)
 
 

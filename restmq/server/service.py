@@ -26,7 +26,7 @@ from restmq.errors import ConfigurationError
 from restmq.handlers.services import Services
 from restmq.handlers.websocket import make_factory
 from restmq.model import limit_queue_names
-from restmq.monitoring.access_log import AccessLog, LogFile, to_the_log
+from restmq.monitoring.access_log import AccessLog, LogFile, write_to_log
 from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.metrics import Metrics
@@ -213,7 +213,7 @@ def _make_services(
 def _access_log(options: Options) -> AccessLog | None:
     """Raises ConfigurationError if the file can't be opened."""
     kind, path = options["access-log"], options["access-log-file"]
-    return None if kind == "off" else AccessLog(kind, LogFile(path).write if path else to_the_log, time.time)
+    return None if kind == "off" else AccessLog(kind, LogFile(path).write if path else write_to_log, time.time)
 
 
 def _collect_garbage_rarely() -> None:

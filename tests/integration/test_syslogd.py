@@ -245,7 +245,7 @@ def test_lines_wait_while_redis_is_away_and_come_in_order(private_folder: Path, 
         wait_until(lambda: f"lines for {QUEUE} wait: " in syslogd.log and "wait for Redis: 10," in syslogd.log)
         private_redis.start()
         assert numbers(stored(private_redis, 20)) == list(range(20))
-        wait_until(lambda: f"Redis takes lines for {QUEUE} again" in syslogd.log)
+        wait_until(lambda: f"Redis accepts lines for {QUEUE} again" in syslogd.log)
 
 
 def test_a_line_that_redis_does_not_take_within_the_hold_time_is_dropped_and_logged(
@@ -255,7 +255,7 @@ def test_a_line_that_redis_does_not_take_within_the_hold_time_is_dropped_and_log
     with stopping(syslogd):
         private_redis.kill()
         syslogd.send(b"<13>lost\n")
-        wait_until(lambda: "dropped (Redis did not take them for 0.5 s): 1" in syslogd.log)
+        wait_until(lambda: "dropped (Redis did not accept them within 0.5 s): 1" in syslogd.log)
         private_redis.start()
         syslogd.send(b"<13>kept\n")
         assert [message["message"] for message in stored(private_redis, 1)] == ["kept"]
@@ -268,7 +268,7 @@ def test_the_log_counts_all_lines_that_are_lost_at_the_end(private_folder: Path,
     syslogd.send(stream)
     wait_until(lambda: "wait for Redis: 2000, connections not read: 1," in syslogd.log)
     syslogd.stop()
-    assert "dropped (Redis did not take them before the daemon ended): 2000; wait for Redis: 0" in syslogd.log
+    assert "dropped (Redis did not accept them before the daemon ended): 2000; wait for Redis: 0" in syslogd.log
     # The bytes that were read before the connection was paused. The others never left the kernel.
     unread_bytes = int(syslogd.log.split("bytes not yet lines: ")[-1].split(".")[0])
     assert 0 < unread_bytes <= len(stream) - len(numbered(2000))
@@ -317,7 +317,7 @@ def test_a_full_queue_stops_only_its_own_host(private_folder: Path, private_redi
             assert numbers(stored(private_redis, 2000, "syslogd:127.0.0.2")) == list(range(2000))
         http.post(f"/p/{QUEUE}", data={"max_length": 0}).raise_for_status()
         stored(private_redis, 3000)
-        wait_until(lambda: f"Redis takes lines for {QUEUE} again" in syslogd.log)
+        wait_until(lambda: f"Redis accepts lines for {QUEUE} again" in syslogd.log)
         assert syslogd.log.count(f"lines for {QUEUE} wait: ") == 1
 
 

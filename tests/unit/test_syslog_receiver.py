@@ -76,7 +76,7 @@ class Syslogd:
         self.tcp_quota, self.udp_quota = Quota(lines_max, 1 << 26), Quota(lines_max, 1 << 26)
         self.tcp = TcpReceiver(self.intake, self.tcp_quota, connections_max, per_host_max)
         self.udp = UdpReceiver(self.intake, self.udp_quota)
-        self.spool.on_room = self.tcp.read_on
+        self.spool.on_capacity = self.tcp.resume_connections
         self.counts.describe_waiting = lambda: f"{self.spool.waiting_lines} wait"
 
     def connect(self, host: str = "192.0.2.1") -> Connection:
@@ -261,7 +261,7 @@ def test_the_log_names_a_queue_once_when_its_lines_wait_and_once_when_they_no_lo
         syslogd.answer_all()
     assert [formatEvent(event) for event in events] == [
         "lines for syslogd:192.0.2.1 wait: full",
-        "Redis takes lines for syslogd:192.0.2.1 again.",
+        "Redis accepts lines for syslogd:192.0.2.1 again.",
     ]
 
 
@@ -326,8 +326,8 @@ def test_a_line_that_redis_does_not_take_within_the_hold_time_is_dropped_and_cou
     syslogd.turn(2)
     syslogd.answer_all()
     assert syslogd.core.lines() == ["<13>new"]
-    assert syslogd.counts.by_event["dropped (Redis did not take them for 60 s)"] == 1
-    assert formatEvent(events[1]) == "dropped (Redis did not take them for 60 s); the next summary has the number."
+    assert syslogd.counts.by_event["dropped (Redis did not accept them within 60 s)"] == 1
+    assert formatEvent(events[1]) == "dropped (Redis did not accept them within 60 s); the next summary has the number."
     assert syslogd.empty
 
 
@@ -465,6 +465,6 @@ def test_the_end_has_a_time_limit_and_the_log_says_what_is_lost() -> None:
     stopping = syslogd.spool.stopService()
     syslogd.turn(DRAIN_SECONDS)
     assert ended(stopping)
-    assert syslogd.counts.by_event["dropped (Redis did not take them before the daemon ended)"] == 1
+    assert syslogd.counts.by_event["dropped (Redis did not accept them before the daemon ended)"] == 1
     syslogd.core.answer()  # too late
     assert syslogd.counts.by_event["saved"] == 0

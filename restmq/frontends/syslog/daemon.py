@@ -21,8 +21,8 @@ _DATAGRAM_BYTES_MAX = 65_535
 _COUNT = shared.whole_number(1, 10_000_000)
 _BYTES = shared.whole_number(1, 1 << 40)
 
-#: A sender that is silent for a minute is probed, and has another minute to answer. By the kernel's defaults, a sender
-#: whose machine is gone would keep its place for two hours.
+#: A sender that is silent for a minute is probed, and has another minute to answer. With the kernel's defaults, the
+#: connection of a dead machine would count towards the limits for two hours.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 
 
@@ -42,8 +42,8 @@ class Options(shared.DaemonOptions):
         ["max-connections-per-address", None, 200, "maximum TCP connections from one address", _COUNT],
         ["max-buffered-lines", None, 100000, "maximum lines that wait for Redis, each for TCP and for UDP", _COUNT],
         ["max-buffered-bytes", None, 67108864, "maximum bytes that wait for Redis, each for TCP and for UDP", _BYTES],
-        ["hold-time", None, 3600, "seconds to keep a line that Redis does not take", shared.seconds],
-        ["count-interval", None, 60, "seconds between summaries in the log, if there is news", shared.seconds],
+        ["hold-time", None, 3600, "seconds to keep a line that Redis does not accept", shared.seconds],
+        ["count-interval", None, 60, "seconds between summaries in the log, if numbers changed", shared.seconds],
     ]
     optFlags = [["no-udp", None, "do not listen for UDP"]]
 
@@ -99,7 +99,7 @@ def makeService(options: Options) -> service.IService:
     )
     tcp_quota, udp_quota = (Quota(options["max-buffered-lines"], options["max-buffered-bytes"]) for _ in range(2))
     receiver = TcpReceiver(intake, tcp_quota, options["max-connections"], options["max-connections-per-address"])
-    spool.on_room = receiver.read_on
+    spool.on_capacity = receiver.resume_connections
     counts.describe_waiting = lambda: f"wait for Redis: {spool.waiting_lines}, {receiver.describe_waiting()}"
     tcp = TcpListener(receiver, listening_on(options, reactor), drain_seconds, reactor)
     parts = InOrder()

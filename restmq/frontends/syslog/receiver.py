@@ -1,7 +1,7 @@
-"""Receives syslog lines by TCP and UDP, and puts them into the spool while there is room.
+"""Receives syslog lines by TCP and UDP, and puts them into the spool while the quotas have capacity.
 
-TCP has back-pressure: a connection is not read while its lines have no room, so they wait at the sender. UDP has none
-(RFC 5426): a datagram without room is counted and dropped.
+TCP has back-pressure: while there is no capacity for a connection's lines, the connection is not read, and the lines
+wait at the sender. UDP has no back-pressure (RFC 5426): a datagram that exceeds the quota is counted and dropped.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ def queue_of(host: str) -> str:
 
 
 def host_of(address: str) -> str:
-    """A sender's address as its queue has it. IPv4 is in its own notation, even if it came to an IPv6 socket."""
+    """A sender's address, as in its queue's name. An IPv4 address is written as IPv4, even from an IPv6 socket."""
     mapped = ipaddress.IPv6Address(address).ipv4_mapped if ":" in address else None
     return str(mapped or address)
 
 
 class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
-    """A TCP sender. After it has closed, its place stays taken until the spool has all its lines."""
+    """A TCP sender. A closed connection counts towards the limits until the spool has all its lines."""
 
     factory: TcpReceiver
 
@@ -80,33 +80,35 @@ class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
     def dataReceived(self, received: bytes) -> None:
         if self._admitted:
             self.frames.feed(received)
-            self.read_on()
+            self.spool_lines()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         if self._admitted:
             self._closed = True
             self.frames.end()
-            self.read_on()
+            self.spool_lines()
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         spool = self.factory.intake.spool
-        return self._quota.has_room() and spool.has_room(queue_of(self.host), self.factory.quota, always_one=True)
+        return self._quota.has_capacity() and spool.has_capacity(
+            queue_of(self.host), self.factory.quota, always_one=True
+        )
 
-    def read_on(self) -> None:
-        """Passes lines on while there is room. Without room it stops reading, until the factory calls this again."""
-        while (has_room := self.has_room) and (frame := self.frames.next()):
+    def spool_lines(self) -> None:
+        """Puts lines into the spool while there is capacity; then stops reading until the factory calls this again."""
+        while (has_capacity := self.has_capacity) and (frame := self.frames.next()):
             self.factory.intake.take("TCP", self.host, frame, self._quota, self.factory.quota)
-        if not has_room:
+        if not has_capacity:
             self.factory.waiting[self] = None
         elif self._closed:
             self.factory.forget(self)
-        if self._paused is has_room and not self._closed:
-            self._paused = not has_room
+        if self._paused is has_capacity and not self._closed:
+            self._paused = not has_capacity
             (self.transport.pauseProducing if self._paused else self.transport.resumeProducing)()
 
     def finish(self) -> None:
-        """Closes our side, so that the sender stops. Its lines are read until it has closed its own side."""
+        """Closes our side, so that the sender stops. Its lines are read until the sender has closed its own side."""
         if ISSLTransport.providedBy(self.transport):
             self.transport.loseConnection()  # TLS has its own close, which the sender answers
         else:
@@ -129,7 +131,7 @@ class TcpReceiver(protocol.ServerFactory):  # type: ignore[misc]  # untyped
         self._connections_max = connections_max
         self._connections_per_host_max = connections_per_host_max
         self._connections: set[Connection] = set()
-        #: Connections without room, those that wait longest first.
+        #: Connections without capacity; the one that has waited longest is first.
         self.waiting: dict[Connection, None] = {}
         self._empty: defer.Deferred[None] | None = None
 
@@ -152,20 +154,23 @@ class TcpReceiver(protocol.ServerFactory):  # type: ignore[misc]  # untyped
         if not self._connections and self._empty is not None and not self._empty.called:
             self._empty.callback(None)
 
-    def read_on(self) -> None:
-        """Lets connections read on, those that wait longest first."""
+    def resume_connections(self) -> None:
+        """Resumes connections that have capacity again; the one that has waited longest is first."""
         for connection in list(self.waiting):
-            if connection.has_room:
+            if connection.has_capacity:
                 del self.waiting[connection]
-                connection.read_on()
+                connection.spool_lines()
 
     def describe_waiting(self) -> str:
-        """What has not reached the spool, for want of room or of a line's end. After the last summary it is lost."""
+        """Describes received bytes that have not reached the spool: lines without an end, or without capacity.
+
+        Bytes that are still there at the last summary are lost.
+        """
         size_bytes = sum(connection.frames.size_bytes for connection in self._connections)
         return f"connections not read: {len(self.waiting)}, bytes not yet lines: {size_bytes}"
 
     async def drain(self, seconds: float, clock: Any) -> None:
-        """Has all senders stop, and waits until the spool has their lines. Cuts connections that take too long."""
+        """Makes all senders stop, and waits until the spool has their lines. Cuts connections that take too long."""
         for connection in self._connections.copy():
             connection.finish()
         if self._connections:
@@ -179,7 +184,7 @@ class TcpReceiver(protocol.ServerFactory):  # type: ignore[misc]  # untyped
 
 
 class UdpReceiver(protocol.DatagramProtocol):  # type: ignore[misc]  # untyped
-    """Each datagram is one line (RFC 5426, 3.1). Addresses can be forged, so no host has room of its own."""
+    """Each datagram is one line (RFC 5426, 3.1). Addresses can be forged, so no host has capacity of its own."""
 
     noisy = False
 
@@ -191,7 +196,7 @@ class UdpReceiver(protocol.DatagramProtocol):  # type: ignore[misc]  # untyped
         host = host_of(addr[0])
         if not self._intake.allows(host):
             self._intake.counts.lose("dropped (UDP: sender not among --senders)")
-        elif not self._intake.spool.has_room(queue_of(host), self._quota):
+        elif not self._intake.spool.has_capacity(queue_of(host), self._quota):
             self._intake.counts.lose("dropped (UDP: too many lines wait for Redis)")
         else:
             line, bytes_max = strip_count(datagram), self._intake.line_bytes_max

@@ -1,9 +1,9 @@
-"""Lines on their way to Redis: at least once, in the order of their host.
+"""Buffers lines until Redis has stored them: at least once, and for each host in order.
 
-1. Each host has a lane. A lane has one call to Redis under way at a time, which carries as many lines as fit.
+1. Each host has a lane. A lane has one call to Redis in progress at a time, which carries as many lines as fit.
 2. A line leaves its lane when Redis has stored it, when it is older than the hold time, or when the daemon ends. A call
    without an answer is repeated, because Redis may or may not have run it.
-3. Quotas count the lines that wait. A receiver checks them before it puts a line; the spool only keeps the counts.
+3. Quotas count the waiting lines. A receiver checks its quotas before it puts a line; the spool only keeps the counts.
 4. One host may use as much of a shared quota as is still free for the others, i.e. at most half. So a host whose queue
    is full cannot stop the others.
 """
@@ -35,15 +35,15 @@ _NAMED_QUEUES_MAX = 10
 
 
 class Counts(internet.TimerService):  # type: ignore[misc]  # untyped
-    """Numbers of lines and connections since the start, by what happened to them.
+    """Numbers of lines and connections since the start, by event (received, saved, dropped, and so on).
 
-    The log gets a summary in intervals, if there is news, and at the end.
+    A summary is logged at intervals if a number has changed, and at the end.
     """
 
     def __init__(self, interval_seconds: float) -> None:
         super().__init__(interval_seconds, self._log_summary)
         self.by_event: Counter[str] = Counter()
-        #: What waits now, for the summary.
+        #: Returns the part of the summary about lines that wait now.
         self.describe_waiting: Callable[[], str] = lambda: ""
         self._logged_summary = ""
         self._logged_losses: set[str] = set()
@@ -77,8 +77,8 @@ class Quota:
     lines: int = 0
     size_bytes: int = 0
 
-    def has_room(self, own_lines: int = 0, own_bytes: int = 0) -> bool:
-        """Whether one more line fits, for a host that has these already."""
+    def has_capacity(self, own_lines: int = 0, own_bytes: int = 0) -> bool:
+        """Whether one more line fits, for a host that already has this number of lines and bytes."""
         return own_lines + self.lines < self.lines_max and own_bytes + self.size_bytes < self.bytes_max
 
     def part(self, divisor: int) -> Quota:
@@ -107,7 +107,7 @@ class _Lane:
     size: Quota = field(default_factory=Quota)  # counts only; the limits are those of the shared quota
 
     def batch(self, lines_max: int) -> list[bytes]:
-        """The first lines, as many as one call carries: at least one."""
+        """The first lines of the lane, as many as fit into one call: at least one."""
         values: list[bytes] = []
         size_bytes = 0
         for line in self.lines:
@@ -122,7 +122,7 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
     """Holds lines until Redis has stored them; see the rules above.
 
     Args:
-        hold_seconds: maximum age of a line that Redis does not take.
+        hold_seconds: maximum age of a line that Redis does not accept.
         drain_seconds: maximum time to wait for Redis when the daemon ends.
         clock: the reactor.
     """
@@ -136,25 +136,25 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
         self._drain_seconds = drain_seconds
         self._clock = clock
         self._lanes: dict[str, _Lane] = {}  # by queue; only those with lines
-        self._named_queues: set[str] = set()  # those that wait, according to the log
+        self._named_queues: set[str] = set()  # queues that the log has named as waiting
         self._stopped = False
         self._empty: defer.Deferred[None] | None = None
-        #: Called after lines have left.
-        self.on_room: Callable[[], None] = lambda: None
+        #: Called after lines have left the spool.
+        self.on_capacity: Callable[[], None] = lambda: None
 
-    def has_room(self, queue: str, quota: Quota, always_one: bool = False) -> bool:
-        """Whether the quota, which all hosts share, has room for one more line of this queue's host.
+    def has_capacity(self, queue: str, quota: Quota, always_one: bool = False) -> bool:
+        """Whether the quota, which all hosts share, has capacity for one more line of this queue's host.
 
         Args:
-            always_one: whether a host has room for one line even if the quota is used up.
+            always_one: whether a host without waiting lines may add one even if the quota is used up.
         """
         lane = self._lanes.get(queue)
         if lane is None:
-            return always_one or quota.has_room()
-        return quota.has_room(lane.size.lines, lane.size.size_bytes)
+            return always_one or quota.has_capacity()
+        return quota.has_capacity(lane.size.lines, lane.size.size_bytes)
 
     def put(self, queue: str, value: bytes, *quotas: Quota) -> None:
-        """Takes a line. It is counted in the quotas until it leaves."""
+        """Adds a line. It is counted in the quotas until it leaves the spool."""
         lane = self._lanes.get(queue)
         if lane is None:
             lane = self._lanes[queue] = _Lane(queue)
@@ -202,10 +202,10 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
             pause_seconds, lines_max = _RETRY_SECONDS_FIRST, min(2 * lines_max, _BATCH_LINES)
             self._counts.by_event["saved"] += len(values)
             self._remove(lane, len(values))
-            # Not at the first batch: a full queue takes a line now and then.
+            # Not after the first batch: even a full queue accepts a line now and then.
             if lane.queue in self._named_queues and (not lane.lines or lines_max == _BATCH_LINES):
                 self._named_queues.remove(lane.queue)
-                log.info("Redis takes lines for {queue} again.", queue=lane.queue)
+                log.info("Redis accepts lines for {queue} again.", queue=lane.queue)
 
     def _log_waiting(self, lane: _Lane, problem: Exception) -> None:
         if lane.queue not in self._named_queues and len(self._named_queues) < _NAMED_QUEUES_MAX:
@@ -216,26 +216,26 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
         oldest = self._clock.seconds() - self._hold_seconds
         overdue = sum(1 for _ in takewhile(lambda line: line.since < oldest, lane.lines))
         if overdue:
-            self._counts.lose(f"dropped (Redis did not take them for {self._hold_seconds:g} s)", overdue)
+            self._counts.lose(f"dropped (Redis did not accept them within {self._hold_seconds:g} s)", overdue)
             self._remove(lane, overdue)
 
     def _remove(self, lane: _Lane, count: int) -> None:
         """Removes a lane's first lines."""
         for _ in range(count):
             lane.lines.popleft().count(-1)
-        self.on_room()
+        self.on_capacity()
 
     def stopService(self) -> defer.Deferred[None]:
         super().stopService()
         return defer.ensureDeferred(self._drain())
 
     async def _drain(self) -> None:
-        """Waits until Redis has all lines. Drops those that it does not take in time."""
+        """Waits until Redis has all lines. Drops those that Redis does not accept in time."""
         if self._lanes:
             self._empty = defer.Deferred()
             try:
                 await self._empty.addTimeout(self._drain_seconds, self._clock)
             except defer.TimeoutError:
-                self._counts.lose("dropped (Redis did not take them before the daemon ended)", self.waiting_lines)
+                self._counts.lose("dropped (Redis did not accept them before the daemon ended)", self.waiting_lines)
                 self._stopped = True
                 self._lanes.clear()
