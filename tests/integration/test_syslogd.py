@@ -531,7 +531,7 @@ def test_an_invalid_option_gives_one_line(private_folder: Path, options: list[st
     shown = refusal(private_folder, "syslogd", *options)
     assert says in shown
     assert shown.count("\n") == 1
-    assert shown.endswith("; --help says more.\n")
+    assert shown.endswith("; see --help.\n")
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
