@@ -1,12 +1,18 @@
 """Everything that uses Twisted's private attributes of a transport: its buffers and its socket.
 
-Three things are here: writing to a socket without waiting for the reactor, the number of bytes that a transport has not
-sent yet, and whether a client has disconnected.
+Four things are here: writing to a socket without waiting for the reactor, the number of bytes that a transport or the
+kernel has not sent yet, whether a client has disconnected, and socket options by which the kernel notices a vanished
+client.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import select
+import socket
+import struct
+import termios
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +44,35 @@ def unsent_bytes(transport: Any) -> int:
     return len(transport.dataBuffer) - transport.offset + transport._tempDataLen if transport is not None else 0
 
 
+def kernel_unsent_bytes(transport: Any) -> int:
+    """Number of bytes that the system has taken and the client has not acknowledged; 0 where the kernel can't tell."""
+    descriptor = transport.fileno() if hasattr(transport, "fileno") else -1
+    if descriptor >= 0:
+        with contextlib.suppress(OSError):
+            return int(struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))[0])
+    return 0
+
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
+
+
+def notice_vanished_client(transport: Any) -> None:
+    """Lets the kernel close a TCP connection whose client's machine is gone, within two minutes.
+
+    Keepalive notices it on a silent connection. ``TCP_USER_TIMEOUT`` (Linux) notices it while data is unacknowledged,
+    where keepalive does nothing.
+    """
+    while transport is not None and not hasattr(transport, "socket"):
+        transport = getattr(transport, "transport", None)
+    if transport is None or transport.socket.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with contextlib.suppress(OSError):  # the client may be gone already
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            if hasattr(socket, name):
+                transport.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 #: poll(2): the peer has closed the connection or its writing half. Linux has it, for TCP and Unix sockets.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
@@ -52,6 +87,10 @@ def hung_up(transport: Any) -> bool:
     poll = select.poll()
     poll.register(transport.fileno(), _HUNG_UP)
     return bool(poll.poll(0))
+
+
+def _never() -> bool:
+    return False
 
 
 class Presence:
@@ -77,6 +116,7 @@ class Presence:
     def leave(self) -> None:
         """The client has disconnected."""
         self._gone = True
+        self._left_unseen = _never  # breaks the reference cycle with the connection
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()

@@ -47,6 +47,17 @@ class App(HTTPServer, Factory):
             self.answer(request)
         return handler
 
+    def settle(self) -> None:
+        """Runs the reactor's turns until nothing is left to do now."""
+        self.clock.advance(0)
+
+    def turn(self) -> None:
+        """Runs a single turn of the reactor."""
+        due = [call for call in self.clock.getDelayedCalls() if call.getTime() <= self.clock.seconds()]
+        for call, func in [(call, call.func) for call in due]:
+            call.cancel()
+            func()
+
     @staticmethod
     def answer(request: Request) -> None:
         request.connection.finished(b"<%b>" % request.uri.encode(), request.keep_alive)
@@ -102,13 +113,15 @@ class Client:
     def send(self, data: bytes) -> Client:
         for start in range(0, len(data), self.step):
             self.connection.dataReceived(data[start : start + self.step])
-        self.app.clock.advance(0)
+            if not self.transport.reads:
+                self.app.settle()
+        self.app.settle()
         return self
 
     def answer(self) -> None:
         """Lets the application answer its latest request."""
         App.answer(self.app.requests[-1])
-        self.app.clock.advance(0)
+        self.app.settle()
 
     @property
     def got(self) -> bytes:

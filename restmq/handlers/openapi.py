@@ -33,7 +33,7 @@ _IN_PATHS: dict[str, tuple[Kind, str]] = {
 }
 
 #: Statuses that any request may get.
-_ANY = (400, 403, 408, 413, 414, 417, 421, 431, 500, 503)
+_ANY = (400, 403, 408, 413, 414, 415, 417, 421, 431, 500, 503)
 #: Further statuses of requests that need access.
 _CHECKED = (401, 429)
 _REFUSALS = {
@@ -46,6 +46,7 @@ _REFUSALS = {
     410: "The receipt is not valid: the lease expired, the message was acked, or the receipt never existed.",
     413: "The body or a part of it is too long.",
     414: "The URL is too long.",
+    415: "The content coding or the type of the body is not supported.",
     417: "The expectation is unknown.",
     421: "The server does not have this host name.",
     426: "This path speaks WebSocket.",

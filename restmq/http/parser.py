@@ -7,6 +7,7 @@ that llhttp does not know.
 from __future__ import annotations
 
 import re
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +17,16 @@ from typing import Any, NoReturn
 import httptools
 
 from restmq.errors import WireError
+from restmq.http.decoding import Decoder
 from restmq.http.request import Headers, Request
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+#: Methods whose content means nothing (RFC 9110, 9.3.1): it is dropped.
+_WITHOUT_BODY = ("GET", "HEAD")
 _PIECE_BYTES = 4096
 _FIELDS_REMEMBERED_BYTES = 1024
+#: A long input that takes more time is parsed further in another turn.
+_PARSE_SECONDS = 0.005
 
 #: A method's name as RFC 9110 (5.6.2) defines it: distinguishes an unknown method from garbage.
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |$)")
@@ -28,9 +34,9 @@ _HOST = re.compile(r"(?:\[[\w:.%]+\]|[\w.~%!$&'()*+,;=-]*)(?::\d*)?", re.ASCII)
 _ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, kw_only=True)
 class Limits:
-    """Limits of HTTP, per request, per connection, per address and in total."""
+    """Limits of HTTP, per request, per connection, per address and in total; ``server.options`` describes each."""
 
     request_line_bytes: int = 8 * 1024
     header_bytes: int = 64 * 1024
@@ -41,6 +47,12 @@ class Limits:
     idle_seconds: float = 75.0
     connections: int = 10_000
     connections_per_address: int = 2_000
+    received_bytes: int = 512 * 1024 * 1024
+    received_bytes_per_address: int = 256 * 1024 * 1024
+    unread_bytes: int = 512 * 1024 * 1024
+    unread_bytes_per_address: int = 256 * 1024 * 1024
+    unread_seconds: float = 30.0
+    bytes_per_second: int = 16 * 1024
 
 
 class RequestParser:
@@ -48,22 +60,22 @@ class RequestParser:
 
     Args:
         connection: the connection of the requests.
-        begins: called when a request begins.
 
     Attributes:
         requests: the complete requests, in order.
-        unparsed: bytes after the maximum number of waiting requests.
+        unparsed: bytes to parse later: too many requests wait, or the turn is full.
         refusal: why parsing has stopped; None if it has not.
         in_request: whether a request has begun and is not complete.
         is_new: whether no request has begun yet.
+        begun: set when a request begins; whoever reads it may clear it.
+        expands: set when a body has a content coding; the bytes that are held may then be more than those that came.
         continue_owed: whether the client waits for ``100 Continue`` before it sends the body (RFC 9110, 10.1.1).
         after_upgrade: bytes after a WebSocket handshake, which may not be HTTP; None without a handshake.
     """
 
-    def __init__(self, connection: Any, limits: Limits, begins: Callable[[], None]) -> None:
+    def __init__(self, connection: Any, limits: Limits) -> None:
         self._connection = connection
         self._limits = limits
-        self._begins = begins
         self._parser = httptools.HttpRequestParser(self)
         self._progress, self._silent_bytes = -1, 0
         self.requests: deque[Request] = deque()
@@ -71,37 +83,59 @@ class RequestParser:
         self.refusal: WireError | None = None
         self.after_upgrade: bytearray | None = None
         self.is_new = True
-        self.in_request = self.continue_owed = False
+        self.in_request = self.continue_owed = self.begun = self.expands = False
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
+        self._head_bytes = self.body_bytes = 0
         self._body: bytes | bytearray = b""
+        self._decoder: Decoder | None = None
         self._request: Request | None = None
 
-    def feed(self, data: bytes) -> None:
-        """Parses input in small pieces, so that one read full of tiny requests does not become thousands of objects."""
+    @property
+    def has_input(self) -> bool:
+        """Whether there is a request, or a part of one."""
+        return bool(self.requests or self.unparsed or self.in_request)
+
+    @property
+    def held_bytes(self) -> int:
+        """Number of bytes in memory: of complete requests' bodies, of the request in progress, and unparsed ones."""
+        waiting = sum(len(request.body) for request in self.requests)
+        after_upgrade = len(self.after_upgrade or b"")
+        return waiting + self._head_bytes + len(self._url) + len(self._body) + len(self.unparsed) + after_upgrade
+
+    def feed(self, data: bytes, later: bool = False) -> None:
+        """Takes input, and parses it now unless it is for later."""
         if self.after_upgrade is not None:
             self.after_upgrade += data
-        elif self.unparsed:  # a TLS transport may deliver more after it was paused
+        elif later or self.unparsed:
             self.unparsed += data
         else:
             self._parse(data)
 
     def resume(self) -> None:
-        """Parses the unparsed bytes, now that fewer requests wait."""
+        """Parses the unparsed bytes, as far as requests may wait."""
         data, self.unparsed = self.unparsed, b""
         self._parse(data)
 
+    def refuse(self, refusal: WireError) -> None:
+        """Stops parsing and releases the request in progress."""
+        self.refusal, self.unparsed = refusal, b""
+        self._forget_request()
+
     def forget(self) -> None:
-        """Releases all input. A stream without messages must not keep a request's memory."""
+        """Ends parsing for good and releases all input."""
         self.after_upgrade = None
         self.unparsed = b""
         self.requests.clear()
         self._forget_request()
+        self._connection = self._parser = None  # breaks the reference cycles
 
     def _parse(self, data: bytes) -> None:
+        """Parses in small pieces, so that one read full of tiny requests does not become thousands of objects."""
         start = 0
+        end_seconds = time.perf_counter() + _PARSE_SECONDS if len(data) > _PIECE_BYTES else 0.0
         while start < len(data) and self.refusal is None:
-            if len(self.requests) >= self._limits.requests_waiting:
+            if len(self.requests) >= self._limits.requests_waiting or (start and time.perf_counter() > end_seconds):
                 self.unparsed = data[start:]
                 return
             start += self._feed(data[start : start + _PIECE_BYTES])
@@ -122,14 +156,17 @@ class RequestParser:
         except httptools.HttpParserInvalidMethodError:
             self.refusal = WireError(501 if _METHOD.match(data) else 400, "unknown HTTP method.")
         except httptools.HttpParserError as error:
-            self.refusal = WireError(400, f"malformed HTTP request: {error}.")
+            if "PRI" in str(error):  # llhttp knows the preface of HTTP/2 (RFC 9113, 3.4)
+                self.refusal = WireError(505, "HTTP/2 is not spoken here; use HTTP/1.1.")
+            else:
+                self.refusal = WireError(400, f"malformed HTTP request: {error}.")
         if self.in_request and self.refusal is None:
             self._check_progress(len(data))
         return len(data)
 
     def _check_progress(self, fed: int) -> None:
         """Bounds lines that never end, in the head, a trailer or a chunk size: llhttp keeps or skips them silently."""
-        progress = len(self._url) + len(self._fields) + self._body_bytes
+        progress = len(self._url) + len(self._fields) + self.body_bytes
         self._silent_bytes = self._silent_bytes + fed if progress == self._progress else 0
         self._progress = progress
         if self._silent_bytes > self._limits.header_bytes:
@@ -138,10 +175,8 @@ class RequestParser:
     # What httptools calls
 
     def on_message_begin(self) -> None:
-        self._head_bytes = self._body_bytes = 0
         self._progress, self._silent_bytes = -1, 0
-        self.in_request, self.is_new = True, False
-        self._begins()
+        self.in_request, self.begun, self.is_new = True, True, False
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -163,12 +198,9 @@ class RequestParser:
         method = self._parser.get_method().decode("ascii")
         if method not in METHODS:
             self._stop(501, "unknown HTTP method.")
-        try:
-            # Clients repeat the same fields in each request.
-            read = _fields_seen if self._head_bytes <= _FIELDS_REMEMBERED_BYTES else _read_fields
-            fields = read(tuple(self._fields), version)
-        except WireError as refusal:
-            self._stop(refusal.status, str(refusal))
+        # Clients repeat the same fields in each request.
+        read = _fields_seen if self._head_bytes <= _FIELDS_REMEMBERED_BYTES else _read_fields
+        fields: Headers = self._checked(read, tuple(self._fields), version)
         length = fields.get("content-length")
         if length is not None and int(length) > self._limits.body_bytes:
             self._stop(413, f"the body is longer than the maximum of {self._limits.body_bytes} bytes.")
@@ -177,15 +209,28 @@ class RequestParser:
             uri, fields = self._origin_form(uri, method, fields)
         request = self._request = Request(self._connection, method, uri, "HTTP/" + version, fields)
         request.keep_alive = self._parser.should_keep_alive()
+        if "content-encoding" in fields:
+            self._begin_decoding(fields["content-encoding"])
         if "expect" in fields and version == "1.1":  # HTTP/1.0 has no expectations (RFC 9110, 10.1.1)
             if fields["expect"].lower() != "100-continue":
                 self._stop(417, "unknown expectation; only 100-continue is supported.")
             self.continue_owed = True  # sent when the request's turn comes, unless the body is here by then
 
+    def _begin_decoding(self, coding: str) -> None:
+        assert self._request is not None
+        if coding.lower() != "identity" and self._request.method not in _WITHOUT_BODY:
+            self.expands = True
+            self._decoder = self._checked(Decoder, coding, self._limits.body_bytes)
+
     def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        if self._body_bytes > self._limits.body_bytes:
+        self.body_bytes += len(body)
+        if self.body_bytes > self._limits.body_bytes:
             self._stop(413, f"the body is longer than the maximum of {self._limits.body_bytes} bytes.")
+        assert self._request is not None
+        if self._request.method in _WITHOUT_BODY:
+            return
+        if self._decoder is not None:
+            body = self._checked(self._decoder.decode, body)
         if not self._body:
             self._body = body
         else:  # one buffer: tiny chunks as objects would take a multiple of the body's size
@@ -195,18 +240,29 @@ class RequestParser:
 
     def on_message_complete(self) -> None:
         assert self._request is not None
+        if self._decoder is not None:
+            self._checked(self._decoder.end)
         self._request.body = bytes(self._body)
         self.requests.append(self._request)
         self._forget_request()
 
     def _forget_request(self) -> None:
-        self._url, self._fields, self._body, self._request = b"", [], b"", None
+        self._url, self._fields, self._body, self._request, self._decoder = b"", [], b"", None, None
+        self._head_bytes = self.body_bytes = 0
         self.in_request = self.continue_owed = False
 
     def _stop(self, status: int, message: str) -> NoReturn:
         """Stops parsing for good. httptools wraps the exception, and _feed catches that."""
         self.refusal = WireError(status, message)
         raise self.refusal
+
+    def _checked(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls something that raises WireError, which stops parsing."""
+        try:
+            return call(*arguments)
+        except WireError as refusal:
+            self.refusal = refusal
+            raise
 
     def _origin_form(self, uri: str, method: str, fields: Headers) -> tuple[str, Headers]:
         """The path of an absolute-form target, whose host replaces the Host header (RFC 9112, 3.2.2). ``*`` stays."""

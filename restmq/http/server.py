@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -14,7 +14,10 @@ from zope.interface import implementer
 from restmq.errors import WireError
 from restmq.http.connection import HTTPConnection
 from restmq.http.parser import Limits
+from restmq.http.quota import ClientQuota
 from restmq.http.request import Request
+from restmq.http.turns import Turns
+from restmq.http.unread import UnreadResponses
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -31,28 +34,27 @@ class HTTPServer(ABC):
         self.seconds: Callable[[], float] = reactor.seconds
         self._call_later = reactor.callLater
         self.connections: set[HTTPConnection] = set()
-        self._admitted: Counter[str] = Counter()  # by address
-        self._admitted_total = 0
+        self.turns = Turns(reactor.callLater, time.perf_counter)
+        self._admitted = ClientQuota(limits.connections, limits.connections_per_address)
+        self.received = ClientQuota(limits.received_bytes, limits.received_bytes_per_address)
+        self.unread = UnreadResponses(
+            ClientQuota(limits.unread_bytes, limits.unread_bytes_per_address), limits.unread_seconds
+        )
         self._drained: defer.Deferred[None] = defer.Deferred()
 
     def acceptableProtocols(self) -> list[bytes]:
         """Without this a TLS endpoint rejects every client that offers ALPN."""
         return [b"http/1.1"]
 
-    def call_soon(self, call: Callable[[], None]) -> None:
-        """Calls in the reactor's next turn."""
-        self._call_later(0, call)
-
     def admit(self, connection: HTTPConnection) -> WireError | None:
         """Counts a new connection. Returns the reason if it is refused; refused connections are not counted."""
         self.connections.add(connection)
-        if self._admitted_total >= self.limits.connections:
+        if self._admitted.exceeded_in_total(1):
             return WireError(503, "the server has too many connections; try again later.")
-        if self._admitted[connection.remote_ip] >= self.limits.connections_per_address:
+        if self._admitted.exceeded_by(connection.remote_ip, 1):
             return WireError(503, "your address has too many connections; close some and try again.")
         connection.admitted = True
-        self._admitted_total += 1
-        self._admitted[connection.remote_ip] += 1
+        self._admitted.change(connection.remote_ip, 1)
         return None
 
     def forget(self, connection: HTTPConnection) -> None:
@@ -60,16 +62,14 @@ class HTTPServer(ABC):
         self.connections.discard(connection)
         if connection.admitted:
             connection.admitted = False
-            self._admitted_total -= 1
-            self._admitted[connection.remote_ip] -= 1
-            if not self._admitted[connection.remote_ip]:
-                del self._admitted[connection.remote_ip]
+            self._admitted.change(connection.remote_ip, -1)
         if self.draining and not self.connections and not self._drained.called:
             self._drained.callback(None)
 
     def close_overdue(self) -> None:
-        """Closes connections whose deadline has passed. Call it about once a second."""
+        """Closes connections whose deadline has passed, or whose client reads nothing. Call it about once a second."""
         now = self.seconds()
+        self.unread.cut_stalled(now)
         for connection in list(self.connections):
             if connection.deadline is not None and connection.deadline < now:
                 connection.deadline_passed()

@@ -189,7 +189,13 @@ class Options(DaemonOptions):
         ["max-request-line", None, 8192, "maximum length of a URL in bytes", _BYTES],
         ["max-headers", None, 65536, "maximum size of a request's header section in bytes", _BYTES],
         ["max-header-fields", None, 100, "maximum number of header fields in a request", _COUNT],
-        ["request-timeout", None, 30, "seconds in which a request must arrive", seconds],
+        [
+            "request-timeout",
+            None,
+            30,
+            "seconds in which a request must arrive; a body has more, see --min-rate",
+            seconds,
+        ],
         ["idle-timeout", None, 75, "seconds after which an idle connection is closed", seconds],
         [
             "max-queue-name",
@@ -201,6 +207,12 @@ class Options(DaemonOptions):
         ["max-pipelined", None, 16, "maximum number of pipelined requests that wait on a connection", _COUNT],
         ["max-connections", None, 10000, "maximum number of connections", _COUNT],
         ["max-connections-per-address", None, 2000, "maximum number of connections from one address", _COUNT],
+        ["max-received", None, 536870912, "maximum bytes of requests that are not answered yet", _BYTES],
+        ["max-received-per-address", None, 268435456, "the same from one address", _BYTES],
+        ["max-unread", None, 536870912, "maximum bytes of responses that clients do not read", _BYTES],
+        ["max-unread-per-address", None, 268435456, "the same to one address", _BYTES],
+        ["unread-timeout", None, 30, "seconds after which a client that reads nothing of its response is cut", seconds],
+        ["min-rate", None, 16384, "slowest bytes per second of a request's body or a response", _BYTES],
         [
             "max-unsent",
             None,
@@ -289,6 +301,12 @@ class Options(DaemonOptions):
             requests_waiting=self["max-pipelined"],
             connections=self["max-connections"],
             connections_per_address=self["max-connections-per-address"],
+            received_bytes=self["max-received"],
+            received_bytes_per_address=self["max-received-per-address"],
+            unread_bytes=self["max-unread"],
+            unread_bytes_per_address=self["max-unread-per-address"],
+            unread_seconds=self["unread-timeout"],
+            bytes_per_second=self["min-rate"],
         )
 
     def store_listener(self) -> TcpListener | None:

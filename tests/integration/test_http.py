@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -301,3 +303,59 @@ def test_a_pipelined_listener_ends_when_its_client_disconnects(daemon: Daemon, r
     wait_until(lambda: redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB")[1] == 1, why="it listens")
     connection.close()
     wait_until(lambda: redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB")[1] == 0, why="it has gone")
+
+
+# Limits that show only with a real socket
+
+
+def resident_bytes(daemon: Daemon) -> int:
+    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * 4096
+
+
+def test_unread_responses_leave_no_memory_when_their_clients_have_gone(private_folder: Path, redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--redis-timeout", "60", redis=redis)
+    with stopping(daemon), daemon.client() as http:
+        octets = {"Content-Type": "application/octet-stream"}
+        key = http.post("/q/unread", content=b"\1" * 8_000_000, headers=octets).text.strip()
+        http.get(f"/m/{key}").raise_for_status()
+        before = resident_bytes(daemon)
+        clients = [daemon.connect() for _ in range(5)]
+        for client in clients:
+            client.sendall(request(f"GET /m/{key}", end=False))
+            assert client.recv(1), "the response, six times as long as the value, begins"
+        assert resident_bytes(daemon) > before + 100_000_000
+        for client in clients:
+            client.close()
+        wait_until(lambda: resident_bytes(daemon) < before + 50_000_000, why="the buffers are freed")
+
+
+def test_a_listener_whose_machine_vanishes_is_noticed_by_keepalive(daemon: Daemon, queue: str) -> None:
+    with daemon.connect() as connection:
+        connection.sendall(request(f"GET /c/{queue}", end=False))
+        assert statuses(connection.recv(1000)) == [200]
+        ours, theirs = f":{daemon.port:04X}", f":{connection.getsockname()[1]:04X}"
+
+        def timer() -> str:
+            """The kind of timer of the connection on the server's side (proc_net_tcp.txt): 2 is keepalive."""
+            for line in Path("/proc/net/tcp").read_text().splitlines():
+                fields = line.split()
+                if fields[1].endswith(ours) and fields[2].endswith(theirs):
+                    return fields[5].partition(":")[0]
+            return "no such connection"
+
+        wait_until(lambda: timer() == "02", why="nothing is unacknowledged, and keepalive waits")
+
+
+def test_a_compressed_message_is_stored_as_it_was(http: httpx.Client, redis: Redis, queue: str) -> None:
+    value = b"\xff\0" + b"text " * 1000
+    coded = {"Content-Encoding": "gzip", "Content-Type": "application/octet-stream"}
+    assert http.post(f"/q/{queue}", content=gzip.compress(value), headers=coded).status_code == 200
+    assert in_redis(redis, value, queue)
+    refused = http.post(f"/q/{queue}", content=value, headers={**coded, "Content-Encoding": "br"})
+    assert refused.status_code == 415
+    assert "gzip or deflate" in refused.json()["error"]
+
+
+def test_a_client_of_http_2_is_told_to_use_http_1(daemon: Daemon) -> None:
+    received = exchange(daemon, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+    assert b"HTTP/2 is not spoken here; use HTTP/1.1." in received

@@ -144,7 +144,8 @@ def test_the_table_of_limits_is_whole_and_true() -> None:
     options.parseOptions([])
     names = [name for kind in (Options, DaemonOptions, RedisOptions) for name, *_ in kind.optParameters]
     limits = {name for name in names if name.startswith("max-") or name.endswith("-timeout")}
-    set_to = {name: options[name] for name in limits | {"metrics-queues"}} | {"redis-pool": StoreSettings().pool}
+    limits |= {"metrics-queues", "min-rate"}
+    set_to = {name: options[name] for name in limits} | {"redis-pool": StoreSettings().pool}
     assert told == {f"--{name}": default for name, default in set_to.items()}
 
 

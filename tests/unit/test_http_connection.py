@@ -62,6 +62,7 @@ def test_a_client_that_reads_no_responses_gets_no_more_of_them(connect: Callable
     assert client.app.requests == []
     assert not client.transport.reads
     client.connection.resumeProducing()
+    client.app.settle()
     assert client.got == b"</1></2>"
     assert client.transport.reads
 
@@ -268,7 +269,6 @@ def test_an_upgrade_to_websocket_with_a_body_is_an_ordinary_request(connect: Cal
     fields = WEBSOCKET + "Transfer-Encoding: chunked\r\n"
     client = connect().send(get("/1", fields) + b"1\r\nx\r\n0\r\n\r\n" + get("/2"))
     assert client.got == b"</1></2>"
-    assert client.app.requests[0].body == b"x"
 
 
 # Time

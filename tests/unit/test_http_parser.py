@@ -168,7 +168,6 @@ REFUSED = [
         ("a blank after the version", b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n"),
         ("a version in lower case", b"GET / http/1.1\r\nHost: a\r\n\r\n"),
         ("HTTP/1.2", get("/", version="1.2")),
-        ("HTTP/2 with prior knowledge", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         ("TLS on a plain port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
         ("two passwords", headed(b"Authorization: Basic eDp5", b"Authorization: Basic ejp6")),
         ("two types", headed(b"Content-Type: a/b", b"Content-Type: c/d")),
@@ -196,7 +195,12 @@ REFUSED = [
         ("CONNECT", b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("TRACE", b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"),
     ),
-    *refused(505, ("HTTP/2.0", get("/", version="2.0")), ("HTTP/0.9", b"GET /\r\n\r\n")),
+    *refused(
+        505,
+        ("HTTP/2 with prior knowledge", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        ("HTTP/2.0", get("/", version="2.0")),
+        ("HTTP/0.9", b"GET /\r\n\r\n"),
+    ),
     *refused(
         413,
         ("a body too long", post("/", b"x" * 1001)),

@@ -1,0 +1,97 @@
+"""Bounds the work of one reactor turn, and shares it fairly between connections.
+
+Theory of operation:
+
+1. All work on clients' input is charged to the turn, in seconds. A connection charges ``SMALL_SECONDS`` itself for
+   input of up to ``SMALL_BYTES``, so that the usual request costs no look at the clock.
+2. From ``QUIET_SECONDS`` on, connections ask before they process input, and a call is scheduled for the next turn,
+   which sets the charge to zero. An idle server thus schedules one call for about a hundred requests.
+3. At ``_TURN_SECONDS`` the turn is full: nobody's input is processed any more. Connections wait in a queue.
+4. The next turn serves the queue first, in order, until it is full itself. A connection with more to do goes to the end
+   of the queue. So no turn takes longer than ``_TURN_SECONDS`` and one piece of work, and no connection waits longer
+   than one piece of work of each connection before it.
+
+A maintainer must keep pieces of work small (a few ms), and must not process input outside of a turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from twisted.internet.defer import Deferred
+
+SMALL_BYTES = 2048
+SMALL_SECONDS = 0.0001
+QUIET_SECONDS = 0.01
+_TURN_SECONDS = 0.02
+
+
+class Turns:
+    """The work of reactor turns.
+
+    Args:
+        call_later: the reactor's.
+        clock: monotonic seconds.
+
+    Attributes:
+        spent: seconds charged to this turn.
+    """
+
+    def __init__(self, call_later: Callable[..., object], clock: Callable[[], float]) -> None:
+        self._call_later = call_later
+        self._clock = clock
+        self.spent = 0.0
+        self._scheduled = False
+        self._queue: deque[Callable[[], None]] = deque()
+
+    def is_full(self) -> bool:
+        """Whether input must wait for the next turn."""
+        if self.spent >= QUIET_SECONDS and not self._scheduled:
+            self._schedule()
+        return self.spent >= _TURN_SECONDS
+
+    def process(self, work: Callable[[bytes], None], data: bytes) -> None:
+        """Processes input and charges the time that it takes."""
+        began = self._clock()
+        work(data)
+        self.spent += self._clock() - began
+
+    def wait(self, work: Callable[[], None]) -> None:
+        """Does a piece of work in one of the next turns."""
+        self._queue.append(work)
+        if not self._scheduled:
+            self._schedule()
+
+    async def run(self, steps: Iterator[None]) -> None:
+        """Runs an iterator to its end, a step per turn. Raises what the iterator raises."""
+        done: Deferred[None] = Deferred()
+
+        def step() -> None:
+            try:
+                next(steps)
+            except StopIteration:
+                done.callback(None)
+            except Exception:
+                done.errback()
+            else:
+                self.wait(step)
+
+        self.wait(step)
+        await done
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._call_later(0, self._begin)
+
+    def _begin(self) -> None:
+        self._scheduled = False
+        self.spent = 0.0
+        began = self._clock()
+        for _ in range(len(self._queue)):
+            self._queue.popleft()()
+            self.spent = self._clock() - began
+            if self.spent >= _TURN_SECONDS:
+                break
+        if self._queue and not self._scheduled:
+            self._schedule()
