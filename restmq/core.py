@@ -20,7 +20,7 @@ from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Policy, check_queue_na
 from restmq.queues.base import State, messages, rows
 from restmq.queues.leases import LeaseOperations, new_receipt
 from restmq.queues.peek import PeekOperations
-from restmq.queues.results import TOTALS, Attendance, Missed, QueueOverview, QueueStats
+from restmq.queues.results import TOTALS, Attendance, QueueOverview, QueueStats, ReplayPage
 from restmq.queues.tokens import TokenOperations
 from restmq.store import keys, scripts
 from restmq.store.batching import Batcher
@@ -296,10 +296,29 @@ class RedisOperations(LeaseOperations, PeekOperations, TokenOperations):
         found = {name.decode(): value.decode() for name, value in rows(flat, 2)}
         return {name: value if name == DEAD_LETTER else int(value) for name, value in found.items()}
 
-    async def queue_replay(self, queue: str, last_key: str, marker: str) -> Missed:
-        """The history after ``last_key``. Publishes the marker on the queue's channel in the same step."""
-        kept, gap, *flat = await self._run("replay", queue, last_key, marker)
-        return Missed(bool(kept), bool(gap), [Message(key.decode(), value) for key, value in rows(flat, 2)])
+    async def queue_replay(
+        self, queue: str, after: str, marker: str, *, page_bytes: int = 1 << 20, continues: bool = False
+    ) -> ReplayPage:
+        """Reads one page of the queue's history: the messages that were broadcast after the message ``after``.
+
+        Call it with the key that the consumer saw last, and then, with ``continues``, with each page's ``last_key``
+        while the page says ``more``. The last page publishes the marker on the queue's channel in the same step. So
+        the pages have all messages broadcast before the marker, and the channel has all others behind the marker. A
+        caller that subscribed before its first call drops what the channel brings before the marker, and has neither a
+        gap nor a repeat. If the queue keeps no history (``kept`` is False), what came before the marker is in no page,
+        and the caller delivers it.
+
+        A page has at most 1000 messages. It ends at the message that reaches ``page_bytes``.
+        """
+        args = (after, marker, page_bytes, int(continues))
+        kept, gap, state, last_key, *flat = await self._run("replay", queue, *args)
+        return ReplayPage(
+            kept=bool(kept),
+            gap=bool(gap),
+            more=state == State.MORE,
+            last_key=last_key.decode(),
+            messages=[Message(key.decode(), value) for key, value in rows(flat, 2)],
+        )
 
     async def queue_changestatus(self, queue: str, started: bool) -> bool:
         """Starts or stops delivery to live consumers, on every daemon; works before the first message too."""

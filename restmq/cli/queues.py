@@ -17,6 +17,7 @@ from restmq.model import BATCH_MAX, DEAD_LETTER, SETTINGS, Policy
 _COUNTS = ("ready", "leased", "delayed", "dead", "consumers", "waiters")
 _SETTING_HELP = {
     "history": "Number of broadcast messages kept for consumers that reconnect.",
+    "history_bytes": "Maximum bytes of these messages (64 MiB).",
     "lease": "Default duration of a lease in seconds.",
     "max_deliveries": "Number of failed deliveries after which a message becomes a dead letter.",
     "max_length": "Maximum number of messages in the queue; more are rejected.",

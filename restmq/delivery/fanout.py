@@ -41,6 +41,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -56,7 +57,7 @@ from restmq.delivery.subscription import QueueSubscription
 from restmq.delivery.tasks import PendingCalls, SingleFlight
 from restmq.errors import RestMQError
 from restmq.model import BATCH_MAX, Message, Policy
-from restmq.queues.results import QueueOverview
+from restmq.queues.results import QueueOverview, ReplayPage
 from restmq.store import keys
 
 log = Logger()
@@ -142,7 +143,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     async def _resume(self, queue: str, buffer: ReplayBuffer, last_key: str) -> None:
         await self._subscriptions[queue].subscribed  # type: ignore[misc]  # set by join
-        missed = await self._markers.read(buffer, lambda marker: self._core.queue_replay(queue, last_key, marker))
+        missed = await self._markers.read(buffer, lambda marker: self._read_history(queue, last_key, marker))
         self._flush()
         subscription = self._subscriptions.get(queue)
         if subscription is not None and buffer in subscription.consumers:
@@ -150,6 +151,13 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             buffer.release(missed, last_key)
             self._slow_consumers.release(buffer)
             self._attend(queue)
+
+    async def _read_history(self, queue: str, last_key: str, marker: str) -> ReplayPage:
+        page = found = await self._core.queue_replay(queue, last_key, marker)
+        while page.more:
+            page = await self._core.queue_replay(queue, page.last_key, marker, continues=True)
+            found = replace(page, gap=found.gap or page.gap, messages=found.messages + page.messages)
+        return found
 
     def _resume_failed(self, failure: Any, queue: str, buffer: ReplayBuffer) -> None:
         if not failure.check(RestMQError, defer.CancelledError):

@@ -28,7 +28,7 @@ from typing import TypeVar
 from twisted.internet import defer
 
 from restmq.delivery.consumer import CloseReason, Consumer, ConsumerOwner
-from restmq.queues.results import Missed
+from restmq.queues.results import ReplayPage
 
 Found = TypeVar("Found")
 
@@ -71,7 +71,7 @@ class ReplayBuffer:
     def close(self, reason: CloseReason) -> None:
         self.consumer.close(reason)
 
-    def release(self, missed: Missed, last_key: str) -> None:
+    def release(self, missed: ReplayPage, last_key: str) -> None:
         """Sends the missed messages, then the kept ones (rule 3)."""
         if missed.gap:
             self.consumer.write(self.format.gap(last_key))

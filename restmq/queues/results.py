@@ -85,15 +85,20 @@ class Attendance:
     messages: list[Message]
 
 
-@dataclass(slots=True, frozen=True)
-class Missed:
-    """The messages that a returning consumer missed.
+@dataclass(slots=True, frozen=True, kw_only=True)
+class ReplayPage:
+    """A page of a queue's history; see ``queue_replay``.
 
     Attributes:
         kept: whether the queue keeps a history.
-        gap: whether the history no longer has the message that the consumer saw last.
+        gap: whether messages before this page are lost: the history no longer has the message to begin after.
+        more: whether there is another page; the marker was published only if not.
+        last_key: the key after which the next page begins.
+        messages: the messages of the page that have not expired.
     """
 
     kept: bool
     gap: bool
+    more: bool
+    last_key: str
     messages: list[Message]

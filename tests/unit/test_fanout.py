@@ -14,7 +14,7 @@ from restmq.delivery.consumer import PREFETCH, CloseReason, Format
 from restmq.delivery.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout
 from restmq.errors import StoreUnavailable
 from restmq.model import Message, Policy
-from restmq.queues.results import Attendance, Missed, QueueOverview
+from restmq.queues.results import Attendance, QueueOverview, ReplayPage
 from restmq.store.settings import StoreSettings
 
 
@@ -36,6 +36,10 @@ class StubSubscriber:
         self.channels.clear()
 
 
+def history(messages: list[Message], kept: bool = True, gap: bool = False) -> ReplayPage:
+    return ReplayPage(kept=kept, gap=gap, more=False, last_key="", messages=messages)
+
+
 class StubCore:
     """The core's part in fan-out: a policy, and messages for the daemon that attends."""
 
@@ -45,7 +49,7 @@ class StubCore:
         self.attended: list[tuple[int, int]] = []
         self.asked_bytes: list[int] = []
         self.returned: list[Message] = []
-        self.missed = defer.Deferred[Missed]()
+        self.missed = defer.Deferred[ReplayPage]()
         self.marks: list[str] = []
         self.released: list[tuple[str, str]] = []
         self.left_seconds: dict[str, float] = {}
@@ -81,7 +85,7 @@ class StubCore:
     async def queue_overview(self, _queues: list[str]) -> list[QueueOverview]:
         return []
 
-    async def queue_replay(self, _queue: str, _last_key: str, mark: str) -> Missed:
+    async def queue_replay(self, _queue: str, _after: str, mark: str) -> ReplayPage:
         self.marks.append(mark)
         return await self.missed
 
@@ -228,7 +232,7 @@ def test_consumers_stay_connected_while_the_store_is_away(scene: Scene) -> None:
 def test_resuming_has_no_gap_and_no_repeat_at_the_mark(scene: Scene, reply_first: bool) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
-    missed = Missed(True, False, [Message("q:2", b"v"), Message("q:3", b"v")])
+    missed = history([Message("q:2", b"v"), Message("q:3", b"v")])
     scene.publish(3)  # heard before the mark, so it is in the history too
     mark = f"mark {scene.core.marks[0]}".encode()
     if reply_first:
@@ -253,14 +257,14 @@ def test_resuming_without_a_history_keeps_the_messages_that_arrive_meanwhile(sce
     scene.core.subscriber.say(b"q:PUBSUB", f"mark {scene.core.marks[0]}".encode())
     scene.publish(3)
     scene.clock.advance(0)
-    scene.core.missed.callback(Missed(False, False, []))
+    scene.core.missed.callback(history([], kept=False))
     assert b"".join(consumer.writes) == b"q:2|q:3|"
 
 
 def test_a_gap_is_told_before_the_messages(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
-    scene.core.missed.callback(Missed(True, True, [Message("q:9", b"v")]))
+    scene.core.missed.callback(history([Message("q:9", b"v")], gap=True))
     scene.core.subscriber.say(b"q:PUBSUB", f"mark {scene.core.marks[0]}".encode())
     assert b"".join(consumer.writes) == b"gap q:1|q:9|"
 
@@ -268,7 +272,7 @@ def test_a_gap_is_told_before_the_messages(scene: Scene) -> None:
 def test_a_consumer_whose_marker_is_lost_is_closed_to_come_again(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
-    scene.core.missed.callback(Missed(True, False, []))
+    scene.core.missed.callback(history([]))
     scene.core.subscriber.lose()
     assert consumer.closed is CloseReason.TRY_AGAIN
     assert scene.fanout.count("q") == 0
@@ -279,7 +283,7 @@ def test_a_consumer_that_leaves_while_it_resumes_is_gone(scene: Scene) -> None:
     scene.fanout.resume("q", consumer, "q:1")
     scene.fanout.leave("q", consumer)
     assert scene.fanout.count("q") == 0
-    scene.core.missed.callback(Missed(True, False, [Message("q:2", b"v")]))
+    scene.core.missed.callback(history([Message("q:2", b"v")]))
     assert consumer.writes == []
 
 
@@ -346,7 +350,7 @@ def test_a_consumer_that_resumes_during_a_lost_connection_is_closed_to_come_agai
     _, consumer = scene.consumers(1), StubConsumer(scene.format)
     scene.core.subscriber.lose()
     scene.fanout.resume("q", consumer, "q:1")  # its mark is published to nobody
-    scene.core.missed.callback(Missed(True, False, []))
+    scene.core.missed.callback(history([]))
     assert consumer.closed is None
     scene.core.subscriber.renew()
     assert consumer.closed is CloseReason.TRY_AGAIN

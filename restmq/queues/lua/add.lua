@@ -42,37 +42,6 @@ else
   end
 end
 
--- Stores many values in few calls.
-local STORED_AT_ONCE = 1000
-
-local function store(from, to)
-  local last = call('INCRBY', NUMBER, to - from + 1)
-  local number = last - (to - from)
-  if math.floor(last / SWEEP_EVERY) > math.floor((number - 1) / SWEEP_EVERY) then sweep() end
-  if due_ms == 0 then mark_time(number) end
-  local chunk, keys_and_values = {}, {}
-  local function flush()
-    call('MSET', unpack(keys_and_values))
-    if due_ms == 0 then call('LPUSH', READY, unpack(chunk)) end
-    for _, key in ipairs(chunk) do
-      if expires_ms > 0 then call('PEXPIREAT', key, string.format('%.0f', expires_ms)) end
-      if due_ms > 0 then
-        call('ZADD', DELAYED, due_ms, key)
-      elseif expires_ms > 0 then
-        call('ZADD', EXPIRING, expires_ms, key)
-      end
-    end
-    chunk, keys_and_values = {}, {}
-  end
-  for i = from, to do
-    local key = QUEUE .. ':' .. (number + i - from)
-    keys[#keys + 1], chunk[#chunk + 1] = key, key
-    keys_and_values[#keys_and_values + 1], keys_and_values[#keys_and_values + 2] = key, ARGV[i]
-    if #chunk == STORED_AT_ONCE then flush() end
-  end
-  if #chunk > 0 then flush() end
-end
-
 call('SADD', QUEUE_SET, QUEUE)
 local next_value = FIRST
 while live and next_value <= #ARGV do
@@ -88,10 +57,36 @@ end
 local last_value = math.min(#ARGV, next_value - 1 + math.max(0, capacity))
 if all_or_nothing then last_value = #ARGV end
 if last_value < #ARGV then keys[1] = 'full' end
-if next_value <= last_value then store(next_value, last_value) end
+
+local STORED_AT_ONCE = 1000
+local must_store = next_value <= last_value
+if must_store then
+  local last = call('INCRBY', NUMBER, last_value - next_value + 1)
+  local number = last - (last_value - next_value)
+  if math.floor(last / SWEEP_EVERY) > math.floor((number - 1) / SWEEP_EVERY) then sweep() end
+  if due_ms == 0 then mark_time(number) end
+  for from = next_value, last_value, STORED_AT_ONCE do
+    local chunk, keys_and_values = {}, {}
+    for i = from, math.min(from + STORED_AT_ONCE - 1, last_value) do
+      local key = QUEUE .. ':' .. (number + i - next_value)
+      keys[#keys + 1], chunk[#chunk + 1] = key, key
+      keys_and_values[#keys_and_values + 1], keys_and_values[#keys_and_values + 2] = key, ARGV[i]
+      if due_ms > 0 then
+        call('ZADD', DELAYED, due_ms, key)
+      elseif expires_ms > 0 then
+        call('ZADD', EXPIRING, expires_ms, key)
+      end
+    end
+    call('MSET', unpack(keys_and_values))
+    if expires_ms > 0 then
+      for _, key in ipairs(chunk) do call('PEXPIREAT', key, string.format('%.0f', expires_ms)) end
+    end
+    if due_ms == 0 then call('LPUSH', READY, unpack(chunk)) end
+  end
+end
 if fingerprint ~= '' then
   local first = call('GET', NUMBER) - count + 1
   call('SET', KEYS[#KEYS], string.format('%s %.0f %d', fingerprint, first, count), 'PX', fingerprint_ms)
 end
-if due_ms > 0 then schedule(due_ms) elseif next_value <= last_value then wake() end
+if due_ms > 0 then schedule(due_ms) elseif must_store then wake() end
 return keys

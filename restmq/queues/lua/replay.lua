@@ -1,22 +1,35 @@
--- Reads the queue's history after the message that a consumer saw last. Publishes a marker on the channel in the same
--- step: messages before the marker are in the answer, messages after it are not. So the seam has neither a gap nor a
--- repeat.
--- KEYS: channel, history, history_values
--- ARGV: queue, clock, the key of the message seen last, the marker.
--- Returns {1 if the queue keeps a history, 1 if it does but no longer has that message, key, value, …}.
+-- Reads one page of the queue's history, after a message. The last page publishes a marker on the channel in the same
+-- step: a message is in the pages if it was broadcast before the marker, and comes behind the marker if not. So there
+-- is neither a gap nor a repeat.
+-- KEYS: channel
+-- ARGV: queue, clock, the key to begin after, the marker, maximum bytes of a page, 1 if this continues a page or 0.
+-- Returns {1 if the queue keeps a history or 0; 1 if messages after the key are lost or 0; state: MORE for another page;
+-- the key of the last message read; key, value, …}.
 -- include: _prelude
-call('PUBLISH', CHANNEL, 'mark ' .. ARGV[4])
-if setting('history') == 0 then return {0, 0} end
-local position = call('LPOS', HISTORY, ARGV[3])
-local found = {1, position and 0 or 1}
-local now = now_ms()
-for _, key in ipairs(call('LRANGE', HISTORY, position and position + 1 or 0, -1)) do
+-- include: _history
+local ENTRIES_MAX = 1000
+local after, marker, bytes_max, continues = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
+
+if setting('history') == 0 then
+  call('PUBLISH', CHANNEL, 'mark ' .. marker)
+  return {0, continues and 1 or 0, DONE, after}
+end
+local position = call('LPOS', HISTORY, after, 'RANK', -1)
+local first = position and position + 1 or 0
+local keys = call('LRANGE', HISTORY, first, first + ENTRIES_MAX - 1)
+local found, bytes, now = {1, position and 0 or 1, DONE, after}, 0, now_ms()
+for i, key in ipairs(keys) do
   local entry = call('HGET', HISTORY_VALUES, key)
-  local blank = string.find(entry, ' ', 1, true)
-  local expires_ms = tonumber(string.sub(entry, 1, blank - 1))
-  if expires_ms == 0 or expires_ms > now then
-    found[#found + 1] = key
-    found[#found + 1] = string.sub(entry, blank + 1)
+  local expires_ms, value = string.match(entry, '^(%d+) (.*)$')
+  if expires_ms == '0' or tonumber(expires_ms) > now then
+    found[#found + 1], found[#found + 2] = key, value
+    bytes = bytes + #value
+  end
+  found[4] = key
+  if bytes >= bytes_max or i == ENTRIES_MAX then
+    if first + i < call('LLEN', HISTORY) then found[3] = MORE end
+    break
   end
 end
+if found[3] == DONE then call('PUBLISH', CHANNEL, 'mark ' .. marker) end
 return found
