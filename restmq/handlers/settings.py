@@ -20,6 +20,7 @@ _POLICY = Parameter(
 )
 _TEXTS = {
     "history": "number of broadcast messages kept for consumers that reconnect.",
+    "history_bytes": "maximum bytes of these messages; 0: 64 MiB.",
     "lease": "seconds of a lease that is requested without a number.",
     "max_deliveries": "failed deliveries after which a message is a dead letter.",
     "max_length": "maximum number of ready, leased and delayed messages.",
