@@ -114,7 +114,7 @@ def test_nginx_is_pointed_at_the_servers_by_their_name(services: dict[str, Any])
 # docs/deploy.md
 
 
-def test_every_file_that_the_page_names_is_there() -> None:
+def test_every_file_that_the_page_names_exists() -> None:
     page = (ROOT / "docs" / "deploy.md").read_text()
     named = set(re.findall(r"(?:start_scripts|examples|tests)/[\w./]+\w|docker-compose\.yml", page))
     assert len(named) > 5

@@ -34,7 +34,7 @@ def lines(path: Path, count: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_line_says_what_was_asked_and_how_it_ended(logging_daemon: Daemon, log_path: Path, queue: str) -> None:
+def test_a_line_has_the_request_its_status_and_its_duration(logging_daemon: Daemon, log_path: Path, queue: str) -> None:
     with logging_daemon.client() as http:
         http.post(f"/q/{queue}", data={"value": "hello"})
         answer = http.get(f"/q/{queue}")
@@ -86,7 +86,7 @@ def test_no_value_and_no_secret_is_ever_logged(logging_daemon: Daemon, log_path:
         assert [secret for secret in SECRETS if secret in text] == []
 
 
-def test_a_stream_is_logged_when_it_begins_and_a_refusal_without_what_was_sent(
+def test_a_stream_is_logged_when_it_begins_and_a_rejection_without_the_clients_data(
     logging_daemon: Daemon, log_path: Path, queue: str
 ) -> None:
     stream = Comet(logging_daemon, f"/sse/{queue}")
@@ -102,7 +102,7 @@ def test_a_stream_is_logged_when_it_begins_and_a_refusal_without_what_was_sent(
     assert {name for name, value in refused.items() if value is not None} == {"time", "address", "status"}
 
 
-def test_a_client_that_leaves_is_499(logging_daemon: Daemon, log_path: Path, queue: str) -> None:
+def test_a_client_that_disconnects_is_logged_as_499(logging_daemon: Daemon, log_path: Path, queue: str) -> None:
     with logging_daemon.connect() as connection:
         connection.sendall(f"GET /q/{queue}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         with logging_daemon.client() as http:
@@ -138,7 +138,7 @@ def test_the_common_format_has_the_id_and_the_seconds_at_its_end(private_folder:
     )
 
 
-def test_an_address_is_written_as_what_it_is_not_as_it_was_sent(private_folder: Path, redis: Redis) -> None:
+def test_a_forwarded_address_is_logged_in_its_canonical_form(private_folder: Path, redis: Redis) -> None:
     path = private_folder / "access.log"
     log = ["--access-log", "common", "--access-log-file", str(path)]
     daemon = Daemon(private_folder, *log, "--trusted-proxies", "127.0.0.1", redis=redis)
@@ -155,7 +155,7 @@ def test_without_a_file_lines_go_into_the_log(private_folder: Path, redis: Redis
         wait_until(lambda: '[restmq.access#info] {"time":' in daemon.log)
 
 
-def test_off_means_off(daemon: Daemon, queue: str) -> None:
+def test_without_an_access_log_nothing_is_logged(daemon: Daemon, queue: str) -> None:
     with daemon.client() as http:
         assert "X-Request-Id" not in http.get(f"/q/{queue}", headers={"X-Request-Id": "me"}).headers
     assert queue not in daemon.log

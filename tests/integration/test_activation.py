@@ -53,7 +53,7 @@ def waiting(folder: Path, port: int, *options: str, address: str = "", domain: s
 
 
 @pytest.mark.needs("systemd-socket-activate")
-def test_the_first_client_is_answered_though_the_store_starts_with_it(private_folder: Path) -> None:
+def test_the_first_client_is_answered_even_if_the_store_starts_with_the_server(private_folder: Path) -> None:
     port = free_port()
     with waiting(private_folder, port, "--embedded", "always", "--data-dir", str(private_folder / "data")) as log:
         assert "restmq" not in log.read_text().partition("Listening on")[2]  # nothing runs before somebody comes
@@ -65,7 +65,7 @@ def test_the_first_client_is_answered_though_the_store_starts_with_it(private_fo
 
 
 @pytest.mark.needs("systemd-socket-activate")
-def test_the_first_client_does_not_wait_for_ever(private_folder: Path) -> None:
+def test_the_first_client_waits_at_most_the_redis_timeout(private_folder: Path) -> None:
     port = free_port()
     with waiting(private_folder, port, "--redis-port", str(free_port()), "--redis-timeout", "0.5"):
         answer = httpx.get(f"http://127.0.0.1:{port}/q/x", timeout=60, trust_env=False)
@@ -74,9 +74,7 @@ def test_the_first_client_does_not_wait_for_ever(private_folder: Path) -> None:
 
 
 @pytest.mark.needs("systemd-socket-activate")
-def test_with_a_redis_that_runs_the_first_client_is_answered_too(
-    private_folder: Path, redis: Redis, queue: str
-) -> None:
+def test_the_first_client_is_answered_if_redis_runs_already(private_folder: Path, redis: Redis, queue: str) -> None:
     port = free_port()
     with waiting(private_folder, port, "--redis-socket", redis.socket_path):
         answer = httpx.post(f"http://127.0.0.1:{port}/q/{queue}", data={"value": "x"}, timeout=60, trust_env=False)
@@ -84,7 +82,7 @@ def test_with_a_redis_that_runs_the_first_client_is_answered_too(
 
 
 @pytest.mark.needs("systemd-socket-activate")
-def test_the_socket_may_be_one_of_ipv6(private_folder: Path, redis: Redis, queue: str) -> None:
+def test_the_socket_may_be_ipv6(private_folder: Path, redis: Redis, queue: str) -> None:
     port = free_port()
     store = ["--redis-socket", redis.socket_path]
     with waiting(private_folder, port, *store, address=f"[::1]:{port}", domain="INET6"):
@@ -93,7 +91,7 @@ def test_the_socket_may_be_one_of_ipv6(private_folder: Path, redis: Redis, queue
 
 
 @pytest.mark.needs("systemd-socket-activate")
-def test_the_socket_may_be_one_of_unix(private_folder: Path, redis: Redis, queue: str) -> None:
+def test_the_socket_may_be_a_unix_socket(private_folder: Path, redis: Redis, queue: str) -> None:
     path = str(private_folder / "http.sock")
     store = ["--redis-socket", redis.socket_path]
     with (
@@ -103,6 +101,6 @@ def test_the_socket_may_be_one_of_unix(private_folder: Path, redis: Redis, queue
         assert http.post(f"http://localhost/q/{queue}", data={"value": "x"}).text == f"{queue}:1\r\n"
 
 
-def test_an_endpoint_of_systemd_without_systemd_is_refused_in_one_line(private_folder: Path) -> None:
+def test_a_systemd_endpoint_without_systemd_is_rejected_in_one_line(private_folder: Path) -> None:
     said = refusal(private_folder, "restmq", "--endpoint", "systemd:domain=INET:index=0").splitlines()[-1]
     assert said.endswith("--endpoint systemd:domain=INET:index=0: systemd did not hand over such a socket.")

@@ -32,7 +32,7 @@ def first_cells(heading: str) -> list[str]:
     return [line.split(" | ")[0].strip("| ") for line in section(heading).splitlines() if line.startswith("| ")][1:]
 
 
-def test_every_package_is_in_the_table_and_there() -> None:
+def test_the_table_of_packages_is_complete_and_correct() -> None:
     told = {room.rstrip("/") for cell in first_cells("The packages") for room in re.findall(r"`([\w/]+)`", cell)}
     there = {path.name.removesuffix(".py") for path in (ROOT / "restmq").iterdir() if not path.name.startswith("__")}
     data = {"acl.conf", "py.typed", "static", "templates"}
@@ -51,7 +51,7 @@ def test_every_dependency_has_its_reason() -> None:
             assert word in for_tests, f"{name}: say in docs/architecture.md what it is for"
 
 
-def test_every_file_that_the_page_names_is_there() -> None:
+def test_every_file_that_the_page_names_exists() -> None:
     for name in re.findall(r"`((?:\w+/)*\w+\.(?:py|lua|js|conf))`", PAGE):
         assert (ROOT / name).exists() or (ROOT / "restmq" / name).exists(), name
     for folder in re.findall(r"`((?:\w+/)+)`", PAGE):
@@ -68,7 +68,7 @@ def extended(private_folder: Path, private_redis: Redis) -> Daemon:
     return Daemon(private_folder / "d", redis=private_redis, twistd=[sys.executable, str(program)])
 
 
-def test_what_the_how_tos_add_works_and_is_described(extended: Daemon, private_redis: Redis) -> None:
+def test_the_code_of_the_how_tos_works_and_is_described(extended: Daemon, private_redis: Redis) -> None:
     with stopping(extended), extended.client() as http:
         http.post("/q/jobs", data={"value": "dig"})
         assert http.get("/depth/jobs").text == "1\r\n"

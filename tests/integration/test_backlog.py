@@ -68,18 +68,18 @@ def peak_mib(daemon: Daemon) -> float:
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.__name__)
-def test_who_reads_gets_all_that_waited(daemon: Daemon, queue: str, stream: Out) -> None:
+def test_a_consumer_that_reads_gets_the_whole_backlog(daemon: Daemon, queue: str, stream: Out) -> None:
     expected = fill(daemon, queue, 8)
     assert [sum_of(value) for _, value in stream(daemon, queue, 8)] == expected
 
 
-def test_messages_beyond_all_limits_come_one_after_another(daemon: Daemon, queue: str) -> None:
+def test_a_backlog_beyond_all_limits_is_delivered_message_by_message(daemon: Daemon, queue: str) -> None:
     expected = fill(daemon, queue, 4, 15 * MIB)
     with contextlib.closing(Comet(daemon, f"/c/{queue}")) as comet:
         assert read_sums(comet, 4) == expected
 
 
-def test_small_ones_come_too_and_in_order(daemon: Daemon, queue: str) -> None:
+def test_a_backlog_of_small_messages_is_delivered_in_order(daemon: Daemon, queue: str) -> None:
     with daemon.client() as http:
         for start in range(0, 5000, 1000):
             lines = "\n".join(f'"{number} {"x" * 1000}"' for number in range(start, start + 1000))
@@ -89,7 +89,7 @@ def test_small_ones_come_too_and_in_order(daemon: Daemon, queue: str) -> None:
     assert numbers == list(range(5000))
 
 
-def test_several_come_while_all_waits_and_what_comes_then_follows(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_messages_published_while_a_backlog_is_delivered_follow_it(daemon: Daemon, redis: Redis, queue: str) -> None:
     expected = fill(daemon, queue, 12)
     first = Comet(daemon, f"/c/{queue}")
     with ThreadPoolExecutor() as threads:
@@ -101,7 +101,7 @@ def test_several_come_while_all_waits_and_what_comes_then_follows(daemon: Daemon
     first.close()
 
 
-def test_who_listens_already_and_reads_is_not_dropped_for_a_burst(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_a_connected_consumer_that_reads_is_not_dropped_for_a_burst(daemon: Daemon, redis: Redis, queue: str) -> None:
     comet = Comet(daemon, f"/c/{queue}")
     wait_until(lambda: listeners(redis, queue))
     with ThreadPoolExecutor(4) as threads:
@@ -113,7 +113,7 @@ def test_who_listens_already_and_reads_is_not_dropped_for_a_burst(daemon: Daemon
     assert sorted(came) == sorted(sum_of(big(number)) for number in range(4))
 
 
-def test_who_comes_back_gets_what_waited_meanwhile(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_a_consumer_that_reconnects_gets_the_backlog_of_the_meantime(daemon: Daemon, redis: Redis, queue: str) -> None:
     with daemon.client() as http:
         http.post(f"/p/{queue}", data={"history": 3}).raise_for_status()
     with contextlib.closing(Comet(daemon, f"/c/{queue}")) as comet:
@@ -126,7 +126,9 @@ def test_who_comes_back_gets_what_waited_meanwhile(daemon: Daemon, redis: Redis,
         assert read_sums(comet, 8) == expected
 
 
-def test_consumers_of_several_daemons_all_get_all(private_folder: Path, private_redis: Redis, queue: str) -> None:
+def test_consumers_of_several_daemons_all_get_the_whole_backlog(
+    private_folder: Path, private_redis: Redis, queue: str
+) -> None:
     # Each daemon keeps the pace of its own consumers only: the others' must have room for all.
     room = ("--max-unsent", str(8 << 20))
     daemons = [Daemon(private_folder / str(number), *room, redis=private_redis) for number in range(2)]
@@ -144,7 +146,7 @@ def test_consumers_of_several_daemons_all_get_all(private_folder: Path, private_
 
 
 @pytest.mark.parametrize("route", ["c", "sse"])
-def test_who_never_reads_is_dropped_and_the_others_get_all(
+def test_a_consumer_that_never_reads_is_dropped_and_the_others_get_everything(
     private_folder: Path, private_redis: Redis, queue: str, route: str
 ) -> None:
     daemon = Daemon(private_folder, "--stall-timeout", "1", redis=private_redis)
@@ -163,7 +165,7 @@ def test_who_never_reads_is_dropped_and_the_others_get_all(
         deaf.close()
 
 
-def test_one_that_leaves_while_it_is_waited_for_holds_up_nobody(
+def test_a_consumer_that_disconnects_while_the_backlog_waits_for_it_delays_no_other(
     private_folder: Path, private_redis: Redis, queue: str
 ) -> None:
     daemon = Daemon(private_folder, "--stall-timeout", "80000", redis=private_redis)
@@ -188,7 +190,7 @@ def test_one_that_leaves_while_it_is_waited_for_holds_up_nobody(
 
 
 @pytest.mark.needs("openssl")
-def test_over_tls_the_same_holds(private_folder: Path, private_redis: Redis, queue: str) -> None:
+def test_a_consumer_over_tls_gets_the_whole_backlog(private_folder: Path, private_redis: Redis, queue: str) -> None:
     key, cert, port = private_folder / "key.pem", private_folder / "cert.pem", free_port()
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",

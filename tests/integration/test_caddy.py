@@ -65,7 +65,7 @@ def caddy(private_folder: Path, redis: Redis) -> Iterator[Caddy]:
         daemon.assert_no_tracebacks()
 
 
-def test_messages_and_odd_names_go_through_unchanged(caddy: Caddy, queue: str) -> None:
+def test_messages_and_unusual_names_go_through_unchanged(caddy: Caddy, queue: str) -> None:
     value = os.urandom(6_000_000)
     with caddy.client() as http:
         for name in ("a%2Fb", "..%2F..", "a%20b", "%C3%A4", "a//b", "a%25b"):
@@ -77,9 +77,7 @@ def test_messages_and_odd_names_go_through_unchanged(caddy: Caddy, queue: str) -
 
 
 @pytest.mark.parametrize(("path", "end"), [("c", b"\r\n"), ("sse", b"\n\n")])
-def test_streams_hand_on_each_message_when_it_comes(
-    caddy: Caddy, redis: Redis, queue: str, path: str, end: bytes
-) -> None:
+def test_streams_pass_on_each_message_at_once(caddy: Caddy, redis: Redis, queue: str, path: str, end: bytes) -> None:
     stream = Comet(caddy, f"/{path}/{queue}")  # type: ignore[arg-type]
     wait_until(lambda: listeners(redis, queue))
     if path == "sse":
@@ -92,7 +90,7 @@ def test_streams_hand_on_each_message_when_it_comes(
     wait_until(lambda: not listeners(redis, queue), why="Caddy tells RestMQ that the client has gone")
 
 
-def test_a_websocket_hears_and_commands(caddy: Caddy, redis: Redis, queue: str) -> None:
+def test_a_websocket_gets_messages_and_runs_commands(caddy: Caddy, redis: Redis, queue: str) -> None:
     with connect(f"ws://127.0.0.1:{caddy.port}/ws/{queue}", origin=caddy.url) as socket:  # type: ignore[arg-type]
         wait_until(lambda: listeners(redis, queue))
         with caddy.client() as http:
@@ -103,7 +101,7 @@ def test_a_websocket_hears_and_commands(caddy: Caddy, redis: Redis, queue: str) 
     wait_until(lambda: not listeners(redis, queue))
 
 
-def test_a_long_poll_is_answered_at_once_and_nothing_is_taken_for_who_left(caddy: Caddy, queue: str) -> None:
+def test_a_long_poll_is_answered_at_once_and_takes_nothing_for_a_disconnected_client(caddy: Caddy, queue: str) -> None:
     def waiters() -> int:
         return int(http.get(f"/stats/{queue}").json()["waiters"])
 
@@ -121,7 +119,7 @@ def test_a_long_poll_is_answered_at_once_and_nothing_is_taken_for_who_left(caddy
         assert http.get(f"/q/{queue}").json()["value"] == "stays"
 
 
-def test_pages_of_other_sites_are_still_refused(caddy: Caddy, queue: str) -> None:
+def test_pages_of_other_sites_are_rejected_behind_the_proxy_too(caddy: Caddy, queue: str) -> None:
     with caddy.client() as http:
         for origin, status in (("http://evil.example", 403), (caddy.url, 200)):
             answer = http.post(f"/q/{queue}", data={"value": "x"}, headers={"Origin": origin})
@@ -129,7 +127,9 @@ def test_pages_of_other_sites_are_still_refused(caddy: Caddy, queue: str) -> Non
 
 
 @pytest.mark.needs("curl")
-def test_rules_see_the_clients_address_and_believe_nobody_elses_word(private_folder: Path, redis: Redis) -> None:
+def test_rules_apply_to_the_clients_address_and_forged_addresses_are_ignored(
+    private_folder: Path, redis: Redis
+) -> None:
     rules = private_folder / "acl.conf"
     rules.write_text("[rest:consumer]\nhosts_allow = 127.0.0.2\nhosts_deny = all\n[rest:producer]\n[comet:consumer]\n")
     daemon = Daemon(private_folder / "d", "--acl", str(rules), "--trusted-proxies", "127.0.0.1", redis=redis)
@@ -149,7 +149,7 @@ def test_rules_see_the_clients_address_and_believe_nobody_elses_word(private_fol
         assert status("127.0.0.2", "X-Forwarded-For: 127.0.0.3") == "200"
 
 
-def test_if_one_server_goes_nothing_is_lost_or_put_in_twice(private_folder: Path, redis: Redis, queue: str) -> None:
+def test_if_one_server_stops_nothing_is_lost_or_queued_twice(private_folder: Path, redis: Redis, queue: str) -> None:
     one, other = (Daemon(private_folder / name, redis=redis) for name in ("one", "other"))
     caddy = Caddy(private_folder / "caddy", one, other)
     with stopping(one, other, caddy), caddy.client() as http:

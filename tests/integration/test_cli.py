@@ -289,7 +289,7 @@ def test_consume_and_tail_continue_after_the_server_was_killed(
         assert (status, "Retrying" in complaints) == (0, True)
 
 
-def test_leased_messages_are_not_lost_when_the_reader_of_the_pipe_goes(
+def test_leased_messages_are_not_lost_when_the_reader_of_the_pipe_exits(
     shell: Shell, http: httpx.Client, queue: str
 ) -> None:
     keys = add(http, queue, *(b"%d" % n + b"x" * 100_000 for n in range(20)))
@@ -361,7 +361,9 @@ def test_work_runs_the_given_number_of_jobs_at_once(shell: Shell, http: httpx.Cl
     assert counts(http, queue) == (0, 0, 0, 0)
 
 
-def test_a_failed_message_comes_again_and_becomes_a_dead_letter(shell: Shell, http: httpx.Client, queue: str) -> None:
+def test_a_failed_message_is_delivered_again_and_becomes_a_dead_letter(
+    shell: Shell, http: httpx.Client, queue: str
+) -> None:
     http.post(f"/p/{queue}", data={"max_deliveries": "3"})
     (key,) = add(http, queue, "poison")
     failing = script(shell, 'echo "$RESTMQ_COUNT"; echo oh >&2; exit 7')
@@ -475,7 +477,7 @@ with stopping(lambda: heard.put("stopped")):
     assert result.stdout == b"stopped\n", result.stderr.decode()
 
 
-def test_a_command_that_outlasts_the_grace_is_ended_and_its_message_given_back(
+def test_a_command_that_outlasts_the_grace_period_is_ended_and_its_message_returns(
     shell: Shell, http: httpx.Client, queue: str
 ) -> None:
     keys = add(http, queue, "a", "b")
@@ -488,7 +490,7 @@ def test_a_command_that_outlasts_the_grace_is_ended_and_its_message_given_back(
     assert counts(http, queue) == (2, 0, 0, 0)
 
 
-def test_a_second_signal_ends_the_grace_and_kills_a_command_that_ignores_sigterm(
+def test_a_second_signal_ends_the_grace_period_and_kills_a_command_that_ignores_sigterm(
     shell: Shell, http: httpx.Client, queue: str
 ) -> None:
     add(http, queue, "a")

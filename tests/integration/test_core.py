@@ -26,7 +26,9 @@ from tests.servers import Redis, wait_until
 VALUES = [b"007", b"1.10", b" x ", b"1_000", b"", b"\x00", b"\xff\xfe", "ü😀".encode(), b"a\r\nb", os.urandom(1 << 20)]
 
 
-def test_the_layout_is_that_of_the_first_restmq(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+def test_the_keys_in_redis_are_those_of_the_first_restmq(
+    run: Run, core: RedisOperations, redis: Redis, queue: str
+) -> None:
     assert run(core.queue_add, queue, b"first") == f"{queue}:1"
     assert run(core.queue_add, queue, b"second") == f"{queue}:2"
     run(core.queue_get, queue, softget=True)
@@ -41,7 +43,7 @@ def test_the_layout_is_that_of_the_first_restmq(run: Run, core: RedisOperations,
     assert redis.command("GET", f"queuestat::{queue}") == "0"
 
 
-def test_a_queue_that_was_laid_by_hand_is_served(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+def test_a_queue_written_by_hand_is_served(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
     for number, value in enumerate(("old", "data"), 1):
         redis.command("SET", f"{queue}:{number}", value)
         redis.command("LPUSH", f"{queue}:queue", f"{queue}:{number}")
@@ -62,9 +64,7 @@ def test_bytes_come_back_as_they_went_in(run: Run, core: RedisOperations, queue:
     assert run(core.queue_getdel, queue).value == value
 
 
-def test_nothing_is_left_of_a_message_that_is_gone(
-    run: Run, private_core: RedisOperations, private_redis: Redis
-) -> None:
+def test_a_message_that_is_gone_leaves_no_key(run: Run, private_core: RedisOperations, private_redis: Redis) -> None:
     core = private_core
     stays = {"QUEUESET", "q:UUID", "q:totals"}
     keys = run(core.queue_add_many, "q", [b"taken", b"deleted", b"purged", b"looked at"])
@@ -105,14 +105,14 @@ def test_expired_messages_are_never_returned_or_counted(
     assert redis.command("EXISTS", f"{queue}:expiring", f"{queue}:queue") == 0
 
 
-def test_looks_are_counted_until_the_message_is_taken(run: Run, core: RedisOperations, queue: str) -> None:
+def test_peeks_are_counted_until_the_message_is_taken(run: Run, core: RedisOperations, queue: str) -> None:
     run(core.queue_add, queue, b"x")
     assert [run(core.queue_get, queue, softget=True).count for _ in range(3)] == [1, 2, 3]
     assert run(core.queue_get, queue).count == 3
     assert run(core.queue_get, queue, softget=True) is None
 
 
-def test_adds_of_one_moment_are_one_call_and_keep_their_order(
+def test_adds_of_one_reactor_turn_are_one_call_and_keep_their_order(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
     core = private_core
@@ -135,7 +135,7 @@ def scripts_run(redis: Redis) -> int:
     return sum(int(line.split("calls=")[1].split(",")[0]) for line in lines)
 
 
-def test_redis_may_forget_the_scripts(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+def test_a_script_that_redis_forgot_is_sent_again(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
     run(core.queue_add, queue, b"x")
     redis.command("SCRIPT", "FLUSH")
     assert run(core.queue_add, queue, b"y") == f"{queue}:2"
@@ -154,7 +154,7 @@ def test_deleting_takes_a_message_from_anywhere_and_only_from_its_queue(
     assert [message.key for message in run(core.queue_tail, queue)] == [keys[0], keys[2]]
 
 
-def test_an_impossible_name_in_old_data_does_not_hide_the_others(
+def test_an_invalid_name_in_old_data_does_not_hide_the_other_queues(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
     run(private_core.queue_add, "fine", b"x")
@@ -162,7 +162,7 @@ def test_an_impossible_name_in_old_data_does_not_hide_the_others(
     assert run(private_core.queue_all) == ["fine"]
 
 
-def test_purging_a_large_queue_empties_it_and_finishes_what_was_cut_off(
+def test_purging_a_large_queue_empties_it_and_completes_an_interrupted_purge(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
     for _ in range(20):
@@ -200,7 +200,7 @@ def test_waiting_on_several_queues_ends_with_the_first_message(
     assert run(core.queue_block_multi_get, [queue], 0.05) is None
 
 
-def test_a_waiter_that_died_is_passed_over(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
+def test_a_waiter_that_died_is_skipped(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
     redis.command("LPUSH", f"{queue}:waiters", "RESTMQ-DAEMON:dead")
     run(core.queue_add, queue, b"x")
     assert redis.command("EXISTS", f"{queue}:waiters") == 0
@@ -218,7 +218,7 @@ def test_tokens(run: Run, core: RedisOperations, redis: Redis, queue: str) -> No
 
 
 @pytest.mark.parametrize("name", ["", "AUTHKEY:x", "queuestat::x", "a\nb", "x" * 256])
-def test_no_operation_takes_a_bad_name(run: Run, core: RedisOperations, name: str) -> None:
+def test_every_operation_rejects_an_invalid_queue_name(run: Run, core: RedisOperations, name: str) -> None:
     for operation in (
         lambda: core.queue_add(name, b""),
         lambda: core.queue_add(name, b"", 1),
@@ -246,9 +246,7 @@ def test_without_redis_calls_fail_at_once_and_work_again_when_it_is_back(
     assert [message.value for message in run(private_core.queue_tail, "q")] == [b"before", b"after"]
 
 
-def test_a_redis_that_hangs_is_not_waited_for_without_end(
-    run: Run, private_core: RedisOperations, private_redis: Redis
-) -> None:
+def test_a_call_to_a_redis_that_hangs_times_out(run: Run, private_core: RedisOperations, private_redis: Redis) -> None:
     private_redis.pause()
     with pytest.raises(StoreUnavailable):
         run(private_core.queue_add, "q", b"x")
@@ -258,7 +256,7 @@ def test_a_redis_that_hangs_is_not_waited_for_without_end(
     assert run(private_core.queue_len, "q") == 0
 
 
-def test_a_redis_that_is_full_refuses_and_says_so(
+def test_a_full_redis_rejects_messages_with_its_reason(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
     private_redis.command("CONFIG", "SET", "maxmemory", "1")
@@ -283,7 +281,7 @@ STEPS = st.lists(
 
 @given(STEPS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_is_done_in_whatever_order_a_queue_is_a_list(
+def test_any_operations_in_any_order_keep_a_queue_like_a_list(
     run: Run, core: RedisOperations, redis: Redis, steps: list[tuple[str, Any]]
 ) -> None:
     queue = f"q-{uuid.uuid4().hex}"
@@ -322,9 +320,7 @@ def test_whatever_is_done_in_whatever_order_a_queue_is_a_list(
     assert left <= {f"{queue}:UUID", f"{queue}:totals"}
 
 
-def test_an_expired_message_of_old_data_is_passed_over(
-    run: Run, core: RedisOperations, redis: Redis, queue: str
-) -> None:
+def test_an_expired_message_of_old_data_is_skipped(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
     for number in (1, 2, 3):
         redis.command("SET", f"{queue}:{number}", str(number))
         redis.command("LPUSH", f"{queue}:queue", f"{queue}:{number}")
@@ -337,9 +333,7 @@ def test_an_expired_message_of_old_data_is_passed_over(
     assert redis.command("KEYS", f"{queue}:[0-9]*") == []
 
 
-def test_messages_that_a_daemon_gives_back_are_the_next_in_their_order(
-    run: Run, core: RedisOperations, queue: str
-) -> None:
+def test_messages_that_a_daemon_puts_back_are_the_next_in_order(run: Run, core: RedisOperations, queue: str) -> None:
     run(core.queue_policy_set, queue, Policy.ROUNDROBIN)
     run(core.queue_add_many, queue, [b"1", b"2"], ttl_seconds=1000)
     run(core.queue_add_many, queue, [b"3"])
@@ -352,7 +346,7 @@ def test_messages_that_a_daemon_gives_back_are_the_next_in_their_order(
 
 @pytest.mark.parametrize("lease_ms", [None, 60_000])
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_what_several_give_back_is_in_order_again_whoever_comes_first(
+def test_messages_put_back_by_several_calls_are_in_order_again(
     run: Run, core: RedisOperations, queue: str, order: tuple[int, ...], lease_ms: int | None
 ) -> None:
     run(core.queue_add_many, queue, [b"1", b"2", b"3", b"4", b"5"])
@@ -365,7 +359,7 @@ def test_what_several_give_back_is_in_order_again_whoever_comes_first(
     assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"2", b"3", b"4", b"5"]
 
 
-def test_what_is_given_back_in_one_turn_is_one_call(
+def test_messages_put_back_in_one_turn_are_one_call(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
     run(private_core.queue_add_many, "q", [b"%d" % number for number in range(100)])
@@ -383,7 +377,7 @@ def test_what_is_given_back_in_one_turn_is_one_call(
     assert run(private_core.queue_tail, "q", 100) == taken
 
 
-def test_what_is_given_back_from_here_and_there_finds_its_place(run: Run, core: RedisOperations, queue: str) -> None:
+def test_messages_put_back_out_of_order_find_their_places(run: Run, core: RedisOperations, queue: str) -> None:
     run(core.queue_add_many, queue, [b"1", b"2", b"3", b"4", b"5", b"6"])
     taken = run(core.queue_tail, queue, 5)
     run(core.queue_put_back, queue, taken[1::2])
@@ -391,7 +385,7 @@ def test_what_is_given_back_from_here_and_there_finds_its_place(run: Run, core: 
     assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"2", b"3", b"4", b"5", b"6"]
 
 
-def test_what_is_given_back_goes_before_what_is_younger_and_passes_over_what_expired(
+def test_messages_put_back_go_before_newer_ones_and_expired_ones_are_dropped(
     run: Run, core: RedisOperations, redis: Redis, queue: str
 ) -> None:
     run(core.queue_add_many, queue, [b"1"])
@@ -406,7 +400,7 @@ def test_what_is_given_back_goes_before_what_is_younger_and_passes_over_what_exp
     assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"3", b"4"]
 
 
-def test_tokens_are_listed_with_those_that_are_broken(
+def test_tokens_are_listed_even_if_a_record_is_invalid(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
     run(private_core.authorization_create, "good", ["a", "b-*"], ["read"])
@@ -453,12 +447,12 @@ async def add_when_connected(core: RedisOperations) -> str:
 
 
 @pytest.mark.parametrize(("username", "password"), [(None, "secret"), ("alice", "alices"), ("default", "secret")])
-def test_redis_may_ask_for_a_password(run: Run, locked_redis: Redis, username: str | None, password: str) -> None:
+def test_redis_may_require_a_password(run: Run, locked_redis: Redis, username: str | None, password: str) -> None:
     where = StoreSettings(socket_path=locked_redis.socket_path, username=username, password=password)
     assert with_store(run, where, add_when_connected) == "q:1"
 
 
-def test_without_its_password_redis_refuses(run: Run, locked_redis: Redis) -> None:
+def test_without_the_password_redis_rejects_calls(run: Run, locked_redis: Redis) -> None:
     async def list_when_connected(core: RedisOperations) -> list[str]:
         await core.store.first_connected
         return await core.queue_all()
@@ -468,7 +462,7 @@ def test_without_its_password_redis_refuses(run: Run, locked_redis: Redis) -> No
 
 
 @pytest.mark.parametrize(("username", "password"), [(None, "wrong"), ("alice", "secret"), ("nobody", "secret")])
-def test_with_a_wrong_password_there_is_no_store(
+def test_with_a_wrong_password_the_store_is_unavailable(
     run: Run, locked_redis: Redis, username: str | None, password: str
 ) -> None:
     store = Store(
@@ -490,13 +484,13 @@ def test_with_a_wrong_password_there_is_no_store(
         run(stop)
 
 
-def test_a_number_of_a_database_keeps_data_apart(run: Run, private_redis: Redis) -> None:
+def test_data_is_kept_apart_by_database_number(run: Run, private_redis: Redis) -> None:
     for db in (0, 1):
         where = StoreSettings(socket_path=private_redis.socket_path, db=db)
         assert with_store(run, where, add_when_connected) == "q:1"
 
 
-def test_two_databases_of_one_redis_do_not_hear_each_other(
+def test_two_databases_of_one_redis_do_not_share_channels(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
     heard: list[bytes] = []
@@ -511,7 +505,7 @@ def test_two_databases_of_one_redis_do_not_hear_each_other(
     assert heard == []
 
 
-def test_a_message_that_was_taken_is_not_lost_to_the_end_of_the_waiting(
+def test_a_message_taken_at_the_end_of_a_wait_is_not_lost(
     run: Run, private_core: RedisOperations, private_redis: Redis
 ) -> None:
     run(private_core.queue_add, "q", b"mine")
@@ -535,7 +529,7 @@ def test_newer_expired_messages_do_not_hide_the_newest(
     assert len(run(core.queue_last_items, queue, 0)) == 1
 
 
-def test_adding_nothing_makes_no_queue_and_plain_adds_keep_their_place(
+def test_adding_no_messages_creates_no_queue_and_the_order_of_adds_is_kept(
     run: Run, core: RedisOperations, redis: Redis, queue: str
 ) -> None:
     assert run(core.queue_add_many, queue, []) == []

@@ -47,7 +47,7 @@ class Watcher:
         return self.rows[row]
 
 
-def test_a_row_says_what_is_in_a_queue_and_who_listens(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_a_row_has_the_counts_of_messages_consumers_and_waiters(daemon: Daemon, http: httpx.Client, queue: str) -> None:
     watcher = Watcher(daemon)
     http.post("/p/" + queue, data={"policy": "roundrobin", "max_deliveries": "1"})
     for value in "abcde":
@@ -106,7 +106,7 @@ def test_a_token_shows_and_offers_what_it_allows(
     assert http.get("/dashboard/events", headers=token).status_code == 401
 
 
-def test_what_an_address_may_not_do_is_not_offered(private_folder: Path, redis: Redis) -> None:
+def test_an_action_that_the_address_may_not_use_is_not_offered(private_folder: Path, redis: Redis) -> None:
     rules = private_folder / "acl.conf"
     rules.write_text("[rest:producer]\nhosts_deny = 127.0.0.\n[websocket:consumer]\nusername = a\npassword = b\n")
     daemon = Daemon(private_folder, redis=redis)
@@ -121,7 +121,9 @@ def test_what_an_address_may_not_do_is_not_offered(private_folder: Path, redis: 
         assert daemon.client().get("/dashboard/events").status_code == 403
 
 
-def test_watchers_hear_that_the_store_is_away_and_stay(private_folder: Path, private_redis: Redis) -> None:
+def test_watchers_are_told_that_the_store_is_away_and_stay_connected(
+    private_folder: Path, private_redis: Redis
+) -> None:
     daemon = Daemon(private_folder, "--redis-timeout", "0.5", redis=private_redis)
     with stopping(daemon), daemon.client() as http:
         http.post("/q/kept", data={"value": "x"})
@@ -160,7 +162,7 @@ def test_a_watcher_that_reads_nothing_does_not_hold_up_another_one(private_folde
     ("place", "keys"),
     [("next", [1, 2]), ("newest", [8, 7]), ("leased", [5, 6]), ("delayed", [4, 3]), ("dead", [])],
 )
-def test_messages_are_looked_at_where_they_stand(http: httpx.Client, queue: str, place: str, keys: list[int]) -> None:
+def test_messages_of_each_state_can_be_peeked_at(http: httpx.Client, queue: str, place: str, keys: list[int]) -> None:
     for _ in range(2):
         http.post("/q/" + queue, data={"value": "x"})
     for delay in ("2000", "1000"):
@@ -185,7 +187,7 @@ def test_messages_are_looked_at_where_they_stand(http: httpx.Client, queue: str,
     assert again == answer, "looking changes nothing"
 
 
-def test_of_large_messages_only_the_beginning_comes_and_characters_stay_whole(http: httpx.Client, queue: str) -> None:
+def test_a_peek_shows_the_beginning_of_a_large_message_in_whole_characters(http: httpx.Client, queue: str) -> None:
     http.post("/q/" + queue, data={"value": "a" + "é" * 20_000})
     http.post("/q/" + queue, content=b"\xff" * 20_000, headers={"Content-Type": "image/jpeg"})
     text, binary = http.get(f"/j/{queue}?list=next", headers=AS_JSON).json()["messages"]
@@ -195,7 +197,7 @@ def test_of_large_messages_only_the_beginning_comes_and_characters_stay_whole(ht
     assert binary["encoding"] == "base64"
 
 
-def test_expired_messages_are_passed_over(http: httpx.Client, redis: Redis, queue: str) -> None:
+def test_a_peek_skips_expired_messages(http: httpx.Client, redis: Redis, queue: str) -> None:
     http.post("/q/" + queue, data={"value": "gone", "ttl": "0.001"})
     http.post("/q/" + queue, data={"value": "there"})
     wait_until(lambda: redis.command("EXISTS", f"{queue}:1") == 0)
@@ -203,7 +205,7 @@ def test_expired_messages_are_passed_over(http: httpx.Client, redis: Redis, queu
     assert (answer["total"], [message["value"] for message in answer["messages"]]) == (1, ["there"])
 
 
-def test_dead_letters_say_how_they_died(http: httpx.Client, queue: str) -> None:
+def test_dead_letters_have_their_deliveries_and_time_of_death(http: httpx.Client, queue: str) -> None:
     http.post("/p/" + queue, data={"max_deliveries": "1"})
     http.post("/q/" + queue, data={"value": "x"})
     leased = http.get(f"/q/{queue}?lease=1000").json()
@@ -213,6 +215,6 @@ def test_dead_letters_say_how_they_died(http: httpx.Client, queue: str) -> None:
     assert dead["died"] >= dead["last"] >= dead["first"] > 0
 
 
-def test_a_place_that_is_none_is_refused(http: httpx.Client, queue: str) -> None:
+def test_an_unknown_list_is_rejected(http: httpx.Client, queue: str) -> None:
     for query in ("list=elsewhere", "count=0", "count=101", "first=x"):
         assert http.get(f"/j/{queue}?{query}", headers=AS_JSON).status_code == 400

@@ -31,7 +31,7 @@ RUN_BY = {
         "./start_scripts/restmq_server",
     ): "integration/test_service.py::test_a_start_script_runs_from_any_directory",
     ("README.md", "./start_scripts/run_tests"): "no: these are its tests",
-    ("README.md", "curl -d value="): "integration/test_documents.py::test_the_five_lines_of_the_readme_do_what_it_says",
+    ("README.md", "curl -d value="): "integration/test_documents.py::test_the_five_curl_lines_of_the_readme_work",
     ("CONTRIBUTING.md", "./start_scripts/run_tests"): "no: these are its tests",
     ("docs/command-line.md", ""): "integration/test_cli.py::test_every_command_in_the_document_runs",
     ("docs/delivery.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
@@ -54,29 +54,28 @@ RUN_BY = {
         "./start_scripts/",
     ): "integration/test_service.py::test_a_start_script_runs_from_any_directory",
     ("docs/from-restmq-1.md", "redis-cli "): (
-        "integration/test_from_restmq_1.py::test_the_private_store_takes_over_what_another_redis_holds"
+        "integration/test_from_restmq_1.py::test_the_private_store_copies_the_data_of_another_redis"
     ),
-    ("docs/from-restmq-1.md", "queue="): (
-        "integration/test_from_restmq_1.py::test_values_that_were_left_behind_can_be_swept_away"
-    ),
+    ("docs/from-restmq-1.md", "queue="): ("integration/test_from_restmq_1.py::test_leftover_values_can_be_deleted"),
     ("docs/from-restmq-1.md", "old="): (
-        "integration/test_from_restmq_1.py::test_messages_of_a_refused_name_can_be_put_in_anew"
+        "integration/test_from_restmq_1.py::test_messages_of_a_queue_with_an_invalid_name_can_be_moved"
     ),
-    ("docs/operation.md", "redis-"): "integration/test_operation_documents.py::test_a_backup_can_be_had_back",
-    ("docs/operation.md", "curl "): "integration/test_operation_documents.py::test_the_looks_of_the_page_work",
-    ("docs/performance.md", "bench/run"): "integration/test_documents.py::test_the_benchmarks_say_how_they_are_run",
+    ("docs/operation.md", "redis-"): "integration/test_operation_documents.py::test_a_backup_can_be_restored",
+    (
+        "docs/operation.md",
+        "curl ",
+    ): "integration/test_operation_documents.py::test_the_curl_commands_of_the_operation_page_work",
+    ("docs/performance.md", "bench/run"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "tests/load/"): "load/test_load.py::test_",
     (
         "docs/security.md",
         ".venv/bin/python ",
-    ): "integration/test_documents.py::test_the_tokens_of_the_page_can_be_made_and_revoked",
+    ): "integration/test_documents.py::test_the_token_commands_of_the_security_page_work",
     (
         "docs/syslog-collectd.md",
         "./start_scripts/",
     ): "integration/test_service.py::test_a_start_script_runs_from_any_directory",
-    ("docs/syslog-collectd.md", "curl "): (
-        "integration/test_documents.py::test_the_lines_of_the_syslog_page_do_what_it_says"
-    ),
+    ("docs/syslog-collectd.md", "curl "): ("integration/test_documents.py::test_the_commands_of_the_syslog_page_work"),
 }
 
 
@@ -105,14 +104,14 @@ def test_every_shell_block_of_every_page_is_run_by_a_test() -> None:
             assert f"\ndef {name}" in (ROOT / "tests" / file).read_text(), runner
 
 
-def test_every_block_says_what_it_is() -> None:
+def test_every_code_block_names_its_language() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *```(.*)$", (ROOT / page).read_text(), re.MULTILINE)
         assert set(fences[1::2]) <= {""}, page
         assert set(fences[::2]) <= {"sh", "python", "json", "yaml", "text", ""}, page
 
 
-def test_the_two_commands_are_there_and_can_be_run() -> None:
+def test_the_commands_of_the_readme_exist_and_are_executable() -> None:
     scripts = [line for line in commands("README.md") if not line.startswith("curl")]
     assert scripts == ["./start_scripts/restmq_server", "./start_scripts/run_tests"]
     for script in [*scripts, ".ci/run"]:
@@ -120,7 +119,7 @@ def test_the_two_commands_are_there_and_can_be_run() -> None:
 
 
 @pytest.mark.needs("curl")
-def test_the_five_lines_of_the_readme_do_what_it_says(private_folder: Path, private_redis: Redis) -> None:
+def test_the_five_curl_lines_of_the_readme_work(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
 
     def run(line: str) -> str:
@@ -170,7 +169,7 @@ def test_every_flag_that_a_page_names_exists(
     assert {flag for flag in named if flag not in described} == set()
 
 
-def test_the_tokens_of_the_page_can_be_made_and_revoked(private_redis: Redis) -> None:
+def test_the_token_commands_of_the_security_page_work(private_redis: Redis) -> None:
     create, show, revoke = commands("docs/security.md")
 
     def run(line: str) -> str:
@@ -187,7 +186,7 @@ def test_the_tokens_of_the_page_can_be_made_and_revoked(private_redis: Redis) ->
 
 
 @pytest.mark.needs("curl", "logger")
-def test_the_lines_of_the_syslog_page_do_what_it_says(private_folder: Path, private_redis: Redis) -> None:
+def test_the_commands_of_the_syslog_page_work(private_folder: Path, private_redis: Redis) -> None:
     lines = commands("docs/syslog-collectd.md")
     curl_line, logger_line = (next(line for line in lines if line.startswith(name)) for name in ("curl", "logger"))
     for script in set(lines) - {curl_line, logger_line}:
@@ -205,7 +204,7 @@ def test_the_lines_of_the_syslog_page_do_what_it_says(private_folder: Path, priv
 
 
 @pytest.mark.parametrize("document", PAGES)
-def test_links_lead_somewhere(document: str) -> None:
+def test_links_have_targets(document: str) -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)", (ROOT / document).read_text()):
         assert ((ROOT / document).parent / target).exists(), target
 
@@ -223,7 +222,7 @@ def test_all_commands_of_a_page_run(private_folder: Path, private_redis: Redis, 
     assert done.returncode == 0, done.stderr + done.stdout
 
 
-def test_what_pre_commit_runs_is_there_and_content() -> None:
+def test_the_checks_of_pre_commit_exist_and_pass() -> None:
     (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert [hook["id"] for hook in local["hooks"]] == ["ruff-check", "ruff-format", "mypy"]
     for hook in local["hooks"]:
@@ -236,7 +235,7 @@ def test_what_pre_commit_runs_is_there_and_content() -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_the_benchmarks_say_how_they_are_run() -> None:
+def test_the_benchmarks_print_their_options() -> None:
     """They run for minutes, and never here; but they can be loaded, and know the flags that the page names."""
     suite = [sys.executable, str(ROOT / "bench" / "suite.py"), "--help"]
     said = subprocess.run(suite, capture_output=True, text=True, timeout=60)

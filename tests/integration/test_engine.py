@@ -28,7 +28,7 @@ def output(redis: Redis, *arguments: str | bytes, stdin: bytes = b"") -> bytes:
     return result.stdout
 
 
-def test_a_message_goes_in_is_looked_at_and_comes_out(redis: Redis, queue: str) -> None:
+def test_a_message_is_added_peeked_at_and_taken(redis: Redis, queue: str) -> None:
     assert output(redis, "-p", "--queue", queue, "--value", " 007 ") == f"{queue}:1\n".encode()
     assert output(redis, "-p", "--queue", queue, stdin=b"raw\xff\x00") == f"{queue}:2\n".encode()
     assert output(redis, "-g", "--queue", queue) == b" 007 \n"
@@ -50,7 +50,7 @@ def test_policy_is_shown_and_set(redis: Redis, queue: str) -> None:
     assert output(redis, "-q", "--queue", queue) == b"roundrobin\n"
 
 
-def test_consume_prints_what_comes_until_interrupted(redis: Redis, queue: str) -> None:
+def test_consume_prints_messages_until_interrupted(redis: Redis, queue: str) -> None:
     command = [sys.executable, ENGINE, "-c", "--queue", queue, "--redis-socket", redis.socket_path]
     consuming = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_until(lambda: redis.command("LLEN", f"{queue}:waiters"))
@@ -86,7 +86,7 @@ def connections_made(redis: Redis) -> int:
     return int(redis.command("INFO", "stats").partition("total_connections_received:")[2].split()[0])
 
 
-def test_consume_goes_on_when_redis_was_restarted(private_redis: Redis) -> None:
+def test_consume_continues_after_redis_was_restarted(private_redis: Redis) -> None:
     command = [sys.executable, ENGINE, "-c", "--queue", "q", "--redis-socket", private_redis.socket_path]
     consuming = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert consuming.stdout is not None
@@ -101,7 +101,7 @@ def test_consume_goes_on_when_redis_was_restarted(private_redis: Redis) -> None:
     assert b"Traceback" not in errors
 
 
-def test_a_reader_that_has_seen_enough_gets_no_complaint(redis: Redis, queue: str) -> None:
+def test_a_pipe_reader_that_exits_causes_no_error(redis: Redis, queue: str) -> None:
     for _ in range(3):
         output(redis, "-p", "--queue", queue, stdin=b"x" * 100_000)
     command = [sys.executable, ENGINE, "-t", "--queue", queue, "--redis-socket", redis.socket_path]
@@ -170,7 +170,7 @@ def test_errors_are_one_line(redis: Redis, private_folder: Path) -> None:
     assert b"--data-dir" in result.stderr
 
 
-def test_it_finds_the_private_store_of_a_server_here(private_folder: Path, redis: Redis) -> None:
+def test_the_private_store_of_a_server_on_this_machine_is_found(private_folder: Path, redis: Redis) -> None:
     (private_folder / "store.sock").symlink_to(redis.socket_path)
     command = [sys.executable, ENGINE, "-u", "--queue", "none", "--data-dir", str(private_folder)]
     assert subprocess.run(command, capture_output=True, timeout=60).stdout == b"0\n"
@@ -199,7 +199,7 @@ def test_a_password_is_hashed_for_acl_conf() -> None:
 
 
 @pytest.mark.parametrize("given", [b"", b"\n", b"\xff\n"])
-def test_what_is_no_password_is_not_hashed(given: bytes) -> None:
+def test_an_empty_or_invalid_password_is_not_hashed(given: bytes) -> None:
     result = subprocess.run([sys.executable, ENGINE, "--hash-password"], input=given, capture_output=True)
     assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (1, b"", 1)
 

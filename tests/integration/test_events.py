@@ -44,13 +44,13 @@ def test_events_carry_key_and_value(
     stream.close()
 
 
-def test_an_event_stream_of_an_unknown_queue_is_no_204(daemon: Daemon, queue: str) -> None:
+def test_an_event_stream_of_an_unknown_queue_stays_open(daemon: Daemon, queue: str) -> None:
     stream = Comet(daemon, f"/sse/{queue}")
     assert stream.head.startswith(b"HTTP/1.1 200 ")
     stream.close()
 
 
-def test_who_comes_back_gets_what_was_missed_then_what_comes(
+def test_a_consumer_that_reconnects_gets_missed_messages_then_new_ones(
     daemon: Daemon, redis: Redis, http: httpx.Client, queue: str
 ) -> None:
     http.post(f"/p/{queue}", data={"history": "100"})
@@ -66,7 +66,7 @@ def test_who_comes_back_gets_what_was_missed_then_what_comes(
 
 
 @pytest.mark.parametrize("path", ["/c/", "/sse/"])
-def test_an_id_older_than_the_history_is_told_as_a_gap(
+def test_an_id_older_than_the_history_causes_a_gap_notice(
     daemon: Daemon, redis: Redis, http: httpx.Client, queue: str, path: str
 ) -> None:
     http.post(f"/p/{queue}", data={"history": "3"})
@@ -86,7 +86,9 @@ def test_an_id_older_than_the_history_is_told_as_a_gap(
         assert [line["key"] for line in lines] == keys[7:]
 
 
-def test_without_a_history_coming_back_is_like_coming(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_without_a_history_a_consumer_that_reconnects_gets_only_new_messages(
+    daemon: Daemon, http: httpx.Client, queue: str
+) -> None:
     waiting = [post(http, queue, str(n)) for n in range(3)]
     back = Comet(daemon, f"/sse/{queue}?last_event_id={queue}:99")
     assert [event["id"] for event in events(back, 3)] == waiting
@@ -111,9 +113,7 @@ def test_an_expired_message_is_not_in_the_history(daemon: Daemon, redis: Redis, 
     wait_until(lambda: seen() == [last], why="the expired one is passed over")
 
 
-def test_the_seam_has_neither_gap_nor_repeat_while_messages_keep_coming(
-    private_folder: Path, private_redis: Redis
-) -> None:
+def test_replay_has_neither_gap_nor_repeat_while_messages_arrive(private_folder: Path, private_redis: Redis) -> None:
     daemons = [Daemon(private_folder / str(i), redis=private_redis) for i in range(2)]
     with stopping(*daemons), daemons[0].client() as http:
         http.post("/p/seam", data={"history": "10000"})

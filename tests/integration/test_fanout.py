@@ -57,7 +57,7 @@ def test_comet_over_http_1_0_is_not_chunked(daemon: Daemon, redis: Redis, queue:
     comet.close()
 
 
-def test_a_consumer_gets_the_backlog_first_then_what_comes_in_order(daemon: Daemon, queue: str) -> None:
+def test_a_consumer_gets_the_backlog_first_then_new_messages_in_order(daemon: Daemon, queue: str) -> None:
     before = post(daemon, queue, *map(str, range(500)))
     comet = Comet(daemon, f"/c/{queue}")
     after = post(daemon, queue, *map(str, range(500, 700)))
@@ -75,7 +75,7 @@ def test_a_live_message_leaves_nothing_in_the_queue(
     comet.close()
 
 
-def test_curl_listens_and_hears(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_curl_prints_messages_as_they_are_published(daemon: Daemon, redis: Redis, queue: str) -> None:
     heard: list[bytes] = []
     reader = threading.Thread(target=lambda: heard.append(curl("--no-buffer", f"{daemon.url}/c/{queue}")))
     reader.start()
@@ -87,7 +87,7 @@ def test_curl_listens_and_hears(daemon: Daemon, redis: Redis, queue: str) -> Non
     assert heard == [b'{"key":"%b","value":"seen by curl"}\r\n' % key.encode()]
 
 
-def test_jsonp_listens_too(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_comet_with_a_callback_sends_jsonp(daemon: Daemon, redis: Redis, queue: str) -> None:
     comet = Comet(daemon, f"/c/{queue}?callback=app.show")
     wait_until(lambda: listeners(redis, queue))
     assert b"application/javascript" in comet.head
@@ -145,7 +145,7 @@ def test_round_robin_gives_each_message_to_one_of_all_daemons_in_fair_shares(
         assert 1000 / 3 * 0.8 <= len(share) <= 1000 / 3 * 1.2
 
 
-def test_without_consumers_messages_wait_and_the_first_to_come_gets_them(
+def test_without_consumers_messages_wait_and_the_first_consumer_gets_them(
     daemons: list[Daemon], private_redis: Redis
 ) -> None:
     first = listen(daemons[0], private_redis, "wait")
@@ -175,7 +175,7 @@ def test_stop_start_and_policy_on_one_daemon_take_effect_on_all(daemons: list[Da
     assert sorted(messages_in("".join(c.wait_for_end().decode() for c in consumers))) == sorted(keys)
 
 
-def test_delete_closes_the_consumers_of_all_daemons_and_sends_them_no_null(
+def test_delete_closes_the_consumers_of_all_daemons_and_sends_no_null_message(
     daemons: list[Daemon], private_redis: Redis
 ) -> None:
     consumers = [listen(daemon, private_redis, "gone") for daemon in daemons for _ in range(4)]
@@ -187,7 +187,7 @@ def test_delete_closes_the_consumers_of_all_daemons_and_sends_them_no_null(
         assert consumer.ended  # by a last chunk, not by a cut
 
 
-def test_a_killed_daemon_holds_nobody_up(daemons: list[Daemon], private_redis: Redis) -> None:
+def test_a_killed_daemon_delays_no_other_daemons_consumers(daemons: list[Daemon], private_redis: Redis) -> None:
     with daemons[0].client() as http:
         http.post("/p/work", data={"policy": "roundrobin"})
     consumers = [listen(daemon, private_redis, "work") for daemon in daemons]
@@ -202,7 +202,7 @@ def test_a_killed_daemon_holds_nobody_up(daemons: list[Daemon], private_redis: R
     assert all(heard)
 
 
-def test_presence_that_a_dead_daemon_left_behind_is_struck_off(daemons: list[Daemon], private_redis: Redis) -> None:
+def test_a_dead_daemon_is_removed_from_the_turns(daemons: list[Daemon], private_redis: Redis) -> None:
     with daemons[0].client() as http:
         http.post("/p/left", data={"policy": "roundrobin"})
     consumer = listen(daemons[0], private_redis, "left")
@@ -213,14 +213,14 @@ def test_presence_that_a_dead_daemon_left_behind_is_struck_off(daemons: list[Dae
     assert "RESTMQ-DAEMON:nobody" not in private_redis.command("ZRANGE", "left:turns", "0", "-1")
 
 
-def test_messages_that_were_laid_by_redis_cli_are_delivered(daemons: list[Daemon], private_redis: Redis) -> None:
+def test_messages_written_with_redis_cli_are_delivered(daemons: list[Daemon], private_redis: Redis) -> None:
     consumer = listen(daemons[0], private_redis, "byhand")
     private_redis.command("SET", "byhand:77", "laid by hand")
     private_redis.command("LPUSH", "byhand:queue", "byhand:77")
     assert keys_of(consumer.lines(1)) == ["byhand:77"]
 
 
-def test_a_restart_of_redis_is_survived_by_all_consumers(daemons: list[Daemon], private_redis: Redis) -> None:
+def test_all_consumers_stay_connected_when_redis_restarts(daemons: list[Daemon], private_redis: Redis) -> None:
     consumers = [listen(daemon, private_redis, "store") for daemon in daemons[:2]]
     wait_until(lambda: listeners(private_redis, "store") == 2)
     before = post(daemons[0], "store", "before")
@@ -244,7 +244,7 @@ def up(daemon: Daemon) -> bool:
         return http.get("/stats/").status_code == 200
 
 
-def test_a_slow_broadcast_consumer_is_dropped_and_nobody_else_notices(
+def test_a_slow_broadcast_consumer_is_dropped_and_the_others_get_everything(
     private_folder: Path, private_redis: Redis
 ) -> None:
     daemon = Daemon(private_folder, "--max-unsent", "100000", redis=private_redis)
@@ -264,7 +264,7 @@ def test_a_slow_broadcast_consumer_is_dropped_and_nobody_else_notices(
         assert daemon.log.count("was dropped") == 1
 
 
-def test_round_robin_passes_over_a_consumer_that_does_not_read(private_folder: Path, private_redis: Redis) -> None:
+def test_round_robin_skips_a_consumer_that_does_not_read(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     with stopping(daemon), daemon.client() as http:
         http.post("/p/rr", data={"policy": "roundrobin"})
@@ -281,9 +281,7 @@ def test_round_robin_passes_over_a_consumer_that_does_not_read(private_folder: P
         assert "was dropped" not in daemon.log
 
 
-def test_an_ack_that_the_consumers_daemon_does_not_hear_of_holds_nobody_up(
-    daemons: list[Daemon], private_redis: Redis
-) -> None:
+def test_a_lost_notice_of_an_ack_does_not_block_the_consumer(daemons: list[Daemon], private_redis: Redis) -> None:
     with daemons[0].client() as here, daemons[1].client() as there:
         here.post("/p/jobs", data={"policy": "roundrobin"})
         leasing = Comet(daemons[0], "/c/jobs?lease=600&prefetch=1")
@@ -298,7 +296,7 @@ def test_an_ack_that_the_consumers_daemon_does_not_hear_of_holds_nobody_up(
         leasing.close()
 
 
-def test_a_thousand_idle_consumers_cost_redis_next_to_nothing(private_folder: Path, private_redis: Redis) -> None:
+def test_a_thousand_idle_consumers_cause_few_calls_to_redis(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     with stopping(daemon):
         consumers = [Comet(daemon, f"/c/many-{n % 50}") for n in range(1000)]

@@ -178,12 +178,14 @@ def test_a_stopped_queue_stays_stopped_and_can_still_be_taken_from(
     comet.close()
 
 
-def test_looks_are_counted_on(http: httpx.Client) -> None:
+def test_peeks_are_counted_further(http: httpx.Client) -> None:
     assert http.post("/queue", json={"cmd": "get", "queue": "plain"}).json()["count"] == 4
     assert http.get("/q/plain").json() == {"key": "plain:8", "value": "first", "count": 4}
 
 
-def test_round_robin_shares_out_and_broadcast_does_not(daemon: Daemon, loaded: Redis, http: httpx.Client) -> None:
+def test_round_robin_distributes_messages_and_broadcast_does_not(
+    daemon: Daemon, loaded: Redis, http: httpx.Client
+) -> None:
     for name, each in (("broadcast", [3, 3]), ("turns", [2, 1])):
         http.delete(path("q", name))
         comets = [Comet(daemon, path("c", name)) for _ in range(2)]
@@ -206,13 +208,13 @@ def test_tokens_open_their_queues(http: httpx.Client) -> None:
     assert http.get("/q/plain?authkey=unknown").status_code == 401
 
 
-def test_names_that_are_refused_now_harm_nobody(http: httpx.Client, loaded: Redis) -> None:
+def test_queues_with_invalid_names_are_not_listed_and_stay_unchanged(http: httpx.Client, loaded: Redis) -> None:
     for queue in REFUSED:
         assert http.get(path("q", queue.name)).status_code == 400
         assert loaded.command("LRANGE", f"{queue.name}:queue", "0", "-1") == [f"{queue.name}:1"]
 
 
-def test_what_was_deleted_or_expired_then_is_passed_over_now(private_redis: Redis, private_folder: Path) -> None:
+def test_entries_of_deleted_and_expired_messages_are_skipped(private_redis: Redis, private_folder: Path) -> None:
     private_redis.commands(list(OldQueue("old", tuple(b"%d" % n for n in range(6))).commands()))
     private_redis.commands([("DEL", "old:1"), ("DEL", "old:4"), ("PEXPIRE", "old:2", "1"), ("EXPIRE", "old:3", "9999")])
     wait_until(lambda: not private_redis.command("EXISTS", "old:2"))
@@ -246,7 +248,7 @@ def run(script: str, folder: Path) -> str:
 
 
 @pytest.mark.needs("redis-cli")
-def test_the_private_store_takes_over_what_another_redis_holds(private_folder: Path, dump: Path) -> None:
+def test_the_private_store_copies_the_data_of_another_redis(private_folder: Path, dump: Path) -> None:
     (private_folder / "r").mkdir()
     shutil.copy(dump, private_folder / "r")
     port = free_port()
@@ -268,14 +270,14 @@ def test_the_private_store_takes_over_what_another_redis_holds(private_folder: P
 
 @pytest.mark.needs("redis-cli")
 @pytest.mark.parametrize("queue", [QUEUES[0], EMPTY], ids=lambda queue: queue.name)
-def test_values_that_were_left_behind_can_be_swept_away(private_folder: Path, loaded: Redis, queue: OldQueue) -> None:
+def test_leftover_values_can_be_deleted(private_folder: Path, loaded: Redis, queue: OldQueue) -> None:
     before = loaded.keys()
     run(recipe("UNLINK", loaded, {"queue=test": f"queue={queue.name}"}), private_folder)
     assert before - loaded.keys() == {f"{queue.name}:{n}" for n in range(1, queue.taken + 1)}
 
 
 @pytest.mark.needs("redis-cli", "curl")
-def test_messages_of_a_refused_name_can_be_put_in_anew(
+def test_messages_of_a_queue_with_an_invalid_name_can_be_moved(
     private_folder: Path, daemon: Daemon, http: httpx.Client, loaded: Redis
 ) -> None:
     values = [b"one", JPEG, b"", b"ends in a line feed\n"]
@@ -293,7 +295,7 @@ def test_messages_of_a_refused_name_can_be_put_in_anew(
 
 
 @pytest.mark.needs("redis-cli", "curl")
-def test_what_can_not_be_put_in_anew_stays(private_folder: Path, loaded: Redis) -> None:
+def test_a_message_that_cannot_be_moved_stays_in_its_queue(private_folder: Path, loaded: Redis) -> None:
     name = REFUSED[-1].name
     nobody = f"127.0.0.1:{free_port()}"
     run(recipe("too long a name", loaded, {"too long a name": name, "localhost:8888": nobody}), private_folder)

@@ -253,7 +253,7 @@ def test_a_refusal_is_json_and_closes_the_connection(
     assert take(http, queue) == "kept"
 
 
-def test_a_body_may_have_16_mib_and_not_one_byte_more(http: httpx.Client, queue: str) -> None:
+def test_a_body_has_at_most_16_mib(http: httpx.Client, queue: str) -> None:
     most = 16 * 1024 * 1024
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     assert http.post(f"/q/{queue}", content=b"value=" + b"x" * (most - 6), headers=form).status_code == 200

@@ -24,7 +24,7 @@ def real_text() -> str:
 
 
 @pytest.mark.parametrize("reduce_first", [True, False])
-def test_how_often_each_word_occurs_is_what_a_plain_count_says(
+def test_the_word_counts_equal_a_simple_count(
     daemon: Daemon, redis: Redis, queue: str, private_folder: Path, reduce_first: bool
 ) -> None:
     text = real_text()

@@ -39,7 +39,7 @@ def watched(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
     daemon.assert_no_tracebacks()
 
 
-def test_the_exposition_is_what_promtool_would_pass(http: httpx.Client, queue: str) -> None:
+def test_the_metrics_are_valid_prometheus_text(http: httpx.Client, queue: str) -> None:
     http.post(f"/q/{queue}", data={"value": "x"})
     http.post(f'/q/{queue}"\\%20x', data={"value": "x"})
     answer = http.get("/metrics")
@@ -61,14 +61,14 @@ def test_the_exposition_is_what_promtool_would_pass(http: httpx.Client, queue: s
             assert sample.value >= 0, sample
 
 
-def test_the_same_as_openmetrics(http: httpx.Client) -> None:
+def test_the_metrics_are_valid_openmetrics_text(http: httpx.Client) -> None:
     answer = http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0, text/plain"})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
     assert "restmq_messages_published" in {family.name for family in parse_openmetrics(answer.text)}
 
 
-def test_a_message_is_counted_on_all_its_way(http: httpx.Client, queue: str) -> None:
+def test_each_step_of_a_message_is_counted(http: httpx.Client, queue: str) -> None:
     http.post(f"/p/{queue}", data={"max_deliveries": 2})
     for value in "abcd":
         http.post(f"/q/{queue}", data={"value": value})
@@ -141,7 +141,7 @@ def test_durations_are_counted_by_route_and_never_by_path(http: httpx.Client, qu
     assert {"/q/{queue}", "*"} <= seen
 
 
-def test_what_the_wire_refuses_is_counted(daemon: Daemon, http: httpx.Client) -> None:
+def test_requests_rejected_before_routing_are_counted(daemon: Daemon, http: httpx.Client) -> None:
     def refused() -> float:
         return scrape(http).get("restmq_http_refused_total", {}).get((("status", "400"),), 0)
 
@@ -152,7 +152,7 @@ def test_what_the_wire_refuses_is_counted(daemon: Daemon, http: httpx.Client) ->
     assert refused() >= before + 1
 
 
-def test_only_the_busiest_queues_have_labels_and_no_sum_ever_goes_back(watched: Daemon) -> None:
+def test_only_the_busiest_queues_have_labels_and_no_sum_decreases(watched: Daemon) -> None:
     def put(queue: str, count: int) -> None:
         http.post(f"/q/{queue}", content=b"1\n" * count, headers={"Content-Type": "application/x-ndjson"})
 
@@ -200,7 +200,7 @@ def test_ten_thousand_queues_cost_a_bounded_number_of_calls(watched: Daemon, pri
         assert len(samples["restmq_messages_published_total"]) == 3
 
 
-def test_a_queue_that_is_gone_is_no_longer_told(watched: Daemon, private_redis: Redis) -> None:
+def test_a_queue_that_no_longer_exists_has_no_metrics(watched: Daemon, private_redis: Redis) -> None:
     with watched.client() as http:
         http.post("/q/here", data={"value": "x"})
         assert (("queue", "here"),) in scrape(http)["restmq_messages_published_total"]
@@ -231,7 +231,7 @@ def test_without_redis_the_metrics_say_so_and_readiness_fails(watched: Daemon, p
         assert of(scrape(http), "restmq_redis_up") == 1
 
 
-def test_metrics_ask_for_what_statistics_ask_for_and_health_for_nothing(
+def test_metrics_need_the_access_of_statistics_and_health_checks_need_none(
     private_folder: Path, private_redis: Redis
 ) -> None:
     rules = private_folder / "acl.conf"

@@ -73,7 +73,7 @@ def test_a_big_message_goes_through(nginx: Nginx, queue: str) -> None:
         assert http.get(f"/q/{queue}").json()["value"] == value
 
 
-def test_odd_queue_names_reach_restmq_as_they_were_sent(nginx: Nginx, queue: str) -> None:
+def test_unusual_queue_names_reach_restmq_as_they_were_sent(nginx: Nginx, queue: str) -> None:
     with nginx.client() as http:
         for name in ("a%2Fb", "..%2F..", "a%20b", "%C3%A4", "a//b", "a%25b"):
             path = f"/q/{queue}{name}"
@@ -85,7 +85,7 @@ def test_odd_queue_names_reach_restmq_as_they_were_sent(nginx: Nginx, queue: str
     ("path", "headers", "end"),
     [("c", "", b"\r\n"), ("sse", "", b"\n\n"), ("c", "Accept: text/event-stream\r\n", b"\n\n")],
 )
-def test_streams_hand_on_each_message_when_it_comes(
+def test_streams_pass_on_each_message_at_once(
     nginx: Nginx, redis: Redis, queue: str, path: str, headers: str, end: bytes
 ) -> None:
     stream = Comet(nginx, f"/{path}/{queue}", headers)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_streams_hand_on_each_message_when_it_comes(
     wait_until(lambda: not listeners(redis, queue), why="nginx tells RestMQ that the client has gone")
 
 
-def test_a_websocket_hears_and_commands(nginx: Nginx, redis: Redis, queue: str) -> None:
+def test_a_websocket_gets_messages_and_runs_commands(nginx: Nginx, redis: Redis, queue: str) -> None:
     with connect(f"ws://127.0.0.1:{nginx.port}/ws/{queue}", origin=nginx.url) as socket:  # type: ignore[arg-type]
         wait_until(lambda: listeners(redis, queue))
         with nginx.client() as http:
@@ -111,7 +111,7 @@ def test_a_websocket_hears_and_commands(nginx: Nginx, redis: Redis, queue: str) 
     wait_until(lambda: not listeners(redis, queue))
 
 
-def test_pages_of_other_sites_are_still_refused(nginx: Nginx, queue: str) -> None:
+def test_pages_of_other_sites_are_rejected_behind_the_proxy_too(nginx: Nginx, queue: str) -> None:
     with nginx.client() as http:
         assert (
             http.post(f"/q/{queue}", data={"value": "x"}, headers={"Origin": "http://evil.example"}).status_code == 403
@@ -120,7 +120,9 @@ def test_pages_of_other_sites_are_still_refused(nginx: Nginx, queue: str) -> Non
 
 
 @pytest.mark.needs("curl")
-def test_rules_see_the_clients_address_and_believe_nobody_elses_word(private_folder: Path, redis: Redis) -> None:
+def test_rules_apply_to_the_clients_address_and_forged_addresses_are_ignored(
+    private_folder: Path, redis: Redis
+) -> None:
     rules = private_folder / "acl.conf"
     rules.write_text("[rest:consumer]\nhosts_allow = 127.0.0.2\nhosts_deny = all\n[rest:producer]\n[comet:consumer]\n")
     daemon = Daemon(private_folder / "d", "--acl", str(rules), "--trusted-proxies", "127.0.0.1", redis=redis)
@@ -140,7 +142,7 @@ def test_rules_see_the_clients_address_and_believe_nobody_elses_word(private_fol
         assert status("127.0.0.2", "X-Forwarded-For: 127.0.0.3") == "200"
 
 
-def test_one_server_may_go_without_a_client_noticing(private_folder: Path, redis: Redis, queue: str) -> None:
+def test_one_server_may_stop_without_a_client_noticing(private_folder: Path, redis: Redis, queue: str) -> None:
     one, other = (Daemon(private_folder / name, redis=redis) for name in ("one", "other"))
     nginx = Nginx(private_folder / "nginx", one, other)
     with stopping(one, other, nginx), nginx.client() as http:

@@ -38,7 +38,9 @@ def test_round_robin_loses_no_message(daemon: Daemon, redis: Redis, http: httpx.
     assert sorted(messages_in("".join(c.wait_for_end().decode() for c in consumers))) == sorted(keys)
 
 
-def test_a_stop_before_the_first_message_holds(daemon: Daemon, redis: Redis, http: httpx.Client, queue: str) -> None:
+def test_a_queue_stopped_before_its_first_message_stays_stopped(
+    daemon: Daemon, redis: Redis, http: httpx.Client, queue: str
+) -> None:
     comet = Comet(daemon, f"/c/{queue}")
     wait_until(lambda: listeners(redis, queue))
     http.post(f"/control/{queue}", data={"status": "stop"})
@@ -51,7 +53,7 @@ def test_a_stop_before_the_first_message_holds(daemon: Daemon, redis: Redis, htt
 
 
 @pytest.mark.parametrize("value", ODD_VALUES)
-def test_a_value_comes_back_as_it_went_in(daemon: Daemon, http: httpx.Client, queue: str, value: str) -> None:
+def test_a_value_is_returned_unchanged(daemon: Daemon, http: httpx.Client, queue: str, value: str) -> None:
     http.post(f"/q/{queue}", data={"value": value})
     http.post("/queue", json={"cmd": "add", "queue": queue, "value": value})
     curl(f"{daemon.url}/q/{queue}", "--data-raw", "value=" + quote(value))
@@ -60,7 +62,9 @@ def test_a_value_comes_back_as_it_went_in(daemon: Daemon, http: httpx.Client, qu
     assert [http.get(f"/q/{queue}").json()["value"] for _ in range(2)] == [value, value]
 
 
-def test_odd_values_do_not_kill_a_batch_of_comet(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_an_unusual_value_does_not_stop_the_other_messages_of_a_comet_stream(
+    daemon: Daemon, http: httpx.Client, queue: str
+) -> None:
     for value in ODD_VALUES:
         http.post(f"/q/{queue}", data={"value": value})
     comet = Comet(daemon, f"/c/{queue}")
@@ -75,7 +79,9 @@ def test_a_204_has_no_body(daemon: Daemon, queue: str) -> None:
     assert b"Content-Length" not in answer
 
 
-def test_comet_hears_of_a_json_add_at_once(daemon: Daemon, redis: Redis, http: httpx.Client, queue: str) -> None:
+def test_comet_gets_a_message_of_a_json_add_at_once(
+    daemon: Daemon, redis: Redis, http: httpx.Client, queue: str
+) -> None:
     comet = Comet(daemon, f"/c/{queue}")
     wait_until(lambda: listeners(redis, queue))
     answer = http.post("/queue", json={"cmd": "add", "queue": queue, "value": "now"})
@@ -85,7 +91,7 @@ def test_comet_hears_of_a_json_add_at_once(daemon: Daemon, redis: Redis, http: h
     comet.close()
 
 
-def test_an_expired_message_is_never_seen(daemon: Daemon, redis: Redis, http: httpx.Client, queue: str) -> None:
+def test_an_expired_message_is_never_delivered(daemon: Daemon, redis: Redis, http: httpx.Client, queue: str) -> None:
     key = http.post(f"/q/{queue}", data={"value": "gone", "ttl": "0.02"}).text.strip()
     stays = http.post(f"/q/{queue}", data={"value": "stays"}).text.strip()
     wait_until(lambda: redis.command("EXISTS", key) == 0)
@@ -132,7 +138,7 @@ def test_an_expired_message_is_never_seen(daemon: Daemon, redis: Redis, http: ht
         ("/q/%2", {"value": "x"}),
     ],
 )
-def test_nonsense_is_refused_with_a_reason(
+def test_invalid_input_is_rejected_with_a_reason(
     http: httpx.Client, redis: Redis, queue: str, path: str, form: dict[str, str]
 ) -> None:
     sent = {name: value.replace("{queue}", queue) if isinstance(value, str) else value for name, value in form.items()}
@@ -142,7 +148,7 @@ def test_nonsense_is_refused_with_a_reason(
     assert redis.command("EXISTS", f"{queue}:queuepolicy", f"queuestat::{queue}", f"{queue}:queue") == 0
 
 
-def test_a_matching_if_none_match_eats_no_message(http: httpx.Client, queue: str) -> None:
+def test_a_matching_if_none_match_loses_no_message(http: httpx.Client, queue: str) -> None:
     http.post(f"/q/{queue}", data={"value": "same"})
     first = http.get(f"/q/{queue}")
     assert "ETag" not in first.headers
@@ -151,7 +157,7 @@ def test_a_matching_if_none_match_eats_no_message(http: httpx.Client, queue: str
     assert (again.status_code, again.json()["value"]) == (200, "same")
 
 
-def test_post_to_the_root_takes_msg_too(http: httpx.Client, queue: str) -> None:
+def test_post_to_the_root_accepts_msg_too(http: httpx.Client, queue: str) -> None:
     assert http.post("/", data={"queue": queue, "msg": "by msg"}).text == f"{queue}:1\r\n"
     assert http.get("/", params={"queue": queue}).json()["value"] == "by msg"
     assert http.get("/", params={"queue": queue}).status_code == 404
@@ -171,7 +177,7 @@ def test_jsonp_is_javascript_and_checks_its_callback(http: httpx.Client, queue: 
     assert "\u2028" not in answer.text
 
 
-def test_jsonp_calls_back_also_if_there_is_nothing(http: httpx.Client, queue: str) -> None:
+def test_jsonp_calls_back_for_an_empty_queue_too(http: httpx.Client, queue: str) -> None:
     empty = http.get(f"/q/{queue}", params={"callback": "f"})
     assert (empty.status_code, empty.text) == (200, 'f({"error":"empty queue"});\r\n')
     assert empty.headers["Content-Type"].startswith("application/javascript")

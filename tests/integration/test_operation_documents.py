@@ -74,14 +74,14 @@ def test_panels_do_not_overlap() -> None:
         taken |= cells
 
 
-def test_the_table_of_metrics_is_whole_and_true(names: set[str]) -> None:
+def test_the_table_of_metrics_is_complete_and_correct(names: set[str]) -> None:
     text = (ROOT / "docs/operation.md").read_text()
     told = set(re.findall(r"^\| `(restmq_[a-z_]+)` \|", text, re.MULTILINE))
     served = {re.sub(r"_(bucket|sum|count)$", "", name) for name in names if name.startswith("restmq_")}
     assert told == {name for name in served if f"{name}_total" not in served}
 
 
-def test_the_looks_of_the_page_work(http: httpx.Client) -> None:
+def test_the_curl_commands_of_the_operation_page_work(http: httpx.Client) -> None:
     lines = [line for line in "".join(blocks("docs/operation.md")).splitlines() if line.startswith("curl")]
     assert lines
     for line in lines:
@@ -91,7 +91,7 @@ def test_the_looks_of_the_page_work(http: httpx.Client) -> None:
 
 
 @pytest.mark.needs("redis-cli", "redis-server")
-def test_a_backup_can_be_had_back(private_folder: Path, private_redis: Redis) -> None:
+def test_a_backup_can_be_restored(private_folder: Path, private_redis: Redis) -> None:
     save, restore = (block for block in blocks("docs/operation.md") if block.startswith("redis-"))
     private_redis.commands([("SADD", "QUEUESET", "old"), ("SET", "old:1", "kept"), ("LPUSH", "old:queue", "old:1")])
     save = save.replace("/var/lib/restmq/store.sock", private_redis.socket_path)
@@ -106,7 +106,7 @@ def test_a_backup_can_be_had_back(private_folder: Path, private_redis: Redis) ->
         store.terminate()
 
 
-def test_a_full_redis_refuses_what_is_new_and_can_be_emptied(private_folder: Path, private_redis: Redis) -> None:
+def test_a_full_redis_rejects_new_messages_and_can_be_emptied(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     with stopping(daemon), daemon.client() as http:
         for value in ("one", "two", "three"):
@@ -138,7 +138,7 @@ def number(text: str) -> float:
     return float(found[1].replace(",", "")) * {" KiB": 1024, " MiB": 1024**2}.get(found[2], 1)
 
 
-def test_the_table_of_limits_is_whole_and_true() -> None:
+def test_the_table_of_limits_is_complete_and_correct() -> None:
     told = {row[2].strip("`"): number(row[1]) for row in rows("## Limits")}
     options = Options()
     options.parseOptions([])
@@ -168,7 +168,7 @@ def said() -> dict[str, str]:
     return found
 
 
-def test_the_table_of_log_lines_is_whole_and_true() -> None:
+def test_the_table_of_log_lines_is_complete_and_correct() -> None:
     told = {row[0].strip("`") for row in rows("## The log")}
     assert {text for text in said() if text not in told} == set()
     sources = "".join(path.read_text() for path in (ROOT / "restmq").glob("**/*.py"))

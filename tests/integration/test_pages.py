@@ -49,7 +49,7 @@ def test_the_job_page_shows_the_newest_ten(http: httpx.Client, queue: str) -> No
     assert http.get(f"/stats/{queue}").json()["len"] == 12
 
 
-def test_the_job_page_counts_and_shows_bytes_as_such(http: httpx.Client, queue: str) -> None:
+def test_the_job_page_shows_counts_and_bytes_as_base64(http: httpx.Client, queue: str) -> None:
     for value in ("leased", "ready"):
         http.post(f"/q/{queue}", data={"value": value})
     http.post(f"/q/{queue}?delay=1000", content=b"later")
@@ -64,14 +64,14 @@ def test_the_job_page_counts_and_shows_bytes_as_such(http: httpx.Client, queue: 
 
 
 @pytest.mark.parametrize("path", ["/", "/dashboard", "/queue", "/api", "/static/main.js", "/no/such"])
-def test_head_of_a_page_is_its_head(http: httpx.Client, path: str) -> None:
+def test_head_of_a_page_has_the_headers_of_its_get(http: httpx.Client, path: str) -> None:
     got, head = http.get(path), http.head(path)
     assert head.status_code == got.status_code
     for name in ("Content-Type", "Location"):
         assert head.headers.get(name) == got.headers.get(name)
 
 
-def test_the_root_leads_to_the_dashboard_and_all_that_it_names_is_there(http: httpx.Client) -> None:
+def test_the_root_redirects_to_the_dashboard_and_all_its_files_exist(http: httpx.Client) -> None:
     page = http.get("/", follow_redirects=True)
     assert page.status_code == 200
     named = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text))
@@ -156,7 +156,7 @@ DOCTYPE = '<!DOCTYPE a [<!ENTITY b "c">]>'
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_xmlrpc_answers_nonsense_with_a_fault(
+def test_xmlrpc_answers_an_invalid_call_with_a_fault(
     http: httpx.Client, redis: Redis, queue: str, body: str, why: str, encoding: str
 ) -> None:
     sent = body.replace("{queue}", queue).encode("latin-1" if body == "\xff" else encoding)

@@ -112,7 +112,7 @@ def listen_to_both(daemon: Daemon, queue: str) -> list[Comet]:
     return streams
 
 
-def test_every_worker_tells_of_the_consumers_of_all(two_workers: Daemon, queue: str) -> None:
+def test_every_worker_reports_the_consumers_of_all_workers(two_workers: Daemon, queue: str) -> None:
     streams = listen_to_both(two_workers, queue)
     pids = {int(server.rpartition(":")[2]) for server in servers(two_workers, queue)}
     assert pids == set(workers_of(two_workers))
@@ -131,7 +131,7 @@ def test_every_worker_tells_of_the_consumers_of_all(two_workers: Daemon, queue: 
         stream.close()
 
 
-def test_counters_are_what_clients_counted_and_never_go_back_also_across_reloads(
+def test_counters_equal_the_clients_counts_and_never_decrease_even_across_reloads(
     two_workers: Daemon, private_redis: Redis
 ) -> None:
     counters = Counters(two_workers)
@@ -188,7 +188,7 @@ def reload(daemon: Daemon, meanwhile: Callable[[], None]) -> None:
     wait_until(reloaded)
 
 
-def test_counters_do_not_go_back_when_a_worker_is_killed(two_workers: Daemon) -> None:
+def test_counters_do_not_decrease_when_a_worker_is_killed(two_workers: Daemon) -> None:
     counters = Counters(two_workers)
     for _ in range(10):
         post(two_workers, "jobs")
@@ -205,7 +205,7 @@ def test_counters_do_not_go_back_when_a_worker_is_killed(two_workers: Daemon) ->
 BOTH = {(("worker", "1"),), (("worker", "2"),)}
 
 
-def test_without_redis_the_counters_of_workers_are_absent_and_go_on_when_it_is_back(
+def test_without_redis_the_counters_of_workers_are_absent_and_continue_when_it_is_back(
     two_workers: Daemon, private_redis: Redis
 ) -> None:
     counters = Counters(two_workers)
@@ -237,7 +237,7 @@ def waiting(daemon: Daemon, queue: str) -> Iterator[None]:
         yield
 
 
-def test_daemons_tell_of_each_others_consumers_and_waiters(
+def test_daemons_report_each_others_consumers_and_waiters(
     two_daemons: list[Daemon], private_redis: Redis, queue: str
 ) -> None:
     one, two = two_daemons
@@ -269,7 +269,9 @@ def numbers(daemon: Daemon, queue: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("two_daemons", [("--peer-timeout", "0.2")], indirect=True)
-def test_a_daemon_that_hangs_is_missing_and_keeps_nobody(two_daemons: list[Daemon], queue: str) -> None:
+def test_a_daemon_that_hangs_is_left_out_and_delays_no_answer_beyond_the_timeout(
+    two_daemons: list[Daemon], queue: str
+) -> None:
     one, two = two_daemons
     streams = [Comet(daemon, f"/c/{queue}") for daemon in two_daemons]
     wait_until(lambda: numbers(one, queue) == (2, 0))
@@ -308,7 +310,9 @@ def told(daemon: Daemon, queue: str) -> int:
     return int(get(daemon, f"/dashboard/consumers/{queue}").json()["total"])
 
 
-def test_nonsense_on_the_channels_harms_nobody(two_daemons: list[Daemon], private_redis: Redis, queue: str) -> None:
+def test_invalid_messages_on_the_channels_do_no_harm(
+    two_daemons: list[Daemon], private_redis: Redis, queue: str
+) -> None:
     said: list[Any] = ["", "{}", "[", "\x00", '{"by":"0123456789abcdef","kind":"listeners","ask":true,"about":7}',
                        '{"by":"0123456789abcdef","kind":"consumers","ask":true,"about":{}}',
                        '{"by":"0123456789abcdef","kind":"queues","answer":[1,2,3]}']  # fmt: skip
@@ -320,7 +324,7 @@ def test_nonsense_on_the_channels_harms_nobody(two_daemons: list[Daemon], privat
     stream.close()
 
 
-def test_one_question_a_second_is_asked_for_all_queues_and_none_while_nobody_watches(
+def test_daemons_ask_once_a_second_for_all_queues_and_not_at_all_without_watchers(
     two_daemons: list[Daemon], private_redis: Redis
 ) -> None:
     streams = [Comet(two_daemons[1], f"/c/queue-{number}") for number in range(20)]

@@ -50,14 +50,14 @@ CODE = words(PAGE)
 @pytest.mark.parametrize(
     ("method", "template"), [(method, template) for method, template, _ in operations()], ids=lambda word: word
 )
-def test_every_route_is_told(method: str, template: str) -> None:
+def test_every_route_is_documented(method: str, template: str) -> None:
     shown = template.replace("{queue}", "Q").replace("{key}", "K").replace("{file}", "…")
     assert re.search(rf"`{method} {re.escape(shown)}[`?,]", PAGE) or (
         template == "/queue/{queue}" and "`/queue/Q`" in PAGE
     )
 
 
-def test_every_parameter_and_field_is_told() -> None:
+def test_every_parameter_and_field_is_documented() -> None:
     for method, template, operation in operations():
         named = {parameter["name"] for parameter in operation.get("parameters", [])}
         for body in operation.get("requestBody", {}).get("content", {}).values():
@@ -65,19 +65,19 @@ def test_every_parameter_and_field_is_told() -> None:
         assert named - CODE == set(), (method, template)
 
 
-def test_every_status_is_told() -> None:
+def test_every_status_is_documented() -> None:
     answered = {status for _, _, operation in operations() for status in operation["responses"]}
     assert {status for status in answered if not re.search(rf"\b{status}\b", PAGE)} == set()
 
 
-def test_every_member_of_an_answer_is_told() -> None:
+def test_every_member_of_an_answer_is_documented() -> None:
     found = members(list(SHAPES.values()))
     for _, _, operation in operations():
         found |= members(operation["responses"])
     assert found - CODE == set()
 
 
-def test_every_command_is_told_with_its_fields() -> None:
+def test_every_command_is_documented_with_its_fields() -> None:
     table = PAGE.partition("\n## Commands\n")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", table, re.MULTILINE))
     assert set(COMMANDS) == set(rows)
@@ -85,13 +85,13 @@ def test_every_command_is_told_with_its_fields() -> None:
         assert words(rows[name]) == set(command.fields), name
 
 
-def test_every_setting_is_told_with_its_bound() -> None:
+def test_every_setting_is_documented_with_its_maximum() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", PAGE.partition("\n| setting |")[2], re.MULTILINE))
     assert set(rows) == {*SETTINGS, DEAD_LETTER}
     for name, most in SETTINGS.items():
         assert rows[name].endswith(f"up to {most:,}"), name
 
 
-def test_every_close_code_is_told() -> None:
+def test_every_close_code_is_documented() -> None:
     told = set(re.findall(r"^\| (1\d{3}) \|", PAGE, re.MULTILINE))
     assert told == {"1009", "1011"} | {str(code) for code in CLOSE_CODES.values()}

@@ -40,7 +40,7 @@ def embedded(private_folder: Path, data_dir: Path, *more: str) -> Daemon:
     return Daemon(private_folder, "--embedded", "always", "--data-dir", str(data_dir), *more)
 
 
-def test_twistd_lists_restmq_without_importing_the_world(private_folder: Path) -> None:
+def test_twistd_lists_restmq_without_importing_its_modules(private_folder: Path) -> None:
     code = (
         "import sys; from twisted.scripts.twistd import run; sys.argv = ['twistd', '--help']\n"
         "try: run()\nexcept SystemExit: pass\n"
@@ -95,7 +95,7 @@ def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> No
         (["--request-timeout", "soon"], "--request-timeout 'soon': give a number of seconds"),
     ],
 )
-def test_a_bad_option_gives_one_clear_line(private_folder: Path, options: list[str], says: str) -> None:
+def test_an_invalid_option_of_restmq_gives_one_line(private_folder: Path, options: list[str], says: str) -> None:
     shown = refusal(private_folder, "restmq", *options)
     assert says in shown
     assert shown.count("\n") == 1
@@ -123,12 +123,12 @@ def test_twist_runs_it_too(private_folder: Path, redis: Redis, queue: str) -> No
         process.communicate(timeout=30)
 
 
-def test_a_port_in_use_is_said_in_one_line(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
+def test_a_port_in_use_is_reported_in_one_line(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
     shown = refusal(private_folder, "restmq", "--port", str(daemon.port), "--redis-socket", redis.socket_path)
     assert f"can't listen on 127.0.0.1:{daemon.port}" in shown.splitlines()[-1]
 
 
-def test_a_broken_acl_is_refused_with_file_section_and_line(private_folder: Path) -> None:
+def test_an_invalid_acl_conf_is_rejected_with_file_section_and_line(private_folder: Path) -> None:
     acl = private_folder / "acl.conf"
     acl.write_text("[rest:producer]\n\n[rest:consumer]\nusername = bob\n")
     assert "acl.conf, section [rest:consumer], line 3: a password is missing" in refusal(private_folder, "restmq")
@@ -174,7 +174,7 @@ def test_the_private_store_ends_when_its_parent_is_killed(private_folder: Path, 
             assert http.get("/q/kept").json()["value"] == "still here"
 
 
-def test_what_the_private_store_keeps_is_for_its_account_only(private_folder: Path, data_dir: Path) -> None:
+def test_only_its_account_can_read_the_private_stores_files(private_folder: Path, data_dir: Path) -> None:
     """In a directory that was there, and where an earlier store was more generous."""
     umask = os.umask(0o022)
     try:
@@ -210,7 +210,7 @@ def test_a_data_directory_has_one_owner(private_folder: Path, data_dir: Path) ->
 
 
 @pytest.mark.parametrize("where", ["/proc/nowhere", "x" * 120])
-def test_a_data_directory_that_cannot_be_is_said_in_one_line(private_folder: Path, where: str) -> None:
+def test_an_unusable_data_directory_is_reported_in_one_line(private_folder: Path, where: str) -> None:
     shown = refusal(private_folder, "restmq", "--embedded", "always", "--data-dir", where, "--port", str(free_port()))
     assert "--data-dir" in shown.splitlines()[-1]
 
@@ -239,7 +239,7 @@ def test_redis_with_a_password_from_the_environment(private_folder: Path) -> Non
         redis.kill()
 
 
-def test_that_the_store_goes_and_comes_is_logged_once(private_folder: Path, private_redis: Redis) -> None:
+def test_the_loss_and_return_of_the_store_are_logged_once(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     comet = Comet(daemon, "/c/x")  # a consumer, so that connections beside the pool listen too
     with stopping(daemon):
@@ -254,7 +254,7 @@ def test_that_the_store_goes_and_comes_is_logged_once(private_folder: Path, priv
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one process", "two workers"])
-def test_a_redis_that_would_drop_messages_is_warned_of_once(
+def test_a_redis_that_would_drop_messages_causes_one_warning(
     private_folder: Path, private_redis: Redis, options: tuple[str, ...]
 ) -> None:
     daemon = Daemon(private_folder, *options, redis=private_redis)
@@ -271,7 +271,7 @@ def test_a_redis_that_would_drop_messages_is_warned_of_once(
     assert daemon.log.count("maxmemory-policy allkeys-lru") == 1
 
 
-def test_shutdown_answers_what_it_has_taken_and_ends_streams_properly(
+def test_shutdown_answers_requests_in_progress_and_ends_streams_properly(
     private_folder: Path, private_redis: Redis
 ) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
@@ -304,7 +304,7 @@ def test_shutdown_answers_what_it_has_taken_and_ends_streams_properly(
     daemon.assert_no_tracebacks()
 
 
-def test_whoever_is_sent_away_at_shutdown_finds_the_port_closed(private_folder: Path, private_redis: Redis) -> None:
+def test_a_client_disconnected_at_shutdown_finds_the_port_closed(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     has_just_come = daemon.connect()
     comet = Comet(daemon, "/c/end")
@@ -425,13 +425,13 @@ def test_a_start_script_runs_from_a_link_to_it(private_folder: Path) -> None:
     assert (shown.returncode, "--redis-host" in shown.stdout) == (0, True), shown.stderr
 
 
-def test_a_start_script_takes_an_account_whose_group_has_another_name(private_folder: Path) -> None:
+def test_a_start_script_accepts_an_account_whose_group_has_another_name(private_folder: Path) -> None:
     assert run("id", "-gn", "nobody").stdout != "nobody\n"
     shown = run(with_settings(private_folder, "syslogd_restmq_server", user="nobody"), "--help")
     assert (shown.returncode, "--redis-host" in shown.stdout) == (0, True), shown.stderr
 
 
-def test_an_account_that_is_not_there_is_said_in_one_line(private_folder: Path) -> None:
+def test_an_unknown_account_is_reported_in_one_line(private_folder: Path) -> None:
     shown = run(with_settings(private_folder, "restmq_server", user="no-such-account"))
     assert (shown.returncode, shown.stdout) == (1, "")
     assert shown.stderr == 'The account "no-such-account" does not exist. Correct user= in restmq_server.\n'
@@ -445,7 +445,7 @@ def test_the_account_can_use_the_directory_of_the_private_store(private_folder: 
 
 
 @pytest.mark.parametrize("what", ["nothing", "the checkout is elsewhere", "Python is a newer one", "there is none"])
-def test_a_virtual_environment_that_no_longer_works_is_noticed(private_folder: Path, what: str) -> None:
+def test_a_broken_virtual_environment_is_detected(private_folder: Path, what: str) -> None:
     root, elsewhere = private_folder / "root", private_folder / "elsewhere"
     (root / "start_scripts").mkdir(parents=True)
     shutil.copy(ROOT / "start_scripts" / "environment.sh", root / "start_scripts")
@@ -461,7 +461,7 @@ def test_a_virtual_environment_that_no_longer_works_is_noticed(private_folder: P
     assert (checked.stdout, checked.stderr) == ("whole\n" if what == "nothing" else "broken\n", "")
 
 
-def test_the_healthcheck_notices_that_the_store_is_away_also_where_a_password_is_wanted(
+def test_the_healthcheck_fails_without_the_store_even_if_a_password_is_required(
     private_folder: Path, private_redis: Redis
 ) -> None:
     rules = private_folder / "acl.conf"
@@ -476,7 +476,7 @@ def test_the_healthcheck_notices_that_the_store_is_away_also_where_a_password_is
         assert (sick.returncode, sick.stderr) == (1, f"healthcheck: {daemon.url} answers 503 Service Unavailable\n")
 
 
-def test_shorter_queue_names_can_be_asked_for(private_folder: Path, redis: Redis) -> None:
+def test_the_maximum_length_of_queue_names_can_be_lowered(private_folder: Path, redis: Redis) -> None:
     daemon = Daemon(private_folder, "--max-queue-name", "8", redis=redis)
     with stopping(daemon), daemon.client() as http:
         assert http.get("/q/12345678").status_code == 204
@@ -485,7 +485,7 @@ def test_shorter_queue_names_can_be_asked_for(private_folder: Path, redis: Redis
         assert http.post("/queue", json={"cmd": "get", "queue": "123456789"}).status_code == 400
 
 
-def test_when_redis_hangs_requests_get_503_in_time_and_go_on_when_it_is_back(
+def test_when_redis_hangs_requests_get_503_in_time_and_work_again_when_it_is_back(
     private_folder: Path, private_redis: Redis
 ) -> None:
     daemon = Daemon(private_folder, "--redis-timeout", "1", redis=private_redis)

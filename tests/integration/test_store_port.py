@@ -38,7 +38,7 @@ def refused(folder: Path, *options: str) -> str:
     return refusal(folder, "restmq", "--port", str(free_port()), *options)
 
 
-def test_others_reach_the_private_store_and_see_its_queues(private_folder: Path) -> None:
+def test_other_clients_can_reach_the_private_store_and_see_its_queues(private_folder: Path) -> None:
     port = free_port()
     daemon = opened(private_folder, port)
     with stopping(daemon), daemon.client() as http:
@@ -65,7 +65,7 @@ def test_without_the_flag_only_the_unix_socket_is_there(private_folder: Path) ->
         assert not {fields[9] for fields in tcp} & inodes
 
 
-def test_with_a_password_nobody_gets_in_without_it_and_restmq_does(private_folder: Path) -> None:
+def test_with_a_password_only_restmq_and_clients_that_know_it_have_access(private_folder: Path) -> None:
     port = free_port()
     daemon = opened(private_folder, port, "--store-listen", "0.0.0.0", password=PASSWORD)
     with stopping(daemon), daemon.client() as http:
@@ -95,7 +95,7 @@ def test_beyond_loopback_without_a_password_the_log_warns(private_folder: Path) 
         assert ask(port, ("PING",), address="127.0.0.9") == ["+PONG"]  # its protected mode does not stand in the way
 
 
-def test_it_listens_again_with_its_password_after_it_was_killed(private_folder: Path) -> None:
+def test_the_private_store_requires_its_password_again_after_it_was_killed(private_folder: Path) -> None:
     port = free_port()
     daemon = opened(private_folder, port, "--durable", password=PASSWORD)
     with stopping(daemon), daemon.client() as http:
@@ -109,16 +109,16 @@ def test_it_listens_again_with_its_password_after_it_was_killed(private_folder: 
 
 
 @pytest.mark.parametrize("options", [[], ["--embedded", "never"], ["--redis-port", "7000"]])
-def test_it_is_the_private_store_that_listens_or_none(private_folder: Path, options: list[str]) -> None:
+def test_store_port_without_a_private_store_is_rejected(private_folder: Path, options: list[str]) -> None:
     assert "add --embedded=always" in refused(private_folder, *options, "--store-port", "7001")
 
 
 @pytest.mark.parametrize("bad", [["--store-port", "0"], ["--store-listen", "everywhere"], ["--store-listen", "*"]])
-def test_what_is_no_port_or_address_is_refused(private_folder: Path, bad: list[str]) -> None:
+def test_an_invalid_store_port_or_address_is_rejected(private_folder: Path, bad: list[str]) -> None:
     assert bad[0].strip("-") in refused(private_folder, "--embedded", "always", *bad)
 
 
-def test_a_store_port_in_use_is_said_in_one_line(private_folder: Path, private_redis: Redis) -> None:
+def test_a_store_port_in_use_is_reported_in_one_line(private_folder: Path, private_redis: Redis) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         data = str(private_folder / "data")

@@ -248,7 +248,7 @@ def test_lines_wait_while_redis_is_away_and_come_in_order(private_folder: Path, 
         wait_until(lambda: f"Redis accepts lines for {QUEUE} again" in syslogd.log)
 
 
-def test_a_line_that_redis_does_not_take_within_the_hold_time_is_dropped_and_logged(
+def test_a_line_that_redis_does_not_accept_within_the_hold_time_is_dropped_and_logged(
     private_folder: Path, private_redis: Redis
 ) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--hold-time", "0.5", redis=private_redis)
@@ -275,7 +275,7 @@ def test_the_log_counts_all_lines_that_are_lost_at_the_end(private_folder: Path,
     syslogd.assert_no_tracebacks()
 
 
-def test_all_lines_sent_before_the_end_are_saved(private_folder: Path, private_redis: Redis) -> None:
+def test_all_lines_sent_before_the_stop_are_saved(private_folder: Path, private_redis: Redis) -> None:
     syslogd = Syslogd(private_folder / "syslogd", redis=private_redis)
     private_redis.pause()
     try:
@@ -424,7 +424,7 @@ def test_connection_resets_harm_no_other_sender(syslogd: Syslogd, private_redis:
     wait_until(lambda: any(message["line"] == "<13>whole" for message in all_of(private_redis)))
 
 
-def test_datagrams_without_room_are_counted_and_dropped(private_folder: Path, private_redis: Redis) -> None:
+def test_datagrams_that_exceed_the_quota_are_counted_and_dropped(private_folder: Path, private_redis: Redis) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--max-buffered-lines", "10", redis=private_redis)
     with stopping(syslogd), syslogd.udp() as datagrams:
         private_redis.kill()

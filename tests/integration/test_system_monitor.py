@@ -44,7 +44,7 @@ def answers(fed: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in fed.stdout.splitlines()]
 
 
-def test_every_machine_answers(daemon: Daemon, redis: Redis, queue: str, private_folder: Path) -> None:
+def test_every_monitored_machine_answers(daemon: Daemon, redis: Redis, queue: str, private_folder: Path) -> None:
     with (
         consuming(private_folder, daemon, redis, queue, "one"),
         consuming(private_folder, daemon, redis, queue, "other"),
@@ -58,7 +58,7 @@ def test_every_machine_answers(daemon: Daemon, redis: Redis, queue: str, private
 
 
 @pytest.mark.parametrize("command", ["rm", "load; touch /tmp/x", "cat /etc/passwd", "", "__class__"])
-def test_what_is_not_on_the_list_is_not_run(
+def test_a_command_that_is_not_on_the_list_is_not_run(
     daemon: Daemon, redis: Redis, queue: str, private_folder: Path, command: str
 ) -> None:
     with consuming(private_folder, daemon, redis, queue, "one"):
@@ -66,7 +66,7 @@ def test_what_is_not_on_the_list_is_not_run(
     assert said == {"machine": "one", "command": command, "error": "this command is not on the list"}
 
 
-def test_messages_that_make_no_sense_do_not_stop_it(
+def test_an_invalid_message_does_not_stop_the_monitor(
     daemon: Daemon, redis: Redis, queue: str, private_folder: Path
 ) -> None:
     with consuming(private_folder, daemon, redis, queue, "one") as log, daemon.client() as http:
@@ -77,7 +77,7 @@ def test_messages_that_make_no_sense_do_not_stop_it(
         assert log.read_text().count("skipped an invalid message") == 7
 
 
-def test_a_command_that_nobody_hears_is_not_run_later_and_the_feeder_says_so(
+def test_a_command_without_a_listener_is_not_run_later_and_the_sender_is_told(
     daemon: Daemon, redis: Redis, queue: str
 ) -> None:
     fed = feed(daemon, queue, "load", "--wait", "1")
@@ -86,7 +86,7 @@ def test_a_command_that_nobody_hears_is_not_run_later_and_the_feeder_says_so(
     assert 0 < int(redis.command("TTL", key)) <= 5
 
 
-def test_it_listens_again_after_the_server_was_away(redis: Redis, queue: str, private_folder: Path) -> None:
+def test_the_monitor_reconnects_after_the_server_was_away(redis: Redis, queue: str, private_folder: Path) -> None:
     daemon = Daemon(private_folder / "d", redis=redis)
     with stopping(daemon), consuming(private_folder, daemon, redis, queue, "one") as log:
         daemon.stop()
@@ -96,7 +96,7 @@ def test_it_listens_again_after_the_server_was_away(redis: Redis, queue: str, pr
         assert [each["status"] for each in answers(feed(daemon, queue, "load"))] == [0]
 
 
-def test_commands_that_take_too_long_or_say_too_much_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_take_too_long_or_print_too_much_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "RUN_SECONDS_MAX", 0.2)
     assert consumer.run(["sleep", "60"])["status"] < 0
     monkeypatch.setattr(consumer, "RUN_SECONDS_MAX", 20)

@@ -53,7 +53,7 @@ def taken(run: Run, core: RedisOperations, queue: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("many", MANY)
-def test_a_delayed_batch_comes_up_in_order(
+def test_a_delayed_batch_becomes_ready_in_order(
     run: Run, timed: RedisOperations, clock: Clock, queue: str, many: int
 ) -> None:
     run(timed.queue_add_many, queue, numbered(0, many), 0, 1)
@@ -62,7 +62,7 @@ def test_a_delayed_batch_comes_up_in_order(
 
 
 @pytest.mark.parametrize("many", MANY)
-def test_leases_that_end_together_come_back_in_order_before_what_waits(
+def test_leases_that_end_together_come_back_in_order_before_ready_messages(
     run: Run, timed: RedisOperations, clock: Clock, queue: str, many: int
 ) -> None:
     run(timed.queue_add_many, queue, numbered(0, many))
@@ -72,7 +72,7 @@ def test_leases_that_end_together_come_back_in_order_before_what_waits(
     assert taken(run, timed, queue) == [*numbered(0, many), b"later"]
 
 
-def test_leases_of_several_calls_that_nobody_looked_after_come_back_in_order(
+def test_overdue_leases_beyond_one_call_come_back_in_order(
     run: Run, timed: RedisOperations, clock: Clock, queue: str
 ) -> None:
     run(timed.queue_add_many, queue, numbered(0, 1000))
@@ -93,7 +93,7 @@ def die(run: Run, core: RedisOperations, clock: Clock, queue: str, many: int, **
 
 
 @pytest.mark.parametrize("many", MANY)
-def test_dead_letters_of_one_moment_keep_their_order(
+def test_dead_letters_of_one_millisecond_keep_their_order(
     run: Run, timed: RedisOperations, clock: Clock, queue: str, many: int
 ) -> None:
     die(run, timed, clock, queue, many)
@@ -108,14 +108,14 @@ def test_dead_letters_of_one_moment_keep_their_order(
 
 
 @pytest.mark.parametrize("many", MANY)
-def test_dead_letters_of_one_moment_go_to_another_queue_in_order(
+def test_dead_letters_of_one_millisecond_are_forwarded_in_order(
     run: Run, timed: RedisOperations, clock: Clock, queue: str, many: int
 ) -> None:
     die(run, timed, clock, queue, many, dead_letter=f"{queue} grave")
     assert taken(run, timed, f"{queue} grave") == numbered(0, many)
 
 
-def test_who_dies_later_stands_behind_all_who_died_before(
+def test_a_later_dead_letter_is_listed_after_all_earlier_ones(
     run: Run, timed: RedisOperations, clock: Clock, queue: str
 ) -> None:
     die(run, timed, clock, queue, 1000)
@@ -130,7 +130,7 @@ def test_who_dies_later_stands_behind_all_who_died_before(
 
 
 @pytest.mark.parametrize("at_the_front", [[], [b"lives"] * 500])
-def test_what_nobody_takes_before_it_expires_does_not_pile_up(
+def test_expired_messages_that_nobody_takes_do_not_pile_up(
     run: Run, timed: RedisOperations, clock: Clock, redis: Redis, queue: str, at_the_front: list[bytes]
 ) -> None:
     run(timed.queue_add_many, queue, at_the_front)
@@ -194,7 +194,7 @@ def one_that_expired(run: Run, core: RedisOperations, clock: Clock, queue: str) 
 @pytest.mark.parametrize(
     "joins", [a_delay, a_delay_after_others, a_dead_letter_of_another_queue, a_redrive, one_that_expired]
 )
-def test_the_oldest_is_as_old_as_it_waits_however_it_came(
+def test_the_age_of_the_oldest_message_is_its_time_in_the_queue(
     run: Run, timed: RedisOperations, clock: Clock, queue: str, joins: Deed
 ) -> None:
     joined = joins(run, timed, clock, queue)
@@ -203,7 +203,7 @@ def test_the_oldest_is_as_old_as_it_waits_however_it_came(
     assert age_seconds(run, timed, joined) == 7
 
 
-def test_one_that_came_back_is_at_least_as_old_as_what_stands_behind_it(
+def test_a_message_that_came_back_is_at_least_as_old_as_the_one_behind_it(
     run: Run, timed: RedisOperations, clock: Clock, queue: str
 ) -> None:
     run(timed.queue_add, queue, b"first")
@@ -219,7 +219,7 @@ def test_one_that_came_back_is_at_least_as_old_as_what_stands_behind_it(
     assert age_seconds(run, timed, queue) == 5
 
 
-def test_dead_letters_that_come_back_make_those_who_waited_no_younger(
+def test_redriven_dead_letters_do_not_lower_the_age_of_the_oldest_message(
     run: Run, timed: RedisOperations, clock: Clock, queue: str
 ) -> None:
     die(run, timed, clock, queue, 5)
@@ -229,7 +229,7 @@ def test_dead_letters_that_come_back_make_those_who_waited_no_younger(
     assert age_seconds(run, timed, queue) == 100
 
 
-def test_all_who_tell_of_the_age_agree_also_where_nothing_that_waits_lives(
+def test_all_statistics_agree_on_the_age_even_if_all_messages_have_expired(
     run: Run, core: RedisOperations, redis: Redis, queue: str
 ) -> None:
     def ages() -> tuple[bool, bool, bool]:

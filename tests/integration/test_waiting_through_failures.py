@@ -36,7 +36,7 @@ def served(daemon: Daemon, parameters: str) -> httpx.Response:
     return wait_until(answer)  # type: ignore[no-any-return]
 
 
-def test_who_waits_is_served_after_redis_was_killed_and_started_again(
+def test_a_waiting_client_is_served_after_redis_was_killed_and_restarted(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
@@ -53,7 +53,7 @@ def test_who_waits_is_served_after_redis_was_killed_and_started_again(
         assert sorted(answer.result().json()["value"] for answer in waiting) == ["a", "b", "c"]
 
 
-def test_who_waits_goes_on_waiting_while_redis_reads_its_data_from_disk(
+def test_a_client_keeps_waiting_while_redis_loads_its_data_from_disk(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
@@ -75,7 +75,7 @@ def test_who_waits_goes_on_waiting_while_redis_reads_its_data_from_disk(
     assert "refused an operation" not in daemon.log
 
 
-def test_who_comes_while_redis_is_away_is_told_so_in_time(
+def test_a_request_while_redis_is_away_gets_503_in_time(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
     daemon = Daemon(private_folder, "--redis-timeout", "1", redis=private_redis)
@@ -90,7 +90,7 @@ def test_who_comes_while_redis_is_away_is_told_so_in_time(
         assert served(daemon, "wait=60").json()["value"] == "kept"
 
 
-def test_a_hanging_redis_fails_those_who_ask_it_and_nobody_waits_for_ever(
+def test_a_hanging_redis_fails_all_requests_in_time(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
     daemon = Daemon(private_folder, "--redis-timeout", "1", redis=private_redis)
@@ -102,7 +102,7 @@ def test_a_hanging_redis_fails_those_who_ask_it_and_nobody_waits_for_ever(
         wait_until(lambda: waiters(http) == 0)
 
 
-def test_a_lease_that_ends_while_redis_is_away_comes_back_when_it_is_there_again(
+def test_a_lease_that_ends_while_redis_is_away_comes_back_when_redis_is_back(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
@@ -118,7 +118,7 @@ def test_a_lease_that_ends_while_redis_is_away_comes_back_when_it_is_there_again
         assert held["receipt"] not in {message["receipt"] for message in messages}
 
 
-def test_what_is_due_when_no_daemon_runs_comes_up_when_one_starts(
+def test_messages_due_while_no_daemon_runs_are_promoted_when_one_starts(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
@@ -133,7 +133,7 @@ def test_what_is_due_when_no_daemon_runs_comes_up_when_one_starts(
         assert private_redis.command("EXISTS", "QUEUEDUE") == 0
 
 
-def test_a_daemon_that_stops_answers_who_waits_and_takes_no_message_with_it(
+def test_a_daemon_that_stops_answers_waiting_clients_and_loses_no_message(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
@@ -147,7 +147,7 @@ def test_a_daemon_that_stops_answers_who_waits_and_takes_no_message_with_it(
         assert there.get("/q/test").json()["value"] == "mine"
 
 
-def test_a_daemon_that_is_killed_while_its_clients_wait_does_not_hold_up_the_others(
+def test_a_daemon_killed_while_its_clients_wait_does_not_delay_the_others(
     private_folder: Path, private_redis: Redis, pool: ThreadPoolExecutor
 ) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
@@ -182,7 +182,7 @@ def test_a_plain_waiter_and_a_plain_pop_never_share_a_message(
         assert sorted(found + popped, key=int) == sent
 
 
-def test_a_redis_that_takes_connections_and_ends_them_is_not_said_to_be_back(
+def test_a_redis_that_accepts_and_closes_connections_is_not_reported_as_back(
     private_folder: Path, private_redis: Redis
 ) -> None:
     """As a proxy does whose Redis is down."""

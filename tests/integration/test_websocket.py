@@ -61,7 +61,7 @@ def test_messages_arrive_as_text_frames(
     run(conversation())
 
 
-def test_what_is_no_command_is_echoed(daemon: Daemon, queue: str) -> None:
+def test_a_frame_that_is_no_command_is_echoed(daemon: Daemon, queue: str) -> None:
     async def conversation() -> None:
         async with connect(url(daemon, queue), subprotocols=["restmq"]) as socket:  # type: ignore[list-item]
             assert socket.subprotocol == "restmq"
@@ -109,7 +109,7 @@ def test_a_command_that_is_too_deep_is_answered_with_an_error_and_nothing_is_don
     run(conversation())
 
 
-def test_a_command_without_a_queue_means_the_sockets(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_a_command_without_a_queue_is_for_the_sockets_queue(daemon: Daemon, redis: Redis, queue: str) -> None:
     async def conversation() -> None:
         async with connect(url(daemon, queue)) as socket:
             await heard(redis, queue)
@@ -120,7 +120,7 @@ def test_a_command_without_a_queue_means_the_sockets(daemon: Daemon, redis: Redi
     run(conversation())
 
 
-def test_a_socket_that_comes_back_gets_what_it_missed(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_a_socket_that_reconnects_gets_the_messages_that_it_missed(daemon: Daemon, redis: Redis, queue: str) -> None:
     with daemon.client() as http:
         http.post(f"/p/{queue}", data={"history": "100"})
     witness = Comet(daemon, f"/c/{queue}")
@@ -148,7 +148,7 @@ def test_delete_closes_the_socket_normally(daemon: Daemon, redis: Redis, queue: 
     run(conversation())
 
 
-def test_shutdown_says_going_away(private_folder: Path, redis: Redis, queue: str) -> None:
+def test_at_shutdown_the_close_code_is_going_away(private_folder: Path, redis: Redis, queue: str) -> None:
     daemon = Daemon(private_folder, redis=redis)
 
     async def conversation() -> None:
@@ -164,7 +164,7 @@ def test_shutdown_says_going_away(private_folder: Path, redis: Redis, queue: str
     daemon.assert_no_tracebacks()
 
 
-def test_a_message_beyond_the_limit_is_refused_as_too_big(private_folder: Path, redis: Redis, queue: str) -> None:
+def test_a_frame_beyond_the_limit_is_closed_as_too_big(private_folder: Path, redis: Redis, queue: str) -> None:
     daemon = Daemon(private_folder, "--max-body", "10000", redis=redis)
 
     async def conversation() -> None:
@@ -211,7 +211,9 @@ def test_a_socket_that_does_not_read_is_told_to_try_again_later(private_folder: 
         daemon.assert_no_tracebacks()
 
 
-def test_a_flood_of_echoes_that_nobody_reads_stops_being_read(private_folder: Path, redis: Redis, queue: str) -> None:
+def test_a_client_that_does_not_read_its_echoes_is_not_read_either(
+    private_folder: Path, redis: Redis, queue: str
+) -> None:
     daemon = Daemon(private_folder, redis=redis)
 
     async def conversation() -> None:
@@ -267,7 +269,7 @@ def test_access_is_checked_before_the_handshake(private_folder: Path, redis: Red
         run(conversation())
 
 
-def test_plain_http_is_told_to_upgrade(daemon: Daemon, queue: str) -> None:
+def test_plain_http_gets_426(daemon: Daemon, queue: str) -> None:
     with daemon.client() as http:
         answer = http.get(f"/ws/{queue}")
     assert answer.status_code == 426
@@ -295,7 +297,7 @@ def test_frames_in_the_same_segment_as_the_handshake_are_not_lost(daemon: Daemon
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in received  # the example of RFC 6455, 1.3
 
 
-def test_leases_over_one_socket_messages_come_acks_go(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_leased_messages_are_acked_over_the_same_socket(daemon: Daemon, redis: Redis, queue: str) -> None:
     async def conversation() -> None:
         async with connect(url(daemon, queue, "?lease=600&prefetch=1")) as refused:
             raise AssertionError(f"a broadcast was leased: {refused}")
@@ -361,7 +363,7 @@ class Rude:
 
 
 @pytest.mark.parametrize("command", [{"cmd": "take"}, {"cmd": "lease", "lease": 600}], ids=["take", "lease"])
-def test_a_socket_that_the_server_closes_takes_nothing_any_more(
+def test_a_socket_that_the_server_closes_takes_no_more_messages(
     daemon: Daemon, http: httpx.Client, queue: str, command: dict[str, Any]
 ) -> None:
     client = Rude(daemon, queue)
@@ -389,7 +391,9 @@ def test_commands_to_a_socket_that_is_being_closed_are_not_run(daemon: Daemon, h
 
 
 @pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="only Linux tells of an end behind what is not read")
-def test_a_socket_that_left_with_commands_waiting_takes_nothing(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_a_disconnected_socket_with_waiting_commands_takes_nothing(
+    daemon: Daemon, http: httpx.Client, queue: str
+) -> None:
     client = Rude(daemon, queue)
     with stopping(client):
         client.send(cmd="take", queue=f"{queue}-other", wait=60)
@@ -400,7 +404,7 @@ def test_a_socket_that_left_with_commands_waiting_takes_nothing(daemon: Daemon, 
     assert http.get(f"/q/{queue}-other?wait=20").json()["value"] == "kept"
 
 
-def test_a_wait_by_command_ends_with_its_socket_and_eats_nothing(daemon: Daemon, redis: Redis, queue: str) -> None:
+def test_a_waiting_command_ends_with_its_socket_and_takes_nothing(daemon: Daemon, redis: Redis, queue: str) -> None:
     def waiters() -> int:
         with daemon.client() as http:
             return int(http.get(f"/stats/{queue}").json()["waiters"])
@@ -419,7 +423,7 @@ def test_a_wait_by_command_ends_with_its_socket_and_eats_nothing(daemon: Daemon,
     run(conversation())
 
 
-def test_what_clients_do_wrong_is_not_logged(private_folder: Path, redis: Redis, queue: str) -> None:
+def test_mistakes_of_clients_are_not_logged(private_folder: Path, redis: Redis, queue: str) -> None:
     daemon = Daemon(private_folder, redis=redis)
     head = f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     good = f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n\r\n"

@@ -46,7 +46,7 @@ def answered_by(daemon: Daemon, pid: int) -> bool:
         return False
 
 
-def test_both_workers_serve_the_port_and_are_one_queue(two: Daemon, queue: str) -> None:
+def test_both_workers_serve_the_port_and_share_a_queue(two: Daemon, queue: str) -> None:
     pids = workers_of(two)
     assert len(pids) == 2
     for pid in pids:
@@ -59,7 +59,7 @@ def test_both_workers_serve_the_port_and_are_one_queue(two: Daemon, queue: str) 
         assert [message["key"] for message in http.get(f"/q/{queue}?count=100").json()] == sent
 
 
-def test_a_consumer_of_either_worker_hears_what_comes_in_by_the_other(two: Daemon, queue: str) -> None:
+def test_a_consumer_of_one_worker_gets_messages_published_through_the_other(two: Daemon, queue: str) -> None:
     streams = [Comet(two, f"/c/{queue}") for _ in range(6)]
     for value in "abc":
         with two.client() as http:
@@ -111,7 +111,7 @@ def test_a_worker_that_is_killed_is_started_again(two: Daemon, queue: str) -> No
         assert httpx.post(f"{two.url}/q/{queue}", data={"value": "x"}, timeout=20).status_code == 200
 
 
-def test_a_worker_that_dies_while_it_is_replaced_is_not_one_more(two: Daemon, queue: str) -> None:
+def test_a_worker_that_dies_while_it_is_replaced_is_not_started_twice(two: Daemon, queue: str) -> None:
     before = workers_of(two)
     two.process.send_signal(signal.SIGHUP)
     wait_until(lambda: len(workers_of(two)) > 2)
@@ -143,7 +143,7 @@ def test_workers_share_a_private_store(private_folder: Path) -> None:
             assert http.get("/stats/test").json()["len"] == 6
 
 
-def test_an_address_that_is_taken_is_said_so(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
+def test_an_address_in_use_is_reported(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
     options = ("--workers", "2", "--port", str(daemon.port), "--embedded", "never")
     assert f"can't listen on 127.0.0.1:{daemon.port}" in refusal(private_folder, "restmq", *options)
 

@@ -126,7 +126,7 @@ def test_a_watcher_gets_a_snapshot_and_then_only_what_changes(scene: Scene) -> N
     assert [said["gone"] for _, said in watcher.events()] == [["a"]]
 
 
-def test_redis_is_asked_once_for_all_and_not_at_all_while_nobody_watches(scene: Scene) -> None:
+def test_redis_is_read_once_for_all_watchers_and_never_without_watchers(scene: Scene) -> None:
     scene.core.lengths = {"a": 1}
     watchers = [scene.watch() for _ in range(5)]
     assert [watcher.lengths() for watcher in watchers] == [[("snapshot", {"a": 1})]] * 5
@@ -139,7 +139,7 @@ def test_redis_is_asked_once_for_all_and_not_at_all_while_nobody_watches(scene: 
     assert scene.core.calls == [1, 1]
 
 
-def test_many_queues_are_asked_for_in_bounded_calls_and_those_beyond_the_limit_are_counted() -> None:
+def test_many_queues_are_read_in_bounded_calls_and_those_beyond_the_limit_are_counted() -> None:
     scene = Scene(queues_max=240)
     scene.core.lengths = {f"q{number:05}": 1 for number in range(300)}
     ((_, said),) = [event for event in scene.watch().events() if event[0] == "snapshot"]
@@ -161,7 +161,7 @@ def test_each_token_shows_its_own_queues_and_no_others(scene: Scene) -> None:
     assert everybody.lengths() == [("change", {"a1": 5, "a2": 0})]
 
 
-def test_a_watcher_whose_rights_end_is_closed_and_hears_no_more(scene: Scene) -> None:
+def test_a_watcher_whose_rights_end_is_closed_and_gets_no_more_events(scene: Scene) -> None:
     scene.core.lengths = {"a1": 1}
     a, other = scene.watch("a"), scene.watch()
     scene.second()
@@ -173,7 +173,7 @@ def test_a_watcher_whose_rights_end_is_closed_and_hears_no_more(scene: Scene) ->
     assert other.lengths() == [("change", {})]
 
 
-def test_what_may_be_done_is_told_at_first_and_when_it_changes(scene: Scene) -> None:
+def test_a_watcher_is_told_its_permitted_actions_at_first_and_when_they_change(scene: Scene) -> None:
     watcher = scene.watch()
     assert watcher.events()[0] == ("offers", {"may": {"publish": True}})
     scene.second()
@@ -183,7 +183,7 @@ def test_what_may_be_done_is_told_at_first_and_when_it_changes(scene: Scene) -> 
     assert watcher.events()[0] == ("offers", {"may": {"publish": False}})
 
 
-def test_nothing_is_kept_for_a_slow_watcher_which_later_gets_a_snapshot(scene: Scene) -> None:
+def test_a_slow_watcher_is_skipped_and_later_gets_a_snapshot(scene: Scene) -> None:
     scene.core.lengths = {"a": 1}
     watcher = scene.watch()
     watcher.events()
@@ -197,7 +197,7 @@ def test_nothing_is_kept_for_a_slow_watcher_which_later_gets_a_snapshot(scene: S
     assert watcher.lengths() == [("snapshot", {"a": 2, "b": 1})]
 
 
-def test_a_store_that_is_away_is_told_and_then_it_goes_on(scene: Scene) -> None:
+def test_watchers_are_told_that_the_store_is_away_and_get_changes_when_it_is_back(scene: Scene) -> None:
     scene.core.lengths = {"a": 1}
     watcher = scene.watch()
     watcher.events()
@@ -219,7 +219,7 @@ def test_a_queue_that_has_only_listeners_is_shown(scene: Scene) -> None:
     assert counted == {"heard": [1, 2, 3, 0], "awaited": [0, 0, 0, 4]}
 
 
-def test_there_is_room_for_so_many_and_no_more() -> None:
+def test_the_number_of_watchers_is_limited() -> None:
     scene = Scene(watchers_max=2)
     for _ in range(2):
         scene.observatory.check_capacity()

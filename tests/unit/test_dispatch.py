@@ -54,14 +54,14 @@ LARGE = 2**64 + 1
 @pytest.mark.parametrize(
     "value", [LARGE, -(2**63) - 1, 10**300, [LARGE, {"a": -LARGE}], 2**64 - 1, -(2**63), 1.5, True]
 )
-def test_a_value_comes_back_as_it_went_in(value: Any) -> None:
+def test_a_value_is_returned_unchanged(value: Any) -> None:
     core = Core()
     text = json.dumps({"cmd": "add", "queue": "q", "value": value}).encode()
     assert answer(client(core), text)["value"] == value
     assert [json.loads(added) for added in core.added] == [value]
 
 
-def test_a_large_integer_is_read_exactly_only_for_those_who_may(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_integer_is_read_exactly_only_after_the_access_check(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(_text: bytes) -> Any:
         raise AssertionError("the whole command was parsed in the slow way")
 
@@ -74,7 +74,7 @@ def test_a_large_integer_is_read_exactly_only_for_those_who_may(monkeypatch: pyt
     assert answer(client(core), text.replace(b"%d" % LARGE, b"1, 2.5"))["key"] == "q:1"
 
 
-def test_what_commands_ask_for_is_what_large_ones_are_let_in_for() -> None:
+def test_large_commands_need_one_of_the_accesses_that_commands_require() -> None:
     assert {command.access for command in COMMANDS.values()} == set(OF_COMMANDS)
 
 
@@ -84,7 +84,7 @@ def nested(levels: int, opening: str = "[", closing: str = "]") -> bytes:
 
 
 @pytest.mark.parametrize("brackets", ["[]", ('{"a":', "}")])
-def test_a_command_of_the_greatest_depth_is_done_and_answered(brackets: tuple[str, str]) -> None:
+def test_a_command_of_the_maximum_depth_is_run_and_answered(brackets: tuple[str, str]) -> None:
     core = Core()
     text = nested(DEPTH_MAX, *brackets)
     assert orjson.dumps(answer(client(core), text)["value"]) == core.added[0]
@@ -94,12 +94,12 @@ def test_a_command_of_the_greatest_depth_is_done_and_answered(brackets: tuple[st
 
 @pytest.mark.parametrize("levels", [DEPTH_MAX + 1, 960, 1023, 1024, 1025, 1_000_000])
 @pytest.mark.parametrize("brackets", ["[]", ('{"a":', "}")])
-def test_a_deeper_command_is_refused_before_anything_is_done(levels: int, brackets: tuple[str, str]) -> None:
+def test_a_deeper_command_is_rejected_before_anything_is_done(levels: int, brackets: tuple[str, str]) -> None:
     with pytest.raises(InvalidInput):
         parse(nested(levels, *brackets))
 
 
-def test_brackets_in_a_string_are_no_levels() -> None:
+def test_brackets_in_a_string_do_not_count_as_levels() -> None:
     value = "[" * 10_000
     assert parse(json.dumps({"cmd": "add", "value": value}).encode())["value"] == value
 

@@ -153,7 +153,7 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_a_message_is_rendered_once_and_a_turn_is_one_write(scene: Scene) -> None:
+def test_a_message_is_rendered_once_and_the_messages_of_a_turn_are_one_write(scene: Scene) -> None:
     consumers = scene.consumers(100)
     scene.publish(1, 2, 3)
     assert all(consumer.writes == [] for consumer in consumers)
@@ -162,7 +162,7 @@ def test_a_message_is_rendered_once_and_a_turn_is_one_write(scene: Scene) -> Non
     assert all(consumer.writes == [b"q:1|q:2|q:3|"] for consumer in consumers)
 
 
-def test_a_consumer_that_joins_gets_no_message_of_before_even_in_the_same_turn(scene: Scene) -> None:
+def test_a_consumer_gets_no_message_from_before_it_joined_even_in_the_same_turn(scene: Scene) -> None:
     (first,) = scene.consumers(1)
     scene.publish(1)
     (second,) = scene.consumers(1)
@@ -202,7 +202,7 @@ def test_messages_that_no_consumer_can_take_go_back_in_order(scene: Scene) -> No
     assert consumer.writes == []
 
 
-def test_a_turn_for_a_queue_without_consumers_is_passed_on(scene: Scene) -> None:
+def test_a_turn_for_a_queue_without_consumers_goes_to_the_next_daemon(scene: Scene) -> None:
     scene.core.policy = Policy.ROUNDROBIN
     scene.consumers(1)
     scene.core.subscriber.say(scene.core.subscriber.channels[0], b"another queue")
@@ -229,7 +229,7 @@ def test_consumers_stay_connected_while_the_store_is_away(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("reply_first", [True, False])
-def test_resuming_has_no_gap_and_no_repeat_at_the_mark(scene: Scene, reply_first: bool) -> None:
+def test_resuming_has_no_gap_and_no_repeat_at_the_marker(scene: Scene, reply_first: bool) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
     missed = history([Message("q:2", b"v"), Message("q:3", b"v")])
@@ -261,7 +261,7 @@ def test_resuming_without_a_history_keeps_the_messages_that_arrive_meanwhile(sce
     assert b"".join(consumer.writes) == b"q:2|q:3|"
 
 
-def test_a_gap_is_told_before_the_messages(scene: Scene) -> None:
+def test_a_consumer_is_told_of_a_gap_before_the_messages(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
     scene.core.missed.callback(history([Message("q:9", b"v")], gap=True))
@@ -269,7 +269,7 @@ def test_a_gap_is_told_before_the_messages(scene: Scene) -> None:
     assert b"".join(consumer.writes) == b"gap q:1|q:9|"
 
 
-def test_a_consumer_whose_marker_is_lost_is_closed_to_come_again(scene: Scene) -> None:
+def test_a_consumer_whose_marker_is_lost_is_closed_so_that_it_reconnects(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
     scene.core.missed.callback(history([]))
@@ -278,7 +278,7 @@ def test_a_consumer_whose_marker_is_lost_is_closed_to_come_again(scene: Scene) -
     assert scene.fanout.count("q") == 0
 
 
-def test_a_consumer_that_leaves_while_it_resumes_is_gone(scene: Scene) -> None:
+def test_a_consumer_that_disconnects_while_it_resumes_gets_nothing(scene: Scene) -> None:
     consumer = StubConsumer(scene.format)
     scene.fanout.resume("q", consumer, "q:1")
     scene.fanout.leave("q", consumer)
@@ -346,7 +346,7 @@ def test_a_consumer_that_is_dropped_by_a_keepalive_does_not_end_the_others_keepa
     scene.fanout.stopService()
 
 
-def test_a_consumer_that_resumes_during_a_lost_connection_is_closed_to_come_again(scene: Scene) -> None:
+def test_a_consumer_that_resumes_while_the_connection_is_lost_is_closed_so_that_it_reconnects(scene: Scene) -> None:
     _, consumer = scene.consumers(1), StubConsumer(scene.format)
     scene.core.subscriber.lose()
     scene.fanout.resume("q", consumer, "q:1")  # its mark is published to nobody

@@ -171,7 +171,7 @@ def test_100_continue_comes_after_the_responses_before_it(connect: Callable[...,
     assert client.got == b"</1>" + GO_ON + b"</2>"
 
 
-def test_no_100_continue_if_the_body_is_here_or_there_is_none() -> None:
+def test_no_100_continue_if_the_body_has_arrived_or_there_is_none() -> None:
     client = Client(App()).send(post("/1", b"x", EXPECT) + get("/2", EXPECT))
     assert client.got == b"</1></2>"
 
@@ -329,7 +329,7 @@ def test_an_idle_connection_is_closed_after_its_time() -> None:
     assert client.got == b"</1></2>"
 
 
-def test_a_client_that_does_not_close_is_cut() -> None:
+def test_a_client_that_does_not_close_its_side_is_disconnected() -> None:
     client = Client(App(idle_seconds=75)).send(get("/1", "Connection: close\r\n"))
     assert client.transport.closed
     client.app.clock.advance(76)
@@ -448,7 +448,7 @@ def test_while_draining_idle_clients_are_closed_and_busy_ones_answered_first() -
     assert not app.clock.getDelayedCalls()
 
 
-def test_while_draining_a_new_client_has_a_moment_for_its_request() -> None:
+def test_while_draining_a_new_client_has_one_second_for_its_request() -> None:
     app = App()
     asks, silent = Client(app), Client(app)
     ensureDeferred(app.drain(10))
@@ -462,7 +462,7 @@ def test_while_draining_a_new_client_has_a_moment_for_its_request() -> None:
     assert silent.got == b""
 
 
-def test_while_draining_a_client_that_takes_too_long_is_cut() -> None:
+def test_while_draining_a_client_that_takes_too_long_is_disconnected() -> None:
     app = App(answer_at_once=False)
     client = Client(app).send(get("/"))
     ensureDeferred(app.drain(10))
@@ -472,7 +472,7 @@ def test_while_draining_a_client_that_takes_too_long_is_cut() -> None:
     assert client.transport.aborted
 
 
-def test_a_response_that_cannot_be_completed_is_cut() -> None:
+def test_a_response_that_cannot_be_completed_ends_with_a_broken_connection() -> None:
     client = Client(App(answer_at_once=False)).send(get("/"))
     client.app.requests[0].connection.abort()
     assert client.transport.aborted

@@ -87,7 +87,7 @@ def test_a_body_of_another_type_is_not_a_form() -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=B"])
-def test_a_form_may_have_a_thousand_fields_and_no_more(kind: str) -> None:
+def test_a_form_has_at_most_a_thousand_fields(kind: str) -> None:
     def body(count: int) -> bytes:
         if "B" in kind:
             return b'--B\r\nContent-Disposition: form-data; name="v"\r\n\r\n\r\n' * count + b"--B--"
@@ -113,7 +113,7 @@ MULTIPART = (
 )
 
 
-def test_the_header_of_a_part_may_have_eight_kilobytes_and_no_more() -> None:
+def test_the_header_of_a_part_has_at_most_eight_kilobytes() -> None:
     def body(header_bytes: int) -> bytes:
         header = b"Content-Disposition: form-data; name=v; x="
         return b"--B\r\n%b\r\n\r\n1\r\n--B--" % header.ljust(header_bytes, b"x")
@@ -167,6 +167,6 @@ def test_a_broken_multipart_form_is_refused(content_type: str, body: bytes) -> N
     ("accept", "wants"),
     [("text/html", True), ("a/b, Text/HTML;q=0.9", True), ("*/*", False), ("text/*", False), ("", False)],
 )
-def test_a_client_wants_a_type_that_it_names(accept: str, wants: bool) -> None:
+def test_only_a_media_type_that_the_accept_header_names_is_accepted(accept: str, wants: bool) -> None:
     client = Client(App()).send(get("/", f"Accept: {accept}\r\n"))
     assert client.app.requests[0].accepts("text/html") is wants

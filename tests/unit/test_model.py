@@ -37,7 +37,7 @@ def test_a_queue_may_have_any_printable_name(name: str) -> None:
         "queuestat::x",
     ],
 )
-def test_a_name_that_could_do_harm_is_refused(name: object) -> None:
+def test_a_queue_name_that_could_do_harm_is_rejected(name: object) -> None:
     with pytest.raises(InvalidInput):
         check_queue_name(name)
 
@@ -63,7 +63,9 @@ def test_no_two_queues_share_a_key(one: str, other: str, number: int, another: i
 
 
 @given(names, st.integers(1, 100), st.integers(1, 100))
-def test_not_even_if_one_is_named_like_the_others_messages(name: str, number: int, another: int) -> None:
+def test_no_two_queues_share_a_key_even_if_one_is_named_like_a_message_of_the_other(
+    name: str, number: int, another: int
+) -> None:
     assert not every_key(name, number) & every_key(f"{name}:{number}", another)
     assert not every_key(name, number) & every_key(f"{name}:queue", another)
 
@@ -77,7 +79,7 @@ def test_policies_go_by_name_and_by_the_number_in_redis() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_any_value_can_be_had_back_from_its_json(value: bytes) -> None:
+def test_any_value_is_restored_from_its_json(value: bytes) -> None:
     import base64
 
     fields = Message("q:1", value).fields()

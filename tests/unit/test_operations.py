@@ -39,21 +39,21 @@ def kinds(shares: list[Any]) -> list[Any]:
     return [Message if isinstance(share, Message) else share for share in shares]
 
 
-def test_nobody_asks_again_where_the_queue_has_ended() -> None:
+def test_an_empty_queue_is_not_asked_again() -> None:
     shares, asked = shared_out(3, (2, False))
     assert (kinds(shares), asked) == ([Message, Message, None], [3])
 
 
-def test_what_stopped_at_a_bound_is_asked_for_again() -> None:
+def test_a_script_that_stopped_at_its_limit_is_called_again() -> None:
     shares, asked = shared_out(3, (2, True), (1, False))
     assert (kinds(shares), asked) == ([Message] * 3, [3, 1])
 
 
-def test_what_has_come_reaches_its_askers_also_where_the_rest_fails() -> None:
+def test_messages_that_were_taken_reach_their_callers_even_if_a_later_call_fails() -> None:
     shares, asked = shared_out(4, (1, True), (1, True), AWAY)
     assert (kinds(shares), asked) == ([Message, Message, AWAY, AWAY], [4, 3, 2])
 
 
-def test_where_nothing_came_all_are_told_why() -> None:
+def test_if_no_call_succeeds_all_callers_get_the_error() -> None:
     failure, _ = shared_out(2, AWAY)
     assert failure.value is AWAY  # type: ignore[attr-defined]

@@ -76,14 +76,14 @@ def result_of(coroutine: Any) -> list[Any]:
     return results
 
 
-def test_all_others_are_asked_and_none_is_waited_for_once_they_have_answered(hub: Hub) -> None:
+def test_all_other_daemons_are_asked_and_the_wait_ends_with_the_last_answer(hub: Hub) -> None:
     one, two, three = (hub.peer() for _ in range(3))
     hub.started(one, two, three)
     assert result_of(one.ask("name", "x", one.everybody)) == [{two.id: "x!", three.id: "x!"}]
     assert hub.clock.getDelayedCalls() == []
 
 
-def test_who_has_left_is_not_waited_for(hub: Hub) -> None:
+def test_a_daemon_that_has_stopped_is_not_waited_for(hub: Hub) -> None:
     one, two = hub.peer(), hub.peer()
     hub.started(one, two)
     two.stopService()
@@ -91,13 +91,13 @@ def test_who_has_left_is_not_waited_for(hub: Hub) -> None:
     assert hub.clock.getDelayedCalls() == []
 
 
-def test_who_is_alone_waits_for_nobody(hub: Hub) -> None:
+def test_a_single_daemon_does_not_wait(hub: Hub) -> None:
     one = hub.peer()
     hub.started(one)
     assert result_of(one.ask("name", "x", one.everybody)) == [{}]
 
 
-def test_one_that_hangs_is_missing_when_the_time_is_over(hub: Hub) -> None:
+def test_a_daemon_that_hangs_is_left_out_after_the_timeout(hub: Hub) -> None:
     one, two, hung = (hub.peer() for _ in range(3))
     hung.answer("name", lambda _: defer.Deferred())
     hub.started(one, two, hung)
@@ -113,7 +113,7 @@ def test_one_that_hangs_is_missing_when_the_time_is_over(hub: Hub) -> None:
     assert patient == [{two.id: "x!"}]
 
 
-def test_an_answer_that_comes_too_late_belongs_to_no_other_question(hub: Hub) -> None:
+def test_a_late_answer_is_not_taken_for_the_answer_to_another_question(hub: Hub) -> None:
     one, two = hub.peer(), hub.peer()
     late: defer.Deferred[str] = defer.Deferred()
     two.answer("name", lambda about: late if about == "first" else "second!")
@@ -125,7 +125,7 @@ def test_an_answer_that_comes_too_late_belongs_to_no_other_question(hub: Hub) ->
     assert result_of(one.ask("name", "second", one.everybody)) == [{two.id: "second!"}]
 
 
-def test_without_redis_nobody_answers_and_nobody_waits(hub: Hub) -> None:
+def test_without_redis_there_are_no_answers_and_no_wait(hub: Hub) -> None:
     one, two = hub.peer(), hub.peer()
     hub.started(one, two)
     hub.away = True
@@ -133,7 +133,7 @@ def test_without_redis_nobody_answers_and_nobody_waits(hub: Hub) -> None:
     assert result_of(hub.peer().ask("name", "x", one.everybody)) == [{}], "it does not listen yet"
 
 
-def test_nobody_waits_on_when_the_service_stops(hub: Hub) -> None:
+def test_waits_end_when_the_service_stops(hub: Hub) -> None:
     one, two = hub.peer(), hub.peer()
     two.answer("name", lambda _: defer.Deferred())
     hub.started(one, two)
@@ -156,7 +156,7 @@ def test_nobody_waits_on_when_the_service_stops(hub: Hub) -> None:
     ],
     ids=lambda payload: payload[:60].decode(errors="replace"),
 )  # fmt: skip
-def test_what_is_no_message_is_passed_over(hub: Hub, payload: bytes) -> None:
+def test_an_invalid_message_is_skipped(hub: Hub, payload: bytes) -> None:
     one, two = hub.peer("g"), hub.peer("g")
     hub.started(one, two)
     answered = result_of(one.ask("name", "x", one.everybody))
@@ -214,7 +214,7 @@ NONSENSE: list[Any] = [
 ]  # fmt: skip
 
 
-def test_very_many_queues_are_counted_in_pieces_between_which_messages_get_through(hub: Hub) -> None:
+def test_counting_very_many_queues_lets_other_work_run_in_between(hub: Hub) -> None:
     one, two = hub.peer(), hub.peer()
     here = listening(hub, one)
     listening(hub, two, **{f"q{number}": ["comet"] for number in range(2500)})
@@ -234,7 +234,7 @@ def test_very_many_queues_are_counted_in_pieces_between_which_messages_get_throu
 
 
 @pytest.mark.parametrize("answer", NONSENSE, ids=str)
-def test_what_no_daemon_says_of_its_listeners_is_not_believed(hub: Hub, answer: Any) -> None:
+def test_invalid_statistics_of_another_daemon_are_ignored(hub: Hub, answer: Any) -> None:
     one, two = hub.peer(), hub.peer()
     here = listening(hub, one, a=["comet"])
     for kind in ("listeners", "consumers"):

@@ -41,7 +41,7 @@ def test_the_private_store_is_found_where_no_redis_answers(
     assert settings.socket_path == (socket and str(tmp_path / socket))
 
 
-def test_a_data_directory_that_is_named_counts_though_a_redis_answers(
+def test_a_named_data_directory_is_used_even_if_a_redis_answers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(daemon, "redis_answers", lambda _: True)
@@ -59,7 +59,7 @@ def install(folder: Path, name: str, says: str) -> str:
 
 
 @pytest.mark.parametrize("says", ["Redis server v=6.2.14 sha=0:0 malloc=libc bits=64 build=0", "nonsense"])
-def test_a_program_that_is_too_old_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str) -> None:
+def test_a_program_that_is_too_old_is_skipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str) -> None:
     install(tmp_path, "redis-server", says)
     monkeypatch.setenv("PATH", str(tmp_path))
     program = embedded_redis.find_program()
@@ -67,7 +67,7 @@ def test_a_program_that_is_too_old_is_passed_over(monkeypatch: pytest.MonkeyPatc
     assert not program.path.startswith(str(tmp_path))
 
 
-def test_a_program_on_the_path_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_program_on_the_path_is_named_with_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     redis = install(tmp_path, "redis-server", "Redis server v=7.0.15 sha=0:0 malloc=libc bits=64 build=0")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert embedded_redis.find_program() == embedded_redis.Program(redis, f"a private Redis ({redis})")

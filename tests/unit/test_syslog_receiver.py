@@ -175,7 +175,7 @@ def test_the_lines_of_all_connections_are_limited_in_total() -> None:
     assert (syslogd.empty, len(syslogd.tcp.waiting)) == (True, 0)
 
 
-def test_a_host_whose_queue_is_full_gets_at_most_half_of_the_room() -> None:
+def test_a_host_whose_queue_is_full_gets_at_most_half_of_the_quota() -> None:
     syslogd = Syslogd(lines_max=100)
     for _ in range(50):
         syslogd.connect("192.0.2.1").dataReceived(numbered(10))
@@ -188,7 +188,7 @@ def test_a_host_whose_queue_is_full_gets_at_most_half_of_the_room() -> None:
     assert (syslogd.tcp_quota.lines, len(syslogd.tcp.waiting)) == (50, 50)
 
 
-def test_a_host_still_sends_when_full_queues_of_others_take_all_room() -> None:
+def test_a_host_can_send_even_if_full_queues_of_others_use_up_the_quota() -> None:
     syslogd = Syslogd(lines_max=100)
     for number in range(2, 80):
         syslogd.connect(f"192.0.2.{number}").dataReceived(numbered(100))
@@ -222,7 +222,7 @@ def test_waiting_lines_take_no_more_memory_than_is_counted() -> None:
     assert grown_bytes < syslogd.udp_quota.size_bytes
 
 
-def test_a_closed_connection_keeps_its_place_until_its_lines_have_room() -> None:
+def test_a_closed_connection_counts_towards_the_limit_until_its_lines_are_in_the_spool() -> None:
     syslogd = Syslogd(connections_max=1)
     connection = syslogd.connect()
     connection.dataReceived(numbered(3000) + b"<13>half")
@@ -233,7 +233,7 @@ def test_a_closed_connection_keeps_its_place_until_its_lines_have_room() -> None
     assert not syslogd.connect().transport.aborted
 
 
-def test_lines_are_sent_again_until_redis_takes_them() -> None:
+def test_lines_are_sent_again_until_redis_stores_them() -> None:
     syslogd = Syslogd()
     syslogd.connect().dataReceived(numbered(1500))
     syslogd.turn()
@@ -265,7 +265,7 @@ def test_the_log_names_a_queue_once_when_its_lines_wait_and_once_when_they_no_lo
     ]
 
 
-def test_a_full_queue_that_takes_a_line_now_and_then_does_not_fill_the_log() -> None:
+def test_a_full_queue_that_accepts_a_line_now_and_then_does_not_fill_the_log() -> None:
     syslogd = Syslogd()
     with capturedLogs() as events:
         syslogd.connect().dataReceived(numbered(80))
@@ -312,7 +312,7 @@ def test_a_nearly_full_queue_gets_the_lines_that_fit() -> None:
     assert syslogd.core.lines() == expected(1500)
 
 
-def test_a_line_that_redis_does_not_take_within_the_hold_time_is_dropped_and_counted() -> None:
+def test_a_line_that_redis_does_not_accept_within_the_hold_time_is_dropped_and_counted() -> None:
     syslogd = Syslogd()
     connection = syslogd.connect()
     connection.dataReceived(b"<13>old\n")
@@ -331,7 +331,7 @@ def test_a_line_that_redis_does_not_take_within_the_hold_time_is_dropped_and_cou
     assert syslogd.empty
 
 
-def test_an_internal_error_costs_the_lines_of_one_queue_and_no_room() -> None:
+def test_an_internal_error_drops_the_lines_of_one_queue_and_frees_their_quota() -> None:
     syslogd = Syslogd()
     connection = syslogd.connect()
     connection.dataReceived(b"<13>unlucky\n")
@@ -343,7 +343,7 @@ def test_an_internal_error_costs_the_lines_of_one_queue_and_no_room() -> None:
     assert syslogd.core.lines() == ["<13>fine"]
 
 
-def test_a_datagram_without_room_is_counted_and_dropped() -> None:
+def test_a_datagram_that_exceeds_the_quota_is_counted_and_dropped() -> None:
     syslogd = Syslogd(lines_max=6)
     for number in range(5):
         syslogd.datagram(b"<13>%d\n\0" % number)

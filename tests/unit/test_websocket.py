@@ -147,7 +147,9 @@ def conversation() -> Conversation:
     return Conversation()
 
 
-def test_what_a_few_compressed_frames_unpack_to_is_not_held(conversation: Conversation) -> None:
+def test_compressed_frames_do_not_take_memory_beyond_the_limit_when_they_are_inflated(
+    conversation: Conversation,
+) -> None:
     bomb = sent(deflated(bytes(MIB)), BINARY | COMPRESSED)
     assert 20 * len(bomb) < 64 * 1024  # they come in one segment
     conversation.say(sent(TAKE), *[bomb] * 20)
@@ -155,7 +157,7 @@ def test_what_a_few_compressed_frames_unpack_to_is_not_held(conversation: Conver
     assert WAITING_BYTES_MAX < conversation.held_bytes <= WAITING_BYTES_MAX + MIB
 
 
-def test_what_was_held_up_is_answered_in_order_and_then_more_is_read(conversation: Conversation) -> None:
+def test_waiting_commands_are_answered_in_order_and_then_more_are_read(conversation: Conversation) -> None:
     large = sent(deflated(bytes(MIB)), BINARY | COMPRESSED)
     commands = [sent(b'{"cmd":"take","queue":"other","id":%d}' % number) for number in range(10)]
     conversation.say(*(command + large for command in commands))
@@ -166,7 +168,7 @@ def test_what_was_held_up_is_answered_in_order_and_then_more_is_read(conversatio
     assert re.findall(rb'"id":(\d)', conversation.transport.value()) == [b"%d" % number for number in range(10)]
 
 
-def test_one_message_of_any_size_is_taken_beside_a_command(conversation: Conversation) -> None:
+def test_one_message_of_any_size_may_wait_behind_a_command(conversation: Conversation) -> None:
     conversation.say(sent(bytes(MESSAGE_BYTES_MAX), BINARY))
     assert conversation.reads
     assert len(conversation.transport.value()) > MESSAGE_BYTES_MAX // 2000
@@ -175,7 +177,7 @@ def test_one_message_of_any_size_is_taken_beside_a_command(conversation: Convers
     assert conversation.held_bytes == len(TAKE) + MESSAGE_BYTES_MAX
 
 
-def test_so_many_commands_wait_and_no_more_are_read(conversation: Conversation) -> None:
+def test_reading_stops_at_the_maximum_number_of_waiting_commands(conversation: Conversation) -> None:
     conversation.say(*[sent(TAKE)] * 100)
     assert len(conversation.socket._waiting) == COMMANDS_WAITING_MAX + 1
     for number in range(100):
@@ -184,7 +186,7 @@ def test_so_many_commands_wait_and_no_more_are_read(conversation: Conversation) 
     assert conversation.reads
 
 
-def test_a_client_whose_pong_we_do_not_read_is_not_dropped(conversation: Conversation) -> None:
+def test_a_client_whose_pong_lies_unread_is_not_disconnected(conversation: Conversation) -> None:
     conversation.say(sent(TAKE), sent(bytes(2 * MIB), BINARY))
     conversation.socket.onAutoPingTimeout()
     conversation.clock.advance(1000)
@@ -194,7 +196,9 @@ def test_a_client_whose_pong_we_do_not_read_is_not_dropped(conversation: Convers
     assert conversation.transport.aborted
 
 
-def test_after_the_servers_close_frame_nothing_runs_and_the_clients_is_heard(conversation: Conversation) -> None:
+def test_after_the_servers_close_frame_no_command_runs_and_the_clients_close_frame_is_read(
+    conversation: Conversation,
+) -> None:
     conversation.say(sent(TAKE), sent(bytes(2 * MIB), BINARY))
     conversation.say(sent(TAKE), sent(struct.pack("!H", 1000), CLOSE))
     assert not conversation.reads
