@@ -1,4 +1,4 @@
-"""The core in this process, for tests that go below HTTP: a reactor of its own in a thread."""
+"""The core in this process, for tests below HTTP. A reactor runs in a thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Run = Callable[..., Any]
 
 @cache
 def _start_reactor() -> None:
-    """Once in a process, to its end: a reactor can't start again, but a session may end twice when tests are spread."""
+    """Starts the reactor once per process: it cannot be restarted, and with xdist a session may end twice."""
     threading.Thread(target=reactor.run, kwargs={"installSignalHandlers": False}, daemon=True).start()  # type: ignore[attr-defined]
 
 

@@ -281,7 +281,7 @@ def test_a_token_sets_only_dead_letter_queues_it_may_write_to(guarded: Daemon, r
 
 
 def test_revoking_a_token_disconnects_its_listeners(guarded: Daemon, redis: Redis, queue: str) -> None:
-    """By each transport, as a stream that ends properly; others go on hearing."""
+    """On each transport the stream ends properly. Other consumers stay connected."""
     token(redis, "t-gone", [queue], ["read"])
     token(redis, "t-stays", [queue], ["read"])
     gone = [Comet(guarded, f"/{way}/{queue}?authkey=t-gone") for way in ("c", "sse")]

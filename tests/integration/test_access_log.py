@@ -1,4 +1,4 @@
-"""The access log: what stands in a line, what never does, and what it costs when it is off."""
+"""The access log: the contents of a line, the data that is never logged, and no log at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def logging_daemon(private_folder: Path, redis: Redis, log_path: Path) -> Iterat
 
 
 def lines(path: Path, count: int) -> list[dict[str, Any]]:
-    """Waits for so many whole lines."""
+    """Waits for this number of complete lines."""
     wait_until(lambda: path.read_bytes().count(b"\n") >= count, why=f"{count} lines")
     return [json.loads(line) for line in path.read_text().splitlines()]
 

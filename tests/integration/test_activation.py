@@ -1,4 +1,4 @@
-"""Started by systemd's socket: the client that the server is started for gets an answer, not a refusal."""
+"""Socket activation: the client whose connection starts the server gets an answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TWISTD = str(Path(sys.executable).with_name("twistd"))
 
 @contextmanager
 def waiting(folder: Path, port: int, *options: str, address: str = "", domain: str = "INET") -> Iterator[Path]:
-    """systemd's own tool, which listens and starts RestMQ when somebody comes; gives the log."""
+    """Runs systemd's own tool, which listens and starts RestMQ at the first connection. Yields the log."""
     address = address or f"127.0.0.1:{port}"
     log = folder / "activated.log"
     environment = [

@@ -1,4 +1,4 @@
-"""Random operations on a real Redis beside a plain model of a queue, with a clock that is turned by hand."""
+"""Random operations on a real Redis, compared with a simple model of a queue. The test controls the clock."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Entry:
 
 @dataclass
 class Model:
-    """What a queue is, in as few words as possible. Lists have the front first."""
+    """A simple model of a queue. The first item of a list is the front."""
 
     name: str
     now: int = 0
@@ -142,7 +142,7 @@ class Model:
         self.ready[:0] = back
 
     def give_back(self, taken: list[Entry]) -> list[Entry]:
-        """The line that they make with those in front: in their order, each behind those that are older."""
+        """Returns messages to the front: in their order, each behind the older ones."""
         ready, line = self.living(), []
         for entry in taken:
             while ready and ready[0].number < entry.number:
@@ -151,7 +151,7 @@ class Model:
         return line + ready
 
     def promote(self) -> None:
-        """Leases that end come back in the order of their numbers; of more than 500, those that ended last first."""
+        """Returns messages whose leases ended, by number. Of more than 500, those that ended last come first."""
         while over := sorted((due for due, _, _ in self.leased.values() if due <= self.now), reverse=True)[:500]:
             together = [entry for due, _, entry in self.leased.values() if over[-1] <= due <= self.now]
             self.fail(sorted(together, key=lambda entry: entry.number))
@@ -444,7 +444,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             return data.draw(st.sampled_from([*self.receipts, (f"{self.queue}:1", "nonsense")]))
 
         def same(self, expected: Any, done: Any) -> None:
-            """Both return the same, or raise the same."""
+            """Checks that the queue and the model return the same, or raise the same error."""
             try:
                 wanted = expected()
             except (QueueFull, Conflict, LeaseGone, NotFound) as error:
@@ -477,7 +477,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
 
 
 def redis_of(core: RedisOperations) -> Redis:
-    """To look at Redis itself."""
+    """A client of Redis itself."""
     server = Redis.__new__(Redis)
     server.socket_path = core.store.settings.socket_path or ""
     return server

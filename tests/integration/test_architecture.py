@@ -1,4 +1,4 @@
-"""docs/architecture.md is true: its table of packages, its reasons for dependencies, and its how-tos, which are run."""
+"""docs/architecture.md is correct: table of packages, reasons for dependencies, and how-tos, which are run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_file_that_the_page_names_exists() -> None:
 
 @pytest.fixture
 def extended(private_folder: Path, private_redis: Redis) -> Daemon:
-    """A daemon with what the how-tos add."""
+    """A daemon with the code of the how-tos."""
     blocks = re.findall(r"^   ```python\n(.*?)^   ```", PAGE, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
     program = private_folder / "extended.py"

@@ -1,4 +1,4 @@
-"""What waits in a queue that broadcasts, and consumers that come then: nobody is given more than it can take."""
+"""The backlog of a broadcast queue is delivered as fast as its consumers read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STREAMS: list[Out] = [from_comet, from_events, from_websocket, from_compressed_w
 
 @pytest.fixture(scope="module")
 def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    """One with the limits that it comes with."""
+    """A daemon with default limits."""
     server = Daemon(folder / "backlog", redis=redis)
     with stopping(server):
         yield server
@@ -33,12 +33,12 @@ def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
 
 
 def big(number: int, size_bytes: int = MIB) -> bytes:
-    """Text of this size, another one for each number."""
+    """A text of this size, different for each number."""
     return (b"%d " % number * size_bytes)[:size_bytes]
 
 
 def fill(daemon: Daemon, queue: str, count: int, size_bytes: int = MIB) -> list[str]:
-    """Puts messages into the queue; returns the sum of each."""
+    """Puts messages into the queue; returns the checksum of each."""
     for number in range(count):
         as_raw_body(daemon, queue, big(number, size_bytes))
     return [sum_of(big(number, size_bytes)) for number in range(count)]
@@ -49,12 +49,12 @@ def sum_of(value: bytes) -> str:
 
 
 def read_sums(comet: Comet, count: int) -> list[str]:
-    """Reads so many messages, each as it comes; the sum of each."""
+    """Reads this number of messages; returns the checksum of each."""
     return [sum_of(value_in(json.loads(comet.lines(1)[0]))) for _ in range(count)]
 
 
 def never_read(daemon: Daemon, path: str) -> socket.socket:
-    """A consumer that asks and never reads."""
+    """A consumer that sends its request and never reads."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", daemon.port))

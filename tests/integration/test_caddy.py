@@ -1,4 +1,4 @@
-"""Behind a real Caddy with examples/Caddyfile: streams flow, clients that go are missed, and addresses are known."""
+"""RestMQ behind a real Caddy with examples/Caddyfile: streams, disconnected clients, client addresses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.needs("caddy")
 
 
 class Caddy:
-    """A real Caddy on a port of its own, with examples/Caddyfile, in front of the daemons. Looks like a daemon."""
+    """A real Caddy on a port of its own, with examples/Caddyfile, in front of the daemons. Has a daemon's interface."""
 
     def __init__(self, folder: Path, *daemons: Daemon) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Each operation keeps its promise, on a real Redis."""
+"""Each operation keeps its guarantee, on a real Redis."""
 
 from __future__ import annotations
 
@@ -419,7 +419,7 @@ def test_tokens_are_listed_even_if_a_record_is_invalid(
 
 @pytest.fixture
 def locked_redis(private_redis: Redis) -> Redis:
-    """A Redis with a password, and a user who has another."""
+    """A Redis with a password, and with a user who has another password."""
     private_redis.commands(
         [
             ("ACL", "SETUSER", "alice", "on", ">alices", "~*", "&*", "+@all"),

@@ -1,4 +1,4 @@
-"""What the dashboard is fed with: its events, looking at messages in passing, and who listens."""
+"""The dashboard's data: events, peeks, consumers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AS_JSON = {"Accept": "application/json"}
 
 
 class Watcher:
-    """Follows the events, and keeps what they say of each queue."""
+    """Reads the events, and keeps the latest row of each queue."""
 
     def __init__(self, daemon: Daemon, headers: str = "") -> None:
         self.stream = Comet(daemon, "/dashboard/events", headers)
@@ -41,7 +41,7 @@ class Watcher:
         return fields["event"]
 
     def until(self, row: str, **wanted: Any) -> dict[str, Any]:
-        """Reads on until this is what is known of the queue."""
+        """Reads events until the queue's row has these values."""
         while not (self.rows.get(row, {}).items() >= wanted.items()):
             self.next()
         return self.rows[row]

@@ -43,13 +43,13 @@ def stats(http: httpx.Client, queue: str) -> dict[str, int]:
 
 
 def counts(http: httpx.Client, queue: str) -> tuple[int, ...]:
-    """How many are ready, leased, delayed and dead."""
+    """The numbers of ready, leased, delayed and dead messages."""
     found = stats(http, queue)
     return tuple(found[name] for name in ("ready", "leased", "delayed", "dead"))
 
 
 class InBackground:
-    """Requests under way at the same time."""
+    """Simultaneous requests."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -166,7 +166,7 @@ def test_a_client_that_pipelines_behind_its_wait_gets_all_answers(
 
 
 def _monitor(redis: Redis) -> socket.socket:
-    """What the server does from now on, as it says."""
+    """A connection that gets all commands that Redis runs from now on (MONITOR)."""
     told = socket.socket(socket.AF_UNIX)
     told.settimeout(20)
     told.connect(redis.socket_path)
@@ -537,7 +537,7 @@ def test_what_cant_be_forwarded_is_not_lost(http: httpx.Client, redis: Redis, qu
 
 
 def test_queues_that_redis_refuses_do_not_hold_up_the_others(private_folder: Path, private_redis: Redis) -> None:
-    """More of them than are looked at in one call."""
+    """There are more such queues than one call reads."""
     broken = [f"broken-{number}" for number in range(150)]
     private_redis.commands([("SET", f"{queue}:leased", "not leases") for queue in broken])
     private_redis.commands([("ZADD", "QUEUEDUE", "1", queue) for queue in broken])

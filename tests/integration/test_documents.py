@@ -1,4 +1,4 @@
-"""What the documents say is true: their commands run."""
+"""The documents are correct: their commands run, their flags and links exist."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ RUN_BY = {
 
 
 def blocks(document: str) -> list[str]:
-    """What a document shows for a shell, in order; in a list, too."""
+    """The shell blocks of a document in order, also those in lists."""
     found = re.findall(r"^( *)```sh\n(.*?)^\1```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(text) for _, text in found]
 
@@ -236,7 +236,7 @@ def test_the_checks_of_pre_commit_exist_and_pass() -> None:
 
 
 def test_the_benchmarks_print_their_options() -> None:
-    """They run for minutes, and never here; but they can be loaded, and know the flags that the page names."""
+    """The benchmarks run for minutes, so not here. They can be loaded, and have the flags that the page names."""
     suite = [sys.executable, str(ROOT / "bench" / "suite.py"), "--help"]
     said = subprocess.run(suite, capture_output=True, text=True, timeout=60)
     assert said.returncode == 0, said.stderr

@@ -1,4 +1,4 @@
-"""What --durable and --replicas promise, with Redis processes that are stopped and killed."""
+"""--durable and --replicas keep their promises when Redis processes are stopped and killed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.servers import Daemon, Redis, free_port, stopping, wait_until
 
 
 def replica_of(folder: Path, primary: Redis) -> Redis:
-    """A second Redis that follows the first. Replication needs TCP: the primary listens on a port of loopback's."""
+    """A replica of the first Redis. Replication needs TCP, so the primary listens on a loopback port."""
     port = primary.command("CONFIG", "GET", "port")[1]
     return Redis(folder / "replica", "--appendonly", "no", "--replicaof", "127.0.0.1", port)
 

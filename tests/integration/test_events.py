@@ -1,4 +1,4 @@
-"""Server-Sent Events, and coming back to a queue that keeps a history."""
+"""Server-Sent Events, and reconnecting to a queue that keeps a history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
 
 
 def events(stream: Comet, count: int) -> list[dict[str, str]]:
-    """So many events, as EventSource reads them; comments and retry don't count."""
+    """This number of events, as EventSource reads them; without comments and retry."""
     found: list[dict[str, str]] = []
     while len(found) < count:
         (block,) = stream.lines(1, b"\n\n")

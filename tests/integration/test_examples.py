@@ -1,4 +1,4 @@
-"""The examples do what their heads say, run as a user runs them."""
+"""The examples do what the comments at their top say, run as a user runs them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def python(name: str, *arguments: str | Path) -> list[str | Path]:
 
 
 def run(command: list[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs it to its end."""
+    """Runs an example to its end."""
     return subprocess.run(command, capture_output=True, text=True, timeout=100, env=ENVIRONMENT, **options)
 
 
 class Running:
-    """An example that goes on until it is told to end."""
+    """An example that runs until it is stopped."""
 
     def __init__(self, folder: Path, command: list[str | Path]) -> None:
         number = len(list(folder.glob("*.out")))
@@ -102,7 +102,7 @@ def test_the_list_of_examples_is_complete() -> None:
 
 
 def complaint(done: subprocess.CompletedProcess[str], name: str) -> str:
-    """The last and only line that an example says which fails."""
+    """The only line that a failing example prints."""
     assert done.returncode == 1, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{Path(name).stem}: ")
@@ -336,7 +336,7 @@ def test_collectd_shows_values_and_notifications(private_folder: Path, private_r
 
 
 class Mastodon:
-    """As much of a Mastodon instance as is needed, after its documentation: trending tags, and posts on them."""
+    """A stub of a Mastodon instance, written after its documentation: trending tags, and posts with them."""
 
     def __init__(self) -> None:
         self.posts: dict[str, list[tuple[int, str]]] = {}

@@ -1,4 +1,4 @@
-"""Whoever listens hears it: at once, in order, whichever daemon they are connected to."""
+"""Live consumers get messages at once and in order, whichever daemon they are connected to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def keys_of(lines: list[bytes]) -> list[str]:
 
 
 def listen(daemon: Daemon, redis: Redis, queue: str, path: str = "/c/", headers: str = "") -> Comet:
-    """A listener whose daemon is known to hear the queue."""
+    """Connects a consumer, and waits until its daemon is subscribed to the queue."""
     comet = Comet(daemon, f"{path}{queue}", headers)
     wait_until(lambda: listeners(redis, queue), why="the daemon listens")
     return comet

@@ -1,4 +1,4 @@
-"""Data of the first RestMQ: a dump laid out as it laid it out, loaded into a Redis, is served over every way out."""
+"""Data of the first RestMQ, in its own layout and loaded from a dump, is delivered in every possible way."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class OldQueue:
     """A queue as the first RestMQ left it.
 
     Attributes:
-        policy: what stands in ``Q:queuepolicy``; None for nothing.
-        status: what stands in ``queuestat::Q``; None for nothing.
-        taken: how many messages had come and gone before; it could leave their values in Redis.
+        policy: the value of ``Q:queuepolicy``; None for no key.
+        status: the value of ``queuestat::Q``; None for no key.
+        taken: number of messages taken before; the first RestMQ could leave their values in Redis.
     """
 
     name: str
@@ -41,7 +41,7 @@ class OldQueue:
         return [(f"{self.name}:{n}", value) for n, value in enumerate(self.values, self.taken + 1)]
 
     def commands(self) -> Iterator[tuple[str | bytes, ...]]:
-        """What its producers, and whoever set it up, sent to Redis."""
+        """The Redis commands that create this queue."""
         if self.taken + len(self.values):
             yield "SADD", "QUEUESET", self.name
             yield "SET", f"{self.name}:UUID", str(self.taken)
@@ -89,7 +89,7 @@ def old_data() -> list[tuple[str | bytes, ...]]:
 
 @pytest.fixture(scope="module")
 def dump(folder: Path) -> Iterator[Path]:
-    """The file into which a Redis wrote such data."""
+    """A dump file with such data, written by a Redis."""
     source = Redis(folder / "old", "--appendonly", "no")
     with stopping(source):
         source.commands(old_data())
@@ -231,7 +231,7 @@ def test_entries_of_deleted_and_expired_messages_are_skipped(private_redis: Redi
 
 
 def recipe(command: str, redis: Redis, replaced: dict[str, str] | None = None) -> str:
-    """What the page shows for a shell that has this command in it, for a Redis of the test's."""
+    """The page's shell block that contains this command, changed to use the test's Redis."""
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / PAGE).read_text(), re.MULTILINE | re.DOTALL)
     (script,) = [block for block in blocks if command in block]
     for shown, meant in (replaced or {}).items():

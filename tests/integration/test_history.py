@@ -1,4 +1,4 @@
-"""A queue's history, as daemons read it for consumers that come back."""
+"""A queue's history, as daemons read it for consumers that reconnect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.servers import Redis, wait_until
 
 @pytest.fixture
 def heard(run: Run, core: RedisOperations, queue: str) -> Iterator[list[bytes]]:
-    """What the queue's channel brings, in order: keys of messages, and markers."""
+    """The messages on the queue's channel, in order: keys of messages, and markers."""
     payloads: list[bytes] = []
     subscriber = core.pubsub(lambda _channel, payload: payloads.append(payload.partition(b"\n")[0].split(b" ")[1]))
 

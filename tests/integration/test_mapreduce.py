@@ -1,4 +1,4 @@
-"""Map and reduce: what map posts, reduce hears, and the sums are those of a plain count."""
+"""Map and reduce: reduce gets the messages of map, and its sums equal a simple count."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDS_AT_LEAST = 100_000
 
 
 def real_text() -> str:
-    """Python's own documentation, often enough to be long."""
+    """Python's own documentation, repeated until it is long."""
     text = "\n".join(str(topic) for topic in pydoc_data.topics.topics.values())
     return text * (1 + WORDS_AT_LEAST // len(re.findall(r"\w+", text)))
 

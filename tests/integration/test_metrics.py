@@ -1,4 +1,4 @@
-"""What Prometheus and those who probe are told."""
+"""Metrics for Prometheus, and health checks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def of(samples: Samples, name: str, **labels: str) -> float:
 
 @pytest.fixture
 def watched(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
-    """A daemon that tells two queues apart, on a Redis of its own."""
+    """A daemon with labels for two queues, on a Redis of its own."""
     daemon = Daemon(private_folder / "daemon", "--metrics-queues", "2", redis=private_redis)
     with stopping(daemon):
         yield daemon

@@ -1,4 +1,4 @@
-"""Behind a real nginx with examples/nginx.conf: everything works as without it, at once, and addresses are known."""
+"""RestMQ behind a real nginx with examples/nginx.conf: streams, failover, client addresses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.needs("nginx")
 
 
 class Nginx:
-    """A real nginx on a port of its own, with examples/nginx.conf, in front of the daemons. Looks like a daemon."""
+    """A real nginx on its own port, with examples/nginx.conf, in front of the daemons. Has a daemon's interface."""
 
     def __init__(self, folder: Path, *daemons: Daemon) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The log and clients are told that Redis is too old, and not just that it is unreachable."""
+"""The log and the answers say that Redis is too old, not only that it is unreachable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API's description: whole, valid, and true of the server that is running."""
+"""The API's description is complete, valid, and correct for the running server."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_operation_says_what_it_does_and_what_each_answer_is(http: httpx.C
 
 
 def test_what_is_read_was_declared() -> None:
-    """No handler reads a parameter past its declaration, where no description would show it."""
+    """No handler reads an undeclared parameter, which the description would not have."""
     for _, handler in ROUTES:
         source = inspect.getsource(inspect.getmodule(handler))  # type: ignore[arg-type]
         if handler.__module__ != pages.__name__:
@@ -121,7 +121,7 @@ def test_the_page_shows_every_operation_and_loads_nothing_from_elsewhere(http: h
 
 @pytest.mark.parametrize("with_password", [False, True])
 def test_schemathesis_finds_nothing(private_folder: Path, private_redis: Redis, with_password: bool) -> None:
-    """Requests made of the description, good ones and bad ones: every status, type and body is as described."""
+    """Valid and invalid requests, generated from the description: every status, type and body is as described."""
     rules = private_folder / "acl.conf"
     rules.write_text("[rest:producer]\nusername = alice\npassword = secret\n" if with_password else "")
     daemon = Daemon(private_folder / "daemon", "--acl", str(rules), redis=private_redis)

@@ -1,4 +1,4 @@
-"""What the operator's documents name is there: metrics, flags, panels, alerts."""
+"""The metrics, flags, panels and alerts in the operator's documents exist."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def rows(heading: str, document: str = "docs/operation.md") -> list[list[str]]:
 
 
 def number(text: str) -> float:
-    """What a limit's cell says, in bytes, seconds or pieces."""
+    """The number in a limit's cell, in bytes, seconds or pieces."""
     found = re.fullmatch(r"([\d,.]+)( (?:KiB|MiB|bytes|s))?", text)
     assert found is not None, text
     return float(found[1].replace(",", "")) * {" KiB": 1024, " MiB": 1024**2}.get(found[2], 1)
@@ -153,7 +153,7 @@ def test_the_table_of_limits_is_complete_and_correct() -> None:
 
 
 def said() -> dict[str, str]:
-    """All that the server logs as a warning or an error, by module; what is filled in is shown as in the table."""
+    """All warnings and errors in the server's code, by text, with the module's name. Placeholders become ``…``."""
     found: dict[str, str] = {}
     for path in (ROOT / "restmq").glob("**/*.py"):
         if path.parent.name == "syslog":  # twistd syslogd has a page of its own

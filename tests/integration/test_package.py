@@ -1,4 +1,4 @@
-"""RestMQ as a package: what ``pip install .`` gives works, without the checkout."""
+"""RestMQ as a package: after ``pip install .`` it works without the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages, lists, XML-RPC: what else the wire contract's first table promises."""
+"""Pages, lists and XML-RPC, which clients of the first RestMQ depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is seen is true with several workers, and with several daemons on one Redis, whichever of them is asked."""
+"""Statistics cover all workers, and all daemons on one Redis, whichever of them answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def two_workers(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
 
 @pytest.fixture
 def two_daemons(private_folder: Path, private_redis: Redis, request: pytest.FixtureRequest) -> Iterator[list[Daemon]]:
-    """Two that wait for each other; for how long, tests may say."""
+    """Two daemons with a peer timeout that tests may choose."""
     options = getattr(request, "param", PATIENT)
     daemons = [Daemon(private_folder / name, *options, redis=private_redis) for name in ("one", "two")]
     with stopping(*daemons):
@@ -44,7 +44,7 @@ def two_daemons(private_folder: Path, private_redis: Redis, request: pytest.Fixt
 
 
 def get(daemon: Daemon, path: str) -> httpx.Response:
-    """By a connection of its own, which any of the workers may get."""
+    """Sends a request on a new connection, which any of the workers may get."""
     with daemon.client() as http:
         return http.get(path)
 
@@ -76,7 +76,7 @@ def posted(series: Series) -> float:
 
 
 class Counters:
-    """All counters of one scrape after the other."""
+    """The counters of successive scrapes."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -93,7 +93,7 @@ class Counters:
 
 
 def servers(daemon: Daemon, queue: str) -> dict[str, int]:
-    """How many of the queue's consumers each process has, as any process tells."""
+    """The number of the queue's consumers by process, as one process reports it."""
     counted: dict[str, int] = {}
     for consumer in get(daemon, f"/dashboard/consumers/{queue}").json()["consumers"]:
         counted[consumer["server"]] = counted.get(consumer["server"], 0) + 1
@@ -101,7 +101,7 @@ def servers(daemon: Daemon, queue: str) -> dict[str, int]:
 
 
 def listen_to_both(daemon: Daemon, queue: str) -> list[Comet]:
-    """Consumers until each worker has some."""
+    """Connects consumers until each worker has some."""
     streams: list[Comet] = []
 
     def listen() -> bool:

@@ -1,4 +1,4 @@
-"""docs/protocol.md has all that the API's own description has: a client can be written from it."""
+"""docs/protocol.md contains everything that the API's description contains."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def members(schema: Any) -> set[str]:
-    """The names of all members that a schema's objects may have, but for those that are queues."""
+    """The names of all members that a schema's objects may have, without names of queues."""
     if isinstance(schema, list):
         return set().union(*map(members, schema))
     if not isinstance(schema, dict):
@@ -40,7 +40,7 @@ def members(schema: Any) -> set[str]:
 
 
 def words(text: str) -> set[str]:
-    """All that stands as code in a text, word by word."""
+    """All words in the code spans of a text."""
     return set(re.findall(r"[\w-]+", " ".join(re.findall(r"`[^`]+`", text))))
 
 

@@ -1,4 +1,4 @@
-"""The service as an operator sees it: its command line, its private store, its start and its end."""
+"""The service as an operator sees it: command line, private store, start and stop."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_private_store_ends_when_its_parent_is_killed(private_folder: Path, 
 
 
 def test_only_its_account_can_read_the_private_stores_files(private_folder: Path, data_dir: Path) -> None:
-    """In a directory that was there, and where an earlier store was more generous."""
+    """Even in a directory that existed before, with files that others could read."""
     umask = os.umask(0o022)
     try:
         (data_dir / "appendonlydir").mkdir(parents=True)
@@ -377,7 +377,7 @@ def test_a_start_script_runs_from_any_directory(private_folder: Path, redis: Red
 
 
 def with_settings(folder: Path, script: str, **settings: str) -> Path:
-    """A start script in a checkout of its own, with these at its top."""
+    """A start script in a checkout of its own, with these settings at its top."""
     root = folder / "root"
     (root / "start_scripts").mkdir(parents=True)
     for name in ("restmq", "twisted", "setup.py", "requirements.txt", ".venv"):

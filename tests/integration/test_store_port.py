@@ -1,4 +1,4 @@
-"""The private store, opened to others over TCP: off by default, with a password if one is given."""
+"""--store-port opens the private store over TCP: not by default, and with a password if one is set."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PASSWORD = "pä\"ss' \\x41#\n\tword"
 
 
 def opened(folder: Path, port: int, *options: str, password: str = "") -> Daemon:
-    """A daemon with a private store that others reach on the port."""
+    """A daemon with a private store that other clients can reach on the port."""
     store = ["--embedded", "always", "--data-dir", str(folder / "data"), "--store-port", str(port)]
     return Daemon(folder, *store, *options, env={"RESTMQ_STORE_PASSWORD": password})
 
 
 def ask(port: int, *commands: tuple[str, ...], address: str = "127.0.0.1") -> list[str]:
-    """The first line of each command's reply, by a client of the store that is not RestMQ."""
+    """Sends commands to the store, as a client other than RestMQ; returns the first line of each reply."""
     import hiredis
 
     replies = []

@@ -1,4 +1,4 @@
-"""The system monitor: machines run what is on their list, and nothing else."""
+"""The system monitor: machines run only the commands on their list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = ROOT / "examples" / "system_monitor"
 
 @contextmanager
 def consuming(folder: Path, daemon: Daemon, redis: Redis, queue: str, machine: str) -> Iterator[Path]:
-    """A consumer that listens; gives its log."""
+    """Runs a machine's consumer until it listens. Yields its log."""
     log = folder / f"{machine}.log"
     command = [sys.executable, EXAMPLE / "consumer.py", "--url", daemon.url, "--queue", queue, "--machine", machine]
     with log.open("wb") as written:

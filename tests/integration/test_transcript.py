@@ -1,4 +1,4 @@
-"""What the original program answered, ours answers too, but for what the wire contract changed on purpose."""
+"""The answers equal those recorded from the first RestMQ, except for intended changes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TRANSCRIPT = ROOT / "tests" / "original-transcript.jsonl"
 
 
 def comparable(body: str) -> Any:
-    """JSON as values, so that key order and blanks don't count; the Redis that is shown is another one."""
+    """Parses JSON, so that key order and blanks don't count. Replaces the address of Redis."""
     if body.startswith("cb("):
         return ("cb", comparable(body.removeprefix("cb(").removesuffix(");\r\n")))
     try:

@@ -1,4 +1,4 @@
-"""What time does to a queue: order, age, and what is left of messages, by a clock that is turned by hand."""
+"""Order, age and expiry of messages. The test controls the clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANY = [12, 600, 1000]
 
 
 class Clock:
-    """Redis' time as scripts are told it, far from what its own clock would let expire."""
+    """The time that scripts get instead of Redis' own, far enough ahead that Redis expires nothing itself."""
 
     def __init__(self) -> None:
         self.now_ms = int(time.time() * 1000) + TEN_YEARS_MS
@@ -42,7 +42,7 @@ def numbered(first: int, last: int) -> list[bytes]:
 
 
 def taken(run: Run, core: RedisOperations, queue: str) -> list[bytes]:
-    """All that waits, in the order in which it is delivered."""
+    """Takes all ready messages, in the order of delivery."""
     found: list[bytes] = []
     while more := run(core.queue_tail, queue, 1000):
         found += [message.value for message in more]
@@ -84,7 +84,7 @@ def test_overdue_leases_beyond_one_call_come_back_in_order(
 
 
 def die(run: Run, core: RedisOperations, clock: Clock, queue: str, many: int, **settings: str) -> None:
-    """So many messages are leased once, and die at once."""
+    """Makes this number of messages dead letters by one lease, all at the same time."""
     run(core.queue_settings_set, queue, {"max_deliveries": 1, **settings})
     run(core.queue_add_many, queue, numbered(0, many))
     run(core.queue_lease, queue, 1000, 1000)
@@ -148,7 +148,7 @@ def test_expired_messages_that_nobody_takes_do_not_pile_up(
 
 
 def age_seconds(run: Run, core: RedisOperations, queue: str) -> float | None:
-    """As one queue's numbers have it."""
+    """The age in the statistics of one queue."""
     age_ms = run(core.queue_stats, queue).oldest_age_ms
     return None if age_ms is None else age_ms / 1000
 

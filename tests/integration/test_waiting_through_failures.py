@@ -1,4 +1,4 @@
-"""Long polls and deadlines while Redis goes and comes back, and while daemons stop."""
+"""Long polls and deadlines while Redis restarts, and while daemons stop."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wait_on(pool: ThreadPoolExecutor, daemon: Daemon, parameters: str = "wait=60
 
 
 def served(daemon: Daemon, parameters: str) -> httpx.Response:
-    """Tries again for as long as that is what the answer says."""
+    """Repeats the request while the answer is 503."""
 
     def answer() -> httpx.Response | None:
         found = httpx.get(f"{daemon.url}/q/test?{parameters}", timeout=70)
@@ -185,7 +185,7 @@ def test_a_plain_waiter_and_a_plain_pop_never_share_a_message(
 def test_a_redis_that_accepts_and_closes_connections_is_not_reported_as_back(
     private_folder: Path, private_redis: Redis
 ) -> None:
-    """As a proxy does whose Redis is down."""
+    """A proxy does this if its Redis is down."""
     where = Path(private_redis.socket_path)
     daemon = Daemon(private_folder, redis=private_redis)
     with stopping(daemon), daemon.client() as http:

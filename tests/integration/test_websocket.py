@@ -1,4 +1,4 @@
-"""WebSocket: a queue's messages as frames, commands as frames, and the ways in which it ends."""
+"""WebSocket: messages as frames, commands as frames, and closing."""
 
 from __future__ import annotations
 
@@ -333,7 +333,7 @@ def test_leased_messages_are_acked_over_the_same_socket(daemon: Daemon, redis: R
 
 
 class Rude:
-    """A WebSocket client that sends what it is told to, and answers no close frame."""
+    """A WebSocket client that sends given bytes, and answers no close frame."""
 
     def __init__(self, daemon: Daemon, queue: str) -> None:
         self.socket = daemon.connect()
@@ -353,7 +353,7 @@ class Rude:
     _got = b""
 
     def read(self, count: int) -> bytes:
-        """Reads so many bytes more; returns all that came."""
+        """Reads this number of further bytes; returns all that came."""
         for _ in range(count):
             self._got += self.socket.recv(1)
         return self._got
@@ -429,7 +429,7 @@ def test_mistakes_of_clients_are_not_logged(private_folder: Path, redis: Redis, 
     good = f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {base64.b64encode(bytes(16)).decode()}\r\n\r\n"
 
     def answer_to(sent: bytes) -> bytes:
-        """All that comes until the server ends the connection, in order or not."""
+        """All bytes until the server ends the connection, properly or not."""
         answer = b""
         with daemon.connect() as connection, contextlib.suppress(ConnectionResetError):
             connection.sendall(sent)

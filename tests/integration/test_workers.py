@@ -1,4 +1,4 @@
-"""Several workers behind one port: they share it, take over from each other, and come back when killed."""
+"""Several workers behind one port: they share it, are replaced one by one, and are restarted when killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def two(private_folder: Path, redis: Redis) -> Iterator[Daemon]:
 
 
 def answered_by(daemon: Daemon, pid: int) -> bool:
-    """Whether a fresh connection is served by this worker."""
+    """Whether this worker serves a new connection."""
     with daemon.connect() as connection:
         port = connection.getsockname()[1]
         connection.sendall(b"GET /stats/x HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -1,4 +1,4 @@
-"""What watchers are told, with a core that answers from memory and a clock that is turned by hand."""
+"""The events that watchers get, with a stub core and a manual clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from restmq.queues.results import QueueOverview
 
 
 class StubCore:
-    """Queues by name, each with how many messages wait."""
+    """Queues by name, each with its number of ready messages."""
 
     def __init__(self) -> None:
         self.lengths: dict[str, int] = {}
@@ -72,14 +72,14 @@ class StubWatcher:
         self.closed = True
 
     def events(self) -> list[tuple[str, Any]]:
-        """What came since the last call: kinds and contents."""
+        """The events since the last call: kinds and contents."""
         blocks = b"".join(self.written).decode().split("\n\n")[:-1]
         self.written.clear()
         parted = [block.split("\n") for block in blocks]
         return [(kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for kind, data in parted]
 
     def lengths(self) -> list[tuple[str, dict[str, int]]]:
-        """The same, without offers, as the lengths that were told."""
+        """The same without ``offers``, as the queues' lengths."""
         at = COLUMNS.index("ready")
         return [(kind, {row[0]: row[at] for row in said["queues"]}) for kind, said in self.events() if "queues" in said]
 

@@ -1,4 +1,4 @@
-"""What a command costs before it is known whether its client may give it, and how deep it may be."""
+"""Parsing of commands: large integers only after the access check, and the maximum depth."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_large_commands_need_one_of_the_accesses_that_commands_require() -> None
 
 
 def nested(levels: int, opening: str = "[", closing: str = "]") -> bytes:
-    """A command of so many levels."""
+    """A command of this number of levels."""
     return f'{{"cmd": "add", "queue": "q", "value": {opening * (levels - 1)}1{closing * (levels - 1)}}}'.encode()
 
 

@@ -136,11 +136,11 @@ class Scene:
         return made
 
     def lease(self, key: str, receipt: str) -> None:
-        """Redis has leased a message to this daemon, for a second."""
+        """Leases a message to this daemon for a second, as Redis does."""
         self.fanout._deliver_in_turn("q", self.fanout._subscriptions["q"], [Message(key, b"v", receipt=receipt)], 1000)
 
     def end_lease(self, key: str, receipt: str) -> None:
-        """Redis says that a lease is over."""
+        """Notifies the daemon that a lease has ended, as Redis does."""
         self.core.subscriber.say(self.core.subscriber.channels[0], f"q\n{key} {receipt}".encode())
 
     def publish(self, *numbers: int) -> None:

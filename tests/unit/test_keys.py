@@ -1,4 +1,4 @@
-"""The names that lie in Redis: old data, scripts of users and other versions count on them."""
+"""The names of keys in Redis, which old data, users' scripts and other versions depend on."""
 
 from __future__ import annotations
 

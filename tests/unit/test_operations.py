@@ -1,4 +1,4 @@
-"""What comes of one script call for many, where Redis fails between two of them."""
+"""One script call for many callers, and failures between two calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ AWAY = StoreUnavailable("away")
 
 
 def shared_out(askers: int, *answers: tuple[int, bool] | StoreUnavailable) -> tuple[list[Any], list[int]]:
-    """What each asker gets, and how many were asked for each time. An answer: how many came, and if there are more."""
+    """The result of each caller, and the number of messages requested by each call.
+
+    Args:
+        answers: for each call, the number of messages, and whether there are more.
+    """
     asked: list[int] = []
     waiting = list(answers)
 

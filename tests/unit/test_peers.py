@@ -1,4 +1,4 @@
-"""Daemons that ask each other, over a Redis that is a table of channels here; the clock is turned by hand."""
+"""Daemons that ask each other, with a stub of Redis' channels and a manual clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANSWER_SECONDS = 2.0
 
 
 class Hub:
-    """Publishes at once, to all who listen at that moment."""
+    """Publishes at once, to all subscribers of that moment."""
 
     def __init__(self) -> None:
         self.clock = task.Clock()
@@ -70,7 +70,7 @@ def hub() -> Hub:
 
 
 def result_of(coroutine: Any) -> list[Any]:
-    """What it has returned, if it has."""
+    """The Deferred's result, if it has one."""
     results: list[Any] = []
     defer.ensureDeferred(coroutine).addCallback(results.append)
     return results

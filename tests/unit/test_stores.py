@@ -1,4 +1,4 @@
-"""Which store is used where nothing names one, and which program is run as the private one."""
+"""The choice of the store if no flag names one, and of the private store's program."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_named_data_directory_is_used_even_if_a_redis_answers(
 
 
 def install(folder: Path, name: str, says: str) -> str:
-    """A program that says so of its version."""
+    """Installs a program that prints this version."""
     path = folder / name
     path.write_text(f"#!/bin/sh\necho '{says}'\n")
     path.chmod(0o755)

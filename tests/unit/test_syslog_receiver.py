@@ -23,7 +23,7 @@ TOO_MANY = "dropped (UDP: too many lines wait for Redis)"
 
 
 class StubCore:
-    """Stores what it is given, once the test has it answer."""
+    """Stores lines when the test makes it answer."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[bytes], defer.Deferred[None]]] = []
@@ -294,7 +294,7 @@ def test_without_redis_the_log_names_ten_queues_only() -> None:
 
 def test_a_nearly_full_queue_gets_the_lines_that_fit() -> None:
     class Full(RestMQError):
-        """There is room for three."""
+        """An error of a full queue: three lines fit."""
 
     syslogd = Syslogd()
     syslogd.connect().dataReceived(numbered(1500))

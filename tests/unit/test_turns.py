@@ -1,4 +1,4 @@
-"""Round robin: whose turn it is."""
+"""Round robin: the order of turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One WebSocket without a network: how it is let in, and how far it lets its client run ahead."""
+"""One WebSocket without a network: its credentials, and back-pressure on its client."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def deflated(payload: bytes) -> bytes:
 
 
 class Conversation:
-    """An open WebSocket whose commands are under way until the test lets them be answered."""
+    """An open WebSocket. Its commands are answered when the test says so."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -117,11 +117,11 @@ class Conversation:
         raise NotAllowed("so it is answered")
 
     def say(self, *frames: bytes) -> None:
-        """All in one segment."""
+        """Sends all bytes in one segment."""
         self.socket.dataReceived(b"".join(frames))
 
     def answer(self) -> None:
-        """The command that is under way."""
+        """Answers the command in progress."""
         self.commands[-1].callback(None)
         self.clock.advance(0)
 
@@ -131,7 +131,7 @@ class Conversation:
 
     @property
     def held_bytes(self) -> int:
-        """What of the client's messages is in memory."""
+        """Number of bytes of the client's messages in memory."""
         return sum(len(payload) for payload, _ in self.socket._waiting)
 
 
