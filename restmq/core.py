@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from restmq.errors import Conflict, InvalidInput, QueueFull, StoreRefused, StoreUnavailable
 from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Policy, check_queue_name, is_queue_name
 from restmq.queues.base import State, messages, rows
+from restmq.queues.broadcast import BroadcastOperations
 from restmq.queues.leases import LeaseOperations, new_receipt
 from restmq.queues.peek import PeekOperations
 from restmq.queues.results import TOTALS, Attendance, QueueOverview, QueueStats, ReplayPage
@@ -39,7 +40,7 @@ def _full() -> QueueFull:
     return QueueFull("the queue holds as many messages as its setting max_length allows; try again later.")
 
 
-class RedisOperations(LeaseOperations, PeekOperations, TokenOperations):
+class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, TokenOperations):
     """All operations, on one Redis that any number of daemons and tools share."""
 
     def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
@@ -330,7 +331,7 @@ class RedisOperations(LeaseOperations, PeekOperations, TokenOperations):
         return bool(await self.store.command("GET", keys.for_queue(check_queue_name(queue)).status) != b"0")
 
     async def queue_attend(
-        self, queue: str, daemon: bytes, weight: int, capacity: int, lease_ms: int = 0, backlog_bytes: int = 1 << 20
+        self, queue: str, daemon: bytes, weight: int, capacity: int, lease_ms: int = 0, window_bytes: int = 1 << 20
     ) -> Attendance:
         """Serves a daemon's live consumers of the queue; ``lua/attend.lua`` has the rules.
 
@@ -339,17 +340,18 @@ class RedisOperations(LeaseOperations, PeekOperations, TokenOperations):
             weight: number of its consumers that can take more; 0 if it has none any more.
             capacity: number of messages that they can take, up to 1000.
             lease_ms: length of the leases for these consumers; 0 for consumers without leases.
-            backlog_bytes: maximum bytes of a broadcast backlog to publish; 0 for a daemon without consumers.
+            window_bytes: maximum unconfirmed bytes of broadcasts (``lua/_flow.lua``); 0 for a daemon without consumers.
 
         Returns:
             With round robin, the messages that the daemon must deliver: taken, or leased to it.
         """
         receipt = new_receipt() if lease_ms else ""
-        args = (daemon, weight, min(capacity, BATCH_MAX), lease_ms, receipt, backlog_bytes)
+        args = (daemon, weight, min(capacity, BATCH_MAX), lease_ms, receipt, window_bytes)
         policy, state, *taken = await self._run("attend", queue, *args)
         if state == State.PROMOTE_FIRST:
             await self.queue_promote(queue)
-        return Attendance(Policy(policy), state != State.DONE, messages(taken))
+        call_again = state in (State.MORE, State.PROMOTE_FIRST)
+        return Attendance(Policy(policy), call_again, messages(taken), state == State.HELD_BACK)
 
     def pubsub(self, on_message: Any, **callbacks: Any) -> Subscriber:
         """A separate connection for channels; see ``restmq.store.subscriber.Subscriber``."""

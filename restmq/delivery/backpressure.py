@@ -14,10 +14,12 @@ Theory of operation. The states of a consumer's transport:
     deadline. A lower limit on memory does not give more time.
 4.  The next write drops a FULL consumer if its backlog exceeds ``unsent_bytes`` after the deadline, or
     ``unsent_bytes_max`` at any time. A consumer that is less far behind stays connected for ever.
-5.  Before a daemon asks for more of a broadcast backlog, it waits for each FULL consumer with more than half of
-    ``unsent_bytes`` unsent (``SlowConsumers.wait``). The wait ends when the consumer is WRITABLE, has left, has reached
+5.  Before a daemon lets more broadcast messages come, it waits for each FULL consumer with more than half of
+    ``unsent_bytes`` unsent (``SlowConsumers.wait``). The wait ends when the consumer has less, has left, has reached
     its deadline, or has taken nothing at all for ``stall_seconds``. A stalled consumer gets no second wait.
-6.  Round robin never waits: it skips consumers that are FULL.
+6.  While another consumer of the queue is ready, the wait for a consumer that takes nothing ends already after
+    ``shared_stall_seconds``: consumers that read are held up only by consumers that read.
+7.  Round robin never waits: it skips consumers that are FULL.
 
 A maintainer must not count the write of rule 2, and must not extend a deadline that has passed: either one lets a
 consumer that does not read hold up all others again and again.
@@ -26,6 +28,7 @@ consumer that does not read hold up all others again and again.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,6 +49,11 @@ class BackpressureLimits:
     stall_seconds: float = 10.0
 
     @property
+    def shared_stall_seconds(self) -> float:
+        """As ``stall_seconds``, while other consumers are ready."""
+        return min(self.stall_seconds, 2.0)
+
+    @property
     def unsent_bytes_max(self) -> int:
         """Maximum backlog of a consumer, even if it reads."""
         return 4 * self.unsent_bytes
@@ -56,34 +64,55 @@ class BackpressureLimits:
 
 
 class Waitable(Protocol):
-    """A consumer that a backlog can wait for."""
+    """A consumer that a queue's messages can wait for."""
 
-    def wait_until(self) -> float:
-        """The time (reactor seconds) until which the backlog waits before it asks again; 0 for no wait."""
+    def wait_until(self, is_shared: bool = False) -> float:
+        """The time (reactor seconds) until which messages wait before they ask again; 0 for no wait.
+
+        Args:
+            is_shared: whether another consumer of the queue is ready.
+        """
 
 
 class SlowConsumers:
-    """Waits for FULL consumers (rule 5)."""
+    """Waits for FULL consumers (rules 5 and 6)."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._awaited: dict[Waitable, defer.Deferred[None]] = {}
+        self._awaited: dict[Waitable, list[defer.Deferred[None]]] = {}
 
-    async def wait(self, consumers: Sequence[Waitable]) -> None:
-        """Returns when the wait for each consumer has ended.
+    async def wait(self, consumers: Sequence[Waitable], seconds_max: float = math.inf) -> bool:
+        """Waits for each consumer.
 
         Args:
             consumers: the live list; a consumer that is removed from it is no longer waited for.
+
+        Returns:
+            False if ``seconds_max`` passed before.
         """
+        end = self._reactor.seconds() + seconds_max
+        is_shared = any(consumer.wait_until() == 0 for consumer in consumers)
         for consumer in list(consumers):
-            while (seconds := consumer.wait_until() - self._reactor.seconds()) > 0 and consumer in consumers:
-                released = self._awaited[consumer] = defer.Deferred()
-                with contextlib.suppress(defer.TimeoutError):
-                    await released.addTimeout(seconds, self._reactor)
+            while (until := consumer.wait_until(is_shared)) > (
+                now := self._reactor.seconds()
+            ) and consumer in consumers:
+                if now >= end:
+                    return False
+                await self._release_of(consumer, min(until, end) - now)
+        return True
+
+    async def _release_of(self, consumer: Waitable, seconds: float) -> None:
+        released: defer.Deferred[None] = defer.Deferred()
+        awaited = self._awaited.setdefault(consumer, [])
+        awaited.append(released)
+        with contextlib.suppress(defer.TimeoutError):
+            await released.addTimeout(seconds, self._reactor)
+        if released in awaited:
+            awaited.remove(released)
+            if not awaited:
                 self._awaited.pop(consumer, None)
 
     def release(self, consumer: Waitable) -> None:
         """The consumer is WRITABLE again, or has left."""
-        released = self._awaited.pop(consumer, None)
-        if released is not None:
+        for released in self._awaited.pop(consumer, []):
             released.callback(None)

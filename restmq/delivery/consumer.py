@@ -69,7 +69,7 @@ class Consumer(Protocol):
     def capacity(self) -> int:
         """Number of messages that it can take now with round robin. After a 0, it calls ``ready`` when it has some."""
 
-    def wait_until(self) -> float:
+    def wait_until(self, is_shared: bool = False) -> float:
         """As ``Waitable.wait_until``. If it becomes writable before, it calls ``ready``."""
 
     def close(self, reason: CloseReason) -> None:
@@ -161,17 +161,19 @@ class TransportConsumer(ABC):
         is_late = self._fanout.seconds() >= self._deadline_seconds
         return behind_bytes > (limits.unsent_bytes if is_late else limits.unsent_bytes_max)
 
-    def wait_until(self) -> float:
+    def wait_until(self, is_shared: bool = False) -> float:
+        if not self.paused:
+            return 0.0
         limits, now = self._fanout.limits, self._fanout.seconds()
         unsent = unsent_bytes(self.outlet)
-        if not self.paused or unsent <= limits.unsent_bytes // 2:
+        if unsent <= limits.unsent_bytes // 2:
             return 0.0
         if unsent != self._last_unsent_bytes:
             self._last_unsent_bytes, self._progress_seconds = unsent, now
-        stalled_seconds = self._progress_seconds + limits.stall_seconds
-        if now >= stalled_seconds:
+        if now >= self._progress_seconds + limits.stall_seconds:
             self._deadline_seconds = min(self._deadline_seconds, now)
-        return min(self._deadline_seconds, stalled_seconds)
+        stall_seconds = limits.shared_stall_seconds if is_shared else limits.stall_seconds
+        return min(self._deadline_seconds, self._progress_seconds + stall_seconds)
 
     @property
     @abstractmethod

@@ -10,30 +10,30 @@ Subscribing
 
 Broadcast
 4.  A message that is added while a daemon is subscribed and nothing waits in the queue is published on the channel.
-    The messages of one reactor turn are rendered once per format and written to each consumer in one write
-    (``_flush``).
+    The messages of one reactor turn are rendered once per format and written to each consumer in one write (``flush``).
 5.  Anything that depends on the order (a consumer joins, a marker arrives, the queue is deleted) flushes first.
-6.  Drain: messages that wait in the queue (the backlog) are published by ``queue_attend``, a bounded number of bytes
-    a call. Redis tells the daemon behind them, on the daemon's own channel; so when the daemon attends again, it has
-    received all of them. Before it attends again it waits for slow consumers (delivery/backpressure.py, rule 5).
+6.  Drain: messages that wait in the queue (the backlog) are published by ``queue_attend``. All that is published, added
+    or drained, is under flow control: Redis publishes no more than a window of bytes before the daemons confirm it
+    (``queues/lua/_flow.lua``). A daemon confirms when its consumers can take more (``delivery/attending.py``).
+7.  A large value comes beside the channel: the daemon reads it, and everything behind it waits (``delivery/inbox.py``).
 
 Turns (round robin)
-7.  Redis keeps the daemons with ready consumers in a fair order, and tells the daemon whose turn it is on the daemon's
+8.  Redis keeps the daemons with ready consumers in a fair order, and tells the daemon whose turn it is on the daemon's
     own channel. The daemon attends, and takes what its ready consumers can hold.
-8.  Each message goes to the next ready consumer (``QueueSubscription.assign``). What none of them can take any more
+9.  Each message goes to the next ready consumer (``QueueSubscription.assign``). What none of them can take any more
     goes back to the front of the queue.
-9.  A daemon whose turn came after its last consumer has left attends with weight 0; Redis then tells the next one.
+10. A daemon whose turn came after its last consumer has left attends with weight 0; Redis then tells the next one.
 
 Attending
-10. At most one ``queue_attend`` per queue is in progress (``SingleFlight``). A reason to attend that comes meanwhile
+11. At most one ``queue_attend`` per queue is in progress (``SingleFlight``). A reason to attend that comes meanwhile
     (a consumer joined, left or is ready again, a turn, a lease ended) causes one more call.
-11. If all consumers leave and others join during a call, there are two ``QueueSubscription`` objects in turn. The older
+12. If all consumers leave and others join during a call, there are two ``QueueSubscription`` objects in turn. The older
     one stops, and has the newer one attend: "nobody is ready here" must not be the last thing that Redis hears.
-12. Notices can be lost (a connection breaks, a daemon dies). So the daemon attends again after each reconnect, and
+13. Notices can be lost (a connection breaks, a daemon dies). So the daemon attends again after each reconnect, and
     checks every ``HEARTBEAT_SECONDS`` for queues where messages wait, and for leases that should have ended.
 
 Delivery is at-most-once, in queue order; with leases at-least-once. A maintainer must not write to a consumer without
-flushing first, must not await between taking messages (8) and assigning them, and must attend after every change of a
+flushing first, must not await between taking messages (9) and assigning them, and must attend after every change of a
 consumer's capacity, or a queue stalls until the next heartbeat.
 """
 
@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -50,38 +50,66 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 
 from restmq.core import RedisOperations
+from restmq.delivery.attending import Attending
 from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
 from restmq.delivery.consumer import CloseReason, Consumer
+from restmq.delivery.inbox import ByteBudget, Inbox, Notice, StoredMessage
 from restmq.delivery.replay import Markers, ReplayBuffer
 from restmq.delivery.subscription import QueueSubscription
-from restmq.delivery.tasks import PendingCalls, SingleFlight
+from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
-from restmq.model import BATCH_MAX, Message, Policy
+from restmq.model import Message, Policy
 from restmq.queues.results import QueueOverview, ReplayPage
 from restmq.store import keys
 
 log = Logger()
 
-#: Maximum delay of messages whose notice was lost (rule 12).
+#: Maximum delay of messages whose notice was lost (rule 13).
 HEARTBEAT_SECONDS = 5.0
 #: Time between two comments on an idle stream. They keep proxies from closing it, and find dead clients.
 KEEPALIVE_SECONDS = 12.0
+#: Maximum bytes of the values that are being read from Redis at a time.
+_READ_BYTES_MAX = 32 << 20
+#: The windows of all queues together (``queues/lua/_flow.lua``), shared out in parts of at least _WINDOW_BYTES_MIN.
+_WINDOWS_BYTES = 4 << 20
+_WINDOW_BYTES_MIN = 64 << 10
 
 _LIMITS = BackpressureLimits()
 
 
+@dataclass(slots=True, eq=False)
+class _LiveQueue:
+    """A queue with consumers on this daemon.
+
+    Attributes:
+        subscribed: fires when Redis has confirmed the subscription of the queue's channel.
+    """
+
+    subscription: QueueSubscription = field(default_factory=QueueSubscription)
+    inbox: Inbox = field(init=False)
+    attending: Attending = field(init=False)
+    subscribed: defer.Deferred[None] = field(init=False)
+
+
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
-    """All live consumers of this daemon. Transports call ``connect`` and ``leave``."""
+    """All live consumers of this daemon. Transports call ``connect`` and ``leave``.
+
+    Attributes:
+        dropped: number of consumers that were dropped because they were too far behind.
+        gaps_told: number of consumers that were told of a gap.
+    """
 
     def __init__(self, core: RedisOperations, reactor: Any, limits: BackpressureLimits = _LIMITS) -> None:
         self.limits = limits
         self.dropped = 0
+        self.gaps_told = 0
         self.seconds: Callable[[], float] = reactor.seconds
         self._core = core
         self._reactor = reactor
         self._slow_consumers = SlowConsumers(reactor)
-        self._subscriptions: dict[str, QueueSubscription] = {}
-        self._unflushed: list[str] = []
+        self._live: dict[str, _LiveQueue] = {}
+        self._unflushed: list[_LiveQueue] = []
+        self._read_budget = ByteBudget(_READ_BYTES_MAX)
         self._markers = Markers()
         self._channel = keys.daemon_channel(secrets.token_hex(8))
         self._subscriber = core.pubsub(
@@ -104,7 +132,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         for timer in (self._heartbeat, self._keepalive):
             if timer.running:
                 timer.stop()
-        for queue in list(self._subscriptions):
+        for queue in list(self._live):
             self._close_all(queue, CloseReason.SHUTDOWN)
         self._subscriber.stop()
         return defer.ensureDeferred(self._calls.finish())
@@ -119,12 +147,12 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     @property
     def queues(self) -> list[str]:
         """The queues with consumers on this daemon."""
-        return list(self._subscriptions)
+        return list(self._live)
 
     def consumers(self, queue: str) -> Sequence[Consumer]:
         """The queue's consumers on this daemon, in the order in which they connected."""
-        subscription = self._subscriptions.get(queue)
-        return subscription.consumers if subscription else ()
+        live = self._live.get(queue)
+        return live.subscription.consumers if live else ()
 
     # Consumers connect and leave
 
@@ -142,15 +170,16 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         defer.ensureDeferred(self._resume(queue, buffer, last_key)).addErrback(self._resume_failed, queue, buffer)
 
     async def _resume(self, queue: str, buffer: ReplayBuffer, last_key: str) -> None:
-        await self._subscriptions[queue].subscribed  # type: ignore[misc]  # set by join
+        await self._live[queue].subscribed
         missed = await self._markers.read(buffer, lambda marker: self._read_history(queue, last_key, marker))
         self._flush()
-        subscription = self._subscriptions.get(queue)
-        if subscription is not None and buffer in subscription.consumers:
-            subscription.consumers[subscription.consumers.index(buffer)] = buffer.consumer
+        live = self._live.get(queue)
+        if live is not None and buffer in live.subscription.consumers:
+            consumers = live.subscription.consumers
+            consumers[consumers.index(buffer)] = buffer.consumer
             buffer.release(missed, last_key)
             self._slow_consumers.release(buffer)
-            self._attend(queue)
+            live.attending.attend()
 
     async def _read_history(self, queue: str, last_key: str, marker: str) -> ReplayPage:
         page = found = await self._core.queue_replay(queue, last_key, marker)
@@ -167,27 +196,57 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def join(self, queue: str, consumer: Consumer) -> None:
         """Adds a consumer that gets the messages waiting in the queue, then new ones, in order."""
-        subscription = self._subscriptions.get(queue)
-        if subscription is None:
-            subscription = self._subscriptions[queue] = self._new_subscription(queue)
-            subscription.consumers.append(consumer)
+        live = self._live.get(queue)
+        if live is None:
+            live = self._live[queue] = self._open(queue)
+            live.subscription.consumers.append(consumer)
             if not self._subscribed:
                 self._subscribed = True
                 self._subscriber.subscribe(self._channel)
-            subscription.subscribed = self._subscriber.subscribe(self._channel_of(queue))
-            subscription.subscribed.addCallback(lambda _: self._attend(queue))
+            live.subscribed = self._subscriber.subscribe(self._channel_of(queue))
+            live.subscribed.addCallback(lambda _: self._attend(queue))
         else:
-            self._flush()
-            subscription.consumers.append(consumer)
-            if subscription.policy is Policy.ROUNDROBIN:
-                self._attend(queue)
+            live.inbox.flush()
+            live.subscription.consumers.append(consumer)
+            if live.subscription.policy is Policy.ROUNDROBIN:
+                live.attending.attend()
+
+    def _open(self, queue: str) -> _LiveQueue:
+        live = _LiveQueue()
+        live.inbox = Inbox(
+            budget=self._read_budget,
+            read=self._read_stored,
+            deliver=live.subscription.broadcast,
+            lose=partial(self._lose, queue, live),
+            handle=partial(self._handle, queue, live),
+            run=self._calls.run,
+        )
+        live.attending = Attending(
+            core=self._core,
+            queue=queue,
+            daemon=self._channel,
+            subscription=live.subscription,
+            slow_consumers=self._slow_consumers,
+            window_bytes=self._window_bytes,
+            flush=live.inbox.flush,
+            is_replaced=lambda: self._live.get(queue, live) is not live,
+            attend_anew=partial(self._attend, queue),
+            calls=self._calls,
+            reactor=self._reactor,
+        )
+        return live
+
+    def _window_bytes(self) -> int:
+        share = max(_WINDOW_BYTES_MIN, _WINDOWS_BYTES // max(1, len(self._live)))
+        return max(1, min(share, self.limits.unsent_bytes))
 
     def leave(self, queue: str, consumer: Consumer) -> None:
         """Removes a consumer. Does nothing if it has left already."""
-        subscription = self._subscriptions.get(queue)
-        position = subscription.position(consumer) if subscription is not None else None
-        if subscription is None or position is None:
+        live = self._live.get(queue)
+        position = live.subscription.position(consumer) if live is not None else None
+        if live is None or position is None:
             return
+        subscription = live.subscription
         self._slow_consumers.release(subscription.consumers.pop(position))
         if consumer.leases:
             leases = subscription.forget_leases(consumer)
@@ -196,9 +255,11 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             subscription.cursor -= 1
         if not subscription.consumers:
             self._subscriber.unsubscribe(self._channel_of(queue))
-            del self._subscriptions[queue]
+            del self._live[queue]
+            live.inbox.clear()
+            live.attending.stop()
         if subscription.policy is Policy.ROUNDROBIN:
-            subscription.attending.request()
+            live.attending.attend()
 
     def drop(self, queue: str, consumer: Consumer) -> None:
         """Removes and closes a consumer that is too far behind."""
@@ -214,9 +275,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def ready(self, queue: str, consumer: Consumer) -> None:
         """A consumer that was full can take messages again."""
         self._slow_consumers.release(consumer)
-        subscription = self._subscriptions.get(queue)
-        if subscription is not None and subscription.policy is Policy.ROUNDROBIN:
-            subscription.attending.request()
+        live = self._live.get(queue)
+        if live is not None and live.subscription.policy is Policy.ROUNDROBIN:
+            live.attending.attend()
 
     def _close_all(self, queue: str, reason: CloseReason) -> None:
         for consumer in list(self.consumers(queue)):
@@ -229,50 +290,90 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if channel == self._channel:
             self._told(payload.decode())
             return
-        queue = channel.rpartition(b":PUBSUB")[0].decode()
-        subscription = self._subscriptions.get(queue)
-        if subscription is None:
+        live = self._live.get(channel.rpartition(b":PUBSUB")[0].decode())
+        if live is None:
             return
         kind, _, rest = payload.partition(b" ")
         if kind == b"message":
             key, _, value = rest.partition(b"\n")
-            if not subscription.arrived:
-                self._unflushed.append(queue)
+            if not live.inbox:
+                self._unflushed.append(live)
                 if len(self._unflushed) == 1:
                     self._reactor.callLater(0, self._flush)
-            subscription.arrived.append(Message(key.decode(), value))
-        elif kind == b"close":
-            self._flush()
-            self._close_all(queue, CloseReason.QUEUE_DELETED)
+            live.inbox.append(Message(key.decode(), value))
+        elif kind == b"stored":
+            size, _, key = rest.partition(b" ")
+            live.inbox.append(StoredMessage(key.decode(), int(size)))
+            live.inbox.flush()
         elif kind in (b"drain", b"changed"):
-            self._attend(queue)
-        elif kind == b"mark" and self._markers.is_awaited(rest.decode()):
-            self._flush()
-            self._markers.arrive(rest.decode())
+            live.attending.attend()
+        else:
+            live.inbox.append(Notice(kind, rest.decode()))
+            live.inbox.flush()
+
+    def _flush(self) -> None:
+        """Delivers the broadcast messages of this reactor turn."""
+        unflushed, self._unflushed = self._unflushed, []
+        for live in unflushed:
+            live.inbox.flush()
+
+    def _handle(self, queue: str, live: _LiveQueue, notice: Notice) -> None:
+        """Handles a notice when all messages before it are delivered."""
+        if notice.kind == b"sync":
+            live.attending.reach_round(int(notice.text))
+        elif notice.kind == b"close":
+            self._close_all(queue, CloseReason.QUEUE_DELETED)
+        elif notice.kind == b"mark" and self._markers.is_awaited(notice.text):
+            self._markers.arrive(notice.text)
+
+    async def _read_stored(self, key: str) -> bytes | None:
+        try:
+            return await self._core.queue_stored_value(key)
+        except RestMQError:
+            return None
+
+    def _lose(self, queue: str, live: _LiveQueue, key: str) -> None:
+        """The value of a stored message could not be read."""
+        log.warn("message {key} is lost to the consumers of {queue} here; they are told.", key=key, queue=queue)
+        self.gaps_told += live.subscription.tell_gap()
 
     def _told(self, notice: str) -> None:
         """A notice on the daemon's own channel: attend to a queue, or a lease has ended."""
         queue, _, ended = notice.partition("\n")
-        subscription = self._subscriptions.get(queue)
-        if not ended:
-            (subscription or self._new_subscription(queue)).attending.request()  # rule 9
-        elif subscription is not None and subscription.end_lease(ended.rsplit(" ", 1)[1]):
-            self._attend(queue)
+        live = self._live.get(queue)
+        if not ended and live is None:
+            self._calls.run(self._pass_turn(queue)).addErrback(lambda failure: failure.trap(RestMQError))
+        elif live is not None and (not ended or live.subscription.end_lease(ended.rsplit(" ", 1)[1])):
+            live.attending.attend()
+
+    async def _pass_turn(self, queue: str) -> None:
+        """Attends without consumers (rule 10)."""
+        try:
+            await self._core.queue_attend(queue, self._channel, 0, 0, window_bytes=0)
+        finally:
+            self._attend(queue)  # consumers may have joined meanwhile (rule 12)
+
+    def _attend(self, queue: str) -> None:
+        live = self._live.get(queue)
+        if live is not None:
+            live.attending.attend()
+
+    # What no notice told of
 
     def _subscriber_renewed(self) -> None:
         self._markers.cancel_all()
-        for queue, subscription in list(self._subscriptions.items()):
-            subscription.mark_leases_overdue()
-            self._check_leases(queue, subscription)
-            self._attend(queue)
+        for live in list(self._live.values()):
+            live.subscription.mark_leases_overdue()
+            live.attending.check_leases()
+            live.attending.attend()
 
     def _beat(self) -> None:
-        """Finds what no notice told of, in one call for all queues (rule 12)."""
-        for queue, subscription in list(self._subscriptions.items()):
-            if subscription.overdue(self.seconds(), 1):
-                self._check_leases(queue, subscription)
-        if self._subscriptions and self._core.store.connected:
-            asked = defer.ensureDeferred(self._core.queue_overview(list(self._subscriptions)))
+        """Finds what no notice told of, in one call for all queues (rule 13)."""
+        for live in list(self._live.values()):
+            if live.subscription.overdue(self.seconds(), 1):
+                live.attending.check_leases()
+        if self._live and self._core.store.connected:
+            asked = defer.ensureDeferred(self._core.queue_overview(list(self._live)))
             asked.addCallbacks(self._attend_to_waiting, lambda failure: failure.trap(RestMQError))
 
     def _attend_to_waiting(self, rows: list[QueueOverview]) -> None:
@@ -280,82 +381,8 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             if row.length and row.started:
                 self._attend(row.name)
 
-    def _check_leases(self, queue: str, subscription: QueueSubscription) -> None:
-        self._calls.run(self._update_leases(queue, subscription)).addErrback(partial(self._attend_failed, queue))
-
-    async def _update_leases(self, queue: str, subscription: QueueSubscription) -> None:
-        while leases := subscription.overdue(self.seconds(), BATCH_MAX):
-            left_seconds = await self._core.queue_lease_remaining(queue, leases)
-            if subscription.update_leases(leases, left_seconds, self.seconds()):
-                self._attend(queue)
-
     def _keep_alive(self) -> None:
         for queue in self.queues:
             for consumer in list(self.consumers(queue)):  # a write may drop a consumer
                 if consumer.format.keepalive:
                     consumer.write(consumer.format.keepalive)
-
-    # Attending
-
-    def _new_subscription(self, queue: str) -> QueueSubscription:
-        return QueueSubscription(
-            lambda subscription: SingleFlight(
-                partial(self._attend_once, queue, subscription), partial(self._attend_failed, queue), self._calls.run
-            )
-        )
-
-    def _attend(self, queue: str) -> None:
-        subscription = self._subscriptions.get(queue)
-        if subscription is not None:
-            subscription.attending.request()
-
-    async def _attend_once(self, queue: str, subscription: QueueSubscription) -> None:
-        try:
-            if subscription.policy is Policy.BROADCAST:
-                self._flush()  # what was published before must be in the transports, or they don't look full
-                await self._slow_consumers.wait(subscription.consumers)
-            if self._is_replaced(queue, subscription):
-                return
-            lease_ms, weight, capacity = subscription.demand()
-            backlog_bytes = self.limits.unsent_bytes if subscription.consumers else 0
-            found = await self._core.queue_attend(queue, self._channel, weight, capacity, lease_ms, backlog_bytes)
-            subscription.policy = found.policy
-            if found.messages:
-                self._deliver_in_turn(queue, subscription, found.messages, lease_ms)
-            if found.call_again or (capacity == 1 and found.messages):
-                subscription.attending.request()
-        finally:
-            if self._is_replaced(queue, subscription):
-                self._attend(queue)  # rule 11
-
-    def _is_replaced(self, queue: str, subscription: QueueSubscription) -> bool:
-        return self._subscriptions.get(queue, subscription) is not subscription
-
-    def _attend_failed(self, queue: str, failure: Any) -> None:
-        # Without Redis there is nothing to attend to. The reconnect and the heartbeat attend again.
-        if failure.check(RestMQError):
-            log.debug("could not attend to {queue}: {why}", queue=queue, why=failure.getErrorMessage())
-        else:
-            log.failure("attending to {queue} failed", failure=failure, queue=queue)
-
-    # Delivery
-
-    def _flush(self) -> None:
-        """Writes the broadcast messages of this reactor turn."""
-        unflushed, self._unflushed = self._unflushed, []
-        for queue in unflushed:
-            subscription = self._subscriptions.get(queue)
-            if subscription is not None and subscription.arrived:
-                messages, subscription.arrived = subscription.arrived, []
-                subscription.broadcast(messages)
-
-    def _deliver_in_turn(
-        self, queue: str, subscription: QueueSubscription, messages: list[Message], lease_ms: int
-    ) -> None:
-        """Gives each message to the next ready consumer; the rest goes back to the front of the queue (rule 8)."""
-        self._flush()
-        served, left = subscription.assign(messages, lease_ms, self.seconds())
-        if left:
-            self._calls.put_back(queue, len(left), self._core.queue_put_back(queue, left))
-        for consumer, share in served:
-            consumer.write(b"".join(map(consumer.format.message, share)))

@@ -64,7 +64,7 @@ class ReplayBuffer:
     def capacity(self) -> int:
         return 0
 
-    def wait_until(self) -> float:
+    def wait_until(self, is_shared: bool = False) -> float:
         limits = self._fanout.limits
         return self.since_seconds + limits.stall_seconds if self._kept_bytes > limits.unsent_bytes // 2 else 0.0
 

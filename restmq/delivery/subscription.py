@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from twisted.internet import defer
 
 from restmq.delivery.consumer import Consumer, Format
 from restmq.delivery.replay import ReplayBuffer
-from restmq.delivery.tasks import SingleFlight
 from restmq.model import Message, Policy
 
 
@@ -27,21 +24,19 @@ class Lease:
 
 
 class QueueSubscription:
-    """A queue with consumers on this daemon.
+    """The local consumers of one queue, and who gets the next message.
 
-    Args:
-        attending: the queue's calls to Redis, one at a time, made for this object.
+    Attributes:
+        last_key: key of the last broadcast message; empty before the first.
     """
 
-    __slots__ = ("arrived", "attending", "consumers", "cursor", "leases", "policy", "subscribed")
+    __slots__ = ("consumers", "cursor", "last_key", "leases", "policy")
 
-    def __init__(self, attending: Callable[[QueueSubscription], SingleFlight]) -> None:
+    def __init__(self) -> None:
         self.consumers: list[Consumer] = []
         self.cursor = 0
+        self.last_key = ""
         self.policy = Policy.BROADCAST
-        self.arrived: list[Message] = []
-        self.subscribed: defer.Deferred[None] | None = None
-        self.attending = attending(self)
         #: By receipt, because a message can be leased again before the end of its last lease is known here.
         self.leases: dict[str, Lease] = {}
 
@@ -66,12 +61,19 @@ class QueueSubscription:
 
     def broadcast(self, messages: list[Message]) -> None:
         """Writes messages to every consumer, rendered once per format."""
+        self.last_key = messages[-1].key
         rendered: dict[Format, bytes] = {}
         for consumer in list(self.consumers):
             frames = rendered.get(consumer.format)
             if frames is None:
                 frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
             consumer.write(frames)
+
+    def tell_gap(self) -> int:
+        """Tells every consumer that it missed messages after the last one. Returns the number of consumers."""
+        for consumer in (consumers := list(self.consumers)):
+            consumer.write(consumer.format.gap(self.last_key))
+        return len(consumers)
 
     def assign(
         self, messages: list[Message], lease_ms: int, now_seconds: float

@@ -28,6 +28,8 @@ class State(enum.IntEnum):
     MORE = 1
     #: It did nothing: first call ``queue_promote``.
     PROMOTE_FIRST = 2
+    #: Messages wait until all daemons have confirmed what was published before (``lua/_flow.lua``).
+    HELD_BACK = 3
 
 
 @lru_cache(maxsize=8192)

@@ -78,11 +78,13 @@ class Attendance:
     Attributes:
         call_again: whether the daemon must attend again now.
         messages: the messages that the daemon has to deliver.
+        is_held_back: whether the daemon must attend again in a second, unless it is told before.
     """
 
     policy: Policy
     call_again: bool
     messages: list[Message]
+    is_held_back: bool = False
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

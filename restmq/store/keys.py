@@ -24,6 +24,9 @@ class QueueKeys(NamedTuple):
     status: bytes
     policy: bytes
     channel: bytes
+    flow: bytes
+    held: bytes
+    beside: bytes
     turns: bytes
     waiters: bytes
     expiring: bytes
@@ -56,6 +59,9 @@ def for_queue(queue: str, db: int = 0) -> QueueKeys:
         status=b"queuestat::" + name,
         policy=name + b":queuepolicy",
         channel=name + (b":PUBSUB:%d" % db if db else b":PUBSUB"),
+        flow=name + b":flow",
+        held=name + b":held",
+        beside=name + b":beside",
         turns=name + b":turns",
         waiters=name + b":waiters",
         expiring=name + b":expiring",

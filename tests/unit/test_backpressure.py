@@ -171,7 +171,7 @@ class Full:
     def __init__(self, until_seconds: float) -> None:
         self.until_seconds = until_seconds
 
-    def wait_until(self) -> float:
+    def wait_until(self, is_shared: bool = False) -> float:
         return self.until_seconds
 
 

@@ -47,7 +47,7 @@ class StubCore:
         self.policy = Policy.BROADCAST
         self.waiting: list[Message] = []
         self.attended: list[tuple[int, int]] = []
-        self.asked_bytes: list[int] = []
+        self.granted_bytes: list[int] = []
         self.returned: list[Message] = []
         self.missed = defer.Deferred[ReplayPage]()
         self.marks: list[str] = []
@@ -62,12 +62,12 @@ class StubCore:
         return self.subscriber
 
     async def queue_attend(
-        self, _queue: str, _daemon: bytes, weight: int, room: int, _lease_ms: int, backlog_bytes: int
+        self, _queue: str, _daemon: bytes, weight: int, room: int, _lease_ms: int = 0, window_bytes: int = 1
     ) -> Attendance:
         if self.fails:
             raise StoreUnavailable("away")
         self.attended.append((weight, room))
-        self.asked_bytes.append(backlog_bytes)
+        self.granted_bytes.append(window_bytes)
         taken, self.waiting = self.waiting[:room], self.waiting[room:]
         return Attendance(self.policy, False, taken if self.policy is Policy.ROUNDROBIN else [])
 
@@ -108,7 +108,7 @@ class StubConsumer:
     def capacity(self) -> int:
         return PREFETCH - len(self.leases) if self.ready else 0
 
-    def wait_until(self) -> float:
+    def wait_until(self, is_shared: bool = False) -> float:
         return self.waits_until
 
     def close(self, reason: CloseReason) -> None:
@@ -137,7 +137,7 @@ class Scene:
 
     def lease(self, key: str, receipt: str) -> None:
         """Leases a message to this daemon for a second, as Redis does."""
-        self.fanout._deliver_in_turn("q", self.fanout._subscriptions["q"], [Message(key, b"v", receipt=receipt)], 1000)
+        self.fanout._live["q"].attending._deliver_in_turn([Message(key, b"v", receipt=receipt)], 1000)
 
     def end_lease(self, key: str, receipt: str) -> None:
         """Notifies the daemon that a lease has ended, as Redis does."""
@@ -197,7 +197,7 @@ def test_messages_that_no_consumer_can_take_go_back_in_order(scene: Scene) -> No
     (consumer,) = scene.consumers(1)
     messages = [Message(f"q:{n}", b"v") for n in range(3)]
     consumer.ready = False
-    scene.fanout._deliver_in_turn("q", scene.fanout._subscriptions["q"], messages, 0)
+    scene.fanout._live["q"].attending._deliver_in_turn(messages, 0)
     assert scene.core.returned == messages
     assert consumer.writes == []
 
@@ -324,11 +324,11 @@ def test_a_backlog_waits_for_a_full_consumer(scene: Scene) -> None:
 
 def test_a_daemon_without_consumers_publishes_no_backlog(scene: Scene) -> None:
     (consumer,) = scene.consumers(1)
-    assert scene.core.asked_bytes[-1] > 0
+    assert scene.core.granted_bytes[-1] > 0
     consumer.waits_until = 60
     scene.core.subscriber.say(scene.core.subscriber.channels[0], b"q")
     scene.fanout.leave("q", consumer)
-    assert scene.core.asked_bytes[-1] == 0
+    assert scene.core.granted_bytes[-1] == 0
     assert not scene.fanout._slow_consumers._awaited
 
 

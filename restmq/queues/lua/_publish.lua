@@ -1,10 +1,21 @@
 -- include: _history
+-- include: _flow
 -- KEYS: channel
 -- publish(key, value, expires_ms): sends a message to all live consumers, on every daemon. Returns whether any daemon
--- received it. If so, the message goes into the queue's history, if it keeps one.
+-- received it, and whether another message may be published (_flow.lua, rule 4). A message that was received goes into
+-- the queue's history, if it keeps one.
+local function announce(key, value)
+  if #value <= INLINE_MAX then return call('PUBLISH', CHANNEL, 'message ' .. key .. '\n' .. value) > 0 end
+  if call('PUBLISH', CHANNEL, 'stored ' .. #value .. ' ' .. key) == 0 then return false end
+  call('SET', key, value, 'PX', KEPT_MS)
+  call('RPUSH', BESIDE, key)
+  call('PEXPIRE', BESIDE, KEPT_MS)
+  return true
+end
+
 local function publish(key, value, expires_ms)
-  if call('PUBLISH', CHANNEL, 'message ' .. key .. '\n' .. value) == 0 then return false end
+  if not announce(key, value) then return false, false end
   local count_max = setting('history')
   if count_max > 0 then remember(key, value, expires_ms, count_max) end
-  return true
+  return true, count_sent(#value + OVERHEAD)
 end

@@ -1,4 +1,4 @@
--- KEYS: ready, channel, turns, waiters
+-- KEYS: ready, channel, turns, waiters, held
 -- wake(): tells one party that the queue may have a message for it: live consumers first, then a daemon with long
 -- polls. PUBLISH returns the number of receivers, so this finds dead daemons and removes them.
 local DEAD_DAEMONS_MAX = 64
@@ -7,7 +7,11 @@ local function wake()
   if call('LLEN', READY) == 0 then return end
   if started() then
     if broadcasts() then
-      if call('PUBLISH', CHANNEL, 'drain') > 0 then return end
+      if call('EXISTS', HELD) == 1 then -- the end of the round publishes the backlog, see _flow
+        if call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0 then return end
+      elseif call('PUBLISH', CHANNEL, 'drain') > 0 then
+        return
+      end
     else
       for _ = 1, DEAD_DAEMONS_MAX do
         local daemon = call('ZRANGE', TURNS, 0, 0)[1]

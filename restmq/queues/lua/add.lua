@@ -1,6 +1,6 @@
--- Adds messages, in order. If the queue is started, broadcasts and has no backlog, a message goes straight to the live
--- consumers. If any daemon received it, it is delivered, and nothing is stored. Otherwise the message becomes ready or,
--- with a delay, delayed.
+-- Adds messages, in order. If the queue is started, broadcasts, has no backlog and is not held back (see _flow), a
+-- message goes straight to the live consumers. If any daemon received it, it is delivered, and nothing is stored.
+-- Otherwise the message becomes ready or, with a delay, delayed.
 -- KEYS: queue_set, number, totals; with a fingerprint one more at the end, to store it.
 -- ARGV: queue, clock, ttl in ms or 0, delay in ms or 0, 1 for all or nothing, fingerprint or '', lifetime of the
 -- fingerprint in ms, then the values.
@@ -19,8 +19,8 @@ local FIRST = 8
 local count = #ARGV - FIRST + 1
 local expires_ms = ttl_ms > 0 and now_ms() + ttl_ms or 0
 local due_ms = delay_ms > 0 and now_ms() + delay_ms or 0
-local empty = call('LLEN', READY) == 0
-local live = delay_ms == 0 and empty and started() and broadcasts()
+local status, policy, held = unpack(call('MGET', STATUS, POLICY, HELD))
+local live = delay_ms == 0 and status ~= '0' and policy ~= '2' and not held and call('LLEN', READY) == 0
 local keys = {''}
 
 if fingerprint ~= '' then
@@ -32,28 +32,34 @@ if fingerprint ~= '' then
   end
 end
 
+local function all_can_be_published()
+  local window, unconfirmed = flow_state()
+  for i = FIRST, #ARGV do unconfirmed = unconfirmed + #ARGV[i] + OVERHEAD end
+  return unconfirmed < window and call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0
+end
+
 local capacity = setting('max_length')
 if capacity == 0 then
   capacity = math.huge
 else
   capacity = capacity - length() - call('ZCARD', LEASED) - call('ZCARD', DELAYED)
-  if all_or_nothing and capacity < count and not (live and call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0) then
-    return {'full'}
-  end
+  if all_or_nothing and capacity < count and not (live and all_can_be_published()) then return {'full'} end
 end
 
 call('SADD', QUEUE_SET, QUEUE)
-local next_value = FIRST
+local next_value, spare_number = FIRST, nil
 while live and next_value <= #ARGV do
-  local key = QUEUE .. ':' .. ((call('GET', NUMBER) or 0) + 1)
-  live = publish(key, ARGV[next_value], expires_ms)
-  if live then
-    call('INCR', NUMBER)
-    call('HINCRBY', TOTALS, 'out', 1)
+  local number, received = call('INCR', NUMBER), nil
+  local key = QUEUE .. ':' .. number
+  received, live = publish(key, ARGV[next_value], expires_ms)
+  if received then
     keys[#keys + 1] = key
     next_value = next_value + 1
+  else
+    spare_number = number
   end
 end
+if next_value > FIRST then call('HINCRBY', TOTALS, 'out', next_value - FIRST) end
 local last_value = math.min(#ARGV, next_value - 1 + math.max(0, capacity))
 if all_or_nothing then last_value = #ARGV end
 if last_value < #ARGV then keys[1] = 'full' end
@@ -61,7 +67,7 @@ if last_value < #ARGV then keys[1] = 'full' end
 local STORED_AT_ONCE = 1000
 local must_store = next_value <= last_value
 if must_store then
-  local last = call('INCRBY', NUMBER, last_value - next_value + 1)
+  local last = call('INCRBY', NUMBER, last_value - next_value + (spare_number and 0 or 1))
   local number = last - (last_value - next_value)
   if math.floor(last / SWEEP_EVERY) > math.floor((number - 1) / SWEEP_EVERY) then sweep() end
   if due_ms == 0 then mark_time(number) end
@@ -83,6 +89,8 @@ if must_store then
     end
     if due_ms == 0 then call('LPUSH', READY, unpack(chunk)) end
   end
+elseif spare_number then
+  call('DECR', NUMBER)
 end
 if fingerprint ~= '' then
   local first = call('GET', NUMBER) - count + 1

@@ -1,0 +1,151 @@
+"""The calls to Redis for one queue with live consumers; see the rules in ``delivery/fanout.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from restmq.core import RedisOperations
+from restmq.delivery.backpressure import SlowConsumers
+from restmq.delivery.subscription import QueueSubscription
+from restmq.delivery.tasks import PendingCalls, SingleFlight
+from restmq.errors import RestMQError
+from restmq.model import BATCH_MAX, Message, Policy
+from restmq.queues.base import State
+
+log = Logger()
+
+#: After this time a queue that is held back can be published again; see HELD_MS in ``queues/lua/_flow.lua``.
+_HELD_SECONDS = 1.0
+_HOLD_MS = 3000
+
+
+class Attending:
+    """Attends to a queue, confirms what was delivered, and checks leases.
+
+    Args:
+        daemon: the daemon's channel.
+        window_bytes: tells the number of unconfirmed bytes to grant.
+        flush: delivers what has arrived on the queue's channel.
+        is_replaced: whether all consumers left, and others have joined since.
+        attend_anew: attends for those.
+    """
+
+    def __init__(
+        self,
+        *,
+        core: RedisOperations,
+        queue: str,
+        daemon: bytes,
+        subscription: QueueSubscription,
+        slow_consumers: SlowConsumers,
+        window_bytes: Callable[[], int],
+        flush: Callable[[], None],
+        is_replaced: Callable[[], bool],
+        attend_anew: Callable[[], None],
+        calls: PendingCalls,
+        reactor: Any,
+    ) -> None:
+        self._core = core
+        self._queue = queue
+        self._daemon = daemon
+        self._subscription = subscription
+        self._slow_consumers = slow_consumers
+        self._window_bytes = window_bytes
+        self._flush = flush
+        self._is_replaced = is_replaced
+        self._attend_anew = attend_anew
+        self._calls = calls
+        self._reactor = reactor
+        self._round = 0
+        self._timer: Any = None
+        self._attending = SingleFlight(self._attend_once, self._failed, calls.run)
+        self._confirming = SingleFlight(self._confirm_once, self._failed, calls.run)
+        self._checking = SingleFlight(self._check_leases_once, self._failed, calls.run)
+
+    def stop(self) -> None:
+        """The last consumer has left."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def _failed(self, failure: Failure) -> None:
+        # Without Redis there is nothing to attend to. The reconnect and the heartbeat attend again.
+        if failure.check(RestMQError):
+            log.debug("could not attend to {queue}: {why}", queue=self._queue, why=failure.getErrorMessage())
+        else:
+            log.failure("attending to {queue} failed", failure=failure, queue=self._queue)
+
+    # Attending
+
+    def attend(self) -> None:
+        """Asks Redis for messages, now or after the call in progress."""
+        self._attending.request()
+
+    async def _attend_once(self) -> None:
+        subscription = self._subscription
+        try:
+            if subscription.policy is Policy.BROADCAST:
+                self._flush()  # what was published before must be in the transports, or they don't look full
+                await self._slow_consumers.wait(subscription.consumers)
+            if self._is_replaced():
+                return
+            lease_ms, weight, capacity = subscription.demand()
+            window_bytes = self._window_bytes() if subscription.consumers else 0
+            found = await self._core.queue_attend(self._queue, self._daemon, weight, capacity, lease_ms, window_bytes)
+            subscription.policy = found.policy
+            if found.messages:
+                self._deliver_in_turn(found.messages, lease_ms)
+            if found.call_again or (capacity == 1 and found.messages):
+                self._attending.request()
+            if found.is_held_back:
+                self._attend_later()
+        finally:
+            if self._is_replaced():
+                self._attend_anew()
+
+    def _deliver_in_turn(self, messages: list[Message], lease_ms: int) -> None:
+        """Gives each message to the next ready consumer; the rest goes back to the front of the queue."""
+        self._flush()
+        served, left = self._subscription.assign(messages, lease_ms, self._reactor.seconds())
+        if left:
+            self._calls.put_back(self._queue, len(left), self._core.queue_put_back(self._queue, left))
+        for consumer, share in served:
+            consumer.write(b"".join(map(consumer.format.message, share)))
+
+    def _attend_later(self) -> None:
+        """Attends when the queue can no longer be held back, in case that a daemon never confirms."""
+        if self._subscription.consumers and (self._timer is None or not self._timer.active()):
+            self._timer = self._reactor.callLater(_HELD_SECONDS, self.attend)
+
+    # Confirming
+
+    def reach_round(self, round_number: int) -> None:
+        """All messages before the marker of this round are delivered."""
+        self._round = round_number
+        self._confirming.request()
+
+    async def _confirm_once(self) -> None:
+        round_number = self._round
+        while not await self._slow_consumers.wait(self._subscription.consumers, _HELD_SECONDS / 2):
+            await self._core.queue_hold(self._queue, _HOLD_MS)
+        state = await self._core.queue_confirm(self._queue, round_number, self._window_bytes(), self._daemon)
+        if state is State.HELD_BACK:
+            self._attend_later()
+        elif state is State.MORE:
+            self.attend()
+
+    # Leases
+
+    def check_leases(self) -> None:
+        """Asks Redis about leases that should have ended."""
+        self._checking.request()
+
+    async def _check_leases_once(self) -> None:
+        subscription = self._subscription
+        while leases := subscription.overdue(self._reactor.seconds(), BATCH_MAX):
+            left_seconds = await self._core.queue_lease_remaining(self._queue, leases)
+            if subscription.update_leases(leases, left_seconds, self._reactor.seconds()):
+                self.attend()

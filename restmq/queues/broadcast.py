@@ -1,0 +1,32 @@
+"""Operations on the way of a broadcast from Redis to the daemons: flow control, and values beside the channel."""
+
+from __future__ import annotations
+
+from restmq.queues.base import Operations, State
+
+
+class BroadcastOperations(Operations):
+    """The daemon's side of ``lua/_flow.lua``, which has the rules."""
+
+    async def queue_confirm(self, queue: str, round_number: int, window_bytes: int, daemon: bytes) -> State:
+        """Confirms that the daemon has delivered all messages before the marker of a round.
+
+        If the confirmation is lost, the round ends without it a second later.
+
+        Args:
+            window_bytes: number of unconfirmed bytes that the daemon grants from now on.
+            daemon: the daemon's channel.
+
+        Returns:
+            MORE: the daemon must attend now. HELD_BACK: it must attend in a second, unless it is told before.
+        """
+        return State(await self._run("confirm", queue, round_number, window_bytes, daemon))
+
+    async def queue_hold(self, queue: str, hold_ms: int) -> None:
+        """Gives the open round more time, because the daemon waits for its consumers."""
+        await self._run("hold", queue, hold_ms)
+
+    async def queue_stored_value(self, key: str) -> bytes | None:
+        """The value of a message that was published beside the channel; None if it has expired."""
+        value: bytes | None = await self.store.command("GET", key)
+        return value

@@ -1,0 +1,31 @@
+-- include: _pop
+-- include: _wake
+-- include: _publish
+-- publish_backlog(daemon): publishes ready messages on the channel, as many as the window allows (_flow.lua). If the
+-- window allows more, the daemon is told on its own channel, behind the messages, to attend again. Returns a state.
+local PUBLISHED_MAX = 200
+
+local function publish_backlog(daemon)
+  if call('EXISTS', HELD) == 1 then return HELD_BACK end
+  if call('PUBSUB', 'NUMSUB', CHANNEL)[2] == 0 then
+    wake()
+    return DONE
+  end
+  local window, unconfirmed, is_round_open = flow_state()
+  if unconfirmed >= window then
+    if not is_round_open then begin_round(unconfirmed) end
+    hold_back()
+    return HELD_BACK
+  end
+  local keys, values, expiries = pop(PUBLISHED_MAX, window - unconfirmed)
+  take_out(keys, values, {unpack(expiries)})
+  local is_open = true
+  for i, key in ipairs(keys) do
+    local _, more = publish(key, values[i], expiries[i])
+    is_open = is_open and more
+  end
+  if call('LLEN', READY) == 0 then return DONE end
+  if not is_open then return HELD_BACK end
+  if #keys > 0 and call('PUBLISH', daemon, QUEUE) > 0 then return DONE end
+  return MORE
+end

@@ -1,0 +1,65 @@
+-- KEYS: channel, flow, held, beside
+-- Flow control of broadcasts. Redis closes a subscriber whose output buffer grows too large (by default above 32 MB, or
+-- above 8 MB for a minute), and what is in the buffer is lost. So a queue never has more than a window of bytes on the
+-- way to a daemon, and large values do not go through the channel at all.
+--
+-- 1. FLOW.sent counts the bytes published on the channel that not all daemons have confirmed.
+-- 2. Each STEP bytes a round begins, unless one is open: 'sync <round>' is published behind the messages. A daemon that
+--    receives it calls confirm.lua when it has delivered all messages before it and its consumers can take more.
+-- 3. When as many daemons have confirmed as received it, the round ends: its bytes no longer count, and the smallest
+--    window that a daemon granted is in force.
+-- 4. When FLOW.sent reaches the window, HELD is set. Then nothing is published: messages that are added join the
+--    backlog (add.lua), and the end of the round publishes it up to the window (_backlog.lua).
+-- 5. HELD expires by itself. A round that is older than HELD_MS ends without the daemons that have not confirmed;
+--    later rounds wait for so many fewer (FLOW.missing), until one of these daemons confirms again. A daemon that waits
+--    for its consumers asks for more time (hold.lua).
+-- 6. A value above INLINE_MAX lies beside the channel, under the message's key: 'stored <bytes> <key>' is published, and
+--    each daemon reads the value in its own time. The end of the round deletes the value; otherwise it expires.
+-- A maintainer must not publish a message on the channel but through _publish.lua, and must keep an expiry on each of
+-- these keys: they hold only what is on its way.
+local STEP, FIRST_WINDOW, INLINE_MAX = 65536, 65536, 65536
+local OVERHEAD = 64
+local HELD_MS, KEPT_MS = 1000, 60000
+
+local function hold_back(ms) call('SET', HELD, 1, 'PX', ms or HELD_MS) end
+
+-- Returns the bytes that are still unconfirmed.
+local function end_round()
+  local marked, grant, stored = unpack(call('HMGET', FLOW, 'marked', 'grant', 'stored'))
+  call('HDEL', FLOW, 'pending', 'grant')
+  if grant then call('HSET', FLOW, 'window', grant) end
+  if stored ~= '0' then call('UNLINK', unpack(call('LPOP', BESIDE, stored) or {''})) end
+  call('DEL', HELD)
+  return call('HINCRBY', FLOW, 'sent', -marked)
+end
+
+local function begin_round(sent)
+  local round = call('HINCRBY', FLOW, 'round', 1)
+  local missing = call('HGET', FLOW, 'missing') or 0
+  local pending = math.max(1, call('PUBLISH', CHANNEL, 'sync ' .. round) - missing)
+  local since = string.format('%.0f', now_ms())
+  call('HSET', FLOW, 'marked', sent, 'stored', call('LLEN', BESIDE), 'pending', pending, 'since', since)
+  call('PEXPIRE', FLOW, KEPT_MS)
+end
+
+-- The window, the unconfirmed bytes, and whether a round is open. Ends a round that is overdue.
+local function flow_state()
+  local window, sent, pending, since = unpack(call('HMGET', FLOW, 'window', 'sent', 'pending', 'since'))
+  if pending and now_ms() - since > HELD_MS then
+    call('HINCRBY', FLOW, 'missing', pending)
+    sent, pending = end_round(), nil
+  end
+  return tonumber(window or FIRST_WINDOW), tonumber(sent or 0), pending
+end
+
+-- Counts the bytes of a message that was published. Returns whether another may be published.
+local function count_sent(size)
+  local sent = call('HINCRBY', FLOW, 'sent', size)
+  if sent == size then call('PEXPIRE', FLOW, KEPT_MS) end
+  if math.floor(sent / STEP) == math.floor((sent - size) / STEP) then return true end
+  local window, unconfirmed, is_open = flow_state()
+  if not is_open then begin_round(unconfirmed) end
+  if unconfirmed < window then return true end
+  hold_back()
+  return false
+end
