@@ -113,7 +113,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         return [key.decode() for key in added]
 
     async def queue_get(self, queue: str, softget: bool = False) -> Message | None:
-        """Takes the next message as queue_getdel. With ``softget``, counts the look and leaves the message there."""
+        """Takes the next message as queue_getdel. With ``softget``, only peeks at the message, and counts the peek."""
         if not softget:
             return await self.queue_getdel(queue)
         found = messages(await self._run_promoted("peek_next", queue))
@@ -210,7 +210,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             part = names[start : start + _OVERVIEW_QUEUES_A_CALL]
             wanted: list[bytes] = []
             for name in part:
-                q = keys.for_queue.__wrapped__(check_queue_name(name))  # past its cache, which is for queues in use
+                q = keys.for_queue.__wrapped__(check_queue_name(name))  # without its cache, which is for queues in use
                 wanted += (q.ready, q.expiring, q.status, q.policy, q.leased, q.delayed, q.dead)
                 wanted += (q.number, q.totals, q.times)
             flat = await self.store.run(scripts.load("queue_rows"), Encoded([len(wanted), *wanted]))
@@ -252,7 +252,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         )
 
     async def queue_last_items(self, queue: str, count: int = 10) -> list[Message]:
-        """The newest messages, the newest first; does not count as a look."""
+        """The newest messages, the newest first; does not count as a peek."""
         return messages(await self._run("peek_newest", queue, max(1, min(count, BATCH_MAX))))
 
     async def queue_purge(self, queue: str, close_consumers: bool = False) -> int:

@@ -41,7 +41,7 @@ class Conflict(RestMQError):
 
 
 class LeaseGone(RestMQError):
-    """The receipt is not that of a lease in force: the lease expired, was acked, or never existed."""
+    """The receipt is invalid: the lease expired, the message was acked, or the receipt never existed."""
 
 
 class QueueFull(RestMQError):

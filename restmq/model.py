@@ -34,7 +34,7 @@ SETTINGS = {
 #: The setting that names another queue for the dead letters.
 DEAD_LETTER = "dead_letter"
 
-# The server's own keys begin with these; a queue with such a name could read or overwrite them.
+# The server's own keys begin with these prefixes; a queue with such a name could read or overwrite those keys.
 _RESERVED_PREFIXES = ("AUTHKEY:", "queuestat:")
 _RESERVED_NAMES = ("AUTHKEY",)
 
@@ -65,7 +65,7 @@ class Message:
     Attributes:
         key: ``<queue>:<number>``; a number is never used twice.
         value: the bytes as the producer sent them.
-        count: number of soft gets; for a leased message, the number of its deliveries.
+        count: number of peeks (soft gets); for a leased message, the number of its deliveries.
         expires_ms: time of expiry, in ms since 1970; 0 for never.
         receipt: for a leased message, proves that a consumer holds it; new at each delivery.
         record: its deliveries under leases, as JSON (see Deliveries); empty if there were none.

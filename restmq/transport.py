@@ -24,8 +24,8 @@ _PLAIN = (tcp.Server, tcp.Client, unix.Server, unix.Client)
 def send_at_once(transport: Any, data: bytes) -> None:
     """Writes to the socket at once if nothing is queued before, otherwise to the transport as usual.
 
-    This saves two system calls by which the reactor would learn that there is something to write, and a reactor turn.
-    The transport gets what the socket does not take, and everything if it is not a plain connection.
+    This saves a reactor turn and two of the reactor's system calls. The transport gets the bytes that the socket does
+    not take, and all bytes if it is not a plain connection.
     """
     is_queued = type(transport) not in _PLAIN or transport.dataBuffer or transport._tempDataBuffer
     if not is_queued and transport.connected and not transport.disconnecting:
@@ -94,29 +94,29 @@ def _never() -> bool:
 
 
 class Presence:
-    """Whether a client is still connected, and who wants to know when it disconnects.
+    """Whether a client is still connected, and callbacks for the moment when it disconnects.
 
     Args:
-        left_unseen: asks whether the client has disconnected while its connection is not being read.
+        disconnected_while_paused: asks whether the client has disconnected while its connection is not being read.
     """
 
-    __slots__ = ("_callbacks", "_gone", "_left_unseen")
+    __slots__ = ("_callbacks", "_disconnected_while_paused", "_gone")
 
-    def __init__(self, left_unseen: Callable[[], bool]) -> None:
+    def __init__(self, disconnected_while_paused: Callable[[], bool]) -> None:
         self._gone = False
-        self._left_unseen = left_unseen
+        self._disconnected_while_paused = disconnected_while_paused
         self._callbacks: list[Callable[[], None]] = []
 
     @property
     def left(self) -> bool:
         """Whether the client has disconnected."""
-        self._gone = self._gone or self._left_unseen()
+        self._gone = self._gone or self._disconnected_while_paused()
         return self._gone
 
     def leave(self) -> None:
         """The client has disconnected."""
         self._gone = True
-        self._left_unseen = _never  # breaks the reference cycle with the connection
+        self._disconnected_while_paused = _never  # breaks the reference cycle with the connection
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()

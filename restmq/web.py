@@ -100,9 +100,9 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
                 return handler
         raise AssertionError("the last route matches every path")
 
-    def finish_soon(self) -> None:
+    def start_draining(self) -> None:
         self.services.draining = True
-        super().finish_soon()
+        super().start_draining()
 
     def refused(self, address: str, refusal: WireError) -> None:
         self.services.traffic.refused(address, refusal.status)

@@ -158,7 +158,7 @@ class Guard:
         found = await self._core.authorization(credentials.token)
         self._refuse_guessing(credentials.address)  # again: limits guesses that are made at the same time
         if found is None:
-            raise WrongCredentials("the token is not known.")
+            raise WrongCredentials("the token is unknown; check it, or ask for a new one.")
         refusal = _refusal(found, access, queue)
         if refusal is not None:
             raise NotAllowed(refusal)

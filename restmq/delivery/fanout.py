@@ -27,8 +27,9 @@ Turns (round robin)
 Attending
 11. At most one ``queue_attend`` per queue is in progress (``SingleFlight``). A reason to attend that comes meanwhile
     (a consumer joined, left or is ready again, a turn, a lease ended) causes one more call.
-12. If all consumers leave and others join during a call, there are two ``QueueSubscription`` objects in turn. The older
-    one stops, and has the newer one attend: "nobody is ready here" must not be the last thing that Redis hears.
+12. If all consumers leave and others join during a call, there are two ``QueueSubscription`` objects one after the
+    other. The older one stops, and makes the newer one attend: otherwise the older one could report to Redis last that
+    no consumer is ready.
 13. Notices can be lost (a connection breaks, a daemon dies). So the daemon attends again after each reconnect, and
     checks every ``HEARTBEAT_SECONDS`` for queues where messages wait, and for leases that should have ended.
 
@@ -288,7 +289,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def _received(self, channel: bytes, payload: bytes) -> None:
         if channel == self._channel:
-            self._told(payload.decode())
+            self._handle_notice(payload.decode())
             return
         live = self._live.get(channel.rpartition(b":PUBSUB")[0].decode())
         if live is None:
@@ -337,7 +338,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         log.warn("message {key} is lost to the consumers of {queue} here; they are told.", key=key, queue=queue)
         self.gaps_told += live.subscription.tell_gap()
 
-    def _told(self, notice: str) -> None:
+    def _handle_notice(self, notice: str) -> None:
         """A notice on the daemon's own channel: attend to a queue, or a lease has ended."""
         queue, _, ended = notice.partition("\n")
         live = self._live.get(queue)
@@ -358,7 +359,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if live is not None:
             live.attending.attend()
 
-    # What no notice told of
+    # Lost notices
 
     def _subscriber_renewed(self) -> None:
         self._markers.cancel_all()
@@ -368,7 +369,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             live.attending.attend()
 
     def _beat(self) -> None:
-        """Finds what no notice told of, in one call for all queues (rule 13)."""
+        """Finds messages and leases whose notices were lost, in one call for all queues (rule 13)."""
         for live in list(self._live.values()):
             if live.subscription.overdue(self.seconds(), 1):
                 live.attending.check_leases()

@@ -18,8 +18,8 @@ Theory of operation.
     the order of the line.
 6.  A client that has disconnected gets nothing. Messages that were taken for it return to the front of the queue. To
     find such clients also while nobody reads their connection, the daemon checks ``Presence.left`` before it asks.
-7.  A line without clients unregisters, even if it was only told of a message by mistake. Redis then tells the next
-    waiter, so no message stays unannounced.
+7.  A line without clients unregisters, also if it was notified although it had no client any more. Redis then notifies
+    the next waiter, so no message stays unannounced.
 8.  If a call fails, all clients of the line get the error. They may ask again.
 9.  Notices can be lost. So the daemon asks again after each reconnect, and checks every ``HEARTBEAT_SECONDS`` for
     queues where messages wait.
@@ -292,7 +292,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
 
 
 def _joint_request(waiters: deque[_Waiter]) -> TakeRequest:
-    """What the first clients with the same kind of delivery want together, up to 1000 messages."""
+    """The joint request of the first clients with the same kind of delivery, up to 1000 messages."""
     lease_ms = waiters[0].request.lease_ms
     alike = takewhile(lambda waiter: waiter.request.lease_ms == lease_ms, waiters)
     return TakeRequest(min(sum(waiter.request.count for waiter in alike), BATCH_MAX), lease_ms)

@@ -1,4 +1,4 @@
-"""The local consumers of one queue: whose turn it is with round robin, and which leases they hold."""
+"""The local consumers of one queue, their turns (round robin), and their leases."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class QueueSubscription:
         return None
 
     def demand(self) -> tuple[int, int, int]:
-        """What to ask of Redis with round robin: length of the leases, number of ready consumers, number of messages.
+        """What round robin requests from Redis: length of the leases, number of ready consumers, number of messages.
 
-        If the consumers ask for leases of different lengths, it is one message for the consumer whose turn it is.
+        If the ready consumers have leases of different lengths, one message is requested, for the consumer in turn.
         """
         in_turn = self.consumers[self.cursor :] + self.consumers[: self.cursor]
         ready = [(consumer.lease_ms, capacity) for consumer in in_turn if (capacity := consumer.capacity())]

@@ -2,7 +2,7 @@
 
 Redis keeps the deadline of each queue. A script that sets a deadline earlier than all known ones announces it on a
 channel. Every daemon has one timer for the earliest deadline; the first daemon does the work, and the others find
-nothing left to do. So messages come up as long as one daemon runs; if none runs, when the next one starts.
+nothing left to do. So messages are promoted on time while one daemon runs; without one, when the next one starts.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             for name, operation in cls.operations.items()
         }
 
-    # RequestHandler.__init__ is not called: for every request, it prepares much that no handler here uses.
+    # RequestHandler.__init__ is not called: for every request it prepares data that no handler here uses.
     def __init__(self, services: Services, request: Request) -> None:
         self.services = services
         self.request = request
@@ -89,10 +89,13 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     def _execute(self, _transforms: Any, *path_args: str) -> None:
         self._response = self._respond(path_args)
-        self._go_on(None)
+        self._advance(None)
 
-    def _go_on(self, result: Any) -> None:
-        """A minimal ensureDeferred."""  # whose contexts and cancelling cost a tenth of a request
+    def _advance(self, result: Any) -> None:
+        """Runs the coroutine to its next await: a minimal ensureDeferred.
+
+        ensureDeferred itself supports contexts and cancelling, which cost a tenth of a request.
+        """
         try:
             if isinstance(result, Failure):
                 awaited = result.throwExceptionIntoGenerator(self._response)
@@ -101,9 +104,9 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         except StopIteration:
             pass
         except Exception:  # a fault of the server
-            self._broken(Failure())
+            self._answer_fault(Failure())
         else:
-            awaited.addBoth(self._go_on)
+            awaited.addBoth(self._advance)
 
     async def _respond(self, path_args: tuple[str, ...]) -> None:
         try:
@@ -116,14 +119,14 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             if endpoint is not None:
                 access, read, run = endpoint
                 if access.section:
-                    if not (self._shows_no_token and self.services.guard.is_open(self.request.remote_ip, access)):
+                    if not (self._has_no_token and self.services.guard.is_open(self.request.remote_ip, access)):
                         await self.services.guard.check(self.credentials, access, self.queue)
                 elif access is BY_COMMAND and len(self.request.body) > READ_UNCHECKED_BYTES_MAX:
                     await self.services.guard.check_any(self.credentials, OF_COMMANDS)
                 self.parameters = read(self.request)
                 await run(self)
         except (errors.RestMQError, WireError) as error:
-            self._refuse(error)
+            self._answer_error(error)
 
     def read_path(self, name: str) -> None:
         """Reads the path's variable part, percent-decoded. It is a queue's name unless a subclass overrides this."""
@@ -145,7 +148,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             methods.insert(1, "HEAD")
         return ", ".join(methods)
 
-    def _broken(self, failure: Any) -> None:
+    def _answer_fault(self, failure: Any) -> None:
         """Answers a fault of the server: a traceback in the log, one sentence for the client."""
         request = self.request
         log.failure(
@@ -158,9 +161,9 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         if self._streaming or self._finished:
             request.connection.abort()
         else:
-            self._refuse(None)
+            self._answer_error(None)
 
-    def _refuse(self, error: BaseException | None) -> None:
+    def _answer_error(self, error: BaseException | None) -> None:
         """Answers an error; None means a fault of the server."""
         if self._finished:
             return
@@ -187,7 +190,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     # What handlers read
 
     @property
-    def _shows_no_token(self) -> bool:
+    def _has_no_token(self) -> bool:
         return "authorization" not in self.request.headers and "authkey=" not in self.request.query
 
     @property

@@ -42,7 +42,7 @@ class EventsHandler(Handler):
         stream = WatcherStream(feed, self.request.connection, chunked, self.credentials)
         self.request.connection.stream(stream)
         stream.write(b"retry: %d\n\n" % _RETRY_MS)
-        feed.come(stream)
+        feed.add_watcher(stream)
 
 
 @implementer(IPushProducer)
@@ -65,7 +65,7 @@ class WatcherStream:
         self._connection.end_stream(b"0\r\n\r\n" if self._chunked else b"")
 
     def on_connection_close(self) -> None:
-        self._feed.leave(self)
+        self._feed.remove_watcher(self)
 
     def pauseProducing(self) -> None:
         self.paused = True

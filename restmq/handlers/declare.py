@@ -1,13 +1,13 @@
-"""Declarations of what a route's methods take and answer, by which parameters are also read.
+"""Declarations of the parameters, bodies and answers of a route's methods.
 
-A declaration stands beside the handler's method::
+A declaration decorates the handler's method::
 
     @declare(query=(COUNT, JSONP_CALLBACK), answers={200: answers_json("The newest.", MESSAGE)}, errors=(404,))
     async def get(self) -> None:
         '''Peeks at the newest messages.'''
 
-Before the method runs, the declared parameters are read and checked into ``self.parameters``; nothing else is there.
-``handlers/openapi.py`` makes the API's description of the declarations and the docstrings.
+Before the method runs, the declared parameters are read, checked and put into ``self.parameters``. Undeclared
+parameters are ignored. ``handlers/openapi.py`` generates the API's description from declarations and docstrings.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def answers_page(text: str) -> Answer:
 
 @dataclass(slots=True, kw_only=True)
 class Operation:
-    """What one method of one route takes and answers.
+    """The parameters, bodies and answers of one method of one route.
 
     Attributes:
-        query, form, headers: the parameters. A form's fields may stand in the query too.
+        query, form, headers: the parameters. A form's fields may also be sent in the query.
         any_of: names of form fields, of which a form must have at least one.
         bodies: accepted kinds of body besides forms.
         answers: the successful answers by status.
@@ -153,7 +153,7 @@ UNDECLARED = Operation(answers={200: Answer("The page or file.", {"*/*": {}})}, 
 
 
 def declare(**declared: Any) -> Callable[[Method], Method]:
-    """Declares what a handler's method takes and answers, in the words of Operation."""
+    """Declares a handler's method; takes the arguments of Operation."""
 
     def remember(method: Method) -> Method:
         method.operation = Operation(**declared)  # type: ignore[attr-defined]

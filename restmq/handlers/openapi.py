@@ -1,4 +1,4 @@
-"""The API's description (OpenAPI 3.1), made of the declarations and docstrings of the handlers."""
+"""The API's description (OpenAPI 3.1), generated from the declarations and docstrings of the handlers."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _REFUSALS = {
     400: "The request is malformed; the error says how.",
     401: "A password or a token is missing or wrong.",
     403: "The address or the token does not have this right, or a page of another site makes the request.",
-    404: "It does not exist.",
+    404: "There is no such queue, message or page.",
     408: "The request took too long to arrive.",
-    409: "It conflicts with an earlier request or with the queue's policy.",
+    409: "The request conflicts with an earlier request or with the queue's policy.",
     410: "The receipt is not valid: the lease expired, the message was acked, or the receipt never existed.",
     413: "The body or a part of it is too long.",
     414: "The URL is too long.",
@@ -72,8 +72,8 @@ def describe(routes: Iterable[tuple[str, type[Handler]]]) -> dict[str, Any]:
             "version": __version__,
             "summary": "A message queue that you use over plain HTTP.",
             "description": (
-                "Form fields may stand in the query too. If a name comes twice, its last value counts. A path without "
-                "a name may end in a slash or not. Errors are JSON, or a page if the client accepts text/html."
+                "Form fields may also be sent in the query. If a name is repeated, its last value counts. A path that "
+                "does not end in a name may end in a slash. Errors are JSON, or a page if the client accepts text/html."
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

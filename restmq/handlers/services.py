@@ -1,4 +1,4 @@
-"""What handlers may use of the rest of the server."""
+"""The parts of the server that handlers use."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Services:
         guard: the access check.
         admission: the checks of host names, origins and proxies, which come before the access check.
         listeners: the numbers of consumers and waiting clients, over all daemons.
-        dashboard_feed: the events that the dashboard shows.
+        dashboard_feed: the dashboard's events.
         traffic: the request counters and the access log.
         websockets: autobahn's factory.
-        metrics: what ``/metrics`` shows. It is set when the application exists, whose connections it counts.
+        metrics: the data of ``/metrics``. It is set after the application, because it counts its connections.
         description: the OpenAPI document. ``web.Application`` sets it from its route table.
         draining: whether the server is stopping. ``web.Application`` sets it.
     """

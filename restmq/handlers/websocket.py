@@ -73,7 +73,7 @@ def plain_frame(message: Message) -> bytes:
 
 
 def gap_frame(last_key: str) -> bytes:
-    """The news of a gap as a text frame."""
+    """A gap notice as a text frame."""
     return frame(gap_notice(last_key))
 
 
@@ -149,7 +149,7 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
 
     def prepare(self, context: CommandContext, last_key: str | None, connection: HTTPConnection) -> None:
         self._context = context
-        context.presence = Presence(self._left_unseen)
+        context.presence = Presence(self._disconnected_while_paused)
         self._connection = connection
         self._last_key = last_key
         self._waiting: deque[tuple[bytes, bool]] = deque()
@@ -180,18 +180,18 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
             defer.ensureDeferred(self._answer_all()).addErrback(self._failed)
 
     def processData(self) -> bool:
-        """Whether to parse what has arrived. autobahn would go on while reading is paused."""
+        """Whether to parse the received data. Without this, autobahn would continue while reading is paused."""
         return not self._reading_paused and bool(super().processData())
 
     def onAutoPingTimeout(self) -> None:
-        """Closes the connection. If the pong may lie unread behind commands, gives the client the same time again."""
+        """Closes the connection. But if a pong may lie unread behind commands, the client gets the same time again."""
         if self._reading_paused and not self.paused:
             self.autoPingTimeoutCall = self.factory.reactor.callLater(_PONG_SECONDS, self.onAutoPingTimeout)
         else:
             super().onAutoPingTimeout()
 
     def sendCloseFrame(self, *args: Any, **kwargs: Any) -> None:
-        """Every close passes here. No answer is sent after it, so nothing may be taken for the client from now on."""
+        """Every close calls this. No answer is sent after it, so no message may be taken for the client any more."""
         super().sendCloseFrame(*args, **kwargs)
         self._leave()
 
@@ -206,7 +206,7 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
         self._waiting_bytes = 0
         self._context.presence.leave()
 
-    def _left_unseen(self) -> bool:
+    def _disconnected_while_paused(self) -> bool:
         return self.state != self.STATE_OPEN or (self._reading_paused and hung_up(self.transport))
 
     # Commands and echoes
@@ -303,7 +303,7 @@ def _accept_deflate(offers: list[Any], message_bytes_max: int) -> PerMessageDefl
 
 
 def make_factory(reactor: Any, message_bytes_max: int) -> WebSocketServerFactory:
-    """autobahn's factory with limits, of which it has none by default."""
+    """autobahn's factory with limits; by default it has none."""
     factory = WebSocketServerFactory(reactor=reactor)
     factory.protocol = Socket
     # It logs each mistake of a client, up to the level "error". Faults of the server reach Twisted's own log.

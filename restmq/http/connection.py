@@ -87,7 +87,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._reading_paused = False
         self._client_reads = True
         self._discarding = False
-        self.presence = Presence(self._left_unseen)
+        self.presence = Presence(self._disconnected_while_paused)
         self.deadline: float | None = self.factory.seconds() + self._limits.request_seconds
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
@@ -242,7 +242,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             else:
                 self.transport.resumeProducing()
 
-    def _left_unseen(self) -> bool:
+    def _disconnected_while_paused(self) -> bool:
         """Whether the client has disconnected while reading is paused, so that ``connectionLost`` comes only later."""
         return self._reading_paused and hung_up(self.transport)
 
@@ -284,7 +284,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         elif self._reading_paused or parser.refusal is not None or parser.continue_owed:
             self._wait()
 
-    def finish_soon(self) -> None:
+    def start_draining(self) -> None:
         """The server drains: an idle connection closes; a new one has a moment for its first request."""
         parser = self._parser
         if parser.is_new:

@@ -85,15 +85,15 @@ class HTTPServer(ABC):
     def render_refusal(self, refusal: WireError) -> bytes:
         """The response to a refused request or connection."""
 
-    def finish_soon(self) -> None:
+    def start_draining(self) -> None:
         """Takes no more requests: idle connections close now, busy ones after their current response."""
         self.draining = True
         for connection in list(self.connections):
-            connection.finish_soon()
+            connection.start_draining()
 
     async def drain(self, seconds: float) -> None:
-        """As ``finish_soon``, then waits until all connections are closed. Cuts those that take longer than this."""
-        self.finish_soon()
+        """As ``start_draining``, then waits until all connections are closed. Cuts those that take longer than this."""
+        self.start_draining()
         if self.connections:
             timeout = self._call_later(seconds, self._abort_all)
             await self._drained

@@ -118,7 +118,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
     def stopService(self) -> None:
         super().stopService()
         for watcher in list(self._states):
-            self.leave(watcher)
+            self.remove_watcher(watcher)
             watcher.close()
 
     # Watchers
@@ -130,7 +130,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         if len(self._states) >= self._watchers_max:
             raise StoreUnavailable(f"{self._watchers_max} browsers watch this server already; try again later.")
 
-    def come(self, watcher: Watcher) -> None:
+    def add_watcher(self, watcher: Watcher) -> None:
         """Adds a watcher. It gets a snapshot at once if there is one, otherwise with the next reading."""
         self._states[watcher] = _WatcherState()
         if not self._reading and self._timer is None:
@@ -138,7 +138,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         elif self._rows and (view := self._views.get(watcher.credentials.token)):
             self._send_snapshot(watcher, self._snapshot(view))
 
-    def leave(self, watcher: Watcher) -> None:
+    def remove_watcher(self, watcher: Watcher) -> None:
         """Removes a watcher, if it is still there."""
         self._states.pop(watcher, None)
         if not self._states:
@@ -216,7 +216,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         try:
             await self._guard.check(watcher.credentials, guard.CONSUME, None)
         except (NotAllowed, NotAuthenticated, TooManyFailures):
-            self.leave(watcher)
+            self.remove_watcher(watcher)
             watcher.close()
             return False
         offered = orjson.dumps({"may": await self._guard.offers(watcher.credentials, OFFERS)})
@@ -230,10 +230,10 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
     def _send(self, token: str | None, covers: Callable[[str], bool], changed: list[str], left_out: int) -> None:
         view = self._views.setdefault(token, _View())
         names = {name for name in self._rows if covers(name)}
-        gone, come = view.names - names, names - view.names
-        news = [name for name in changed if name in names or name in come]
+        removed, added = view.names - names, names - view.names
+        updated = [name for name in changed if name in names or name in added]
         view.names, view.left_out = names, left_out if token is None else 0
-        come.difference_update(news)
+        added.difference_update(updated)
         change = snapshot = b""
         for watcher, state in list(self._states.items()):
             if watcher.credentials.token != token:
@@ -241,7 +241,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
             if watcher.paused:
                 state.current = False
             elif state.current:
-                change = change or self._change([*news, *come], gone)
+                change = change or self._change([*updated, *added], removed)
                 watcher.write(change)
             else:
                 snapshot = snapshot or self._snapshot(view)
@@ -260,9 +260,9 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         }
         return _event("snapshot", _with_rows(fields, [self._rows[name] for name in view.names]))
 
-    def _change(self, news: list[str], gone: set[str]) -> bytes:
-        fields = {"time": self._core.store.time_ms(), "gone": list(gone)}
-        return _event("change", _with_rows(fields, [self._rows[name] for name in news]))
+    def _change(self, names: list[str], removed: set[str]) -> bytes:
+        fields = {"time": self._core.store.time_ms(), "gone": list(removed)}
+        return _event("change", _with_rows(fields, [self._rows[name] for name in names]))
 
 
 def _with_rows(fields: dict[str, Any], rows: list[bytes]) -> bytes:

@@ -181,7 +181,7 @@ class QueueCounterReader:
         """Reads these queues, and puts the growth of their counters since the last reading into ``growth``."""
         wanted: list[bytes] = []
         for name in names:
-            q = keys.for_queue.__wrapped__(name)  # past its cache, which is for queues in use
+            q = keys.for_queue.__wrapped__(name)  # without its cache, which is for queues in use
             wanted += (q.number, q.totals, q.ready, q.expiring, q.leased, q.delayed, q.dead, q.status, q.times)
         if not names:
             return

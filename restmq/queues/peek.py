@@ -26,7 +26,7 @@ class Peeked:
         beginning: the first ``PEEK_BYTES_MAX`` bytes of its value.
         size_bytes: the size of its whole value.
         at_ms: end of the delay or lease, or time of death, in ms since 1970; 0 for a ready message.
-        looks: number of soft gets of the message.
+        looks: number of peeks (soft gets) at the message.
     """
 
     key: str

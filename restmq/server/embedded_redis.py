@@ -218,15 +218,15 @@ class _Child(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
 
     def __init__(self, server: EmbeddedServer) -> None:
         self._server = server
-        self._last_words = b""
+        self._last_output = b""
 
     def outReceived(self, data: bytes) -> None:
-        self._last_words = (self._last_words + data)[-2000:]
+        self._last_output = (self._last_output + data)[-2000:]
 
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
-        self._server._ended(reason, self._last_words.decode(errors="replace"))
+        self._server._ended(reason, self._last_output.decode(errors="replace"))
 
 
 class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
@@ -282,7 +282,7 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
             self._process.write(self._listener.configuration())
             self._process.closeStdin()
 
-    def _ended(self, reason: Failure, last_words: str) -> None:
+    def _ended(self, reason: Failure, last_output: str) -> None:
         self._process = None
         if self._stopped is not None:
             self._directory.disown()
@@ -292,7 +292,7 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
         log.error(
             "the private store ended (status {status}) and is started again. Its last output: {words}",
             status=status,
-            words=last_words,
+            words=last_output,
         )
         self._restart = self._reactor.callLater(_RESTART_SECONDS, self._spawn, self._lock)
 

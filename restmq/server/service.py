@@ -49,7 +49,7 @@ _OVERDUE_CHECK_SECONDS = 1.0
 
 
 class Web(Listener):
-    """Listens. At the end it accepts nobody: a new client finds the port closed, or the next worker behind it.
+    """Listens. While stopping it accepts no connections: a new client finds the port closed, or reaches a new worker.
 
     Until the store answers for the first time, clients wait in the ports' backlog, for at most the time limit of a
     call. With socket activation, the server is started for such a client.
@@ -88,11 +88,11 @@ class Web(Listener):
     async def drain(self) -> None:
         if self._store_overdue is not None and self._store_overdue.active():
             self._store_overdue.cancel()
-        self._application.finish_soon()
+        self._application.start_draining()
 
 
 class _Drain(service.Service):  # type: ignore[misc]  # untyped
-    """At the end, lets each request in progress get its whole answer."""
+    """While the server stops, waits until each request in progress has its whole answer."""
 
     def __init__(self, application: Application, drain_seconds: float) -> None:
         self._application = application

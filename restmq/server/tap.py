@@ -1,4 +1,4 @@
-"""What twistd's plugins name. The modules of a daemon are imported only when they are needed."""
+"""The objects that twistd's plugins name. The modules of a daemon are imported only when they are needed."""
 
 from __future__ import annotations
 

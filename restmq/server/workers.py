@@ -44,7 +44,7 @@ _SOON_SECONDS = 5.0
 
 @dataclass(slots=True, frozen=True)
 class WorkerSlot:
-    """A worker's place among the workers, which its supervisor tells it.
+    """A worker's place among the workers. The supervisor passes it in the environment.
 
     Attributes:
         number: from 1 on. The worker that replaces another has the same number.
@@ -72,8 +72,8 @@ class WorkerSlot:
 
 def my_slot() -> WorkerSlot | None:
     """This process's slot, or None if it is not a worker. It is removed from the environment that children inherit."""
-    told = os.environ.pop(_VARIABLE, None)
-    return WorkerSlot(**json.loads(told)) if told else None
+    slot = os.environ.pop(_VARIABLE, None)
+    return WorkerSlot(**json.loads(slot)) if slot else None
 
 
 class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
@@ -86,27 +86,27 @@ class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
         self.ready: defer.Deferred[bool] = defer.Deferred()
         self.ended: defer.Deferred[None] = defer.Deferred()
         self._supervisor = supervisor
-        self._said = b""
+        self._incomplete_line = b""
 
     def childDataReceived(self, fd: int, data: bytes) -> None:
         if fd == _READY_FD:
             self.is_ready = True
-            self._tell_ready()
+            self._report_start()
             return
-        *lines, rest = (self._said + data).split(b"\n")
+        *lines, rest = (self._incomplete_line + data).split(b"\n")
         if len(rest) > _LINE_MAX:
             lines, rest = [*lines, rest], b""
-        self._said = rest
+        self._incomplete_line = rest
         for line in lines:
             text = _TIMESTAMP.sub("", line.decode(errors="replace"))
             log.info("worker {number}: {text}", number=self.number, text=text)
 
     def processEnded(self, reason: Failure) -> None:
-        self._tell_ready()
+        self._report_start()
         self.ended.callback(None)
         self._supervisor.ended(self, reason)
 
-    def _tell_ready(self) -> None:
+    def _report_start(self) -> None:
         if not self.ready.called:
             self.ready.callback(self.is_ready)
 
@@ -147,7 +147,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
         self._serials = itertools.count(1)
         self._sockets: list[socket.socket] = []
         self._workers: list[_Worker | None] = [None] * count
-        self._leaving: set[_Worker] = set()
+        self._stopping: set[_Worker] = set()
         self._delays = [RESTART_SECONDS] * count
         self._started_at = [0.0] * count
         self._reloading = False
@@ -209,7 +209,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
 
     def ended(self, worker: _Worker, reason: Failure) -> None:
         """Starts a worker that has ended again, unless it was told to stop."""
-        self._leaving.discard(worker)
+        self._stopping.discard(worker)
         index = worker.number - 1
         if self._workers[index] is not worker or worker.told_to_stop or not self.running:
             return
@@ -245,7 +245,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
                 if not ready:
                     log.error("a new worker does not start; the old ones stay. The lines above have the reason.")
                     return
-                # Not the worker of before: it may have died and been started again meanwhile.
+                # Looked up only now: the worker in this place may have died and been restarted meanwhile.
                 replaced, self._workers[index] = self._workers[index], new
                 if replaced is not None and not replaced.ended.called:
                     self._end(replaced)
@@ -254,24 +254,24 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
             self._reloading = False
 
     def _end(self, worker: _Worker) -> defer.Deferred[None]:
-        self._leaving.add(worker)
+        self._stopping.add(worker)
         if not worker.told_to_stop:
             worker.stop()
         kill = self._reactor.callLater(self._stop_seconds, worker.stop, "KILL")
         ended: defer.Deferred[None] = defer.Deferred()
 
-        def tell(_: None) -> None:
+        def on_end(_: None) -> None:
             if kill.active():
                 kill.cancel()
             ended.callback(None)
 
-        worker.ended.addCallback(tell)
+        worker.ended.addCallback(on_end)
         return ended
 
     def stopService(self) -> defer.Deferred[Any]:
         super().stopService()
         workers = {worker for worker in self._workers if worker is not None and not worker.ended.called}
-        all_ended = defer.DeferredList([self._end(worker) for worker in workers | self._leaving])
+        all_ended = defer.DeferredList([self._end(worker) for worker in workers | self._stopping])
         return all_ended.addCallback(self._close)
 
     def _close(self, _result: Any) -> None:

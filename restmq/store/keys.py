@@ -44,7 +44,7 @@ class QueueKeys(NamedTuple):
     due_channel: bytes
 
     def being_dropped(self) -> tuple[bytes, ...]:
-        """The names that a purge gives to the list and the sorted sets of messages while it drops their values."""
+        """The names to which a purge renames the list and the sorted sets of messages, before it drops their values."""
         return tuple(name + b":purging" for name in (self.ready, self.leased, self.delayed, self.dead))
 
 
@@ -111,5 +111,5 @@ def worker_counters(group: str) -> bytes:
 
 
 def peer_channel(peer: str) -> bytes:
-    """The channel on which one daemon is asked and answered."""
+    """The channel on which one daemon gets questions of other daemons, and their answers."""
     return b"RESTMQ-PEER:" + peer.encode()

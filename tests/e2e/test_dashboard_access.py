@@ -114,7 +114,7 @@ def test_a_token_is_asked_for_and_limits_the_offered_actions(guarded: Page, queu
     assert guarded.text(".chart .legend")
     assert guarded.text(".chart .grid text") == "", "no times before the server has sent its own"
     sign_in(guarded, "no-such-token")
-    guarded.wait_for("dialog", "the token is not known")
+    guarded.wait_for("dialog", "the token is unknown")
     sign_in(guarded, f"reader-{queue}")
     guarded.wait_for_state("Live")
     guarded.wait_for_figure("queues", "1")

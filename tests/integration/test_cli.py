@@ -725,7 +725,7 @@ def test_denied_access_is_exit_status_4(shell: Shell, private_folder: Path, redi
         assert shell.run("purge", "--yes", queue, RESTMQ_TOKEN=f"t-{queue}").returncode == 4
         for arguments in (["stats", queue], ["tail", queue], ["work", queue, "--", "true"]):
             wrong = shell.run(*arguments, RESTMQ_TOKEN="wr0ng")
-            assert (wrong.returncode, b"token is not known" in wrong.stderr) == (4, True)
+            assert (wrong.returncode, b"token is unknown" in wrong.stderr) == (4, True)
             assert b"wr0ng" not in wrong.stderr
         assert shell.run("stats", queue, RESTMQ_USER="ann", RESTMQ_PASSWORD="s3cret").returncode == 0
         (shell.home / ".netrc").write_text("machine 127.0.0.1 login ann password s3cret\n")

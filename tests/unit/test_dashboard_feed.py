@@ -92,15 +92,15 @@ class Scene:
         self.listeners: dict[str, tuple[int, ...]] = {}
         self.listening = SimpleNamespace(everywhere=self.everywhere)
         parts: Any = (self.core, self.listening, self.guard, self.clock)
-        self.observatory = DashboardFeed(*parts, **limits)
-        self.observatory.startService()
+        self.feed = DashboardFeed(*parts, **limits)
+        self.feed.startService()
 
     async def everywhere(self) -> dict[str, tuple[int, ...]]:
         return self.listeners
 
     def watch(self, token: str | None = None) -> StubWatcher:
         watcher = StubWatcher(token)
-        self.observatory.come(watcher)
+        self.feed.add_watcher(watcher)
         return watcher
 
     def second(self) -> None:
@@ -133,7 +133,7 @@ def test_redis_is_read_once_for_all_watchers_and_never_without_watchers(scene: S
     scene.second()
     assert scene.core.calls == [1, 1]
     for watcher in watchers:
-        scene.observatory.leave(watcher)
+        scene.feed.remove_watcher(watcher)
     assert scene.clock.getDelayedCalls() == []
     scene.second()
     assert scene.core.calls == [1, 1]
@@ -222,16 +222,16 @@ def test_a_queue_that_has_only_listeners_is_shown(scene: Scene) -> None:
 def test_the_number_of_watchers_is_limited() -> None:
     scene = Scene(watchers_max=2)
     for _ in range(2):
-        scene.observatory.check_capacity()
+        scene.feed.check_capacity()
         scene.watch()
     with pytest.raises(StoreUnavailable):
-        scene.observatory.check_capacity()
+        scene.feed.check_capacity()
 
 
 def test_when_the_service_stops_watchers_are_closed(scene: Scene) -> None:
     watcher = scene.watch()
-    scene.observatory.stopService()
+    scene.feed.stopService()
     assert watcher.closed
     assert scene.clock.getDelayedCalls() == []
     with pytest.raises(StoreUnavailable):
-        scene.observatory.check_capacity()
+        scene.feed.check_capacity()
