@@ -24,14 +24,14 @@ _HOLD_MS = 3000
 
 
 class Attending:
-    """Attends to a queue, confirms what was delivered, and checks leases.
+    """Attends to a queue, confirms delivered messages, and checks leases.
 
     Args:
         daemon: the daemon's channel.
-        window_bytes: tells the number of unconfirmed bytes to grant.
-        flush: delivers what has arrived on the queue's channel.
-        is_replaced: whether all consumers left, and others have joined since.
-        attend_anew: attends for those.
+        window_bytes: returns the number of unconfirmed bytes to grant.
+        flush: delivers the messages that have arrived on the queue's channel.
+        is_replaced: whether all consumers of this object left, and others have joined since.
+        attend_anew: attends for these other consumers.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Attending:
         subscription = self._subscription
         try:
             if subscription.policy is Policy.BROADCAST:
-                self._flush()  # what was published before must be in the transports, or they don't look full
+                self._flush()  # earlier messages must be in the transports, otherwise these do not look full
                 await self._slow_consumers.wait(subscription.consumers)
             if self._is_replaced():
                 return
@@ -116,7 +116,7 @@ class Attending:
             consumer.write(b"".join(map(consumer.format.message, share)))
 
     def _attend_later(self) -> None:
-        """Attends when the queue can no longer be held back, in case that a daemon never confirms."""
+        """Attends after the longest time that a queue is held back: a daemon may never confirm."""
         if self._subscription.consumers and (self._timer is None or not self._timer.active()):
             self._timer = self._reactor.callLater(_HELD_SECONDS, self.attend)
 

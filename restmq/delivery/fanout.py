@@ -335,7 +335,11 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def _lose(self, queue: str, live: _LiveQueue, key: str) -> None:
         """The value of a stored message could not be read."""
-        log.warn("message {key} is lost to the consumers of {queue} here; they are told.", key=key, queue=queue)
+        log.warn(
+            "message {key} could not be read; the consumers of {queue} on this server get a gap notice instead.",
+            key=key,
+            queue=queue,
+        )
         self.gaps_told += live.subscription.tell_gap()
 
     def _handle_notice(self, notice: str) -> None:

@@ -1,4 +1,4 @@
-"""What arrives on a queue's channel, handled in the order in which Redis published it."""
+"""Handles messages and notices from a queue's channel, in the order in which Redis published them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Notice:
 
 @dataclass(slots=True, frozen=True)
 class StoredMessage:
-    """A message whose value lies beside the channel (``lua/_flow.lua``, rule 6)."""
+    """A message whose value is not on the channel, but stored in Redis (``lua/_flow.lua``, rule 6)."""
 
     key: str
     size_bytes: int
@@ -67,7 +67,7 @@ class Inbox:
         budget: shared by all inboxes of the daemon.
         read: reads the value of a stored message; returns None if it is lost.
         deliver: delivers messages.
-        lose: told of the key of a message that is lost.
+        lose: called with the key of a message that is lost.
         handle: handles a notice.
         run: starts a coroutine.
     """
@@ -104,7 +104,7 @@ class Inbox:
         self._entries.clear()
 
     def flush(self) -> None:
-        """Handles all entries, or those before a value that must be read first. The rest follows by itself."""
+        """Handles all entries, or those before a value that must be read first; then ``_deliver_stored`` continues."""
         batch: list[Message] = []
         while self._entries and not self._is_reading:
             entry = self._entries.popleft()

@@ -1,4 +1,4 @@
-"""Operations on the way of a broadcast from Redis to the daemons: flow control, and values beside the channel."""
+"""Operations for broadcasts between Redis and the daemons: flow control, and values beside the channel."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class BroadcastOperations(Operations):
             daemon: the daemon's channel.
 
         Returns:
-            MORE: the daemon must attend now. HELD_BACK: it must attend in a second, unless it is told before.
+            MORE: the daemon must attend now. HELD_BACK: it must attend in a second, or earlier if it is notified.
         """
         return State(await self._run("confirm", queue, round_number, window_bytes, daemon))
 
     async def queue_hold(self, queue: str, hold_ms: int) -> None:
-        """Gives the open round more time, because the daemon waits for its consumers."""
+        """Gives the open round more time (in ms from now), because the daemon waits for its consumers."""
         await self._run("hold", queue, hold_ms)
 
     async def queue_stored_value(self, key: str) -> bytes | None:

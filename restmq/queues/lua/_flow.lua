@@ -11,8 +11,8 @@
 -- 4. When FLOW.sent reaches the window, HELD is set. Then nothing is published: messages that are added join the
 --    backlog (add.lua), and the end of the round publishes it up to the window (_backlog.lua).
 -- 5. HELD expires by itself. A round that is older than HELD_MS ends without the daemons that have not confirmed;
---    later rounds wait for so many fewer (FLOW.missing), until one of these daemons confirms again. A daemon that waits
---    for its consumers asks for more time (hold.lua).
+--    their number (FLOW.missing) is subtracted in later rounds, until one of these daemons confirms again. A daemon that
+--    waits for its consumers asks for more time (hold.lua).
 -- 6. A value above INLINE_MAX lies beside the channel, under the message's key: 'stored <bytes> <key>' is published, and
 --    each daemon reads the value in its own time. The end of the round deletes the value; otherwise it expires.
 -- A maintainer must not publish a message on the channel but through _publish.lua, and must keep an expiry on each of
