@@ -23,7 +23,7 @@ METHODS = {"get", "head", "post", "put", "delete", "patch", "options"}
 RUN_SECONDS = 45
 
 
-def test_it_is_valid_openapi(http: httpx.Client) -> None:
+def test_the_description_is_valid_openapi(http: httpx.Client) -> None:
     answer = http.get("/openapi.json")
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.json()["openapi"].startswith("3.1")
@@ -43,14 +43,14 @@ def test_every_route_and_method_is_described_and_nothing_else(http: httpx.Client
     assert {each for each in described if each[1] in METHODS} == expected
 
 
-def test_every_method_declares_itself_but_for_those_of_pages() -> None:
+def test_every_method_except_those_of_pages_has_a_declaration() -> None:
     undeclared = {
         handler for _, handler in ROUTES for operation in handler.operations.values() if operation is UNDECLARED
     }
     assert {handler.__module__ for handler in undeclared} <= {pages.__name__}
 
 
-def test_every_operation_says_what_it_does_and_what_each_answer_is(http: httpx.Client) -> None:
+def test_every_operation_and_each_of_its_answers_has_a_description(http: httpx.Client) -> None:
     document = http.get("/openapi.json").json()
     identifiers = []
     for path, methods in document["paths"].items():
@@ -66,7 +66,7 @@ def test_every_operation_says_what_it_does_and_what_each_answer_is(http: httpx.C
     assert named == set(COMMANDS)
 
 
-def test_what_is_read_was_declared() -> None:
+def test_handlers_read_only_declared_parameters() -> None:
     """No handler reads an undeclared parameter, which the description would not have."""
     for _, handler in ROUTES:
         source = inspect.getsource(inspect.getmodule(handler))  # type: ignore[arg-type]
