@@ -29,7 +29,7 @@ from restmq.handlers.settings import (
 )
 from restmq.handlers.streams import CometHandler, EventHandler
 from restmq.handlers.websocket import WebSocketHandler
-from restmq.http.parser import Limits
+from restmq.http.limits import Limits
 from restmq.http.request import Request
 from restmq.http.response import head
 from restmq.http.server import HTTPServer

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from restmq.errors import WireError
-from restmq.http.parser import Limits
+from restmq.http.limits import Limits
 from restmq.http.request import Request
 from restmq.http.server import HTTPServer
 

@@ -41,7 +41,7 @@ def hides_its_origin(request: Request) -> bool:
     return (
         headers.get("user-agent", "").startswith("Mozilla/")
         and not any(name in headers for name in ("origin", "sec-fetch-site", "referer"))
-        and "callback" in request.arguments
+        and request.query_text("callback") is not None
     )
 
 

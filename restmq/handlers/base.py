@@ -23,6 +23,7 @@ from restmq.handlers.declare import UNDECLARED, Operation, as_utf8
 from restmq.handlers.error_status import MethodNotAllowed, render_error, status_of
 from restmq.handlers.services import Services
 from restmq.handlers.templates import render
+from restmq.http.forms import FORM_PIECE_BYTES
 from restmq.http.request import Request
 from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head
 from restmq.model import check_queue_name
@@ -123,6 +124,8 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
                         await self.services.guard.check(self.credentials, access, self.queue)
                 elif access is BY_COMMAND and len(self.request.body) > READ_UNCHECKED_BYTES_MAX:
                     await self.services.guard.check_any(self.credentials, OF_COMMANDS)
+                if len(self.request.body) > FORM_PIECE_BYTES:
+                    await self.request.read_form()
                 self.parameters = read(self.request)
                 await run(self)
         except (errors.RestMQError, WireError) as error:

@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from twisted.internet import protocol
@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from restmq.errors import WireError
-from restmq.http.parser import Limits, RequestParser, head_of
+from restmq.http.limits import Limits
+from restmq.http.parser import RequestParser, head_of
 from restmq.http.quota import ClientQuota
 from restmq.http.request import Request
 from restmq.http.turns import QUIET_SECONDS, SMALL_BYTES, SMALL_SECONDS, Turns
@@ -233,6 +234,14 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         handler = self.factory(request)
         if self._current is not None and self._streaming is None:
             self._handler = handler
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    async def run(self, steps: Iterator[None]) -> None:
+        """Runs an iterator to its end, a step per turn."""
+        await self._turns.run(steps)
 
     def _pause_reading(self, paused: bool) -> None:
         if paused != self._reading_paused:

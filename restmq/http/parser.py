@@ -10,7 +10,6 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -18,6 +17,7 @@ import httptools
 
 from restmq.errors import WireError
 from restmq.http.decoding import Decoder
+from restmq.http.limits import Limits
 from restmq.http.request import Headers, Request
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
@@ -32,27 +32,6 @@ _PARSE_SECONDS = 0.005
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |$)")
 _HOST = re.compile(r"(?:\[[\w:.%]+\]|[\w.~%!$&'()*+,;=-]*)(?::\d*)?", re.ASCII)
 _ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
-
-
-@dataclass(slots=True, frozen=True, kw_only=True)
-class Limits:
-    """Limits of HTTP, per request, per connection, per address and in total; ``server.options`` describes each."""
-
-    request_line_bytes: int = 8 * 1024
-    header_bytes: int = 64 * 1024
-    header_fields: int = 100
-    body_bytes: int = 16 * 1024 * 1024
-    requests_waiting: int = 16  # pipelined on one connection; slightly more if small ones came in one piece
-    request_seconds: float = 30.0
-    idle_seconds: float = 75.0
-    connections: int = 10_000
-    connections_per_address: int = 2_000
-    received_bytes: int = 512 * 1024 * 1024
-    received_bytes_per_address: int = 256 * 1024 * 1024
-    unread_bytes: int = 512 * 1024 * 1024
-    unread_bytes_per_address: int = 256 * 1024 * 1024
-    unread_seconds: float = 30.0
-    bytes_per_second: int = 16 * 1024
 
 
 class RequestParser:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
 from cyclone.httpserver import HTTPRequest
 
 from restmq.errors import InvalidInput
-from restmq.http.forms import add_pairs, add_parts
+from restmq.http.forms import MULTIPART, URLENCODED, add_form, add_pairs
+from restmq.http.limits import Limits
 from restmq.transport import Presence
 
 #: Header fields by lower-case name. Values of a repeated field are joined by commas (RFC 9110, 5.2). The mapping is
@@ -24,6 +25,13 @@ class ClientConnection(Protocol):
     secure: bool
     presence: Presence
     transport: Any
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of HTTP."""
+
+    async def run(self, steps: Iterator[None]) -> None:
+        """Runs an iterator to its end, a step per turn of the event loop."""
 
     def finished(self, data: bytes, keep_alive: bool) -> None:
         """Sends a whole response, or the last bytes of one."""
@@ -82,13 +90,21 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         if self._arguments is None:
             self._arguments = {}
             add_pairs(self._arguments, self.query.encode("latin-1"))
-            if self.method in ("GET", "HEAD"):
-                return self._arguments
-            if self.is_form:
+            if self.has_form and self.media_type == URLENCODED:
                 add_pairs(self._arguments, self.body)
-            elif self.media_type == "multipart/form-data":
-                add_parts(self._arguments, self.headers["content-type"], self.body)
+            elif self.has_form:
+                for _ in add_form(self._arguments, self.headers["content-type"], self.body):
+                    pass
         return self._arguments
+
+    async def read_form(self) -> None:
+        """Parses a long form in steps, with other clients' requests between them. Then ``arguments`` has it."""
+        if self._arguments is None and self.has_form:
+            arguments: dict[str, list[bytes]] = {}
+            add_pairs(arguments, self.query.encode("latin-1"))
+            maximum = self.connection.limits.form_bytes
+            await self.connection.run(add_form(arguments, self.headers["content-type"], self.body, maximum))
+            self._arguments = arguments
 
     def query_text(self, name: str) -> str | None:
         """The last value of a query parameter. The body, which may be large, is not parsed for it.
@@ -109,7 +125,12 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
 
     @property
     def is_form(self) -> bool:
-        return self.media_type == "application/x-www-form-urlencoded"
+        return self.media_type == URLENCODED
+
+    @property
+    def has_form(self) -> bool:
+        """Whether the body is a form. A GET has none."""
+        return self.media_type in (URLENCODED, MULTIPART) and self.method not in ("GET", "HEAD")
 
     def accepts(self, media_type: str) -> bool:
         """Whether the Accept header names this type; ``*/*`` does not count."""

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from restmq.errors import WireError
 from restmq.http.connection import HTTPConnection
-from restmq.http.parser import Limits
+from restmq.http.limits import Limits
 from restmq.http.quota import ClientQuota
 from restmq.http.request import Request
 from restmq.http.turns import Turns

@@ -13,7 +13,7 @@ from twisted.python import usage
 from restmq import __version__
 from restmq.auth.acl import parse_hosts
 from restmq.handlers.admission import Admission
-from restmq.http.parser import Limits
+from restmq.http.limits import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.monitoring.access_log import FORMATS
 from restmq.server.embedded_redis import TcpListener
@@ -186,6 +186,7 @@ class Options(DaemonOptions):
             ip_address,
         ],
         ["max-body", None, 16777216, "maximum size of a request body in bytes", _BYTES],
+        ["max-form", None, 1048576, "maximum size of a form in bytes, not counting its longest field", _BYTES],
         ["max-request-line", None, 8192, "maximum length of a URL in bytes", _BYTES],
         ["max-headers", None, 65536, "maximum size of a request's header section in bytes", _BYTES],
         ["max-header-fields", None, 100, "maximum number of header fields in a request", _COUNT],
@@ -296,6 +297,7 @@ class Options(DaemonOptions):
             header_bytes=self["max-headers"],
             header_fields=self["max-header-fields"],
             body_bytes=self["max-body"],
+            form_bytes=self["max-form"],
             request_seconds=self["request-timeout"],
             idle_seconds=self["idle-timeout"],
             requests_waiting=self["max-pipelined"],

@@ -8,6 +8,8 @@ from urllib.parse import unquote_to_bytes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import defer
+from twisted.python.failure import Failure
 
 from restmq.errors import InvalidInput, WireError
 from restmq.http.forms import ARGUMENTS_MAX, PART_HEADER_BYTES_MAX, _unquote
@@ -170,3 +172,60 @@ def test_a_broken_multipart_form_is_refused(content_type: str, body: bytes) -> N
 def test_only_a_media_type_that_the_accept_header_names_is_accepted(accept: str, wants: bool) -> None:
     client = Client(App()).send(get("/", f"Accept: {accept}\r\n"))
     assert client.app.requests[0].accepts("text/html") is wants
+
+
+# Long forms
+
+
+def read_in_steps(request: Request) -> int:
+    """Reads a long form as a handler does; returns the number of turns that it took."""
+    reading = defer.ensureDeferred(request.read_form())
+    app, turns = request.connection.factory, 0
+    while not reading.called:
+        app.turn()
+        turns += 1
+    failure: list[Failure] = []
+    reading.addErrback(failure.append)
+    if failure:
+        failure[0].raiseException()
+    return turns
+
+
+@pytest.mark.parametrize("value", [b"%", b"%zz", b"%41", b"+", b"a%2", b"x", b"%4", b"%C3%A9"])
+def test_a_long_value_is_decoded_in_many_turns_and_byte_for_byte(value: bytes) -> None:
+    encoded = value * (1_000_003 // len(value))
+    request = form(b"a=1&value=" + encoded + b"&b=%41")
+    turns = read_in_steps(request)
+    assert request.arguments == {"a": [b"1"], "value": [unquote_to_bytes(encoded.replace(b"+", b" "))], "b": [b"A"]}
+    assert turns > (10 if value != b"x" else 1)
+
+
+def test_a_long_multipart_form_is_parsed_a_part_a_turn() -> None:
+    part = b'--B\r\nContent-Disposition: form-data; name="v"\r\n\r\n%b\r\n'
+    request = form(part % b"x" * 100 + part % (b"y" * 1_000_000) + b"--B--", "multipart/form-data; boundary=B")
+    assert read_in_steps(request) > 100
+    assert request.arguments["v"] == [b"x"] * 100 + [b"y" * 1_000_000]
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=B"])
+def test_the_fields_of_a_form_beside_the_longest_may_have_one_mib(kind: str) -> None:
+    def body(count: int) -> bytes:
+        values = [b"x" * 10_000] * count + [b"y" * 3_000_000]
+        if "B" in kind:
+            return (
+                b"".join(b"--B\r\nContent-Disposition: form-data; name=v\r\n\r\n%b\r\n" % v for v in values) + b"--B--"
+            )
+        return b"&".join(b"v=" + value for value in values)
+
+    request = form(body(100), kind)
+    read_in_steps(request)
+    assert len(request.arguments["v"]) == 101
+    with pytest.raises(WireError, match="1048576") as refusal:
+        read_in_steps(form(body(105), kind))
+    assert refusal.value.status == 413
+
+
+def test_a_long_body_that_is_not_a_form_is_not_parsed() -> None:
+    request = form(b"v=1&" * 100_000, "text/plain")
+    assert read_in_steps(request) == 0
+    assert request.arguments == {}
