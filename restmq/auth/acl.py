@@ -32,6 +32,7 @@ _SCRYPT = "scrypt:"
 _SCRYPT_COST = 2**14
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,7 +42,7 @@ class Hosts:
     networks: tuple[Network, ...] = ()
     everybody: bool = False
 
-    def contains(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None) -> bool:
+    def contains(self, address: IPAddress | None) -> bool:
         """Whether one of the networks contains the address."""
         return address is not None and any(address in network for network in self.networks)
 
@@ -148,7 +149,7 @@ class Acl:
 def read_rules(path: Path) -> dict[str, Section]:
     """The sections of a file; a missing section restricts nothing. Raises ConfigurationError."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"{path}: the access rules cannot be read: {reason}.") from None
@@ -205,7 +206,7 @@ def _is_hash(text: str) -> bool:
         return False
 
 
-def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def parse_address(text: str) -> IPAddress | None:
     """Parses an address; IPv4 mapped into IPv6 becomes IPv4. None for other text, such as a Unix socket's peer."""
     try:
         parsed = ipaddress.ip_address(text.strip().partition("%")[0])

@@ -45,6 +45,14 @@ def hides_its_origin(request: Request) -> bool:
     )
 
 
+def is_prefetch(headers: Headers) -> bool:
+    """Whether a browser fetches what its user may want later, and may throw the answer away."""
+    if "sec-purpose" not in headers and "purpose" not in headers and "x-moz" not in headers:
+        return False
+    purposes = (headers.get(name, "").partition(";")[0].strip().lower() for name in ("sec-purpose", "purpose", "x-moz"))
+    return any(purpose in ("prefetch", "prerender", "preview") for purpose in purposes)
+
+
 def is_own_host(host: str, allowed: frozenset[str]) -> bool:
     """Whether a Host header names loopback or one of these. Any other name may be DNS rebinding."""
     return _is_own_host(host[:_HOST_MAX], allowed)

@@ -6,16 +6,18 @@ whatever the access rules allow to the browser's user (docs/security.md).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from restmq.auth.acl import Hosts, parse_address
+from restmq.auth.acl import Hosts, IPAddress, parse_address
 from restmq.auth.guard import BY_FIELD, OPEN, Access
 from restmq.auth.origins import hides_its_origin, is_cross_site, is_own_host
 from restmq.errors import InvalidInput, NotAllowed
 from restmq.handlers.error_status import MisdirectedHost
 from restmq.http.request import Request
 
+_FORWARDED = re.compile(r"\[([^\]]+)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+):\d+", re.ASCII)
 _CORS = (
     "Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"
     "Access-Control-Expose-Headers: X-RestMQ-Key, X-RestMQ-Receipt, X-RestMQ-Count, Retry-After, X-Request-Id\r\n"
@@ -82,9 +84,15 @@ def _is_link(request: Request, requires: Mapping[str, Access]) -> bool:
         request.method == "GET"
         and requires.get("GET") in (OPEN, BY_FIELD)
         and not request.query
-        and request.accepts("text/html")
+        and request.wants_page
         and "origin" not in request.headers
     )
+
+
+def parse_forwarded(text: str) -> IPAddress | None:
+    """An address as a proxy writes it: bare, in brackets or with a port, such as ``[2001:db8::7]:5555``."""
+    found = _FORWARDED.fullmatch(text.strip())
+    return parse_address(found[1] or found[2]) if found else parse_address(text)
 
 
 def client_behind_proxies(request: Request, trusted: Hosts) -> str:
@@ -97,8 +105,8 @@ def client_behind_proxies(request: Request, trusted: Hosts) -> str:
     for earlier in reversed(forwarded.split(",") if forwarded else ()):
         if not trusted.contains(parse_address(address)):
             break
-        parsed = parse_address(earlier)
+        parsed = parse_forwarded(earlier)
         if parsed is None:
-            raise InvalidInput("X-Forwarded-For is invalid: it must contain bare addresses; correct the proxy.")
+            raise InvalidInput("X-Forwarded-For is invalid: it it must contain addresses; correct the proxy.")
         address = str(parsed)
     return address

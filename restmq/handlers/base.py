@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from restmq import errors
 from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
+from restmq.auth.origins import is_prefetch
 from restmq.dispatch import CommandContext
 from restmq.errors import WireError
 from restmq.handlers.declare import UNDECLARED, Operation, as_utf8
@@ -185,7 +186,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self._add_header("Allow", self._allowed())
         if status == 426:
             self._add_header("Upgrade", "websocket")
-        body, content_type = render_error(status, message, as_page=self.request.accepts("text/html"))
+        body, content_type = render_error(status, message, as_page=self.request.wants_page)
         if content_type == HTML:
             self._add_page_headers()
         self.answer(body, content_type, status=status)
@@ -209,6 +210,18 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         elif "authkey=" in self.request.query:
             token = self.request.query_text("authkey")
         return Credentials(self.request.remote_ip, username, password, token)
+
+    def refuse_accidents(self) -> None:
+        """Rejects a request that would take a message although nobody wants it.
+
+        Raises:
+            NotAllowed: a browser prefetches.
+            InvalidInput: it is a WebSocket handshake, whose client could not read the answer.
+        """
+        if is_prefetch(self.request.headers):
+            raise errors.NotAllowed("a prefetch takes no message; send the request without Sec-Purpose.")
+        if self.request.upgrade:
+            raise errors.InvalidInput("WebSocket is spoken at /ws/<queue> only.")
 
     @property
     def lease_ms(self) -> int | None:

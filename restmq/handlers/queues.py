@@ -95,7 +95,8 @@ class QueueHandler(Handler):
         await self.take(self.queue_name, status_if_empty=204)
 
     async def take(self, queue: str, status_if_empty: int) -> None:
-        octets = "accept" in self.request.headers and self.request.accepts(OCTETS)
+        self.refuse_accidents()
+        octets = "accept" in self.request.headers and self.request.prefers(OCTETS, JSON)
         count, wait_seconds = self.parameters["count"], self.parameters["wait"] or 0
         many = count is not None
         if many and octets:
@@ -264,7 +265,7 @@ class QueueListHandler(Handler):
         """Lists all queues that the client may see."""
         first, count = self.parameters["first"] or 0, self.parameters["count"]
         names, in_all = await self.services.page_of_queues(self.credentials, first, count)
-        if self.request.accepts("application/json") or self.callback is not None:
+        if self.request.prefers("application/json", "text/html") or self.callback is not None:
             self.answer_json({"queues": names}, b"\r\n")
             return
         shown = names if count else names[:QUEUES_ON_A_PAGE]

@@ -178,7 +178,7 @@ class JobsHandler(Handler):
     async def get(self) -> None:
         """A page with the queue's newest messages; with ``Accept: application/json``, messages in one state."""
         core = self.services.core
-        if self.request.accepts("application/json") or self.callback is not None:
+        if self.request.prefers("application/json", "text/html") or self.callback is not None:
             await self._peek()
             return
         stats = await core.queue_stats(self.queue_name)

@@ -100,6 +100,7 @@ class StreamHandler(ConsumerHandler):
     requires = {"GET": guard.LISTEN_COMET}
 
     async def begin(self, content_type: str, wire_format: Format, first: bytes = b"") -> None:
+        self.refuse_accidents()
         queue = self.queue_name
         lease_ms, prefetch = await self.leasing(queue)
         if self.gone:
@@ -138,7 +139,7 @@ class CometHandler(StreamHandler):
         callback = self.callback
         if callback is not None:
             await self.begin(JAVASCRIPT, jsonp_lines(callback))
-        elif self.request.accepts("text/event-stream"):
+        elif self.request.prefers(EVENT_STREAM, TEXT):
             await self.begin_events()
         else:
             await self.begin(TEXT, COMET)

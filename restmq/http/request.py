@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from restmq.errors import InvalidInput
 from restmq.http.forms import MULTIPART, URLENCODED, add_form, add_pairs
 from restmq.http.limits import Limits
 from restmq.transport import Presence
+
+_QUALITY = re.compile(r"q=([01](?:\.\d*)?|\.\d+)")
 
 #: Header fields by lower-case name. Values of a repeated field are joined by commas (RFC 9110, 5.2). The mapping is
 #: shared by requests with the same fields.
@@ -133,9 +136,47 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         return self.media_type in (URLENCODED, MULTIPART) and self.method not in ("GET", "HEAD")
 
     def accepts(self, media_type: str) -> bool:
-        """Whether the Accept header names this type; ``*/*`` does not count."""
-        accept: str = self.headers.get("accept", "")
-        return any(part.partition(";")[0].strip().lower() == media_type for part in accept.split(","))
+        """Whether the Accept header names this type, with a quality above 0; ``*/*`` does not count."""
+        return _ranges(self.headers.get("accept", "")).get(media_type, _NOT_ACCEPTED)[0] > 0
+
+    def prefers(self, media_type: str, other: str) -> bool:
+        """Whether the Accept header names this type, and does not rank the other one higher (RFC 9110, 12.5.1).
+
+        Of equal qualities, the type that is named first ranks higher, and a range such as ``*/*`` ranks last.
+        """
+        ranges = _ranges(self.headers.get("accept", ""))
+        rank = ranges.get(media_type, _NOT_ACCEPTED)
+        for name in (other, other.partition("/")[0] + "/*", "*/*"):
+            if name in ranges:
+                other_rank = ranges[name] if name == other else (ranges[name][0], _LAST)
+                return rank[0] > 0 and rank > other_rank
+        return rank[0] > 0
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether the client shows pages to people.
+
+        Java's HttpURLConnection prefers text/html too, by default. Unlike a browser, it names image/gif and no XHTML.
+        """
+        ranges = _ranges(self.headers.get("accept", ""))
+        is_browser = "image/gif" not in ranges or "application/xhtml+xml" in ranges
+        return is_browser and self.prefers("text/html", "application/json")
+
+
+#: Ranks of media ranges: their quality, and their place from the end.
+_NOT_ACCEPTED = (0.0, 0)
+_LAST = -(1 << 20)
+
+
+@lru_cache(maxsize=128)
+def _ranges(accept: str) -> dict[str, tuple[float, int]]:
+    """The media ranges of an Accept header, by name in lower case, with their ranks. An invalid quality counts as 1."""
+    ranges: dict[str, tuple[float, int]] = {}
+    for place, item in enumerate(accept.lower().split(",")):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        found = next((_QUALITY.fullmatch(parameter) for parameter in parameters if parameter.startswith("q=")), None)
+        ranges.setdefault(name, (float(found[1]) if found else 1.0, -place))
+    return ranges
 
 
 @lru_cache(maxsize=128)

@@ -467,7 +467,11 @@ def test_forwarded_addresses_count_from_trusted_proxies_only(private_folder: Pat
                 ("X-Forwarded-For", "::ffff:10.1.2.3", 200),
                 ("X-Forwarded-For", "garbage", 400),
                 ("X-Forwarded-For", "10.1.2.3,", 400),
-                ("X-Forwarded-For", "10.1.2.3:5555", 400),
+                ("X-Forwarded-For", "10.1.2.3:5555", 200),  # as Azure's gateway writes it
+                ("X-Forwarded-For", "203.0.113.5:80, [::ffff:10.1.2.3]:5555", 200),
+                ("X-Forwarded-For", "203.0.113.5:80", 403),
+                ("X-Forwarded-For", "[::ffff:10.1.2.3]", 200),
+                ("X-Forwarded-For", "10.1.2.3:5555:6666", 400),
                 ("X-Real-IP", "10.1.2.3", 200),
                 ("X-Real-IP", "x" * 300, 400),
             ]:
@@ -481,7 +485,7 @@ def test_an_invalid_forwarded_address_gets_400(private_folder: Path, redis: Redi
     daemon = with_acl(private_folder, redis, rules, "--trusted-proxies", "127.0.0.1")
     with stopping(daemon), daemon.client() as http:
         assert http.get("/stats/").status_code == 200  # the proxy itself
-        for forwarded in ("1.2.3.4:5555", "unknown", "_hidden"):
+        for forwarded in ("1.2.3.4:http", "unknown", "_hidden"):
             refused = http.get("/stats/", headers={"X-Forwarded-For": forwarded})
             assert refused.status_code == 400
             assert "X-Forwarded-For is invalid" in refused.json()["error"]

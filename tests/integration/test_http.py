@@ -305,6 +305,37 @@ def test_a_pipelined_listener_ends_when_its_client_disconnects(daemon: Daemon, r
     wait_until(lambda: redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB")[1] == 0, why="it has gone")
 
 
+# Requests that would take a message by accident
+
+
+@pytest.mark.parametrize("header", ["Sec-Purpose: prefetch;prerender", "Purpose: prefetch", "X-Moz: prefetch"])
+@pytest.mark.parametrize("path", ["/q/{}", "/?queue={}", "/q/{}?lease=60", "/c/{}", "/sse/{}"])
+def test_a_prefetch_takes_no_message(http: httpx.Client, daemon: Daemon, queue: str, path: str, header: str) -> None:
+    put(http, queue, "kept")
+    refused = exchange(daemon, request(f"GET {path.format(queue)}", header + "\r\n"))
+    assert statuses(refused) == [403]
+    assert take(http, queue) == "kept"
+
+
+@pytest.mark.parametrize("path", ["/q/{}", "/?queue={}", "/c/{}"])
+def test_a_websocket_handshake_at_another_path_takes_no_message(
+    http: httpx.Client, daemon: Daemon, queue: str, path: str
+) -> None:
+    put(http, queue, "kept")
+    handshake = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: eA==\r\n"
+    refused = exchange(daemon, request(f"GET {path.format(queue)}", handshake, end=False))
+    assert statuses(refused) == [400]
+    assert b"/ws/" in refused
+    assert take(http, queue) == "kept"
+
+
+def test_a_java_program_gets_errors_as_json_and_a_browser_as_a_page(http: httpx.Client) -> None:
+    java = http.post("/q/x", data={"nothing": "x"}, headers={"Accept": "text/html, image/gif, image/jpeg, */*; q=.2"})
+    assert (java.status_code, java.headers["Content-Type"]) == (400, "application/json")
+    page = http.post("/q/x", data={"nothing": "x"}, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (page.status_code, page.headers["Content-Type"]) == (400, "text/html; charset=utf-8")
+
+
 # Limits that show only with a real socket
 
 

@@ -69,6 +69,12 @@ def test_an_error_names_file_section_and_line(tmp_path: Path, text: str, says: s
     assert "\n" not in str(refused.value)
 
 
+def test_a_byte_order_mark_before_the_rules_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "acl.conf"
+    path.write_bytes(b"\xef\xbb\xbf[rest:consumer]\r\nhosts_deny = all\r\n")
+    assert not read_rules(path)["rest:consumer"].admits("127.0.0.1")
+
+
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nowhere\.conf"):
         read_rules(tmp_path / "nowhere.conf")

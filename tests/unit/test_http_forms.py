@@ -165,13 +165,50 @@ def test_a_broken_multipart_form_is_refused(content_type: str, body: bytes) -> N
     assert refusal.value.status == 400
 
 
+# What a client accepts
+
+CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"
+JAVA = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
+
+
+def accepting(accept: str) -> Request:
+    return Client(App()).send(get("/", f"Accept: {accept}\r\n")).app.requests[0]
+
+
 @pytest.mark.parametrize(
-    ("accept", "wants"),
-    [("text/html", True), ("a/b, Text/HTML;q=0.9", True), ("*/*", False), ("text/*", False), ("", False)],
+    ("accept", "accepts"),
+    [
+        ("text/html", True),
+        ("a/b, Text/HTML;q=0.9", True),
+        ("*/*", False),
+        ("text/*", False),
+        ("text/html;q=0", False),
+        ("", False),
+    ],
 )
-def test_only_a_media_type_that_the_accept_header_names_is_accepted(accept: str, wants: bool) -> None:
-    client = Client(App()).send(get("/", f"Accept: {accept}\r\n"))
-    assert client.app.requests[0].accepts("text/html") is wants
+def test_only_a_media_type_that_the_accept_header_names_is_accepted(accept: str, accepts: bool) -> None:
+    assert accepting(accept).accepts("text/html") is accepts
+
+
+@pytest.mark.parametrize(
+    ("accept", "page"),
+    [
+        ("text/html", True),
+        (CHROME, True),
+        ("text/html, application/json", True),
+        ("application/json, text/html", False),
+        ("application/json;q=0.5, text/html;q=0.9", True),
+        ("text/html;q=0.5, application/json", False),
+        ("text/html;q=0.5, */*", False),
+        ("*/*, text/html", True),
+        ("text/html;q=0", False),
+        ("application/json, text/plain, */*", False),  # axios
+        ("*/*", False),
+        (JAVA, False),
+    ],
+)
+def test_a_page_is_for_clients_that_prefer_it_to_json(accept: str, page: bool) -> None:
+    assert accepting(accept).wants_page is page
 
 
 # Long forms

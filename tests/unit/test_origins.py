@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from restmq.auth.origins import is_cross_site, is_own_host
+from restmq.auth.origins import is_cross_site, is_own_host, is_prefetch
 
 ALLOWED = frozenset({"https://app.example"})
 
@@ -55,3 +55,19 @@ def test_a_host_name_is_compared_without_port_and_case() -> None:
     assert is_own_host("[2001:db8::1]:80", frozenset({"[2001:db8::1]"}))
     assert not is_own_host("queue.lan.evil.test", frozenset({"queue.lan"}))
     assert not is_own_host("x" * 256, frozenset({"x" * 256}))
+
+
+@pytest.mark.parametrize(
+    ("headers", "prefetches"),
+    [
+        ({"sec-purpose": "prefetch"}, True),
+        ({"sec-purpose": "prefetch;prerender"}, True),
+        ({"purpose": "Prefetch"}, True),
+        ({"x-moz": "prefetch"}, True),
+        ({"purpose": "preview"}, True),
+        ({"purpose": "reporting"}, False),
+        ({}, False),
+    ],
+)
+def test_a_prefetch_is_known_by_three_headers(headers: dict[str, str], prefetches: bool) -> None:
+    assert is_prefetch(headers) is prefetches
