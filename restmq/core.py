@@ -133,13 +133,13 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         Stops at about 16 MiB of values, but takes at least one message.
 
         Args:
-            waiter: a daemon's channel. If there were fewer messages, the daemon is told when one comes, until it calls
+            waiter: a daemon's channel. If there were fewer messages, the daemon is notified of new ones, until it calls
                 queue_unregister_waiter.
         """
         return messages(await self._run_promoted("take", queue, min(count, BATCH_MAX), waiter))
 
     async def queue_unregister_waiter(self, queue: str, waiter: bytes) -> None:
-        """Ends the wait of queue_tail or queue_lease. The next party is told of messages that are there."""
+        """Ends the wait of queue_tail or queue_lease. If there are messages, the next waiting party is notified."""
         await self._run("unregister_waiter", queue, waiter)
 
     async def queue_block_multi_get(
@@ -305,9 +305,9 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         Call it with the key that the consumer saw last, and then, with ``continues``, with each page's ``last_key``
         while the page says ``more``. The last page publishes the marker on the queue's channel in the same step. So
         the pages have all messages broadcast before the marker, and the channel has all others behind the marker. A
-        caller that subscribed before its first call drops what the channel brings before the marker, and has neither a
-        gap nor a repeat. If the queue keeps no history (``kept`` is False), what came before the marker is in no page,
-        and the caller delivers it.
+        caller that subscribed before its first call drops the messages that arrive before the marker, and so has
+        neither a gap nor a repeat. If the queue keeps no history (``kept`` is False), the pages are empty, and the
+        caller delivers the messages that arrive before the marker.
 
         A page has at most 1000 messages. It ends at the message that reaches ``page_bytes``.
         """

@@ -57,7 +57,7 @@ Fields = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class CommandContext:
-    """What a client's commands run on, and the checks of that context.
+    """The context of a client's commands: the services they use, and the checks for this client.
 
     Attributes:
         check: raises an error if the client does not have this access to this queue; None means no single queue.

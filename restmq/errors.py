@@ -1,4 +1,4 @@
-"""RestMQ's errors. Each has a text for the person who caused it: what is wrong, then what to do.
+"""RestMQ's errors. The text of each says what is wrong, then what to do.
 
 Only WireError knows of HTTP; ``restmq.handlers`` maps the other classes to status codes.
 """

@@ -25,7 +25,7 @@ IDEMPOTENCY_KEY_BYTES_MAX = 255
 
 #: The numeric settings of a queue, each with its maximum; 0 stands for the default.
 SETTINGS = {
-    "history": 10_000,  # number of broadcast messages kept for consumers that come back (default none)
+    "history": 10_000,  # number of broadcast messages kept for consumers that reconnect (default none)
     "history_bytes": 1 << 30,  # maximum bytes of these messages (default 64 MiB)
     "lease": LEASE_SECONDS_MAX,  # length in seconds of a lease that names none (default 30)
     "max_deliveries": 1000,  # number of failed deliveries that makes a message a dead letter (default never)
@@ -40,7 +40,7 @@ _RESERVED_NAMES = ("AUTHKEY",)
 
 
 class Policy(enum.IntEnum):
-    """Who gets a message of a queue. Redis holds these numbers."""
+    """Whether a message goes to all consumers or to one in turn. Redis stores these numbers."""
 
     BROADCAST = 1
     ROUNDROBIN = 2

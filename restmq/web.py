@@ -1,4 +1,4 @@
-"""The application: the route table, and what holds for all routes."""
+"""The application: the route table, and the way of each request to its handler."""
 
 from __future__ import annotations
 

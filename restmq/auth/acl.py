@@ -25,7 +25,7 @@ from pathlib import Path
 from restmq.errors import ConfigurationError
 
 SECTIONS = ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
-#: configparser's section of defaults gets a name that no line can have, because no section of ours is a default.
+#: Name of configparser's section of defaults. No line can have this name, so acl.conf can't have such a section.
 _NO_SECTION = "\n"
 _OPTIONS = ("hosts_allow", "hosts_deny", "username", "password")
 _SCRYPT = "scrypt:"

@@ -8,7 +8,7 @@ Theory of operation. The states of a consumer's transport:
 
 1.  A consumer is FULL from the moment its transport reports unsent bytes (``pauseProducing``) until the transport has
     sent all of them (``resumeProducing``).
-2.  Backlog is what a consumer was given while it was FULL. The write that filled the transport does not count, so a
+2.  A consumer's backlog: bytes written while it was FULL. The write that filled the transport does not count, so a
     single message of any size never drops a consumer.
 3.  A FULL consumer has a deadline: ``stall_seconds``, and as much again for each MiB that it is given before the
     deadline. A lower limit on memory does not give more time.

@@ -18,7 +18,7 @@ from restmq.transport import unsent_bytes
 
 #: Default maximum of messages that a round-robin consumer is given at a time, and of unacked messages if it leases.
 PREFETCH = 64
-#: The leases of a consumer without leases. Nobody writes into it.
+#: The leases of a consumer without leases; always empty.
 _NO_LEASES: dict[str, str] = {}
 
 
@@ -34,7 +34,7 @@ class CloseReason(enum.Enum):
 
 @dataclass(slots=True, frozen=True, eq=False)
 class Format:
-    """How a transport renders what it sends. Consumers with the same format share the rendered bytes.
+    """The rendering of messages for a transport. Consumers with the same format share the rendered bytes.
 
     Attributes:
         message: renders a message.

@@ -4,7 +4,7 @@ Theory of operation.
 
 Subscribing
 1.  A daemon subscribes to a queue's channel while it has at least one consumer of the queue. Redis counts the
-    subscribers of a channel, and needs no other record of who is there.
+    subscribers of a channel, so no other record of the daemons is needed.
 2.  Messages that arrive before a consumer joins are not for that consumer: ``join`` flushes them first.
 3.  The last consumer that leaves ends the subscription. Its leases are released at once.
 
@@ -20,8 +20,8 @@ Broadcast
 Turns (round robin)
 8.  Redis keeps the daemons with ready consumers in a fair order, and tells the daemon whose turn it is on the daemon's
     own channel. The daemon attends, and takes what its ready consumers can hold.
-9.  Each message goes to the next ready consumer (``QueueSubscription.assign``). What none of them can take any more
-    goes back to the front of the queue.
+9.  Each message goes to the next ready consumer (``QueueSubscription.assign``). Messages that no consumer can take
+    return to the front of the queue.
 10. A daemon whose turn came after its last consumer has left attends with weight 0; Redis then tells the next one.
 
 Attending

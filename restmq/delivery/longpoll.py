@@ -14,10 +14,10 @@ Theory of operation.
     rotates the waiters and forgets a registration after a while (``REGISTER_AGAIN_SECONDS``).
 3.  The daemon subscribes to its channel before it asks the first time. Otherwise a notice could come before it listens.
 4.  A client that joins a REGISTERED line asks nothing: the queue is known to be empty.
-5.  One call asks for what the first clients with the same kind of delivery want together. Messages go to the clients in
+5.  One call requests the messages of all first clients with the same kind of delivery. Messages go to the clients in
     the order of the line.
 6.  A client that has disconnected gets nothing. Messages that were taken for it return to the front of the queue. To
-    find such clients also while nobody reads their connection, the daemon checks ``Presence.left`` before it asks.
+    find such clients even while their connection is not being read, the daemon checks ``Presence.left`` before it asks.
 7.  A line without clients unregisters, also if it was notified although it had no client any more. Redis then notifies
     the next waiter, so no message stays unannounced.
 8.  If a call fails, all clients of the line get the error. They may ask again.
@@ -140,7 +140,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         """Takes messages from the front as soon as there are any; returns none after a timeout or a disconnect.
 
         Guarantee: as queue_tail (at-most-once), or with a lease as queue_lease (at-least-once). Messages for a client
-        that has disconnected return to the front, so the caller must send what is returned before it awaits anything.
+        that has disconnected return to the front, so the caller must send the messages before it awaits anything.
 
         Raises:
             StoreUnavailable: Redis failed, or too many clients wait already.
@@ -188,7 +188,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
                 self._serve(line.queue)
 
     def _remove_disconnected(self, line: _Line) -> None:
-        """Removes clients at the front that disconnected while nobody read their connection."""
+        """Removes clients at the front that disconnected while their connection was not being read."""
         while line.waiters and line.waiters[0].presence.left:
             self._leave(line, line.waiters[0])
 

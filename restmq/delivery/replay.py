@@ -34,7 +34,7 @@ Found = TypeVar("Found")
 
 
 class ReplayBuffer:
-    """Stands in for a resuming consumer until its history is read, and keeps what arrives meanwhile."""
+    """Stands in for a resuming consumer until its history is read, and keeps the messages that arrive meanwhile."""
 
     def __init__(self, fanout: ConsumerOwner, queue: str, consumer: Consumer) -> None:
         self.consumer = consumer

@@ -24,7 +24,7 @@ class Lease:
 
 
 class QueueSubscription:
-    """The local consumers of one queue, and who gets the next message.
+    """The local consumers of one queue, their turns, and their leases.
 
     Attributes:
         last_key: key of the last broadcast message; empty before the first.
@@ -48,7 +48,7 @@ class QueueSubscription:
         return None
 
     def demand(self) -> tuple[int, int, int]:
-        """What round robin requests from Redis: length of the leases, number of ready consumers, number of messages.
+        """The request of round robin to Redis: duration of leases, number of ready consumers, number of messages.
 
         If the ready consumers have leases of different lengths, one message is requested, for the consumer in turn.
         """

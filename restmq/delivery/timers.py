@@ -73,7 +73,7 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
             self._schedule(min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS))
 
     async def _promote(self, queue: str) -> None:
-        """Promotes what is due in one queue. An error of one queue must not hold up the others."""
+        """Promotes due messages of one queue. An error of one queue must not delay the others."""
         try:
             await self._core.queue_promote(queue)
         except (StoreRefused, InvalidInput) as problem:

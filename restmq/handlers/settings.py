@@ -16,7 +16,7 @@ JOBS_SHOWN = 10
 _SHOWN_CHARACTERS = 1000
 
 _POLICY = Parameter(
-    "policy", OneOf(tuple(policy.label for policy in Policy)), "who gets a message: all, or one in turn."
+    "policy", OneOf(tuple(policy.label for policy in Policy)), "each message goes to all consumers, or to one in turn."
 )
 _TEXTS = {
     "history": "number of broadcast messages kept for consumers that reconnect.",

@@ -41,7 +41,7 @@ def jsonp_lines(callback: str) -> Format:
 
 
 class Stream(TransportConsumer):
-    """A consumer on an HTTP response without end; all that stays in memory of its request.
+    """A consumer on an endless HTTP response. The request's other objects are released.
 
     A stream that is cut lacks the last chunk, so it never looks complete.
     """

@@ -35,7 +35,7 @@ _LINGER_SECONDS = 2.0
 #: While the server drains, a new connection may still send its first request within this time.
 _FIRST_REQUEST_SECONDS = 1.0
 _UPGRADE_BYTES_MAX = 65536
-#: A connection that pipelines requests lets others have their turn after so many.
+#: A connection that pipelines requests lets other connections have their turn after this number of requests.
 _REQUESTS_PER_TURN = 4
 #: Bytes of requests that each connection may hold without being charged.
 _FREE_BYTES = 16 * 1024
@@ -44,7 +44,7 @@ _SHORT_READ_BYTES = 4096
 
 
 class Server(Protocol):
-    """What a connection needs of its factory; ``http.server`` implements it."""
+    """The interface of a connection's factory; ``http.server`` implements it."""
 
     limits: Limits
     draining: bool
@@ -294,7 +294,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             self._wait()
 
     def start_draining(self) -> None:
-        """The server drains: an idle connection closes; a new one has a moment for its first request."""
+        """Closes an idle connection. A new connection gets one more second for its first request."""
         parser = self._parser
         if parser.is_new:
             self.deadline = self.factory.seconds() + _FIRST_REQUEST_SECONDS

@@ -46,7 +46,7 @@ class RequestParser:
         refusal: why parsing has stopped; None if it has not.
         in_request: whether a request has begun and is not complete.
         is_new: whether no request has begun yet.
-        begun: set when a request begins; whoever reads it may clear it.
+        begun: set when a request begins; the reader of this attribute may clear it.
         expands: set when a body has a content coding; the bytes that are held may then be more than those that came.
         continue_owed: whether the client waits for ``100 Continue`` before it sends the body (RFC 9110, 10.1.1).
         after_upgrade: bytes after a WebSocket handshake, which may not be HTTP; None without a handshake.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ClientQuota:
-    """Counts what clients use of something, such as connections or bytes."""
+    """Counts the clients' use of a resource, such as connections or bytes, in total and per address."""
 
     def __init__(self, maximum: int, maximum_per_address: int) -> None:
         self._maximum = maximum
@@ -13,7 +13,7 @@ class ClientQuota:
         self._used_by: dict[str, int] = {}
 
     def change(self, address: str, amount: int) -> None:
-        """Adds what an address uses more, or subtracts what it uses less."""
+        """Adds an amount to the use of an address; a negative amount reduces the use."""
         self.used += amount
         used = self._used_by.get(address, 0) + amount
         if used:
@@ -22,9 +22,9 @@ class ClientQuota:
             self._used_by.pop(address, None)
 
     def exceeded_in_total(self, more: int = 0) -> bool:
-        """Whether the total would be above the maximum if somebody used this much more."""
+        """Whether the total plus ``more`` is above the maximum."""
         return self.used + more > self._maximum
 
     def exceeded_by(self, address: str, more: int = 0) -> bool:
-        """The same for one address."""
+        """Whether the use of one address plus ``more`` is above the maximum."""
         return self._used_by.get(address, 0) + more > self._maximum_per_address

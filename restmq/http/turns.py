@@ -3,10 +3,10 @@
 Theory of operation:
 
 1. All work on clients' input is charged to the turn, in seconds. A connection charges ``SMALL_SECONDS`` itself for
-   input of up to ``SMALL_BYTES``, so that the usual request costs no look at the clock.
+   input of up to ``SMALL_BYTES``, so that the usual request needs no reading of the clock.
 2. From ``QUIET_SECONDS`` on, connections ask before they process input, and a call is scheduled for the next turn,
    which sets the charge to zero. An idle server thus schedules one call for about a hundred requests.
-3. At ``_TURN_SECONDS`` the turn is full: nobody's input is processed any more. Connections wait in a queue.
+3. At ``_TURN_SECONDS`` the turn is full: no more input is processed. Connections wait in a queue.
 4. The next turn serves the queue first, in order, until it is full itself. A connection with more to do goes to the end
    of the queue. So no turn takes longer than ``_TURN_SECONDS`` and one piece of work, and no connection waits longer
    than one piece of work of each connection before it.

@@ -1,11 +1,11 @@
 """Bounds the memory of responses that clients do not read.
 
-A connection is here while its transport is full. It leaves when the transport is empty, or the connection closes.
+A connection is recorded here while its transport is full, i.e. until the transport is empty or the connection closes.
 
-1. All unread bytes are counted, in total and per address. New requests of an address that has too many, or of anybody
-   if the total is too large, are refused before they run, so no message is taken for them.
-2. Responses that are already on their way can still exceed the limits. Then the connection whose client has gone
-   longest without taking a byte is cut.
+1. All unread bytes are counted, in total and per address. If an address has too many, its new requests are rejected
+   before they run; if the total is too large, all new requests are. So no message is taken for them.
+2. Responses that are already on their way can still exceed the limits. Then one connection is cut: the one whose client
+   has taken no byte for the longest time.
 3. A client that takes no byte for ``stall_seconds`` is cut. The kernel's buffer counts as not taken.
 """
 
@@ -27,11 +27,11 @@ class UnreadConnection(Protocol):
 
 
 class _Backlog:
-    """What a connection has not sent.
+    """The unsent bytes of a connection.
 
     Attributes:
-        charged_bytes: what the quota counts of it.
-        left_bytes: with the kernel's buffer, when it was last measured.
+        charged_bytes: number of these bytes that the quota counts.
+        left_bytes: their number, with the kernel's buffer, at the last measurement.
         moved_seconds: when the client last took bytes.
     """
 
@@ -61,7 +61,7 @@ class UnreadResponses:
         self._shed(connection.remote_ip)
 
     def discard(self, connection: UnreadConnection) -> None:
-        """All is sent, or the connection is closed, or somebody else takes care of its transport."""
+        """All is sent, or the connection is closed, or a stream has taken over its transport."""
         backlog = self.backlogs.pop(connection, None)
         if backlog is not None:
             self._quota.change(connection.remote_ip, -backlog.charged_bytes)

@@ -1,1 +1,1 @@
-"""What people and Prometheus are shown: consumers, counters of queues, requests and workers, the access log."""
+"""Monitoring, for people and for Prometheus: consumers, counters of queues, requests and workers, the access log."""

@@ -44,7 +44,7 @@ _ID = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(slots=True)
 class _Question:
-    """A question of ours. ``wanted`` is the number of answers to come; infinite until it is known."""
+    """A question that this process asked. ``wanted`` is the number of expected answers; infinite until it is known."""
 
     wanted: float = math.inf
     answers: dict[str, Any] = field(default_factory=dict)

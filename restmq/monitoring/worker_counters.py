@@ -62,11 +62,11 @@ class Membership:
 
 @dataclass(slots=True, frozen=True)
 class WorkerRecord:
-    """What a worker writes about itself.
+    """The data that a worker writes about itself.
 
     Attributes:
         peer: the identity under which ``peers`` can ask it.
-        counts: what it has counted.
+        counts: its counters.
         connections: number of its client connections.
         samples: the metrics of its process.
         at_seconds: when it wrote this, on the machine's monotonic clock, which all workers share.
@@ -128,7 +128,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
             await self._write_quietly(ended=True)
 
     async def read(self) -> tuple[Counts | None, list[WorkerRecord]]:
-        """Returns the sum of what all workers counted (None if unknown), and the live workers, the oldest first."""
+        """Returns the sum of all workers' counters (None if unknown), and the live workers, the oldest first."""
         own = self._own_record()
         if not self._membership.group:
             return own.counts, [own]

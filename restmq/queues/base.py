@@ -1,4 +1,4 @@
-"""What all operations on queues share: calling a script, and reading messages from its answer."""
+"""The base of all operations on queues: calls scripts, and reads messages from their answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = Logger()
 
 
 class State(enum.IntEnum):
-    """What a script did; the same numbers stand in ``lua/_prelude.lua``."""
+    """The outcome of a script; ``lua/_prelude.lua`` has the same numbers."""
 
     DONE = 0
     #: It stopped at one of its own limits: call it again.

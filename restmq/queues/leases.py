@@ -148,7 +148,7 @@ class LeaseOperations(Operations):
     async def queue_put_back(self, queue: str, taken: Sequence[Message]) -> None:
         """Returns messages that were taken or leased, and reached no consumer, to the front of the queue.
 
-        They go behind any older messages there, so the order is right whoever puts back first.
+        They go behind any older messages there, so the order is right even if several calls put messages back.
         """
         size_bytes = sum(len(message.value) + _PUT_BACK_OVERHEAD_BYTES for message in taken)
         await self._put_backs.add((check_queue_name(queue), bool(taken[0].receipt)), taken, size_bytes)

@@ -54,7 +54,7 @@ class QueueOverview:
 
     Attributes:
         length: number of ready messages.
-        number: the number of the last message, i.e. how many have been added.
+        number: number of the last message, which is the number of messages added so far.
         out: number of messages gone for good: taken, broadcast, acked.
         oldest_ms: time of the first ready message, in ms since 1970; None if there is none or it is unknown.
     """
@@ -78,7 +78,7 @@ class Attendance:
     Attributes:
         call_again: whether the daemon must attend again now.
         messages: the messages that the daemon has to deliver.
-        is_held_back: whether the daemon must attend again in a second, unless it is told before.
+        is_held_back: whether the daemon must attend again in a second, or earlier if it is notified.
     """
 
     policy: Policy

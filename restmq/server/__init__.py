@@ -1,1 +1,1 @@
-"""What twistd runs: options, services in order of their start, workers, the private Redis or Valkey."""
+"""The part of RestMQ that twistd runs: options, services in order, workers, the private Redis or Valkey."""

@@ -1,4 +1,4 @@
-"""What all daemons share: services that start and stop in order, listening, and finding and describing the store."""
+"""Code that all daemons share: services that start and stop in order, listening, finding and describing the store."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def say_where(name: str, addresses: list[str], store: Store, where: str, meanwhi
     """Logs the addresses and the store of a daemon as soon as the store answers.
 
     Args:
-        meanwhile: what clients get until then.
+        meanwhile: the effect on clients until then, for the log.
     """
 
     def say(_: Any) -> None:

@@ -1,4 +1,4 @@
-"""What ``twistd restmq`` runs: Twisted services that start in this order and stop in the reverse order."""
+"""The services of ``twistd restmq``, which start in order and stop in the reverse order."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
 def _make_services(
     options: Options, core: RedisOperations, peers: Peers, acl: Acl, traffic: Traffic, reactor: Any
 ) -> Services:
-    """What handlers may use; the metrics are still missing."""
+    """The services for handlers, without the metrics."""
     fanout = Fanout(core, reactor, BackpressureLimits(options["max-unsent"], options["stall-timeout"]))
     polls = LongPolls(core, reactor)
     guard = Guard(acl, core, reactor.seconds)

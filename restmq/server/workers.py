@@ -122,7 +122,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
     Args:
         count: number of workers.
         address: address and port to listen on.
-        command: twistd's name for what the workers run, and its arguments.
+        command: name of the twistd command that the workers run, and its arguments.
         store_socket: path of the socket of the private store, which the supervisor runs; None without one.
         stop_seconds: seconds after which a worker that does not stop is killed.
     """

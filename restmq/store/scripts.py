@@ -1,6 +1,6 @@
 """Loads the Lua scripts of ``queues/lua``: one file per operation, plus shared parts (``_name.lua``).
 
-Comment lines at the start of a file say what it needs:
+Comment lines at the start of a file declare its parts:
 
 - ``-- include: _part`` inserts a shared part, once, however often it is named.
 - ``-- KEYS: ready, due`` names keys by the fields of ``restmq.store.keys.QueueKeys``; the script then has them as

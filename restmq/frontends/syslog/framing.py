@@ -28,7 +28,7 @@ def strip_count(datagram: bytes) -> bytes:
 
 
 class Frames:
-    """Takes bytes as they arrive, and returns frames on request. Bytes that nobody requests stay in the buffer.
+    """Takes bytes as they arrive, and returns frames on request. Until then the bytes stay in the buffer.
 
     A frame that is too long is returned truncated, and its rest is skipped. So the buffer never holds more than one
     maximal frame and the bytes fed since the last request.

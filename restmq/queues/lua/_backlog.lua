@@ -2,7 +2,8 @@
 -- include: _wake
 -- include: _publish
 -- publish_backlog(daemon): publishes ready messages on the channel, as many as the window allows (_flow.lua). If the
--- window allows more, the daemon is told on its own channel, behind the messages, to attend again. Returns a state.
+-- window allows more, a notice on the daemon's own channel, behind the messages, makes it attend again. Returns a
+-- state.
 local PUBLISHED_MAX = 200
 
 local function publish_backlog(daemon)

@@ -1,6 +1,6 @@
 -- KEYS: channel, flow, held, beside
 -- Flow control of broadcasts. Redis closes a subscriber whose output buffer grows too large (by default above 32 MB, or
--- above 8 MB for a minute), and what is in the buffer is lost. So a queue never has more than a window of bytes on the
+-- above 8 MB for a minute), and the messages in it are lost. So a queue never has more than a window of bytes on the
 -- way to a daemon, and large values do not go through the channel at all.
 --
 -- 1. FLOW.sent counts the bytes published on the channel that not all daemons have confirmed.
@@ -16,7 +16,7 @@
 -- 6. A value above INLINE_MAX lies beside the channel, under the message's key: 'stored <bytes> <key>' is published, and
 --    each daemon reads the value in its own time. The end of the round deletes the value; otherwise it expires.
 -- A maintainer must not publish a message on the channel but through _publish.lua, and must keep an expiry on each of
--- these keys: they hold only what is on its way.
+-- these keys: they hold only data on its way to daemons.
 local STEP, FIRST_WINDOW, INLINE_MAX = 65536, 65536, 65536
 local OVERHEAD = 64
 local HELD_MS, KEPT_MS = 1000, 60000

@@ -4,7 +4,7 @@
 -- ARGV[3].
 local QUEUE, CLOCK = ARGV[1], ARGV[2]
 local call = redis.call
--- What a script did, see restmq/queues/base.py (State).
+-- Outcomes of a script, see restmq/queues/base.py (State).
 local DONE, MORE, PROMOTE_FIRST, HELD_BACK = 0, 1, 2, 3
 
 -- The clock stands still while a script runs; Redis expires keys by the same clock.

@@ -1,5 +1,5 @@
 -- KEYS: ready, expiring, totals
--- sweep(): drops expired messages among the first SWEPT ones, as they would pile up in a queue from which nobody takes.
+-- sweep(): drops expired messages among the first SWEPT ones, because they pile up in a queue without consumers.
 -- It is called once per SWEEP_EVERY new messages and covers more than those. So only messages that expire behind SWEPT
 -- living ones pile up.
 local SWEEP_EVERY, SWEPT = 100, 1000

@@ -1,7 +1,7 @@
 -- include: _wake
--- WAITERS is a list of daemons' channels. A daemon waits there on behalf of its clients in long polls. It is told when
--- a message comes. A daemon that got enough messages no longer waits, and the next one is told of the rest. The channel
--- of a dead daemon stays until somebody tries to tell it, so the list expires if nobody adds to it.
+-- WAITERS is a list of the channels of daemons with clients in long polls. When a message comes, one daemon is
+-- notified. A daemon that got enough messages leaves the list, and the next daemon is notified of the rest. The channel
+-- of a dead daemon stays until a script tries to notify it, so the list expires if no daemon is added.
 local WAITERS_SECONDS = 600
 
 local function register_waiter(waiter, is_satisfied)

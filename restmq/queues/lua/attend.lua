@@ -1,13 +1,13 @@
 -- A daemon serves its live consumers of the queue.
 --
--- 1. A daemon calls this after it subscribed to the queue's channel, when it is told that the queue has something for
---    it, and when its consumers connect, disconnect, fill up or become ready again. It makes one call at a time.
+-- 1. A daemon calls this after it subscribed to the queue's channel, when it is notified of messages for it, and when
+--    its consumers connect, disconnect, fill up or become ready again. It makes one call at a time.
 -- 2. The answer's state says when to call again: MORE at once, PROMOTE_FIRST after a promotion, HELD_BACK after a second
---    unless the daemon is told before, DONE when told to.
+--    or earlier if the daemon is notified, DONE only when the daemon is notified.
 -- Broadcast:
 -- 3. The backlog is published on the queue's channel, as much as the window allows (_flow.lua), and a bounded number of
 --    messages per call.
--- 4. If the window allows more, the daemon is told so on its own channel, behind the messages. Otherwise the end of the
+-- 4. If the window allows more, a notice on the daemon's own channel follows the messages. Otherwise the end of the
 --    round publishes the rest (confirm.lua).
 -- 5. Messages that are added meanwhile join the backlog (add.lua), so order holds. Several daemons may publish at once.
 -- Round robin:
@@ -15,8 +15,8 @@
 --    daemon.
 -- 7. TURNS is a fair queue of the daemons that have ready consumers. The lowest score is served next. Each message adds
 --    1/weight to the score, so shares are in proportion to the number of ready consumers.
--- 8. A daemon without ready consumers (weight 0) leaves TURNS. Whoever ends a turn wakes the next daemon.
--- A maintainer must keep: whoever is woken and takes nothing wakes the next one, or messages wait for the daemon's
+-- 8. A daemon without ready consumers (weight 0) leaves TURNS. The call that ends a turn wakes the next daemon.
+-- A maintainer must keep: a daemon that is woken and takes nothing wakes the next one. Otherwise messages wait for the
 -- heartbeat.
 --
 -- ARGV: queue, clock, the daemon's channel, its weight (number of ready consumers), number of messages that they can

@@ -1,5 +1,5 @@
 -- A daemon has delivered all messages before a round's marker (_flow.lua, rule 2). The last confirmation ends the round
--- and publishes what was held back.
+-- and publishes the messages that were held back.
 -- ARGV: queue, clock, the round, the window in bytes that the daemon grants, the daemon's channel.
 -- Returns the state: HELD_BACK if messages wait for other daemons, MORE if the daemon must attend again.
 -- include: _prelude

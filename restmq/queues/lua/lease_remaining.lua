@@ -1,4 +1,4 @@
--- Tells how long leases still last.
+-- Returns the remaining time of leases.
 -- ARGV: queue, clock, then key, receipt, …
 -- Returns for each the ms until it ends, or 0 if it has ended.
 -- include: _prelude

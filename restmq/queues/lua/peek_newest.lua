@@ -1,4 +1,4 @@
--- Peeks at the newest messages; does not count as a look. Skips expired ones among the newest 2,000.
+-- Peeks at the newest messages; the peek is not counted. Skips expired ones among the newest 2,000.
 -- ARGV: queue, clock, maximum number.
 -- Returns the messages as columns (see _ready), the newest first.
 -- include: _prelude

@@ -1,4 +1,4 @@
--- Peeks at the next message, counts the look, and leaves the message in its place.
+-- Peeks at the next message, counts the peek, and leaves the message in its place.
 -- ARGV: queue, clock.
 -- Returns as take does.
 -- KEYS: totals

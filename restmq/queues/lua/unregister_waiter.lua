@@ -1,4 +1,4 @@
--- Removes a waiter. If it was just told of a message that it will not take, the next party is told.
+-- Removes a waiter. It may have been notified of a message that it will not take, so the next party is notified.
 -- ARGV: queue, clock, the waiter's channel.
 -- Returns nothing.
 -- include: _prelude
