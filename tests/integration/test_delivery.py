@@ -663,7 +663,7 @@ def test_an_invalid_batch_adds_nothing(http: httpx.Client, queue: str, lines: by
 def test_an_invalid_line_is_named_with_its_column(http: httpx.Client, queue: str) -> None:
     headers = {"Content-Type": "application/x-ndjson"}
     answer = http.post(f"/q/{queue}", content=b'"one"\n  {"two" 2}\n', headers=headers)
-    assert answer.json()["error"].startswith("the body is not valid JSON at line 2, column 10: ")
+    assert answer.json()["error"].startswith("nothing was added. Correct line 2 of the body: ")
     assert "line 1" not in answer.text
 
 
