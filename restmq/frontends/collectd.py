@@ -18,6 +18,7 @@ from restmq.handlers.base import Handler
 from restmq.http.response import TEXT
 from restmq.schema.encoding import to_json
 from restmq.server import options
+from restmq.server.coercions import whole_number
 from restmq.server.service import makeService as make_restmq
 
 VALUES_MAX = 10_000  # per request; collectd sends about fifty
@@ -207,7 +208,7 @@ class NotificationHandler(_Receiver):
         return to_json(parse_notification(body))
 
 
-_VALUES = options.whole_number(1, 1_000_000)
+_VALUES = whole_number(1, 1_000_000)
 
 
 class Options(options.Options):

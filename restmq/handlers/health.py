@@ -39,10 +39,11 @@ class ReadinessHandler(Handler):
 
     requires = {"GET": guard.OPEN}
 
-    @declare(answers={200: answers_json("It answers.", obj(status=STRING))})
+    @declare(answers={200: answers_json("It takes writes.", obj(status=STRING))})
     async def get(self) -> None:
-        """Answers 200 if the store answers, else 503."""
-        await self.services.core.store.command("PING")
+        """Answers 200 if the store takes writes, else 503. Clients that may see statistics are told why."""
+        services = self.services
+        await services.core.store.check_ready(lambda: services.guard.permits(self.credentials, guard.WATCH))
         self.answer(b'{"status":"ready"}\r\n', JSON)
 
     head = get

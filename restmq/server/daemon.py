@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from twisted.logger import Logger
 
 from restmq import __version__
 from restmq.auth.acl import parse_address
-from restmq.errors import ConfigurationError, StoreRefused, StoreUnavailable
+from restmq.errors import ConfigurationError
 from restmq.server.embedded_redis import DataDirectory, default_data_dir
-from restmq.server.options import RedisOptions
+from restmq.server.redis_options import RedisOptions
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
 
@@ -185,29 +186,24 @@ def say_where(name: str, addresses: list[str], store: Store, where: str, meanwhi
     if not store.connected:
         log.info("waiting for the store: {where}. Until it answers, {meanwhile}.", where=where, meanwhile=meanwhile)
     store.first_connected.addCallback(say)
-    warn_of_eviction(store)
+    warn_of_settings(store)
 
 
-def warn_of_eviction(store: Store) -> None:
-    """As soon as the store answers, warns if it drops messages silently when its memory is full."""
-
-    def ask(_: Any) -> None:  # later callbacks do not wait for it
-        asking = defer.ensureDeferred(_warn_of_eviction(store))
-        asking.addErrback(lambda failure: log.failure("asking Redis for its maxmemory-policy failed", failure))
-
-    store.first_connected.addCallback(ask)
+def warn_of_settings(store: Store) -> None:
+    """Logs, as soon as the store answers, if its settings can lose messages."""
+    store.first_connected.addCallback(lambda _: _warn_of_settings(store.facts))
 
 
-async def _warn_of_eviction(store: Store) -> None:
-    try:
-        told: bytes = await store.command("INFO", "memory")
-    except (StoreRefused, StoreUnavailable):  # the user may not ask, or Redis is down again
-        return
-    facts = dict(line.split(":", 1) for line in told.decode("utf-8", "replace").splitlines() if ":" in line)
+def _warn_of_settings(facts: Mapping[str, str]) -> None:
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and facts.get("maxmemory") != "0":
         log.warn(
             "Redis drops messages when its memory is full (maxmemory-policy {policy}); "
             "set it to noeviction, so that producers are refused instead.",
             policy=policy,
+        )
+    if facts.get("aof_enabled") == "0":
+        log.warn(
+            "Redis keeps no append-only file: after a crash it has only its last snapshot, and gives keys of lost "
+            "messages to new ones. Set appendonly to yes."
         )

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 from twisted.python import usage
 
-from restmq import __version__
 from restmq.auth.acl import parse_hosts
 from restmq.handlers.admission import Admission
 from restmq.http.limits import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.monitoring.access_log import FORMATS
+from restmq.server.coercions import ip_address, seconds, whole_number
 from restmq.server.embedded_redis import TcpListener
-from restmq.store.settings import StoreSettings
+from restmq.server.redis_options import RedisOptions
 
-REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
-STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105
-
-
-def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """A coercion for whole numbers within bounds."""
-
-    def coerce(text: str) -> int:
-        number = int(text) if text.isascii() and text.isdigit() else least - 1
-        if not least <= number <= most:
-            raise ValueError(f"give a whole number from {least} to {most}")
-        return number
-
-    return coerce
-
-
-def seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0
-    if not 0 < number < 86400:
-        raise ValueError("give a number of seconds between 0 and 86400")
-    return number
-
-
-def ip_address(text: str) -> str:
-    return str(ipaddress.ip_address(text))
+STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105  its name, not its value
 
 
 _BYTES = whole_number(1, 1 << 31)
@@ -64,50 +36,6 @@ def _naming(flag: str, coerce: Callable[[str], Any]) -> Callable[[str], Any]:
             raise usage.UsageError(f"--{flag} {text!r}: {problem}") from None
 
     return convert
-
-
-class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
-    """Where Redis is."""
-
-    optParameters: list[list[Any]] = [
-        ["redis-host", None, None, "Redis host [default: 127.0.0.1]"],
-        ["redis-port", None, None, "Redis port [default: 6379]", _PORT],
-        ["redis-pool", None, None, "number of connections to Redis [default: 10]", whole_number(1, 1000)],
-        ["redis-db", None, None, "number of the Redis database [default: 0]", whole_number(0, 1_000_000)],
-        ["redis-socket", None, None, "path of Redis' Unix socket, instead of host and port"],
-        ["redis-username", None, None, "Redis ACL user"],
-        [
-            "redis-password",
-            None,
-            None,
-            f"Redis password; {REDIS_PASSWORD_VARIABLE} hides it from other users",
-        ],
-        ["redis-timeout", None, 5, "maximum seconds that a call to Redis may take", seconds],
-    ]
-
-    def opt_version(self) -> NoReturn:
-        """Print the version and exit."""
-        print(f"RestMQ {__version__}")
-        raise SystemExit(0)
-
-    @property
-    def names_redis(self) -> bool:
-        """Whether any flag names a Redis."""
-        return any(self[name[0]] is not None for name in RedisOptions.optParameters if name[0] != "redis-timeout")
-
-    def store_settings(self) -> StoreSettings:
-        """The flags as settings, with defaults, and with the password from the environment."""
-        given = {
-            "host": self["redis-host"],
-            "port": self["redis-port"],
-            "pool": self["redis-pool"],
-            "db": self["redis-db"],
-            "socket_path": self["redis-socket"],
-            "username": self["redis-username"],
-            "password": self["redis-password"] or os.environ.get(REDIS_PASSWORD_VARIABLE) or None,
-            "call_timeout_seconds": self["redis-timeout"],
-        }
-        return StoreSettings(**{name: value for name, value in given.items() if value is not None})
 
 
 class DaemonOptions(RedisOptions):
@@ -138,6 +66,7 @@ class DaemonOptions(RedisOptions):
         self.arguments: list[str] = list(options or [])
         try:
             super().parseOptions(options)
+            self.store_settings()
         except usage.UsageError as problem:
             raise SystemExit(f"{self.command}: {str(problem).rstrip('.')}; see --help.") from None
 
@@ -276,7 +205,7 @@ class Options(DaemonOptions):
         if self["embedded"] not in ("auto", "always", "never"):
             raise usage.UsageError("--embedded must be auto, always or never.")
         if self["embedded"] == "always" and self.names_redis:
-            raise usage.UsageError("--embedded=always starts a private store; omit the --redis-… flags.")
+            raise usage.UsageError("--embedded=always starts a private store; omit the --redis-… flags and REDIS_URL.")
         if self["workers"] > 1 and self["endpoint"]:
             raise usage.UsageError("--endpoint is for a single process; use --listen and --port with --workers.")
         if self["replicas"] and not self["durable"]:

@@ -1,4 +1,4 @@
-"""Connections to Redis and their pool. Only this module imports txredisapi; its oddities are dealt with here."""
+"""One connection to Redis. Only this module imports txredisapi; its oddities are dealt with here."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 import txredisapi
-from twisted.internet import defer, task
-from twisted.logger import Logger
+from twisted.internet import defer
 from twisted.python.failure import Failure
 
-from restmq.errors import StoreRefused, StoreUnavailable
-from restmq.store import keys
+from restmq.errors import StoreUnavailable
 from restmq.store.scripts import Script
-from restmq.store.settings import StoreSettings
 from restmq.transport import send_at_once
 
-log = Logger()
+_WENT_AWAY = "the message store (Redis) went away or took too long; try again in a moment."
 
-#: Asks for the newest command that the scripts use. Redis has it from 7.0 on, and so has every Valkey.
-_ASK_FOR_NEWEST = (b"COMMAND", b"INFO", b"PEXPIRETIME")
-_TOO_OLD = "the message store (Redis) is too old; RestMQ needs Redis 7.0 or newer, or Valkey."
-#: A connection that lasts this long shows that Redis is back.
-_STABLE_SECONDS = 1.0
+#: By Valkey and newer Redis, and by Redis 7.0.
+_NO_RIGHT_IN_SCRIPT = ("ERR ACL failure", "ERR The user executing the script can't")
 
 
 class Encoded:
@@ -42,16 +36,45 @@ def _encode(arg: Any) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(value), value)
 
 
+class ErrorReply(Exception):
+    """An error that Redis answered, in its own words."""
+
+    @property
+    def code(self) -> str:
+        """The first word, such as ``OOM``; ``NOPERM`` also for a right that a script lacks."""
+        text = str(self)
+        return "NOPERM" if text.startswith(_NO_RIGHT_IN_SCRIPT) else text.split(" ", 1)[0]
+
+
+class Owner(Protocol):
+    """Makes connections, and is told what becomes of them: ``connection_pool.ConnectionPool``."""
+
+    def seconds(self) -> float: ...
+    def connection_made(self, connection: Any) -> None: ...
+    def connection_lost(self, connection: Any, why: Failure) -> None: ...
+    def refused(self, connection: Any, error: ErrorReply) -> Exception:
+        """The error that the caller of a refused call gets."""
+
+
 class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
-    """A pooled connection.
+    """A connection for calls.
 
     Attributes:
         sent_at: the times (reactor seconds) of its unanswered calls, the oldest first.
+        server: identifies the Redis process at the other end (see ``handshake``); empty until that is known.
+        attempt: number of attempts in a row that failed before this connection was made.
+        joined_at: the time (reactor seconds) from which its owner could use it.
+        is_overdue: whether it was closed because the server did not answer in time.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, owner: Owner, attempt: int = 0) -> None:
+        super().__init__(charset=None, convertNumbers=False)
+        self.factory = owner
         self.sent_at: deque[float] = deque()
+        self.server = b""
+        self.attempt = attempt
+        self.joined_at = 0.0
+        self.is_overdue = False
 
     def _build_command(self, *args: Any, **kwargs: Any) -> bytes:
         # Several times as fast as txredisapi's own, and takes pre-encoded arguments.
@@ -78,53 +101,129 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         return data  # bytes stay bytes; txredisapi would inspect each one
 
     def call(self, *args: Any) -> defer.Deferred[Any]:
-        """Makes a command. Fails with StoreUnavailable or StoreRefused."""
+        """Makes a command. Fails with StoreUnavailable, or with what the owner makes of an error that Redis answers."""
         try:
-            return self.execute_command(*args).addErrback(_translate)
+            return self.execute_command(*args).addErrback(self._translate)
         except txredisapi.RedisError:
-            return defer.fail().addErrback(_translate)
+            return defer.fail().addErrback(self._translate)
+
+    def ask(self, *args: Any) -> defer.Deferred[Any]:
+        """As ``call``, but an error that Redis answers is a result: an ErrorReply."""
+        try:
+            return self.execute_command(*args).addErrback(_as_result)
+        except txredisapi.RedisError:
+            return defer.fail().addErrback(_as_result)
 
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        """Runs a script by its hash, or by its text if Redis does not know it (after a restart). Fails as ``call``."""
+        """Runs a script. Fails as ``call``."""
+        return self._run(script, first_args, *args).addErrback(self._translate)
+
+    def ask_script(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
+        """Runs a script. An error that Redis answers is a result, as with ``ask``."""
+        return self._run(script, first_args, *args).addErrback(_as_result)
+
+    def _run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
+        """Runs a script by its hash, or by its text if Redis does not know it (after a restart)."""
         try:
             answer = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
         except txredisapi.RedisError:
-            return defer.fail().addErrback(_translate)
+            return defer.fail()
 
         def send_text(failure: Failure) -> Any:
-            if failure.check(txredisapi.ResponseError) and str(failure.value).startswith("NOSCRIPT"):
-                return self.execute_command(b"EVAL", script.source, first_args, *args)
-            return failure
+            if not _is_unknown_script(failure):
+                return failure
+            # A user may have the right for only one of SCRIPT LOAD and EVAL.
+            self.execute_command(b"SCRIPT", b"LOAD", script.source).addErrback(lambda _: None)
+            again = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
+            return again.addErrback(evaluate)
 
-        return answer.addErrback(send_text).addErrback(_translate)
+        def evaluate(failure: Failure) -> Any:
+            if not _is_unknown_script(failure):
+                return failure
+            return self.execute_command(b"EVAL", script.source, first_args, *args)
+
+        return answer.addErrback(send_text)
+
+    def _translate(self, failure: Failure) -> Failure:
+        error = failure.value
+        if isinstance(error, txredisapi.ConnectionError):
+            return Failure(StoreUnavailable(_WENT_AWAY))
+        if isinstance(error, txredisapi.ResponseError):
+            return Failure(self.factory.refused(self, ErrorReply(str(error))))
+        return failure
 
     def replyReceived(self, reply: Any) -> None:
         if self.sent_at:
             self.sent_at.popleft()
         super().replyReceived(reply)
 
+    def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        try:
+            super().dataReceived(data, unpause)
+        except txredisapi.InvalidData:
+            self.connectionLost(Failure(ErrorReply("it does not speak Redis' protocol")))
+            self.transport.abortConnection()
+
     def makeConnection(self, transport: Any) -> None:
-        self.factory.connections.add(self)
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
         super().makeConnection(transport)
 
+    def connectionMade(self) -> None:
+        # txredisapi's own sends AUTH and SELECT, and logs each failure; here the handshake does that.
+        self.factory.connection_made(self)
+
     def connectionLost(self, why: Failure) -> None:
-        super().connectionLost(why)
-        self.factory.lost(self, why)
+        if self.connected:
+            super().connectionLost(why)
+            self.factory.connection_lost(self, why)
+
+    def close_when_answered(self) -> None:
+        """Closes the connection after the answers to the calls that were sent."""
+        self.ask(b"PING").addBoth(lambda _: self.transport.loseConnection())
+
+
+def _is_unknown_script(failure: Failure) -> bool:
+    return bool(failure.check(txredisapi.ResponseError)) and str(failure.value).startswith("NOSCRIPT")
+
+
+def _as_result(failure: Failure) -> Any:
+    error = failure.value
+    if isinstance(error, txredisapi.ResponseError):
+        return ErrorReply(str(error))
+    return Failure(StoreUnavailable(_WENT_AWAY)) if isinstance(error, txredisapi.ConnectionError) else failure
+
+
+class SubscriptionOwner(Protocol):
+    """The owner of subscriptions: ``subscriber.Subscriber``."""
+
+    def message_received(self, channel: bytes, payload: bytes, /) -> None: ...
+    def confirmed(self, channel: bytes) -> None: ...
 
 
 class SubscriberConnection(Connection):
-    """A connection in subscriber mode. Confirmations are matched by channel: one command may bring several."""
+    """A connection for pub/sub. Confirmations are matched by channel, because one command may bring several."""
+
+    _listener: SubscriptionOwner | None = None
+
+    def listen(self, owner: SubscriptionOwner) -> None:
+        """From now on, what Redis sends is for the owner; before that, it answers calls."""
+        self._listener = owner
 
     def replyReceived(self, reply: Any) -> None:
-        if not isinstance(reply, list) or len(reply) < 2:
+        owner = self._listener
+        if owner is None or not self.connected:
             super().replyReceived(reply)
+        elif isinstance(reply, txredisapi.ResponseError):  # it may not subscribe
+            self.factory.refused(self, ErrorReply(str(reply)))
+            self.transport.loseConnection()
+        elif not isinstance(reply, list) or len(reply) < 2:
+            pass
         elif reply[0] == b"message":
-            self.factory.subscriber.message_received(reply[1], reply[2])
+            owner.message_received(reply[1], reply[2])
         elif reply[0] == b"subscribe":
-            self.factory.subscriber.confirmed(reply[1])
+            owner.confirmed(reply[1])
         elif reply[0] == b"pong":
             self.sent_at.clear()
 
@@ -135,178 +234,5 @@ class SubscriberConnection(Connection):
         self.sent_at.append(self.factory.seconds())
         self.send(b"PING")
 
-
-class _Subscriber(Protocol):
-    """The owner of a pub/sub connection: ``restmq.store.subscriber.Subscriber``."""
-
-    def message_received(self, channel: bytes, payload: bytes, /) -> None: ...
-    def confirmed(self, channel: bytes) -> None: ...
-    def connection_ready(self, connection: SubscriberConnection) -> None: ...
-
-
-class ConnectionPool(txredisapi.RedisFactory):  # type: ignore[misc]  # untyped
-    """txredisapi's pool, with connections and reconnecting of our own.
-
-    txredisapi logs a line for each attempt of each connection, and stops a connection twice at shutdown. This pool logs
-    once that Redis is lost and once that it is back.
-
-    Args:
-        pool: number of connections.
-        logs: whether this pool logs that Redis is lost and back; False if another pool does.
-
-    Attributes:
-        subscriber: the owner of the pool's connection, if the pool serves pub/sub.
-        complaint: why the server that answers cannot be used, for clients; empty if it can.
-    """
-
-    initialDelay = 0.05
-    maxDelay = 2
-    factor = 1.6
-    protocol = Connection
-
-    def __init__(self, settings: StoreSettings, pool: int, reactor: Any, logs: bool = True) -> None:
-        super().__init__(
-            settings.where(),
-            settings.db or None,
-            pool,
-            isLazy=True,
-            charset=None,
-            password=settings.password,
-            convertNumbers=False,
-            username=settings.username,
-        )
-        self.seconds = reactor.seconds
-        self.connections: set[Connection] = set()
-        self._reactor = reactor
-        self._where = settings.where()
-        self._logs = logs
-        self._endpoint: Any = None
-        self._attempts = 0
-        self._pending: set[Any] = set()
-        self.subscriber: _Subscriber | None = None
-        self.first_connected: defer.Deferred[None] = defer.Deferred()
-        self._last_error = ""
-        self.complaint = ""
-
-    def abort_overdue(self, limit_seconds: float) -> None:
-        """Closes each connection whose oldest call has waited longer than the limit; all its calls then fail."""
-        now = self.seconds()
-        for connection in list(self.connections):
-            if connection.sent_at and now - connection.sent_at[0] > limit_seconds:
-                log.warn("Redis has not answered for {limit} s; closing this connection.", limit=limit_seconds)
-                connection.sent_at.clear()
-                connection.transport.abortConnection()
-
-    def startConnecting(self, endpoint: Any) -> None:
-        self._endpoint = endpoint
-        for _ in range(self.poolsize):
-            self._connect()
-
-    def _connect(self) -> None:
-        attempt = self._endpoint.connect(self)
-        self._pending.add(attempt)
-        attempt.addBoth(self._attempted, attempt)
-
-    def _attempted(self, result: Any, attempt: Any) -> None:
-        self._pending.discard(attempt)
-        if isinstance(result, Failure):
-            self._connect_later(result.getErrorMessage())
-
-    @property
-    def _logs_loss(self) -> bool:
-        return self._logs and self.first_connected.called
-
-    def _connect_later(self, why: str) -> None:
-        if self.stopped:
-            return
-        if self._attempts == 0 and self._logs_loss:
-            log.warn("the connection to Redis at {where} is lost: {why}", where=self._where, why=why)
-        self._attempts += 1
-        delay = self.retryDelay(1 + self._attempts // self.poolsize)
-        retry = task.deferLater(self._reactor, delay, self._connect)
-        self._pending.add(retry)
-        retry.addErrback(lambda failure: failure.trap(defer.CancelledError))
-        retry.addBoth(lambda _: self._pending.discard(retry))
-
-    def lost(self, connection: Connection, why: Failure) -> None:
-        self.connections.discard(connection)
-        self._connect_later(why.getErrorMessage())
-
-    def disconnect(self) -> defer.Deferred[Any]:
-        self.stopped = self.disconnectCalled = True
-        for pending in list(self._pending):
-            pending.cancel()
-        for connection in list(self.connections):
-            connection.transport.loseConnection()
-        return self.waitForEmptyPool()
-
-    def addConnection(self, conn: Connection) -> None:
-        if self.subscriber is not None:
-            self._join(conn)
-            return
-        defer.ensureDeferred(self._examine(conn)).addErrback(lambda failure: log.failure("examining Redis", failure))
-
-    async def _examine(self, conn: Connection) -> None:
-        """Adds a connection to the pool if its server can be used; also if Redis does not permit the question."""
-        try:
-            questions = conn.execute_command(b"EXISTS", keys.QUEUE_SET), conn.execute_command(*_ASK_FOR_NEWEST)
-            loading, newest = await defer.DeferredList(questions, consumeErrors=True)
-        except txredisapi.RedisError:  # lost meanwhile; it is reconnected
-            return
-        if not loading[0] and loading[1].getErrorMessage().startswith("LOADING"):
-            self.complaint = "the message store (Redis) is reading its data from disk; try again in a moment."
-            conn.transport.loseConnection()
-        elif newest[0] and newest[1] in ([None], [[]]):
-            self._reject_too_old(conn)
-        else:
-            self._join(conn)
-
-    def _reject_too_old(self, conn: Connection) -> None:
-        """Closes the connection to a server that is too old; it is tried again like one that does not answer."""
-        if self._logs and self.complaint != _TOO_OLD:
-            log.error(
-                "Redis at {where} is too old. Update it to Redis 7.0 or newer, or to Valkey; until then: 503.",
-                where=self._where,
-            )
-        self.complaint = _TOO_OLD
-        conn.transport.loseConnection()
-
-    def _join(self, conn: Connection) -> None:
-        if not conn.connected:  # a proxy in front of a dead Redis accepts and closes
-            return
-        super().addConnection(conn)
-        self.complaint = ""
-        if self.subscriber is not None:
-            self.subscriber.connection_ready(conn)
-        if self._attempts:
-            self._reactor.callLater(_STABLE_SECONDS, self._check_stable, conn)
-        if self.pool and not self.first_connected.called:
-            self.first_connected.callback(None)
-
-    def _check_stable(self, conn: Connection) -> None:
-        """Redis is back if a connection lasts. A proxy without a Redis, or a Redis with too many clients, closes it."""
-        if conn.connected and self._attempts and not self.stopped:
-            if self._logs_loss:
-                log.info("Redis at {where} answers again.", where=self._where)
-            self._attempts = 0
-
-    def stopTrying(self) -> defer.Deferred[Any]:
-        # txredisapi gives up for ever if AUTH or SELECT fails. A server with too many clients makes them fail too.
-        return defer.succeed(None)
-
-    def connectionError(self, why: str) -> None:
-        if why != self._last_error:
-            log.error("{why}", why=why)
-        self._last_error = why  # txredisapi would fail a Deferred that nobody uses
-
-
-def _translate(failure: Failure) -> Failure:
-    """Turns txredisapi's errors into ours."""
-    error = failure.value
-    if isinstance(error, txredisapi.ConnectionError):
-        return Failure(StoreUnavailable("the message store (Redis) went away or took too long; try again in a moment."))
-    if isinstance(error, txredisapi.ResponseError):
-        log.warn("Redis refused an operation: {error}", error=str(error))
-        code = str(error).split(" ", 1)[0]
-        return Failure(StoreRefused(f"the message store (Redis) refused the operation ({code}); see the server's log."))
-    return failure
+    def close_when_answered(self) -> None:
+        self.transport.abortConnection()

@@ -1,14 +1,21 @@
-"""Calls to Redis: pool, time limits, reconnecting.
+"""Calls to Redis: pools, time limits, reconnecting, failover.
 
 A call either answers, or raises StoreUnavailable within the time limit, or raises StoreRefused. Nothing is queued while
 Redis is unreachable. A call that was sent is never cancelled: after StoreUnavailable it is not known whether Redis ran
-it.
+it, unless the error says that nothing was done.
+
+Which connections there are:
+
+1. One per subscriber. They connect first, so that a Redis with few places (``maxclients``) serves consumers.
+2. With ``replicas``, one for ``WAIT``.
+3. The pool for calls. One connection is enough to serve; the others come when all the above are there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from twisted.application import service
@@ -16,9 +23,12 @@ from twisted.internet import defer, endpoints, task
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from restmq.errors import StoreUnavailable
-from restmq.store.connection import Connection, ConnectionPool, Encoded
+from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
+from restmq.store import handshake, scripts, tls
+from restmq.store.connection import Connection, Encoded, ErrorReply, SubscriberConnection
+from restmq.store.connection_pool import ConnectionPool
 from restmq.store.replication import Replication
+from restmq.store.reports import Outage, Refusals
 from restmq.store.scripts import Script
 from restmq.store.settings import StoreSettings
 from restmq.store.subscriber import Subscriber
@@ -26,73 +36,112 @@ from restmq.store.subscriber import Subscriber
 log = Logger()
 
 _WATCH_INTERVAL_SECONDS = 0.5
+_NOT_REACHABLE = "the message store (Redis) is not reachable; try again in a moment."
+_NOT_READY = "the message store (Redis) takes no writes now; see the server's log."
+#: Errors by which a server says that it is a replica. Redis checks this before a script's first write.
+_OF_A_REPLICA = ("READONLY", "MASTERDOWN")
+_BECAME_REPLICA = "the message store (Redis) has become a replica. Nothing was done; try again in a moment."
+
+
+def endpoint_to(host: str, port: int, settings: StoreSettings, reactor: Any, timeout: float) -> Any:
+    """The endpoint of a server at this address, with TLS if the settings have it."""
+    plain = endpoints.HostnameEndpoint(reactor, host, port, timeout=timeout)
+    if settings.tls is None:
+        return plain
+    return endpoints.wrapClientTLS(tls.client_options(settings.tls)(host), plain)
 
 
 class Store(service.Service):  # type: ignore[misc]  # untyped
     """Makes all calls to Redis; the module's docstring has the guarantees.
 
     Attributes:
+        first_connected: fires with the first connection to Redis.
+        facts: the fields of ``INFO`` of the server that was connected to last; empty if it is not permitted.
         time_ms: the wall clock, in ms since 1970, for times that are stored or shown.
     """
 
     def __init__(self, settings: StoreSettings, reactor: Any) -> None:
         self.settings = settings
         self._reactor = reactor
-        self._pool = ConnectionPool(settings, settings.pool, reactor)
-        self._pools = [self._pool]
+        self._outage = Outage(settings.where(), reactor)
+        self._refusals = Refusals(reactor)
+        self._pool = self._make_pool(settings.pool)
+        self._subscribers: list[Subscriber] = []
+        self._waiting: ConnectionPool | None = None
         self._replication: Replication | None = None
         if settings.replicas:
-            waiting = ConnectionPool(settings, 1, reactor, logs=False)
-            self._pools.append(waiting)
+            self._waiting = waiting = self._make_pool(1)
             wait_ms = round(settings.call_timeout_seconds * 500)
-            self._replication = Replication(
-                lambda *args: self._least_busy(waiting).call(*args), settings.replicas, wait_ms
-            )
+            self._replication = Replication(lambda: self._least_busy(waiting), settings.replicas, wait_ms)
+        self._unknown_servers = 0
         self._watch = task.LoopingCall(self._abort_overdue)
         self._watch.clock = reactor
+        self.first_connected: defer.Deferred[None] = defer.Deferred()
+        self.facts: Mapping[str, str] = MappingProxyType({})
         self.time_ms: Callable[[], int] = lambda: int(time.time() * 1000)
+
+    def _make_pool(self, size: int, kind: Callable[..., Connection] = Connection) -> ConnectionPool:
+        return ConnectionPool(settings=self.settings, size=size, owner=self, reactor=self._reactor, kind=kind)
 
     @property
     def clock(self) -> IReactorTime:
         return self._reactor
 
+    @property
+    def _pools(self) -> list[ConnectionPool]:
+        """All pools, in the order in which they connect."""
+        waiting = [self._waiting] if self._waiting is not None else []
+        return [*(subscriber.pool for subscriber in self._subscribers), *waiting, self._pool]
+
     def startService(self) -> None:
         super().startService()
-        for pool in self._pools:
-            if pool.subscriber is None:  # a Subscriber connects for its first channel
-                pool.startConnecting(self._endpoint())
+        for subscriber in self._subscribers:
+            subscriber.start(self._endpoint())
+        attempted = defer.DeferredList([subscriber.pool.first_attempted for subscriber in self._subscribers])
+        attempted.addCallback(lambda _: self._connect_for_calls())
         self._watch.start(_WATCH_INTERVAL_SECONDS, now=False)
+
+    def _connect_for_calls(self) -> None:
+        if self.running:
+            if self._waiting is not None:
+                self._waiting.start(self._endpoint())
+            self._pool.start(self._endpoint())
 
     def stopService(self) -> defer.Deferred[Any]:
         super().stopService()
+        self._refusals.stop()
         if self._watch.running:
             self._watch.stop()
-        return defer.gatherResults([pool.disconnect() for pool in self._pools])
+        for subscriber in self._subscribers:
+            subscriber.stop()
+        return defer.gatherResults([pool.stop() for pool in self._pools])
 
     def _endpoint(self) -> Any:
         timeout = self.settings.call_timeout_seconds
         if self.settings.socket_path:
             return endpoints.UNIXClientEndpoint(self._reactor, self.settings.socket_path, timeout=timeout)
-        return endpoints.HostnameEndpoint(self._reactor, self.settings.host, self.settings.port, timeout=timeout)
+        return endpoint_to(self.settings.host, self.settings.port, self.settings, self._reactor, timeout)
 
     def _abort_overdue(self) -> None:
         for pool in self._pools:
             pool.abort_overdue(self.settings.call_timeout_seconds)
 
     @property
-    def first_connected(self) -> defer.Deferred[None]:
-        """Fires with the first connection to Redis."""
-        return self._pool.first_connected
-
-    @property
     def connected(self) -> bool:
         return bool(self._pool.pool)
+
+    @property
+    def reason(self) -> str:
+        """Why Redis cannot be used, for operators; empty if it can, or if that is not known."""
+        return "" if self.connected else self._outage.reason
 
     def describe(self) -> str:
         """The store as the first RestMQ described it, e.g. in ``/stats/``."""
         if not self.connected:
             return "<Redis Connection: Not connected>"
         return f"<Redis Connection: {self.settings.where()} - {len(self._pool.pool)} connection(s)>"
+
+    # Calls
 
     def _least_busy(self, pool: ConnectionPool) -> Connection:
         """The connection with the fewest calls in flight: always the first one while it keeps up."""
@@ -103,9 +152,7 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
             if not best.sent_at:
                 break
         if best is None:
-            raise StoreUnavailable(
-                pool.complaint or "the message store (Redis) is not reachable; try again in a moment."
-            )
+            raise StoreUnavailable(self._outage.complaint or _NOT_REACHABLE)
         if len(best.sent_at) >= self.settings.calls_in_flight_max:
             raise StoreUnavailable("the message store (Redis) is overloaded; try again in a moment.")
         return best
@@ -120,12 +167,30 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
         """Runs one script, atomically. ``first_args`` has the number of keys, the keys, and the first arguments."""
         try:
-            answer = self._least_busy(self._pool).run(script, first_args, *args)
+            connection = self._least_busy(self._pool)
+            if self._replication is not None and script.durable:
+                waiting = self._replication.connection_to(connection.server)
+                answer = connection.run(script, first_args, *args)
+                return defer.ensureDeferred(_replicated(answer, self._replication, waiting))
         except StoreUnavailable:
             return defer.fail()
-        if self._replication is not None and script.durable:
-            return defer.ensureDeferred(_replicated(answer, self._replication))
-        return answer
+        return connection.run(script, first_args, *args)
+
+    async def check_ready(self, may_explain: Callable[[], Awaitable[bool]]) -> None:
+        """Raises StoreUnavailable if Redis would refuse a write now.
+
+        Args:
+            may_explain: whether the error may tell the reason.
+        """
+        try:
+            if self._replication is not None:
+                self._replication.connection_to(self._least_busy(self._pool).server)
+            await self.run(scripts.load("ready"), Encoded([0]))
+        except RestMQError as problem:
+            why = self._refusals.last if isinstance(problem, StoreRefused) else self.reason or str(problem)
+            raise StoreUnavailable(why if await may_explain() else _NOT_READY) from None
+
+    # Pub/sub
 
     def subscriber(
         self,
@@ -133,27 +198,91 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         on_lost: Callable[[], None] = lambda: None,
         on_renewed: Callable[[], None] = lambda: None,
     ) -> Subscriber:
-        """A separate connection for pub/sub; it connects for the first subscription. Args: see Subscriber."""
-        factory = ConnectionPool(self.settings, 1, self._reactor, logs=False)
+        """A separate connection for pub/sub. Args: see Subscriber."""
         subscriber = Subscriber(
-            factory=factory,
-            endpoint=self._endpoint,
+            pool=self._make_pool(1, SubscriberConnection),
             on_message=on_message,
             on_lost=on_lost,
             on_renewed=on_renewed,
             reactor=self._reactor,
         )
-        self._pools.append(factory)
+        self._subscribers.append(subscriber)
+        if self.running:
+            subscriber.start(self._endpoint())
         return subscriber
 
     def drop(self, subscriber: Subscriber) -> defer.Deferred[Any]:
         """Closes a subscriber's connection."""
         subscriber.stop()
-        self._pools.remove(subscriber.factory)
-        return subscriber.factory.disconnect()
+        self._subscribers.remove(subscriber)
+        return subscriber.pool.stop()
+
+    # What pools tell
+
+    def joined(self, pool: ConnectionPool, connection: Any, server: handshake.Server) -> None:
+        connection.server = server.run_id or b"unknown %d" % self._unknown_servers
+        if pool is self._pool:
+            self._outage.usable()
+            self.facts = server.facts
+            if not self.first_connected.called:
+                self.first_connected.callback(None)
+        for subscriber in self._subscribers:
+            if subscriber.pool is pool:
+                subscriber.connection_ready(connection)
+        self._pool.grow()
+
+    def lost(self, pool: ConnectionPool, connection: Any, why: str) -> None:
+        if pool is self._pool and why and not pool.pool:
+            self._outage.begin(why)
+        for subscriber in self._subscribers:
+            if subscriber.pool is pool:
+                subscriber.connection_lost()
+        if pool is self._waiting and connection.server.startswith(b"unknown"):
+            # The next connection may lead to another server, and none of them says which it is: so all connect anew.
+            self._unknown_servers += 1
+            self._retire_all()
+
+    def problem(self, pool: ConnectionPool, reason: str, complaint: str, answered: bool) -> None:
+        if pool is self._pool or answered:  # if no server answers, one pool that says so is enough
+            self._outage.problem(reason, complaint, is_down=not self.connected)
+
+    def stable(self, pool: ConnectionPool) -> None:
+        if pool is self._pool:
+            self._outage.end()
+
+    def may_grow(self, pool: ConnectionPool) -> bool:
+        return pool is not self._pool or all(other.pool for other in self._pools if other is not pool)
+
+    def refused(self, pool: ConnectionPool, connection: Any, error: ErrorReply) -> Exception:
+        is_first = self._refusals.note(error)
+        if error.code in _OF_A_REPLICA:
+            if connection in pool.pool:
+                self._retire_all(handshake.IS_REPLICA)
+            return StoreUnavailable(_BECAME_REPLICA)
+        if error.code == "NOPERM" and is_first and pool is self._pool:
+            checked = defer.ensureDeferred(self._check_rights(connection))
+            checked.addErrback(lambda failure: log.failure("asking Redis for rights failed", failure))
+        return StoreRefused(f"the message store (Redis) refused the operation ({error.code}); see the server's log.")
+
+    def _retire_all(self, problem: handshake.Unusable | None = None) -> None:
+        """All connections are made again, and so learn which server is there now and whether it can be used."""
+        for pool in self._pools:
+            for connection in list(pool.pool):
+                pool.retire(connection)
+        if problem is not None:
+            self._outage.problem(str(problem), problem.complaint, is_down=True)
+
+    async def _check_rights(self, connection: Connection) -> None:
+        """If a right was revoked, no further script may begin, because Redis would stop it in its middle."""
+        try:
+            missing = await handshake.missing_rights(connection)
+        except StoreUnavailable:
+            return
+        if missing:
+            self._retire_all(handshake.lacks_rights(missing))
 
 
-async def _replicated(answer: defer.Deferred[Any], replication: Replication) -> Any:
+async def _replicated(answer: defer.Deferred[Any], replication: Replication, waiting: Connection) -> Any:
     result = await answer
-    await replication.reached()
+    await replication.reached(waiting)
     return result

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class TLSSettings:
+    """How connections to Redis, and to its Sentinels, are encrypted. All paths are PEM files.
+
+    Attributes:
+        ca: the certificates that the server's must be signed by; None for the system's.
+        certificate: the client's own certificate, with its intermediate ones after it; None for none.
+        key: the client's private key.
+        name: the name in the server's certificate; None for the host that is connected to.
+    """
+
+    ca: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    name: str | None = None
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -15,6 +32,7 @@ class StoreSettings:
         calls_in_flight_max: maximum number of unanswered calls per connection; more are refused.
         replicas: number of replicas that must have a durable write before it is answered (``WAIT``); 0 to answer
             without asking them.
+        tls: None for plain connections.
     """
 
     host: str = "127.0.0.1"
@@ -22,11 +40,12 @@ class StoreSettings:
     db: int = 0
     pool: int = 10
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     socket_path: str | None = None
     call_timeout_seconds: float = 5.0
     calls_in_flight_max: int = 10_000
     replicas: int = 0
+    tls: TLSSettings | None = None
 
     def where(self) -> str:
         """The address, for people; without any secret."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from twisted.internet import defer, task
 
-from restmq.store.connection import ConnectionPool, SubscriberConnection
+from restmq.store.connection import SubscriberConnection
+from restmq.store.connection_pool import ConnectionPool
 
 _PING_SECONDS = 15
 
@@ -16,8 +17,7 @@ class Subscriber:
     """A set of channels, subscribed again on each new connection.
 
     Args:
-        factory: a pool of one connection.
-        endpoint: makes the endpoint to connect to.
+        pool: a pool of one SubscriberConnection.
         on_message: called with channel and payload of each message, in the order in which Redis sent them.
         on_lost: called when the connection is lost. Messages published from then on are missed.
         on_renewed: called when all channels are subscribed again on a new connection.
@@ -26,17 +26,13 @@ class Subscriber:
     def __init__(
         self,
         *,
-        factory: ConnectionPool,
-        endpoint: Callable[[], Any],
+        pool: ConnectionPool,
         on_message: Callable[[bytes, bytes], None],
         on_lost: Callable[[], None],
         on_renewed: Callable[[], None],
         reactor: Any,
     ) -> None:
-        self.factory = factory
-        factory.protocol = SubscriberConnection
-        factory.subscriber = self
-        self._endpoint = endpoint
+        self.pool = pool
         self.message_received = on_message
         self._on_lost = on_lost
         self._on_renewed = on_renewed
@@ -45,7 +41,6 @@ class Subscriber:
         self._unconfirmed: dict[bytes, list[defer.Deferred[None]]] = {}
         self._renewing: set[bytes] = set()
         self._was_lost = False
-        self._started = False
         self._ping = task.LoopingCall(self._send_ping)
         self._ping.clock = reactor
 
@@ -54,11 +49,7 @@ class Subscriber:
         confirmed: defer.Deferred[None] = defer.Deferred()
         self._channels.add(channel)
         self._unconfirmed.setdefault(channel, []).append(confirmed)
-        if not self._started:
-            self._started = True
-            self.factory.startConnecting(self._endpoint())
-            self._ping.start(_PING_SECONDS, now=False)
-        elif self._connection is not None:
+        if self._connection is not None:
             self._connection.send(b"SUBSCRIBE", channel)
         return confirmed
 
@@ -68,22 +59,25 @@ class Subscriber:
         if self._connection is not None:
             self._connection.send(b"UNSUBSCRIBE", channel)
 
+    def start(self, endpoint: Any) -> None:
+        """Connects, also before the first subscription."""
+        self.pool.start(endpoint)
+        self._ping.start(_PING_SECONDS, now=False)
+
     def stop(self) -> None:
         if self._ping.running:
             self._ping.stop()
 
     def connection_ready(self, connection: SubscriberConnection) -> None:
-        if not connection.connected:
-            return
         self._connection = connection
-        connection.whenDisconnected().addCallback(self._connection_lost)
+        connection.listen(self)
         self._renewing = set(self._channels) if self._was_lost else set()
         if self._channels:
             connection.send(b"SUBSCRIBE", *self._channels)
 
-    def _connection_lost(self, connection: SubscriberConnection) -> None:
-        if self._connection is connection:
-            self._connection = None
+    def connection_lost(self) -> None:
+        self._connection = None
+        if self._channels:
             self._was_lost = True
             self._on_lost()
 

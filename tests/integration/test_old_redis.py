@@ -10,11 +10,11 @@ from tests.servers import Daemon, Redis, stopping, wait_until
 AS_BEFORE_7 = ("--rename-command", "PEXPIRETIME", "")
 
 
-def test_a_redis_that_is_too_old_gives_503_until_a_newer_one_answers(private_folder: Path) -> None:
+def test_a_redis_that_is_too_old_is_refused_until_it_is_a_newer_one(private_folder: Path) -> None:
     redis = Redis(private_folder / "redis", *AS_BEFORE_7)
     daemon = Daemon(private_folder, "--redis-timeout", "1", redis=redis, starts="waiting for the store")
     with stopping(daemon, redis), daemon.client() as http:
-        wait_until(lambda: "is too old. Update it to Redis 7.0" in daemon.log)
+        wait_until(lambda: "it is too old; update it to Redis 7.0" in daemon.log)
         refused = http.post("/q/x", data={"value": "y"})
         assert refused.status_code == 503
         assert refused.headers["Retry-After"]
@@ -29,7 +29,7 @@ def test_a_redis_that_is_too_old_gives_503_until_a_newer_one_answers(private_fol
         daemon.assert_no_tracebacks()
 
 
-def test_a_redis_user_without_the_right_to_command_info_is_accepted(private_folder: Path, private_redis: Redis) -> None:
+def test_a_redis_user_who_may_not_ask_for_commands_is_let_in(private_folder: Path, private_redis: Redis) -> None:
     private_redis.command("ACL", "SETUSER", "some", "on", ">secret", "~*", "&*", "+@all", "-command")
     account = ("--redis-username", "some", "--redis-password", "secret")
     daemon = Daemon(private_folder, *account, redis=private_redis)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from restmq.server.options import DaemonOptions, Options, RedisOptions
+from restmq.server.options import DaemonOptions, Options
+from restmq.server.redis_options import RedisOptions
 from restmq.store.settings import StoreSettings
 from tests.integration.test_documents import blocks
 from tests.servers import ROOT, Daemon, Redis, free_port, stopping

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from twisted.python import usage
 
 from restmq.server import daemon, embedded_redis
-from restmq.server.options import RedisOptions
+from restmq.server.redis_options import RedisOptions
+from restmq.store.settings import TLSSettings
 
 
 def options(*arguments: str) -> RedisOptions:
@@ -75,3 +77,31 @@ def test_a_program_on_the_path_is_named_with_its_path(monkeypatch: pytest.Monkey
     assert embedded_redis.find_program() == embedded_redis.Program(valkey, f"a private Valkey ({valkey})")
     install(tmp_path, "valkey-server", "Valkey server v=0.9.0")
     assert embedded_redis.find_program().path == redis
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("redis://one", {"host": "one", "port": 6379, "db": 0, "password": None, "tls": None}),
+        ("redis://:p%40ss@one:7000/3", {"host": "one", "port": 7000, "db": 3, "username": None, "password": "p@ss"}),
+        ("rediss://default:pw@one:6380", {"username": "default", "password": "pw", "port": 6380, "tls": TLSSettings()}),
+        ("redis://[::1]:7000/", {"host": "::1", "port": 7000}),
+    ],
+)
+def test_a_url_says_where_redis_is(monkeypatch: pytest.MonkeyPatch, url: str, settings: dict[str, object]) -> None:
+    for source in ("flag", "environment"):
+        arguments = ("--redis-url", url) if source == "flag" else ()
+        monkeypatch.setenv("REDIS_URL", "" if source == "flag" else url)
+        parsed = options(*arguments)
+        found = parsed.store_settings()
+        assert {name: getattr(found, name) for name in settings} == settings
+        assert parsed.names_redis
+
+
+def test_flags_and_urls_that_agree_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:pw@one:7000")
+    monkeypatch.setenv("RESTMQ_REDIS_PASSWORD", "pw")
+    assert options("--redis-host", "one", "--redis-db", "2").store_settings().db == 2
+    monkeypatch.setenv("RESTMQ_REDIS_PASSWORD", "other")
+    with pytest.raises(usage.UsageError, match="REDIS_URL and --redis-password contradict"):
+        options().store_settings()

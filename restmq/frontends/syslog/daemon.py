@@ -14,12 +14,13 @@ from restmq.errors import ConfigurationError
 from restmq.frontends.syslog.receiver import Intake, TcpReceiver, UdpReceiver
 from restmq.frontends.syslog.spool import Counts, Quota, Spool
 from restmq.server import options as shared
+from restmq.server.coercions import seconds, whole_number
 from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
 from restmq.store.pool import Store
 
 _DATAGRAM_BYTES_MAX = 65_535
-_COUNT = shared.whole_number(1, 10_000_000)
-_BYTES = shared.whole_number(1, 1 << 40)
+_COUNT = whole_number(1, 10_000_000)
+_BYTES = whole_number(1, 1 << 40)
 
 #: A sender that is silent for a minute is probed, and has another minute to answer. With the kernel's defaults, the
 #: connection of a dead machine would count towards the limits for two hours.
@@ -34,16 +35,16 @@ class Options(shared.DaemonOptions):
     longdesc = "Receives syslog lines by TCP and UDP, and puts them into queues named syslogd:<address of the sender>."
 
     optParameters: list[list[Any]] = [
-        ["port", None, 25000, "port to listen on, TCP and UDP", shared.whole_number(1, 65535)],
+        ["port", None, 25000, "port to listen on, TCP and UDP", whole_number(1, 65535)],
         ["data-dir", None, None, "data directory of a RestMQ on this machine with a private store"],
         ["senders", None, None, "addresses or networks that may send [default: all]", parse_hosts],
-        ["max-line", None, 65536, "maximum line in bytes; the rest is cut off", shared.whole_number(480, 1 << 24)],
+        ["max-line", None, 65536, "maximum line in bytes; the rest is cut off", whole_number(480, 1 << 24)],
         ["max-connections", None, 1000, "maximum TCP connections", _COUNT],
         ["max-connections-per-address", None, 200, "maximum TCP connections from one address", _COUNT],
         ["max-buffered-lines", None, 100000, "maximum lines that wait for Redis, each for TCP and for UDP", _COUNT],
         ["max-buffered-bytes", None, 67108864, "maximum bytes that wait for Redis, each for TCP and for UDP", _BYTES],
-        ["hold-time", None, 3600, "seconds to keep a line that Redis does not accept", shared.seconds],
-        ["count-interval", None, 60, "seconds between summaries in the log, if numbers changed", shared.seconds],
+        ["hold-time", None, 3600, "seconds to keep a line that Redis does not accept", seconds],
+        ["count-interval", None, 60, "seconds between summaries in the log, if numbers changed", seconds],
     ]
     optFlags = [["no-udp", None, "do not listen for UDP"]]
 

@@ -1,0 +1,32 @@
+"""Checks and converts the values of command-line options. Each raises ValueError with what is expected."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A coercion for whole numbers within bounds."""
+
+    def coerce(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdigit() else least - 1
+        if not least <= number <= most:
+            raise ValueError(f"give a whole number from {least} to {most}")
+        return number
+
+    return coerce
+
+
+def seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
+    if not 0 < number < 86400:
+        raise ValueError("give a number of seconds between 0 and 86400")
+    return number
+
+
+def ip_address(text: str) -> str:
+    return str(ipaddress.ip_address(text))

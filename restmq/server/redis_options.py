@@ -1,0 +1,145 @@
+"""The options that say where Redis is: flags, a URL, and the environment."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+from urllib.parse import unquote, urlsplit
+
+from twisted.python import usage
+
+from restmq import __version__
+from restmq.errors import ConfigurationError
+from restmq.server.coercions import seconds, whole_number
+from restmq.store.settings import StoreSettings, TLSSettings
+from restmq.store.tls import client_options
+
+_REDIS_URL_VARIABLE = "REDIS_URL"
+_REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
+
+_PORT = whole_number(1, 65535)
+_DB = whole_number(0, 1_000_000)
+_TLS_FLAGS = {"ca": "redis-tls-ca", "certificate": "redis-tls-cert", "key": "redis-tls-key", "name": "redis-tls-name"}
+#: What a URL may say too, by the name in StoreSettings.
+_FLAGS = {
+    "host": "redis-host",
+    "port": "redis-port",
+    "db": "redis-db",
+    "username": "redis-username",
+    "password": "redis-password",
+}
+
+
+class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
+    """Where Redis is."""
+
+    optParameters: list[list[Any]] = [
+        [
+            "redis-url",
+            None,
+            None,
+            f"redis://[user:password@]host[:port][/db], rediss:// for TLS [default: {_REDIS_URL_VARIABLE}]",
+        ],
+        ["redis-host", None, None, "Redis host [default: 127.0.0.1]"],
+        ["redis-port", None, None, "Redis port [default: 6379]", _PORT],
+        ["redis-pool", None, None, "number of connections to Redis [default: 10]", whole_number(1, 1000)],
+        ["redis-db", None, None, "number of the Redis database [default: 0]", _DB],
+        ["redis-socket", None, None, "path of Redis' Unix socket, instead of host and port"],
+        ["redis-username", None, None, "Redis ACL user"],
+        ["redis-password", None, None, f"Redis password; {_REDIS_PASSWORD_VARIABLE} hides it from other users"],
+        ["redis-tls-ca", None, None, "file with the certificates that Redis' is signed by [default: the system's]"],
+        ["redis-tls-cert", None, None, "file with the certificate to show to Redis"],
+        ["redis-tls-key", None, None, "file with its private key"],
+        ["redis-tls-name", None, None, "name in Redis' certificate [default: the host]"],
+        ["redis-timeout", None, 5, "maximum seconds that a call to Redis may take", seconds],
+    ]
+    optFlags: list[list[Any]] = [["redis-tls", None, "encrypt connections to Redis"]]
+
+    def opt_version(self) -> NoReturn:
+        """Print the version and exit."""
+        print(f"RestMQ {__version__}")
+        raise SystemExit(0)
+
+    @property
+    def names_redis(self) -> bool:
+        """Whether any flag, or the environment, names a Redis."""
+        names = [name for name, *_ in RedisOptions.optParameters if name != "redis-timeout"]
+        return any(self[name] is not None for name in names) or bool(
+            self["redis-tls"] or os.environ.get(_REDIS_URL_VARIABLE)
+        )
+
+    def store_settings(self) -> StoreSettings:
+        """The flags as settings, with defaults, and with what the environment says.
+
+        Raises UsageError if flags, URL and environment contradict each other, or a file of --redis-tls-… is invalid.
+        """
+        flags = {name: self[flag] for name, flag in _FLAGS.items()}
+        flags["password"] = flags["password"] or os.environ.get(_REDIS_PASSWORD_VARIABLE) or None
+        given = {name: value for name, value in flags.items() if value is not None}
+        is_tls = bool(self["redis-tls"])
+        if url := self["redis-url"] or os.environ.get(_REDIS_URL_VARIABLE):
+            source = "--redis-url" if self["redis-url"] else f"the environment variable {_REDIS_URL_VARIABLE}"
+            is_tls = self._add_url(given, url, source)
+        given |= {"pool": self["redis-pool"], "socket_path": self["redis-socket"], "tls": self._tls(is_tls)}
+        given["call_timeout_seconds"] = self["redis-timeout"]
+        return StoreSettings(**{name: value for name, value in given.items() if value is not None})
+
+    def _add_url(self, given: dict[str, Any], url: str, source: str) -> bool:
+        """Adds what the URL says to the settings. Returns whether it asks for TLS."""
+        try:
+            scheme, told = parse_url(url)
+        except ValueError as problem:  # the URL itself may hold a password
+            raise usage.UsageError(f"{source}: {problem}") from None
+        for name, value in told.items():
+            if given.setdefault(name, value) != value:
+                raise usage.UsageError(f"{source} and --{_FLAGS[name]} contradict each other; give one of them.")
+        if self["redis-socket"] is not None:
+            raise usage.UsageError(f"{source} and --redis-socket contradict each other; give one of them.")
+        if scheme == "redis" and self["redis-tls"]:
+            raise usage.UsageError(f"--redis-tls: {source} says redis://, which is not encrypted; use rediss://.")
+        return scheme == "rediss"
+
+    def _tls(self, is_tls: bool) -> TLSSettings | None:
+        given = {name: self[flag] for name, flag in _TLS_FLAGS.items() if self[flag] is not None}
+        if not is_tls:
+            for name in given:
+                raise usage.UsageError(f"--{_TLS_FLAGS[name]} needs --redis-tls, or a URL that begins with rediss://.")
+            return None
+        if self["redis-socket"] is not None:
+            raise usage.UsageError("--redis-tls and --redis-socket contradict each other; a socket needs no TLS.")
+        if ("certificate" in given) != ("key" in given):
+            raise usage.UsageError("--redis-tls-cert and --redis-tls-key belong together; give both.")
+        tls = TLSSettings(**given)
+        try:
+            client_options(tls)
+        except ConfigurationError as problem:
+            raise usage.UsageError(f"--redis-tls: {problem}") from None
+        return tls
+
+
+def parse_url(url: str) -> tuple[str, dict[str, Any]]:
+    """The scheme of a URL, and what it says, by the names in StoreSettings.
+
+    Raises ValueError, whose text does not repeat the URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss"):
+        raise ValueError("it must begin with redis:// or rediss://")
+    if not parts.hostname:
+        raise ValueError("it has no host")
+    if parts.query or parts.fragment:
+        raise ValueError("RestMQ knows no parameters after ? or #; omit them")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("its port is not a number from 1 to 65535") from None
+    told: dict[str, Any] = {"host": parts.hostname}
+    if port is not None:
+        told["port"] = _PORT(str(port))
+    if path := parts.path.strip("/"):
+        told["db"] = _DB(path)
+    if parts.username:
+        told["username"] = unquote(parts.username)
+    if parts.password:
+        told["password"] = unquote(parts.password)
+    return parts.scheme, told
