@@ -7,13 +7,14 @@ client sends is ever looked up as an attribute.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import orjson
+from msgspec import Raw
 
 from restmq.auth.guard import CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
@@ -30,7 +31,6 @@ from restmq.model import (
     queue_of,
 )
 from restmq.schema.answers import BOOLEAN, BYTES, KEY, MESSAGE, NUMBER, QUEUE, STRING, WHOLE, any_of, array, obj, ref
-from restmq.schema.encoding import to_json
 from restmq.schema.fields import (
     ANY_JSON,
     IDEMPOTENCY_KEY,
@@ -43,14 +43,13 @@ from restmq.schema.fields import (
     Text,
     whole,
 )
+from restmq.schema.json_input import ObjectReader, command_field, message_of, plain
+from restmq.schema.names import check_names
 from restmq.transport import Presence
 
 EMPTY_QUEUE = {"error": "empty queue"}
 
-#: Maximum number of levels of arrays and objects in a command: orjson writes no more, and must write the answer.
-DEPTH_MAX = 254
-
-_LONG_INTEGER = re.compile(rb"(?<![0-9])[0-9]{19}")
+_OBJECT = re.compile(rb"[ \t\r\n]*\{")
 
 Fields = dict[str, Any]
 
@@ -76,7 +75,7 @@ class CommandContext:
     default_queue: str | None = None
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True, frozen=True, eq=False)
 class Command:
     """A command of the protocol.
 
@@ -103,7 +102,7 @@ class Command:
 
 
 async def _add(context: CommandContext, queue: str, fields: Fields) -> Fields:
-    values = [value_bytes(value) for value in fields.get("values", [fields.get("value")])]
+    values = [message_of(raw, "the value") for raw in fields.get("values", [fields.get("value")])]
     options = (fields.get("ttl", 0), fields.get("delay", 0), fields.get("idempotency_key", b""))
     if "values" not in fields and not any(options):
         keys = [await context.core.queue_add(queue, values[0])]
@@ -111,7 +110,7 @@ async def _add(context: CommandContext, queue: str, fields: Fields) -> Fields:
         keys = await context.core.queue_add_many(queue, values, *options)
     if "values" in fields:
         return {"queue": queue, "keys": keys}
-    return {"queue": queue, "value": fields["value"], "key": keys[0]}
+    return {"queue": queue, "value": orjson.Fragment(bytes(fields["value"])), "key": keys[0]}
 
 
 async def _get(context: CommandContext, queue: str, _fields: Fields) -> Fields:
@@ -252,33 +251,39 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def parse(text: bytes) -> Fields:
-    """Parses a command. Raises InvalidInput if it is not a JSON object in UTF-8, or is nested too deeply."""
-    try:
-        fields = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the command is not valid JSON: {error}.") from None
-    if not isinstance(fields, dict):
-        raise InvalidInput('a command is a JSON object such as {"cmd": "get", "queue": "test"}.')
-    try:
-        orjson.dumps(fields)  # a fast way to count the levels
-    except orjson.JSONEncodeError:
-        raise InvalidInput(f"the command has more than {DEPTH_MAX} levels; send deeper data as a string.") from None
-    return fields
+@cache
+def _known_fields(command: Command) -> frozenset[str]:
+    return frozenset(("cmd", "id", "queue", *command.fields))
 
 
-async def run(context: CommandContext, fields: Fields, text: bytes) -> Fields:
+@cache
+def _reader() -> ObjectReader:
+    """The reader of all commands. It is made when the first command comes, so more commands can be added before."""
+    return ObjectReader(sorted(frozenset[str]().union(*map(_known_fields, COMMANDS.values()))))
+
+
+def parse(text: bytes) -> dict[str, Raw]:
+    """The fields of a command, still as JSON text. Raises InvalidInput if it is not a JSON object in UTF-8."""
+    return _reader().read(text, "the command")
+
+
+def is_command(text: bytes) -> bool:
+    """Whether a text is a JSON object with ``cmd``."""
+    return _OBJECT.match(text) is not None and _reader().has(text, "cmd")
+
+
+async def run(context: CommandContext, fields: dict[str, Raw]) -> Fields:
     """Runs one command and returns its answer.
 
     Args:
-        text: the command as it was received.
+        fields: as ``parse`` returns them.
 
     Raises:
         InvalidInput: ``cmd`` is missing or unknown, or a field is missing or invalid; also the operation's errors.
     """
-    name = fields.get("cmd")
-    if name is None:
+    if "cmd" not in fields:
         raise InvalidInput("the command has no 'cmd'; use one of " + ", ".join(COMMANDS) + ".")
+    name = plain("cmd", fields["cmd"])
     command = COMMANDS.get(name) if isinstance(name, str) else None
     if command is None:
         raise InvalidInput("unknown 'cmd'; use one of " + ", ".join(COMMANDS) + ".")
@@ -290,36 +295,24 @@ async def run(context: CommandContext, fields: Fields, text: bytes) -> Fields:
     for needed in command.required:
         if needed not in fields:
             raise InvalidInput(f"the command {name!r} needs the field {needed!r}.")
-    checked = {known: check(known, fields[known]) for known, check in command.fields.items() if known in fields}
+    check_names(fields.keys() - _known_fields(command), _known_fields(command))
+    checked = {
+        known: command_field(kind, known, fields[known]) for known, kind in command.fields.items() if known in fields
+    }
     if "receipt" in checked and queue_of(checked["key"]) != queue:
         raise InvalidInput("the field 'key' names a message of another queue than 'queue'; correct one of them.")
     await context.check(command.access, queue)
-    return await command.operation(context, queue or "", _exact(checked, text))
+    return await command.operation(context, queue or "", checked)
 
 
-def _exact(fields: Fields, text: bytes) -> Fields:
-    """The fields with exact values: orjson turns integers of more than 64 bits into floats.
-
-    For a large command that takes long, so it is done only if needed, and after the access check.
-    """
-    values = [name for name in ("value", "values") if not isinstance(fields.get(name, ""), str)]
-    if not values or not _LONG_INTEGER.search(text):
-        return fields
-    as_sent = json.loads(text)
-    return {**fields, **{name: as_sent[name] for name in values}}
-
-
-def _queue(context: CommandContext, command: Command, fields: Fields) -> str:
+def _queue(context: CommandContext, command: Command, fields: dict[str, Raw]) -> str:
     """The command's queue: from ``queue``, from the key of a receipt, or the context's default."""
     if "queue" in fields:
-        return check_queue_name(fields["queue"])
-    if "receipt" in command.fields and isinstance(fields.get("key"), str):
-        return queue_of(fields["key"])
+        return check_queue_name(plain("queue", fields["queue"]))
+    if "receipt" in command.fields and "key" in fields:
+        key = plain("key", fields["key"])
+        if isinstance(key, str):
+            return queue_of(key)
     if context.default_queue is None:
         raise InvalidInput("the command has no 'queue'; name one.")
     return context.default_queue
-
-
-def value_bytes(value: Any) -> bytes:
-    """A string's own bytes, or compact JSON text for any other JSON value."""
-    return value.encode() if isinstance(value, str) else to_json(value)

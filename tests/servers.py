@@ -257,7 +257,7 @@ class Comet:
         self._take_chunks()
 
     def _receive(self) -> bool:
-        received = self.socket.recv(65536)
+        received = self.socket.recv(1 << 20)
         self._raw += received
         return bool(received)
 

@@ -56,7 +56,7 @@ class CommandHandler(Handler):
         """Runs a JSON command."""
         given = self.parameters["msg"] if self.parameters["body"] is None else self.parameters["body"]
         text = (self.request.body if self.request.media_type == JSON else given) or b""
-        self.answer_json(await dispatch.run(self.command_context(), dispatch.parse(text), text))
+        self.answer_json(await dispatch.run(self.command_context(), dispatch.parse(text)))
 
 
 class QueueCommandHandler(CommandHandler):

@@ -12,14 +12,17 @@ parameters are ignored. ``handlers/openapi.py`` generates the API's description 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from restmq.errors import InvalidInput
+from restmq.handlers.error_status import UnsupportedBody
 from restmq.http.request import Request
 from restmq.http.response import HTML, JSON, TEXT
 from restmq.schema.fields import Kind, Schema
+from restmq.schema.json_input import ObjectReader, field_value
+from restmq.schema.names import check_names
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -83,7 +86,9 @@ class Operation:
         answers: the successful answers by status.
         errors: statuses of this operation's own errors; the statuses that any request can get are implied.
         streams: whether the answer is endless.
+        strict: whether an unknown parameter is rejected, whatever its name; else see ``schema.names``.
         declared: False for a page, which is described by its docstring alone.
+        known: the names of all parameters of the query and the form.
     """
 
     query: tuple[Parameter, ...] = ()
@@ -94,58 +99,108 @@ class Operation:
     answers: Mapping[int, Answer] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
     streams: bool = False
+    strict: bool = False
     declared: bool = True
     _absent: dict[str, Any] = field(init=False)
     _kinds: dict[str, Kind] = field(init=False)
+    known: frozenset[str] = field(init=False)
     _required: tuple[Parameter, ...] = field(init=False)
     _in_header: tuple[tuple[str, str, Kind], ...] = field(init=False)
     _may_be_bare: bool = field(init=False)
+    _media_types: frozenset[str] = field(init=False)
+    _object: ObjectReader = field(init=False)
 
     def __post_init__(self) -> None:
         parameters = (*self.query, *self.form, *self.headers)
         self._absent = dict.fromkeys(parameter.name for parameter in parameters)
         self._kinds = {parameter.name: parameter.kind for parameter in (*self.query, *self.form)}
+        self.known = frozenset((*self._kinds, "authkey"))
         self._required = tuple(parameter for parameter in parameters if parameter.required)
         self._in_header = tuple((header.name, header.name.lower(), header.kind) for header in self.headers)
         self._may_be_bare = not (self.headers or self._required or self.any_of)
+        self._media_types = frozenset(body.media_type for body in self.bodies)
+        self._object = ObjectReader(self._kinds)
+
+    @property
+    def takes_json(self) -> bool:
+        """Whether a JSON object may have the parameters, in place of a form."""
+        return bool(self.form) and not self._media_types & {JSON, "*/*"}
+
+    def takes_body(self, request: Request) -> bool:
+        """Whether the body is of a kind besides forms that the operation takes as it is."""
+        return not _is_form(request) and bool(self._media_types & {request.media_type, "*/*"})
 
     def read(self, request: Request) -> Mapping[str, Any]:
-        """The declared parameters by name; None for a missing one. Raises InvalidInput."""
+        """The declared parameters by name; None for a missing one.
+
+        Raises:
+            InvalidInput: a parameter is missing or invalid, or its name is unknown.
+            UnsupportedBody: the body is of no kind that the operation takes.
+        """
         if self._may_be_bare and not request.query and not request.body:
             return self._absent
-        given = self._absent.copy()
-        if self._kinds:  # else a form need not be read
-            for name, values in request.arguments.items():
-                kind = self._kinds.get(name)
-                if kind is not None:
-                    for value in values:
-                        given[name] = kind.read(name, value)
-        for name, lower, kind in self._in_header:
-            sent = request.headers.get(lower)
-            if sent is not None:
-                given[name] = kind(name, as_utf8(sent))
-        for parameter in self._required:
-            if given[parameter.name] is None:
-                raise InvalidInput(f"send {parameter.name!r}: {parameter.text}")
-        if self.any_of:
-            self._check_any(given, request)
-        return given
+        parameters = self._absent.copy()
+        try:
+            if self._kinds:
+                self._read_fields(request, parameters)
+            for name, lower, kind in self._in_header:
+                sent = request.headers.get(lower)
+                if sent is not None:
+                    parameters[name] = kind(name, as_utf8(sent))
+            for parameter in self._required:
+                if parameters[parameter.name] is None:
+                    raise InvalidInput(f"send {parameter.name!r}: {parameter.text}")
+            if self.any_of:
+                self._check_any(parameters, request)
+        except InvalidInput as problem:
+            if "*/*" not in self._media_types and _is_form(request) and request.body.startswith((b"{", b"[")):
+                raise InvalidInput(f"{problem} JSON needs the header 'Content-Type: application/json'.") from None
+            raise
+        return parameters
 
-    def _check_any(self, given: Mapping[str, Any], request: Request) -> None:
+    def _read_fields(self, request: Request, parameters: dict[str, Any]) -> None:
+        unknown = []
+        for name, values in request.arguments.items():
+            kind = self._kinds.get(name)
+            if kind is None:
+                unknown.append(name)
+            else:
+                for value in values:
+                    parameters[name] = kind.read(name, value)
+        if request.body and request.method != "GET" and not _is_form(request) and not self.takes_body(request):
+            unknown += self._read_object(request, parameters)
+        if unknown:
+            check_names(set(unknown) - self.known, self.known, self.strict)
+
+    def _read_object(self, request: Request, parameters: dict[str, Any]) -> Iterable[str]:
+        """Reads the parameters in a JSON object, and returns the unknown names in it."""
+        if request.media_type != JSON:
+            raise UnsupportedBody(
+                "the body has an unknown Content-Type; send a form, or a JSON object as application/json."
+            )
+        members = self._object.read(request.body, "the body")
+        for name, raw in members.items():
+            kind = self._kinds.get(name)
+            if kind is not None:
+                parameters[name] = field_value(kind, name, raw)
+        return members.keys() - self._kinds.keys()
+
+    def _check_any(self, parameters: Mapping[str, Any], request: Request) -> None:
         for name in self.any_of:
-            if given[name] is not None:
+            if parameters[name] is not None:
                 return
+        fields = ", ".join(self.any_of)
         if not request.body and not request.is_form:
             other = "one that is not, or " if self.bodies else ""
-            raise InvalidInput(f"the body is empty; send {other}a form with a field of {', '.join(self.any_of)}.")
-        if not self._has_other_body(request):
-            raise InvalidInput(f"the form has none of the fields {', '.join(self.any_of)}; send one.")
+            raise InvalidInput(f"the body is empty; send {other}a form with a field of {fields}.")
+        if not self.takes_body(request):
+            as_it_is = " To send the body as it is, use curl --data-binary with -H 'Content-Type: text/plain'."
+            hint = as_it_is if request.is_form and "*/*" in self._media_types else ""
+            raise InvalidInput(f"the body has none of the fields {fields}; send one.{hint}")
 
-    def _has_other_body(self, request: Request) -> bool:
-        media_types = [body.media_type for body in self.bodies]
-        if not request.body or request.is_form or request.media_type == "multipart/form-data":
-            return False
-        return "*/*" in media_types or request.media_type in media_types
+
+def _is_form(request: Request) -> bool:
+    return request.is_form or request.media_type == "multipart/form-data"
 
 
 #: A page, or a file that a page needs. It has no parameters.

@@ -17,6 +17,10 @@ class MisdirectedHost(errors.RestMQError):
     """The Host header has a name that is not this server's."""
 
 
+class UnsupportedBody(errors.RestMQError):
+    """The body is of no kind that the route takes (RFC 9110, 15.5.16)."""
+
+
 class UpgradeRequired(errors.RestMQError):
     """The route needs another protocol (RFC 9110, 15.5.22)."""
 
@@ -30,6 +34,7 @@ STATUS: dict[type[BaseException], int] = {
     MethodNotAllowed: 405,
     errors.Conflict: 409,
     errors.LeaseGone: 410,
+    UnsupportedBody: 415,
     MisdirectedHost: 421,
     UpgradeRequired: 426,
     errors.QueueFull: 429,

@@ -35,6 +35,7 @@ class MessageHandler(Handler):
 
     @declare(
         form=(LEASE_RECEIPT, NEW_LEASE, JSONP_CALLBACK),
+        strict=True,
         answers={200: answers_json("Done.", obj(queue=QUEUE, key=KEY, lease=NUMBER))},
         errors=(410,),
     )
@@ -47,7 +48,7 @@ class MessageHandler(Handler):
             await self.services.core.queue_nack(self.key, receipt)
         self.answer_json({"queue": self.queue, "key": self.key, "lease": self.parameters["lease"]}, b"\r\n")
 
-    @declare(query=(LEASE_RECEIPT,), answers={204: Answer("Done.")}, errors=(410,))
+    @declare(query=(LEASE_RECEIPT,), strict=True, answers={204: Answer("Done.")}, errors=(410,))
     async def delete(self) -> None:
         """Acks the message, which deletes it."""
         await self.services.core.queue_ack(self.key, self.parameters["receipt"])
@@ -77,6 +78,7 @@ class DeadLettersHandler(Handler):
 
     @declare(
         form=(DEAD_LETTER_KEY, JSONP_CALLBACK),
+        strict=True,
         answers={200: answers_json("The number redriven.", obj(queue=QUEUE, redriven=WHOLE))},
         errors=(404,),
     )
@@ -88,6 +90,7 @@ class DeadLettersHandler(Handler):
 
     @declare(
         query=(DEAD_LETTER_KEY, JSONP_CALLBACK),
+        strict=True,
         answers={200: answers_json("The number dropped.", obj(queue=QUEUE, dropped=WHOLE))},
         errors=(404,),
     )

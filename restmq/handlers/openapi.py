@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from http.client import responses
 from typing import Any
 
@@ -23,7 +23,8 @@ from restmq.handlers.declare import (
 from restmq.http.response import HTML, JAVASCRIPT, JSON
 from restmq.schema.answers import QUEUE, SHAPES, any_of, ref
 from restmq.schema.encoding import to_json
-from restmq.schema.fields import MESSAGE_KEY, QUEUE_NAME, Kind, Schema
+from restmq.schema.fields import MESSAGE_KEY, QUEUE_NAME, Exact, Kind, Schema
+from restmq.schema.names import MEANINGFUL
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _IN_PATHS: dict[str, tuple[Kind, str]] = {
@@ -46,7 +47,7 @@ _REFUSALS = {
     410: "The receipt is not valid: the lease expired, the message was acked, or the receipt never existed.",
     413: "The body or a part of it is too long.",
     414: "The URL is too long.",
-    415: "The content coding or the type of the body is not supported.",
+    415: "The body has a content coding or a type that is not accepted here.",
     417: "The expectation is unknown.",
     421: "The server does not have this host name.",
     426: "This path speaks WebSocket.",
@@ -73,7 +74,8 @@ def describe(routes: Iterable[tuple[str, type[Handler]]]) -> dict[str, Any]:
             "summary": "A message queue that you use over plain HTTP.",
             "description": (
                 "Form fields may also be sent in the query. If a name is repeated, its last value counts. A path that "
-                "does not end in a name may end in a slash. Errors are JSON, or a page if the client accepts text/html."
+                "does not end in a name may end in a slash. A JSON object may replace a form, also with DELETE. "
+                "Errors are JSON, or a page if the client accepts text/html."
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -215,17 +217,38 @@ def _parameter(parameter: Parameter, where: str) -> dict[str, Any]:
 def _body(operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if operation.form:
-        fields: Schema = {
-            "type": "object",
-            "properties": {p.name: {**p.kind.schema, "description": p.text} for p in operation.form},
-            "required": [parameter.name for parameter in operation.form if parameter.required],
-        }
-        if operation.any_of:
-            fields["anyOf"] = [{"required": [name]} for name in operation.any_of]
-        content = {form: {"schema": fields} for form in _FORMS}
+        content = {media_type: {"schema": _fields(operation, as_json=False)} for media_type in _FORMS}
+    if operation.takes_json:
+        content[JSON] = {"schema": _fields(operation, as_json=True)}
     for body in operation.bodies:
         content[body.media_type] = {"schema": {**body.schema, "description": body.text}}
     return {"content": content, "required": bool(operation.any_of) or any(p.required for p in operation.form)}
+
+
+def _fields(operation: Operation, as_json: bool) -> Schema:
+    """A form's fields; or the members of a JSON object, of which a message may be any value."""
+    properties = {
+        field.name: {
+            **({} if as_json and isinstance(field.kind, Exact) else field.kind.schema),
+            "description": field.text,
+        }
+        for field in operation.form
+    }
+    fields: Schema = {
+        "type": "object",
+        "properties": properties,
+        "required": [field.name for field in operation.form if field.required],
+    }
+    if operation.any_of:
+        fields["anyOf"] = [{"required": [name]} for name in operation.any_of]
+    if operation.strict:
+        fields["additionalProperties"] = False
+    return fields if operation.strict else {**fields, **_without_other_names(operation.known)}
+
+
+def _without_other_names(known: Collection[str]) -> Schema:
+    """The rule of ``schema.names``, but for names that resemble known ones."""
+    return {"propertyNames": {"not": {"enum": sorted(MEANINGFUL.difference(known))}}}
 
 
 def _answer(answer: Answer, jsonp: bool) -> dict[str, Any]:
@@ -260,6 +283,7 @@ def _command(name: str, command: Command, at_queue: bool) -> Schema:
         "properties": properties,
         "required": ["cmd", *(["queue"] if needs_queue else []), *command.required],
     }
+    described |= _without_other_names(properties)
     if command.one_of:
         described["oneOf"] = [{"required": [one]} for one in command.one_of]
     return described

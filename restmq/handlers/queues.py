@@ -6,8 +6,6 @@ import re
 from itertools import islice
 from urllib.parse import quote
 
-import orjson
-
 from restmq.auth import guard
 from restmq.auth.guard import Access
 from restmq.delivery.longpoll import TakeRequest
@@ -34,6 +32,7 @@ from restmq.http.response import HTML, JSON, TEXT
 from restmq.model import BATCH_MAX, Message
 from restmq.schema.answers import KEY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.encoding import to_json
+from restmq.schema.json_input import check_value, message_of
 
 OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
@@ -157,8 +156,7 @@ class QueueHandler(Handler):
 
     def _value(self) -> bytes:
         """The form's field, or the whole body if it is not a form."""
-        is_form = self.request.is_form or self.request.media_type == "multipart/form-data"
-        if self.request.body and not is_form:
+        if self.request.body and self.operations["POST"].takes_body(self.request):
             return self.request.body
         value: bytes | None = self.parameters["msg"] if self.parameters["value"] is None else self.parameters["value"]
         return value or b""
@@ -170,6 +168,7 @@ class QueueHandler(Handler):
 
     @declare(
         query=(JSONP_CALLBACK,),
+        strict=True,
         answers={200: answers_json("1 if there was anything to delete.", obj(queue=QUEUE, status=ZERO_OR_ONE))},
     )
     async def delete(self) -> None:
@@ -187,13 +186,10 @@ def _lines(body: bytes) -> list[bytes]:
     for line in lines:
         text = line[0].rstrip(b" \t\r")
         try:
-            value = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            start = line.start()
-            number, column = body.count(b"\n", 0, start) + 1, start - body.rfind(b"\n", 0, start) - 1 + error.colno
-            where = f"line {number}, column {column}"
-            raise InvalidInput(f"the body is not valid JSON at {where}: {error.msg}. Nothing was added.") from None
-        values.append(value.encode() if isinstance(value, str) else text)
+            values.append(message_of(check_value(text, "the line"), "the line"))
+        except InvalidInput as problem:
+            number = body.count(b"\n", 0, line.start()) + 1
+            raise InvalidInput(f"nothing was added. Correct line {number} of the body: {problem}") from None
     if not values:
         raise InvalidInput("the body has no lines; send one JSON value per line.")
     return values

@@ -55,7 +55,12 @@ class PolicyHandler(Handler):
         settings = await self.services.core.queue_settings_get(self.queue_name)
         self.answer_json({"queue": self.queue_name, "value": policy.label, **settings}, b"\r\n")
 
-    @declare(form=(_POLICY, *_SETTINGS, JSONP_CALLBACK), any_of=_ANY_SETTING, answers={200: answers_line("OK")})
+    @declare(
+        form=(_POLICY, *_SETTINGS, JSONP_CALLBACK),
+        any_of=_ANY_SETTING,
+        strict=True,
+        answers={200: answers_line("OK")},
+    )
     async def post(self) -> None:
         """Sets the policy and settings. Those that are not named stay; 0 or an empty ``dead_letter`` removes one.
 

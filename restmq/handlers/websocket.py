@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.compress import PerMessageDeflateOffer, PerMessageDeflateOfferAccept
+from msgspec import Raw
 from twisted.internet import defer
 from twisted.logger import Logger
 
@@ -216,7 +217,7 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
         try:
             while self._waiting:
                 payload, is_binary = self._waiting[0]
-                is_command = not is_binary and _is_command(payload)
+                is_command = not is_binary and dispatch.is_command(payload)
                 answer = to_json(await self._run(payload)) if is_command else payload
                 if self.state != self.STATE_OPEN:
                     return
@@ -228,13 +229,13 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
             self._running = False
 
     async def _run(self, text: bytes) -> dispatch.Fields:
-        fields: dispatch.Fields = {}
+        fields: dict[str, Raw] = {}
         try:
             fields = dispatch.parse(text)
-            answer = await dispatch.run(self._context, fields, text)
+            answer = await dispatch.run(self._context, fields)
         except RestMQError as error:
             answer = {"error": str(error)}
-        return {**answer, "id": fields["id"]} if "id" in fields else answer
+        return {**answer, "id": orjson.Fragment(bytes(fields["id"]))} if "id" in fields else answer
 
     def _failed(self, failure: Any) -> None:
         log.failure("a command over WebSocket failed", failure=failure)
@@ -283,15 +284,6 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
         if self.state == self.STATE_OPEN:
             self.sendCloseFrame(code, why.encode(), isReply=False)
             self._pace_reading()
-
-
-def _is_command(text: bytes) -> bool:
-    """Whether a text frame has a command. Any other text is echoed."""
-    try:
-        fields = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(fields, dict) and "cmd" in fields
 
 
 def _accept_deflate(offers: list[Any], message_bytes_max: int) -> PerMessageDeflateOfferAccept | None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -15,19 +16,38 @@ STEP_SECONDS = 600
 # Where this machine goes its own way to the package index, a build has to go the same way.
 PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT")
 CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+DPKG_SETTINGS = "force-unsafe-io\n" + "".join(
+    f"path-exclude /usr/share/{name}/*\n" for name in ("doc", "man", "locale")
+)
+# Roots as debootstrap made them, which takes half a minute of CPU. What is installed later comes from today's index.
+KEPT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "restmq-tests"
+KEPT_SECONDS = 7 * 86_400
 CERTIFICATES_INSIDE = "/etc/build-certificates.pem"
 
 
 def debootstrap(suite: str, target: Path, *packages: str) -> None:
-    """A minimal Debian, with the certificates by which this machine knows its package index."""
-    included = [f"--include={name}" for name in packages]
-    _run(["env", "DPKG_FORCE=unsafe-io", "debootstrap", "--variant=minbase", *included, suite, str(target)])
+    """Makes a minimal Debian, with the certificates by which this machine knows its package index."""
+    kept = KEPT / f"{'-'.join([suite, *packages])}.tar"
+    if kept.exists() and time.time() - kept.stat().st_mtime < KEPT_SECONDS:
+        target.mkdir()
+        _run(["tar", "--extract", "--file", str(kept), "--directory", str(target)])
+    else:
+        included = [f"--include={name}" for name in packages]
+        _run(["env", "DPKG_FORCE=unsafe-io", "debootstrap", "--variant=minbase", *included, suite, str(target)])
+        for package in target.glob("var/cache/apt/archives/*.deb"):
+            package.unlink()
+        KEPT.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_suffix(f".{os.getpid()}")
+        _run(["tar", "--create", "--file", str(unfinished), "--directory", str(target), "."])
+        unfinished.rename(kept)
     named = (os.environ.get(variable, "") for variable in CERTIFICATES)
     source = next((path for path in named if Path(path).is_file()), None)
     if source is not None:
         shutil.copyfile(source, f"{target}{CERTIFICATES_INSIDE}")
-    # As in Docker's images: packages with a service do not start it, and nothing waits for the disk.
-    (target / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
+    # As in Docker's images: packages do not start their services, nothing waits for the disk, and neither manuals nor
+    # translations are installed.
+    (target / "etc/dpkg/dpkg.cfg.d/docker").write_text(DPKG_SETTINGS)
+    (target / "etc/apt/apt.conf.d/docker").write_text('Acquire::Languages "none";\n')
     policy = target / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)

@@ -378,6 +378,7 @@ class Mastodon:
 
     def stop(self) -> None:
         self._server.shutdown()
+        self._server.server_close()  # otherwise clients still connect, and wait for a response
 
 
 @contextmanager

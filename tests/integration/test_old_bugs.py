@@ -125,7 +125,7 @@ def test_an_expired_message_is_never_delivered(daemon: Daemon, redis: Redis, htt
         ("/queue", {"body": '{"cmd": "_class__", "queue": "x"}'}),
         ("/queue", {"body": '{"cmd": ["get"], "queue": "x"}'}),
         ("/queue", {"body": '{"cmd": "add", "queue": "x", "value": ' + "[" * 2000 + "]" * 2000 + "}"}),
-        ("/queue", {"body": '{"cmd": "add", "queue": "{queue}", "value": ' + "[" * 960 + "]" * 960 + "}"}),
+        ("/queue", {"body": '{"cmd": "add", "queue": "{queue}", "value": ' + "[" * 20_000 + "]" * 20_000 + "}"}),
         ("/queue", {"body": b'{"cmd": "add", "queue": "x", "value": "\xff"}'}),
         ("/queue", {}),
         ("/q/AUTHKEY:secret", {"value": "x"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -13,16 +14,16 @@ from tests.servers import ROOT, Daemon, Redis, stopping
 
 def test_pip_install_gives_a_working_twistd_restmq(private_folder: Path, redis: Redis) -> None:
     environment = private_folder / "venv"
-    venv.create(environment, with_pip=True)
-    python = environment / "bin" / "python"
+    venv.create(environment)
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python")]
     sources = private_folder / "sources"
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in tracked:  # a build must not write into the checkout
         if (ROOT / name).is_file():
             (sources / name).parent.mkdir(parents=True, exist_ok=True)
             (sources / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run([python, "-m", "pip", "install", "--quiet", sources], check=True, stderr=subprocess.DEVNULL)
-    checked = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
+    subprocess.run([*pip, "install", "--quiet", sources], check=True, stderr=subprocess.DEVNULL)
+    checked = subprocess.run([*pip, "check"], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
 
     (installed,) = environment.glob("lib/*/site-packages/restmq")

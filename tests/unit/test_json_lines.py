@@ -23,8 +23,20 @@ def test_blank_lines_are_skipped_and_take_no_memory(blank: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("body", "where"),
-    [(b"{two", "line 1, column 2:"), (b"1\n\n  {two\n3", "line 3, column 4:"), (b"\r\n\t[1,]", "line 2, column 4:")],
+    [
+        (b"{two", "line 1 .* byte 1"),
+        (b"1\n\n  {two\n3", "line 3 .* byte 1"),
+        (b"\r\n\t[1,]", "line 2 .* byte 3"),
+        (b'1\n"\xff"', "line 2 .* UTF-8"),
+        (b'1\n["\xff"]', "line 2 .* UTF-8"),
+        (b"[" * 2000 + b"]" * 2000, "line 1 .* too deeply"),
+    ],
 )
-def test_an_invalid_line_is_named_by_line_and_column(body: bytes, where: str) -> None:
+def test_an_invalid_line_is_named_by_its_number_and_the_place_in_it(body: bytes, where: str) -> None:
     with pytest.raises(InvalidInput, match=where):
         _lines(body)
+
+
+@pytest.mark.parametrize("value", [b"3.10", b"-0", b"1e2", b"1e400", b'{"a": 1, "a": 2}', b"9" * 1000])
+def test_a_value_keeps_its_text_exactly(value: bytes) -> None:
+    assert _lines(b"\n".join([value, b" " + value + b"\r"])) == [value, value]

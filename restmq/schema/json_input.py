@@ -1,0 +1,143 @@
+"""JSON from clients, read without building it: a value keeps its text exactly, and costs no objects.
+
+Rules:
+
+1. A document is checked as a whole, but its parts stay ``Raw``: their own bytes. ``3.10``, ``1e400``, ``-0``, and an
+   object with a name that comes twice stay as they were sent.
+2. The names of an object's members are known beforehand. Unknown names are read only from a document with up to 10,000
+   colons, so that a large document can't become millions of Python objects; in any other they are rejected.
+3. An array is read up to a maximum number of items, and no further.
+
+At least 500 levels of nesting are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from restmq.errors import InvalidInput
+from restmq.model import BATCH_MAX
+from restmq.schema.fields import Exact, Kind, Values
+
+_COLONS_MAX = 10_000
+#: A longer field is no number, name, key or receipt.
+_FIELD_BYTES_MAX = 4096
+
+_any_object = msgspec.json.Decoder(dict[str, Raw])
+_any_value = msgspec.json.Decoder(Raw)
+_string = msgspec.json.Decoder(str)
+#: As many items as a call takes. A longer array is rejected at the first item too many.
+_array = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "Items",
+        [(f"item{number}", Raw | UnsetType, UNSET) for number in range(BATCH_MAX)],
+        array_like=True,
+        forbid_unknown_fields=True,
+    )
+)
+
+
+class ObjectReader:
+    """Reads JSON objects.
+
+    Args:
+        names: names of the members that are read from an object of any size.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        members = [(name, Raw | UnsetType, UNSET) for name in names]
+        self._lenient = msgspec.json.Decoder(msgspec.defstruct("Members", members))
+        self._strict = msgspec.json.Decoder(msgspec.defstruct("Members", members, forbid_unknown_fields=True))
+
+    def read(self, text: bytes, noun: str) -> dict[str, Raw]:
+        """The members of a JSON object. Raises InvalidInput, which calls the text by this noun."""
+        try:
+            if text.count(b":") <= _COLONS_MAX:
+                return _any_object.decode(text)
+            return _members(self._strict.decode(text))
+        except msgspec.ValidationError as problem:
+            if "unknown field" in str(problem):
+                raise InvalidInput(f"{noun} is large; omit its unknown members.") from None
+            raise InvalidInput(f"{noun} must be a JSON object.") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+            refuse(noun, problem)
+
+    def has(self, text: bytes, name: str) -> bool:
+        """Whether a text is a JSON object with this member. An object that is nested too deeply may have it."""
+        try:
+            return getattr(self._lenient.decode(text), name) is not UNSET
+        except RecursionError:
+            return f'"{name}"'.encode() in text
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return False
+
+
+def _members(found: Any) -> dict[str, Raw]:
+    return {name: raw for name in found.__struct_fields__ if (raw := getattr(found, name)) is not UNSET}
+
+
+def refuse(noun: str, problem: Exception) -> NoReturn:
+    """Raises InvalidInput for what msgspec found wrong with a document."""
+    if isinstance(problem, RecursionError):
+        raise InvalidInput(f"{noun} is nested too deeply; send deep data as a string.") from None
+    if isinstance(problem, UnicodeDecodeError):
+        raise InvalidInput(f"{noun} is not valid UTF-8.") from None
+    where = str(problem).removeprefix("JSON is malformed: ").replace("(byte", "at byte").rstrip(")")
+    raise InvalidInput(f"{noun} is not valid JSON: {where}.") from None
+
+
+def message_of(raw: Raw, noun: str) -> bytes:
+    """The message for a JSON value: a string's own text, or the JSON text of any other value. Raises InvalidInput."""
+    text = bytes(raw)
+    try:
+        if text.startswith(b'"'):
+            return _string.decode(text).encode()
+        if not text.isascii():
+            text.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        refuse(noun, problem)
+    return text
+
+
+def check_value(text: bytes, noun: str) -> Raw:
+    """One JSON value of any kind. Raises InvalidInput."""
+    try:
+        return _any_value.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        refuse(noun, problem)
+
+
+def command_field(kind: Kind, name: str, raw: Raw) -> Any:
+    """Checks a command's field and returns the value to use; ``Raw`` for any JSON. Raises InvalidInput."""
+    return raw if isinstance(kind, Exact) else field_value(kind, name, raw)
+
+
+def field_value(kind: Kind, name: str, raw: Raw) -> Any:
+    """Checks a member of an object by its kind and returns the value to use. Raises InvalidInput."""
+    if isinstance(kind, Exact):
+        return message_of(raw, f"the field {name!r}")
+    if isinstance(kind, Values):
+        return kind(name, _items(raw))
+    return kind(name, plain(name, raw))
+
+
+def plain(name: str, raw: Raw) -> Any:
+    """The Python value of a short member. Raises InvalidInput."""
+    if len(memoryview(raw)) > _FIELD_BYTES_MAX:
+        raise InvalidInput(f"the field {name!r} is too long.")
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        refuse(f"the field {name!r}", problem)
+
+
+def _items(raw: Raw) -> list[Raw] | None:
+    """The items of an array; None for any other value, or for too many items."""
+    try:
+        return list(_members(_array.decode(raw)).values())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
