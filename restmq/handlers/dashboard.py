@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
@@ -93,4 +94,4 @@ class ConsumersHandler(Handler):
     async def get(self) -> None:
         """Lists the queue's consumers on all servers, up to 500, with their addresses."""
         found = await self.services.listeners.consumers(self.queue_name)
-        self.answer_json({"queue": self.queue_name, **found}, b"\r\n")
+        self.answer_json({"queue": self.queue_name, **msgspec.to_builtins(found)}, b"\r\n")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Collection, Iterable
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
+import msgspec
 from twisted.internet import task
 
 from restmq.delivery.consumer import Consumer
@@ -15,7 +16,8 @@ from restmq.delivery.longpoll import LongPolls
 from restmq.model import is_queue_name
 from restmq.monitoring.peers import Peers
 
-TRANSPORTS = ("comet", "sse", "websocket")
+Transport = Literal["comet", "sse", "websocket"]
+TRANSPORTS: tuple[str, ...] = get_args(Transport)
 CONSUMERS_SHOWN = 500
 #: Maximum number of queues in an answer to another daemon.
 QUEUES_PER_ANSWER = 20_000
@@ -28,6 +30,30 @@ Listeners = dict[str, tuple[int, ...]]
 _PLACES = {transport: place for place, transport in enumerate(TRANSPORTS)}
 NOBODY = (0,) * (len(TRANSPORTS) + 1)
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Text = Annotated[str, msgspec.Meta(max_length=2 * _ADDRESS_MAX)]
+#: A queue, and the counts of its listeners as in Listeners.
+_Row = tuple[str, _Count, _Count, _Count, _Count]
+
+
+class ConsumerDetails(msgspec.Struct):
+    """One connected consumer, as other daemons and the dashboard see it."""
+
+    transport: Transport
+    address: _Text
+    age_seconds: _Count
+    lease_seconds: float
+    held: _Count
+    server: _Text
+
+
+class ConsumerList(msgspec.Struct):
+    """A queue's number of consumers and waiters, and up to 500 of the consumers."""
+
+    total: _Count
+    waiters: _Count
+    consumers: list[ConsumerDetails]
+
 
 class ListenerStatistics:
     """Counts and lists consumers and waiters. Counts are sums over the daemons that answer in time."""
@@ -38,8 +64,8 @@ class ListenerStatistics:
         self._peers = peers
         self._reactor = reactor
         self._server = f"{socket.gethostname()[:_ADDRESS_MAX]}:{os.getpid()}"
-        peers.answer("listeners", self._answer_listeners)
-        peers.answer("consumers", self._answer_consumers)
+        peers.answer("listeners", list[str] | None, self._answer_listeners)
+        peers.answer("consumers", str, self._consumers_here)
 
     async def here(self, queues: Collection[str] | None = None) -> Listeners:
         """Counts this daemon's listeners, for these queues or for all. Queues without listeners are left out."""
@@ -75,79 +101,39 @@ class ListenerStatistics:
         return sum(consumers), waiters
 
     async def _sum_with_peers(self, queues: list[str] | None, channel: bytes) -> Listeners:
-        answers = await self._peers.ask("listeners", queues, channel)
+        answers = await self._peers.ask("listeners", queues, channel, list[_Row])
         total = await self.here(queues)
-        for answer in answers.values():
-            async for row in self._in_turns(answer if isinstance(answer, list) else []):
-                if _is_row(row):
-                    comet, sse, websocket, waiters = total.get(row[0], NOBODY)
-                    total[row[0]] = (comet + row[1], sse + row[2], websocket + row[3], waiters + row[4])
+        for rows in answers:
+            async for queue, *counts in self._in_turns(rows):
+                if is_queue_name(queue):
+                    total[queue] = tuple(map(sum, zip(total.get(queue, NOBODY), counts, strict=True)))
         return total
 
-    async def _answer_listeners(self, queues: Any) -> list[Any]:
-        wanted = [queue for queue in queues if isinstance(queue, str)] if isinstance(queues, list) else None
-        rows = list((await self.here(wanted)).items())
+    async def _answer_listeners(self, queues: list[str] | None) -> list[tuple[Any, ...]]:
+        rows = list((await self.here(queues)).items())
         return [(queue, *counts) for queue, counts in rows[:QUEUES_PER_ANSWER]]
 
-    async def consumers(self, queue: str) -> dict[str, Any]:
-        """Returns the number of the queue's consumers and waiters on all daemons, and up to 500 consumers in detail."""
-        answers = await self._peers.ask("consumers", queue, self._peers.everybody)
-        found = self._answer_consumers(queue)
-        for answer in answers.values():
-            if _is_consumers(answer):
-                found["total"] += answer["total"]
-                found["waiters"] += answer["waiters"]
-                shown = [each for each in answer["consumers"][:CONSUMERS_SHOWN] if _is_consumer(each)]
-                found["consumers"] = [*found["consumers"], *shown][:CONSUMERS_SHOWN]
+    async def consumers(self, queue: str) -> ConsumerList:
+        """Returns the queue's consumers and waiters on all daemons."""
+        answers = await self._peers.ask("consumers", queue, self._peers.everybody, ConsumerList)
+        found = self._consumers_here(queue)
+        for answer in answers:
+            found.total += answer.total
+            found.waiters += answer.waiters
+            found.consumers = [*found.consumers, *answer.consumers][:CONSUMERS_SHOWN]
         return found
 
-    def _answer_consumers(self, queue: Any) -> dict[str, Any]:
-        consumers = self._fanout.consumers(queue) if isinstance(queue, str) else ()
-        return {
-            "total": len(consumers),
-            "waiters": self._polls.count(queue) if isinstance(queue, str) else 0,
-            "consumers": [self._shown(consumer) for consumer in consumers[:CONSUMERS_SHOWN]],
-        }
+    def _consumers_here(self, queue: str) -> ConsumerList:
+        consumers = self._fanout.consumers(queue)
+        details = [self._details(consumer) for consumer in consumers[:CONSUMERS_SHOWN]]
+        return ConsumerList(len(consumers), self._polls.count(queue), details)
 
-    def _shown(self, consumer: Consumer) -> dict[str, object]:
-        return {
-            "transport": consumer.format.transport,
-            "address": consumer.credentials.address,
-            "age_seconds": round(self._fanout.seconds() - consumer.since_seconds),
-            "lease_seconds": consumer.lease_ms / 1000,
-            "held": len(consumer.leases),
-            "server": self._server,
-        }
-
-
-# Answers of other daemons are checked before they are used.
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_row(row: Any) -> bool:
-    if type(row) is not list or len(row) != 1 + len(NOBODY) or [*map(type, row)] != _ROW:
-        return False
-    return min(row[1:]) >= 0 and is_queue_name(row[0])
-
-
-def _is_consumers(answer: Any) -> bool:
-    if not isinstance(answer, dict) or not isinstance(answer.get("consumers"), list):
-        return False
-    return _is_count(answer.get("total")) and _is_count(answer.get("waiters"))
-
-
-def _is_consumer(each: Any) -> bool:
-    if not isinstance(each, dict) or set(each) != {*_TEXTS, *_COUNTS, "lease_seconds"}:
-        return False
-    if type(each["lease_seconds"]) not in (int, float) or each["transport"] not in TRANSPORTS:
-        return False
-    texts = all(isinstance(each[name], str) and len(each[name]) <= 2 * _ADDRESS_MAX for name in _TEXTS)
-    return texts and all(_is_count(each[name]) for name in _COUNTS)
-
-
-_ROW = [str, *(int for _ in NOBODY)]
-_TEXTS = ("transport", "address", "server")
-_COUNTS = ("age_seconds", "held")
+    def _details(self, consumer: Consumer) -> ConsumerDetails:
+        return ConsumerDetails(
+            transport=cast(Transport, consumer.format.transport),
+            address=consumer.credentials.address,
+            age_seconds=round(self._fanout.seconds() - consumer.since_seconds),
+            lease_seconds=consumer.lease_ms / 1000,
+            held=len(consumer.leases),
+            server=self._server,
+        )

@@ -8,11 +8,10 @@ The leader stores each snapshot in Redis, from which the next leader continues.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
-import orjson
+import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -111,7 +110,7 @@ class Metrics(Collector):
             kind(registry=self._process)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        peers.answer("queues", self._answer_queues)
+        peers.answer("queues", None, self._answer_queues)
 
     async def render(self, as_openmetrics: bool) -> tuple[bytes, str]:
         """The metrics as they are now, and their content type. Simultaneous scrapes share one reading."""
@@ -141,15 +140,14 @@ class Metrics(Collector):
         if leader == self._peers.id:
             snapshot: QueuesSnapshot = await self._read_queues()
             return snapshot
-        answers = await self._peers.ask("queues", None, keys.peer_channel(leader), _QUEUES_SECONDS)
-        for packed in answers.values():
-            with suppress(ValueError):
-                return QueuesSnapshot.unpack(packed)
-        return None
+        channel = keys.peer_channel(leader)
+        answers = await self._peers.ask("queues", None, channel, QueuesSnapshot, _QUEUES_SECONDS)
+        return answers[0] if answers else None
 
-    async def _answer_queues(self, _: Any) -> Any:
+    async def _answer_queues(self, _: None) -> QueuesSnapshot | None:
         try:
-            return (await self._read_queues()).pack()
+            snapshot: QueuesSnapshot = await self._read_queues()
+            return snapshot
         except RestMQError:
             return None
 
@@ -160,11 +158,11 @@ class Metrics(Collector):
         key, store = keys.worker_counters(self._group), self._core.store
         last = await store.command("HGET", key, _SNAPSHOT)
         if last is not None:
-            by, packed = orjson.loads(last)
+            by, stored = msgspec.json.decode(last, type=tuple[str, QueuesSnapshot])
             if by != self._peers.id:
-                self._reader.continue_from(QueuesSnapshot.unpack(packed))
+                self._reader.continue_from(stored)
         snapshot = await self._reader.read()
-        await store.command("HSET", key, _SNAPSHOT, orjson.dumps([self._peers.id, snapshot.pack()]))
+        await store.command("HSET", key, _SNAPSHOT, msgspec.json.encode([self._peers.id, snapshot]))
         return snapshot
 
     def _count(self) -> Counts:

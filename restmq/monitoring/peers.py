@@ -20,13 +20,12 @@ arrives, ``ask`` could wait although all answers are there.
 from __future__ import annotations
 
 import math
-import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-import orjson
+import msgspec
 from twisted.application import service
 from twisted.internet import defer
 from twisted.logger import Logger
@@ -39,7 +38,22 @@ log = Logger()
 
 #: Redis disconnects a subscriber that is 32 MB behind.
 MESSAGE_BYTES_MAX = 8 << 20
-_ID = re.compile(r"[0-9a-f]{16}")
+_NOTHING = msgspec.Raw(b"null")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+Form = TypeVar("Form")
+
+
+class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A question (``ask``) or an answer, as JSON on a channel."""
+
+    by: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    kind: str
+    number: int = 0
+    ask: bool = False
+    about: msgspec.Raw = _NOTHING
+    to: str = ""
+    answer: msgspec.Raw = _NOTHING
 
 
 @dataclass(slots=True)
@@ -47,7 +61,7 @@ class _Question:
     """A question that this process asked. ``wanted`` is the number of expected answers; infinite until it is known."""
 
     wanted: float = math.inf
-    answers: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, msgspec.Raw] = field(default_factory=dict)
     done: defer.Deferred[None] = field(default_factory=defer.Deferred)
 
     def expect(self, wanted: float) -> None:
@@ -55,7 +69,7 @@ class _Question:
         if len(self.answers) >= wanted and not self.done.called:
             self.done.callback(None)
 
-    def add(self, peer: str, answer: Any) -> None:
+    def add(self, peer: str, answer: msgspec.Raw) -> None:
         self.answers[peer] = answer
         self.expect(self.wanted)
 
@@ -88,7 +102,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         self._subscribed = False
         self._number = 0
         self._questions: dict[int, _Question] = {}
-        self._answers: dict[str, Responder] = {}
+        self._responders: dict[str, tuple[Any, Responder]] = {}
 
     def startService(self) -> None:
         super().startService()
@@ -113,54 +127,62 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
             self._subscriber.unsubscribe(channel)
         self._subscriber.stop()
 
-    def answer(self, kind: str, answer: Responder) -> None:
-        """Registers the function that answers questions of this kind."""
-        self._answers[kind] = answer
+    def answer(self, kind: str, about: Any, responder: Responder) -> None:
+        """Registers the function that answers questions of this kind. ``about`` is the type of their subject."""
+        self._responders[kind] = about, responder
 
-    async def ask(self, kind: str, about: Any, channel: bytes, least_seconds: float = 0) -> dict[str, Any]:
-        """Asks all other processes on a channel; returns the answers that came in time, by the peer's id. Never fails.
+    async def ask(
+        self, kind: str, about: Any, channel: bytes, form: type[Form], least_seconds: float = 0
+    ) -> list[Form]:
+        """Asks all other processes on a channel; returns the answers that came in time. Never fails.
 
         Args:
             about: the question's subject.
+            form: the type of an answer. An answer that does not fit is dropped.
             least_seconds: time to wait for answers, if ``answer_seconds`` is less.
         """
         if not self._subscribed:
-            return {}
+            return []
         self._number += 1
         number, question = self._number, _Question()
         self._questions[number] = question
         timeout = self._reactor.callLater(max(least_seconds, self._answer_seconds), question.expect, 0)
         own_answers = 1 if channel in (self.everybody, self.group) else 0
-        published = self._publish(channel, {"kind": kind, "ask": True, "about": about, "number": number})
+        subject = msgspec.Raw(msgspec.json.encode(about))
+        published = self._publish(channel, _Message(by=self.id, kind=kind, ask=True, about=subject, number=number))
         published.addCallback(lambda count: question.expect(count - own_answers))
         await question.done
         del self._questions[number]
         if timeout.active():
             timeout.cancel()
-        return question.answers
+        return [answer for raw in question.answers.values() for answer in _decode(raw, form)]
 
-    def _publish(self, channel: bytes, message: dict[str, Any]) -> defer.Deferred[int]:
+    def _publish(self, channel: bytes, message: _Message) -> defer.Deferred[int]:
         """Returns the number of processes that received the message; 0 if it could not be published."""
-        payload = orjson.dumps({**message, "by": self.id})
+        payload = msgspec.json.encode(message)
         if len(payload) > MESSAGE_BYTES_MAX:
             log.warn("an answer to another daemon is too large and was not sent ({size} bytes).", size=len(payload))
             return defer.succeed(0)
         return self._store.command("PUBLISH", channel, payload).addErrback(_store_is_away)
 
     def _on_message(self, _channel: bytes, payload: bytes) -> None:
-        message = _parse(payload)
-        if message is None or message["kind"] not in self._answers or message["by"] == self.id:
-            return
-        if message.get("ask") is True:
-            answered = defer.maybeDeferred(self._answers[message["kind"]], message.get("about"))
-            answered.addCallback(self._send_answer, message)
-            answered.addErrback(lambda failure: log.failure("answering another daemon failed", failure=failure))
-        elif message.get("to") == self.id and (question := self._questions.get(message.get("number", 0))):
-            question.add(message["by"], message.get("answer"))
+        for message in _decode(payload, _Message) if len(payload) <= MESSAGE_BYTES_MAX else ():
+            if message.ask and message.kind in self._responders and message.by != self.id:
+                self._respond(message)
+            elif message.to == self.id and (question := self._questions.get(message.number)):
+                question.add(message.by, message.answer)
 
-    def _send_answer(self, answer: Any, question: dict[str, Any]) -> None:
-        fields = {"kind": question["kind"], "answer": answer, "to": question["by"], "number": question.get("number")}
-        self._publish(keys.peer_channel(question["by"]), fields)
+    def _respond(self, question: _Message) -> None:
+        form, responder = self._responders[question.kind]
+        for about in _decode(question.about, form):
+            answered = defer.maybeDeferred(responder, about)
+            answered.addCallback(self._send_answer, question)
+            answered.addErrback(lambda failure: log.failure("answering another daemon failed", failure=failure))
+
+    def _send_answer(self, answer: Any, question: _Message) -> None:
+        raw = msgspec.Raw(msgspec.json.encode(answer))
+        message = _Message(by=self.id, kind=question.kind, to=question.by, number=question.number, answer=raw)
+        self._publish(keys.peer_channel(question.by), message)
 
 
 def _store_is_away(failure: Any) -> int:
@@ -168,12 +190,10 @@ def _store_is_away(failure: Any) -> int:
     return 0
 
 
-def _parse(payload: bytes) -> dict[str, Any] | None:
-    """Returns a message with ``by`` and ``kind``, or None for anything else."""
+def _decode(payload: bytes | msgspec.Raw, form: Any) -> list[Any]:
+    """Returns the value in a list; an empty list if it is not of that type."""
     try:
-        message = orjson.loads(payload) if len(payload) <= MESSAGE_BYTES_MAX else None
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(message, dict) or not isinstance(by := message.get("by"), str) or not _ID.fullmatch(by):
-        return None
-    return message if isinstance(message.get("kind"), str) and type(message.get("number", 0)) is int else None
+        return [msgspec.json.decode(payload, type=form)]
+    except _UNREADABLE as problem:
+        log.debug("a message of another daemon is skipped: {problem}", problem=problem)
+        return []

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
 
 from restmq.core import RedisOperations
 from restmq.model import is_queue_name
@@ -54,8 +56,7 @@ _COUNTERS, _HELD = 7, 11
 _ZERO = QueueCounters()
 
 
-@dataclass(slots=True, frozen=True)
-class QueuesSnapshot:
+class QueuesSnapshot(msgspec.Struct, frozen=True):
     """The result of a reading.
 
     Attributes:
@@ -65,34 +66,8 @@ class QueuesSnapshot:
     """
 
     queues: int = 0
-    labelled: dict[str, QueueCounters] = field(default_factory=dict)
+    labelled: dict[str, QueueCounters] = {}
     others: QueueCounters | None = None
-
-    @classmethod
-    def unpack(cls, packed: Any) -> QueuesSnapshot:
-        """From the JSON of another worker. Raises ValueError if it is invalid."""
-        if not isinstance(packed, list) or len(packed) != 3 or not isinstance(packed[1], dict):
-            raise ValueError("a snapshot is a list of three")
-        queues, labelled, others = packed
-        (checked,) = _check_numbers([queues], 1)
-        counters = {name: _check_counters(numbers) for name, numbers in labelled.items() if is_queue_name(name)}
-        return cls(checked, counters, None if others is None else _check_counters(others))
-
-    def pack(self) -> Any:
-        labelled = {name: list(counters) for name, counters in self.labelled.items()}
-        return [self.queues, labelled, None if self.others is None else list(self.others)]
-
-
-def _check_counters(numbers: Any) -> QueueCounters:
-    return QueueCounters._make(_check_numbers(numbers, len(QueueCounters._fields)))
-
-
-def _check_numbers(numbers: Any, count: int) -> list[int]:
-    if not isinstance(numbers, list) or len(numbers) != count:
-        raise ValueError(f"{count} numbers are expected")
-    if not all(type(number) is int and number >= -1 for number in numbers):
-        raise ValueError("integers are expected")
-    return numbers
 
 
 @dataclass(slots=True)

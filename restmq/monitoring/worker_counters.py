@@ -18,10 +18,10 @@ A daemon without workers does not write its counters to Redis.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 
-import orjson
+import msgspec
 from twisted.application import internet
 from twisted.internet import defer
 from twisted.logger import Logger
@@ -60,8 +60,7 @@ class Membership:
     serial: int = 1
 
 
-@dataclass(slots=True, frozen=True)
-class WorkerRecord:
+class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The data that a worker writes about itself.
 
     Attributes:
@@ -78,15 +77,9 @@ class WorkerRecord:
     worker: int = 0
     serial: int = 0
     connections: int = 0
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[Sample] = []
     at_seconds: float = 0.0
     ended: bool = False
-
-    @classmethod
-    def parse(cls, record: bytes) -> WorkerRecord:
-        """Reads a record. Skips unknown fields: while workers are replaced, two versions of RestMQ share the hash."""
-        fields = orjson.loads(record)
-        return cls(**{name: fields[name] for name in cls.__slots__ if name in fields})
 
 
 class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
@@ -155,9 +148,9 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
 
     async def _write(self, own: WorkerRecord) -> list[WorkerRecord]:
         key = keys.worker_counters(self._membership.group)
-        args = (own.serial, orjson.dumps(asdict(own)), RECORDS_MAX, _HASH_EXPIRES_SECONDS)
+        args = (own.serial, msgspec.json.encode(own), RECORDS_MAX, _HASH_EXPIRES_SECONDS)
         flat = await self._store.run(scripts.load("worker_counters"), Encoded([1, key]), *args)
-        return [WorkerRecord.parse(record) for record in flat[1::2]]
+        return [msgspec.json.decode(record, type=WorkerRecord) for record in flat[1::2]]
 
     async def _write_quietly(self, ended: bool = False) -> None:
         try:
