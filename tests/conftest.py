@@ -15,13 +15,30 @@ import pytest
 from tests.servers import Daemon, Redis
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that needs a tool says so with the mark; it is skipped without it, and fails in CI."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="run unit tests, and integration tests that only need Redis")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Selects tests for ``--fast``. Skips tests whose ``needs`` mark names a missing tool; in CI they fail instead."""
+    if config.getoption("--fast"):
+        left_out = [item for item in items if not is_fast(item)]
+        items[:] = [item for item in items if is_fast(item)]
+        config.hook.pytest_deselected(items=left_out)
     for item in items:
         for mark in item.iter_markers("needs"):
             for tool in mark.args:
                 if shutil.which(tool) is None and os.environ.get("CI") != "true":
                     item.add_marker(pytest.mark.skip(reason=f"{tool} is not installed"))
+
+
+def is_fast(item: pytest.Item) -> bool:
+    """Whether a test needs no tool, and no server but the Redis and the daemon that all tests of a worker share."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    if folder == "integration":
+        fixtures = set(getattr(item, "fixturenames", ()))
+        return not list(item.iter_markers("needs")) and not fixtures & {"private_folder", "private_redis", "tmp_path"}
+    return folder == "unit"
 
 
 def pytest_configure(config: pytest.Config) -> None:

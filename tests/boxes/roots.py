@@ -87,7 +87,9 @@ def _run(command: list[str]) -> None:
 def namespaces_are_allowed() -> bool:
     """Whether this account may make what is needed here; in a container it often may not, even as root."""
     attempt = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
-    return os.geteuid() == 0 and subprocess.run(attempt, stderr=subprocess.DEVNULL).returncode == 0
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    return subprocess.run(attempt, stderr=subprocess.DEVNULL).returncode == 0
 
 
 class Running:

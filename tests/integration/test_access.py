@@ -419,6 +419,7 @@ def test_an_allowed_host_is_accepted(private_folder: Path, redis: Redis) -> None
         assert http.get("/stats/", headers={"Host": "other.internal"}).status_code == 421
 
 
+@pytest.mark.needs("curl")
 def test_with_allow_host_no_other_name_is_accepted_on_any_address(
     private_folder: Path, redis: Redis, queue: str
 ) -> None:
@@ -494,7 +495,7 @@ def test_an_invalid_forwarded_address_gets_400(private_folder: Path, redis: Redi
 # Endpoints
 
 
-@pytest.mark.needs("openssl")
+@pytest.mark.needs("openssl", "curl")
 def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: Redis, queue: str) -> None:
     key, cert, port = private_folder / "key.pem", private_folder / "cert.pem", free_port()
     subprocess.run(

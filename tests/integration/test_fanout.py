@@ -75,6 +75,7 @@ def test_a_live_message_leaves_nothing_in_the_queue(
     comet.close()
 
 
+@pytest.mark.needs("curl")
 def test_curl_prints_messages_as_they_are_published(daemon: Daemon, redis: Redis, queue: str) -> None:
     heard: list[bytes] = []
     reader = threading.Thread(target=lambda: heard.append(curl("--no-buffer", f"{daemon.url}/c/{queue}")))

@@ -52,6 +52,7 @@ def test_a_queue_stopped_before_its_first_message_stays_stopped(
     comet.close()
 
 
+@pytest.mark.needs("curl")
 @pytest.mark.parametrize("value", ODD_VALUES)
 def test_a_value_is_returned_unchanged(daemon: Daemon, http: httpx.Client, queue: str, value: str) -> None:
     http.post(f"/q/{queue}", data={"value": value})
@@ -72,6 +73,7 @@ def test_an_unusual_value_does_not_stop_the_other_messages_of_a_comet_stream(
     comet.close()
 
 
+@pytest.mark.needs("curl")
 def test_a_204_has_no_body(daemon: Daemon, queue: str) -> None:
     answer = curl("--include", f"{daemon.url}/q/{queue}")
     assert answer.startswith(b"HTTP/1.1 204 No Content\r\n")

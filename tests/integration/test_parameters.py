@@ -39,6 +39,7 @@ def curl(daemon: Daemon, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.needs("curl")
 def test_a_json_key_drops_one_dead_letter_and_not_all(
     daemon: Daemon, queue: str, dead: Callable[[], list[str]]
 ) -> None:
@@ -174,6 +175,7 @@ def test_what_old_clients_and_caches_send_besides_is_ignored(http: httpx.Client,
     assert http.get(f"/q/{queue}", params={**surplus, "ttl": "5", "queue": "other"}).json()["value"] == "v"
 
 
+@pytest.mark.needs("curl")
 def test_a_bare_string_is_told_the_way_out(daemon: Daemon, queue: str) -> None:
     refused = curl(daemon, "-d", "hello", f"/q/{queue}")
     assert "curl --data-binary" in refused
@@ -181,6 +183,7 @@ def test_a_bare_string_is_told_the_way_out(daemon: Daemon, queue: str) -> None:
     assert curl(daemon, "--data-binary", "hello", "-H", "Content-Type: text/plain", f"/q/{queue}") == f"{queue}:1\n"
 
 
+@pytest.mark.needs("curl")
 @pytest.mark.parametrize("path", ["/queue", "/control/{queue}", "/p/{queue}", "/d/{queue}", "/"])
 def test_json_that_is_called_a_form_is_told_the_right_header(daemon: Daemon, queue: str, path: str) -> None:
     refused = curl(daemon, "-d", '{"cmd": "list", "status": "stop"}', path.replace("{queue}", queue))
