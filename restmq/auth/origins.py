@@ -46,7 +46,7 @@ def hides_its_origin(request: Request) -> bool:
 
 
 def is_prefetch(headers: Headers) -> bool:
-    """Whether a browser fetches what its user may want later, and may throw the answer away."""
+    """Whether a browser prefetches: its user may want the answer later, or the browser may discard it."""
     if "sec-purpose" not in headers and "purpose" not in headers and "x-moz" not in headers:
         return False
     purposes = (headers.get(name, "").partition(";")[0].strip().lower() for name in ("sec-purpose", "purpose", "x-moz"))

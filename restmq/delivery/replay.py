@@ -10,10 +10,10 @@ Theory of operation. A resuming consumer goes through these states:
     consumer and keeps the messages that arrive meanwhile.
 2.  Reading the history publishes a marker on the queue's channel in the same atomic step. A message that arrives before
     the marker is in the history; a message that arrives after the marker is not.
-3.  So the consumer gets: the history, then what arrived after the marker. If the queue keeps no history, it also gets
-    what arrived before the marker.
+3.  So the consumer gets the history, then the messages that arrived after the marker. If the queue keeps no history,
+    the consumer also gets the messages that arrived before the marker.
 4.  The answer and the marker come on two connections, in any order. The consumer becomes LIVE when both are there.
-5.  If the subscription breaks, a marker may be lost. Then all waits for markers fail, and the clients come again.
+5.  If the subscription breaks, a marker may be lost. Then all waits for markers fail, and the clients reconnect.
 6.  If the history no longer holds the last message that the consumer saw, the consumer is told of the gap first.
 
 A maintainer must not publish the marker in a separate call: messages between the two calls would be lost or repeated.
@@ -88,7 +88,7 @@ class Markers:
         self._awaited: dict[str, tuple[ReplayBuffer, defer.Deferred[None]]] = {}
 
     async def read(self, buffer: ReplayBuffer, read: Callable[[str], Awaitable[Found]]) -> Found:
-        """Reads the history with a new marker; returns what it found when that marker has arrived.
+        """Reads the history with a new marker; returns the history when that marker has arrived.
 
         Args:
             read: reads the history and publishes the marker in one step.

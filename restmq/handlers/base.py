@@ -191,7 +191,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self._add_page_headers()
         self.answer(body, content_type, status=status)
 
-    # What handlers read
+    # The request
 
     @property
     def _has_no_token(self) -> bool:
@@ -212,7 +212,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         return Credentials(self.request.remote_ip, username, password, token)
 
     def refuse_accidents(self) -> None:
-        """Rejects a request that would take a message although nobody wants it.
+        """Rejects a request that would take a message although no user has asked for it.
 
         Raises:
             NotAllowed: a browser prefetches.

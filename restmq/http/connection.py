@@ -39,7 +39,7 @@ _UPGRADE_BYTES_MAX = 65536
 _REQUESTS_PER_TURN = 4
 #: Bytes of requests that each connection may hold without being charged.
 _FREE_BYTES = 16 * 1024
-#: A shorter read cannot make a connection hold more than what is free, unless a request is in progress.
+#: A shorter read cannot exceed a connection's free bytes, unless a request is in progress.
 _SHORT_READ_BYTES = 4096
 
 

@@ -1,11 +1,11 @@
-"""JSON from clients, read without building it: a value keeps its text exactly, and costs no objects.
+"""Reads JSON from clients without building Python objects: a value keeps its exact text.
 
 Rules:
 
-1. A document is checked as a whole, but its parts stay ``Raw``: their own bytes. ``3.10``, ``1e400``, ``-0``, and an
-   object with a name that comes twice stay as they were sent.
-2. The names of an object's members are known beforehand. Unknown names are read only from a document with up to 10,000
-   colons, so that a large document can't become millions of Python objects; in any other they are rejected.
+1. A document is checked as a whole, but its parts stay ``Raw``, i.e. the bytes that were sent. ``3.10``, ``1e400``,
+   ``-0``, and an object with a repeated name do not change.
+2. The names of an object's members are known beforehand. Unknown names are accepted only in a document with up to
+   10,000 colons, so that a large document can't become millions of Python objects; in a larger one they are rejected.
 3. An array is read up to a maximum number of items, and no further.
 
 At least 500 levels of nesting are read.
@@ -24,7 +24,7 @@ from restmq.model import BATCH_MAX
 from restmq.schema.fields import Exact, Kind, Values
 
 _COLONS_MAX = 10_000
-#: A longer field is no number, name, key or receipt.
+#: Maximum size of a field that is not a message: numbers, names, keys and receipts are shorter.
 _FIELD_BYTES_MAX = 4096
 
 _any_object = msgspec.json.Decoder(dict[str, Raw])
@@ -54,7 +54,7 @@ class ObjectReader:
         self._strict = msgspec.json.Decoder(msgspec.defstruct("Members", members, forbid_unknown_fields=True))
 
     def read(self, text: bytes, noun: str) -> dict[str, Raw]:
-        """The members of a JSON object. Raises InvalidInput, which calls the text by this noun."""
+        """The members of a JSON object. Raises InvalidInput; its text names the document by ``noun``."""
         try:
             if text.count(b":") <= _COLONS_MAX:
                 return _any_object.decode(text)
@@ -67,7 +67,7 @@ class ObjectReader:
             refuse(noun, problem)
 
     def has(self, text: bytes, name: str) -> bool:
-        """Whether a text is a JSON object with this member. An object that is nested too deeply may have it."""
+        """Whether a text is a JSON object with this member. For an object that is nested too deeply, this is a guess."""
         try:
             return getattr(self._lenient.decode(text), name) is not UNSET
         except RecursionError:
@@ -81,7 +81,7 @@ def _members(found: Any) -> dict[str, Raw]:
 
 
 def refuse(noun: str, problem: Exception) -> NoReturn:
-    """Raises InvalidInput for what msgspec found wrong with a document."""
+    """Turns msgspec's error into InvalidInput."""
     if isinstance(problem, RecursionError):
         raise InvalidInput(f"{noun} is nested too deeply; send deep data as a string.") from None
     if isinstance(problem, UnicodeDecodeError):

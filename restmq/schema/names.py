@@ -1,8 +1,8 @@
-"""Unknown names of parameters and fields: a mistake in a name must not silently change what a request does.
+"""Unknown names of parameters and fields: a mistake in a name must not silently change the effect of a request.
 
-1. A request that deletes something or changes settings takes known names only.
-2. Any other request ignores an unknown name, because old clients and caches send some (``_=1700000000``), unless the
-   name resembles one that it knows (``leese``), or has a meaning in another request (``idempotency_key`` in a form).
+1. A request that deletes something or changes settings accepts known names only.
+2. Any other request ignores most unknown names, because old clients and caches send some (``_=1700000000``). It rejects
+   a name that resembles a known one (``leese``) or has a meaning in another request (``idempotency_key`` in a form).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from difflib import SequenceMatcher
 
 from restmq.errors import InvalidInput
 
-#: Names with a meaning in some request. Those that the first RestMQ ignored where they had none are not among them.
+#: Names with a meaning in some request, without the names that the first RestMQ ignored in its other requests.
 MEANINGFUL = frozenset(
     (
         *(
@@ -30,7 +30,7 @@ MEANINGFUL = frozenset(
         *("list", "max_deliveries", "max_length", "prefetch", "receipt", "values", "wait"),
     )
 )
-#: More unknown names are rejected without a closer look.
+#: More unknown names are rejected without comparing them.
 _UNKNOWN_MAX = 20
 _NAME_CHARACTERS_MAX = 40
 _SIMILARITY = 0.7
