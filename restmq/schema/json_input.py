@@ -67,7 +67,7 @@ class ObjectReader:
             refuse(noun, problem)
 
     def has(self, text: bytes, name: str) -> bool:
-        """Whether a text is a JSON object with this member. For an object that is nested too deeply, this is a guess."""
+        """Whether a text is a JSON object with this member. If it is nested too deeply, this is a guess."""
         try:
             return getattr(self._lenient.decode(text), name) is not UNSET
         except RecursionError:

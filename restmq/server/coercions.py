@@ -1,4 +1,4 @@
-"""Checks and converts the values of command-line options. Each raises ValueError with what is expected."""
+"""Functions that check and convert values of command-line options. Their ValueErrors say which values are valid."""
 
 from __future__ import annotations
 

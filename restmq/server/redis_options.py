@@ -1,4 +1,4 @@
-"""The options that say where Redis is: flags, a URL, and the environment."""
+"""The options for the address of Redis: flags, a URL, and the environment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not 
 _PORT = whole_number(1, 65535)
 _DB = whole_number(0, 1_000_000)
 _TLS_FLAGS = {"ca": "redis-tls-ca", "certificate": "redis-tls-cert", "key": "redis-tls-key", "name": "redis-tls-name"}
-#: What a URL may say too, by the name in StoreSettings.
+#: The flags whose values can also be in a URL, by the name in StoreSettings.
 _FLAGS = {
     "host": "redis-host",
     "port": "redis-port",
@@ -31,7 +31,7 @@ _FLAGS = {
 
 
 class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
-    """Where Redis is."""
+    """The options for the address of Redis, and for calls to it."""
 
     optParameters: list[list[Any]] = [
         [
@@ -69,7 +69,7 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         )
 
     def store_settings(self) -> StoreSettings:
-        """The flags as settings, with defaults, and with what the environment says.
+        """The settings from the flags, the environment and the defaults.
 
         Raises UsageError if flags, URL and environment contradict each other, or a file of --redis-tls-… is invalid.
         """
@@ -85,18 +85,18 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         return StoreSettings(**{name: value for name, value in given.items() if value is not None})
 
     def _add_url(self, given: dict[str, Any], url: str, source: str) -> bool:
-        """Adds what the URL says to the settings. Returns whether it asks for TLS."""
+        """Adds the parts of the URL to the settings. Returns whether the URL requires TLS."""
         try:
-            scheme, told = parse_url(url)
+            scheme, parts = parse_url(url)
         except ValueError as problem:  # the URL itself may hold a password
             raise usage.UsageError(f"{source}: {problem}") from None
-        for name, value in told.items():
+        for name, value in parts.items():
             if given.setdefault(name, value) != value:
                 raise usage.UsageError(f"{source} and --{_FLAGS[name]} contradict each other; give one of them.")
         if self["redis-socket"] is not None:
             raise usage.UsageError(f"{source} and --redis-socket contradict each other; give one of them.")
         if scheme == "redis" and self["redis-tls"]:
-            raise usage.UsageError(f"--redis-tls: {source} says redis://, which is not encrypted; use rediss://.")
+            raise usage.UsageError(f"--redis-tls: {source} has redis://, which is not encrypted; use rediss://.")
         return scheme == "rediss"
 
     def _tls(self, is_tls: bool) -> TLSSettings | None:
@@ -118,7 +118,7 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
 
 
 def parse_url(url: str) -> tuple[str, dict[str, Any]]:
-    """The scheme of a URL, and what it says, by the names in StoreSettings.
+    """The scheme of a URL, and its other parts by their names in StoreSettings.
 
     Raises ValueError, whose text does not repeat the URL.
     """
@@ -133,13 +133,13 @@ def parse_url(url: str) -> tuple[str, dict[str, Any]]:
         port = parts.port
     except ValueError:
         raise ValueError("its port is not a number from 1 to 65535") from None
-    told: dict[str, Any] = {"host": parts.hostname}
+    found: dict[str, Any] = {"host": parts.hostname}
     if port is not None:
-        told["port"] = _PORT(str(port))
+        found["port"] = _PORT(str(port))
     if path := parts.path.strip("/"):
-        told["db"] = _DB(path)
+        found["db"] = _DB(path)
     if parts.username:
-        told["username"] = unquote(parts.username)
+        found["username"] = unquote(parts.username)
     if parts.password:
-        told["password"] = unquote(parts.password)
-    return parts.scheme, told
+        found["password"] = unquote(parts.password)
+    return parts.scheme, found

@@ -47,7 +47,7 @@ class ErrorReply(Exception):
 
 
 class Owner(Protocol):
-    """Makes connections, and is told what becomes of them: ``connection_pool.ConnectionPool``."""
+    """The pool that makes connections, and gets their events: ``connection_pool.ConnectionPool``."""
 
     def seconds(self) -> float: ...
     def connection_made(self, connection: Any) -> None: ...
@@ -101,7 +101,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         return data  # bytes stay bytes; txredisapi would inspect each one
 
     def call(self, *args: Any) -> defer.Deferred[Any]:
-        """Makes a command. Fails with StoreUnavailable, or with what the owner makes of an error that Redis answers."""
+        """Makes a command. Fails with StoreUnavailable, or with the owner's error for an error that Redis answered."""
         try:
             return self.execute_command(*args).addErrback(self._translate)
         except txredisapi.RedisError:
@@ -208,7 +208,7 @@ class SubscriberConnection(Connection):
     _listener: SubscriptionOwner | None = None
 
     def listen(self, owner: SubscriptionOwner) -> None:
-        """From now on, what Redis sends is for the owner; before that, it answers calls."""
+        """Passes all further data from Redis to the owner. Until now, the data answered calls."""
         self._listener = owner
 
     def replyReceived(self, reply: Any) -> None:

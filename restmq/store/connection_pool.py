@@ -1,7 +1,7 @@
-"""A number of connections to Redis that are made again when they are lost.
+"""A pool of connections to Redis, which are made again when they are lost.
 
-A new connection is examined (``handshake``) before it joins the pool. A server that cannot be used is treated like one
-that does not answer: the connection is closed and tried again, each time after a longer pause.
+A new connection is examined (``handshake``) before it joins the pool. A server that cannot be used is treated like a
+server that does not answer: the connection is closed, and the pool connects again, each time after a longer pause.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CLOSE_SECONDS = 1.0
 
 
 class PoolOwner(Protocol):
-    """The store, as its pools see it."""
+    """The part of the store that its pools call."""
 
     def joined(self, pool: Any, connection: Connection, server: Server) -> None: ...
     def lost(self, pool: Any, connection: Connection, why: str) -> None:
@@ -45,7 +45,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
 
     Args:
         size: number of connections.
-        kind: what makes a connection.
+        kind: function that makes a connection.
 
     Attributes:
         pool: the connections that can be used, the oldest first.
@@ -87,7 +87,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         self.grow()
 
     def grow(self) -> None:
-        """Makes the connections that are missing. All but the first must wait while the owner says so."""
+        """Makes the missing connections. All but the first must wait until the owner permits them (``may_grow``)."""
         if self._endpoint is None or self._stopped:
             return
         there = len(self._connections) + len(self._attempts) + len(self._retries)
@@ -96,7 +96,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
             self._connect(0)
 
     def hurry(self) -> None:
-        """Tries again now what was to be tried later."""
+        """Starts all attempts now that were scheduled for later."""
         for retry, attempt in list(self._retries.items()):
             retry.cancel()
             del self._retries[retry]
@@ -135,7 +135,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         later = self._reactor.callLater(pause, retry)
         self._retries[later] = attempt
 
-    # What becomes of a connection
+    # Events of a connection
 
     def connection_made(self, connection: Connection) -> None:
         self._connections.add(connection)
@@ -169,7 +169,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         self.retire(connection)
 
     def retire(self, connection: Connection) -> None:
-        """Takes a connection out of the pool, and closes it when its calls are answered."""
+        """Removes a connection from the pool, and closes it when its calls are answered."""
         self._retired.add(connection)
         if connection in self.pool:
             self.pool.remove(connection)
@@ -256,10 +256,10 @@ def _why_lost(connection: Connection, why: Failure, settings: StoreSettings) -> 
     if why.check(ErrorReply):
         return str(why.value)
     if connection.is_overdue:
-        return "it does not answer" + ("" if settings.tls is None else "; does it speak TLS (--redis-tls)?")
+        return "it does not answer" + ("" if settings.tls is None else "; check that it uses TLS (--redis-tls)")
     if not why.check(error.ConnectionDone, error.ConnectionLost):
         return f"TLS failed: {_tls_error(why)}"
-    hint = "" if settings.tls is not None else "; does it want TLS (--redis-tls)?"
+    hint = "" if settings.tls is not None else "; if it requires TLS, pass --redis-tls"
     return f"it closes the connection before it answers{hint}"
 
 
@@ -268,5 +268,5 @@ def _tls_error(why: Failure) -> str:
     if isinstance(problems, list) and all(isinstance(problem, tuple) for problem in problems):  # OpenSSL's
         return "; ".join(str(problem[-1]) for problem in problems) or "the server ended the handshake"
     if why.type.__name__ == "VerificationError":
-        return "the certificate is for another name; --redis-tls-name can tell which"
+        return "the certificate is for another name; pass that name to --redis-tls-name"
     return str(why.getErrorMessage() or why.type.__name__)

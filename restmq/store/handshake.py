@@ -1,7 +1,7 @@
-"""What each new connection asks before it is used: which server answers, and whether it can serve RestMQ.
+"""The questions that each new connection asks before it is used: which server answers, and whether RestMQ can use it.
 
-A question that Redis does not permit leaves its answer unknown, and an unknown answer is no reason to reject a server.
-All questions go out at once, so the handshake takes one round trip.
+If Redis does not permit a question, the answer is unknown, and an unknown answer is no reason to reject a server. All
+questions are sent at once, so the handshake takes one round trip.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ class Server:
 
 
 class Unusable(Exception):
-    """The server answers, but cannot serve RestMQ. The text says why, for the operator.
+    """The server answers, but RestMQ cannot use it. The text is the reason, for the operator.
 
     Attributes:
-        complaint: the same for clients, who must not learn more than they need; empty for no more than that it is away.
+        complaint: the text for clients, which must not reveal more than they need; empty for the text of an unreachable
+            Redis.
     """
 
     def __init__(self, reason: str, complaint: str = "") -> None:
@@ -71,7 +72,7 @@ _WANTS_PASSWORD = Unusable("it requires a password; pass --redis-password or set
 
 
 async def examine(connection: Connection, settings: StoreSettings) -> Server:
-    """Introduces RestMQ to the server and asks what it is.
+    """Authenticates to the server, and checks its kind, its version and the user's rights.
 
     Raises:
         Unusable: the server cannot serve RestMQ.
@@ -95,7 +96,7 @@ async def examine(connection: Connection, settings: StoreSettings) -> Server:
 
 
 async def missing_rights(connection: Connection) -> str:
-    """What the user may not do any more, although it could when the connection was made; empty if nothing."""
+    """The rights that the user has lost since the connection was made; empty if none."""
     answer = await connection.ask_script(rights.CHECK, Encoded([0]), *rights.check_arguments())
     return _missing(answer)
 

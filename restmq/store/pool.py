@@ -1,14 +1,15 @@
 """Calls to Redis: pools, time limits, reconnecting, failover.
 
 A call either answers, or raises StoreUnavailable within the time limit, or raises StoreRefused. Nothing is queued while
-Redis is unreachable. A call that was sent is never cancelled: after StoreUnavailable it is not known whether Redis ran
+Redis is unreachable. A call that was sent is never cancelled: after StoreUnavailable it is unknown whether Redis ran
 it, unless the error says that nothing was done.
 
-Which connections there are:
+The connections:
 
-1. One per subscriber. They connect first, so that a Redis with few places (``maxclients``) serves consumers.
+1. One per subscriber. They connect first, so that consumers are served even if Redis permits few connections
+   (``maxclients``).
 2. With ``replicas``, one for ``WAIT``.
-3. The pool for calls. One connection is enough to serve; the others come when all the above are there.
+3. The pool for calls. One connection is enough to serve; the others are made when all the above are there.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         self._subscribers.remove(subscriber)
         return subscriber.pool.stop()
 
-    # What pools tell
+    # Events of pools
 
     def joined(self, pool: ConnectionPool, connection: Any, server: handshake.Server) -> None:
         connection.server = server.run_id or b"unknown %d" % self._unknown_servers
@@ -238,7 +239,7 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
             if subscriber.pool is pool:
                 subscriber.connection_lost()
         if pool is self._waiting and connection.server.startswith(b"unknown"):
-            # The next connection may lead to another server, and none of them says which it is: so all connect anew.
+            # The next connection may lead to another server, and unknown servers can't be told apart: all reconnect.
             self._unknown_servers += 1
             self._retire_all()
 
@@ -265,7 +266,7 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         return StoreRefused(f"the message store (Redis) refused the operation ({error.code}); see the server's log.")
 
     def _retire_all(self, problem: handshake.Unusable | None = None) -> None:
-        """All connections are made again, and so learn which server is there now and whether it can be used."""
+        """Replaces all connections: each new one checks which server answers now, and whether it can be used."""
         for pool in self._pools:
             for connection in list(pool.pool):
                 pool.retire(connection)
@@ -273,7 +274,7 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
             self._outage.problem(str(problem), problem.complaint, is_down=True)
 
     async def _check_rights(self, connection: Connection) -> None:
-        """If a right was revoked, no further script may begin, because Redis would stop it in its middle."""
+        """If a right was revoked, no further script may begin, because Redis would stop it in the middle."""
         try:
             missing = await handshake.missing_rights(connection)
         except StoreUnavailable:

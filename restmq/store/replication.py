@@ -1,9 +1,9 @@
-"""Waits until replicas have what was written: one ``WAIT`` for all callers that ask at the same time.
+"""Waits until replicas have the data of an operation: one ``WAIT`` for all callers that wait at the same time.
 
 ``WAIT`` blocks its connection and covers only that connection's own writes. So it runs on a separate connection, which
-first writes a no-op. A replica that has the no-op has everything that was written before it, by the same server. If the
-script ran on another server (during a failover), the answer would be worth nothing. So the connection to ask on is
-chosen before the script is sent: it must lead to the same server, and if it is lost, the answer is "not known".
+first writes a no-op. A replica that has the no-op has everything that the same server wrote before it. If the script
+ran on another server (during a failover), the answer of ``WAIT`` would prove nothing. So the connection for ``WAIT`` is
+chosen before the script is sent: it must lead to the same server, and if it is lost, the result is unknown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Replication:
 
     Args:
         connection: the separate connection; raises StoreUnavailable if there is none.
-        replicas: number of replicas that must have what was written.
+        replicas: number of replicas that must have the data.
         wait_ms: time limit of one ``WAIT``. A caller that comes while one runs waits for up to twice this time.
     """
 
@@ -39,7 +39,7 @@ class Replication:
         self._is_waiting = False
 
     def connection_to(self, server: bytes) -> Connection:
-        """The connection on which to ask for what is written from now on, by this server.
+        """The connection for ``WAIT`` that covers all that this server writes from now on.
 
         Raises StoreUnavailable if there is none; nothing must be written then.
         """

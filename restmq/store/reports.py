@@ -1,4 +1,4 @@
-"""What the operator is told of Redis: each thing once, and again when it changes."""
+"""Log lines about Redis: each problem is logged once, and again when it changes."""
 
 from __future__ import annotations
 

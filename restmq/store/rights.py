@@ -1,4 +1,4 @@
-"""The commands and channels that RestMQ uses, and what a Redis user (ACL) needs for them."""
+"""The commands and channels that RestMQ uses, and the rights that a Redis user (ACL) needs for them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CHANNEL_COMMANDS = tuple(
     for channel in _CHANNELS
     for command in (("PUBLISH", channel, ""), ("SUBSCRIBE", channel), ("UNSUBSCRIBE", channel))
 )
-#: Commands that only the connection itself needs, or that are asked only if they are permitted.
+#: Commands that only the connection itself needs, and commands that RestMQ can do without.
 _BESIDE = ("evalsha", "script|load", "select", "role", "info", "command|info")
 
 CHECK = scripts.load("check")
@@ -60,7 +60,7 @@ def check_arguments() -> list[str]:
 
 
 def describe_missing(answer: Sequence[Sequence[bytes]]) -> str:
-    """What ``check.lua`` found to be missing, for people; empty if nothing is."""
+    """Describes the rights and commands that ``check.lua`` found missing; empty if none are."""
     denied, unknown = ([words.decode() for words in group] for group in answer)
     found = []
     if denied:
@@ -71,7 +71,7 @@ def describe_missing(answer: Sequence[Sequence[bytes]]) -> str:
 
 
 def _join(commands: list[str]) -> str:
-    """The commands without the sample keys; channels say what is missing, so they stay."""
+    """The commands without the sample keys, but with the sample channels, which show the missing right."""
     names = []
     for command in commands:
         name, *words = command.split(" ")
@@ -81,7 +81,7 @@ def _join(commands: list[str]) -> str:
 
 
 def acl_line(user: str) -> str:
-    """The command that makes a Redis user with all the rights that RestMQ needs, and no others."""
+    """The Redis command that creates a user with all the rights that RestMQ needs, and no others."""
     names = {"|".join(command[:2]) if command[0] == "PUBSUB" else command[0] for command in REDIS_COMMANDS}
     names |= {command[0] for command in CHANNEL_COMMANDS}
     rights = sorted({name.lower() for name in names} | set(_BESIDE))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class TLSSettings:
-    """How connections to Redis, and to its Sentinels, are encrypted. All paths are PEM files.
+    """TLS for connections to Redis and its Sentinels. All paths are PEM files.
 
     Attributes:
-        ca: the certificates that the server's must be signed by; None for the system's.
+        ca: certificates of the authorities that may sign the server's certificate; None for the system's.
         certificate: the client's own certificate, with its intermediate ones after it; None for none.
         key: the client's private key.
         name: the name in the server's certificate; None for the host that is connected to.

@@ -1,4 +1,4 @@
-"""TLS to Redis: always checked, never optional. The files are read once, at the start."""
+"""TLS to Redis. The server's certificate is always checked. The files are read once, at the start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-
 
 @cache
 def client_options(tls: TLSSettings) -> Callable[[str], Any]:
-    """What makes the options for a connection to a host.
+    """A function that makes the options for a connection to a host.
 
     Raises ConfigurationError for a file that is missing or invalid.
     """

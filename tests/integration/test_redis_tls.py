@@ -71,7 +71,7 @@ def test_mutual_tls_shows_our_own_certificate(private_folder: Path) -> None:
     [
         ("system's authorities", "certificate verify failed"),
         ("other name", "the certificate is for another name"),
-        ("no TLS", "does it want TLS (--redis-tls)?"),
+        ("no TLS", "if it requires TLS, pass --redis-tls"),
     ],
 )
 def test_a_server_that_cannot_be_verified_is_not_used_and_the_log_says_why(
@@ -95,7 +95,7 @@ def test_tls_to_a_redis_without_it_fails_with_a_reason(private_folder: Path) -> 
     redis = Redis(private_folder / "redis", "--port", port, "--bind", "127.0.0.1")
     daemon = Daemon(private_folder, "--redis-tls", "--redis-port", port, "--redis-timeout", "0.5", starts=WAITING)
     with stopping(daemon, redis):
-        wait_until(lambda: "does it speak TLS (--redis-tls)?" in daemon.log)
+        wait_until(lambda: "check that it uses TLS (--redis-tls)" in daemon.log)
 
 
 def test_the_name_in_the_certificate_may_be_another_than_the_host(private_folder: Path) -> None:
