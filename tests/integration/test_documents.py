@@ -60,6 +60,10 @@ RUN_BY = {
     ("docs/from-restmq-1.md", "old="): (
         "integration/test_from_restmq_1.py::test_messages_of_a_queue_with_an_invalid_name_can_be_moved"
     ),
+    (
+        "docs/operation.md",
+        "restmq_engine.py --acl-user",
+    ): "integration/test_troubled_redis.py::test_the_user_that_the_engine_describes_may_do_all_that_is_needed",
     ("docs/operation.md", "redis-"): "integration/test_operation_documents.py::test_a_backup_can_be_restored",
     (
         "docs/operation.md",
