@@ -331,7 +331,15 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         return bool(await self.store.command("GET", keys.for_queue(check_queue_name(queue)).status) != b"0")
 
     async def queue_attend(
-        self, queue: str, daemon: bytes, weight: int, capacity: int, lease_ms: int = 0, window_bytes: int = 1 << 20
+        self,
+        queue: str,
+        daemon: bytes,
+        *,
+        weight: int = 0,
+        capacity: int = 0,
+        lease_ms: int = 0,
+        window_bytes: int = 0,
+        is_first: bool = False,
     ) -> Attendance:
         """Serves a daemon's live consumers of the queue; ``lua/attend.lua`` has the rules.
 
@@ -341,12 +349,13 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             capacity: number of messages that they can take, up to 1000.
             lease_ms: length of the leases for these consumers; 0 for consumers without leases.
             window_bytes: maximum unconfirmed bytes of broadcasts (``lua/_flow.lua``); 0 for a daemon without consumers.
+            is_first: publish a marker on the queue's channel first, which tells the daemon where it begins.
 
         Returns:
             With round robin, the messages that the daemon must deliver: taken, or leased to it.
         """
         receipt = new_receipt() if lease_ms else ""
-        args = (daemon, weight, min(capacity, BATCH_MAX), lease_ms, receipt, window_bytes)
+        args = (daemon, weight, min(capacity, BATCH_MAX), lease_ms, receipt, window_bytes, int(is_first))
         policy, state, *taken = await self._run("attend", queue, *args)
         if state == State.PROMOTE_FIRST:
             await self.queue_promote(queue)

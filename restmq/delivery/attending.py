@@ -8,10 +8,9 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq.core import RedisOperations
-from restmq.delivery.backpressure import SlowConsumers
+from restmq.delivery.shared import Shared
 from restmq.delivery.subscription import QueueSubscription
-from restmq.delivery.tasks import PendingCalls, SingleFlight
+from restmq.delivery.tasks import SingleFlight
 from restmq.errors import RestMQError
 from restmq.model import BATCH_MAX, Message, Policy
 from restmq.queues.base import State
@@ -27,7 +26,6 @@ class Attending:
     """Attends to a queue, confirms delivered messages, and checks leases.
 
     Args:
-        daemon: the daemon's channel.
         window_bytes: returns the number of unconfirmed bytes to grant.
         flush: delivers the messages that have arrived on the queue's channel.
         is_replaced: whether all consumers of this object left, and others have joined since.
@@ -36,35 +34,30 @@ class Attending:
 
     def __init__(
         self,
-        *,
-        core: RedisOperations,
         queue: str,
-        daemon: bytes,
+        shared: Shared,
+        *,
         subscription: QueueSubscription,
-        slow_consumers: SlowConsumers,
         window_bytes: Callable[[], int],
         flush: Callable[[], None],
         is_replaced: Callable[[], bool],
         attend_anew: Callable[[], None],
-        calls: PendingCalls,
-        reactor: Any,
     ) -> None:
-        self._core = core
         self._queue = queue
-        self._daemon = daemon
+        self._shared = shared
+        self._core = shared.core
         self._subscription = subscription
-        self._slow_consumers = slow_consumers
         self._window_bytes = window_bytes
         self._flush = flush
         self._is_replaced = is_replaced
         self._attend_anew = attend_anew
-        self._calls = calls
-        self._reactor = reactor
+        self._is_first = True
         self._round = 0
         self._timer: Any = None
-        self._attending = SingleFlight(self._attend_once, self._failed, calls.run)
-        self._confirming = SingleFlight(self._confirm_once, self._failed, calls.run)
-        self._checking = SingleFlight(self._check_leases_once, self._failed, calls.run)
+        run = shared.calls.run
+        self._attending = SingleFlight(self._attend_once, self._failed, run)
+        self._confirming = SingleFlight(self._confirm_once, self._failed, run)
+        self._checking = SingleFlight(self._check_leases_once, self._failed, run)
 
     def stop(self) -> None:
         """The last consumer has left."""
@@ -89,12 +82,21 @@ class Attending:
         try:
             if subscription.policy is Policy.BROADCAST:
                 self._flush()  # earlier messages must be in the transports, otherwise these do not look full
-                await self._slow_consumers.wait(subscription.consumers)
+                await self._shared.slow_consumers.wait(subscription.live)
             if self._is_replaced():
                 return
             lease_ms, weight, capacity = subscription.demand()
             window_bytes = self._window_bytes() if subscription.consumers else 0
-            found = await self._core.queue_attend(self._queue, self._daemon, weight, capacity, lease_ms, window_bytes)
+            found = await self._core.queue_attend(
+                self._queue,
+                self._shared.daemon,
+                weight=weight,
+                capacity=capacity,
+                lease_ms=lease_ms,
+                window_bytes=window_bytes,
+                is_first=self._is_first,
+            )
+            self._is_first = False
             subscription.policy = found.policy
             if found.messages:
                 self._deliver_in_turn(found.messages, lease_ms)
@@ -109,16 +111,16 @@ class Attending:
     def _deliver_in_turn(self, messages: list[Message], lease_ms: int) -> None:
         """Gives each message to the next ready consumer; the rest goes back to the front of the queue."""
         self._flush()
-        served, left = self._subscription.assign(messages, lease_ms, self._reactor.seconds())
+        served, left = self._subscription.assign(messages, lease_ms, self._shared.reactor.seconds())
         if left:
-            self._calls.put_back(self._queue, len(left), self._core.queue_put_back(self._queue, left))
+            self._shared.calls.put_back(self._queue, len(left), self._core.queue_put_back(self._queue, left))
         for consumer, share in served:
             consumer.write(b"".join(map(consumer.format.message, share)))
 
     def _attend_later(self) -> None:
         """Attends after the longest time that a queue is held back: a daemon may never confirm."""
         if self._subscription.consumers and (self._timer is None or not self._timer.active()):
-            self._timer = self._reactor.callLater(_HELD_SECONDS, self.attend)
+            self._timer = self._shared.reactor.callLater(_HELD_SECONDS, self.attend)
 
     # Confirming
 
@@ -129,9 +131,9 @@ class Attending:
 
     async def _confirm_once(self) -> None:
         round_number = self._round
-        while not await self._slow_consumers.wait(self._subscription.consumers, _HELD_SECONDS / 2):
+        while not await self._shared.slow_consumers.wait(self._subscription.live, _HELD_SECONDS / 2):
             await self._core.queue_hold(self._queue, _HOLD_MS)
-        state = await self._core.queue_confirm(self._queue, round_number, self._window_bytes(), self._daemon)
+        state = await self._core.queue_confirm(self._queue, round_number, self._window_bytes(), self._shared.daemon)
         if state is State.HELD_BACK:
             self._attend_later()
         elif state is State.MORE:
@@ -145,7 +147,7 @@ class Attending:
 
     async def _check_leases_once(self) -> None:
         subscription = self._subscription
-        while leases := subscription.overdue(self._reactor.seconds(), BATCH_MAX):
+        while leases := subscription.overdue(self._shared.reactor.seconds(), BATCH_MAX):
             left_seconds = await self._core.queue_lease_remaining(self._queue, leases)
-            if subscription.update_leases(leases, left_seconds, self._reactor.seconds()):
+            if subscription.update_leases(leases, left_seconds, self._shared.reactor.seconds()):
                 self.attend()

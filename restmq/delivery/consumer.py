@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ class CloseReason(enum.Enum):
 
     QUEUE_DELETED = "the queue was deleted"
     TOO_SLOW = "the consumer reads too slowly"
-    TRY_AGAIN = "the store does not answer; try again"
+    TRY_AGAIN = "the queue's history can't be read; try again"
     SHUTDOWN = "the server is stopping"
     NOT_ALLOWED = "listening here is no longer allowed"
 
@@ -74,6 +74,24 @@ class Consumer(Protocol):
 
     def close(self, reason: CloseReason) -> None:
         """Closes the connection. The consumer has left the fan-out before this is called."""
+
+
+def write_messages(consumers: Sequence[Consumer], messages: Sequence[Message]) -> None:
+    """Writes messages to consumers, rendered once per format."""
+    if not messages:
+        return
+    rendered: dict[Format, bytes] = {}
+    for consumer in list(consumers):  # a write may drop a consumer
+        frames = rendered.get(consumer.format)
+        if frames is None:
+            frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
+        consumer.write(frames)
+
+
+def write_gap(consumers: Sequence[Consumer], last_key: str) -> None:
+    """Tells consumers that messages after this key are lost to them."""
+    for consumer in list(consumers):
+        consumer.write(consumer.format.gap(last_key))
 
 
 class ConsumerOwner(Protocol):

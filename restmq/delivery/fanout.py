@@ -33,6 +33,10 @@ Attending
 13. Notices can be lost (a connection breaks, a daemon dies). So the daemon attends again after each reconnect, and
     checks every ``HEARTBEAT_SECONDS`` for queues where messages wait, and for leases that should have ended.
 
+Missed messages
+14. When the daemon's subscription breaks, all live consumers of broadcasts miss what is published until it is there
+    again. They are replayed: they get it from the queue's history, or are told of a gap (``delivery/replay.py``).
+
 Delivery is at-most-once, in queue order; with leases at-least-once. A maintainer must not write to a consumer without
 flushing first, must not await between taking messages (9) and assigning them, and must attend after every change of a
 consumer's capacity, or a queue stalls until the next heartbeat.
@@ -42,7 +46,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -51,16 +54,15 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 
 from restmq.core import RedisOperations
-from restmq.delivery.attending import Attending
 from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
 from restmq.delivery.consumer import CloseReason, Consumer
-from restmq.delivery.inbox import ByteBudget, Inbox, Notice, StoredMessage
-from restmq.delivery.replay import Markers, ReplayBuffer
-from restmq.delivery.subscription import QueueSubscription
+from restmq.delivery.inbox import ByteBudget
+from restmq.delivery.live_queue import LiveQueue
+from restmq.delivery.shared import Shared
 from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
-from restmq.model import Message, Policy
-from restmq.queues.results import QueueOverview, ReplayPage
+from restmq.model import Policy
+from restmq.queues.results import QueueOverview
 from restmq.store import keys
 
 log = Logger()
@@ -78,46 +80,31 @@ _WINDOW_BYTES_MIN = 64 << 10
 _LIMITS = BackpressureLimits()
 
 
-@dataclass(slots=True, eq=False)
-class _LiveQueue:
-    """A queue with consumers on this daemon.
-
-    Attributes:
-        subscribed: fires when Redis has confirmed the subscription of the queue's channel.
-    """
-
-    subscription: QueueSubscription = field(default_factory=QueueSubscription)
-    inbox: Inbox = field(init=False)
-    attending: Attending = field(init=False)
-    subscribed: defer.Deferred[None] = field(init=False)
-
-
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
-    """All live consumers of this daemon. Transports call ``connect`` and ``leave``.
-
-    Attributes:
-        dropped: number of consumers that were dropped because they were too far behind.
-        gaps_told: number of consumers that were told of a gap.
-    """
+    """All live consumers of this daemon. Transports call ``connect`` and ``leave``."""
 
     def __init__(self, core: RedisOperations, reactor: Any, limits: BackpressureLimits = _LIMITS) -> None:
         self.limits = limits
-        self.dropped = 0
-        self.gaps_told = 0
         self.seconds: Callable[[], float] = reactor.seconds
         self._core = core
         self._reactor = reactor
-        self._slow_consumers = SlowConsumers(reactor)
-        self._live: dict[str, _LiveQueue] = {}
-        self._unflushed: list[_LiveQueue] = []
-        self._read_budget = ByteBudget(_READ_BYTES_MAX)
-        self._markers = Markers()
-        self._channel = keys.daemon_channel(secrets.token_hex(8))
+        self._calls = PendingCalls()
+        self._shared = Shared(
+            core=core,
+            reactor=reactor,
+            limits=limits,
+            daemon=keys.daemon_channel(secrets.token_hex(8)),
+            slow_consumers=SlowConsumers(reactor),
+            read_budget=ByteBudget(_READ_BYTES_MAX),
+            calls=self._calls,
+        )
+        self.counters = self._shared.counters
+        self._live: dict[str, LiveQueue] = {}
+        self._unflushed: list[LiveQueue] = []
         self._subscriber = core.pubsub(
-            self._received, on_lost=self._markers.cancel_all, on_renewed=self._subscriber_renewed
+            self._received, on_lost=self._subscription_lost, on_renewed=self._subscription_renewed
         )
         self._subscribed = False
-        self._calls = PendingCalls()
         self._heartbeat = task.LoopingCall(self._beat)
         self._keepalive = task.LoopingCall(self._keep_alive)
         self._heartbeat.clock = self._keepalive.clock = reactor
@@ -134,12 +121,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             if timer.running:
                 timer.stop()
         for queue in list(self._live):
-            self._close_all(queue, CloseReason.SHUTDOWN)
+            self._close(queue, CloseReason.SHUTDOWN, list(self.consumers(queue)))
         self._subscriber.stop()
         return defer.ensureDeferred(self._calls.finish())
-
-    def _channel_of(self, queue: str) -> bytes:
-        return keys.for_queue(queue, self._core.store.settings.db).channel
 
     def count(self, queue: str) -> int:
         """Number of the queue's consumers on this daemon."""
@@ -166,76 +150,41 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def resume(self, queue: str, consumer: Consumer, last_key: str) -> None:
         """Adds a consumer that first gets the messages after ``last_key`` (see ``delivery/replay.py``)."""
-        buffer = ReplayBuffer(self, queue, consumer)
-        self.join(queue, buffer)
-        defer.ensureDeferred(self._resume(queue, buffer, last_key)).addErrback(self._resume_failed, queue, buffer)
-
-    async def _resume(self, queue: str, buffer: ReplayBuffer, last_key: str) -> None:
-        await self._live[queue].subscribed
-        missed = await self._markers.read(buffer, lambda marker: self._read_history(queue, last_key, marker))
-        self._flush()
-        live = self._live.get(queue)
-        if live is not None and buffer in live.subscription.consumers:
-            consumers = live.subscription.consumers
-            consumers[consumers.index(buffer)] = buffer.consumer
-            buffer.release(missed, last_key)
-            self._slow_consumers.release(buffer)
-            live.attending.attend()
-
-    async def _read_history(self, queue: str, last_key: str, marker: str) -> ReplayPage:
-        page = found = await self._core.queue_replay(queue, last_key, marker)
-        while page.more:
-            page = await self._core.queue_replay(queue, page.last_key, marker, continues=True)
-            found = replace(page, gap=found.gap or page.gap, messages=found.messages + page.messages)
-        return found
-
-    def _resume_failed(self, failure: Any, queue: str, buffer: ReplayBuffer) -> None:
-        if not failure.check(RestMQError, defer.CancelledError):
-            log.failure("resuming on {queue} failed", failure=failure, queue=queue)
-        self.leave(queue, buffer)
-        buffer.consumer.close(CloseReason.TRY_AGAIN)
+        live = self._live.get(queue) or self._open(queue)
+        live.subscription.consumers.append(consumer)
+        live.replay([consumer], last_key)
+        self._subscribe(queue, live)
 
     def join(self, queue: str, consumer: Consumer) -> None:
         """Adds a consumer that gets the messages waiting in the queue, then new ones, in order."""
-        live = self._live.get(queue)
-        if live is None:
-            live = self._live[queue] = self._open(queue)
-            live.subscription.consumers.append(consumer)
-            if not self._subscribed:
-                self._subscribed = True
-                self._subscriber.subscribe(self._channel)
-            live.subscribed = self._subscriber.subscribe(self._channel_of(queue))
-            live.subscribed.addCallback(lambda _: self._attend(queue))
-        else:
-            live.inbox.flush()
-            live.subscription.consumers.append(consumer)
-            if live.subscription.policy is Policy.ROUNDROBIN:
-                live.attending.attend()
+        live = self._live.get(queue) or self._open(queue)
+        live.inbox.flush()
+        live.subscription.consumers.append(consumer)
+        live.subscription.live.append(consumer)
+        if live.subscription.policy is Policy.ROUNDROBIN:
+            live.attending.attend()
+        self._subscribe(queue, live)
 
-    def _open(self, queue: str) -> _LiveQueue:
-        live = _LiveQueue()
-        live.inbox = Inbox(
-            budget=self._read_budget,
-            read=self._read_stored,
-            deliver=live.subscription.broadcast,
-            lose=partial(self._lose, queue, live),
-            handle=partial(self._handle, queue, live),
-            run=self._calls.run,
-        )
-        live.attending = Attending(
-            core=self._core,
-            queue=queue,
-            daemon=self._channel,
-            subscription=live.subscription,
-            slow_consumers=self._slow_consumers,
+    def _open(self, queue: str) -> LiveQueue:
+        live = self._live[queue] = LiveQueue(
+            queue,
+            self._shared,
             window_bytes=self._window_bytes,
-            flush=live.inbox.flush,
-            is_replaced=lambda: self._live.get(queue, live) is not live,
-            attend_anew=partial(self._attend, queue),
-            calls=self._calls,
-            reactor=self._reactor,
+            current=partial(self._live.get, queue),
+            close=partial(self._close, queue),
         )
         return live
+
+    def _subscribe(self, queue: str, live: LiveQueue) -> None:
+        """Subscribes to the queue's channel for its first consumer."""
+        if not self._subscribed:
+            self._subscribed = True
+            self._subscriber.subscribe(self._shared.daemon)
+        if not live.is_followed:
+            live.follow(self._subscriber.subscribe(self._channel_of(queue)))
+
+    def _channel_of(self, queue: str) -> bytes:
+        return keys.for_queue(queue, self._core.store.settings.db).channel
 
     def _window_bytes(self) -> int:
         share = max(_WINDOW_BYTES_MIN, _WINDOWS_BYTES // max(1, len(self._live)))
@@ -244,103 +193,64 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def leave(self, queue: str, consumer: Consumer) -> None:
         """Removes a consumer. Does nothing if it has left already."""
         live = self._live.get(queue)
-        position = live.subscription.position(consumer) if live is not None else None
-        if live is None or position is None:
+        if live is None or consumer not in live.subscription.consumers:
             return
         subscription = live.subscription
-        self._slow_consumers.release(subscription.consumers.pop(position))
+        subscription.remove(consumer)
+        self._shared.slow_consumers.release(consumer)
         if consumer.leases:
             leases = subscription.forget_leases(consumer)
             self._calls.put_back(queue, len(leases), self._core.queue_release(queue, leases))
-        if position < subscription.cursor:
-            subscription.cursor -= 1
         if not subscription.consumers:
             self._subscriber.unsubscribe(self._channel_of(queue))
             del self._live[queue]
-            live.inbox.clear()
-            live.attending.stop()
+            live.stop()
         if subscription.policy is Policy.ROUNDROBIN:
             live.attending.attend()
 
     def drop(self, queue: str, consumer: Consumer) -> None:
         """Removes and closes a consumer that is too far behind."""
-        self.dropped += 1
+        self.counters.dropped += 1
         log.warn(
             "a consumer of {queue} was dropped: it left more than {limit} bytes unread.",
             queue=queue,
             limit=self.limits.unsent_bytes,
         )
-        self.leave(queue, consumer)
-        consumer.close(CloseReason.TOO_SLOW)
+        self._close(queue, CloseReason.TOO_SLOW, [consumer])
 
     def ready(self, queue: str, consumer: Consumer) -> None:
         """A consumer that was full can take messages again."""
-        self._slow_consumers.release(consumer)
+        self._shared.slow_consumers.release(consumer)
         live = self._live.get(queue)
         if live is not None and live.subscription.policy is Policy.ROUNDROBIN:
             live.attending.attend()
 
-    def _close_all(self, queue: str, reason: CloseReason) -> None:
-        for consumer in list(self.consumers(queue)):
+    def _close(self, queue: str, reason: CloseReason, consumers: list[Consumer]) -> None:
+        for consumer in consumers:
             self.leave(queue, consumer)
             consumer.close(reason)
 
     # Messages from Redis
 
     def _received(self, channel: bytes, payload: bytes) -> None:
-        if channel == self._channel:
+        if channel == self._shared.daemon:
             self._handle_notice(payload.decode())
             return
         live = self._live.get(channel.rpartition(b":PUBSUB")[0].decode())
         if live is None:
             return
-        kind, _, rest = payload.partition(b" ")
-        if kind == b"message":
-            key, _, value = rest.partition(b"\n")
-            if not live.inbox:
-                self._unflushed.append(live)
-                if len(self._unflushed) == 1:
-                    self._reactor.callLater(0, self._flush)
-            live.inbox.append(Message(key.decode(), value))
-        elif kind == b"stored":
-            size, _, key = rest.partition(b" ")
-            live.inbox.append(StoredMessage(key.decode(), int(size)))
-            live.inbox.flush()
-        elif kind in (b"drain", b"changed"):
-            live.attending.attend()
-        else:
-            live.inbox.append(Notice(kind, rest.decode()))
-            live.inbox.flush()
+        if not live.inbox:
+            self._unflushed.append(live)
+            if len(self._unflushed) == 1:
+                self._reactor.callLater(0, self._flush)
+        kind, _, content = payload.partition(b" ")
+        live.receive(kind, content)
 
     def _flush(self) -> None:
         """Delivers the broadcast messages of this reactor turn."""
         unflushed, self._unflushed = self._unflushed, []
         for live in unflushed:
             live.inbox.flush()
-
-    def _handle(self, queue: str, live: _LiveQueue, notice: Notice) -> None:
-        """Handles a notice when all messages before it are delivered."""
-        if notice.kind == b"sync":
-            live.attending.reach_round(int(notice.text))
-        elif notice.kind == b"close":
-            self._close_all(queue, CloseReason.QUEUE_DELETED)
-        elif notice.kind == b"mark" and self._markers.is_awaited(notice.text):
-            self._markers.arrive(notice.text)
-
-    async def _read_stored(self, key: str) -> bytes | None:
-        try:
-            return await self._core.queue_stored_value(key)
-        except RestMQError:
-            return None
-
-    def _lose(self, queue: str, live: _LiveQueue, key: str) -> None:
-        """The value of a stored message could not be read."""
-        log.warn(
-            "message {key} could not be read; the consumers of {queue} on this server get a gap notice instead.",
-            key=key,
-            queue=queue,
-        )
-        self.gaps_told += live.subscription.tell_gap()
 
     def _handle_notice(self, notice: str) -> None:
         """A notice on the daemon's own channel: attend to a queue, or a lease has ended."""
@@ -354,7 +264,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     async def _pass_turn(self, queue: str) -> None:
         """Attends without consumers (rule 10)."""
         try:
-            await self._core.queue_attend(queue, self._channel, 0, 0, window_bytes=0)
+            await self._core.queue_attend(queue, self._shared.daemon)
         finally:
             self._attend(queue)  # consumers may have joined meanwhile (rule 12)
 
@@ -363,14 +273,23 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if live is not None:
             live.attending.attend()
 
-    # Lost notices
-
-    def _subscriber_renewed(self) -> None:
-        self._markers.cancel_all()
+    def _subscription_lost(self) -> None:
+        if not self._live:
+            return
+        self.counters.lost_subscriptions += 1
+        log.warn(
+            "the subscription to Redis broke. Consumers of {count} queues get what they miss from the queue's history, "
+            "or are told of a gap.",
+            count=len(self._live),
+        )
         for live in list(self._live.values()):
-            live.subscription.mark_leases_overdue()
-            live.attending.check_leases()
-            live.attending.attend()
+            live.lose_subscription()
+
+    def _subscription_renewed(self) -> None:
+        for live in list(self._live.values()):
+            live.renew_subscription()
+
+    # Timers
 
     def _beat(self) -> None:
         """Finds messages and leases whose notices were lost, in one call for all queues (rule 13)."""

@@ -1,124 +1,192 @@
-"""Replay: a consumer that reconnects gets the messages that it missed, without a gap or a repeat.
+"""Replay: consumers get the messages that they missed, without a gap or a repeat.
 
-Theory of operation. A resuming consumer goes through these states:
+Two kinds of consumers are replayed: a client that reconnects and names the last message that it saw, and all live
+consumers of a queue after the daemon's subscription broke.
 
-    WAITING FOR SUBSCRIPTION --> READING HISTORY --> LIVE
-                 |                      |
-                 '---- marker lost -----'--> closed with TRY_AGAIN
+Theory of operation. A ``Replay`` has members: consumers that read the same part of a history. Its states:
 
-1.  The daemon subscribes to the queue's channel before it reads the history. A ``ReplayBuffer`` stands in for the
-    consumer and keeps the messages that arrive meanwhile.
-2.  Reading the history publishes a marker on the queue's channel in the same atomic step. A message that arrives before
-    the marker is in the history; a message that arrives after the marker is not.
-3.  So the consumer gets the history, then the messages that arrived after the marker. If the queue keeps no history,
-    the consumer also gets the messages that arrived before the marker.
-4.  The answer and the marker come on two connections, in any order. The consumer becomes LIVE when both are there.
-5.  If the subscription breaks, a marker may be lost. Then all waits for markers fail, and the clients reconnect.
-6.  If the history no longer holds the last message that the consumer saw, the consumer is told of the gap first.
+    READING PAGES --- last page ---> AWAITING MARKER --- marker ---> the members are live
+         ^                                 |
+         '--- the subscription broke ------'
 
-A maintainer must not publish the marker in a separate call: messages between the two calls would be lost or repeated.
+1.  The daemon subscribes to the queue's channel before the first page is read. Members are not live: messages that
+    arrive on the channel do not go to them, but to their ``Replay``.
+2.  Pages are read one after the other, at the pace of the members: the next one when they have taken the last one.
+3.  The call that reads the last page publishes a marker on the queue's channel in the same atomic step. A message that
+    arrives before the marker is in the pages; a message that arrives after the marker is not.
+4.  So the members get the pages, then the messages that arrived after the marker. Page and marker come on two connections, in any
+    order; the members become live when both are there.
+5.  If the queue keeps no history, the members get all messages that arrived, before and after the marker. The marker carries the
+    number of the queue's last message. After a broken subscription, if not as many messages arrived as numbers were
+    given since, messages may be lost, and the members are told of a gap first.
+6.  If the history no longer has the message to begin after, the members are told of a gap, and get the rest.
+7.  If the subscription breaks, or the store does not answer, reading goes on after the last page that was read.
+8.  A member may leave at any time. When the last one has left, nothing of the replay stays but a call in progress.
+
+A maintainer must not publish the marker in a separate call (messages between the two calls would be lost or repeated),
+and must not keep messages that arrive while pages are read: they are in the history, and could be any number.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Sequence
 
-from twisted.internet import defer
+from twisted.internet import defer, task
 
-from restmq.delivery.consumer import CloseReason, Consumer, ConsumerOwner
-from restmq.queues.results import ReplayPage
+from restmq.delivery.consumer import Consumer, write_gap, write_messages
+from restmq.delivery.shared import Shared
+from restmq.errors import StoreUnavailable
+from restmq.model import Message, number_of
 
-Found = TypeVar("Found")
+_RETRY_SECONDS = 0.5
 
 
-class ReplayBuffer:
-    """Stands in for a resuming consumer until its history is read, and keeps the messages that arrive meanwhile."""
+class _Arrived:
+    """Messages that arrived, up to a number of bytes; if there are more, all are forgotten."""
 
-    def __init__(self, fanout: ConsumerOwner, queue: str, consumer: Consumer) -> None:
-        self.consumer = consumer
-        self.format = consumer.format
-        self.lease_ms = consumer.lease_ms
-        self.leases = consumer.leases
-        self.credentials = consumer.credentials
-        self.access = consumer.access
-        self.since_seconds = consumer.since_seconds
-        self._fanout = fanout
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self.clear()
+
+    def clear(self) -> None:
+        self.messages: list[Message] = []
+        self.overflowed = False
+        self._bytes = 0
+
+    def add(self, messages: Sequence[Message]) -> None:
+        self._bytes += sum(len(message.value) for message in messages)
+        self.overflowed = self._bytes > self._bytes_max
+        if self.overflowed:
+            self.messages.clear()
+        else:
+            self.messages += messages
+
+
+class Replay:
+    """Reads a queue's history for its members.
+
+    Args:
+        members: the consumers; one that leaves is removed from this list.
+        last_key: key of the last message that the members got; empty if they got none.
+        last_number: the highest message number that was given before, -1 if unknown; None if the members are not told
+            of messages that no history has.
+    """
+
+    def __init__(
+        self, queue: str, shared: Shared, members: list[Consumer], last_key: str, last_number: int | None
+    ) -> None:
+        self.members = members
+        self.marker = ""
         self._queue = queue
-        self._kept_bytes = 0
-        self._before_marker: list[bytes] = []
-        self._after_marker: list[bytes] = []
-        self._kept = self._before_marker
+        self._shared = shared
+        self._last_key = last_key
+        self._last_number = last_number
+        #: Whether the queue keeps a history; None until the first page is there.
+        self._kept: bool | None = None
+        self._before_marker = _Arrived(shared.limits.unsent_bytes_max)
+        self._after_marker = _Arrived(shared.limits.unsent_bytes_max)
+        self._marked: defer.Deferred[None] = defer.Deferred()
+        self._number_at_marker = 0
+        self._interrupted = False
+        self._is_gap_unclear = False
 
-    def write(self, frames: bytes) -> None:
-        if self._kept_bytes > self._fanout.limits.unsent_bytes_max:
-            self._fanout.drop(self._queue, self)
-            return
-        self._kept.append(frames)
-        self._kept_bytes += len(frames)
+    # Called by the fan-out
 
-    def reach_marker(self) -> None:
-        self._kept = self._after_marker
+    def arrive(self, messages: Sequence[Message]) -> None:
+        """Messages arrived on the queue's channel."""
+        if self._marked.called:
+            self._after_marker.add(messages)
+        elif not self._kept:
+            self._before_marker.add(messages)
 
-    def capacity(self) -> int:
-        return 0
+    def reach_marker(self, last_number: int) -> None:
+        """The marker arrived on the queue's channel."""
+        if not self._marked.called:
+            self._number_at_marker = last_number
+            self._marked.callback(None)
 
-    def wait_until(self, is_shared: bool = False) -> float:
-        limits = self._fanout.limits
-        return self.since_seconds + limits.stall_seconds if self._kept_bytes > limits.unsent_bytes // 2 else 0.0
+    def interrupt(self) -> None:
+        """The subscription broke, or is there again: the marker may be lost, and messages behind it."""
+        self._interrupted = True
+        self._cancel()
 
-    def close(self, reason: CloseReason) -> None:
-        self.consumer.close(reason)
+    def leave(self, consumer: Consumer) -> None:
+        """A member has disconnected."""
+        self.members.remove(consumer)
+        if not self.members:
+            self._before_marker.clear()
+            self._after_marker.clear()
+            self._cancel()
 
-    def release(self, missed: ReplayPage, last_key: str) -> None:
-        """Sends the missed messages, then the kept ones (rule 3)."""
-        if missed.gap:
-            self.consumer.write(self.format.gap(last_key))
-        history = [self.format.message(message) for message in missed.messages]
-        frames = b"".join(history + ([] if missed.kept else self._before_marker) + self._after_marker)
-        if frames:
-            self.consumer.write(frames)
+    def _cancel(self) -> None:
+        if not self._marked.called:
+            self._marked.cancel()
 
+    # Reading
 
-class Markers:
-    """The markers that have not arrived yet."""
+    async def run(self) -> None:
+        """Returns when the members have all messages, or have left."""
+        while self.members and not await self._read_all():
+            await task.deferLater(self._shared.reactor, _RETRY_SECONDS)
 
-    def __init__(self) -> None:
-        self._awaited: dict[str, tuple[ReplayBuffer, defer.Deferred[None]]] = {}
-
-    async def read(self, buffer: ReplayBuffer, read: Callable[[str], Awaitable[Found]]) -> Found:
-        """Reads the history with a new marker; returns the history when that marker has arrived.
-
-        Args:
-            read: reads the history and publishes the marker in one step.
-
-        Raises:
-            CancelledError: the marker may be lost.
-        """
-        marker = secrets.token_hex(8)
-        arrived: defer.Deferred[None] = defer.Deferred()
-        self._awaited[marker] = buffer, arrived
+    async def _read_all(self) -> bool:
+        """Returns whether the members have all messages; if not, it must be called again (rule 7)."""
+        if not self._kept:
+            self._before_marker.add(self._after_marker.messages)
+        self._after_marker.clear()
+        self._interrupted = self._is_gap_unclear = False
+        self.marker, self._marked = secrets.token_hex(8), defer.Deferred()
+        self._marked.addErrback(lambda failure: failure.trap(defer.CancelledError))
         try:
-            found = await read(marker)
-            await arrived
-        finally:
-            self._awaited.pop(marker, None)
-            arrived.addErrback(lambda _: None)  # nobody awaits it if reading failed
-        return found
+            await self._read_pages()
+        except StoreUnavailable:
+            return False
+        await self._marked
+        if self._interrupted or (self._kept and self._after_marker.overflowed):
+            return False
+        if self._may_have_missed():
+            self._tell_gap()
+        write_messages(self.members, self._before_marker.messages + self._after_marker.messages)
+        return True
 
-    def is_awaited(self, marker: str) -> bool:
-        """Whether this daemon published the marker."""
-        return marker in self._awaited
+    async def _read_pages(self) -> None:
+        is_first, more = True, True
+        while more and self.members:
+            page = await self._shared.core.queue_replay(
+                self._queue,
+                self._last_key,
+                self.marker,
+                page_bytes=max(1, self._shared.limits.unsent_bytes),
+                continues=not is_first,
+            )
+            self._kept = page.kept
+            if page.kept:
+                self._before_marker.clear()
+            if page.gap:
+                self._meet_gap(page.messages)
+            write_messages(self.members, page.messages)
+            self._last_key, is_first, more = page.last_key, False, page.more
+            if more:
+                await self._shared.slow_consumers.wait(self.members)
 
-    def arrive(self, marker: str) -> None:
-        """The marker arrived on the channel."""
-        buffer, arrived = self._awaited[marker]
-        buffer.reach_marker()
-        arrived.callback(None)
+    def _meet_gap(self, messages: list[Message]) -> None:
+        """The history does not have the message to begin after. If there was none, that is no gap by itself."""
+        if self._last_key or self._last_number is None:
+            self._tell_gap()
+        elif not messages:
+            self._is_gap_unclear = True
+        elif number_of(messages[0].key) != self._last_number + 1:
+            self._tell_gap()
 
-    def cancel_all(self) -> None:
-        """The subscription broke: markers may be lost (rule 5)."""
-        for _, arrived in list(self._awaited.values()):
-            if not arrived.called:
-                arrived.cancel()
+    def _may_have_missed(self) -> bool:
+        """Rule 5."""
+        if self._last_number is None or (self._kept and not self._is_gap_unclear):
+            return False
+        arrived = {number_of(message.key) for message in self._before_marker.messages}
+        given = self._number_at_marker - self._last_number
+        return sum(number > self._last_number for number in arrived) != given
+
+    def _tell_gap(self) -> None:
+        write_gap(self.members, self._last_key)
+        self._shared.counters.gaps += len(self.members)

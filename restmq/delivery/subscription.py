@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from restmq.delivery.consumer import Consumer, Format
-from restmq.delivery.replay import ReplayBuffer
-from restmq.model import Message, Policy
+from restmq.delivery.consumer import Consumer, write_messages
+from restmq.delivery.replay import Replay
+from restmq.model import Message, Policy, number_of
 
 
 @dataclass(slots=True)
@@ -27,32 +27,59 @@ class QueueSubscription:
     """The local consumers of one queue, their turns, and their leases.
 
     Attributes:
-        last_key: key of the last broadcast message; empty before the first.
+        consumers: all consumers.
+        live: the consumers that get new messages.
+        replays: bring the other consumers up to date.
+        last_key: key of the last broadcast message; before the first, the last key of the history then, if any.
+        last_number: the highest message number that is known here; -1 if none is.
     """
 
-    __slots__ = ("consumers", "cursor", "last_key", "leases", "policy")
+    __slots__ = ("consumers", "cursor", "last_key", "last_number", "leases", "live", "policy", "replays")
 
     def __init__(self) -> None:
         self.consumers: list[Consumer] = []
+        self.live: list[Consumer] = []
+        self.replays: list[Replay] = []
         self.cursor = 0
         self.last_key = ""
+        self.last_number = -1
         self.policy = Policy.BROADCAST
         #: By receipt, because a message can be leased again before the end of its last lease is known here.
         self.leases: dict[str, Lease] = {}
 
-    def position(self, consumer: Consumer) -> int | None:
-        """The consumer's place in the list, also while a ReplayBuffer stands in for it."""
-        for position, other in enumerate(self.consumers):
-            if other is consumer or (isinstance(other, ReplayBuffer) and other.consumer is consumer):
-                return position
-        return None
+    def remove(self, consumer: Consumer) -> None:
+        """The consumer has left."""
+        self.consumers.remove(consumer)
+        if consumer in self.live:
+            position = self.live.index(consumer)
+            del self.live[position]
+            if position < self.cursor:
+                self.cursor -= 1
+        for replay in self.replays:
+            if consumer in replay.members:
+                replay.leave(consumer)
+
+    def take_live(self) -> list[Consumer]:
+        """Takes all live consumers out, for a replay."""
+        taken = list(self.live)
+        self.live.clear()
+        self.cursor = 0
+        return taken
+
+    def reach_marker(self, marker: str, last_number: int, last_key: str) -> None:
+        """A marker arrived on the channel."""
+        self.last_number = max(self.last_number, last_number)
+        self.last_key = self.last_key or last_key
+        for replay in self.replays:
+            if replay.marker == marker:
+                replay.reach_marker(last_number)
 
     def demand(self) -> tuple[int, int, int]:
         """The request of round robin to Redis: duration of leases, number of ready consumers, number of messages.
 
         If the ready consumers have leases of different lengths, one message is requested, for the consumer in turn.
         """
-        in_turn = self.consumers[self.cursor :] + self.consumers[: self.cursor]
+        in_turn = self.live[self.cursor :] + self.live[: self.cursor]
         ready = [(consumer.lease_ms, capacity) for consumer in in_turn if (capacity := consumer.capacity())]
         if not ready:
             return 0, 0, 0
@@ -60,20 +87,12 @@ class QueueSubscription:
         return ready[0][0], len(ready), sum(capacity for _, capacity in ready) if is_alike else 1
 
     def broadcast(self, messages: list[Message]) -> None:
-        """Writes messages to every consumer, rendered once per format."""
+        """Writes messages to the live consumers, and passes them to the replays."""
         self.last_key = messages[-1].key
-        rendered: dict[Format, bytes] = {}
-        for consumer in list(self.consumers):
-            frames = rendered.get(consumer.format)
-            if frames is None:
-                frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
-            consumer.write(frames)
-
-    def tell_gap(self) -> int:
-        """Tells every consumer that it missed messages after the last one. Returns the number of consumers."""
-        for consumer in (consumers := list(self.consumers)):
-            consumer.write(consumer.format.gap(self.last_key))
-        return len(consumers)
+        self.last_number = max(self.last_number, number_of(self.last_key))
+        write_messages(self.live, messages)
+        for replay in self.replays:
+            replay.arrive(messages)
 
     def assign(
         self, messages: list[Message], lease_ms: int, now_seconds: float
@@ -83,7 +102,7 @@ class QueueSubscription:
         Returns:
             The messages for each consumer, and the messages that no consumer can take.
         """
-        capacities = [consumer.capacity() if consumer.lease_ms == lease_ms else 0 for consumer in self.consumers]
+        capacities = [consumer.capacity() if consumer.lease_ms == lease_ms else 0 for consumer in self.live]
         shares: dict[int, list[Message]] = {}
         left: list[Message] = []
         for number, message in enumerate(messages):
@@ -93,7 +112,7 @@ class QueueSubscription:
                 break
             capacities[position] -= 1
             shares.setdefault(position, []).append(message)
-        served = [(self.consumers[position], share) for position, share in shares.items()]
+        served = [(self.live[position], share) for position, share in shares.items()]
         for consumer, share in served:
             for message in share:
                 if message.receipt:

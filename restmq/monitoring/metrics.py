@@ -63,6 +63,13 @@ _STATES: dict[str, Callable[[QueueCounters], int]] = {
     "dead": lambda queue: queue.dead,
 }
 
+#: The counters of the fan-out, as ``FanoutCounters`` names them: metric and description.
+_FANOUT_COUNTERS = {
+    "dropped": ("restmq_consumers_dropped", "Consumers dropped because they read too slowly."),
+    "gaps": ("restmq_consumers_told_of_gaps", "Consumers that were told that they missed messages."),
+    "lost_subscriptions": ("restmq_subscriptions_lost", "Times that the subscription to Redis broke."),
+}
+
 
 class Metrics(Collector):
     """All metrics of this server, and of the queues, which all servers on one Redis share.
@@ -173,7 +180,7 @@ class Metrics(Collector):
             for (method, status), seen in outcomes.items()
         }
         counts |= {f"refused {status}": [number] for status, number in self._traffic.refusals.items()}
-        return counts | {"dropped": [self._fanout.dropped]}
+        return counts | {name: [getattr(self._fanout.counters, name)] for name in _FANOUT_COUNTERS}
 
     def _process_samples(self) -> list[Sample]:
         families = self._process.collect()
@@ -256,8 +263,9 @@ class Metrics(Collector):
             "Requests rejected before routing: malformed, too long, too slow, too many connections.",
             labels=["status"],
         )
-        text = "Consumers dropped because they read too slowly."
-        dropped = CounterMetricFamily("restmq_consumers_dropped", text, labels=())
+        fanout = {
+            name: CounterMetricFamily(family, text, labels=()) for name, (family, text) in _FANOUT_COUNTERS.items()
+        }
         for name, numbers in sorted(counts_by_name.items()):
             kind, *labels = name.split(" ")
             if kind == "http" and len(labels) == 3 and len(numbers) == len(_BOUNDS) + 2:
@@ -265,9 +273,9 @@ class Metrics(Collector):
                 durations.add_metric(labels, list(zip((*_BOUNDS, "+Inf"), accumulate(counts), strict=True)), seconds)
             elif kind == "refused" and len(labels) == len(numbers) == 1:
                 refused.add_metric(labels, numbers[0])
-            elif name == "dropped" and len(numbers) == 1:
-                dropped.add_metric([], numbers[0])
-        yield from (dropped, durations, refused)
+            elif name in fanout and len(numbers) == 1:
+                fanout[name].add_metric([], numbers[0])
+        yield from (*fanout.values(), durations, refused)
 
     def _of_processes(self) -> Iterator[Metric]:
         """Metrics of this process; with workers, those of each worker, labelled with the worker's number.

@@ -1,151 +1,17 @@
-"""The fan-out engine, with a stub core and a manual clock."""
+"""The fan-out, with a stub core and a manual clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet import defer, task
+from twisted.internet import defer
 
-from restmq.auth.guard import LISTEN_COMET, Credentials
 from restmq.delivery.consumer import PREFETCH, CloseReason, Format
-from restmq.delivery.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS, Fanout
-from restmq.errors import StoreUnavailable
+from restmq.delivery.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS
 from restmq.model import Message, Policy
-from restmq.queues.results import Attendance, QueueOverview, ReplayPage
-from restmq.store.settings import StoreSettings
-
-
-class StubSubscriber:
-    """Confirms at once. A test publishes on its channels."""
-
-    def __init__(self, on_message: Callable[[bytes, bytes], None], on_lost: Any, on_renewed: Any) -> None:
-        self.say, self.lose, self.renew = on_message, on_lost, on_renewed
-        self.channels: list[bytes] = []
-
-    def subscribe(self, channel: bytes) -> defer.Deferred[None]:
-        self.channels.append(channel)
-        return defer.succeed(None)
-
-    def unsubscribe(self, channel: bytes) -> None:
-        self.channels.remove(channel)
-
-    def stop(self) -> None:
-        self.channels.clear()
-
-
-def history(messages: list[Message], kept: bool = True, gap: bool = False) -> ReplayPage:
-    return ReplayPage(kept=kept, gap=gap, more=False, last_key="", messages=messages)
-
-
-class StubCore:
-    """The core's part in fan-out: a policy, and messages for the daemon that attends."""
-
-    def __init__(self) -> None:
-        self.policy = Policy.BROADCAST
-        self.waiting: list[Message] = []
-        self.attended: list[tuple[int, int]] = []
-        self.granted_bytes: list[int] = []
-        self.returned: list[Message] = []
-        self.missed = defer.Deferred[ReplayPage]()
-        self.marks: list[str] = []
-        self.released: list[tuple[str, str]] = []
-        self.left_seconds: dict[str, float] = {}
-        self.asked_leases: list[list[tuple[str, str]]] = []
-        self.fails = False
-        self.store = SimpleNamespace(connected=True, settings=StoreSettings())
-
-    def pubsub(self, on_message: Any, on_lost: Any, on_renewed: Any) -> StubSubscriber:
-        self.subscriber = StubSubscriber(on_message, on_lost, on_renewed)
-        return self.subscriber
-
-    async def queue_attend(
-        self, _queue: str, _daemon: bytes, weight: int, room: int, _lease_ms: int = 0, window_bytes: int = 1
-    ) -> Attendance:
-        if self.fails:
-            raise StoreUnavailable("away")
-        self.attended.append((weight, room))
-        self.granted_bytes.append(window_bytes)
-        taken, self.waiting = self.waiting[:room], self.waiting[room:]
-        return Attendance(self.policy, False, taken if self.policy is Policy.ROUNDROBIN else [])
-
-    async def queue_put_back(self, _queue: str, messages: list[Message]) -> None:
-        self.returned += messages
-
-    async def queue_release(self, _queue: str, leases: list[tuple[str, str]]) -> int:
-        self.released += leases
-        return len(leases)
-
-    async def queue_lease_remaining(self, _queue: str, leases: list[tuple[str, str]]) -> list[float | None]:
-        self.asked_leases.append(leases)
-        return [self.left_seconds.get(receipt) for _, receipt in leases]
-
-    async def queue_overview(self, _queues: list[str]) -> list[QueueOverview]:
-        return []
-
-    async def queue_replay(self, _queue: str, _after: str, mark: str) -> ReplayPage:
-        self.marks.append(mark)
-        return await self.missed
-
-
-class StubConsumer:
-    def __init__(self, wire_format: Format) -> None:
-        self.format = wire_format
-        self.writes: list[bytes] = []
-        self.ready = True
-        self.lease_ms = 0
-        self.credentials, self.access = Credentials("192.0.2.1"), LISTEN_COMET
-        self.since_seconds = 0.0
-        self.leases: dict[str, str] = {}
-        self.closed: CloseReason | None = None
-        self.waits_until = 0.0
-
-    def write(self, frames: bytes) -> None:
-        self.writes.append(frames)
-
-    def capacity(self) -> int:
-        return PREFETCH - len(self.leases) if self.ready else 0
-
-    def wait_until(self, is_shared: bool = False) -> float:
-        return self.waits_until
-
-    def close(self, reason: CloseReason) -> None:
-        self.closed = reason
-
-
-class Scene:
-    """An engine, its clock and its stubs."""
-
-    def __init__(self) -> None:
-        self.clock = task.Clock()
-        self.core = StubCore()
-        self.fanout = Fanout(self.core, self.clock)  # type: ignore[arg-type]
-        self.rendered: list[str] = []
-        self.format = Format(self.render, lambda key: f"gap {key}|".encode())
-
-    def render(self, message: Message) -> bytes:
-        self.rendered.append(message.key)
-        return message.key.encode() + b"|"
-
-    def consumers(self, count: int, queue: str = "q") -> list[StubConsumer]:
-        made = [StubConsumer(self.format) for _ in range(count)]
-        for consumer in made:
-            self.fanout.join(queue, consumer)
-        return made
-
-    def lease(self, key: str, receipt: str) -> None:
-        """Leases a message to this daemon for a second, as Redis does."""
-        self.fanout._live["q"].attending._deliver_in_turn([Message(key, b"v", receipt=receipt)], 1000)
-
-    def end_lease(self, key: str, receipt: str) -> None:
-        """Notifies the daemon that a lease has ended, as Redis does."""
-        self.core.subscriber.say(self.core.subscriber.channels[0], f"q\n{key} {receipt}".encode())
-
-    def publish(self, *numbers: int) -> None:
-        for number in numbers:
-            self.core.subscriber.say(b"q:PUBSUB", f"message q:{number}\nv".encode())
+from restmq.queues.results import Attendance
+from tests.unit.fanout_scene import Scene, StubConsumer
 
 
 @pytest.fixture
@@ -222,69 +88,11 @@ def test_consumers_stay_connected_while_the_store_is_away(scene: Scene) -> None:
     scene.core.fails = True
     (consumer,) = scene.consumers(1)
     scene.core.fails = False
-    scene.core.subscriber.lose()
-    scene.core.subscriber.renew()
-    assert scene.core.attended == [(1, 64)]
+    scene.lose_subscription()
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    assert scene.core.attended[-1] == (1, 64)
     assert consumer.closed is None
-
-
-@pytest.mark.parametrize("reply_first", [True, False])
-def test_resuming_has_no_gap_and_no_repeat_at_the_marker(scene: Scene, reply_first: bool) -> None:
-    consumer = StubConsumer(scene.format)
-    scene.fanout.resume("q", consumer, "q:1")
-    missed = history([Message("q:2", b"v"), Message("q:3", b"v")])
-    scene.publish(3)  # heard before the mark, so it is in the history too
-    mark = f"mark {scene.core.marks[0]}".encode()
-    if reply_first:
-        scene.core.missed.callback(missed)
-        scene.core.subscriber.say(b"q:PUBSUB", mark)
-        scene.publish(4)
-    else:
-        scene.core.subscriber.say(b"q:PUBSUB", mark)
-        scene.publish(4)
-        scene.clock.advance(0)
-        assert consumer.writes == []
-        scene.core.missed.callback(missed)
-    scene.publish(5)
-    scene.clock.advance(0)
-    assert b"".join(consumer.writes) == b"q:2|q:3|q:4|q:5|"
-
-
-def test_resuming_without_a_history_keeps_the_messages_that_arrive_meanwhile(scene: Scene) -> None:
-    consumer = StubConsumer(scene.format)
-    scene.fanout.resume("q", consumer, "q:1")
-    scene.publish(2)
-    scene.core.subscriber.say(b"q:PUBSUB", f"mark {scene.core.marks[0]}".encode())
-    scene.publish(3)
-    scene.clock.advance(0)
-    scene.core.missed.callback(history([], kept=False))
-    assert b"".join(consumer.writes) == b"q:2|q:3|"
-
-
-def test_a_consumer_is_told_of_a_gap_before_the_messages(scene: Scene) -> None:
-    consumer = StubConsumer(scene.format)
-    scene.fanout.resume("q", consumer, "q:1")
-    scene.core.missed.callback(history([Message("q:9", b"v")], gap=True))
-    scene.core.subscriber.say(b"q:PUBSUB", f"mark {scene.core.marks[0]}".encode())
-    assert b"".join(consumer.writes) == b"gap q:1|q:9|"
-
-
-def test_a_consumer_whose_marker_is_lost_is_closed_so_that_it_reconnects(scene: Scene) -> None:
-    consumer = StubConsumer(scene.format)
-    scene.fanout.resume("q", consumer, "q:1")
-    scene.core.missed.callback(history([]))
-    scene.core.subscriber.lose()
-    assert consumer.closed is CloseReason.TRY_AGAIN
-    assert scene.fanout.count("q") == 0
-
-
-def test_a_consumer_that_disconnects_while_it_resumes_gets_nothing(scene: Scene) -> None:
-    consumer = StubConsumer(scene.format)
-    scene.fanout.resume("q", consumer, "q:1")
-    scene.fanout.leave("q", consumer)
-    assert scene.fanout.count("q") == 0
-    scene.core.missed.callback(history([Message("q:2", b"v")]))
-    assert consumer.writes == []
 
 
 def test_comments_keep_an_idle_stream_alive(scene: Scene) -> None:
@@ -329,7 +137,7 @@ def test_a_daemon_without_consumers_publishes_no_backlog(scene: Scene) -> None:
     scene.core.subscriber.say(scene.core.subscriber.channels[0], b"q")
     scene.fanout.leave("q", consumer)
     assert scene.core.granted_bytes[-1] == 0
-    assert not scene.fanout._slow_consumers._awaited
+    assert not scene.fanout._shared.slow_consumers._awaited
 
 
 def test_a_consumer_that_is_dropped_by_a_keepalive_does_not_end_the_others_keepalives(scene: Scene) -> None:
@@ -346,27 +154,16 @@ def test_a_consumer_that_is_dropped_by_a_keepalive_does_not_end_the_others_keepa
     scene.fanout.stopService()
 
 
-def test_a_consumer_that_resumes_while_the_connection_is_lost_is_closed_so_that_it_reconnects(scene: Scene) -> None:
-    _, consumer = scene.consumers(1), StubConsumer(scene.format)
-    scene.core.subscriber.lose()
-    scene.fanout.resume("q", consumer, "q:1")  # its mark is published to nobody
-    scene.core.missed.callback(history([]))
-    assert consumer.closed is None
-    scene.core.subscriber.renew()
-    assert consumer.closed is CloseReason.TRY_AGAIN
-    assert scene.fanout.count("q") == 1
-
-
 def test_consumers_that_join_while_the_last_ones_leave_are_served(scene: Scene) -> None:
     scene.core.policy = Policy.ROUNDROBIN
     (first,) = scene.consumers(1)
     call = scene.core.queue_attend
     answers: list[defer.Deferred[None]] = []
 
-    async def slowly(*args: Any) -> Attendance:
+    async def slowly(*args: Any, **options: Any) -> Attendance:
         answers.append(defer.Deferred())
         await answers[-1]
-        return await call(*args)
+        return await call(*args, **options)
 
     scene.core.queue_attend = slowly  # type: ignore[assignment]
     scene.core.subscriber.say(scene.core.subscriber.channels[0], b"q")

@@ -1,4 +1,4 @@
--- KEYS: history, history_values
+-- KEYS: channel, number, history, history_values
 -- The last broadcast messages, for consumers that reconnect. HISTORY is a list of keys, the oldest first.
 -- HISTORY_VALUES is a hash: for each key the expiry, a blank and the value. The settings history and history_bytes limit
 -- number and size. The field `bytes` of the hash is the size at the last count plus all that was added since. Only when
@@ -36,4 +36,11 @@ local function remember(key, value, expires_ms, count_max)
   local bytes_max = tonumber(call('HGET', SETTINGS, 'history_bytes') or HISTORY_BYTES_DEFAULT)
   local is_first_count = bytes == #entry and count > 1 -- the history of an older version
   if bytes > bytes_max or is_first_count then fit_history(count_max, bytes_max) end
+end
+
+-- Publishes a marker on the channel, with the number of the last message and the last key of the history. A daemon that
+-- receives it has received everything that was published before.
+local function publish_marker(marker)
+  local number, last_key = call('GET', NUMBER) or 0, call('LINDEX', HISTORY, -1) or ''
+  call('PUBLISH', CHANNEL, 'mark ' .. marker .. ' ' .. number .. ' ' .. last_key)
 end

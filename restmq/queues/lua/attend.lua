@@ -20,7 +20,8 @@
 -- heartbeat.
 --
 -- ARGV: queue, clock, the daemon's channel, its weight (number of ready consumers), number of messages that they can
--- hold, lease in ms or 0, receipt, the window in bytes that it grants, or 0 if it has no consumers.
+-- hold, lease in ms or 0, receipt, the window in bytes that it grants, or 0 if it has no consumers, 1 to
+-- publish a marker first or 0.
 -- Returns {1 broadcast or 2 roundrobin; state; the messages as columns (see _ready), if there are any}.
 -- include: _prelude
 -- include: _lease
@@ -49,6 +50,7 @@ local function take_turn()
   return {ROUNDROBIN, more and MORE or DONE, unpack(found)}
 end
 
+if ARGV[9] == '1' then publish_marker('-') end
 if overdue() then return {broadcasts() and BROADCAST or ROUNDROBIN, PROMOTE_FIRST} end
 if broadcasts() then
   if not started() then return {BROADCAST, DONE} end

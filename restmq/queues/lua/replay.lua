@@ -1,7 +1,6 @@
 -- Reads one page of the queue's history, after a message. The last page publishes a marker on the channel in the same
 -- step: a message is in the pages if it was broadcast before the marker, and comes behind the marker if not. So there
 -- is neither a gap nor a repeat.
--- KEYS: channel
 -- ARGV: queue, clock, the key to begin after, the marker, maximum bytes of a page, 1 if this continues a page or 0.
 -- Returns {1 if the queue keeps a history or 0; 1 if messages after the key are lost or 0; state: MORE for another page;
 -- the key of the last message read; key, value, …}.
@@ -11,7 +10,7 @@ local ENTRIES_MAX = 1000
 local after, marker, bytes_max, continues = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'
 
 if setting('history') == 0 then
-  call('PUBLISH', CHANNEL, 'mark ' .. marker)
+  publish_marker(marker)
   return {0, continues and 1 or 0, DONE, after}
 end
 local position = call('LPOS', HISTORY, after, 'RANK', -1)
@@ -31,5 +30,5 @@ for i, key in ipairs(keys) do
     break
   end
 end
-if found[3] == DONE then call('PUBLISH', CHANNEL, 'mark ' .. marker) end
+if found[3] == DONE then publish_marker(marker) end
 return found

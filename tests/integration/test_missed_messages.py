@@ -1,0 +1,163 @@
+"""Messages that consumers missed: they get them from the history, or are told of a gap."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def daemon(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
+    server = Daemon(private_folder, redis=private_redis)
+    with stopping(server):
+        yield server
+        server.assert_no_tracebacks()
+
+
+@pytest.fixture
+def http(daemon: Daemon) -> Iterator[httpx.Client]:
+    with daemon.client() as client:
+        yield client
+
+
+def post(http: httpx.Client, value: str) -> str:
+    return http.post("/q/q", data={"value": value}).raise_for_status().text.strip()
+
+
+def break_subscription(redis: Redis) -> None:
+    redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def metric(http: httpx.Client, name: str) -> float:
+    found = re.search(rf"^{name} (\S+)$", http.get("/metrics").text, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def test_with_a_history_broken_subscriptions_cost_no_message_and_repeat_none(
+    daemon: Daemon, private_redis: Redis, http: httpx.Client
+) -> None:
+    http.post("/p/q", data={"history": "10000"})
+    comet, events = Comet(daemon, "/c/q"), Comet(daemon, "/sse/q")
+    with connect(f"ws://127.0.0.1:{daemon.port}/ws/q") as websocket:
+        wait_until(lambda: listeners(private_redis, "q"))
+        done = threading.Event()
+        posted: list[str] = []
+
+        def produce() -> None:
+            with daemon.client() as client:
+                while not done.is_set():
+                    posted.append(post(client, "x"))
+
+        producer = threading.Thread(target=produce)
+        producer.start()
+        for breaks in range(1, 6):
+            wait_until(lambda count=20 * breaks: len(posted) > count)
+            break_subscription(private_redis)
+            wait_until(lambda count=breaks: daemon.log.count("the subscription to Redis broke") == count)
+            wait_until(lambda: listeners(private_redis, "q"))
+        done.set()
+        producer.join()
+        assert posted == [f"q:{number}" for number in range(1, len(posted) + 1)]
+        assert [json.loads(line)["key"] for line in comet.lines(len(posted))] == posted
+        text = b"\n".join(events.lines(len(posted) + 1, b"\n\n")).decode()
+        assert re.findall(r"^id: (.*)$", text, re.MULTILINE) == posted
+        assert [json.loads(websocket.recv(20))["key"] for _ in posted] == posted
+    assert metric(http, "restmq_subscriptions_lost_total") == 5
+    assert metric(http, "restmq_consumers_told_of_gaps_total") == 0
+
+
+def test_without_a_history_each_consumer_is_told_of_the_gap(
+    daemon: Daemon, private_redis: Redis, http: httpx.Client
+) -> None:
+    comet, events = Comet(daemon, "/c/q"), Comet(daemon, "/sse/q")
+    jsonp = Comet(daemon, "/c/q?callback=f")
+    with connect(f"ws://127.0.0.1:{daemon.port}/ws/q") as websocket:
+        wait_until(lambda: listeners(private_redis, "q"))
+        first = post(http, "first")
+        for line in (comet.lines(1)[0], websocket.recv(20)):
+            assert json.loads(line)["key"] == first
+        # This takes a number, as a message would that another server's consumers got meanwhile.
+        private_redis.commands([("CLIENT", "KILL", "TYPE", "pubsub"), ("INCR", "q:UUID")])
+        gap = {"event": "gap", "last_event_id": first}
+        assert json.loads(comet.lines(1)[0]) == gap
+        assert json.loads(websocket.recv(20)) == gap
+        assert json.loads(jsonp.lines(2)[1].removeprefix(b"f(").removesuffix(b");")) == gap
+        assert b"event: gap" in events.lines(3, b"\n\n")[2]
+        last = post(http, "last")
+        assert json.loads(comet.lines(1)[0])["key"] == last
+    assert metric(http, "restmq_consumers_told_of_gaps_total") == 4
+
+
+def test_consumers_that_missed_nothing_are_told_nothing(
+    daemon: Daemon, private_redis: Redis, http: httpx.Client
+) -> None:
+    comet = Comet(daemon, "/c/q")
+    wait_until(lambda: listeners(private_redis, "q"))
+    first = post(http, "first")
+    break_subscription(private_redis)
+    wait_until(lambda: "the subscription to Redis broke" in daemon.log)
+    wait_until(lambda: listeners(private_redis, "q"))
+    last = post(http, "last")
+    assert [json.loads(line).get("key") for line in comet.lines(2)] == [first, last]
+
+
+# Histories that are larger than the memory they may take
+
+
+def resident_bytes(daemon: Daemon) -> int:
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
+
+
+@pytest.fixture
+def long_history(private_redis: Redis) -> list[str]:
+    """The keys of a history of 100 messages of 1 MiB."""
+    private_redis.command("SADD", "QUEUESET", "q")
+    private_redis.command("HSET", "q:settings", "history", "1000", "history_bytes", str(200 * MIB))
+    private_redis.command("SET", "q:UUID", "100")
+    keys = [f"q:{number}" for number in range(1, 101)]
+    for key in keys:
+        private_redis.command("RPUSH", "q:history", key)
+        private_redis.command("HSET", "q:historyvalues", key, b"0 " + b"x" * MIB)
+    private_redis.command("HSET", "q:historyvalues", "bytes", str(100 * MIB))
+    return keys
+
+
+def test_a_history_is_streamed_at_the_pace_of_the_client(
+    daemon: Daemon, http: httpx.Client, long_history: list[str]
+) -> None:
+    before = resident_bytes(daemon)
+    resuming = Comet(daemon, "/c/q?last_event_id=q:1")
+    numbers = (json.loads(resuming.lines(1)[0])["key"] for _ in range(99))
+    assert next(numbers) == "q:2"
+    assert http.get("/healthz").status_code == 200
+    assert list(numbers) == long_history[2:]
+    assert resident_bytes(daemon) - before < 40 * MIB
+    live = post(http, "live")
+    assert json.loads(resuming.lines(1)[0])["key"] == live
+
+
+def test_clients_that_leave_before_their_history_is_read_leave_nothing(
+    daemon: Daemon, private_redis: Redis, long_history: list[str]
+) -> None:
+    def resume_and_leave(times: int) -> None:
+        for _ in range(times):
+            Comet(daemon, "/c/q?last_event_id=q:1").close()
+        wait_until(lambda: not listeners(private_redis, "q"))
+
+    resume_and_leave(10)
+    before = resident_bytes(daemon)
+    resume_and_leave(60)
+    assert resident_bytes(daemon) - before < 40 * MIB

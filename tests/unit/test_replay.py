@@ -1,0 +1,235 @@
+"""Replay: consumers get the messages that they missed, with a stub core and a manual clock."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet import defer
+
+from restmq.model import Message
+from tests.unit.fanout_scene import Scene, StubConsumer
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def resume(scene: Scene, last_key: str) -> StubConsumer:
+    consumer = StubConsumer(scene.format)
+    scene.fanout.resume("q", consumer, last_key)
+    return consumer
+
+
+def written(consumer: StubConsumer) -> str:
+    return b"".join(consumer.writes).decode()
+
+
+@pytest.mark.parametrize("reply_first", [True, False])
+def test_resuming_has_no_gap_and_no_repeat_at_the_marker(scene: Scene, reply_first: bool) -> None:
+    scene.publish(1, 2)
+    scene.core.replies = defer.Deferred()
+    scene.core.is_subscribed = not reply_first
+    consumer = resume(scene, "q:1")
+    scene.core.is_subscribed = True
+    if reply_first:
+        scene.core.replies.callback(None)
+        scene.core.mark(next(iter(scene.fanout._live["q"].subscription.replays)).marker)
+        scene.publish(3)
+    else:
+        scene.publish(3)
+        scene.clock.advance(0)
+        assert consumer.writes == []
+        scene.core.replies.callback(None)
+    scene.publish(4)
+    scene.clock.advance(0)
+    assert written(consumer) == "q:2|q:3|q:4|"
+
+
+def test_resuming_without_a_history_brings_the_messages_that_arrive_meanwhile(scene: Scene) -> None:
+    scene.core.history, scene.core.replies = None, defer.Deferred()
+    consumer = resume(scene, "q:1")
+    scene.publish(2, 3)
+    scene.clock.advance(0)
+    scene.core.replies.callback(None)
+    assert written(consumer) == "q:2|q:3|"
+
+
+def test_a_consumer_is_told_of_a_gap_before_the_messages(scene: Scene) -> None:
+    scene.publish(9)
+    assert written(resume(scene, "q:1")) == "gap q:1|q:9|"
+
+
+def test_a_consumer_that_disconnects_while_it_resumes_gets_nothing_and_leaves_nothing(scene: Scene) -> None:
+    scene.publish(1, 2)
+    scene.core.replies = defer.Deferred()
+    consumer = resume(scene, "q:1")
+    live = scene.fanout._live["q"]
+    scene.fanout.leave("q", consumer)
+    assert scene.fanout.count("q") == 0
+    scene.core.replies.callback(None)
+    assert consumer.writes == []
+    assert live.subscription.replays == []
+
+
+def test_a_consumer_that_disconnects_before_its_marker_leaves_nothing(scene: Scene) -> None:
+    scene.publish(1, 2)
+    scene.core.is_subscribed = False  # so the marker never arrives
+    consumer = resume(scene, "q:1")
+    live = scene.fanout._live["q"]
+    assert written(consumer) == "q:2|"
+    scene.fanout.leave("q", consumer)
+    assert live.subscription.replays == []
+    assert not scene.clock.getDelayedCalls()
+
+
+def test_the_next_page_is_read_when_the_consumer_has_taken_the_last_one(scene: Scene) -> None:
+    scene.publish(1, 2, 3, 4, 5)
+    scene.core.page_messages = 2
+    consumer = StubConsumer(scene.format)
+    consumer.waits_until = 60
+    scene.fanout.resume("q", consumer, "q:1")
+    assert (scene.core.pages_read, written(consumer)) == (1, "q:2|q:3|")
+    scene.publish(6)  # it is in the history, and not kept beside
+    scene.clock.advance(0)
+    consumer.waits_until = 0
+    scene.fanout.ready("q", consumer)
+    assert (scene.core.pages_read, written(consumer)) == (3, "q:2|q:3|q:4|q:5|q:6|")
+    scene.publish(7)
+    scene.clock.advance(0)
+    assert written(consumer).endswith("|q:6|q:7|")
+
+
+def test_a_history_that_is_cut_while_it_is_read_is_told_as_a_gap(scene: Scene) -> None:
+    scene.publish(1, 2, 3, 4, 5)
+    scene.core.page_messages = 2
+    consumer = StubConsumer(scene.format)
+    consumer.waits_until = 60
+    scene.fanout.resume("q", consumer, "q:1")
+    del scene.core.history[:4]  # type: ignore[union-attr]
+    consumer.waits_until = 0
+    scene.fanout.ready("q", consumer)
+    assert written(consumer) == "q:2|q:3|gap q:3|q:5|"
+
+
+def test_a_consumer_whose_marker_was_lost_gets_the_rest_after_the_reconnect(scene: Scene) -> None:
+    scene.publish(1, 2)
+    scene.core.is_subscribed = False
+    consumer = resume(scene, "q:1")
+    scene.lose_subscription()
+    scene.publish(3)
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    scene.publish(4)
+    scene.clock.advance(0)
+    assert written(consumer) == "q:2|q:3|q:4|"
+    assert consumer.closed is None
+
+
+# A subscription that breaks
+
+
+def test_live_consumers_get_what_they_missed_from_the_history(scene: Scene) -> None:
+    first, second = scene.consumers(2)
+    scene.publish(1)
+    scene.lose_subscription()
+    scene.publish(2, 3)
+    (late,) = scene.consumers(1)
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    scene.publish(4)
+    scene.clock.advance(0)
+    assert written(first) == written(second) == "q:1|q:2|q:3|q:4|"
+    assert written(late) == "q:4|"
+    assert (scene.fanout.counters.lost_subscriptions, scene.fanout.counters.gaps) == (1, 0)
+
+
+def test_consumers_that_had_no_message_yet_get_what_they_missed_too(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.lose_subscription()
+    scene.publish(1, 2)
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    assert written(consumer) == "q:1|q:2|"
+
+
+def test_nothing_is_told_where_nothing_was_missed(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    for _ in range(2):
+        scene.lose_subscription()
+        scene.renew_subscription()
+        scene.clock.advance(1)
+        scene.core.history = None
+    assert consumer.writes == []
+    scene.publish(1)
+    scene.clock.advance(0)
+    assert written(consumer) == "q:1|"
+
+
+def test_without_a_history_consumers_are_told_of_a_gap(scene: Scene) -> None:
+    scene.core.history = None
+    consumers = scene.consumers(2)
+    scene.publish(1)
+    scene.clock.advance(0)
+    scene.lose_subscription()
+    scene.publish(2)
+    scene.renew_subscription()
+    scene.publish(3)
+    scene.clock.advance(1)
+    scene.publish(4)
+    scene.clock.advance(0)
+    assert [written(consumer) for consumer in consumers] == ["q:1|gap q:1|q:3|q:4|"] * 2
+    assert scene.fanout.counters.gaps == 2
+
+
+def test_reading_the_history_goes_on_when_the_store_answers_again(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.publish(1)
+    scene.lose_subscription()
+    scene.core.fails = True
+    scene.publish(2)
+    scene.renew_subscription()
+    scene.clock.advance(5)
+    assert written(consumer) == "q:1|"
+    scene.core.fails = False
+    scene.clock.advance(1)
+    assert written(consumer) == "q:1|q:2|"
+
+
+# Values beside the channel
+
+
+def test_a_stored_message_keeps_its_place_among_the_others(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.publish(1)
+    scene.core.stored["q:2"] = b"large"
+    scene.notify("stored 5 q:2")
+    scene.publish(3)
+    scene.notify("sync 7")
+    scene.clock.advance(0)
+    assert written(consumer) == "q:1|"
+    assert scene.core.confirmed == []
+    scene.core.reads["q:2"].callback(None)
+    assert written(consumer) == "q:1|q:2|q:3|"
+    assert [number for number, _ in scene.core.confirmed] == [7]
+
+
+def test_a_stored_message_that_is_lost_comes_from_the_history(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.publish(1)
+    scene.core.history.append(Message("q:2", b"large"))  # type: ignore[union-attr]
+    scene.notify("stored 5 q:2")
+    scene.core.reads["q:2"].callback(None)
+    scene.publish(3)
+    scene.clock.advance(1)
+    assert written(consumer) == "q:1|q:2|q:3|"
+
+
+def test_a_round_is_confirmed_when_the_consumers_can_take_more(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    consumer.waits_until = 60
+    scene.notify("sync 1")
+    scene.clock.pump([0.5] * 3)
+    assert (scene.core.confirmed, scene.core.held) == ([], 3)
+    consumer.waits_until = 0
+    scene.fanout.ready("q", consumer)
+    assert scene.core.confirmed == [(1, 1 << 20)]
