@@ -14,11 +14,11 @@ Theory of operation. A ``Replay`` has members: consumers that read the same part
 2.  Pages are read one after the other, at the pace of the members: the next one when they have taken the last one.
 3.  The call that reads the last page publishes a marker on the queue's channel in the same atomic step. A message that
     arrives before the marker is in the pages; a message that arrives after the marker is not.
-4.  So the members get the pages, then the messages that arrived after the marker. Page and marker come on two connections, in any
-    order; the members become live when both are there.
-5.  If the queue keeps no history, the members get all messages that arrived, before and after the marker. The marker carries the
-    number of the queue's last message. After a broken subscription, if not as many messages arrived as numbers were
-    given since, messages may be lost, and the members are told of a gap first.
+4.  So the members get the pages, then the messages that arrived after the marker. Page and marker come on two
+    connections, in any order; the members become live when both are there.
+5.  If the queue keeps no history, the members get all messages that arrived, before and after the marker. The marker
+    carries the number of the queue's last message. After a broken subscription, if not as many messages arrived as
+    numbers were given since, messages may be lost, and the members are told of a gap first.
 6.  If the history no longer has the message to begin after, the members are told of a gap, and get the rest.
 7.  If the subscription breaks, or the store does not answer, reading goes on after the last page that was read.
 8.  A member may leave at any time. When the last one has left, nothing of the replay stays but a call in progress.
