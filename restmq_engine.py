@@ -41,7 +41,7 @@ except ImportError as missing:
 
 TOKEN_BYTES = 24
 PRIVILEGES = ("read", "write", "create", "admin")
-RECONNECT_LOOK_SECONDS = 0.2
+RECONNECT_CHECK_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -109,10 +109,10 @@ async def reconnected(asked: Request) -> None:
     """Waits until Redis answers again or the user interrupts."""
     store = asked.core.store
     while not store.connected and not asked.interrupted.called:
-        await task.deferLater(store.clock, RECONNECT_LOOK_SECONDS)
+        await task.deferLater(store.clock, RECONNECT_CHECK_SECONDS)
 
 
-async def look(asked: Request) -> bool:
+async def peek(asked: Request) -> bool:
     return show(await asked.core.queue_get(asked.queue, softget=True))
 
 
@@ -191,7 +191,7 @@ async def revoke_token(asked: Request) -> bool:
 ACTIONS: list[tuple[str, str, tuple[str, ...], str, Action]] = [
     ("-p", "--produce", ("queue",), "publish a message: --value, or standard input", produce),
     ("-c", "--consume", ("queue",), "take all messages until interrupted", consume),
-    ("-g", "--get", ("queue",), "peek at the next message", look),
+    ("-g", "--get", ("queue",), "peek at the next message", peek),
     ("-k", "--get-delete", ("queue",), "take the next message", get_and_delete),
     ("-t", "--take", ("queue",), "take up to 10 messages", take),
     ("-s", "--stats", (), "length, policy and status of all queues, or of --queue", stats),

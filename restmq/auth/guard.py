@@ -87,7 +87,7 @@ class Guard:
         await self.check_any(credentials, (access,), queue)
 
     async def permits(self, credentials: Credentials, access: Access) -> bool:
-        """Whether the client has this access, for what it may be told. Counts failures as ``check`` does."""
+        """Whether the client has this access, and so may get more details. Counts failures as ``check`` does."""
         try:
             await self.check(credentials, access, None)
         except RestMQError:

@@ -6,7 +6,7 @@ Theory of operation.
     one call; at most one call per line is in progress (``SingleFlight``).
 2.  A line goes through these states:
 
-        UNREGISTERED --- asks, too few messages ---> REGISTERED --- told of a message ---> asks again
+        UNREGISTERED --- asks, too few messages ---> REGISTERED --- notice of a message ---> asks again
              ^                                           |
              '------ enough messages, or line empty -----'
 

@@ -41,7 +41,7 @@ class ReadinessHandler(Handler):
 
     @declare(answers={200: answers_json("It takes writes.", obj(status=STRING))})
     async def get(self) -> None:
-        """Answers 200 if the store takes writes, else 503. Clients that may see statistics are told why."""
+        """Answers 200 if the store accepts writes, else 503. Clients that may see statistics also get the reason."""
         services = self.services
         await services.core.store.check_ready(lambda: services.guard.permits(self.credentials, guard.WATCH))
         self.answer(b'{"status":"ready"}\r\n', JSON)

@@ -167,7 +167,7 @@ def find_store(options: RedisOptions, data_dir: str | None) -> tuple[StoreSettin
     return settings, f"Redis at {settings.where()}"
 
 
-def say_where(name: str, addresses: list[str], store: Store, where: str, meanwhile: str) -> None:
+def log_addresses(name: str, addresses: list[str], store: Store, where: str, meanwhile: str) -> None:
     """Logs the addresses and the store of a daemon as soon as the store answers.
 
     Args:

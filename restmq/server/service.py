@@ -33,7 +33,7 @@ from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.peers import Peers
 from restmq.monitoring.request_counters import Traffic
 from restmq.monitoring.worker_counters import Membership
-from restmq.server.daemon import InOrder, Listener, listening_on, redis_answers, say_where, warn_of_settings
+from restmq.server.daemon import InOrder, Listener, listening_on, log_addresses, redis_answers, warn_of_settings
 from restmq.server.embedded_redis import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.server.options import Options
 from restmq.server.workers import Supervisor, WorkerSlot, my_slot, on_hangup
@@ -179,7 +179,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
     on_hangup(reactor, watch.reload)
     reactor.callWhenRunning(_collect_garbage_rarely)
     if slot is None:
-        reactor.callWhenRunning(lambda: say_where("RestMQ", web.addresses, store, where, "requests get 503"))
+        reactor.callWhenRunning(lambda: log_addresses("RestMQ", web.addresses, store, where, "requests get 503"))
     else:
         if slot.number == 1:  # one warning is enough
             reactor.callWhenRunning(warn_of_settings, store)

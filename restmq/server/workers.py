@@ -180,9 +180,9 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
         for index in range(self._count):
             self._workers[index] = self._spawn(index)
         all_ready = defer.gatherResults([worker.ready for worker in self._workers if worker])
-        all_ready.addCallback(lambda _: self._say_where())
+        all_ready.addCallback(lambda _: self._log_address())
 
-    def _say_where(self) -> None:
+    def _log_address(self) -> None:
         host, port = self._sockets[0].getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         log.info(

@@ -59,7 +59,7 @@ def test_a_history_is_read_in_pages_of_a_limited_size(
     assert [len(page.messages) for page in pages(run, core, queue, keys[0])] == [1000, 1000, 1000, 99]
 
 
-def test_pages_and_channel_have_neither_gap_nor_repeat_while_messages_keep_coming(
+def test_pages_and_channel_have_neither_gap_nor_repeat_while_messages_arrive(
     run: Run, core: RedisOperations, queue: str, heard: list[bytes]
 ) -> None:
     run(core.queue_settings_set, queue, {"history": 1000})
@@ -76,7 +76,7 @@ def test_pages_and_channel_have_neither_gap_nor_repeat_while_messages_keep_comin
     assert keys_of(found) + live == [f"{queue}:{number}" for number in range(2, total + 1)]
 
 
-def test_a_reader_that_falls_behind_the_history_is_told_of_the_gap(
+def test_a_reader_that_falls_behind_the_history_gets_a_gap(
     run: Run, core: RedisOperations, queue: str, heard: list[bytes]
 ) -> None:
     run(core.queue_settings_set, queue, {"history": 10})
@@ -92,7 +92,7 @@ def test_a_reader_that_falls_behind_the_history_is_told_of_the_gap(
     assert run(core.queue_replay, queue, first.last_key, "marker").gap is False
 
 
-def test_the_history_keeps_no_more_bytes_than_it_may(
+def test_the_history_keeps_at_most_history_bytes(
     run: Run, core: RedisOperations, redis: Redis, queue: str, heard: list[bytes]
 ) -> None:
     run(core.queue_settings_set, queue, {"history": 1000, "history_bytes": 10_000})
@@ -108,7 +108,7 @@ def test_the_history_keeps_no_more_bytes_than_it_may(
     assert (page.kept, page.gap, page.messages) == (True, True, [])
 
 
-def test_a_history_has_a_limit_in_bytes_also_if_none_is_set(
+def test_a_history_without_a_set_limit_has_the_default_limit_in_bytes(
     run: Run, core: RedisOperations, redis: Redis, queue: str, heard: list[bytes]
 ) -> None:
     run(core.queue_settings_set, queue, {"history": 1000})
@@ -140,7 +140,7 @@ def test_expired_messages_end_no_page_early(
     wait_until(lambda: keys_of(pages(run, core, queue, first)) == [last])
 
 
-def test_large_messages_come_in_pages_of_few(run: Run, core: RedisOperations, queue: str, heard: list[bytes]) -> None:
+def test_a_page_has_few_large_messages(run: Run, core: RedisOperations, queue: str, heard: list[bytes]) -> None:
     run(core.queue_settings_set, queue, {"history": 100})
     keys = [run(core.queue_add, queue, b"x" * 1_000_000) for _ in range(20)]
     found = pages(run, core, queue, keys[0])

@@ -78,7 +78,7 @@ def send(http: httpx.Client, method: str, path: str, content: str, kind: str = "
         ("<key>{queue}:1</key>", "text/xml", 415),
     ],
 )
-def test_a_body_that_is_not_understood_touches_no_dead_letter(
+def test_a_body_of_an_unknown_type_changes_no_dead_letter(
     http: httpx.Client,
     queue: str,
     dead: Callable[[], list[str]],
@@ -96,7 +96,7 @@ def test_an_empty_json_object_is_an_empty_form(http: httpx.Client, queue: str, d
     assert http.request("DELETE", f"/d/{queue}", json={}).json()["dropped"] == 3
 
 
-def test_a_queue_is_not_purged_where_one_message_is_meant(http: httpx.Client, queue: str) -> None:
+def test_a_request_meant_to_delete_one_message_does_not_purge_the_queue(http: httpx.Client, queue: str) -> None:
     http.post(f"/q/{queue}", data={"value": "v"})
     for query, body in (("?key=x:1", None), ("", {"key": f"{queue}:1"}), ("?Key=x:1", None)):
         assert http.request("DELETE", f"/q/{queue}{query}", json=body).status_code == 400
@@ -169,14 +169,14 @@ def test_a_mistyped_parameter_takes_and_adds_nothing(
     assert http.get(f"/stats/{queue}").json()["len"] == 1
 
 
-def test_what_old_clients_and_caches_send_besides_is_ignored(http: httpx.Client, queue: str) -> None:
+def test_extra_parameters_of_old_clients_and_caches_are_ignored(http: httpx.Client, queue: str) -> None:
     surplus = {"_": "1700000000", "submit": "Send", "policy": "x", "body": "y", "user": "z"}
     assert http.post(f"/q/{queue}", data={"value": "v", **surplus}).text == f"{queue}:1\r\n"
     assert http.get(f"/q/{queue}", params={**surplus, "ttl": "5", "queue": "other"}).json()["value"] == "v"
 
 
 @pytest.mark.needs("curl")
-def test_a_bare_string_is_told_the_way_out(daemon: Daemon, queue: str) -> None:
+def test_the_error_for_a_bare_string_says_how_to_send_it(daemon: Daemon, queue: str) -> None:
     refused = curl(daemon, "-d", "hello", f"/q/{queue}")
     assert "curl --data-binary" in refused
     assert "-H 'Content-Type: text/plain'" in refused
@@ -185,12 +185,12 @@ def test_a_bare_string_is_told_the_way_out(daemon: Daemon, queue: str) -> None:
 
 @pytest.mark.needs("curl")
 @pytest.mark.parametrize("path", ["/queue", "/control/{queue}", "/p/{queue}", "/d/{queue}", "/"])
-def test_json_that_is_called_a_form_is_told_the_right_header(daemon: Daemon, queue: str, path: str) -> None:
+def test_the_error_for_json_sent_as_a_form_names_the_right_header(daemon: Daemon, queue: str, path: str) -> None:
     refused = curl(daemon, "-d", '{"cmd": "list", "status": "stop"}', path.replace("{queue}", queue))
     assert "Content-Type: application/json" in refused
 
 
-def test_the_names_with_a_meaning_are_those_that_are_declared() -> None:
+def test_the_names_with_a_meaning_equal_the_declared_ones() -> None:
     old = {"authkey", "body", "callback", "msg", "policy", "queue", "status", "ttl", "value"}
     declared: set[str] = {"idempotency_key", "values"}  # of commands alone
     for handler in {route[1] for route in ROUTES}:

@@ -55,7 +55,7 @@ def test_messages_and_streams_go_over_tls(private_folder: Path, secure: Secure, 
     daemon.assert_no_tracebacks()
 
 
-def test_mutual_tls_shows_our_own_certificate(private_folder: Path) -> None:
+def test_mutual_tls_presents_the_daemons_certificate(private_folder: Path) -> None:
     secure = Secure(private_folder, "--tls-auth-clients", "yes")
     certificate, key = secure.authority.issue("client")
     where = ("--redis-tls", "--redis-host", "localhost", "--redis-port", secure.port, *secure.ca)
@@ -90,7 +90,7 @@ def test_a_server_that_cannot_be_verified_is_not_used_and_the_log_says_why(
         daemon.assert_no_tracebacks()
 
 
-def test_tls_to_a_redis_without_it_fails_with_a_reason(private_folder: Path) -> None:
+def test_tls_to_a_redis_without_tls_fails_with_a_reason(private_folder: Path) -> None:
     port = str(free_port())
     redis = Redis(private_folder / "redis", "--port", port, "--bind", "127.0.0.1")
     daemon = Daemon(private_folder, "--redis-tls", "--redis-port", port, "--redis-timeout", "0.5", starts=WAITING)
@@ -98,7 +98,7 @@ def test_tls_to_a_redis_without_it_fails_with_a_reason(private_folder: Path) -> 
         wait_until(lambda: "check that it uses TLS (--redis-tls)" in daemon.log)
 
 
-def test_the_name_in_the_certificate_may_be_another_than_the_host(private_folder: Path) -> None:
+def test_the_name_in_the_certificate_may_differ_from_the_host(private_folder: Path) -> None:
     secure = Secure(private_folder, names="DNS:redis.example")
     where = ("--redis-tls", "--redis-port", secure.port, *secure.ca)
     daemon = Daemon(private_folder, *where, "--redis-tls-name", "redis.example")
@@ -140,7 +140,9 @@ def test_a_hosted_redis_is_found_by_its_url(private_folder: Path) -> None:
         (("--redis-tls", "--redis-tls-cert", "/etc/passwd"), "give both"),
     ],
 )
-def test_a_daemon_does_not_start_on_contradictions(private_folder: Path, arguments: tuple[str, ...], says: str) -> None:
+def test_a_daemon_does_not_start_with_contradictory_options(
+    private_folder: Path, arguments: tuple[str, ...], says: str
+) -> None:
     told = refusal(private_folder, "restmq", *arguments)
     assert says in told
     assert "hunter2" not in told

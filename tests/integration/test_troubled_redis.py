@@ -54,7 +54,7 @@ def test_a_replica_is_not_used_until_it_is_promoted(private_folder: Path) -> Non
         assert daemon.log.count("it is a replica") == 1
 
 
-def test_a_primary_that_is_demoted_is_given_up_at_once_and_streams_outlast_it(private_folder: Path) -> None:
+def test_a_demoted_primary_is_no_longer_used_and_streams_stay_connected(private_folder: Path) -> None:
     redis, _ = with_port(private_folder / "one")
     daemon = Daemon(private_folder, redis=redis)
     with stopping(daemon, redis), daemon.client() as http:
@@ -132,7 +132,7 @@ def test_a_server_whose_writes_would_fail_is_not_ready(
     redis.kill()
 
 
-def test_only_who_may_see_statistics_is_told_why_a_server_is_not_ready(
+def test_only_clients_that_may_see_statistics_get_the_reason_why_a_server_is_not_ready(
     private_folder: Path, private_redis: Redis
 ) -> None:
     rules = private_folder / "acl.conf"
@@ -149,7 +149,7 @@ def test_only_who_may_see_statistics_is_told_why_a_server_is_not_ready(
         assert untold.headers["Retry-After"]
 
 
-def test_operations_that_redis_refuses_are_one_line_of_log(private_folder: Path, private_redis: Redis) -> None:
+def test_operations_that_redis_rejects_are_logged_in_one_line(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, redis=private_redis)
     with stopping(daemon), daemon.client() as http:
         fills(private_redis)
@@ -171,7 +171,7 @@ def test_operations_that_redis_refuses_are_one_line_of_log(private_folder: Path,
         (("--redis-db", "99"), "database 99 (--redis-db) cannot be selected"),
     ],
 )
-def test_the_log_says_once_why_redis_cannot_be_used(
+def test_the_log_has_the_reason_why_redis_cannot_be_used_once(
     private_folder: Path, private_redis: Redis, options: tuple[str, ...], reason: str
 ) -> None:
     redis = private_redis if options[0] in ("--redis-password", "--redis-db") else None
@@ -187,7 +187,7 @@ def test_the_log_says_once_why_redis_cannot_be_used(
         assert "wrong" not in daemon.log.replace("WRONGPASS", "")
 
 
-def test_a_reason_that_changes_is_told_again(private_folder: Path, private_redis: Redis) -> None:
+def test_a_reason_that_changes_is_logged_again(private_folder: Path, private_redis: Redis) -> None:
     private_redis.stop()
     daemon = Daemon(private_folder, redis=private_redis, starts=WAITING)
     with stopping(daemon):
@@ -210,7 +210,7 @@ def test_a_server_that_is_no_redis_is_named_as_such(private_folder: Path, daemon
         misled.assert_no_tracebacks()
 
 
-def test_the_engine_says_why_redis_cannot_be_used(private_redis: Redis) -> None:
+def test_the_engine_prints_the_reason_why_redis_cannot_be_used(private_redis: Redis) -> None:
     command = [sys.executable, str(ROOT / "restmq_engine.py"), "-u", "--queue", "q", "--redis-timeout", "2"]
     arguments = ["--redis-socket", private_redis.socket_path, "--redis-password", "wrong"]
     ended = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
@@ -253,7 +253,7 @@ def test_a_right_that_is_missing_is_named_and_nothing_is_lost(
         daemon.assert_no_tracebacks()
 
 
-def test_after_a_right_was_revoked_no_script_begins_any_more(private_folder: Path, private_redis: Redis) -> None:
+def test_after_a_right_was_revoked_no_further_script_begins(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder, *user(private_redis, "~*", "&*", "+@all"), redis=private_redis)
     with stopping(daemon), daemon.client() as http:
         for value in ("one", "two", "three"):
@@ -275,7 +275,7 @@ def test_commands_that_are_not_needed_may_be_renamed(private_folder: Path, optio
         assert is_ready(http)
 
 
-def test_without_the_right_to_load_scripts_they_are_sent(private_folder: Path, private_redis: Redis) -> None:
+def test_without_the_right_to_load_scripts_their_text_is_sent(private_folder: Path, private_redis: Redis) -> None:
     account = user(private_redis, "~*", "&*", "+@all", "-script", "-info", "-role", "-command")
     daemon = Daemon(private_folder, *account, redis=private_redis)
     with stopping(daemon), daemon.client() as http:
@@ -291,7 +291,7 @@ def test_a_command_that_was_renamed_is_named(private_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("program", [redis_program(), valkey_program()], ids=["redis", "valkey"])
-def test_the_user_that_the_engine_describes_may_do_all_that_is_needed(private_folder: Path, program: str) -> None:
+def test_the_redis_user_that_the_engine_describes_has_all_needed_rights(private_folder: Path, program: str) -> None:
     command = [sys.executable, str(ROOT / "restmq_engine.py"), "--acl-user", "mq"]
     line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     redis = Redis(private_folder / "redis", program=program)
@@ -320,7 +320,7 @@ def test_the_user_that_the_engine_describes_may_do_all_that_is_needed(private_fo
 # Few places
 
 
-def test_a_redis_with_few_places_serves_streams_first(private_folder: Path) -> None:
+def test_a_redis_with_few_permitted_connections_serves_streams_first(private_folder: Path) -> None:
     redis = Redis(private_folder / "redis")
     lone = Daemon(private_folder, redis=redis)
     with stopping(lone, redis), lone.client() as http:
@@ -336,7 +336,7 @@ def test_a_redis_with_few_places_serves_streams_first(private_folder: Path) -> N
         assert daemon.log.count("maxclients") == 1
 
 
-def test_a_redis_without_append_only_file_is_warned_of(private_folder: Path) -> None:
+def test_a_redis_without_an_append_only_file_causes_a_warning(private_folder: Path) -> None:
     redis = Redis(private_folder / "redis", "--appendonly", "no")
     daemon = Daemon(private_folder, redis=redis)
     with stopping(daemon, redis):
@@ -354,7 +354,9 @@ def waits(redis: Redis) -> list[str]:
 
 
 @pytest.mark.parametrize("knows_servers", [True, False])
-def test_replicas_are_asked_of_only_where_the_message_is(private_folder: Path, knows_servers: bool) -> None:
+def test_replicas_are_waited_for_only_on_the_server_that_has_the_message(
+    private_folder: Path, knows_servers: bool
+) -> None:
     """During a failover behind a proxy, only the connection that asks replicas is cut, and made to the new primary."""
     old, old_port = with_port(private_folder / "old")
     new, new_port = with_port(private_folder / "new", "--replicaof", "127.0.0.1", old_port)

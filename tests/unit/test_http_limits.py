@@ -88,7 +88,7 @@ def test_bytes_of_requests_count_from_their_arrival_to_the_response() -> None:
 
 
 @pytest.mark.parametrize("ends", ["disconnects", "streams", "aborts"])
-def test_bytes_of_requests_count_no_longer_than_the_connection(ends: str) -> None:
+def test_bytes_of_requests_no_longer_count_when_the_connection_has_closed(ends: str) -> None:
     client = Client(App(answer_at_once=False))
     client.send(post("/", b"x" * MIB))
     assert client.app.received.used > 0
@@ -152,7 +152,7 @@ def unread(app: App, size: int = MIB, host: str = "192.0.2.1") -> Client:
     return client
 
 
-def test_a_client_that_reads_nothing_for_thirty_seconds_is_cut() -> None:
+def test_a_client_that_reads_nothing_for_thirty_seconds_is_disconnected() -> None:
     app = App(answer_at_once=False)
     client = unread(app)
     for _ in range(4):
@@ -166,7 +166,7 @@ def test_a_client_that_reads_nothing_for_thirty_seconds_is_cut() -> None:
     assert client.transport.aborted
 
 
-def test_a_client_that_reads_all_is_an_ordinary_one_again() -> None:
+def test_a_client_that_has_read_everything_is_no_longer_limited() -> None:
     app = App(answer_at_once=False)
     client = unread(app)
     client.transport.take(MIB)

@@ -29,7 +29,7 @@ def lines() -> Iterator[list[str]]:
     globalLogPublisher.removeObserver(observe)
 
 
-def test_refusals_are_told_at_once_and_then_counted_each_minute(lines: list[str]) -> None:
+def test_refusals_are_logged_at_once_and_then_counted_each_minute(lines: list[str]) -> None:
     clock = Clock()
     refusals = Refusals(clock)
     assert refusals.note(ErrorReply("OOM full"))
@@ -46,7 +46,7 @@ def test_refusals_are_told_at_once_and_then_counted_each_minute(lines: list[str]
     assert not clock.getDelayedCalls()
 
 
-def test_a_reason_is_told_once_while_it_lasts_and_when_it_changes(lines: list[str]) -> None:
+def test_a_reason_is_logged_once_and_again_when_it_changes(lines: list[str]) -> None:
     clock = Clock()
     outage = Outage("there", clock)
     for reason in ("refused", "refused", "no password", "refused"):
@@ -60,7 +60,7 @@ def test_a_reason_is_told_once_while_it_lasts_and_when_it_changes(lines: list[st
     assert not outage.reason
 
 
-def test_a_loss_and_its_end_are_told_once(lines: list[str]) -> None:
+def test_a_loss_and_its_end_are_logged_once(lines: list[str]) -> None:
     outage = Outage("there", Clock())
     outage.usable()
     for _ in range(3):  # a proxy without a Redis accepts and closes
@@ -71,7 +71,7 @@ def test_a_loss_and_its_end_are_told_once(lines: list[str]) -> None:
     assert lines == ["the connection to Redis at there is lost: closed", "Redis at there answers again."]
 
 
-def test_trouble_of_another_connection_is_told_but_no_reason_while_there_are_some(lines: list[str]) -> None:
+def test_trouble_of_one_connection_is_logged_but_is_no_reason_while_others_work(lines: list[str]) -> None:
     outage = Outage("there", Clock())
     outage.usable()
     outage.problem("no place", "", is_down=False)
@@ -79,7 +79,7 @@ def test_trouble_of_another_connection_is_told_but_no_reason_while_there_are_som
     assert not outage.reason
 
 
-def test_all_commands_are_checked_for() -> None:
+def test_the_check_of_rights_covers_all_commands() -> None:
     known = {command[0] for command in (*rights.REDIS_COMMANDS, *rights.CHANNEL_COMMANDS)}
     lua = "\n".join(path.read_text() for path in (ROOT / "restmq/queues/lua").glob("*.lua"))
     in_scripts = set(re.findall(r"\bp?call\('([A-Z]+)'", lua))

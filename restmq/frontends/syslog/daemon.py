@@ -15,7 +15,7 @@ from restmq.frontends.syslog.receiver import Intake, TcpReceiver, UdpReceiver
 from restmq.frontends.syslog.spool import Counts, Quota, Spool
 from restmq.server import options as shared
 from restmq.server.coercions import seconds, whole_number
-from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, say_where, show_address
+from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, log_addresses, show_address
 from restmq.store.pool import Store
 
 _DATAGRAM_BYTES_MAX = 65_535
@@ -112,6 +112,6 @@ def makeService(options: Options) -> service.IService:
         UdpListener(*udp).setServiceParent(parts)
         udp_addresses = [show_address(address.IPv4Address("UDP", options["listen"], options["port"]), "udp")]
     reactor.callWhenRunning(
-        lambda: say_where("RestMQ syslogd", [*tcp.addresses, *udp_addresses], store, where, "lines wait")
+        lambda: log_addresses("RestMQ syslogd", [*tcp.addresses, *udp_addresses], store, where, "lines wait")
     )
     return parts
