@@ -17,11 +17,11 @@ Theory of operation. A ``Replay`` has members: consumers that read the same part
 4.  So the members get the pages, then the messages that arrived after the marker. Page and marker come on two
     connections, in any order; the members become live when both are there.
 5.  If the queue keeps no history, the members get all messages that arrived, before and after the marker. The marker
-    carries the number of the queue's last message. After a broken subscription, if not as many messages arrived as
-    numbers were given since, messages may be lost, and the members are told of a gap first.
-6.  If the history no longer has the message to begin after, the members are told of a gap, and get the rest.
-7.  If the subscription breaks, or the store does not answer, reading goes on after the last page that was read.
-8.  A member may leave at any time. When the last one has left, nothing of the replay stays but a call in progress.
+    carries the number of the queue's last message. After a broken subscription, if fewer messages arrived than numbers
+    were given, messages may be lost, and the members get a gap notice first.
+6.  If the history no longer has the message to begin after, the members get a gap notice, and then the rest.
+7.  If the subscription breaks, or the store does not answer, reading continues after the last page that was read.
+8.  A member may leave at any time. When the last member has left, the replay ends after its call in progress.
 
 A maintainer must not publish the marker in a separate call (messages between the two calls would be lost or repeated),
 and must not keep messages that arrive while pages are read: they are in the history, and could be any number.
