@@ -26,7 +26,7 @@ try:
     from twisted.python.usage import UsageError
 
     from restmq import __version__
-    from restmq.auth.acl import hash_password
+    from restmq.auth.passwords import hash_password
     from restmq.core import RedisOperations
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import Message, Policy, check_queue_name

@@ -32,6 +32,12 @@ class TooManyFailures(RestMQError):
     retry_after_seconds = 60
 
 
+class Overloaded(RestMQError):
+    """The server has too much of such work; nothing was done."""
+
+    retry_after_seconds = 1
+
+
 class NotFound(RestMQError):
     """There is no such queue, message or page."""
 

@@ -11,25 +11,19 @@ restricts nothing. The rules for a host's address, in this order:
 
 from __future__ import annotations
 
-import base64
-import binascii
 import configparser
-import hashlib
-import hmac
 import ipaddress
 import os
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from restmq.auth.passwords import is_hashed, is_valid_hash
 from restmq.errors import ConfigurationError
 
 SECTIONS = ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
 #: Name of configparser's section of defaults. No line can have this name, so acl.conf can't have such a section.
 _NO_SECTION = "\n"
 _OPTIONS = ("hosts_allow", "hosts_deny", "username", "password")
-_SCRYPT = "scrypt:"
-_SCRYPT_COST = 2**14
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -58,8 +52,6 @@ class Section:
     deny: Hosts = field(default_factory=Hosts)
     username: str = ""
     password: str = ""
-    _right_digest: bytes = b""
-    _wrong_digest: bytes = b""
 
     def admits(self, address: str) -> bool:
         """Whether the rules admit a client with this address."""
@@ -77,44 +69,6 @@ class Section:
     @property
     def needs_password(self) -> bool:
         return bool(self.password)
-
-    def accepts(self, username: str, password: str) -> bool:
-        """Whether username and password are right, compared in constant time."""
-        same_name = hmac.compare_digest(username.encode(), self.username.encode())
-        return self._password_is(password) and same_name
-
-    def _password_is(self, password: str) -> bool:
-        given = password.encode(errors="surrogateescape")
-        if not self.password.startswith(_SCRYPT):
-            return hmac.compare_digest(given, self.password.encode())
-        # scrypt is slow on purpose. So the digests of the last right and the last wrong password are kept, and compared
-        # first. The wrong one helps after a change of the file, when all consumers with the old password are checked.
-        digest = hmac.digest(_DIGEST_KEY, given, "sha256")
-        if self._right_digest and hmac.compare_digest(digest, self._right_digest):
-            return True
-        if self._wrong_digest and hmac.compare_digest(digest, self._wrong_digest):
-            return False
-        right = hmac.compare_digest(_scrypt(given, self.password.split("$")[0]), self.password)
-        if right:
-            self._right_digest = digest
-        else:
-            self._wrong_digest = digest
-        return right
-
-
-_DIGEST_KEY = secrets.token_bytes(32)
-
-
-def _scrypt(password: bytes, prefix: str) -> str:
-    salt = base64.b64decode(prefix.removeprefix(_SCRYPT), validate=True)
-    derived = hashlib.scrypt(password, salt=salt, n=_SCRYPT_COST, r=8, p=1, dklen=32)
-    return f"{prefix}${base64.b64encode(derived).decode()}"
-
-
-def hash_password(password: str) -> str:
-    """A salted hash for ``acl.conf`` in place of the password: ``scrypt:<salt>$<hash>`` (RFC 7914, N=16384)."""
-    salt = base64.b64encode(secrets.token_bytes(16)).decode()
-    return _scrypt(password.encode(), _SCRYPT + salt)
 
 
 class Acl:
@@ -193,17 +147,9 @@ def _section(options: dict[str, str], where: str, text: str, name: str, path: Pa
     if bool(section.username) != bool(section.password):
         missing = "password" if section.username else "username"
         raise ConfigurationError(f"{where}: a {missing} is missing; set both username and password, or neither.")
-    if section.password.startswith(_SCRYPT) and not _is_hash(section.password):
+    if is_hashed(section.password) and not is_valid_hash(section.password):
         raise ConfigurationError(f"{where}: the password is not a valid scrypt hash; make one with --hash-password.")
     return section
-
-
-def _is_hash(text: str) -> bool:
-    salt, _, derived = text.removeprefix(_SCRYPT).partition("$")
-    try:
-        return len(base64.b64decode(salt, validate=True)) > 0 and len(base64.b64decode(derived, validate=True)) == 32
-    except binascii.Error:
-        return False
 
 
 def parse_address(text: str) -> IPAddress | None:

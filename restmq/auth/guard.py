@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections import OrderedDict
+import hmac
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from restmq.auth.acl import Acl
+from restmq.auth.acl import Acl, Section
+from restmq.auth.failures import Failures
+from restmq.auth.passwords import PasswordCheck
 from restmq.core import RedisOperations
-from restmq.errors import NotAllowed, NotAuthenticated, RestMQError, TooManyFailures
+from restmq.errors import NotAllowed, NotAuthenticated, RestMQError
 from restmq.queues.tokens import Authorization
-
-FAILURES_ALLOWED = 10
-FAILURES_FORGOTTEN_SECONDS = 60.0
-_ADDRESSES_REMEMBERED = 10_000
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,19 +57,25 @@ class Credentials:
     password: str = ""
     token: str | None = None
 
+    @property
+    def secret(self) -> bytes:
+        """The token, or username and password, as one value."""
+        secret = f"{self.username}\n{self.password}" if self.token is None else self.token
+        return secret.encode(errors="surrogateescape")
+
 
 class WrongCredentials(NotAuthenticated):
     """The credentials are wrong, not only missing."""
 
 
 class Guard:
-    """Checks access. Wrong passwords and tokens are counted per address, which limits guessing."""
+    """Checks access."""
 
-    def __init__(self, acl: Acl, core: RedisOperations, seconds: Callable[[], float]) -> None:
+    def __init__(self, acl: Acl, core: RedisOperations, failures: Failures, passwords: PasswordCheck) -> None:
         self.acl = acl
         self._core = core
-        self._seconds = seconds
-        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._failures = failures
+        self._passwords = passwords
 
     def is_open(self, address: str, access: Access) -> bool:
         """Whether a client with this address needs no password and no token. This usual case needs no ``await``."""
@@ -103,7 +107,7 @@ class Guard:
             except (NotAllowed, NotAuthenticated) as refusal:
                 refusals.append(refusal)
         if any(isinstance(refusal, WrongCredentials) for refusal in refusals):
-            self._note_failure(credentials.address)
+            self._failures.note_failure(credentials.address)
         # Of several refusals, raise one that the client can act on.
         raise next((refusal for refusal in refusals if isinstance(refusal, NotAuthenticated)), refusals[0])
 
@@ -115,15 +119,28 @@ class Guard:
             raise NotAllowed("your address is not allowed to do this; see hosts_allow in the server's acl.conf.")
         if credentials.token is None and not section.needs_password:
             return
-        self._refuse_guessing(credentials.address)
+        self._failures.check(credentials.address, credentials.secret)
         if credentials.token is not None:
-            await self._check_token(credentials, access, queue)
+            refusal = await self._check_token(credentials.token, access, queue)
         elif credentials.username is None:
-            raise NotAuthenticated("send a username and password, or a token.")
-        elif not section.accepts(credentials.username, credentials.password):
-            raise WrongCredentials("the username or the password is wrong.")
+            refusal = NotAuthenticated("send a username and password, or a token.")
+        else:
+            right = await self._is_right(credentials, section)
+            refusal = None if right else WrongCredentials("the username or the password is wrong.")
+        self._failures.check(credentials.address, credentials.secret)  # again: limits guesses made at the same time
+        if refusal is not None:
+            raise refusal
+        self._failures.note_success(credentials.address, credentials.secret)
 
-    def still_admits(self, credentials: Credentials, access: Access, queue: str, record: Authorization | None) -> bool:
+    async def _is_right(self, credentials: Credentials, section: Section) -> bool:
+        """Whether username and password are the section's, compared in constant time."""
+        same_name = hmac.compare_digest((credentials.username or "").encode(), section.username.encode())
+        password = credentials.password.encode(errors="surrogateescape")
+        return await self._passwords.is_right(section.password, password) and same_name
+
+    async def still_admits(
+        self, credentials: Credentials, access: Access, queue: str, record: Authorization | None
+    ) -> bool:
         """Whether a client that was admitted earlier would be admitted now. Counts no failures.
 
         Args:
@@ -136,7 +153,7 @@ class Guard:
             return record is not None and _refusal(record, access, queue) is None
         if not section.needs_password:
             return True
-        return credentials.username is not None and section.accepts(credentials.username, credentials.password)
+        return credentials.username is not None and await self._is_right(credentials, section)
 
     async def visible(self, credentials: Credentials, queues: Iterable[str]) -> list[str]:
         """The queues whose names the client may see."""
@@ -161,28 +178,12 @@ class Guard:
             for name, access in wanted.items()
         }
 
-    async def _check_token(self, credentials: Credentials, access: Access, queue: str | None) -> None:
-        assert credentials.token is not None
-        found = await self._core.authorization(credentials.token)
-        self._refuse_guessing(credentials.address)  # again: limits guesses that are made at the same time
+    async def _check_token(self, token: str, access: Access, queue: str | None) -> NotAllowed | NotAuthenticated | None:
+        found = await self._core.authorization(token)
         if found is None:
-            raise WrongCredentials("the token is unknown; check it, or ask for a new one.")
+            return WrongCredentials("the token is unknown; check it, or ask for a new one.")
         refusal = _refusal(found, access, queue)
-        if refusal is not None:
-            raise NotAllowed(refusal)
-
-    def _refuse_guessing(self, address: str) -> None:
-        count, since = self._failures.get(address, (0, 0.0))
-        if count >= FAILURES_ALLOWED and self._seconds() - since < FAILURES_FORGOTTEN_SECONDS:
-            raise TooManyFailures("too many wrong passwords or tokens from your address; wait a minute.")
-
-    def _note_failure(self, address: str) -> None:
-        count, since = self._failures.pop(address, (0, self._seconds()))
-        if self._seconds() - since >= FAILURES_FORGOTTEN_SECONDS:
-            count, since = 0, self._seconds()
-        self._failures[address] = (count + 1, since)
-        if len(self._failures) > _ADDRESSES_REMEMBERED:
-            self._failures.popitem(last=False)
+        return None if refusal is None else NotAllowed(refusal)
 
 
 def _refusal(found: Authorization, access: Access, queue: str | None) -> str | None:

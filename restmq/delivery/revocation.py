@@ -57,7 +57,7 @@ class Revocation(service.Service):  # type: ignore[misc]  # untyped
         records = await self._core.authorizations_of(token for token in tokens if token is not None)
         for number, (queue, consumer) in enumerate(connected, 1):
             record = records.get(consumer.credentials.token or "")
-            admitted = self._guard.still_admits(consumer.credentials, consumer.access, queue, record)
+            admitted = await self._guard.still_admits(consumer.credentials, consumer.access, queue, record)
             if not admitted and consumer in self._fanout.consumers(queue):
                 self._fanout.leave(queue, consumer)
                 consumer.close(CloseReason.NOT_ALLOWED)

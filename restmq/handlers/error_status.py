@@ -39,6 +39,7 @@ STATUS: dict[type[BaseException], int] = {
     UpgradeRequired: 426,
     errors.QueueFull: 429,
     errors.TooManyFailures: 429,
+    errors.Overloaded: 503,
     errors.StoreUnavailable: 503,
     errors.StoreRefused: 503,
 }

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from restmq.auth.acl import parse_hosts
+from restmq.auth.failures import Failures
 from restmq.handlers.admission import Admission
 from restmq.http.limits import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
@@ -157,6 +158,8 @@ class Options(DaemonOptions):
             "seconds that a live consumer has to catch up, plus as many for each MiB sent",
             seconds,
         ],
+        ["max-failures", None, 1000, "maximum number of wrong passwords and tokens per minute", _COUNT],
+        ["max-failures-per-address", None, 10, "the same from one address; of IPv6, from one /64", _COUNT],
         ["peer-timeout", None, 0.5, "seconds to wait for statistics from other servers and workers", seconds],
         ["max-watchers", None, 100, "maximum number of open dashboards", _COUNT],
         ["max-watched-queues", None, 20000, "maximum number of queues on the dashboard", _COUNT],
@@ -239,6 +242,9 @@ class Options(DaemonOptions):
             unread_seconds=self["unread-timeout"],
             bytes_per_second=self["min-rate"],
         )
+
+    def failures(self, seconds: Callable[[], float]) -> Failures:
+        return Failures(seconds, self["max-failures"], self["max-failures-per-address"])
 
     def store_listener(self) -> TcpListener | None:
         """The private store's TCP listener, with the password from the environment; None without --store-port."""

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from restmq.auth.acl import Acl
 from restmq.auth.guard import Guard
+from restmq.auth.passwords import PasswordCheck
 from restmq.core import RedisOperations
 from restmq.delivery.backpressure import BackpressureLimits
 from restmq.delivery.fanout import Fanout
@@ -193,7 +194,7 @@ def _make_services(
     """The services for handlers, without the metrics."""
     fanout = Fanout(core, reactor, BackpressureLimits(options["max-unsent"], options["stall-timeout"]))
     polls = LongPolls(core, reactor)
-    guard = Guard(acl, core, reactor.seconds)
+    guard = Guard(acl, core, options.failures(reactor.seconds), PasswordCheck())
     listeners = ListenerStatistics(fanout, polls, peers, reactor)
     return Services(
         core=core,

@@ -18,8 +18,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from restmq.auth.acl import SECTIONS, hash_password
+from restmq.auth.acl import SECTIONS
 from restmq.auth.guard import BY_COMMAND, BY_FIELD, OPEN
+from restmq.auth.passwords import hash_password
 from restmq.web import ROUTES
 from tests.servers import Comet, Daemon, Redis, curl, free_port, listeners, refusal, stopping, wait_until
 
@@ -198,6 +199,27 @@ def test_a_wrong_password_counts_as_one_failure(private_folder: Path, redis: Red
         assert http.post("/queue", json=take, auth=("carla", "consume")).status_code == 200
         assert http.post("/queue", json=take, auth=("carla", "guess")).status_code == 401
         assert http.post("/queue", json=take, auth=("carla", "consume")).status_code == 429
+
+
+def test_guesses_from_many_addresses_delay_nobody(private_folder: Path, redis: Redis) -> None:
+    rules = f"[rest:consumer]\nusername = carla\npassword = {hash_password('consume')}\n"
+    daemon = with_acl(private_folder, redis, rules, "--trusted-proxies", "127.0.0.1")
+    with stopping(daemon), daemon.client() as http:
+        assert http.get("/q/x", auth=("carla", "consume")).status_code == 204
+        guesses = []
+        for number in range(200):
+            credentials = base64.b64encode(f"carla:guess {number}".encode()).decode()
+            guesses.append(daemon.connect())
+            guesses[-1].sendall(
+                f"GET /q/x HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: 198.51.100.{number}\r\n"
+                f"Authorization: Basic {credentials}\r\n\r\n".encode()
+            )
+        assert http.get("/q/x", auth=("carla", "consume")).status_code == 204
+        answers = [guess.recv(1000) for guess in guesses]
+        assert {answer.split(b" ")[1] for answer in answers} == {b"401", b"503"}
+        assert sum(b" 503 " in answer for answer in answers) > 100, "the others would take ten seconds of CPU"
+        for guess in guesses:
+            guess.close()
 
 
 def test_a_hashed_password_is_accepted(private_folder: Path, redis: Redis) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet import defer
 from twisted.internet.task import Clock
 
-from restmq.auth import acl
-from restmq.auth.acl import Acl, hash_password
+from restmq.auth import passwords
+from restmq.auth.acl import Acl
+from restmq.auth.failures import Failures
 from restmq.auth.guard import LISTEN_COMET, LISTEN_WEBSOCKET, Access, Credentials, Guard
+from restmq.auth.passwords import PasswordCheck, hash_password
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.revocation import CHECK_SECONDS, Revocation
 from restmq.errors import StoreUnavailable
@@ -59,6 +62,10 @@ class StubFanout:
         self.connected[queue].remove(consumer)
 
 
+def in_thread(function: Callable[..., Any], *arguments: Any) -> defer.Deferred[Any]:
+    return defer.succeed(function(*arguments))
+
+
 class Scene:
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
@@ -69,7 +76,12 @@ class Scene:
         self.acl = Acl(self.rules)
         core: Any = self.core
         fanout: Any = self.fanout
-        self.revocation = Revocation(fanout, Guard(self.acl, core, self.clock.seconds), core, self.clock)
+        self.revocation = Revocation(
+            fanout,
+            Guard(self.acl, core, Failures(self.clock.seconds, 1000, 10), PasswordCheck(in_thread)),
+            core,
+            self.clock,
+        )
         self.revocation.startService()
 
     def listen(self, *, queue: str = "jobs", access: Access = LISTEN_COMET, **shown: str) -> StubConsumer:
@@ -129,8 +141,7 @@ def test_an_old_password_is_hashed_once_for_all_consumers_that_use_it(
     many = [scene.listen(username="u", password="old") for _ in range(100)]
     scene.rule(f"[comet:consumer]\nusername = u\npassword = {hash_password('new')}\n")
     hashed: list[bytes] = []
-    scrypt = acl._scrypt
-    monkeypatch.setattr(acl, "_scrypt", lambda given, prefix: hashed.append(given) or scrypt(given, prefix))
+    monkeypatch.setattr(passwords, "matches", lambda _, given: hashed.append(given) or given == b"new")
     scene.check()
     assert new.closed is None
     assert {each.closed for each in (old, *many)} == {CloseReason.NOT_ALLOWED}
