@@ -31,7 +31,8 @@ from restmq.store.subscriber import Subscriber
 
 log = Logger()
 
-_OVERVIEW_QUEUES_A_CALL = 500
+OVERVIEW_QUEUES_A_CALL = 500
+_NAMES_A_CALL = 2000
 _IDEMPOTENCY_SECONDS = 86_400
 _PLAIN_ADD = (0, 0, 0, "", 0)  # no ttl, no delay, not all or nothing, no fingerprint
 
@@ -198,16 +199,25 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         return int(await self._run("length", queue))
 
     async def queue_all(self) -> list[str]:
-        """The names of all queues, sorted. Skips names in old data that are no longer valid."""
-        names = [name.decode(errors="replace") for name in await self.store.command("SMEMBERS", keys.QUEUE_SET)]
-        return sorted(name for name in names if "\ufffd" not in name and is_queue_name(name))
+        """The names of all queues, sorted; may lack those made meanwhile. Skips old names that are no longer valid.
+
+        Reads a part of them at a time, because the event loop serves others in between.
+        """
+        names: set[str] = set()
+        cursor = b"0"
+        while True:
+            cursor, part = await self.store.command("SSCAN", keys.QUEUE_SET, cursor, "COUNT", _NAMES_A_CALL)
+            decoded = (name.decode(errors="replace") for name in part)
+            names.update(name for name in decoded if "\ufffd" not in name and is_queue_name(name))
+            if cursor == b"0":
+                return sorted(names)
 
     async def queue_overview(self, queues: Iterable[str]) -> list[QueueOverview]:
         """Rows of the list of queues; one call to Redis per 500."""
         names = list(queues)
         found: list[QueueOverview] = []
-        for start in range(0, len(names), _OVERVIEW_QUEUES_A_CALL):
-            part = names[start : start + _OVERVIEW_QUEUES_A_CALL]
+        for start in range(0, len(names), OVERVIEW_QUEUES_A_CALL):
+            part = names[start : start + OVERVIEW_QUEUES_A_CALL]
             wanted: list[bytes] = []
             for name in part:
                 q = keys.for_queue.__wrapped__(check_queue_name(name))  # without its cache, which is for queues in use

@@ -264,7 +264,7 @@ class QueueListHandler(Handler):
         if self.request.prefers("application/json", "text/html") or self.callback is not None:
             self.answer_json({"queues": names}, b"\r\n")
             return
-        shown = names if count else names[:QUEUES_ON_A_PAGE]
+        shown = names[:QUEUES_ON_A_PAGE]
         self.answer_page(
             "queues.html",
             queues=await self.services.core.queue_overview(shown),

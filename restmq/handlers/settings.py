@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import orjson
+
 from restmq.auth import guard
+from restmq.core import OVERVIEW_QUEUES_A_CALL
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Parameter, answers_json, answers_line, declare
 from restmq.handlers.parameters import FIRST, JSONP_CALLBACK, QUEUES
 from restmq.http.response import HTML
 from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
 from restmq.queues.peek import PEEK_MAX, PLACES
+from restmq.queues.results import QueueOverview
 from restmq.schema.answers import POLICY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, array, by_queue, described, obj, ref
+from restmq.schema.encoding import to_json
 from restmq.schema.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 
 JOBS_SHOWN = 10
@@ -108,10 +115,26 @@ class ControlHandler(Handler):
         self.answer_json({"stat": {"queue": self.queue_name, "status": int(started)}}, b"\r\n")
 
 
-class ControlListHandler(Handler):
-    """``/control/``: the status of all queues."""
+class _QueuesHandler(Handler):
+    """Answers with a row of each queue that the client may see."""
 
     requires = {"GET": guard.CONSUME}
+
+    async def answer_rows(self, fields: Callable[[QueueOverview], object], end: bytes = b"") -> None:
+        """Answers with the rows' fields by name. Renders a part of them at a time, between calls to Redis."""
+        core = self.services.core
+        first, count = self.parameters["first"] or 0, self.parameters["count"]
+        names, in_all = await self.services.page_of_queues(self.credentials, first, count)
+        parts = []
+        for start in range(0, len(names), OVERVIEW_QUEUES_A_CALL):
+            rows = await core.queue_overview(names[start : start + OVERVIEW_QUEUES_A_CALL])
+            parts.append(to_json({row.name: fields(row) for row in rows})[1:-1])
+        queues = orjson.Fragment(b"{%b}" % b",".join(parts))
+        self.answer_json({"queues": queues, "redis": core.store.describe(), "count": in_all}, end)
+
+
+class ControlListHandler(_QueuesHandler):
+    """``/control/``: the status of all queues."""
 
     @declare(
         query=(FIRST, QUEUES, JSONP_CALLBACK),
@@ -119,18 +142,7 @@ class ControlListHandler(Handler):
     )
     async def get(self) -> None:
         """Shows which of the queues that the client may see are started."""
-        core = self.services.core
-        first, count = self.parameters["first"] or 0, self.parameters["count"]
-        names, in_all = await self.services.page_of_queues(self.credentials, first, count)
-        lines = await core.queue_overview(names)
-        self.answer_json(
-            {
-                "redis": core.store.describe(),
-                "count": in_all,
-                "queues": {line.name: {"queue": line.name, "status": int(line.started)} for line in lines},
-            },
-            b"\r\n",
-        )
+        await self.answer_rows(lambda row: {"queue": row.name, "status": int(row.started)}, b"\r\n")
 
 
 class StatsHandler(Handler):
@@ -144,10 +156,8 @@ class StatsHandler(Handler):
         self.answer_json(await self.services.queue_stats(self.queue_name))
 
 
-class StatsListHandler(Handler):
+class StatsListHandler(_QueuesHandler):
     """``/stats/``: the length, status and policy of all queues."""
-
-    requires = {"GET": guard.CONSUME}
 
     @declare(
         query=(FIRST, QUEUES, JSONP_CALLBACK),
@@ -155,20 +165,14 @@ class StatsListHandler(Handler):
     )
     async def get(self) -> None:
         """Shows the length, status and policy of all queues that the client may see."""
-        core = self.services.core
-        first, count = self.parameters["first"] or 0, self.parameters["count"]
-        names, in_all = await self.services.page_of_queues(self.credentials, first, count)
-        lines = await core.queue_overview(names)
-        queues = {
-            line.name: {
-                "name": line.name,
-                "len": line.length,
-                "status": int(line.started),
-                "policy": line.policy.label,
+        await self.answer_rows(
+            lambda row: {
+                "name": row.name,
+                "len": row.length,
+                "status": int(row.started),
+                "policy": row.policy.label,
             }
-            for line in lines
-        }
-        self.answer_json({"queues": queues, "redis": core.store.describe(), "count": in_all})
+        )
 
 
 class JobsHandler(Handler):

@@ -15,7 +15,7 @@ REDIS_COMMANDS: tuple[tuple[str, ...], ...] = (
         (name, _KEY)
         for name in ("GET", "MGET", "DEL", "UNLINK", "EXISTS", "TYPE", "STRLEN", "INCR", "DECR", "PEXPIRETIME")
     ),
-    *((name, _KEY) for name in ("LLEN", "LPOP", "RPOP", "HGETALL", "HKEYS", "HLEN", "SMEMBERS", "SCARD")),
+    *((name, _KEY) for name in ("LLEN", "LPOP", "RPOP", "HGETALL", "HKEYS", "HLEN", "SCARD")),
     *((name, _KEY) for name in ("ZCARD", "ZPOPMIN")),
     *((name, _KEY, "1") for name in ("SET", "MSET", "INCRBY", "EXPIRE", "PEXPIRE", "PEXPIREAT", "SADD", "SSCAN")),
     *(
