@@ -11,11 +11,12 @@ from twisted.python import usage
 from restmq import __version__
 from restmq.errors import ConfigurationError
 from restmq.server.coercions import seconds, whole_number
-from restmq.store.settings import StoreSettings, TLSSettings
+from restmq.store.settings import SentinelSettings, StoreSettings, TLSSettings
 from restmq.store.tls import client_options
 
 _REDIS_URL_VARIABLE = "REDIS_URL"
 _REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value
+_SENTINEL_PASSWORD_VARIABLE = "RESTMQ_SENTINEL_PASSWORD"  # noqa: S105
 
 _PORT = whole_number(1, 65535)
 _DB = whole_number(0, 1_000_000)
@@ -28,6 +29,17 @@ _FLAGS = {
     "username": "redis-username",
     "password": "redis-password",
 }
+
+
+def _addresses(text: str) -> tuple[tuple[str, int], ...]:
+    """Several host:port, by commas."""
+    found = []
+    for part in text.split(","):
+        address = urlsplit(f"//{part.strip()}")
+        if not address.hostname or address.path or address.username is not None:
+            raise ValueError("give host:port, several by commas")
+        found.append((address.hostname, address.port or 26379))
+    return tuple(found)
 
 
 class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
@@ -51,6 +63,14 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         ["redis-tls-cert", None, None, "file with the certificate to show to Redis"],
         ["redis-tls-key", None, None, "file with its private key"],
         ["redis-tls-name", None, None, "name in Redis' certificate [default: the host]"],
+        ["redis-sentinel", None, None, "host:port[,host:port…] of Sentinels, which know where Redis is", _addresses],
+        ["redis-master", None, None, "name by which the Sentinels know Redis [default: mymaster]"],
+        [
+            "redis-sentinel-username",
+            None,
+            None,
+            f"ACL user of the Sentinels; the password is in {_SENTINEL_PASSWORD_VARIABLE}",
+        ],
         ["redis-timeout", None, 5, "maximum seconds that a call to Redis may take", seconds],
     ]
     optFlags: list[list[Any]] = [["redis-tls", None, "encrypt connections to Redis"]]
@@ -80,7 +100,8 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         if url := self["redis-url"] or os.environ.get(_REDIS_URL_VARIABLE):
             source = "--redis-url" if self["redis-url"] else f"the environment variable {_REDIS_URL_VARIABLE}"
             is_tls = self._add_url(given, url, source)
-        given |= {"pool": self["redis-pool"], "socket_path": self["redis-socket"], "tls": self._tls(is_tls)}
+        given |= {"sentinel": self._sentinel(given), "tls": self._tls(is_tls)}
+        given |= {"pool": self["redis-pool"], "socket_path": self["redis-socket"]}
         given["call_timeout_seconds"] = self["redis-timeout"]
         return StoreSettings(**{name: value for name, value in given.items() if value is not None})
 
@@ -98,6 +119,23 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         if scheme == "redis" and self["redis-tls"]:
             raise usage.UsageError(f"--redis-tls: {source} has redis://, which is not encrypted; use rediss://.")
         return scheme == "rediss"
+
+    def _sentinel(self, given: dict[str, Any]) -> SentinelSettings | None:
+        if self["redis-sentinel"] is None:
+            for flag in ("redis-master", "redis-sentinel-username"):
+                if self[flag] is not None:
+                    raise usage.UsageError(f"--{flag} needs --redis-sentinel.")
+            return None
+        if given.keys() & {"host", "port"} or self["redis-socket"] is not None:
+            raise usage.UsageError(
+                "--redis-sentinel finds Redis; omit --redis-host, --redis-port, --redis-socket, --redis-url and "
+                f"{_REDIS_URL_VARIABLE}."
+            )
+        told = {"primary": self["redis-master"], "username": self["redis-sentinel-username"]}
+        told["password"] = os.environ.get(_SENTINEL_PASSWORD_VARIABLE) or None
+        return SentinelSettings(
+            addresses=self["redis-sentinel"], **{name: value for name, value in told.items() if value is not None}
+        )
 
     def _tls(self, is_tls: bool) -> TLSSettings | None:
         given = {name: self[flag] for name, flag in _TLS_FLAGS.items() if self[flag] is not None}

@@ -62,6 +62,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
     Attributes:
         sent_at: the times (reactor seconds) of its unanswered calls, the oldest first.
         server: identifies the Redis process at the other end (see ``handshake``); empty until that is known.
+        address: host and port, if Sentinel said where to connect to.
         attempt: number of attempts in a row that failed before this connection was made.
         joined_at: the time (reactor seconds) from which its owner could use it.
         is_overdue: whether it was closed because the server did not answer in time.
@@ -72,6 +73,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         self.factory = owner
         self.sent_at: deque[float] = deque()
         self.server = b""
+        self.address: tuple[str, int] | None = None
         self.attempt = attempt
         self.joined_at = 0.0
         self.is_overdue = False
@@ -219,7 +221,7 @@ class SubscriberConnection(Connection):
             self.factory.refused(self, ErrorReply(str(reply)))
             self.transport.loseConnection()
         elif not isinstance(reply, list) or len(reply) < 2:
-            pass
+            self.sent_at.clear()  # PING, answered by a Sentinel
         elif reply[0] == b"message":
             owner.message_received(reply[1], reply[2])
         elif reply[0] == b"subscribe":

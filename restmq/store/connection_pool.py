@@ -7,7 +7,7 @@ server that does not answer: the connection is closed, and the pool connects aga
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from twisted.internet import defer, error, protocol
@@ -46,6 +46,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
     Args:
         size: number of connections.
         kind: function that makes a connection.
+        examine: asks a new connection's server what it is; raises Unusable if RestMQ cannot use it.
 
     Attributes:
         pool: the connections that can be used, the oldest first.
@@ -62,6 +63,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         owner: PoolOwner,
         reactor: Any,
         kind: Callable[..., Connection] = Connection,
+        examine: Callable[[Connection, StoreSettings], Awaitable[Server]] = examine,
     ) -> None:
         self.seconds = reactor.seconds
         self.pool: list[Any] = []
@@ -71,6 +73,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         self._owner = owner
         self._reactor = reactor
         self._kind = kind
+        self._ask_server = examine
         self._endpoint: Any = None
         self._stopped = False
         self._connections: set[Connection] = set()
@@ -144,7 +147,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
 
     async def _examine(self, connection: Connection) -> None:
         try:
-            server = await examine(connection, self._settings)
+            server = await self._ask_server(connection, self._settings)
         except StoreUnavailable:  # connection_lost tells why
             return
         except Unusable as problem:

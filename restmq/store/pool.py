@@ -25,14 +25,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
-from restmq.store import handshake, scripts, tls
+from restmq.store import handshake, scripts
 from restmq.store.connection import Connection, Encoded, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 from restmq.store.replication import Replication
 from restmq.store.reports import Outage, Refusals
 from restmq.store.scripts import Script
+from restmq.store.sentinel import Sentinels
 from restmq.store.settings import StoreSettings
 from restmq.store.subscriber import Subscriber
+from restmq.store.tls import endpoint_to
 
 log = Logger()
 
@@ -42,14 +44,6 @@ _NOT_READY = "the message store (Redis) takes no writes now; see the server's lo
 #: Errors by which a server says that it is a replica. Redis checks this before a script's first write.
 _OF_A_REPLICA = ("READONLY", "MASTERDOWN")
 _BECAME_REPLICA = "the message store (Redis) has become a replica. Nothing was done; try again in a moment."
-
-
-def endpoint_to(host: str, port: int, settings: StoreSettings, reactor: Any, timeout: float) -> Any:
-    """The endpoint of a server at this address, with TLS if the settings have it."""
-    plain = endpoints.HostnameEndpoint(reactor, host, port, timeout=timeout)
-    if settings.tls is None:
-        return plain
-    return endpoints.wrapClientTLS(tls.client_options(settings.tls)(host), plain)
 
 
 class Store(service.Service):  # type: ignore[misc]  # untyped
@@ -74,6 +68,9 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
             self._waiting = waiting = self._make_pool(1)
             wait_ms = round(settings.call_timeout_seconds * 500)
             self._replication = Replication(lambda: self._least_busy(waiting), settings.replicas, wait_ms)
+        self._sentinels: Sentinels | None = None
+        if settings.sentinel is not None:
+            self._sentinels = Sentinels(settings, settings.sentinel, self._primary_moved, reactor)
         self._unknown_servers = 0
         self._watch = task.LoopingCall(self._abort_overdue)
         self._watch.clock = reactor
@@ -96,6 +93,8 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
 
     def startService(self) -> None:
         super().startService()
+        if self._sentinels is not None:
+            self._sentinels.start()
         for subscriber in self._subscribers:
             subscriber.start(self._endpoint())
         attempted = defer.DeferredList([subscriber.pool.first_attempted for subscriber in self._subscribers])
@@ -115,9 +114,12 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
             self._watch.stop()
         for subscriber in self._subscribers:
             subscriber.stop()
-        return defer.gatherResults([pool.stop() for pool in self._pools])
+        sentinels = [self._sentinels.stop()] if self._sentinels is not None else []
+        return defer.gatherResults([*sentinels, *(pool.stop() for pool in self._pools)])
 
     def _endpoint(self) -> Any:
+        if self._sentinels is not None:
+            return self._sentinels
         timeout = self.settings.call_timeout_seconds
         if self.settings.socket_path:
             return endpoints.UNIXClientEndpoint(self._reactor, self.settings.socket_path, timeout=timeout)
@@ -126,6 +128,12 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def _abort_overdue(self) -> None:
         for pool in self._pools:
             pool.abort_overdue(self.settings.call_timeout_seconds)
+
+    def _primary_moved(self, address: tuple[str, int]) -> None:
+        """Gives up all connections to another server: what is written there now would be lost."""
+        for pool in self._pools:
+            pool.abort_others(lambda connection: connection.address in (None, address))
+            pool.hurry()
 
     @property
     def connected(self) -> bool:

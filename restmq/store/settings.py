@@ -23,6 +23,24 @@ class TLSSettings:
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
+class SentinelSettings:
+    """The Sentinels that know where the primary is.
+
+    Attributes:
+        addresses: host and port of each.
+        primary: the name by which they know it.
+    """
+
+    addresses: tuple[tuple[str, int], ...]
+    primary: str = "mymaster"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    def where(self) -> str:
+        return f"{self.primary} (by Sentinel {', '.join(f'{host}:{port}' for host, port in self.addresses)})"
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
 class StoreSettings:
     """The address of Redis, and the limits on calls to it.
 
@@ -33,6 +51,7 @@ class StoreSettings:
         replicas: number of replicas that must have a durable write before it is answered (``WAIT``); 0 to answer
             without asking them.
         tls: None for plain connections.
+        sentinel: what knows host and port; None if they are fixed.
     """
 
     host: str = "127.0.0.1"
@@ -46,7 +65,10 @@ class StoreSettings:
     calls_in_flight_max: int = 10_000
     replicas: int = 0
     tls: TLSSettings | None = None
+    sentinel: SentinelSettings | None = None
 
     def where(self) -> str:
         """The address, for people; without any secret."""
+        if self.sentinel is not None:
+            return self.sentinel.where()
         return self.socket_path or f"{self.host}:{self.port}"

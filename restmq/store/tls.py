@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from twisted.internet import endpoints
+
 from restmq.errors import ConfigurationError
-from restmq.store.settings import TLSSettings
+from restmq.store.settings import StoreSettings, TLSSettings
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -56,3 +58,11 @@ def _certificates(path: str) -> list[Any]:
     if not found:
         raise ValueError("it has no certificate in PEM format")
     return found
+
+
+def endpoint_to(host: str, port: int, settings: StoreSettings, reactor: Any, timeout: float) -> Any:
+    """The endpoint of a server at this address, with TLS if the settings have it."""
+    plain = endpoints.HostnameEndpoint(reactor, host, port, timeout=timeout)
+    if settings.tls is None:
+        return plain
+    return endpoints.wrapClientTLS(client_options(settings.tls)(host), plain)

@@ -79,9 +79,10 @@ def services() -> dict[str, Any]:
 
 
 @pytest.mark.needs("docker-compose")
-def test_docker_compose_understands_its_file() -> None:
+@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.sentinel.yml"])
+def test_docker_compose_understands_its_file(file: str) -> None:
     checked = subprocess.run(
-        ["docker-compose", "--file", "docker-compose.yml", "config", "--quiet"],
+        ["docker-compose", "--file", file, "config", "--quiet"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -100,6 +101,17 @@ def test_two_servers_run_on_an_outside_valkey_and_trust_nginx_alone(services: di
     assert [str(network) for network in options["trusted-proxies"].networks] == [f"{address}/32"]
     assert "ports" not in services["restmq"]
     assert "ports" not in services["valkey"]
+
+
+def test_the_servers_of_the_sentinel_file_ask_its_sentinels_and_wait_for_all_replicas() -> None:
+    found = yaml.safe_load((ROOT / "docker-compose.sentinel.yml").read_text())["services"]
+    for name in ("restmq-1", "restmq-2"):
+        options = Options()
+        options.parseOptions(found[name]["command"])
+        sentinel = options.store_settings().sentinel
+        assert sentinel
+        assert {host for host, _ in sentinel.addresses} == {each for each in found if each.startswith("sentinel-")}
+        assert options["replicas"] == sum("--replicaof" in found[each].get("command", ()) for each in found)
 
 
 def test_nginx_is_pointed_at_the_servers_by_their_name(services: dict[str, Any]) -> None:

@@ -1,0 +1,334 @@
+"""Where the primary is, by its Sentinels.
+
+1. Before each connection, all Sentinels are asked at once. The answer with the highest configuration epoch counts, as
+   soon as most of them have answered, or all that can. An epoch that is lower than one seen before is stale: that
+   Sentinel was away during the last failover.
+2. All Sentinels are listened to. One that announces a new primary is asked at once, and its answer counts although the
+   others do not know yet: its epoch is higher.
+3. All are asked again when a connection to one of them comes up, because an announcement may have been missed, and
+   every ten seconds.
+4. When the primary moves, every connection to another server is closed. A new connection asks the server for its role
+   (``handshake``), so a primary that does not know yet that it was replaced is never connected to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from twisted.internet import defer, error, protocol, task
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from restmq.errors import StoreRefused, StoreUnavailable
+from restmq.store.connection import Connection, ErrorReply, SubscriberConnection
+from restmq.store.connection_pool import ConnectionPool
+from restmq.store.handshake import Server, Unusable
+from restmq.store.settings import SentinelSettings, StoreSettings
+from restmq.store.subscriber import Subscriber
+from restmq.store.tls import endpoint_to
+
+log = Logger()
+
+Address = tuple[str, int]
+
+_ASK_SECONDS = 1.0
+_ASK_EVERY_SECONDS = 10.0
+#: What a Sentinel announces when it has promoted a replica, and when it has told all about it, a second or so later.
+_CHANNELS = (b"+failover-state-reconf-slaves", b"+switch-master")
+
+
+@dataclass(slots=True, frozen=True)
+class _Primary:
+    """A Sentinel's answer. A failover raises the epoch."""
+
+    epoch: int
+    address: Address
+
+
+class Sentinels:
+    """An endpoint that leads to the primary.
+
+    Args:
+        settings: for connections to the primary.
+        moved: called with the new address when the primary has moved.
+    """
+
+    def __init__(
+        self, settings: StoreSettings, sentinel: SentinelSettings, moved: Callable[[Address], None], reactor: Any
+    ) -> None:
+        self._settings = settings
+        self._sentinel = sentinel
+        self._moved = moved
+        self._reactor = reactor
+        self._watches: dict[Address, _Watch] = {}
+        self._primary: _Primary | None = None
+        self._asking: list[defer.Deferred[Address]] = []
+        self._connecting: dict[defer.Deferred[Any], Address] = {}
+        self._ask_again = task.LoopingCall(self._look)
+        self._ask_again.clock = reactor
+
+    def start(self) -> None:
+        for address in self._sentinel.addresses:
+            self._add(address)
+        self._ask_again.start(_ASK_EVERY_SECONDS, now=False)
+
+    def stop(self) -> defer.Deferred[Any]:
+        if self._ask_again.running:
+            self._ask_again.stop()
+        return defer.gatherResults([watch.stop() for watch in self._watches.values()])
+
+    def _add(self, address: Address, is_named: bool = True) -> None:
+        if address not in self._watches:
+            self._watches[address] = _Watch(
+                address=address,
+                settings=self._settings,
+                sentinel=self._sentinel,
+                is_voter=is_named,
+                switched=self._announced,
+                came_up=self._look,
+                reactor=self._reactor,
+            )
+
+    # The endpoint
+
+    def connect(self, factory: Any) -> defer.Deferred[Any]:
+        """Asks for the primary and connects to it."""
+        return defer.ensureDeferred(self._connect(factory))
+
+    async def _connect(self, factory: Any) -> Any:
+        address = await self.find()
+        timeout = self._settings.call_timeout_seconds
+        connecting = endpoint_to(address[0], address[1], self._settings, self._reactor, timeout).connect(factory)
+        self._connecting[connecting] = address
+        try:
+            connection = await connecting
+        except error.ConnectionRefusedError as problem:
+            raise error.ConnectError(string=f"{_show(address)}: {problem}") from None
+        finally:
+            del self._connecting[connecting]
+        connection.address = address
+        if self._primary is None or self._primary.address != address:
+            connection.transport.abortConnection()
+        return connection
+
+    def find(self) -> defer.Deferred[Address]:
+        """Where the primary is. Those who ask at the same time share one question."""
+        answer: defer.Deferred[Address] = defer.Deferred()
+        self._asking.append(answer)
+        if len(self._asking) == 1:
+            defer.ensureDeferred(self._ask_all()).addBoth(self._tell)
+        return answer
+
+    def _tell(self, result: Any) -> None:
+        asking, self._asking = self._asking, []
+        for answer in asking:
+            answer.errback(result) if isinstance(result, Failure) else answer.callback(result)
+
+    def _look(self) -> None:
+        """Asks again; nobody waits for the answer."""
+        self.find().addErrback(lambda _: None)
+
+    # Asking
+
+    async def _ask_all(self) -> Address:
+        """Asks all Sentinels, and takes note of what they say. Raises ConnectError if none knows the primary."""
+        answers: list[_Primary] = []
+        problems: list[str] = []
+        decided: defer.Deferred[None] = defer.Deferred()
+        watches = list(self._watches.values())
+        voters = sum(watch.is_voter for watch in watches)
+
+        def answered(result: Any, watch: _Watch) -> None:
+            if isinstance(result, Failure):
+                problems.append(f"{_show(watch.address)}: {_reason(result)}")
+            elif self._primary is not None and result.epoch < self._primary.epoch:
+                problems.append(f"{_show(watch.address)}: it has missed the last failover")
+            else:
+                watch.is_voter = True
+                answers.append(result)
+            if not decided.called and (2 * len(answers) > voters or len(answers) + len(problems) == len(watches)):
+                decided.callback(None)
+
+        for watch in watches:
+            self._ask_one(watch).addBoth(answered, watch)
+        await decided
+        if not answers:
+            raise error.ConnectError(string=f"no Sentinel says where it is ({'; '.join(sorted(problems))})")
+        votes = Counter(answers)
+        self._decide(max(votes, key=lambda primary: (primary.epoch, votes[primary])))
+        assert self._primary is not None
+        return self._primary.address
+
+    def _ask_one(self, watch: _Watch) -> defer.Deferred[_Primary]:
+        asked = defer.ensureDeferred(self._question(watch))
+        return asked.addTimeout(_ASK_SECONDS, self._reactor)
+
+    async def _question(self, watch: _Watch) -> _Primary:
+        name = self._sentinel.primary
+        asker = _Asker(self._reactor)
+        connection = await watch.endpoint.connect(asker)
+        try:
+            authenticated = _authenticate(connection, self._sentinel)
+            asked = [connection.ask(b"SENTINEL", *words, name) for words in _QUESTIONS]
+            greeted, *results = await defer.gatherResults([authenticated, *asked], consumeErrors=True)
+        finally:
+            connection.transport.abortConnection()
+        address, primary, others = results
+        if isinstance(greeted, ErrorReply):
+            raise Unusable(str(greeted))
+        if address is None:
+            raise Unusable(f"it knows no primary {name!r} (--redis-master)")
+        for answer in (address, primary):
+            if isinstance(answer, ErrorReply):
+                raise Unusable(str(answer))
+        if isinstance(others, list):
+            for other in map(_fields, others):
+                self._add((other["ip"], int(other["port"])), is_named=False)
+        host, port = address
+        return _Primary(int(_fields(primary)["config-epoch"]), (host.decode(), int(port)))
+
+    def _announced(self, watch: _Watch, payload: bytes) -> None:
+        if self._sentinel.primary.encode() in payload.split(b" "):
+            self._ask_one(watch).addCallbacks(self._decide, lambda _: self._look())
+
+    def _decide(self, primary: _Primary) -> None:
+        known = self._primary
+        if known is not None and primary.epoch < known.epoch:
+            return
+        self._primary = primary
+        if known is None or known.address == primary.address:
+            return
+        log.info("Sentinel says that Redis is at {where} now.", where=_show(primary.address))
+        for connecting, address in list(self._connecting.items()):
+            if address != primary.address:
+                connecting.cancel()
+        self._moved(primary.address)
+
+
+#: What each Sentinel is asked. The first knows of a failover before the second, which has the epoch.
+_QUESTIONS = ((b"GET-MASTER-ADDR-BY-NAME",), (b"MASTER",), (b"SENTINELS",))
+
+
+def _authenticate(connection: Connection, sentinel: SentinelSettings) -> defer.Deferred[Any]:
+    if sentinel.password is None:
+        return defer.succeed(None)
+    user = [sentinel.username] if sentinel.username is not None else []
+    return connection.ask(b"AUTH", *user, sentinel.password)
+
+
+def _fields(flat: list[bytes]) -> dict[str, str]:
+    words = [word.decode("utf-8", "replace") for word in flat]
+    return dict(zip(words[::2], words[1::2], strict=False))
+
+
+def _show(address: Address) -> str:
+    return f"{address[0]}:{address[1]}"
+
+
+def _reason(failure: Failure) -> str:
+    if failure.check(defer.TimeoutError, defer.CancelledError, StoreUnavailable, error.TimeoutError):
+        return "no answer"
+    return str(failure.getErrorMessage())
+
+
+class _Asker(protocol.Factory):  # type: ignore[misc]  # untyped
+    """The owner of a connection for one question to one Sentinel."""
+
+    noisy = False
+
+    def __init__(self, reactor: Any) -> None:
+        self.seconds = reactor.seconds
+
+    def buildProtocol(self, _address: Any) -> Connection:
+        return Connection(self)
+
+    def connection_made(self, connection: Any) -> None:
+        """There is nothing to examine."""
+
+    def connection_lost(self, connection: Any, why: Failure) -> None:
+        """The question fails by itself."""
+
+    def refused(self, _connection: Any, problem: ErrorReply) -> Exception:
+        return StoreRefused(str(problem))
+
+
+class _Watch:
+    """Listens to one Sentinel, for as long as the store runs.
+
+    Attributes:
+        is_voter: whether it counts when most of the Sentinels must have answered. One that was only named by others,
+            and has never answered, may not be reachable from here.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: Address,
+        settings: StoreSettings,
+        sentinel: SentinelSettings,
+        is_voter: bool,
+        switched: Callable[[_Watch, bytes], None],
+        came_up: Callable[[], None],
+        reactor: Any,
+    ) -> None:
+        self.address = address
+        self.is_voter = is_voter
+        self.endpoint = endpoint_to(address[0], address[1], settings, reactor, _ASK_SECONDS)
+        self._sentinel = sentinel
+        self._came_up = came_up
+        self._pool = ConnectionPool(
+            settings=replace(settings, sentinel=None),
+            size=1,
+            owner=self,
+            reactor=reactor,
+            kind=SubscriberConnection,
+            examine=self._greet,
+        )
+        self._subscriber = Subscriber(
+            pool=self._pool,
+            on_message=lambda _channel, payload: switched(self, payload),
+            on_lost=lambda: None,
+            on_renewed=lambda: None,
+            reactor=reactor,
+        )
+        self._overdue = task.LoopingCall(self._pool.abort_overdue, settings.call_timeout_seconds)
+        self._overdue.clock = reactor
+        self._overdue.start(_ASK_SECONDS, now=False)
+        for channel in _CHANNELS:
+            self._subscriber.subscribe(channel)
+        self._subscriber.start(self.endpoint)
+
+    async def _greet(self, connection: Connection, _settings: StoreSettings) -> Server:
+        greeted = await _authenticate(connection, self._sentinel)
+        if isinstance(greeted, ErrorReply):
+            raise Unusable(str(greeted))
+        return Server(b"", {})
+
+    def stop(self) -> defer.Deferred[None]:
+        self._overdue.stop()
+        self._subscriber.stop()
+        return self._pool.stop()
+
+    # What the pool tells. What is wrong with a Sentinel is told when it is asked.
+
+    def joined(self, pool: Any, connection: Any, server: Server) -> None:
+        self._subscriber.connection_ready(connection)
+        self._came_up()
+
+    def lost(self, pool: Any, connection: Any, why: str) -> None:
+        self._subscriber.connection_lost()
+
+    def problem(self, pool: Any, reason: str, complaint: str, answered: bool) -> None:
+        """See above."""
+
+    def stable(self, pool: Any) -> None:
+        """See above."""
+
+    def may_grow(self, pool: Any) -> bool:
+        return True
+
+    def refused(self, pool: Any, connection: Any, problem: ErrorReply) -> Exception:
+        return StoreRefused(str(problem))
