@@ -262,7 +262,7 @@ def test_the_private_store_copies_the_data_of_another_redis(private_folder: Path
         assert http.post("/q/plain", data={"value": "not yet"}).status_code == 503
         run(last, private_folder)
         old.stop()
-        assert http.get("/stats/plain").json()["len"] == 3
+        wait_until(lambda: http.get("/stats/plain").json().get("len") == 3, why="the store takes writes again")
         daemon.stop()
         daemon.start()  # it is in the private store's own file
         assert http.get("/q/plain").json()["value"] == "first"
