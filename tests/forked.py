@@ -1,4 +1,4 @@
-"""``twistd`` and ``restmq`` without their start: a process that has loaded all modules forks, and the child runs them.
+"""Our programs without their start: a process that has loaded all modules forks, and the child runs the program.
 
 Python needs 0.4 s of CPU to load a daemon's modules, and the tests start hundreds of daemons. A forked one needs 0.1 s.
 The child has the pid, signals, descriptors, working directory, environment and log of a process of its own.
@@ -13,9 +13,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from importlib import import_module
 from pathlib import Path
-
-from restmq import cli
 
 _FORK_SERVER = multiprocessing.get_context("forkserver")
 _FORK_SERVER.set_forkserver_preload(["tests.preloaded"])
@@ -32,20 +31,34 @@ def _enter(folder: Path, env: dict[str, str], *streams: tuple[int, Path]) -> Non
     os.environ.update(env)
 
 
-def _run_restmq(arguments: list[str], folder: Path, env: dict[str, str], streams: list[Path]) -> None:
+def _take_reactor() -> None:
+    """Gives this process a reactor of its own. Modules hold one by name whose epoll and waker are the parent's."""
+    import_module("tests.preloaded")  # already there; if a module in it cannot be imported, this says so
+    from twisted.internet import reactor
+
+    import tests.preloaded  # noqa: F401  # already there; if a module cannot be imported, this says so
+
+    vars(reactor).clear()
+    reactor.__init__()  # type: ignore[misc]
+
+
+def _run_program(module: str, arguments: list[str], folder: Path, env: dict[str, str], streams: list[Path]) -> None:
     _enter(folder, env, *enumerate(streams))
+    _take_reactor()
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  multiprocessing closed the inherited one
-    sys.argv = ["restmq", *arguments]
-    cli.main()
+    sys.argv = [module.partition(".")[0], *arguments]
+    import_module(module).main()
 
 
-def restmq(arguments: list[str], folder: Path, env: dict[str, str], stdin: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Runs a ``restmq`` that ends by itself."""
+def program(
+    module: str, arguments: list[str], folder: Path, env: dict[str, str], stdin: bytes
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs the ``main`` of a module as a program that ends by itself."""
     with tempfile.TemporaryDirectory() as files:
         streams = [Path(files, name) for name in ("in", "out", "err")]
         for path in streams:
             path.write_bytes(stdin if path is streams[0] else b"")
-        process = _FORK_SERVER.Process(target=_run_restmq, args=(arguments, folder, env, streams), daemon=True)
+        process = _FORK_SERVER.Process(target=_run_program, args=(module, arguments, folder, env, streams), daemon=True)
         process.start()
         process.join(60)
         if process.exitcode is None:
@@ -57,16 +70,10 @@ def restmq(arguments: list[str], folder: Path, env: dict[str, str], stdin: bytes
 def _run_twistd(arguments: list[str], folder: Path, env: dict[str, str], log_path: Path) -> None:
     """Makes this process, just forked, a ``twistd`` in that folder."""
     _enter(folder, env, (1, log_path), (2, log_path))
+    _take_reactor()
     warnings.simplefilter("ignore")
     sys.argv = ["twistd", *arguments]
-
-    from twisted.internet import reactor
-    from twisted.scripts import twistd
-
-    # Modules hold this reactor by name. Its epoll and waker are the parent's; the child needs its own.
-    vars(reactor).clear()
-    reactor.__init__()  # type: ignore[misc]
-    twistd.run()
+    import_module("twisted.scripts.twistd").run()
 
 
 class Twistd:

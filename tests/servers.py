@@ -226,6 +226,21 @@ def environment(**more: str) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **more}
 
 
+def command_lines(parent: int | None = None) -> dict[int, str]:
+    """The command lines of all processes, or of a process's children."""
+    found = {}
+    with contextlib.suppress(FileNotFoundError):  # the parent has ended
+        pids = (
+            os.listdir("/proc")
+            if parent is None
+            else Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        )
+        for pid in filter(str.isdigit, pids):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[int(pid)] = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ")
+    return found
+
+
 def free_port() -> int:
     """One that nobody has, and that the system gives to no client that connects meanwhile."""
     while True:

@@ -39,7 +39,7 @@ class Shell:
         self.started: list[subprocess.Popen[bytes]] = []
 
     def run(self, *arguments: str, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
-        result = forked.restmq(list(arguments), self.home, self.env | env, stdin)
+        result = forked.program("restmq.cli", list(arguments), self.home, self.env | env, stdin)
         assert b"Traceback" not in result.stderr, result.stderr.decode()
         return result
 

@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 from restmq.auth.passwords import matches
-from tests.servers import ROOT, Redis, free_port, wait_until
+from tests import forked
+from tests.servers import ROOT, Redis, environment, free_port, wait_until
 
 ENGINE = str(ROOT / "restmq_engine.py")
 
 
+def run(*arguments: str | bytes, stdin: bytes = b"", **env: str) -> subprocess.CompletedProcess[bytes]:
+    words = [os.fsdecode(word) for word in arguments]
+    return forked.program("restmq_engine", words, ROOT, environment(**env), stdin)
+
+
 def engine(redis: Redis, *arguments: str | bytes, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, ENGINE, "--redis-socket", redis.socket_path, *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=60)
+    return run("--redis-socket", redis.socket_path, *arguments, stdin=stdin)
 
 
 def output(redis: Redis, *arguments: str | bytes, stdin: bytes = b"") -> bytes:
@@ -161,8 +166,7 @@ def test_errors_are_one_line(redis: Redis, private_folder: Path) -> None:
         refused = engine(redis, *arguments)
         assert (refused.returncode, refused.stdout, refused.stderr.count(b"\n")) == (1, b"", 1)
         assert refused.stderr.startswith(b"restmq_engine: ")
-    away = [sys.executable, ENGINE, "-s", "--redis-port", str(free_port()), "--redis-timeout", "0.2"]
-    result = subprocess.run(away, capture_output=True, timeout=60)
+    result = run("-s", "--redis-port", str(free_port()), "--redis-timeout", "0.2")
     assert result.returncode == 1
     assert result.stderr.count(b"\n") == 1
     assert b"does not answer" in result.stderr
@@ -172,19 +176,17 @@ def test_errors_are_one_line(redis: Redis, private_folder: Path) -> None:
 
 def test_the_private_store_of_a_server_on_this_machine_is_found(private_folder: Path, redis: Redis) -> None:
     (private_folder / "store.sock").symlink_to(redis.socket_path)
-    command = [sys.executable, ENGINE, "-u", "--queue", "none", "--data-dir", str(private_folder)]
-    assert subprocess.run(command, capture_output=True, timeout=60).stdout == b"0\n"
+    assert run("-u", "--queue", "none", "--data-dir", str(private_folder)).stdout == b"0\n"
 
 
 def test_a_password_for_redis_comes_from_the_environment(private_folder: Path) -> None:
     redis = Redis(private_folder / "r")
     redis.command("CONFIG", "SET", "requirepass", "s3cret")
     try:
-        command = [sys.executable, ENGINE, "-s", "--redis-socket", redis.socket_path, "--redis-timeout", "1"]
-        opened = subprocess.run(command, env={**os.environ, "RESTMQ_REDIS_PASSWORD": "s3cret"}, capture_output=True)
-        assert opened.returncode == 0
+        command = ("-s", "--redis-socket", redis.socket_path, "--redis-timeout", "1")
+        assert run(*command, RESTMQ_REDIS_PASSWORD="s3cret").returncode == 0
         for wrong in ({}, {"RESTMQ_REDIS_PASSWORD": "wrong"}):
-            refused = subprocess.run(command, env={**os.environ, **wrong}, capture_output=True)
+            refused = run(*command, **wrong)
             assert (refused.returncode, refused.stderr.count(b"\n")) == (1, 1)
         assert b"WRONGPASS" in refused.stderr
     finally:
@@ -192,7 +194,7 @@ def test_a_password_for_redis_comes_from_the_environment(private_folder: Path) -
 
 
 def test_a_password_is_hashed_for_acl_conf() -> None:
-    result = subprocess.run([sys.executable, ENGINE, "--hash-password"], input=b"s\xc3\xa9cret\n", capture_output=True)
+    result = run("--hash-password", stdin=b"s\xc3\xa9cret\n")
     stored = result.stdout.decode().strip()
     assert matches(stored, "sécret".encode())
     assert not matches(stored, b"secret")
@@ -200,7 +202,7 @@ def test_a_password_is_hashed_for_acl_conf() -> None:
 
 @pytest.mark.parametrize("given", [b"", b"\n", b"\xff\n"])
 def test_an_empty_or_invalid_password_is_not_hashed(given: bytes) -> None:
-    result = subprocess.run([sys.executable, ENGINE, "--hash-password"], input=given, capture_output=True)
+    result = run("--hash-password", stdin=given)
     assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (1, b"", 1)
 
 

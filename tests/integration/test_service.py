@@ -17,7 +17,19 @@ import httpx
 import pytest
 
 from tests.boxes.roots import namespaces_are_allowed
-from tests.servers import ROOT, Comet, Daemon, Redis, free_port, listeners, refusal, stopping, twistd, wait_until
+from tests.servers import (
+    ROOT,
+    Comet,
+    Daemon,
+    Redis,
+    command_lines,
+    free_port,
+    listeners,
+    refusal,
+    stopping,
+    twistd,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -31,9 +43,8 @@ def data_dir(private_folder: Path) -> Iterator[Path]:
 
 def store_pids(data_dir: Path) -> list[int]:
     """The processes that serve a data directory."""
-    found = subprocess.run(["pgrep", "-f", f"unixsocket {data_dir}/"], capture_output=True, text=True)
-    by_title = subprocess.run(["pgrep", "-f", f"unixsocket:{data_dir}/"], capture_output=True, text=True)
-    return [int(pid) for pid in (found.stdout + by_title.stdout).split()]
+    asked = re.compile(f"unixsocket[ :]{re.escape(str(data_dir))}/")  # the second is what Redis makes of its title
+    return [pid for pid, line in command_lines().items() if asked.search(line)]
 
 
 def embedded(private_folder: Path, data_dir: Path, *more: str) -> Daemon:

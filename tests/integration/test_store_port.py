@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.servers import START_SECONDS, Daemon, Redis, free_port, refusal, stopping, wait_until
+from tests.servers import START_SECONDS, Daemon, Redis, command_lines, free_port, refusal, stopping, wait_until
 
 WARNING = "without a password: anyone who reaches it can read, change and delete everything"
 PASSWORD = "pä\"ss' \\x41#\n\tword"
@@ -51,9 +50,7 @@ def test_other_clients_can_reach_the_private_store_and_see_its_queues(private_fo
 def test_without_the_flag_only_the_unix_socket_is_there(private_folder: Path) -> None:
     daemon = Daemon(private_folder, "--embedded", "always", "--data-dir", str(private_folder / "data"))
     with stopping(daemon):
-        pids = subprocess.run(
-            ["pgrep", "-P", str(daemon.process.pid)], capture_output=True, text=True, check=True
-        ).stdout.split()
+        pids = command_lines(daemon.process.pid)
         inodes = {
             link.readlink().name.removeprefix("socket:[").rstrip("]")
             for pid in pids
@@ -78,9 +75,7 @@ def test_with_a_password_only_restmq_and_clients_that_know_it_have_access(privat
         assert (right, length) == ("+OK", ":1")
         assert WARNING not in daemon.log
         assert "pä" not in daemon.log
-        (child,) = subprocess.run(
-            ["pgrep", "-P", str(daemon.process.pid)], capture_output=True, text=True, check=True
-        ).stdout.split()
+        (child,) = command_lines(daemon.process.pid)
         assert b"p\xc3\xa4" not in Path(f"/proc/{child}/cmdline").read_bytes()
         assert b"p\xc3\xa4" not in Path(f"/proc/{child}/environ").read_bytes()
         for file in (private_folder / "data").rglob("*"):
@@ -100,9 +95,8 @@ def test_the_private_store_requires_its_password_again_after_it_was_killed(priva
     daemon = opened(private_folder, port, "--durable", password=PASSWORD)
     with stopping(daemon), daemon.client() as http:
         http.post("/q/kept", data={"value": "x"})
-        children = ["pgrep", "-P", str(daemon.process.pid)]
-        (child,) = subprocess.run(children, capture_output=True, text=True, check=True).stdout.split()
-        os.kill(int(child), signal.SIGKILL)
+        (child,) = command_lines(daemon.process.pid)
+        os.kill(child, signal.SIGKILL)
         wait_until(lambda: "is started again" in daemon.log)
         wait_until(lambda: http.get("/stats/kept").status_code == 200)
         assert ask(port, ("AUTH", PASSWORD), ("LLEN", "kept:queue")) == ["+OK", ":1"]

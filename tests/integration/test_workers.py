@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.servers import Comet, Daemon, Redis, free_port, refusal, stopping, wait_until
+from tests.servers import Comet, Daemon, Redis, command_lines, free_port, refusal, stopping, wait_until
 
 
 def workers_of(daemon: Daemon) -> list[int]:
     """The process numbers of the workers."""
-    found = subprocess.run(
-        ["pgrep", "-P", str(daemon.process.pid), "-f", "twistd"], capture_output=True, text=True, check=False
-    )
-    return [int(pid) for pid in found.stdout.split()]
+    return [pid for pid, line in command_lines(daemon.process.pid).items() if "twistd" in line]
 
 
-@pytest.fixture
-def two(private_folder: Path, redis: Redis) -> Iterator[Daemon]:
-    daemon = Daemon(private_folder, "--workers", "2", redis=redis)
+@pytest.fixture(scope="module")
+def shared(folder: Path, redis: Redis) -> Iterator[Daemon]:
+    daemon = Daemon(folder / "workers", "--workers", "2", redis=redis)
     with stopping(daemon):
         yield daemon
     daemon.assert_no_tracebacks()
     assert not workers_of(daemon)
+
+
+@pytest.fixture
+def two(shared: Daemon) -> Daemon:
+    """A daemon with two workers, which tests may replace and kill."""
+    wait_until(lambda: len(workers_of(shared)) == 2 and all(answered_by(shared, pid) for pid in workers_of(shared)))
+    return shared
+
+
+def said(daemon: Daemon, words: str) -> Callable[[], int]:
+    """Counts how often the log says this from now on."""
+    before = daemon.log.count(words)
+    return lambda: daemon.log.count(words) - before
 
 
 def answered_by(daemon: Daemon, pid: int) -> bool:
@@ -72,6 +81,7 @@ def test_a_consumer_of_one_worker_gets_messages_published_through_the_other(two:
 
 def test_at_sighup_new_workers_take_over_and_no_connection_is_refused(two: Daemon, queue: str) -> None:
     before = set(workers_of(two))
+    replaced = said(two, "all workers are replaced")
     statuses: list[int] = []
     failures: list[Exception] = []
     done = threading.Event()
@@ -99,28 +109,30 @@ def test_at_sighup_new_workers_take_over_and_no_connection_is_refused(two: Daemo
     assert set(statuses) == {200}
     with two.client() as http:
         assert http.get(f"/stats/{queue}").json()["len"] == len(statuses)
-    assert "all workers are replaced" in two.log
+    assert replaced()
 
 
 def test_a_worker_that_is_killed_is_started_again(two: Daemon, queue: str) -> None:
     killed = workers_of(two)[0]
+    started_again = said(two, "started again")
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: len(workers_of(two)) == 2 and killed not in workers_of(two))
-    wait_until(lambda: "started again" in two.log)
+    wait_until(started_again)
     for _ in range(10):  # connections that come meanwhile wait for it
         assert httpx.post(f"{two.url}/q/{queue}", data={"value": "x"}, timeout=20).status_code == 200
 
 
 def test_a_worker_that_dies_while_it_is_replaced_is_not_started_twice(two: Daemon, queue: str) -> None:
     before = workers_of(two)
+    replaced, started_again = said(two, "all workers are replaced"), said(two, "it is started again")
     two.process.send_signal(signal.SIGHUP)
     wait_until(lambda: len(workers_of(two)) > 2)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: "all workers are replaced" in two.log)
-    wait_until(lambda: two.log.count("it is started again") == 2 or len(workers_of(two)) == 2)
+    wait_until(replaced)
+    wait_until(lambda: started_again() == 2 or len(workers_of(two)) == 2)
     two.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: two.log.count("all workers are replaced") == 2)
+    wait_until(lambda: replaced() == 2)
     wait_until(lambda: len(workers_of(two)) == 2)
     assert not set(workers_of(two)) & set(before)
 
