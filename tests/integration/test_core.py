@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -338,7 +339,8 @@ def test_messages_that_a_daemon_puts_back_are_the_next_in_order(run: Run, core: 
     run(core.queue_policy_set, queue, Policy.ROUNDROBIN)
     run(core.queue_add_many, queue, [b"1", b"2"], ttl_seconds=1000)
     run(core.queue_add_many, queue, [b"3"])
-    given_out = run(core.queue_attend, queue, b"RESTMQ-DAEMON:test", 1, 2).messages
+    attend = functools.partial(core.queue_attend, weight=1, capacity=2)
+    given_out = run(attend, queue, b"RESTMQ-DAEMON:test").messages
     assert [message.value for message in given_out] == [b"1", b"2"]
     assert run(core.queue_len, queue) == 1
     run(core.queue_put_back, queue, given_out)

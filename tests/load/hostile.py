@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.rig import Server
-from restmq.auth.acl import hash_password
+from restmq.auth.passwords import hash_password
 from tests.load import inputs
 from tests.load.clients import exchange
 from tests.load.inputs import Input

@@ -11,6 +11,7 @@ from tests.load.memory import ROWS, measure
 @pytest.mark.parametrize(
     ("row", "most_while_there", "most_after"),
     [
+        ("leaving resumers", 100, 100),
         ("12 unread answers", 700, 150),
         ("waiting bodies", 100, 100),
         ("unfinished bodies", 400, 100),
