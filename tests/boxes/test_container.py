@@ -1,6 +1,6 @@
 """The Dockerfile makes a container that works: built and run without Docker, see chroot.py.
 
-One test, since building takes about a minute: what it holds stands in the functions above it.
+It is one test, because building takes about a minute. The functions above it say what must hold.
 """
 
 from __future__ import annotations
@@ -59,85 +59,80 @@ def _space(pid: int) -> str:
         return ""
 
 
-def both_ports_can_be_reached_and_the_log_warns(image: Image, folder: Path) -> None:
-    with running(image, folder) as container:
-        assert put(container, "hello", "world") == "hello:1"
-        assert redis(container, "LRANGE", "hello:queue", "0", "-1") == "hello:1"
-        assert redis(container, "GET", "hello:1") == "world"
-        assert take(container, "hello") == "world"
-        assert "open on 0.0.0.0:6379 without a password" in container.log
-        assert "Traceback" not in container.log
-        assert "plugin" not in container.log  # Twisted would write its cache of plugins, and may not
+def both_ports_are_reachable_and_the_log_warns(container: Container) -> None:
+    assert put(container, "hello", "world") == "hello:1"
+    assert redis(container, "LRANGE", "hello:queue", "0", "-1") == "hello:1"
+    assert redis(container, "GET", "hello:1") == "world"
+    assert take(container, "hello") == "world"
+    assert "open on 0.0.0.0:6379 without a password" in container.log
+    assert "Traceback" not in container.log
+    assert "plugin" not in container.log  # Twisted would write its cache of plugins, and may not
 
 
-def with_a_password_only_those_who_know_it_get_in(image: Image, folder: Path) -> None:
-    with running(image, folder, env={"RESTMQ_STORE_PASSWORD": PASSWORD}) as container:
-        put(container, "hello", "world")
-        assert redis(container, "LLEN", "hello:queue").startswith("NOAUTH")
-        assert redis(container, "--no-auth-warning", "-a", PASSWORD, "LLEN", "hello:queue") == "1"
-        assert "without a password" not in container.log
-        assert container.is_healthy()
-
-
-def it_runs_as_an_account_that_may_write_its_data_only(image: Image, folder: Path) -> None:
-    with running(image, folder) as container:
-        assert Path(f"/proc/{container.process_1}/comm").read_text().strip() == "tini"
-        for name in ("tini", "twistd", "valkey-server"):
-            assert Path(f"/proc/{child_of(container, name)}").stat().st_uid == 888, name
+def its_account_may_write_only_its_data(container: Container) -> None:
+    assert Path(f"/proc/{container.process_1}/comm").read_text().strip() == "tini"
+    for name in ("tini", "twistd", "valkey-server"):
+        assert Path(f"/proc/{child_of(container, name)}").stat().st_uid == 888, name
     for path in ("etc/restmq", "opt/restmq", "opt/restmq/lib", "opt/restmq/bin/twistd"):
-        place = image.root / path
+        place = container.image.root / path
         assert (place.stat().st_uid, place.stat().st_mode & 0o022) == (0, 0), path
 
 
-def what_is_in_a_queue_survives_a_stop_and_the_stop_is_a_clean_one(image: Image, folder: Path) -> None:
-    with running(image, folder) as container:
-        put(container, "kept", "over restarts")
-        assert container.stop(signal.SIGTERM) == 128 + signal.SIGTERM
-        assert "Server Shut Down" in container.log
-    with running(image, folder) as container:
-        assert take(container, "kept") == "over restarts"
+def sighup_reloads_the_rules(container: Container) -> None:
+    os.kill(container.process_1, signal.SIGHUP)
+    container.wait_for("are in force")
 
 
-def a_hangup_reads_the_rules_again(image: Image, folder: Path) -> None:
-    with running(image, folder) as container:
-        os.kill(container.process_1, signal.SIGHUP)
-        container.wait_for("are in force")
+def the_healthcheck_fails_while_the_store_hangs(container: Container) -> None:
+    assert container.is_healthy()
+    store = child_of(container, "valkey-server")
+    os.kill(store, signal.SIGSTOP)
+    assert not container.is_healthy()
+    os.kill(store, signal.SIGCONT)
+    wait_until(container.is_healthy, why="the store answers again")
 
 
-def the_healthcheck_knows_when_the_store_hangs(image: Image, folder: Path) -> None:
-    with running(image, folder) as container:
-        assert container.is_healthy()
-        store = child_of(container, "valkey-server")
-        os.kill(store, signal.SIGSTOP)
-        assert not container.is_healthy()
-        os.kill(store, signal.SIGCONT)
-        wait_until(container.is_healthy, why="the store answers again")
+def it_stops_cleanly(container: Container) -> None:
+    put(container, "kept", "over restarts")
+    assert container.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+    assert "Server Shut Down" in container.log
 
 
-def other_arguments_replace_the_defaults(image: Image, folder: Path) -> None:
-    data = image.stage.words("VOLUME")[0]
-    with running(image, folder, "--listen", "0.0.0.0", "--embedded", "always", "--data-dir", data) as container:
-        assert put(container, "alone", "x") == "alone:1"
-        ports = container.from_outside("ss", "-Hltn")
-        assert ":8888" in ports
-        assert ":6379" not in ports
+def messages_survive_a_restart(container: Container) -> None:
+    assert take(container, "kept") == "over restarts"
+
+
+def a_password_keeps_others_out(container: Container) -> None:
+    put(container, "hello", "world")
+    assert redis(container, "LLEN", "hello:queue").startswith("NOAUTH")
+    assert redis(container, "--no-auth-warning", "-a", PASSWORD, "LLEN", "hello:queue") == "1"
+    assert "without a password" not in container.log
+    assert container.is_healthy()
+
+
+def other_arguments_replace_the_defaults(container: Container) -> None:
+    assert put(container, "alone", "x") == "alone:1"
+    ports = container.from_outside("ss", "-Hltn")
+    assert ":8888" in ports
+    assert ":6379" not in ports
 
 
 def test_the_dockerfile_makes_a_container_that_works() -> None:
     folder = Path(tempfile.mkdtemp(prefix="restmq-container-"))
     try:
         image = Image(folder)
-        for number, holds in enumerate(
-            [
-                both_ports_can_be_reached_and_the_log_warns,
-                with_a_password_only_those_who_know_it_get_in,
-                it_runs_as_an_account_that_may_write_its_data_only,
-                what_is_in_a_queue_survives_a_stop_and_the_stop_is_a_clean_one,
-                a_hangup_reads_the_rules_again,
-                the_healthcheck_knows_when_the_store_hangs,
-                other_arguments_replace_the_defaults,
-            ]
-        ):
-            holds(image, folder / f"run-{number}")
+        with running(image, folder / "default") as container:
+            both_ports_are_reachable_and_the_log_warns(container)
+            its_account_may_write_only_its_data(container)
+            sighup_reloads_the_rules(container)
+            the_healthcheck_fails_while_the_store_hangs(container)
+            it_stops_cleanly(container)
+        with running(image, folder / "default") as container:
+            messages_survive_a_restart(container)
+        with running(image, folder / "password", env={"RESTMQ_STORE_PASSWORD": PASSWORD}) as container:
+            a_password_keeps_others_out(container)
+        options = ("--listen", "0.0.0.0", "--embedded", "always", "--data-dir", image.stage.words("VOLUME")[0])
+        with running(image, folder / "other", *options) as container:
+            other_arguments_replace_the_defaults(container)
     finally:
         shutil.rmtree(folder)

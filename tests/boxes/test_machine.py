@@ -1,6 +1,6 @@
-"""What start_scripts/provision makes of a Debian machine, with the real systemd: as the Vagrantfile's machine would be.
+"""start_scripts/provision makes a Debian machine, with a real systemd, a RestMQ server. The Vagrantfile does the same.
 
-One test, since making the machine takes about a minute: what it holds stands in the functions above it.
+It is one test, because making the machine takes about a minute. The functions above it say what must hold.
 """
 
 from __future__ import annotations
