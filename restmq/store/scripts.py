@@ -6,6 +6,8 @@ Comment lines at the start of a file declare its parts:
 - ``-- KEYS: ready, due`` names keys by the fields of ``restmq.store.keys.QueueKeys``; the script then has them as
   ``READY`` and ``DUE``.
 - ``-- durable`` marks an operation whose answer promises that Redis' failure does not undo it (see ``replication``).
+- ``-- allow-oom`` lets a script run while Redis has no memory left: it frees memory, or keeps a promise with a bounded
+  number of bytes. Without this line, Redis refuses the script's first write, so that nothing is half done.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from restmq.store.keys import QueueKeys
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _KEYS = re.compile(r"^-- KEYS: ([\w, ]+)", re.MULTILINE)
 _DURABLE = re.compile(r"^-- durable$", re.MULTILINE)
+_ALLOW_OOM = re.compile(r"^-- allow-oom$", re.MULTILINE)
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -54,6 +57,8 @@ def load(name: str) -> Script:
     keys = tuple(key for key in QueueKeys._fields if key in named)
     if keys:
         text = f"local {', '.join(keys).upper()} = unpack(KEYS)\n{text}"
+    if _ALLOW_OOM.search(text):
+        text = f"#!lua flags=allow-oom\n{text}"
     source = text.encode()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
     return Script(name=name, source=source, sha=sha, keys=keys, durable=bool(_DURABLE.search(text)))

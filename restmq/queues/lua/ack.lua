@@ -1,6 +1,7 @@
 -- Removes leased messages for good, each separately.
 -- ARGV: queue, clock, then key, receipt, …
 -- Returns 1 for each, or 0 if that lease is not in force.
+-- allow-oom
 -- durable
 -- include: _prelude
 -- include: _lease

@@ -23,6 +23,7 @@
 -- hold, lease in ms or 0, receipt, the window in bytes that it grants, or 0 if it has no consumers, 1 to
 -- publish a marker first or 0.
 -- Returns {1 broadcast or 2 roundrobin; state; the messages as columns (see _ready), if there are any}.
+-- allow-oom
 -- include: _prelude
 -- include: _lease
 -- include: _backlog

@@ -1,6 +1,7 @@
 -- Deletes one message, in any state.
 -- ARGV: queue, clock, the message's key.
 -- Returns 1 if it existed, 0 if not (it never existed, was taken, or has expired).
+-- allow-oom
 -- include: _prelude
 -- include: _lease
 local key = ARGV[3]

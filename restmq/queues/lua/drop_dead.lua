@@ -1,6 +1,7 @@
 -- Drops dead letters for good, a bounded number per call.
 -- ARGV: queue, clock, the key of one dead letter, or '' for all.
 -- Returns {number dropped, number remaining}.
+-- allow-oom
 -- include: _prelude
 -- include: _lease
 local DROPPED_MAX = 500

@@ -1,6 +1,7 @@
 -- Sets the end of a lease anew, counted from now.
 -- ARGV: queue, clock, the message's key, its receipt, lease in ms.
 -- Returns 1, or 0 if that lease is not in force.
+-- allow-oom
 -- include: _prelude
 -- include: _lease
 if not holds(ARGV[3], ARGV[4]) then return 0 end

@@ -3,6 +3,7 @@
 -- KEYS: at the end those of the other queue: queue_set, number, ready, expiring, deliveries, times.
 -- ARGV: queue, clock, the other queue's name.
 -- Returns the number of dead letters that remain.
+-- allow-oom
 -- include: _prelude
 -- include: _lease
 -- include: _age

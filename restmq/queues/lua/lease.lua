@@ -3,6 +3,7 @@
 -- ARGV: queue, clock, count, the waiter's channel or '' (see _waiter), lease in ms or 0 for the queue's setting,
 -- receipt, lease in ms if the queue has no such setting.
 -- Returns as take does.
+-- allow-oom
 -- include: _prelude
 -- include: _pop
 -- include: _lease

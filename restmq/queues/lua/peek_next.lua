@@ -2,6 +2,7 @@
 -- ARGV: queue, clock.
 -- Returns as take does.
 -- KEYS: totals
+-- allow-oom
 -- include: _prelude
 -- include: _ready
 -- include: _due

@@ -1,5 +1,6 @@
 -- Sets the queue's policy, and tells every daemon that has consumers of it.
 -- ARGV: queue, clock, 1 for broadcast or 2 for roundrobin.
+-- allow-oom
 -- include: _prelude
 -- include: _wake
 call('SET', POLICY, ARGV[3])

@@ -26,6 +26,7 @@
 --
 -- ARGV: queue, clock.
 -- Returns {state, the queue to forward dead letters to, or ''}.
+-- allow-oom
 -- include: _prelude
 -- include: _lease
 -- include: _wake

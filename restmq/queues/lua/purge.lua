@@ -5,6 +5,7 @@
 -- and the sorted sets of leased, delayed and dead messages.
 -- ARGV: queue, clock, 1 if the rename is still to be done, 1 to close live consumers.
 -- Returns {1 once the rename is done, number of messages that left the queue with it, number still to be dropped}.
+-- allow-oom
 -- include: _prelude
 -- include: _ready
 -- include: _due

@@ -2,6 +2,7 @@
 -- _front).
 -- KEYS: totals
 -- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', …, the oldest first.
+-- allow-oom
 -- include: _prelude
 -- include: _front
 -- include: _wake

@@ -2,6 +2,7 @@
 -- those forwarded from another queue stays. A bounded number per call.
 -- ARGV: queue, clock, the key of one dead letter, or '' for all.
 -- Returns {number moved, number remaining}.
+-- allow-oom
 -- include: _prelude
 -- include: _lease
 -- include: _wake

@@ -2,6 +2,7 @@
 -- ARGV: queue, clock, 1 if they reached no consumer: then these deliveries do not count, and older messages at the
 -- front stay before them (see _front); then key, receipt, …, the oldest first.
 -- Returns {number of leases that were in force, the queue to forward dead letters to, or ''}.
+-- allow-oom
 -- include: _prelude
 -- include: _lease
 -- include: _front

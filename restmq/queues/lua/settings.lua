@@ -1,5 +1,6 @@
 -- Changes settings of the queue in one step.
 -- ARGV: queue, clock, then name, value, …; 0 or '' resets a setting to its default.
+-- allow-oom
 -- include: _prelude
 -- include: _due
 -- include: _history

@@ -1,5 +1,6 @@
 -- Starts or stops the queue, and tells every daemon that has consumers of it. While it is stopped they get nothing.
 -- ARGV: queue, clock, 1 to start or 0 to stop.
+-- allow-oom
 -- include: _prelude
 -- include: _wake
 call('SET', STATUS, ARGV[3])

@@ -1,6 +1,7 @@
 -- Takes up to `count` messages from the front for good.
 -- ARGV: queue, clock, count, the waiter's channel or '' (see _waiter).
 -- Returns {state; the messages as columns (see _ready), if there are any}.
+-- allow-oom
 -- include: _prelude
 -- include: _due
 -- include: _pop
