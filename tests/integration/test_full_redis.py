@@ -14,14 +14,14 @@ from restmq.errors import StoreRefused
 from restmq.model import Message, Policy
 from restmq.store.keys import for_queue
 from tests.integration.conftest import Run, operations
-from tests.servers import Redis, embedded_valkey, wait_until
+from tests.servers import Redis, valkey_program, wait_until
 
 DAEMON = b"RESTMQ-DAEMON:test"
 
 
 @pytest.fixture(params=["redis-server", "valkey-server"])
 def server(request: pytest.FixtureRequest, private_folder: Path) -> Iterator[Redis]:
-    program = embedded_valkey() if request.param == "valkey-server" else shutil.which(request.param)
+    program = valkey_program() if request.param == "valkey-server" else shutil.which(request.param)
     if program is None:
         pytest.skip(f"{request.param} is not installed")
     redis = Redis(private_folder / "redis", program=program)

@@ -1,13 +1,13 @@
 -- KEYS: channel, number, history, history_values
 -- The last broadcast messages, for consumers that reconnect. HISTORY is a list of keys, the oldest first.
--- HISTORY_VALUES is a hash: for each key the expiry, a blank and the value. The settings history and history_bytes limit
--- number and size. The field `bytes` of the hash is the size at the last count plus all that was added since. Only when
--- that exceeds the limit, entries are counted again; so a message costs no more than one addition.
+-- HISTORY_VALUES is a hash: for each key the expiry, a blank and the value. The settings history and history_bytes
+-- limit number and size. The field `bytes` of the hash is the size at the last count plus all that was added since.
+-- Only when that exceeds the limit, entries are counted again; so a message costs no more than one addition.
 local HISTORY_BYTES_DEFAULT, KEPT_PART = 67108864, 7 / 8
 
--- Drops the oldest messages until number and size are within their limits. If there are too many bytes, 7/8 of the limit
--- stay, so that the next count is not due at once. A message larger than that empties the history, as a history must not
--- have holes.
+-- Drops the oldest messages until number and size are within their limits. If there are too many bytes, 7/8 of the
+-- limit stay, so that the next count is not due at once. A message larger than that empties the history, as a history
+-- must not have holes.
 local function fit_history(count_max, bytes_max)
   local sizes, bytes = {}, 0
   for i, key in ipairs(call('LRANGE', HISTORY, 0, -1)) do

@@ -33,12 +33,11 @@ local function expiry_if_alive(key)
   return math.max(0, expires_ms)
 end
 
--- Makes a message ready (again): 'RPUSH' puts it at the front, 'LPUSH' at the end. Returns false if it has expired.
-local function enqueue(push, key)
+-- Notes the expiry of a message that becomes ready. Drops an expired message and returns false.
+local function becomes_ready(key)
   local expires_ms = expiry_if_alive(key)
   if not expires_ms then return false end
   if expires_ms > 0 then call('ZADD', EXPIRING, expires_ms, key) end
-  call(push, READY, key)
   return true
 end
 

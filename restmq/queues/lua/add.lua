@@ -1,14 +1,14 @@
 -- Adds messages, in order. If the queue is started, broadcasts, has no backlog and is not held back (see _flow), a
 -- message goes straight to the live consumers. If any daemon received it, it is delivered, and nothing is stored.
 -- Otherwise the message becomes ready or, with a delay, delayed.
--- KEYS: queue_set, number, totals; with a fingerprint one more at the end, to store it.
+-- KEYS: queue_set, number, leased, delayed, totals; with a fingerprint one more at the end, to store it.
 -- ARGV: queue, clock, ttl in ms or 0, delay in ms or 0, 1 for all or nothing, fingerprint or '', lifetime of the
 -- fingerprint in ms, then the values.
 -- Returns {'', 'full' or 'conflict', key, …}. If full and not all or nothing, the first values were added.
 -- durable
 -- include: _prelude
 -- include: _ready
--- include: _due
+-- include: _schedule
 -- include: _wake
 -- include: _publish
 -- include: _age

@@ -25,7 +25,8 @@
 -- Returns {1 broadcast or 2 roundrobin; state; the messages as columns (see _ready), if there are any}.
 -- allow-oom
 -- include: _prelude
--- include: _lease
+-- include: _overdue
+-- include: _start_leases
 -- include: _backlog
 local SHARE_MAX = 16
 

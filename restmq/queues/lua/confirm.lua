@@ -2,6 +2,7 @@
 -- and publishes the messages that were held back.
 -- ARGV: queue, clock, the round, the window in bytes that the daemon grants, the daemon's channel.
 -- Returns the state: HELD_BACK if messages wait for other daemons, MORE if the daemon must attend again.
+-- allow-oom
 -- include: _prelude
 -- include: _backlog
 local round, pending, grant = unpack(call('HMGET', FLOW, 'round', 'pending', 'grant'))

@@ -4,6 +4,7 @@
 -- allow-oom
 -- include: _prelude
 -- include: _lease
+-- include: _schedule
 if not holds(ARGV[3], ARGV[4]) then return 0 end
 local due_ms = now_ms() + tonumber(ARGV[5])
 call('ZADD', LEASED, due_ms, ARGV[3])

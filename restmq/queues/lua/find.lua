@@ -4,9 +4,11 @@
 -- 1970, or 0; value; looks; record of deliveries or ''}, or nothing if the queue does not hold such a message.
 -- 'unknown': the queue has more than twice SEARCHED_MAX messages, and this one is neither in its place by number nor
 -- near an end.
+-- KEYS: leased, delayed, dead
 -- include: _prelude
--- include: _lease
+-- include: _ready
 -- include: _number
+-- include: _died
 local SEARCHED_MAX = 50000
 
 local key = ARGV[3]
@@ -38,7 +40,7 @@ end
 local leased, delayed, dead = call('ZSCORE', LEASED, key), call('ZSCORE', DELAYED, key), call('ZSCORE', DEAD, key)
 if leased and tonumber(leased) > now_ms() then return found('leased', leased) end
 if delayed and tonumber(delayed) > now_ms() then return found('delayed', delayed) end
-if dead then return found('dead', string.match(dead, '^%d+')) end
+if dead then return found('dead', died_ms(dead)) end
 if leased or delayed or in_its_place() or near_an_end() then return found('ready') end
 if call('LLEN', READY) > 2 * SEARCHED_MAX then return found('unknown') end
 return {}

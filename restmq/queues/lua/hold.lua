@@ -1,5 +1,6 @@
 -- A daemon waits for its consumers: the open round gets more time (_flow.lua, rule 5).
 -- ARGV: queue, clock, the time in ms.
+-- allow-oom
 -- include: _prelude
 -- include: _flow
 if call('HEXISTS', FLOW, 'pending') == 1 then

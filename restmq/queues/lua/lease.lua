@@ -5,8 +5,9 @@
 -- Returns as take does.
 -- allow-oom
 -- include: _prelude
+-- include: _overdue
 -- include: _pop
--- include: _lease
+-- include: _start_leases
 -- include: _waiter
 if overdue() then return {PROMOTE_FIRST} end
 local count = tonumber(ARGV[3])

@@ -1,9 +1,11 @@
--- Lists dead letters in the order of their deaths. Drops those that have expired since.
+-- Lists dead letters in the order of their deaths; those that rest (see forward) come last. Drops expired ones.
 -- ARGV: queue, clock, number to skip, maximum number to list.
 -- Returns {number of all, key, value, time of death in ms since 1970, record, …}. Stops early when the answer has
 -- become large.
+-- KEYS: dead
 -- include: _prelude
--- include: _lease
+-- include: _ready
+-- include: _died
 local BYTES_MAX = 16777216
 local first = tonumber(ARGV[3])
 local listed = call('ZRANGE', DEAD, first, first + tonumber(ARGV[4]) - 1, 'WITHSCORES')
@@ -15,7 +17,7 @@ for i = 1, #listed, 2 do
     call('ZREM', DEAD, key)
   elseif bytes < BYTES_MAX then
     bytes = bytes + #value
-    for _, part in ipairs({key, value, string.match(listed[i + 1], '^%d+'), call('HGET', DELIVERIES, key) or ''}) do
+    for _, part in ipairs({key, value, died_ms(listed[i + 1]), call('HGET', DELIVERIES, key) or ''}) do
       found[#found + 1] = part
     end
   end

@@ -6,15 +6,17 @@
 -- delay or time of death in ms since 1970 or 0, looks, record of deliveries or '', …}.
 -- KEYS: ready, expiring, deliveries, leased, delayed, dead
 -- include: _prelude
+-- include: _died
 local place, first, count, bytes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local last = first + count - 1
 local now = now_ms()
 local sets = {leased = LEASED, delayed = DELAYED, dead = DEAD}
 local keys, at_ms = {}, {}
+local function when(score) return place == 'dead' and died_ms(score) or string.match(score, '^%d+') end
 
 if sets[place] then
   local flat = call('ZRANGE', sets[place], first, last, 'WITHSCORES')
-  for i = 1, #flat, 2 do keys[#keys + 1], at_ms[flat[i]] = flat[i], string.match(flat[i + 1], '^%d+') end
+  for i = 1, #flat, 2 do keys[#keys + 1], at_ms[flat[i]] = flat[i], when(flat[i + 1]) end
 elseif place == 'newest' then
   keys = call('LRANGE', READY, first, last)
 else

@@ -4,8 +4,8 @@
 -- KEYS: totals
 -- allow-oom
 -- include: _prelude
+-- include: _overdue
 -- include: _ready
--- include: _due
 local EXPIRED_MAX = 1000
 if overdue() then return {PROMOTE_FIRST} end
 for _ = 1, EXPIRED_MAX do

@@ -7,19 +7,18 @@
 --   dead     DEAD, scored by the time of death.
 -- Transitions:
 --   add: to ready or delayed.           take, broadcast, ack, delete, purge: gone.
---   lease: ready to leased.             nack, release, lease overdue: leased to ready (front) or dead (max_deliveries).
+--   lease: ready to leased.             nack, release, overdue: leased to ready (its place) or dead (max_deliveries).
 --   delay over: delayed to ready (end). redrive: dead to ready (end). forward: dead to ready in another queue (end).
 -- Rules:
 -- 1. A message is in exactly one of these keys. Each script moves it in one step.
--- 2. Nothing but this script ends a lease or a delay by time. DUE says when it must run (see _due). Scripts that read
---    the front of the queue ask overdue() first and then answer PROMOTE_FIRST. So no client sees a state that the clock
---    has ended, even if no daemon's timer has fired yet.
+-- 2. Nothing but this script ends a lease or a delay by time. DUE says when it must run (see _overdue). Scripts that
+--    read the front of the queue ask overdue() first and then answer PROMOTE_FIRST. So no client sees a state that the
+--    clock has ended, even if no daemon's timer has fired yet.
 -- 3. A lease is in force only before its deadline, whether or not this script has run (holds(), see _lease).
--- 4. Messages whose leases end return to the front in the order of their numbers, before all that are there. A call
---    handles the leases that ended last first, and each call puts its messages before those of the one before, so that
---    one order comes out whatever the number of calls.
+-- 4. Messages whose leases end take their old places (see _order). A call handles the leases that ended last first:
+--    then each call puts its messages before those of the call before, which is cheap.
 -- 5. Delayed messages join the end, ordered by due time, then by number.
--- 6. Work per call is bounded. A millisecond is never split between calls, as rules 4 and 5 sort what was leased or
+-- 6. Work per call is bounded. A millisecond is never split between calls, so that rule 5 holds for messages that were
 --    added together. The answer MORE asks for another call.
 -- 7. An expired message is dropped and counted at its next transition.
 -- A maintainer must keep rule 2 for every new script that reads READY, and must call schedule() for every new deadline.
@@ -27,10 +26,13 @@
 -- ARGV: queue, clock.
 -- Returns {state, the queue to forward dead letters to, or ''}.
 -- allow-oom
+-- KEYS: delayed
 -- include: _prelude
--- include: _lease
--- include: _wake
+-- include: _fail
+-- include: _join
 -- include: _age
+-- include: _reschedule
+-- include: _wake
 local ENOUGH, PROMOTED_MAX = 500, 5000
 
 -- The first entries of a range of times, without splitting a millisecond. Returns their keys, their times by key, and
@@ -43,27 +45,20 @@ local function first_ones(command, set, from, to)
   return keys, at_ms, edge ~= nil
 end
 
--- Sorts keys by these times, if given, then by number. A sorted set sorts equal times by the text of the keys.
-local function sort(keys, at_ms)
-  local number = {}
-  for _, key in ipairs(keys) do number[key] = number_of(key) end
-  table.sort(keys, function(a, b)
-    if at_ms and at_ms[a] ~= at_ms[b] then return at_ms[a] < at_ms[b] end
-    return number[a] < number[b]
-  end)
-end
-
 local overdue_keys, ended_ms, more_overdue = first_ones('ZREVRANGEBYSCORE', LEASED, now_ms(), '-inf')
-sort(overdue_keys)
-for _, key in ipairs(overdue_keys) do end_lease(key) end
 fail_deliveries(overdue_keys, false, ended_ms)
 
 local delayed_keys, due_ms, more_delayed = first_ones('ZRANGEBYSCORE', DELAYED, '-inf', now_ms())
-sort(delayed_keys, due_ms)
-if #delayed_keys > 0 then mark_time(number_of(delayed_keys[1])) end
+local numbers = {}
+for _, key in ipairs(delayed_keys) do numbers[key] = number_of(key) end
+table.sort(delayed_keys, function(one, other) -- a sorted set sorts equal times by the text of the keys
+  if due_ms[one] ~= due_ms[other] then return due_ms[one] < due_ms[other] end
+  return numbers[one] < numbers[other]
+end)
+if #delayed_keys > 0 then mark_time(numbers[delayed_keys[1]]) end
 for _, key in ipairs(delayed_keys) do
   call('ZREM', DELAYED, key)
-  if not enqueue('LPUSH', key) then call('HINCRBY', TOTALS, 'expired', 1) end
+  if not join(key, record_of(key)) then call('HINCRBY', TOTALS, 'expired', 1) end
 end
 
 reschedule()

@@ -1,22 +1,27 @@
--- Returns messages that were taken for clients that have disconnected to the front of the queue, in their order (see
--- _front).
+-- Returns messages that were taken for clients that have disconnected to their places in the queue (see _order).
 -- KEYS: totals
--- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', …, the oldest first.
+-- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', …
 -- allow-oom
 -- include: _prelude
--- include: _front
+-- include: _ready
+-- include: _order
 -- include: _wake
-local keys = {}
-for i = 3, #ARGV, 4 do keys[#keys + 1] = ARGV[i] end
-put_in_front(keys, function(i)
-  local key, value, expires_ms, record = unpack(ARGV, 4 * i - 1, 4 * i + 2)
+local keys, orders = {}, {}
+for i = 3, #ARGV, 4 do
+  local key, value, expires_ms, record = unpack(ARGV, i, i + 3)
+  call('HINCRBY', TOTALS, 'out', -1)
   if tonumber(expires_ms) > 0 then
     call('SET', key, value, 'PXAT', expires_ms)
   else
     call('SET', key, value)
   end
-  if record ~= '' then call('HSET', DELIVERIES, key, record) end
-  enqueue('RPUSH', key)
-  call('HINCRBY', TOTALS, 'out', -1)
-end)
+  if becomes_ready(key) then
+    if record ~= '' then call('HSET', DELIVERIES, key, record) end
+    keys[#keys + 1], orders[key] = key, order_of(key, record ~= '' and cjson.decode(record) or {})
+  else
+    call('HINCRBY', TOTALS, 'expired', 1)
+  end
+end
+sort_by_order(keys, orders)
+come_back(keys, orders)
 wake()

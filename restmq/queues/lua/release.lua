@@ -1,23 +1,17 @@
--- Gives leased messages back: to the front, in their order, or to the dead letters.
--- ARGV: queue, clock, 1 if they reached no consumer: then these deliveries do not count, and older messages at the
--- front stay before them (see _front); then key, receipt, …, the oldest first.
+-- Gives leased messages back: to their places in the queue (see _order), or to the dead letters.
+-- ARGV: queue, clock, 1 if they reached no consumer, so that these deliveries do not count; then key, receipt, …
 -- Returns {number of leases that were in force, the queue to forward dead letters to, or ''}.
 -- allow-oom
 -- include: _prelude
--- include: _lease
--- include: _front
+-- include: _fail
 -- include: _wake
-local blameless, released = ARGV[3] == '1', {}
+local released, seen = {}, {}
 for i = 4, #ARGV, 2 do
-  if holds(ARGV[i], ARGV[i + 1]) then
-    end_lease(ARGV[i])
-    released[#released + 1] = ARGV[i]
+  local key = ARGV[i]
+  if not seen[key] and holds(key, ARGV[i + 1]) then
+    released[#released + 1], seen[key] = key, true
   end
 end
-if blameless then
-  put_in_front(released, function(i) fail_deliveries({released[i]}, true, {}) end)
-else
-  fail_deliveries(released, false, {})
-end
+fail_deliveries(released, ARGV[3] == '1', {})
 wake()
 return {#released, must_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}

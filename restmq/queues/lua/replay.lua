@@ -2,8 +2,8 @@
 -- step: a message is in the pages if it was broadcast before the marker, and comes behind the marker if not. So there
 -- is neither a gap nor a repeat.
 -- ARGV: queue, clock, the key to begin after, the marker, maximum bytes of a page, 1 if this continues a page or 0.
--- Returns {1 if the queue keeps a history or 0; 1 if messages after the key are lost or 0; state: MORE for another page;
--- the key of the last message read; key, value, …}.
+-- Returns {1 if the queue keeps a history or 0; 1 if messages after the key are lost or 0; state, MORE for another
+-- page; the key of the last message read; key, value, …}.
 -- include: _prelude
 -- include: _history
 local ENTRIES_MAX = 1000

@@ -2,7 +2,7 @@
 -- ARGV: queue, clock, then name, value, …; 0 or '' resets a setting to its default.
 -- allow-oom
 -- include: _prelude
--- include: _due
+-- include: _forwarding
 -- include: _history
 for i = 3, #ARGV, 2 do
   if ARGV[i + 1] == '0' or ARGV[i + 1] == '' then

@@ -3,7 +3,7 @@
 -- Returns {state; the messages as columns (see _ready), if there are any}.
 -- allow-oom
 -- include: _prelude
--- include: _due
+-- include: _overdue
 -- include: _pop
 -- include: _waiter
 if overdue() then return {PROMOTE_FIRST} end

@@ -3,11 +3,11 @@
 -- ARGV: the worker's serial number, its record as JSON with an object `counts` of lists of numbers, maximum number of
 -- records, seconds until the hash expires.
 -- Returns {serial number, record, …} in no order; serial number 0 stands for the sum of merged records.
--- allow-oom
 --
 -- A record replaces the one before it, so writing twice does no harm. If there are more records than the maximum, those
 -- with the lowest serial numbers, which belong to workers that ended long ago, are merged into the sum. A record with a
 -- merged serial number is rejected, as it is counted already.
+-- allow-oom
 local call = redis.call
 local hash, serial, record, most, ttl_seconds = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local SUM, MERGED_UNTIL = '0', 'merged_until'
