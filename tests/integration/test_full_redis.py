@@ -96,8 +96,8 @@ def test_live_consumers_are_served_in_turn_from_a_full_redis(
     run(core.queue_policy_set, "q", Policy.ROUNDROBIN)
     run(core.queue_add_many, "q", [b"1", b"2"])
     fill(server)
-    assert values(run(core.queue_attend, "q", DAEMON, 1, 1, lease_ms).messages) == [b"1"]
-    assert values(run(core.queue_attend, "q", DAEMON, 1, 5, lease_ms).messages) == [b"2"]
+    assert values(run(core.queue_attend, "q", DAEMON, weight=1, capacity=1, lease_ms=lease_ms).messages) == [b"1"]
+    assert values(run(core.queue_attend, "q", DAEMON, weight=1, capacity=5, lease_ms=lease_ms).messages) == [b"2"]
 
 
 def test_a_backlog_is_broadcast_from_a_full_redis(run: Run, core: RedisOperations, server: Redis) -> None:
@@ -111,8 +111,8 @@ def test_a_backlog_is_broadcast_from_a_full_redis(run: Run, core: RedisOperation
     run(core.queue_add_many, "q", [b"1", b"2"])
     run(listen)
     fill(server)
-    run(core.queue_attend, "q", DAEMON, 1, 10)
-    wait_until(lambda: heard == [b"message q:1\n1", b"message q:2\n2"])
+    run(core.queue_attend, "q", DAEMON, weight=1, capacity=10, window_bytes=1 << 20)
+    wait_until(lambda: heard[:2] == [b"message q:1\n1", b"message q:2\n2"])
 
 
 def test_a_full_redis_lets_operators_act(run: Run, core: RedisOperations, server: Redis) -> None:

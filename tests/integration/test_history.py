@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet import defer
 
 from restmq.core import RedisOperations
 from restmq.queues.results import ReplayPage
@@ -16,9 +17,17 @@ from tests.servers import Redis, wait_until
 
 @pytest.fixture
 def heard(run: Run, core: RedisOperations, queue: str) -> Iterator[list[bytes]]:
-    """The messages on the queue's channel, in order: keys of messages, and markers."""
+    """The messages on the queue's channel, in order: keys of messages, and markers. Confirms each round at once."""
     payloads: list[bytes] = []
-    subscriber = core.pubsub(lambda _channel, payload: payloads.append(payload.partition(b"\n")[0].split(b" ")[1]))
+
+    def receive(_channel: bytes, payload: bytes) -> None:
+        kind, *words = payload.partition(b"\n")[0].split(b" ")
+        if kind == b"sync":
+            defer.ensureDeferred(core.queue_confirm(queue, int(words[0]), 1 << 20, b"RESTMQ-DAEMON:test"))
+        else:
+            payloads.append(words[1] if kind == b"stored" else words[0])
+
+    subscriber = core.pubsub(receive)
 
     async def listen() -> None:
         await subscriber.subscribe(for_queue(queue).channel)
@@ -29,6 +38,13 @@ def heard(run: Run, core: RedisOperations, queue: str) -> Iterator[list[bytes]]:
     run(listen)
     yield payloads
     run(stop)
+
+
+def add(run: Run, core: RedisOperations, queue: str, values: list[bytes]) -> list[str]:
+    """Adds messages and waits until all are broadcast. Returns their keys."""
+    keys: list[str] = run(core.queue_add_many, queue, values)
+    wait_until(lambda: run(core.queue_len, queue) == 0)
+    return keys
 
 
 def pages(
@@ -50,12 +66,12 @@ def test_a_history_is_read_in_pages_of_a_limited_size(
     run: Run, core: RedisOperations, queue: str, heard: list[bytes]
 ) -> None:
     run(core.queue_settings_set, queue, {"history": 10_000})
-    keys = [*run(core.queue_add_many, queue, [b"x" * 1000] * 100)]
+    keys = add(run, core, queue, [b"x" * 1000] * 100)
     found = pages(run, core, queue, keys[9], page_bytes=10_000)
     assert [len(page.messages) for page in found] == [10] * 9
     assert keys_of(found) == keys[10:]
     for _ in range(3):
-        keys += run(core.queue_add_many, queue, [b"y"] * 1000)
+        keys += add(run, core, queue, [b"y"] * 1000)
     assert [len(page.messages) for page in pages(run, core, queue, keys[0])] == [1000, 1000, 1000, 99]
 
 
@@ -113,7 +129,7 @@ def test_a_history_without_a_set_limit_has_the_default_limit_in_bytes(
 ) -> None:
     run(core.queue_settings_set, queue, {"history": 1000})
     for _ in range(10):
-        run(core.queue_add, queue, b"x" * 10_000_000)
+        add(run, core, queue, [b"x" * 10_000_000])
     assert redis.command("LLEN", f"{queue}:history") in (5, 6)
     run(core.queue_purge, queue)
 
@@ -142,7 +158,7 @@ def test_expired_messages_end_no_page_early(
 
 def test_a_page_has_few_large_messages(run: Run, core: RedisOperations, queue: str, heard: list[bytes]) -> None:
     run(core.queue_settings_set, queue, {"history": 100})
-    keys = [run(core.queue_add, queue, b"x" * 1_000_000) for _ in range(20)]
+    keys = [key for _ in range(20) for key in add(run, core, queue, [b"x" * 1_000_000])]
     found = pages(run, core, queue, keys[0])
     assert keys_of(found) == keys[1:]
     assert max(len(page.messages) for page in found) == 2

@@ -117,7 +117,8 @@ def test_messages_of_consumers_served_in_turn_come_back_in_their_order(
 ) -> None:
     run(timed.queue_policy_set, queue, Policy.ROUNDROBIN)
     delayed(run, timed, clock, queue)
-    shares = [run(timed.queue_attend, queue, b"RESTMQ-DAEMON:%d" % n, 1, 2, LEASE_MS).messages for n in range(3)]
+    options = {"weight": 1, "capacity": 2, "lease_ms": LEASE_MS}
+    shares = [run(timed.queue_attend, queue, b"RESTMQ-DAEMON:%d" % n, **options).messages for n in range(3)]
     delivered = [message.value for share in shares for message in share]
     for share in (shares[1], shares[2], shares[0]):
         run(timed.queue_release, queue, [(message.key, message.receipt) for message in share])
