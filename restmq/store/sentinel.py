@@ -149,6 +149,8 @@ class Sentinels:
             else:
                 watch.is_voter = True
                 answers.append(result)
+                if decided.called and self._primary is not None and result.epoch > self._primary.epoch:
+                    self._decide(result)  # the others, who answered first, have missed a failover
             if not decided.called and (2 * len(answers) > voters or len(answers) + len(problems) == len(watches)):
                 decided.callback(None)
 
