@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import txredisapi
@@ -99,9 +99,6 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         answer: defer.Deferred[Any] = self.replyQueue.get()
         return answer.addCallback(self.handle_reply)
 
-    def tryConvertData(self, data: Any) -> Any:
-        return data  # bytes stay bytes; txredisapi would inspect each one
-
     def call(self, *args: Any) -> defer.Deferred[Any]:
         """Makes a command. Fails with StoreUnavailable, or with the owner's error for an error that Redis answered."""
         try:
@@ -117,34 +114,40 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
             return defer.fail().addErrback(_as_result)
 
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        """Runs a script. Fails as ``call``."""
-        return self._run(script, first_args, *args).addErrback(self._translate)
-
-    def ask_script(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        """Runs a script. An error that Redis answers is a result, as with ``ask``."""
-        return self._run(script, first_args, *args).addErrback(_as_result)
-
-    def _run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        """Runs a script by its hash, or by its text if Redis does not know it (after a restart)."""
+        """Runs a script by its hash, or by its text if Redis does not know it (after a restart). Fails as ``call``."""
         try:
             answer = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
         except txredisapi.RedisError:
-            return defer.fail()
+            return defer.fail().addErrback(self._translate)
+        return answer.addErrback(self._send_text, self._translate, script, first_args, *args)
 
-        def send_text(failure: Failure) -> Any:
-            if not _is_unknown_script(failure):
-                return failure
-            # A user may have the right for only one of SCRIPT LOAD and EVAL.
+    def ask_script(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
+        """Runs a script. An error that Redis answers is a result, as with ``ask``."""
+        try:
+            answer = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
+        except txredisapi.RedisError:
+            return defer.fail().addErrback(_as_result)
+        return answer.addErrback(self._send_text, _as_result, script, first_args, *args)
+
+    def _send_text(
+        self, failure: Failure, otherwise: Callable[[Failure], Any], script: Script, first_args: Encoded, *args: Any
+    ) -> Any:
+        """Teaches Redis a script that it does not know, and runs it. Hands any other error to ``otherwise``."""
+        if not _is_unknown_script(failure):
+            return otherwise(failure)
+        # A user may have the right for only one of SCRIPT LOAD and EVAL.
+        try:
             self.execute_command(b"SCRIPT", b"LOAD", script.source).addErrback(lambda _: None)
             again = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
-            return again.addErrback(evaluate)
+        except txredisapi.RedisError:  # the connection is lost
+            return otherwise(Failure())
 
         def evaluate(failure: Failure) -> Any:
             if not _is_unknown_script(failure):
                 return failure
             return self.execute_command(b"EVAL", script.source, first_args, *args)
 
-        return answer.addErrback(send_text)
+        return again.addErrback(evaluate).addErrback(otherwise)
 
     def _translate(self, failure: Failure) -> Failure:
         error = failure.value
@@ -160,8 +163,12 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         super().replyReceived(reply)
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
+        # txredisapi's own also serves transactions.
+        reader = self._reader
         try:
-            super().dataReceived(data, unpause)
+            reader.feed(data)
+            while (reply := reader.gets()) is not False:
+                self.replyReceived(reply)
         except txredisapi.InvalidData:
             self.connectionLost(Failure(ErrorReply("it does not speak Redis' protocol")))
             self.transport.abortConnection()
