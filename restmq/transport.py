@@ -27,14 +27,29 @@ def send_at_once(transport: Any, data: bytes) -> None:
     This saves a reactor turn and two of the reactor's system calls. The transport gets the bytes that the socket does
     not take, and all bytes if it is not a plain connection.
     """
-    is_queued = type(transport) not in _PLAIN or transport.dataBuffer or transport._tempDataBuffer
-    if not is_queued and transport.connected and not transport.disconnecting:
-        sent = transport.writeSomeData(data)
-        if sent == len(data):
-            return
-        if isinstance(sent, int):
-            data = data[sent:]
+    sent = offer(transport, data) or 0
+    if sent < len(data):
+        transport.write(data[sent:])
+
+
+def offer(transport: Any, data: bytes | memoryview) -> int | None:
+    """Offers bytes to the socket of a transport; returns the number that the system took.
+
+    Returns:
+        None if the transport is not plain: there is something between, as with TLS.
+    """
+    if type(transport) not in _PLAIN:
+        return None
+    if transport.dataBuffer or transport._tempDataBuffer or not transport.connected or transport.disconnecting:
+        return 0
+    sent = transport.writeSomeData(data)
+    return sent if type(sent) is int else 0
+
+
+def write_and_resume(transport: Any, data: bytes) -> None:
+    """Writes to a plain transport, which resumes its producer when this is sent, however little it is."""
     transport.write(data)
+    transport.producerPaused = True
 
 
 def unsent_bytes(transport: Any) -> int:
@@ -53,24 +68,56 @@ def kernel_unsent_bytes(transport: Any) -> int:
     return 0
 
 
-_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
+_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 
 def notice_vanished_client(transport: Any) -> None:
-    """Lets the kernel close a TCP connection whose client's machine is gone, within two minutes.
+    """Lets the kernel close a silent TCP connection whose client's machine is gone, within two minutes.
 
-    Keepalive notices it on a silent connection. ``TCP_USER_TIMEOUT`` (Linux) notices it while data is unacknowledged,
-    where keepalive does nothing.
+    While data is unacknowledged, keepalive does nothing: see ``silent_seconds``. ``TCP_USER_TIMEOUT`` is no help, as it
+    also closes the connection of a client that lives, but does not read.
     """
-    while transport is not None and not hasattr(transport, "socket"):
-        transport = getattr(transport, "transport", None)
-    if transport is None or transport.socket.family not in (socket.AF_INET, socket.AF_INET6):
+    tcp_socket = _tcp_socket(transport)
+    if tcp_socket is None:
         return
     with contextlib.suppress(OSError):  # the client may be gone already
-        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tcp_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _KEEPALIVE.items():
             if hasattr(socket, name):
-                transport.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+                tcp_socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _tcp_socket(transport: Any) -> socket.socket | None:
+    while transport is not None and not hasattr(transport, "socket"):
+        transport = getattr(transport, "transport", None)
+    is_tcp = transport is not None and transport.socket.family in (socket.AF_INET, socket.AF_INET6)
+    return transport.socket if is_tcp else None
+
+
+#: Offsets in Linux' ``struct tcp_info``: unanswered probes of a closed window, unacknowledged packets, and milliseconds
+#: since the last acknowledgement.
+_PROBES, _UNACKNOWLEDGED, _LAST_ACKNOWLEDGED = 3, 24, 56
+_TCP_INFO_BYTES = 60
+
+
+def silent_seconds(transport: Any) -> float:
+    """Time since the client's machine acknowledged anything, if it owes an acknowledgement; otherwise 0.
+
+    It owes one if data is unacknowledged. If the client does not read, its machine closes the window, and owes an
+    answer to each probe of it; the last one may be on its way. Where the kernel can't tell, the answer is 0.
+    """
+    tcp_socket = _tcp_socket(transport)
+    if tcp_socket is None or not hasattr(socket, "TCP_INFO"):
+        return 0.0
+    try:
+        info = tcp_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return 0.0
+    if len(info) < _TCP_INFO_BYTES:
+        return 0.0
+    (unacknowledged,) = struct.unpack_from("I", info, _UNACKNOWLEDGED)
+    (last_ms,) = struct.unpack_from("I", info, _LAST_ACKNOWLEDGED)
+    return last_ms / 1000 if unacknowledged or info[_PROBES] > 1 else 0.0
 
 
 #: poll(2): the peer has closed the connection or its writing half. Linux has it, for TCP and Unix sockets.

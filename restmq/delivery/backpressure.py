@@ -6,8 +6,8 @@ Theory of operation. The states of a consumer's transport:
                                                    |
                                                    '-- too far behind ----> dropped
 
-1.  A consumer is FULL from the moment its transport reports unsent bytes (``pauseProducing``) until the transport has
-    sent all of them (``resumeProducing``).
+1.  A consumer is FULL while the system does not take bytes for it, until all of them are taken. The bytes wait in its
+    outbox, shared with other consumers (``delivery/outbox.py``); TLS has some of them.
 2.  A consumer's backlog: bytes written while it was FULL. The write that filled the transport does not count, so a
     single message of any size never drops a consumer.
 3.  A FULL consumer has a deadline: ``stall_seconds``, and as much again for each MiB that it is given before the
@@ -20,6 +20,8 @@ Theory of operation. The states of a consumer's transport:
 6.  While another consumer of the queue is ready, the wait for a consumer that takes nothing ends already after
     ``shared_stall_seconds``: consumers that read are held up only by consumers that read.
 7.  Round robin never waits: it skips consumers that are FULL.
+8.  The outboxes of all consumers together have at most ``unsent_bytes_total``, where bytes that several consumers share
+    count once. If there are more, the consumers with the largest outboxes are dropped.
 
 A maintainer must not count the write of rule 2, and must not extend a deadline that has passed: either one lets a
 consumer that does not read hold up all others again and again.
@@ -43,10 +45,12 @@ class BackpressureLimits:
     Attributes:
         unsent_bytes: maximum backlog of a consumer that has reached its deadline.
         stall_seconds: time after which a backlog no longer waits for a consumer that takes nothing.
+        unsent_bytes_total: maximum bytes that wait for all consumers of the daemon together.
     """
 
     unsent_bytes: int = 1 << 20
     stall_seconds: float = 10.0
+    unsent_bytes_total: int = 256 << 20
 
     @property
     def shared_stall_seconds(self) -> float:

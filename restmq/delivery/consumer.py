@@ -1,25 +1,19 @@
-"""Live consumers of any transport: their interface to the fan-out, and the part that all transports share."""
+"""Live consumers of any transport: their interface to the fan-out."""
 
 from __future__ import annotations
 
 import enum
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
+from typing import Protocol
 
 from restmq.auth.guard import Access, Credentials
 from restmq.delivery.backpressure import BackpressureLimits
+from restmq.delivery.outbox import SharedBytes
 from restmq.model import Message
-from restmq.transport import unsent_bytes
 
 #: Default maximum of messages that a round-robin consumer is given at a time, and of unacked messages if it leases.
 PREFETCH = 64
-#: The leases of a consumer without leases; always empty.
-_NO_LEASES: dict[str, str] = {}
 
 
 class CloseReason(enum.Enum):
@@ -63,6 +57,10 @@ class Consumer(Protocol):
     #: When it connected, in reactor seconds.
     since_seconds: float
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait for it."""
+
     def write(self, frames: bytes) -> None:
         """Sends rendered messages."""
 
@@ -71,6 +69,9 @@ class Consumer(Protocol):
 
     def wait_until(self, is_shared: bool = False) -> float:
         """As ``Waitable.wait_until``. If it becomes writable before, it calls ``ready``."""
+
+    def close_if_vanished(self) -> None:
+        """Closes the connection if the client's machine no longer answers."""
 
     def close(self, reason: CloseReason) -> None:
         """Closes the connection. The consumer has left the fan-out before this is called."""
@@ -99,6 +100,7 @@ class ConsumerOwner(Protocol):
 
     limits: BackpressureLimits
     seconds: Callable[[], float]
+    shared_bytes: SharedBytes
 
     def connect(self, queue: str, consumer: Consumer, last_key: str | None) -> None:
         """Adds a consumer, which resumes after ``last_key`` if there is one."""
@@ -111,116 +113,3 @@ class ConsumerOwner(Protocol):
 
     def ready(self, queue: str, consumer: Consumer) -> None:
         """Tells that a consumer can take messages again."""
-
-
-@implementer(IPushProducer)
-class TransportConsumer(ABC):
-    """A consumer on a Twisted transport. ``delivery/backpressure.py`` has the rules that it implements."""
-
-    __slots__ = (
-        "_backlog_bytes",
-        "_deadline_seconds",
-        "_fanout",
-        "_last_unsent_bytes",
-        "_prefetch",
-        "_progress_seconds",
-        "_queue",
-        "credentials",
-        "format",
-        "lease_ms",
-        "leases",
-        "paused",
-        "since_seconds",
-    )
-
-    #: The access that its transport requires.
-    access: Access
-
-    def attach(
-        self,
-        *,
-        fanout: ConsumerOwner,
-        queue: str,
-        wire_format: Format,
-        credentials: Credentials,
-        lease_ms: int = 0,
-        prefetch: int = PREFETCH,
-    ) -> None:
-        """Sets the consumer up. It joins the fan-out afterwards."""
-        self._fanout = fanout
-        self._queue = queue
-        self.format = wire_format
-        self.credentials = credentials
-        self.since_seconds = fanout.seconds()
-        self.paused = False
-        self._backlog_bytes = self._last_unsent_bytes = 0
-        self._deadline_seconds = self._progress_seconds = 0.0
-        self.lease_ms = lease_ms
-        self._prefetch = prefetch
-        self.leases = {} if lease_ms else _NO_LEASES
-
-    def write(self, frames: bytes) -> None:
-        was_full = self.paused
-        if was_full and self._is_too_slow():
-            self._fanout.drop(self._queue, self)
-            return
-        self.transmit(frames)
-        if self.paused:
-            if was_full:
-                self._backlog_bytes += len(frames)
-            if self._fanout.seconds() < self._deadline_seconds:
-                self._deadline_seconds += self._fanout.limits.seconds_for(len(frames))
-
-    def _is_too_slow(self) -> bool:
-        limits = self._fanout.limits
-        if self._backlog_bytes <= limits.unsent_bytes:
-            return False
-        behind_bytes = min(self._backlog_bytes, unsent_bytes(self.outlet))  # older bytes are sent first
-        is_late = self._fanout.seconds() >= self._deadline_seconds
-        return behind_bytes > (limits.unsent_bytes if is_late else limits.unsent_bytes_max)
-
-    def wait_until(self, is_shared: bool = False) -> float:
-        if not self.paused:
-            return 0.0
-        limits, now = self._fanout.limits, self._fanout.seconds()
-        unsent = unsent_bytes(self.outlet)
-        if unsent <= limits.unsent_bytes // 2:
-            return 0.0
-        if unsent != self._last_unsent_bytes:
-            self._last_unsent_bytes, self._progress_seconds = unsent, now
-        if now >= self._progress_seconds + limits.stall_seconds:
-            self._deadline_seconds = min(self._deadline_seconds, now)
-        stall_seconds = limits.shared_stall_seconds if is_shared else limits.stall_seconds
-        return min(self._deadline_seconds, self._progress_seconds + stall_seconds)
-
-    @property
-    @abstractmethod
-    def outlet(self) -> Any:
-        """The transport."""
-
-    @abstractmethod
-    def transmit(self, frames: bytes) -> None:
-        """Gives bytes to the transport."""
-
-    def capacity(self) -> int:
-        return 0 if self.paused else max(0, self._prefetch - len(self.leases))
-
-    @abstractmethod
-    def close(self, reason: CloseReason) -> None:
-        """Closes the connection, with the reason if the protocol can carry it."""
-
-    def detach(self) -> None:
-        """The connection has ended."""
-        self._fanout.leave(self._queue, self)
-
-    def pauseProducing(self) -> None:
-        if not self.paused:  # a transport calls this with each write
-            self.paused = True
-            self._deadline_seconds = self._fanout.seconds() + self._fanout.limits.stall_seconds
-
-    def resumeProducing(self) -> None:
-        self.paused, self._backlog_bytes, self._last_unsent_bytes = False, 0, 0
-        self._fanout.ready(self._queue, self)
-
-    def stopProducing(self) -> None:  # noqa: B027  a subclass need not override it
-        """The transport has ended. The connection's own callback handles that."""

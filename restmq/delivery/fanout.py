@@ -47,6 +47,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from twisted.application import service
@@ -58,6 +59,7 @@ from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
 from restmq.delivery.consumer import CloseReason, Consumer
 from restmq.delivery.inbox import ByteBudget
 from restmq.delivery.live_queue import LiveQueue
+from restmq.delivery.outbox import SharedBytes
 from restmq.delivery.shared import Shared
 from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
@@ -99,6 +101,8 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             calls=self._calls,
         )
         self.counters = self._shared.counters
+        self.shared_bytes = SharedBytes(limits.unsent_bytes_total, self._shed_later)
+        self._is_shedding = False
         self._live: dict[str, LiveQueue] = {}
         self._unflushed: list[LiveQueue] = []
         self._subscriber = core.pubsub(
@@ -218,6 +222,29 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         )
         self._close(queue, CloseReason.TOO_SLOW, [consumer])
 
+    def _shed_later(self) -> None:
+        """Too many bytes wait for all consumers together. Not at once, because this is called within a write."""
+        if not self._is_shedding:
+            self._is_shedding = True
+            self._reactor.callLater(0, self._shed)
+
+    def _shed(self) -> None:
+        """Drops the consumers with the most unsent bytes (``backpressure.py``, rule 8)."""
+        self._is_shedding = False
+        behind = [(c.unsent_bytes, queue, c) for queue in self.queues for c in self.consumers(queue) if c.unsent_bytes]
+        behind.sort(key=itemgetter(0), reverse=True)
+        for dropped, (_, queue, consumer) in enumerate(behind):
+            if self.shared_bytes.total <= self.shared_bytes.bytes_max:
+                behind = behind[:dropped]
+                break
+            self.counters.dropped += 1
+            self._close(queue, CloseReason.TOO_SLOW, [consumer])
+        log.warn(
+            "{count} consumers were dropped: all consumers together left more than {limit} bytes unread.",
+            count=len(behind),
+            limit=self.shared_bytes.bytes_max,
+        )
+
     def ready(self, queue: str, consumer: Consumer) -> None:
         """A consumer that was full can take messages again."""
         self._shared.slow_consumers.release(consumer)
@@ -310,3 +337,4 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             for consumer in list(self.consumers(queue)):  # a write may drop a consumer
                 if consumer.format.keepalive:
                     consumer.write(consumer.format.keepalive)
+                consumer.close_if_vanished()

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from restmq.auth import guard
-from restmq.delivery.consumer import PREFETCH, CloseReason, Format, TransportConsumer
+from restmq.delivery.consumer import PREFETCH, CloseReason, Format
+from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
 from restmq.handlers.parameters import JSONP_CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http.request import ClientConnection
-from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
+from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
 from restmq.schema.encoding import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
-from restmq.transport import send_at_once
 
 RETRY_MS = 2000
 LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)
@@ -59,13 +59,17 @@ class Stream(TransportConsumer):
         return self._connection.transport
 
     def transmit(self, frames: bytes) -> None:
-        send_at_once(self._connection.transport, chunk(frames) if self._chunked else frames)
+        if self._chunked:
+            self.send(b"%x\r\n" % len(frames), frames, b"\r\n")
+        else:
+            self.send(frames)
 
     def close(self, reason: CloseReason) -> None:
         if reason is CloseReason.TOO_SLOW:
             self._connection.abort()
         else:
-            self._connection.end_stream(b"0\r\n\r\n" if self._chunked else b"")
+            self._connection.expect_end()
+            self.finish(partial(self._connection.end_stream, b"0\r\n\r\n" if self._chunked else b""))
 
     def on_connection_close(self) -> None:
         self.detach()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections import deque
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import orjson
@@ -23,7 +23,8 @@ from twisted.logger import Logger
 from restmq import dispatch
 from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
-from restmq.delivery.consumer import CloseReason, Format, TransportConsumer
+from restmq.delivery.consumer import CloseReason, Format
+from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.dispatch import CommandContext
 from restmq.errors import RestMQError
 from restmq.handlers.declare import Answer, as_utf8, declare
@@ -32,7 +33,7 @@ from restmq.handlers.streams import LISTENING, ConsumerHandler
 from restmq.http.connection import HTTPConnection
 from restmq.model import Message
 from restmq.schema.encoding import gap_notice, to_json, websocket_text
-from restmq.transport import Presence, hung_up, send_at_once
+from restmq.transport import Presence, hung_up
 
 log = Logger()
 
@@ -274,7 +275,20 @@ class Socket(WebSocketServerProtocol, TransportConsumer):  # type: ignore[misc] 
 
     def transmit(self, frames: bytes) -> None:
         if self.state == self.STATE_OPEN:
-            send_at_once(self.transport, frames)
+            self.send(frames)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """autobahn sends answers, pings and its close frame: behind the messages that are being sent."""
+        if not self.send_behind(data):
+            super().sendData(data, sync, chopsize)
+
+    def dropConnection(self, abort: bool = False) -> None:
+        """Closes the connection; unless it is aborted, the client has a moment to read the rest."""
+        close = partial(super().dropConnection, abort)
+        if abort:
+            close()
+        elif not self.finish(close):
+            self.factory.reactor.callLater(_CLOSE_SECONDS, self.transport.abortConnection)
 
     def close(self, reason: CloseReason) -> None:
         self._close(CLOSE_CODES[reason], reason.value)

@@ -341,6 +341,10 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self.transport.unregisterProducer()
         self.transport.registerProducer(consumer, True)
 
+    def expect_end(self) -> None:
+        """A stream ends when its consumer has sent the rest, which may not take long."""
+        self.deadline = self.factory.seconds() + _LINGER_SECONDS
+
     def end_stream(self, last: bytes) -> None:
         """Sends a stream's last bytes and closes."""
         self._streaming = None

@@ -45,6 +45,9 @@ class ClientConnection(Protocol):
     def stream(self, consumer: Any) -> None:
         """Gives the rest of the connection to a consumer that writes to the transport itself."""
 
+    def expect_end(self) -> None:
+        """See ``HTTPConnection.expect_end``."""
+
     def end_stream(self, last: bytes) -> None:
         """Sends a stream's last bytes and closes."""
 

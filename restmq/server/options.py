@@ -151,6 +151,7 @@ class Options(DaemonOptions):
             "maximum unread bytes per live consumer, not counting the current message; briefly four times as much",
             _BYTES,
         ],
+        ["max-unsent-total", None, 268435456, "maximum unread bytes of all live consumers together", _BYTES],
         [
             "stall-timeout",
             None,

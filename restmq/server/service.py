@@ -192,7 +192,8 @@ def _make_services(
     options: Options, core: RedisOperations, peers: Peers, acl: Acl, traffic: Traffic, reactor: Any
 ) -> Services:
     """The services for handlers, without the metrics."""
-    fanout = Fanout(core, reactor, BackpressureLimits(options["max-unsent"], options["stall-timeout"]))
+    limits = BackpressureLimits(options["max-unsent"], options["stall-timeout"], options["max-unsent-total"])
+    fanout = Fanout(core, reactor, limits)
     polls = LongPolls(core, reactor)
     guard = Guard(acl, core, options.failures(reactor.seconds), PasswordCheck())
     listeners = ListenerStatistics(fanout, polls, peers, reactor)

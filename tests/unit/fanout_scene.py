@@ -154,6 +154,7 @@ class StubConsumer:
         self.leases: dict[str, str] = {}
         self.closed: CloseReason | None = None
         self.waits_until = 0.0
+        self.unsent_bytes = 0
 
     def write(self, frames: bytes) -> None:
         self.writes.append(frames)
@@ -163,6 +164,9 @@ class StubConsumer:
 
     def wait_until(self, is_shared: bool = False) -> float:
         return self.waits_until
+
+    def close_if_vanished(self) -> None:
+        """Never."""
 
     def close(self, reason: CloseReason) -> None:
         self.closed = reason

@@ -10,7 +10,9 @@ from twisted.internet import defer, task
 
 from restmq.auth.guard import Credentials
 from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
-from restmq.delivery.consumer import CloseReason, Format, TransportConsumer
+from restmq.delivery.consumer import CloseReason, Format
+from restmq.delivery.outbox import SharedBytes
+from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.transport import unsent_bytes
 
 KIB = 1024
@@ -33,9 +35,12 @@ class Outlet:
             self.producer.pauseProducing()
 
     def peer_reads(self, size_bytes: int) -> None:
-        self._tempDataLen = max(0, self._tempDataLen - size_bytes)
-        if not self._tempDataLen:
-            self.producer.resumeProducing()
+        while size_bytes and self._tempDataLen:
+            taken = min(size_bytes, self._tempDataLen)
+            self._tempDataLen -= taken
+            size_bytes -= taken
+            if not self._tempDataLen:
+                self.producer.resumeProducing()
 
 
 class Consumer(TransportConsumer):
@@ -49,7 +54,7 @@ class Consumer(TransportConsumer):
         return self.transport
 
     def transmit(self, frames: bytes) -> None:
-        self.transport.write(frames)
+        self.send(frames)
 
     def close(self, reason: CloseReason) -> None:
         """Not used here."""
@@ -62,6 +67,7 @@ class Scene:
         self.ready: list[Any] = []
         fanout = SimpleNamespace(
             limits=BACKPRESSURE_LIMITS,
+            shared_bytes=SharedBytes(1 << 30, lambda: None),
             seconds=self.clock.seconds,
             drop=lambda _queue, consumer: self.dropped.append(consumer),
             ready=lambda _queue, consumer: self.ready.append(consumer),
@@ -98,7 +104,7 @@ def test_a_backlog_of_four_times_the_limit_drops_the_consumer_at_once(scene: Sce
     assert not scene.dropped
     scene.give(1, 1)
     assert scene.dropped == [scene.consumer]
-    assert unsent_bytes(scene.consumer.outlet) <= 5200 * KIB
+    assert scene.consumer.unsent_bytes <= 5200 * KIB
 
 
 def test_a_backlog_below_the_limit_never_drops_the_consumer(scene: Scene) -> None:

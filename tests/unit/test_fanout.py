@@ -174,6 +174,22 @@ def test_consumers_that_join_while_the_last_ones_leave_are_served(scene: Scene) 
     assert scene.core.attended[-1] == (1, PREFETCH)
 
 
+def test_too_many_bytes_in_total_drop_the_consumers_with_the_most(scene: Scene) -> None:
+    consumers = scene.consumers(3)
+    pieces = [bytes(size) for size in (10, 300 << 20, 200 << 20)]
+    for consumer, piece in zip(consumers, pieces, strict=True):
+        consumer.unsent_bytes = len(piece)
+        consumer.close = lambda reason, it=consumer, of=piece: (  # type: ignore[method-assign]
+            scene.fanout.shared_bytes.release(of),
+            setattr(it, "closed", reason),
+        )
+        scene.fanout.shared_bytes.hold(piece)
+    assert [consumer.closed for consumer in consumers] == [None] * 3
+    scene.clock.advance(0)
+    assert [consumer.closed for consumer in consumers] == [None, CloseReason.TOO_SLOW, None]
+    assert scene.fanout.counters.dropped == 1
+
+
 # Leases
 
 
