@@ -116,7 +116,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         if turns.spent >= QUIET_SECONDS and turns.is_full():
             self._parser.feed(data, later=True)
             self._account()
-            self._wait()
+            self._wait(is_short=len(data) <= SMALL_BYTES)
         elif len(data) > SMALL_BYTES:
             turns.process(self._process, data)
         else:
@@ -143,12 +143,12 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             if self._current is None:
                 self.deadline = self.factory.seconds() + self._limits.request_seconds
 
-    def _wait(self) -> None:
+    def _wait(self, is_short: bool = False) -> None:
         """Waits for another turn."""
         self._pause_reading(True)
         if not self._waiting:
             self._waiting = True
-            self._turns.wait(self._resume)
+            self._turns.wait(self._resume, is_short)
 
     def _resume(self) -> None:
         self._waiting = False
@@ -325,6 +325,11 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
 
     def abort(self) -> None:
         """Cuts a response that cannot be completed, so that it does not look complete."""
+        self.transport.abortConnection()
+
+    def cut(self) -> None:
+        """Closes at once, because the client does not read its response."""
+        self.factory.refused(self.remote_ip, WireError(408, "the client does not read its response."))
         self.transport.abortConnection()
 
     def stream(self, consumer: Any) -> None:

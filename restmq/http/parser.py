@@ -26,7 +26,7 @@ _WITHOUT_BODY = ("GET", "HEAD")
 _PIECE_BYTES = 4096
 _FIELDS_REMEMBERED_BYTES = 1024
 #: A long input that takes more time is parsed further in another turn.
-_PARSE_SECONDS = 0.005
+_PARSE_SECONDS = 0.002
 
 #: A method's name as RFC 9110 (5.6.2) defines it: distinguishes an unknown method from garbage.
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: |$)")
@@ -186,7 +186,9 @@ class RequestParser:
         uri = self._url.decode("ascii")
         if not uri.startswith("/") or "#" in uri:
             uri, fields = self._origin_form(uri, method, fields)
-        request = self._request = Request(self._connection, method, uri, "HTTP/" + version, fields)
+        request = self._request = Request(self._connection, method, uri, fields)
+        if version != "1.1":
+            request.version = "HTTP/" + version
         request.keep_alive = self._parser.should_keep_alive()
         if "content-encoding" in fields:
             self._begin_decoding(fields["content-encoding"])

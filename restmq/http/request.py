@@ -70,22 +70,28 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
     id = ""
     route = ""
     arrived_at: float
+    version = "HTTP/1.1"
+    keep_alive = True
+    upgrade = False
+    _arguments: dict[str, list[bytes]] | None = None
 
     # HTTPRequest.__init__ parses the arguments at once, and leniently, so it is not called.
-    def __init__(self, connection: ClientConnection, method: str, uri: str, version: str, headers: Headers) -> None:
+    def __init__(self, connection: ClientConnection, method: str, uri: str, headers: Headers) -> None:
         self.connection = connection
         self.method = method
         self.uri = uri
-        self.version = version
         self.headers = headers
         self.body = b""
         self.remote_ip = connection.remote_ip
-        self.protocol = "https" if connection.secure else "http"
-        self.host = headers.get("host") or "127.0.0.1"
         self.path, _, self.query = uri.partition("?")
-        self.keep_alive = True
-        self.upgrade = False
-        self._arguments: dict[str, list[bytes]] | None = None
+
+    @property
+    def protocol(self) -> str:
+        return "https" if self.connection.secure else "http"
+
+    @property
+    def host(self) -> str:
+        return self.headers.get("host") or "127.0.0.1"
 
     @property
     def arguments(self) -> dict[str, list[bytes]]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IProtocolNegotiationFactory
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from restmq.errors import WireError
@@ -18,6 +19,8 @@ from restmq.http.quota import ClientQuota
 from restmq.http.request import Request
 from restmq.http.turns import Turns
 from restmq.http.unread import UnreadResponses
+
+log = Logger()
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -40,6 +43,7 @@ class HTTPServer(ABC):
         self.unread = UnreadResponses(
             ClientQuota(limits.unread_bytes, limits.unread_bytes_per_address), limits.unread_seconds
         )
+        self._cut_logged = 0
         self._drained: defer.Deferred[None] = defer.Deferred()
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -70,6 +74,9 @@ class HTTPServer(ABC):
         """Closes connections whose deadline has passed, or whose client reads nothing. Call it about once a second."""
         now = self.seconds()
         self.unread.cut_stalled(now)
+        if self.unread.cut_number > self._cut_logged:
+            number, self._cut_logged = self.unread.cut_number - self._cut_logged, self.unread.cut_number
+            log.warn("{number} connections were cut: their clients do not read the response.", number=number)
         for connection in list(self.connections):
             if connection.deadline is not None and connection.deadline < now:
                 connection.deadline_passed()

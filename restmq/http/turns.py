@@ -6,10 +6,12 @@ Theory of operation:
    input of up to ``SMALL_BYTES``, so that the usual request needs no reading of the clock.
 2. From ``QUIET_SECONDS`` on, connections ask before they process input, and a call is scheduled for the next turn,
    which sets the charge to zero. An idle server thus schedules one call for about a hundred requests.
-3. At ``_TURN_SECONDS`` the turn is full: no more input is processed. Connections wait in a queue.
-4. The next turn serves the queue first, in order, until it is full itself. A connection with more to do goes to the end
-   of the queue. So no turn takes longer than ``_TURN_SECONDS`` and one piece of work, and no connection waits longer
-   than one piece of work of each connection before it.
+3. At ``_TURN_SECONDS`` the turn is full: no more input is processed. Connections wait in two queues: one for short
+   inputs, which are quick work, and one for all else.
+4. The next turn serves the queues first, until it is full itself: all short inputs, then the others in order. At least
+   one of the others is served. A connection with more to do goes to the end of its queue.
+5. So no turn takes longer than ``_TURN_SECONDS`` and two pieces of work. An ordinary request waits for short inputs
+   only, however many clients send long ones.
 
 A maintainer must keep pieces of work small (a few ms), and must not process input outside of a turn.
 """
@@ -43,6 +45,7 @@ class Turns:
         self._clock = clock
         self.spent = 0.0
         self._scheduled = False
+        self._short: deque[Callable[[], None]] = deque()
         self._queue: deque[Callable[[], None]] = deque()
 
     def is_full(self) -> bool:
@@ -57,9 +60,9 @@ class Turns:
         work(data)
         self.spent += self._clock() - began
 
-    def wait(self, work: Callable[[], None]) -> None:
+    def wait(self, work: Callable[[], None], is_short: bool = False) -> None:
         """Does a piece of work in one of the next turns."""
-        self._queue.append(work)
+        (self._short if is_short else self._queue).append(work)
         if not self._scheduled:
             self._schedule()
 
@@ -88,10 +91,11 @@ class Turns:
         self._scheduled = False
         self.spent = 0.0
         began = self._clock()
-        for _ in range(len(self._queue)):
-            self._queue.popleft()()
-            self.spent = self._clock() - began
-            if self.spent >= _TURN_SECONDS:
-                break
-        if self._queue and not self._scheduled:
+        for queue in (self._short, self._queue):
+            for _ in range(len(queue)):
+                queue.popleft()()
+                self.spent = self._clock() - began
+                if self.spent >= _TURN_SECONDS:
+                    break
+        if (self._short or self._queue) and not self._scheduled:
             self._schedule()

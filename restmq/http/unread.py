@@ -23,7 +23,8 @@ class UnreadConnection(Protocol):
     remote_ip: str
     transport: Any
 
-    def abort(self) -> None: ...
+    def cut(self) -> None:
+        """Closes at once."""
 
 
 class _Backlog:
@@ -43,11 +44,17 @@ class _Backlog:
 
 
 class UnreadResponses:
-    """The connections with unread responses."""
+    """The connections with unread responses.
+
+    Attributes:
+        backlogs: the connections.
+        cut_number: number of connections that were cut.
+    """
 
     def __init__(self, quota: ClientQuota, stall_seconds: float) -> None:
         self._quota = quota
         self._stall_seconds = stall_seconds
+        self.cut_number = 0
         self.backlogs: dict[UnreadConnection, _Backlog] = {}
 
     def refuses(self, address: str) -> bool:
@@ -97,4 +104,5 @@ class UnreadResponses:
 
     def _cut(self, connection: UnreadConnection) -> None:
         self.discard(connection)
-        connection.abort()
+        connection.cut()
+        self.cut_number += 1

@@ -43,6 +43,19 @@ def test_pipelining_clients_take_turns() -> None:
         app.turn()
 
 
+def test_a_short_request_is_answered_before_long_inputs_that_wait() -> None:
+    app = App()
+    app.turns.spent = 1.0
+    long = [Client(app, transport=Transport(f"192.0.2.{number}")) for number in range(10)]
+    for client in long:
+        client.connection.dataReceived(get("/long?" + "x" * 5000))
+    short = Client(app)
+    short.connection.dataReceived(get("/short"))
+    app.settle()
+    assert app.requests[0].path == "/short"
+    assert len(app.requests) == 11
+
+
 def test_a_full_turn_leaves_input_to_the_next_one() -> None:
     app = App()
     app.turns.spent = 1.0
