@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet import defer, task
 
@@ -63,6 +64,12 @@ class _Arrived:
             self.messages += messages
 
 
+def _marker_arrival() -> defer.Deferred[Any]:
+    """Fires when the marker arrives, or when it is cancelled."""
+    arrival: defer.Deferred[Any] = defer.Deferred()
+    return arrival.addErrback(lambda failure: failure.trap(defer.CancelledError))
+
+
 class Replay:
     """Reads a queue's history for its members.
 
@@ -86,7 +93,7 @@ class Replay:
         self._kept: bool | None = None
         self._before_marker = _Arrived(shared.limits.unsent_bytes_max)
         self._after_marker = _Arrived(shared.limits.unsent_bytes_max)
-        self._marked: defer.Deferred[None] = defer.Deferred()
+        self._marked = _marker_arrival()
         self._number_at_marker = 0
         self._interrupted = False
         self._is_gap_unclear = False
@@ -136,8 +143,7 @@ class Replay:
             self._before_marker.add(self._after_marker.messages)
         self._after_marker.clear()
         self._interrupted = self._is_gap_unclear = False
-        self.marker, self._marked = secrets.token_hex(8), defer.Deferred()
-        self._marked.addErrback(lambda failure: failure.trap(defer.CancelledError))
+        self.marker, self._marked = secrets.token_hex(8), _marker_arrival()
         try:
             await self._read_pages()
         except StoreUnavailable:

@@ -82,7 +82,7 @@ def test_jsonp_reports_an_empty_queue_and_an_error(browser: webdriver.Chrome, da
 def other_site(folder: Path) -> Iterator[str]:
     """A page of another site: ``localhost`` is cross-site to ``127.0.0.1``."""
     site = folder / "site"
-    site.mkdir()
+    site.mkdir(exist_ok=True)  # a worker may set this fixture up again
     (site / "index.html").write_text("<!DOCTYPE html><title>elsewhere</title>")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
