@@ -29,16 +29,23 @@ def test_no_key_of_a_queue_looks_like_a_message() -> None:
 
 
 LUA = Path(scripts.__file__).parent.parent / "queues" / "lua"
+WORDS_OF_LUA = {"and", "elseif", "function", "if", "in", "ipairs", "not", "or", "pairs", "pcall", "return", "tonumber"}
+WORDS_OF_LUA |= {"tostring", "type", "unpack", "until", "while"}
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in LUA.glob("[a-z]*.lua")))
-def test_a_script_has_all_the_keys_that_it_uses(name: str) -> None:
+def test_a_script_defines_all_names_that_it_uses(name: str) -> None:
     script = scripts.load(name)
+    assert "include:" not in script.source.decode()
     text = re.sub(r"--.*|'[^']*'", "", script.source.decode())
-    defined = set(re.findall(r"\b(?:local|function)\s+([\w, ]+)", text))
-    defined = {part.strip() for names in defined for part in names.split(",")}
-    used = set(re.findall(r"\b[A-Z][A-Z_]+\b", text)) - {"KEYS", "ARGV"}
-    known = {key.upper() for key in script.keys}
-    if name not in ("queue_rows", "due_queues"):  # these are about many queues
-        assert used - defined <= known
-    assert "include:" not in script.source.decode().replace("-- include: _name", "")
+    defined = re.findall(r"\b(?:local(?: function)?|function|for)\s+([\w, ]+)|\bfunction[ \w]*\(([\w, ]*)\)", text)
+    known = {word.strip() for names in defined for part in names for word in part.split(",")} | {"KEYS", "ARGV"}
+    constants = set(re.findall(r"\b[A-Z][A-Z_]+\b", text))
+    functions = set(re.findall(r"(?<![.\w])([a-z_]+)\(", text)) - WORDS_OF_LUA
+    assert (constants | functions) - known == set()
+
+
+def test_a_script_gets_the_keys_that_it_names_in_capitals_and_no_others() -> None:
+    assert set(scripts.load("length").keys) == {"status", "policy", "settings", "ready", "expiring"}
+    assert scripts.load("length").source.startswith(b"local READY, STATUS, POLICY, EXPIRING, SETTINGS = unpack(KEYS)")
+    assert scripts.load("postpone").keys == ()

@@ -1,5 +1,4 @@
 -- include: _oldest
--- KEYS: ready, expiring, times
 -- The age of the oldest message, without a time per message. TIMES is a sorted set of marks: a message's number, scored
 -- by its time. There is at most one mark a second, and fewer the older the backlog is, so at most a few thousand.
 -- Numbers and times rise together: a message that joins others late, with an older number, gets no mark.

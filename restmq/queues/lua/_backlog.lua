@@ -1,5 +1,7 @@
 -- include: _pop
+-- include: _take_out
 -- include: _wake
+-- include: _rounds
 -- include: _publish
 -- publish_backlog(daemon): publishes ready messages on the channel, as many as the window allows (_flow.lua). If the
 -- window allows more, a notice on the daemon's own channel, behind the messages, makes it attend again. Returns a

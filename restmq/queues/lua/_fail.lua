@@ -1,8 +1,7 @@
--- include: _ready
+-- include: _expiry
 -- include: _lease
 -- include: _order
 -- include: _forwarding
--- KEYS: dead, totals
 -- Makes the message a dead letter. DEAD has its time of death. Deaths in the same millisecond get rising fractions of
 -- it, because Redis would sort equal times by the text of the keys.
 local FRACTION_MS = 1 / 2048

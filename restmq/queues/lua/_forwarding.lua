@@ -1,6 +1,5 @@
 -- include: _schedule
 -- include: _dead
--- KEYS: dead
 -- Dead letters for another queue are forwarded at once by the daemon that ran the script. The queue is scheduled too,
 -- in case that daemon dies or the other queue cannot take them.
 local FORWARD_AGAIN_MS = 10000

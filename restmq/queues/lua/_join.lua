@@ -1,6 +1,5 @@
 -- include: _order
--- include: _ready
--- KEYS: number
+-- include: _expiry
 -- join(key, record): puts a delayed message or a dead letter at the end of the queue, and notes its place (see _order).
 -- Returns false if it has expired.
 local joined = 0

@@ -1,4 +1,3 @@
--- KEYS: leased, receipts
 -- A leased message keeps its value. LEASED has its deadline. RECEIPTS has its receipt and, after a blank, the channel
 -- of the daemon that holds it for a live consumer. DELIVERIES has its record (see _record).
 

@@ -1,6 +1,5 @@
 -- include: _number
 -- include: _record
--- KEYS: ready
 -- The order of a queue: messages stand in the order in which they joined it.
 -- 1. A message that is added ready joins with its number.
 -- 2. A delayed message and a dead letter join when the delay is over or it is redriven, behind all that are there.

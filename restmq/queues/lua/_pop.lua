@@ -1,5 +1,5 @@
--- include: _ready
--- KEYS: totals
+-- include: _value
+-- include: _forget
 -- pop(count, bytes_max): pops up to `count` live messages from the front. Drops expired ones and entries without a
 -- value. Stops early at `bytes_max`, if given, or when the answer has become large. Returns keys, values, expiries (ms
 -- since 1970, or 0), and whether it stopped at a limit, so that there may be more.
@@ -32,16 +32,4 @@ local function pop(count, bytes_max)
   if #expired > 0 then forget(expired) end
   if dropped > 0 then call('HINCRBY', TOTALS, 'expired', dropped) end
   return keys, values, expiries, dropped >= EXPIRED_MAX or bytes >= bytes_max
-end
-
--- Removes popped messages for good. Returns them as columns.
-local function take_out(keys, values, expiries)
-  if #keys == 0 then return {} end
-  local refcounts = {}
-  for i, key in ipairs(keys) do refcounts[i] = key .. ':refcount' end
-  local looks = call('MGET', unpack(refcounts))
-  local records = call('EXISTS', DELIVERIES) == 1 and call('HMGET', DELIVERIES, unpack(keys)) or {}
-  forget(keys)
-  call('HINCRBY', TOTALS, 'out', #keys)
-  return as_columns(keys, values, looks, expiries, {}, records)
 end

@@ -1,6 +1,5 @@
--- KEYS: status, policy, settings
--- Begins every script of one queue. KEYS are named above and in each part, by restmq/store/keys.py (QueueKeys). ARGV[1]
--- is the queue's name, ARGV[2] the time in ms since 1970, or '' for Redis' own clock. A script's own arguments begin at
+-- Begins every script of one queue. READY and other names in capitals are its keys (restmq/store/keys.py). ARGV[1] is
+-- the queue's name, ARGV[2] the time in ms since 1970, or '' for Redis' own clock. A script's own arguments begin at
 -- ARGV[3].
 local QUEUE, CLOCK = ARGV[1], ARGV[2]
 local call = redis.call

@@ -1,6 +1,4 @@
--- include: _history
 -- include: _flow
--- KEYS: channel
 -- publish(key, value, expires_ms): sends a message to all live consumers, on every daemon. Returns whether any daemon
 -- received it, and whether another message may be published (_flow.lua, rule 4). A message that was received goes into
 -- the queue's history, if it keeps one.
@@ -13,9 +11,25 @@ local function announce(key, value)
   return true
 end
 
+-- Counts the bytes of a message that was published. Returns whether another may be published.
+local function count_sent(size)
+  local sent = call('HINCRBY', FLOW, 'sent', size)
+  if sent == size then call('PEXPIRE', FLOW, KEPT_MS) end
+  if math.floor(sent / STEP) == math.floor((sent - size) / STEP) then return true end
+  -- include: _rounds
+  local window, unconfirmed, is_open = flow_state()
+  if not is_open then begin_round(unconfirmed) end
+  if unconfirmed < window then return true end
+  hold_back()
+  return false
+end
+
 local function publish(key, value, expires_ms)
   if not announce(key, value) then return false, false end
   local count_max = setting('history')
-  if count_max > 0 then remember(key, value, expires_ms, count_max) end
+  if count_max > 0 then
+    -- include: _remember
+    remember(key, value, expires_ms, count_max)
+  end
   return true, count_sent(#value + OVERHEAD)
 end

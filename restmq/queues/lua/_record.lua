@@ -1,4 +1,3 @@
--- KEYS: deliveries
 -- DELIVERIES has a record {count, first, last, order, origin} in JSON for each message that needs one: its deliveries
 -- under leases, its place in the queue (see _order), and, for a forwarded dead letter, where it comes from.
 local function record_of(key)

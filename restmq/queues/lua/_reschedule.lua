@@ -1,5 +1,4 @@
 -- include: _forwarding
--- KEYS: leased, delayed, due
 -- Schedules the queue anew, after its messages changed in any way.
 local function reschedule()
   local leased_ms = call('ZRANGE', LEASED, 0, 0, 'WITHSCORES')[2]

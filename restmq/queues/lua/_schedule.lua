@@ -1,4 +1,3 @@
--- KEYS: due, due_channel
 -- Makes the queue due at this time at the latest. Tells the daemons if no other queue is due earlier.
 local function schedule(at_ms)
   local scheduled_ms = call('ZSCORE', DUE, QUEUE)

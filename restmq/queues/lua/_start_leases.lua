@@ -1,7 +1,6 @@
--- include: _ready
+-- include: _columns
 -- include: _record
 -- include: _schedule
--- KEYS: leased, receipts, totals
 -- Leases messages that were popped. Returns them as columns.
 local function start_leases(keys, values, expiries, lease_ms, receipt, holder)
   if #keys == 0 then return {} end

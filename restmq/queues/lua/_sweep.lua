@@ -1,8 +1,8 @@
--- KEYS: ready, expiring, totals
+-- include: _forget
 -- sweep(): drops expired messages among the first SWEPT ones, because they pile up in a queue without consumers.
--- It is called once per SWEEP_EVERY new messages and covers more than those. So only messages that expire behind SWEPT
+-- It is called once per 100 new messages (add.lua) and covers more than those. So only messages that expire behind SWEPT
 -- living ones pile up.
-local SWEEP_EVERY, SWEPT = 100, 1000
+local SWEPT = 1000
 
 local function sweep()
   local now = now_ms()

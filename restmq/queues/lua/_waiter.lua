@@ -5,7 +5,6 @@
 local WAITERS_SECONDS = 600
 
 local function register_waiter(waiter, is_satisfied)
-  if waiter == '' then return end
   call('LREM', WAITERS, 0, waiter)
   if is_satisfied then
     wake()

@@ -1,4 +1,3 @@
--- KEYS: ready, channel, turns, waiters, held
 -- wake(): tells one party that the queue may have a message for it: live consumers first, then a daemon with long
 -- polls. PUBLISH returns the number of receivers, so this finds dead daemons and removes them.
 local DEAD_DAEMONS_MAX = 64

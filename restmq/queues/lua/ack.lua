@@ -3,10 +3,9 @@
 -- Returns 1 for each, or 0 if that lease is not in force.
 -- allow-oom
 -- durable
--- KEYS: totals
 -- include: _prelude
 -- include: _lease
--- include: _ready
+-- include: _forget
 local acked, results = {}, {}
 for i = 3, #ARGV, 2 do
   local key = ARGV[i]

@@ -1,18 +1,15 @@
 -- Adds messages, in order. If the queue is started, broadcasts, has no backlog and is not held back (see _flow), a
 -- message goes straight to the live consumers. If any daemon received it, it is delivered, and nothing is stored.
 -- Otherwise the message becomes ready or, with a delay, delayed.
--- KEYS: queue_set, number, leased, delayed, totals; with a fingerprint one more at the end, to store it.
+-- KEYS: with a fingerprint one more at the end, to store it.
 -- ARGV: queue, clock, ttl in ms or 0, delay in ms or 0, 1 for all or nothing, fingerprint or '', lifetime of the
 -- fingerprint in ms, then the values.
 -- Returns {'', 'full' or 'conflict', key, …}. If full and not all or nothing, the first values were added.
 -- durable
 -- include: _prelude
--- include: _ready
--- include: _schedule
 -- include: _wake
 -- include: _publish
 -- include: _age
--- include: _sweep
 local ttl_ms, delay_ms, all_or_nothing = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
 local fingerprint, fingerprint_ms = ARGV[6], ARGV[7]
 local FIRST = 8
@@ -32,16 +29,18 @@ if fingerprint ~= '' then
   end
 end
 
-local function all_can_be_published()
-  local window, unconfirmed = flow_state()
-  for i = FIRST, #ARGV do unconfirmed = unconfirmed + #ARGV[i] + OVERHEAD end
-  return unconfirmed < window and call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0
-end
-
 local capacity = setting('max_length')
 if capacity == 0 then
   capacity = math.huge
 else
+  -- include: _length
+  -- include: _rounds
+  local function all_can_be_published()
+    local window, unconfirmed = flow_state()
+    for i = FIRST, #ARGV do unconfirmed = unconfirmed + #ARGV[i] + OVERHEAD end
+    return unconfirmed < window and call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0
+  end
+
   capacity = capacity - length() - call('ZCARD', LEASED) - call('ZCARD', DELAYED)
   if all_or_nothing and capacity < count and not (live and all_can_be_published()) then return {'full'} end
 end
@@ -64,12 +63,15 @@ local last_value = math.min(#ARGV, next_value - 1 + math.max(0, capacity))
 if all_or_nothing then last_value = #ARGV end
 if last_value < #ARGV then keys[1] = 'full' end
 
-local STORED_AT_ONCE = 1000
+local STORED_AT_ONCE, SWEEP_EVERY = 1000, 100
 local must_store = next_value <= last_value
 if must_store then
   local last = call('INCRBY', NUMBER, last_value - next_value + (spare_number and 0 or 1))
   local number = last - (last_value - next_value)
-  if math.floor(last / SWEEP_EVERY) > math.floor((number - 1) / SWEEP_EVERY) then sweep() end
+  if math.floor(last / SWEEP_EVERY) > math.floor((number - 1) / SWEEP_EVERY) then
+    -- include: _sweep
+    sweep()
+  end
   if due_ms == 0 then mark_time(number) end
   for from = next_value, last_value, STORED_AT_ONCE do
     local chunk, keys_and_values = {}, {}
@@ -96,5 +98,10 @@ if fingerprint ~= '' then
   local first = call('GET', NUMBER) - count + 1
   call('SET', KEYS[#KEYS], string.format('%s %.0f %d', fingerprint, first, count), 'PX', fingerprint_ms)
 end
-if due_ms > 0 then schedule(due_ms) elseif must_store then wake() end
+if due_ms > 0 then
+  -- include: _schedule
+  schedule(due_ms)
+elseif must_store then
+  wake()
+end
 return keys

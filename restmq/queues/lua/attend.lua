@@ -22,12 +22,14 @@
 -- ARGV: queue, clock, the daemon's channel, its weight (number of ready consumers), number of messages that they can
 -- hold, lease in ms or 0, receipt, the window in bytes that it grants, or 0 if it has no consumers, 1 to
 -- publish a marker first or 0.
--- Returns {1 broadcast or 2 roundrobin; state; the messages as columns (see _ready), if there are any}.
+-- Returns {1 broadcast or 2 roundrobin; state; the messages as columns (see _columns), if there are any}.
 -- allow-oom
 -- include: _prelude
 -- include: _overdue
+-- include: _pop
+-- include: _take_out
 -- include: _start_leases
--- include: _backlog
+-- include: _wake
 local SHARE_MAX = 16
 
 local daemon, weight, capacity = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -52,12 +54,16 @@ local function take_turn()
   return {ROUNDROBIN, more and MORE or DONE, unpack(found)}
 end
 
-if ARGV[9] == '1' then publish_marker('-') end
+if ARGV[9] == '1' then
+  -- include: _marker
+  publish_marker('-')
+end
 if overdue() then return {broadcasts() and BROADCAST or ROUNDROBIN, PROMOTE_FIRST} end
 if broadcasts() then
   if not started() then return {BROADCAST, DONE} end
   if window > 0 then
     if call('LLEN', READY) == 0 then return {BROADCAST, DONE} end
+    -- include: _backlog
     if call('HSETNX', FLOW, 'window', window) == 1 then call('PEXPIRE', FLOW, KEPT_MS) end
     return {BROADCAST, publish_backlog(daemon)}
   end

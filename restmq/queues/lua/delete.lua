@@ -2,10 +2,9 @@
 -- ARGV: queue, clock, the message's key.
 -- Returns 1 if it existed, 0 if not (it never existed, was taken, or has expired).
 -- allow-oom
--- KEYS: delayed, dead
 -- include: _prelude
 -- include: _lease
--- include: _ready
+-- include: _expiry
 local key = ARGV[3]
 local alive = expiry_if_alive(key)
 local removed = call('ZREM', DELAYED, key) + call('ZREM', DEAD, key)

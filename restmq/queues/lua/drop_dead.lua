@@ -2,9 +2,8 @@
 -- ARGV: queue, clock, the key of one dead letter, or '' for all.
 -- Returns {number dropped, number remaining}.
 -- allow-oom
--- KEYS: dead
 -- include: _prelude
--- include: _ready
+-- include: _forget
 local DROPPED_MAX = 500
 local wanted = ARGV[3] == '' and call('ZRANGE', DEAD, 0, DROPPED_MAX - 1) or {ARGV[3]}
 local dropped = 0

@@ -4,9 +4,8 @@
 -- 1970, or 0; value; looks; record of deliveries or ''}, or nothing if the queue does not hold such a message.
 -- 'unknown': the queue has more than twice SEARCHED_MAX messages, and this one is neither in its place by number nor
 -- near an end.
--- KEYS: leased, delayed, dead
 -- include: _prelude
--- include: _ready
+-- include: _value
 -- include: _number
 -- include: _died
 local SEARCHED_MAX = 50000

@@ -1,13 +1,13 @@
 -- Moves dead letters to the queue that the setting dead_letter names, as new messages with a note of their origin. A
 -- bounded number per call. A message that was forwarded HOPS_MAX times, e.g. between queues that name each other,
 -- rests: it stays among the dead letters of its queue.
--- KEYS: at the end those of the other queue: queue_set, number, ready, expiring, deliveries, times.
+-- KEYS: more at the end, of the other queue: queue_set, number, ready, expiring, deliveries, times.
 -- ARGV: queue, clock, the other queue's name.
 -- Returns {number of dead letters that remain to be forwarded, number of those that now rest}.
 -- allow-oom
 -- include: _prelude
 -- include: _record
--- include: _ready
+-- include: _expiry
 -- include: _reschedule
 -- include: _age
 local FORWARDED_MAX, HOPS_MAX = 500, 5

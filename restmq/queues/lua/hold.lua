@@ -2,7 +2,7 @@
 -- ARGV: queue, clock, the time in ms.
 -- allow-oom
 -- include: _prelude
--- include: _flow
+-- include: _rounds
 if call('HEXISTS', FLOW, 'pending') == 1 then
   call('HSET', FLOW, 'since', string.format('%.0f', now_ms() + ARGV[3] - HELD_MS))
   call('PEXPIRE', FLOW, KEPT_MS)

@@ -8,7 +8,6 @@
 -- include: _overdue
 -- include: _pop
 -- include: _start_leases
--- include: _waiter
 if overdue() then return {PROMOTE_FIRST} end
 local count = tonumber(ARGV[3])
 local keys, values, expiries, more = pop(count)
@@ -17,5 +16,8 @@ local lease_ms = tonumber(ARGV[5])
 if lease_ms == 0 then lease_ms = setting('lease') * 1000 end
 if lease_ms == 0 then lease_ms = tonumber(ARGV[7]) end
 local found = start_leases(keys, values, expiries, lease_ms, ARGV[6], '')
-register_waiter(ARGV[4], #keys >= count)
+if ARGV[4] ~= '' then
+  -- include: _waiter
+  register_waiter(ARGV[4], #keys >= count)
+end
 return {more and MORE or DONE, unpack(found)}

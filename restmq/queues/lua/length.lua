@@ -1,5 +1,5 @@
 -- Counts the ready messages that have not expired.
 -- ARGV: queue, clock.
 -- include: _prelude
--- include: _ready
+-- include: _length
 return length()

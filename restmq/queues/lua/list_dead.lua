@@ -2,9 +2,9 @@
 -- ARGV: queue, clock, number to skip, maximum number to list.
 -- Returns {number of all, key, value, time of death in ms since 1970, record, …}. Stops early when the answer has
 -- become large.
--- KEYS: dead
 -- include: _prelude
--- include: _ready
+-- include: _expiry
+-- include: _value
 -- include: _died
 local BYTES_MAX = 16777216
 local first = tonumber(ARGV[3])

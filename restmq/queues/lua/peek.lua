@@ -4,7 +4,6 @@
 -- of a value.
 -- Returns {number of messages in this place, then key, beginning of the value, its size in bytes, end of the lease or
 -- delay or time of death in ms since 1970 or 0, looks, record of deliveries or '', …}.
--- KEYS: ready, expiring, deliveries, leased, delayed, dead
 -- include: _prelude
 -- include: _died
 local place, first, count, bytes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])

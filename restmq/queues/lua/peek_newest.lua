@@ -1,8 +1,9 @@
 -- Peeks at the newest messages; the peek is not counted. Skips expired ones among the newest 2,000.
 -- ARGV: queue, clock, maximum number.
--- Returns the messages as columns (see _ready), the newest first.
+-- Returns the messages as columns (see _columns), the newest first.
 -- include: _prelude
--- include: _ready
+-- include: _value
+-- include: _columns
 local keys, values, looks, expiries, records = {}, {}, {}, {}, {}
 local SCANNED_MAX, WANTED = 2000, tonumber(ARGV[3])
 for _, key in ipairs(call('LRANGE', READY, 0, SCANNED_MAX - 1)) do

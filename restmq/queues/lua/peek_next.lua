@@ -1,11 +1,12 @@
 -- Peeks at the next message, counts the peek, and leaves the message in its place.
 -- ARGV: queue, clock.
 -- Returns as take does.
--- KEYS: totals
 -- allow-oom
 -- include: _prelude
 -- include: _overdue
--- include: _ready
+-- include: _value
+-- include: _forget
+-- include: _columns
 local EXPIRED_MAX = 1000
 if overdue() then return {PROMOTE_FIRST} end
 for _ = 1, EXPIRED_MAX do

@@ -26,7 +26,6 @@
 -- ARGV: queue, clock.
 -- Returns {state, the queue to forward dead letters to, or ''}.
 -- allow-oom
--- KEYS: delayed
 -- include: _prelude
 -- include: _fail
 -- include: _join

@@ -1,13 +1,13 @@
 -- Empties the queue. All its messages leave it in one step, because their list and sets are renamed. Their values are
 -- then dropped, a bounded number per call, so that a queue of millions does not block Redis. The next purge finishes
 -- one that was cut off. The counter stays: message numbers never repeat.
--- KEYS: leased, delayed, dead, receipts, deliveries, history, history_values, times, due, channel; then the four names
--- to rename to: for the list, and for the sorted sets of leased, delayed and dead messages.
+-- KEYS: more at the end, the names to rename to: of the list, and of the sorted sets of leased, delayed and dead
+-- messages.
 -- ARGV: queue, clock, 1 if the rename is still to be done, 1 to close live consumers.
 -- Returns {1 once the rename is done, number of messages that left the queue with it, number still to be dropped}.
 -- allow-oom
 -- include: _prelude
--- include: _ready
+-- include: _length
 local DROPPED_MAX = 5000
 local sets = {LEASED, DELAYED, DEAD}
 local dropping = {unpack(KEYS, #KEYS - 3)}

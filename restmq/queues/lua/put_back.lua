@@ -1,9 +1,8 @@
 -- Returns messages that were taken for clients that have disconnected to their places in the queue (see _order).
--- KEYS: totals
 -- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', …
 -- allow-oom
 -- include: _prelude
--- include: _ready
+-- include: _expiry
 -- include: _order
 -- include: _wake
 local keys, orders = {}, {}

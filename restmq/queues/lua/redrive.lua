@@ -3,7 +3,6 @@
 -- ARGV: queue, clock, the key of one dead letter, or '' for all.
 -- Returns {number moved, number remaining}.
 -- allow-oom
--- KEYS: dead
 -- include: _prelude
 -- include: _join
 -- include: _age

@@ -3,7 +3,7 @@
 -- allow-oom
 -- include: _prelude
 -- include: _forwarding
--- include: _history
+-- include: _fit_history
 for i = 3, #ARGV, 2 do
   if ARGV[i + 1] == '0' or ARGV[i + 1] == '' then
     call('HDEL', SETTINGS, ARGV[i])

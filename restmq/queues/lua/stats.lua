@@ -3,10 +3,9 @@
 -- Returns {state; number of messages ready, leased, delayed, dead; 1 if started or 0; 1 broadcast or 2 roundrobin; age
 -- in ms of the oldest ready message, or -1 if there is none or its age is unknown; number of messages added; name and
 -- number of each total, …}.
--- KEYS: number, leased, delayed, dead, totals
 -- include: _prelude
 -- include: _overdue
--- include: _ready
+-- include: _length
 -- include: _age
 if overdue() then return {PROMOTE_FIRST} end
 local ready = length()

@@ -1,0 +1,31 @@
+-- include: _flow
+local function hold_back(ms) call('SET', HELD, 1, 'PX', ms or HELD_MS) end
+
+-- Returns the bytes that are still unconfirmed.
+local function end_round()
+  local marked, grant, stored = unpack(call('HMGET', FLOW, 'marked', 'grant', 'stored'))
+  call('HDEL', FLOW, 'pending', 'grant')
+  if grant then call('HSET', FLOW, 'window', grant) end
+  if stored ~= '0' then call('UNLINK', unpack(call('LPOP', BESIDE, stored) or {''})) end
+  call('DEL', HELD)
+  return call('HINCRBY', FLOW, 'sent', -marked)
+end
+
+local function begin_round(sent)
+  local round = call('HINCRBY', FLOW, 'round', 1)
+  local missing = call('HGET', FLOW, 'missing') or 0
+  local pending = math.max(1, call('PUBLISH', CHANNEL, 'sync ' .. round) - missing)
+  local since = string.format('%.0f', now_ms())
+  call('HSET', FLOW, 'marked', sent, 'stored', call('LLEN', BESIDE), 'pending', pending, 'since', since)
+  call('PEXPIRE', FLOW, KEPT_MS)
+end
+
+-- The window, the unconfirmed bytes, and whether a round is open. Ends a round that is overdue.
+local function flow_state()
+  local window, sent, pending, since = unpack(call('HMGET', FLOW, 'window', 'sent', 'pending', 'since'))
+  if pending and now_ms() - since > HELD_MS then
+    call('HINCRBY', FLOW, 'missing', pending)
+    sent, pending = end_round(), nil
+  end
+  return tonumber(window or FIRST_WINDOW), tonumber(sent or 0), pending
+end
