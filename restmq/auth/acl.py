@@ -17,8 +17,12 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from twisted.logger import Logger
+
 from restmq.auth.passwords import is_hashed, is_valid_hash
 from restmq.errors import ConfigurationError
+
+log = Logger()
 
 SECTIONS = ("rest:producer", "rest:consumer", "comet:consumer", "websocket:consumer")
 #: Name of configparser's section of defaults. No line can have this name, so acl.conf can't have such a section.
@@ -66,35 +70,36 @@ class Section:
             return False
         return self.allow.everybody or not self.allow
 
-    @property
-    def needs_password(self) -> bool:
-        return bool(self.password)
-
 
 class Acl:
-    """The rules of a file. If the file is changed and invalid, the old rules stay in force."""
+    """The rules of a file. If the file is changed and invalid, all the old rules stay in force."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Raises ConfigurationError, with file, section and line, if the file is invalid or missing."""
-        self.path = Path(path)
+        self._path = Path(path)
         self._stamp_read = self._stamp()
-        self._sections = read_rules(self.path)
+        self._sections = read_rules(self._path)
 
     def section(self, name: str) -> Section:
         return self._sections[name]
 
-    def reload(self) -> None:
-        """Reads the file again. If it is invalid, raises ConfigurationError and keeps all the old rules."""
-        self._stamp_read = self._stamp()
-        self._sections = read_rules(self.path)
+    def reload_if_changed(self) -> None:
+        if self._stamp() != self._stamp_read:
+            self.reload()
 
-    def changed(self) -> bool:
-        """Whether the file has changed since it was last read."""
-        return self._stamp() != self._stamp_read
+    def reload(self) -> None:
+        """Reads the file again, and logs whether its rules are in force."""
+        self._stamp_read = self._stamp()
+        try:
+            self._sections = read_rules(self._path)
+        except ConfigurationError as problem:
+            log.error("{problem} The old access rules stay in force.", problem=problem)
+        else:
+            log.info("the access rules of {path} are in force.", path=self._path)
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
-            status = self.path.stat()
+            status = self._path.stat()
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino

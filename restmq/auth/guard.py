@@ -117,7 +117,7 @@ class Guard:
         section = self.acl.section(access.section)
         if not section.admits(credentials.address):
             raise NotAllowed("your address is not allowed to do this; see hosts_allow in the server's acl.conf.")
-        if credentials.token is None and not section.needs_password:
+        if credentials.token is None and not section.password:
             return
         self._failures.check(credentials.address, credentials.secret)
         if credentials.token is not None:
@@ -151,7 +151,7 @@ class Guard:
             return False
         if credentials.token is not None:
             return record is not None and _refusal(record, access, queue) is None
-        if not section.needs_password:
+        if not section.password:
             return True
         return credentials.username is not None and await self._is_right(credentials, section)
 

@@ -21,7 +21,6 @@ from restmq.server.redis_options import RedisOptions
 
 STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105  its name, not its value
 
-
 _BYTES = whole_number(1, 1 << 31)
 _COUNT = whole_number(1, 1_000_000)
 _PORT = whole_number(1, 65535)
@@ -84,30 +83,13 @@ class Options(DaemonOptions):
     longdesc = "A message queue that you use over plain HTTP. It keeps its data in Redis."
 
     optParameters: list[list[Any]] = [
-        [
-            "acl",
-            None,
-            None,
-            "file with the access rules [default: ./acl.conf if it exists, else all is open]",
-        ],
+        ["acl", None, None, "file with the access rules [default: ./acl.conf if it exists, else all is open]"],
         ["port", None, 8888, "port to listen on", _PORT],
         ["embedded", None, "auto", "start a private Redis or Valkey: auto (if no Redis answers), always or never"],
-        [
-            "replicas",
-            None,
-            0,
-            "number of replicas of an outside Redis that --durable waits for",
-            whole_number(0, 100),
-        ],
+        ["replicas", None, 0, "number of replicas of an outside Redis that --durable waits for", whole_number(0, 100)],
         ["workers", None, 1, "number of processes that serve the port", whole_number(1, 64)],
         ["data-dir", None, None, "directory of the private store's data"],
-        [
-            "store-port",
-            None,
-            None,
-            "TCP port of the private store for other clients [default: none]",
-            _PORT,
-        ],
+        ["store-port", None, None, "TCP port of the private store for other clients [default: none]", _PORT],
         [
             "store-listen",
             None,
@@ -164,22 +146,10 @@ class Options(DaemonOptions):
         ["peer-timeout", None, 0.5, "seconds to wait for statistics from other servers and workers", seconds],
         ["max-watchers", None, 100, "maximum number of open dashboards", _COUNT],
         ["max-watched-queues", None, 20000, "maximum number of queues on the dashboard", _COUNT],
-        [
-            "trusted-proxies",
-            None,
-            None,
-            "addresses and networks whose X-Forwarded-For is believed",
-            parse_hosts,
-        ],
+        ["trusted-proxies", None, None, "addresses and networks whose X-Forwarded-For is believed", parse_hosts],
         ["access-log", None, "off", "format of the access log: off, common or json"],
         ["access-log-file", None, None, "file of the access log; - for standard output [default: the log]"],
-        [
-            "metrics-queues",
-            None,
-            100,
-            "maximum number of queues with own metrics: the busiest",
-            whole_number(0, 1000),
-        ],
+        ["metrics-queues", None, 100, "maximum number of queues with own metrics: the busiest", whole_number(0, 1000)],
     ]
     optFlags = [["durable", None, "answer when the message is on disk (private store) or on replicas (outside Redis)"]]
 

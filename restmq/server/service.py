@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application import internet, service
-from twisted.internet import defer, endpoints
+from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.auth.acl import Acl
@@ -104,25 +103,6 @@ class _Drain(service.Service):  # type: ignore[misc]  # untyped
         return defer.ensureDeferred(self._application.drain(self._drain_seconds))
 
 
-class _AclWatch:
-    """Reads the access rules again when their file changes, and at SIGHUP. An invalid file keeps the old rules."""
-
-    def __init__(self, acl: Acl) -> None:
-        self._acl = acl
-
-    def check(self) -> None:
-        if self._acl.changed():
-            self.reload()
-
-    def reload(self) -> None:
-        try:
-            self._acl.reload()
-        except ConfigurationError as problem:
-            log.error("{problem} The old access rules stay in force.", problem=problem)
-        else:
-            log.info("the access rules of {path} are in force.", path=self._acl.path)
-
-
 def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.IService:
     """The service that the options describe.
 
@@ -144,7 +124,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         return _supervise(options, parts, settings, reactor)
     store = Store(settings, reactor)
     core = RedisOperations(store)
-    membership = Membership() if slot is None else Membership(slot.group, slot.number, slot.serial)
+    membership = slot or Membership()
     peers = Peers(core, reactor, options["peer-timeout"], membership.group)
     services = _make_services(options, core, peers, acl, traffic, reactor)
     application = Application(services, options.limits(), reactor, [*more_routes, *ROUTES])
@@ -158,13 +138,11 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         lambda: len(application.connections),
         options["metrics-queues"],
     )
-    web = Web(
-        application, store, listening_on(options, reactor) if slot is None else [_adopted(slot, reactor)], reactor
-    )
-    watch = _AclWatch(acl)
+    listen_on = [slot.endpoint(reactor)] if slot else listening_on(options, reactor)
+    web = Web(application, store, listen_on, reactor)
     for part in (
         store,
-        internet.TimerService(_ACL_CHECK_SECONDS, watch.check),
+        internet.TimerService(_ACL_CHECK_SECONDS, acl.reload_if_changed),
         internet.TimerService(_OVERDUE_CHECK_SECONDS, application.close_overdue),
         Deadlines(core, reactor),
         peers,
@@ -177,12 +155,12 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         web,  # stops first: a client that another part disconnects must not reconnect here
     ):
         part.setServiceParent(parts)
-    on_hangup(reactor, watch.reload)
+    on_hangup(reactor, acl.reload)
     reactor.callWhenRunning(_collect_garbage_rarely)
     if slot is None:
         reactor.callWhenRunning(lambda: log_addresses("RestMQ", web.addresses, store, where, "requests get 503"))
     else:
-        if slot.number == 1:  # one warning is enough
+        if slot.worker == 1:  # one warning is enough
             reactor.callWhenRunning(warn_of_settings, store)
         reactor.callWhenRunning(lambda: store.first_connected.addCallback(lambda _: slot.report_ready()))
     return parts
@@ -240,21 +218,12 @@ def _supervise(options: Options, parts: InOrder, settings: StoreSettings, reacto
     return parts
 
 
-def _adopted(slot: WorkerSlot, reactor: Any) -> Any:
-    """The supervisor's socket as an endpoint."""
-    family = socket.AF_INET6 if slot.ipv6 else socket.AF_INET
-    return endpoints.AdoptedStreamServerEndpoint(reactor, slot.listen_fd, family)
-
-
-def _choose_store(
-    options: Options, parts: InOrder, reactor: Any, slot: WorkerSlot | None = None
-) -> tuple[StoreSettings, str]:
+def _choose_store(options: Options, parts: InOrder, reactor: Any, slot: WorkerSlot | None) -> tuple[StoreSettings, str]:
     """Chooses the store and describes it in words. A private server is added to the parts."""
-    settings = options.store_settings()
+    settings, listener = options.store_settings(), options.store_listener()
+    private = replace(settings, username=None, password=listener.password if listener else None)
     if slot is not None and slot.store_socket is not None:
-        listener = options.store_listener()
-        password = listener.password if listener else None
-        return replace(settings, socket_path=slot.store_socket, username=None, password=password), "the private store"
+        return replace(private, socket_path=slot.store_socket), "the private store"
     wanted = options["embedded"]
     if wanted == "never" or options.names_redis or (wanted == "auto" and redis_answers(settings)):
         if options["durable"] and not options["replicas"]:
@@ -264,7 +233,6 @@ def _choose_store(
             )
         return replace(settings, replicas=options["replicas"]), f"Redis at {settings.where()}"
     directory = DataDirectory(Path(options["data-dir"] or default_data_dir()).absolute())
-    listener = options.store_listener()
     try:
         program = find_program()
     except ConfigurationError as problem:
@@ -273,7 +241,7 @@ def _choose_store(
         program=program, directory=directory, reactor=reactor, durable=options["durable"], listener=listener
     )
     server.setServiceParent(parts)
-    password = listener.password if listener else None
-    private = replace(settings, socket_path=directory.socket_path, username=None, password=password)
     reached = f"; other clients can reach it on {listener.where}" if listener else ""
-    return private, f"{program.name}; its data is in {directory.path}{reached}"
+    return replace(
+        private, socket_path=directory.socket_path
+    ), f"{program.name}; its data is in {directory.path}{reached}"

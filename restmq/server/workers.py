@@ -19,12 +19,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from twisted.application import service
-from twisted.internet import defer, protocol
+from twisted.internet import address, defer, endpoints, protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.errors import ConfigurationError
+from restmq.monitoring.worker_counters import Membership
 from restmq.server import child
+from restmq.server.daemon import show_address
 
 log = Logger()
 
@@ -43,26 +45,21 @@ _SOON_SECONDS = 5.0
 
 
 @dataclass(slots=True, frozen=True)
-class WorkerSlot:
-    """A worker's place among the workers. The supervisor passes it in the environment.
+class WorkerSlot(Membership):
+    """A worker's place among the workers, and what it gets from the supervisor, which passes this in the environment.
 
     Attributes:
-        number: from 1 on. The worker that replaces another has the same number.
-        group: random name of the supervisor; all its workers have it.
-        serial: unique number of the process in the group; later processes have greater ones.
         ipv6: whether the listening socket is IPv6.
         store_socket: path of the private store's socket, or None.
     """
 
-    number: int
-    group: str
-    serial: int
-    ipv6: bool
+    ipv6: bool = False
     store_socket: str | None = None
 
-    @property
-    def listen_fd(self) -> int:
-        return _LISTEN_FD
+    def endpoint(self, reactor: Any) -> Any:
+        """The supervisor's listening socket."""
+        family = socket.AF_INET6 if self.ipv6 else socket.AF_INET
+        return endpoints.AdoptedStreamServerEndpoint(reactor, _LISTEN_FD, family)
 
     def report_ready(self) -> None:
         """Tells the supervisor that this worker serves requests from now on."""
@@ -81,7 +78,6 @@ class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
 
     def __init__(self, supervisor: Supervisor, number: int) -> None:
         self.number = number
-        self.is_ready = False
         self.told_to_stop = False
         self.ready: defer.Deferred[bool] = defer.Deferred()
         self.ended: defer.Deferred[None] = defer.Deferred()
@@ -90,8 +86,7 @@ class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
 
     def childDataReceived(self, fd: int, data: bytes) -> None:
         if fd == _READY_FD:
-            self.is_ready = True
-            self._report_start()
+            self._report_start(True)
             return
         *lines, rest = (self._incomplete_line + data).split(b"\n")
         if len(rest) > _LINE_MAX:
@@ -102,13 +97,13 @@ class _Worker(protocol.ProcessProtocol):  # type: ignore[misc]  # untyped
             log.info("worker {number}: {text}", number=self.number, text=text)
 
     def processEnded(self, reason: Failure) -> None:
-        self._report_start()
+        self._report_start(False)
         self.ended.callback(None)
         self._supervisor.ended(self, reason)
 
-    def _report_start(self) -> None:
+    def _report_start(self, is_ready: bool) -> None:
         if not self.ready.called:
-            self.ready.callback(self.is_ready)
+            self.ready.callback(is_ready)
 
     def stop(self, name: str = "TERM") -> None:
         self.told_to_stop = True
@@ -154,25 +149,17 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
 
     def privilegedStartService(self) -> None:
         """Binds the sockets. Raises ConfigurationError if that fails."""
-        host, port = self._address
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        for _ in range(self._count):
-            listening = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if not self._sockets:
-                    # The first bind does not share the address, so that it fails if another server has it.
-                    listening.bind((host, port))
-                    port = listening.getsockname()[1]
-                    listening.close()
-                    listening = socket.socket(family, socket.SOCK_STREAM)
-                    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                listening.bind((host, port))
+        try:
+            # The first bind does not share the address, so that it fails if another server has it.
+            with _bound(self._address, is_shared=False) as alone:
+                host, port = alone.getsockname()[:2]
+            for _ in range(self._count):
+                listening = _bound((host, port), is_shared=True)
                 listening.listen(_BACKLOG)
-            except OSError as problem:
-                raise ConfigurationError(f"can't listen on {host}:{port}: {problem}.") from None
-            self._sockets.append(listening)
+                self._sockets.append(listening)
+        except OSError as problem:
+            host, port = self._address
+            raise ConfigurationError(f"can't listen on {host}:{port}: {problem}.") from None
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -183,18 +170,13 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
         all_ready.addCallback(lambda _: self._log_address())
 
     def _log_address(self) -> None:
-        host, port = self._sockets[0].getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        log.info(
-            "{count} workers are ready; the server listens on http://{host}:{port}/.",
-            count=self._count,
-            host=shown,
-            port=port,
-        )
+        listening = address.IPv4Address("TCP", *self._sockets[0].getsockname()[:2])
+        url = show_address(listening, "http", "/")
+        log.info("{count} workers are ready; the server listens on {url}.", count=self._count, url=url)
 
     def _spawn(self, index: int) -> _Worker:
         worker = _Worker(self, index + 1)
-        slot = WorkerSlot(index + 1, self._group, next(self._serials), ":" in self._address[0], self._store_socket)
+        slot = WorkerSlot(self._group, index + 1, next(self._serials), ":" in self._address[0], self._store_socket)
         reactor_chosen = [argument for argument in sys.argv[1:] if argument.startswith("--reactor=")]
         twistd = [sys.executable, "-c", _RUN_TWISTD, "-n", "--pidfile=", *reactor_chosen, *self._command]
         self._started_at[index] = self._reactor.seconds()
@@ -258,15 +240,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
         if not worker.told_to_stop:
             worker.stop()
         kill = self._reactor.callLater(self._stop_seconds, worker.stop, "KILL")
-        ended: defer.Deferred[None] = defer.Deferred()
-
-        def on_end(_: None) -> None:
-            if kill.active():
-                kill.cancel()
-            ended.callback(None)
-
-        worker.ended.addCallback(on_end)
-        return ended
+        return worker.ended.addCallback(lambda _: kill.cancel() if kill.active() else None)
 
     def stopService(self) -> defer.Deferred[Any]:
         super().stopService()
@@ -277,6 +251,15 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
     def _close(self, _result: Any) -> None:
         for listening in self._sockets:
             listening.close()
+
+
+def _bound(address: tuple[str, int], is_shared: bool) -> socket.socket:
+    """A new socket that is bound to the address, which others of this process may share."""
+    bound = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, is_shared)
+    bound.bind(address)
+    return bound
 
 
 def on_hangup(reactor: Any, call: Any) -> None:
