@@ -7,9 +7,8 @@ The leader stores each snapshot in Redis, from which the next leader continues.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
@@ -30,6 +29,7 @@ from restmq.monitoring.queue_counters import QueueCounterReader, QueueCounters, 
 from restmq.monitoring.request_counters import BOUNDS_SECONDS, Traffic
 from restmq.monitoring.worker_counters import Counts, Membership, Sample, WorkerCounters, WorkerRecord
 from restmq.store import keys
+from restmq.store.batching import SharedCall
 
 log = Logger()
 
@@ -111,7 +111,7 @@ class Metrics(Collector):
         self._live: list[WorkerRecord] = []
         self._listeners: Listeners = {}
         self._queues: QueuesSnapshot | None = None
-        self._read_all, self._read_queues = _Shared(self._read), _Shared(self._read_and_store_queues)
+        self._read_all, self._read_queues = SharedCall(self._read), SharedCall(self._read_and_store_queues)
         self._process = CollectorRegistry(auto_describe=False)
         for kind in (ProcessCollector, PlatformCollector, GCCollector):
             kind(registry=self._process)
@@ -294,25 +294,3 @@ class Metrics(Collector):
                     if (name, tuple(labels)) in known:
                         shown.add_sample(name, {"worker": place, **labels}, value)
             yield shown
-
-
-class _Shared:
-    """Runs a call once at a time; callers that come while it runs get the same result."""
-
-    def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self._call = call
-        self._waiting: list[defer.Deferred[Any]] | None = None
-
-    def __call__(self) -> defer.Deferred[Any]:
-        mine: defer.Deferred[Any] = defer.Deferred()
-        if self._waiting is not None:
-            self._waiting.append(mine)
-        else:
-            self._waiting = [mine]
-            defer.ensureDeferred(self._call()).addBoth(self._done)
-        return mine
-
-    def _done(self, result: Any) -> None:
-        waiting, self._waiting = self._waiting or [], None
-        for each in waiting:
-            each.callback(result)

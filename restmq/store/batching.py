@@ -1,4 +1,4 @@
-"""Joins like calls of one reactor turn into one call to Redis, and answers each separately.
+"""Joins calls: like calls of one reactor turn, and the same call while it runs.
 
 Under load, many requests arrive in the same reactor turn. A script call costs more, in Redis and in the daemon, than
 the work that one request asks of it.
@@ -6,7 +6,7 @@ the work that one request asks of it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from twisted.internet import defer
@@ -85,3 +85,27 @@ class Batcher(Generic[Kind, Item, Result]):
             del self._batches[kind]
             sent = defer.ensureDeferred(self._send(kind, batch.items))
             sent.addCallbacks(batch.answer, batch.fail)
+
+
+class SharedCall(Generic[Result]):
+    """Runs a call once at a time. Callers that come while it runs get the same result or failure.
+
+    Args:
+        call: the coroutine function to run.
+    """
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, Result]]) -> None:
+        self._call = call
+        self._waiting: list[defer.Deferred[Result]] = []
+
+    def __call__(self) -> defer.Deferred[Result]:
+        answer: defer.Deferred[Result] = defer.Deferred()
+        self._waiting.append(answer)
+        if len(self._waiting) == 1:
+            defer.ensureDeferred(self._call()).addBoth(self._answer)
+        return answer
+
+    def _answer(self, result: Any) -> None:
+        waiting, self._waiting = self._waiting, []
+        for answer in waiting:
+            answer.callback(result)  # also if it is a Failure

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.errors import StoreRefused, StoreUnavailable
+from restmq.store.batching import SharedCall
 from restmq.store.connection import Connection, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 from restmq.store.handshake import Server, Unusable
@@ -65,7 +66,8 @@ class Sentinels:
         self._reactor = reactor
         self._watches: dict[Address, _Watch] = {}
         self._primary: _Primary | None = None
-        self._asking: list[defer.Deferred[Address]] = []
+        #: Returns where the primary is.
+        self.find = SharedCall(self._ask_all)
         self._connecting: dict[defer.Deferred[Any], Address] = {}
         self._ask_again = task.LoopingCall(self._look)
         self._ask_again.clock = reactor
@@ -113,19 +115,6 @@ class Sentinels:
         if self._primary is None or self._primary.address != address:
             connection.transport.abortConnection()
         return connection
-
-    def find(self) -> defer.Deferred[Address]:
-        """Where the primary is. Those who ask at the same time share one question."""
-        answer: defer.Deferred[Address] = defer.Deferred()
-        self._asking.append(answer)
-        if len(self._asking) == 1:
-            defer.ensureDeferred(self._ask_all()).addBoth(self._tell)
-        return answer
-
-    def _tell(self, result: Any) -> None:
-        asking, self._asking = self._asking, []
-        for answer in asking:
-            answer.errback(result) if isinstance(result, Failure) else answer.callback(result)
 
     def _look(self) -> None:
         """Asks again; nobody waits for the answer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from twisted.application import internet, service
@@ -21,10 +20,6 @@ from restmq.store.pool import Store
 _DATAGRAM_BYTES_MAX = 65_535
 _COUNT = whole_number(1, 10_000_000)
 _BYTES = whole_number(1, 1 << 40)
-
-#: A sender that is silent for a minute is probed, and has another minute to answer. With the kernel's defaults, the
-#: connection of a dead machine would count towards the limits for two hours.
-_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 
 
 class Options(shared.DaemonOptions):
@@ -57,14 +52,6 @@ class TcpListener(Listener):
         self._receiver = receiver
         self._drain_seconds = drain_seconds
         self._clock = clock
-
-    def privilegedStartService(self) -> None:
-        super().privilegedStartService()
-        for listening in (port.socket for port in self._ports if port.socket.family != socket.AF_UNIX):
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # its connections inherit the options
-            for name, value in _KEEPALIVE.items():
-                if hasattr(socket, name):
-                    listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     async def drain(self) -> None:
         await self._receiver.drain(self._drain_seconds, self._clock)

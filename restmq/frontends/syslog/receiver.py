@@ -20,6 +20,7 @@ from restmq.auth.acl import Hosts, parse_address
 from restmq.frontends.syslog.framing import Frame, Frames, strip_count
 from restmq.frontends.syslog.message import BLANKS, encode_line
 from restmq.frontends.syslog.spool import Counts, Quota, Spool
+from restmq.transport import notice_vanished_client
 
 log = Logger()
 
@@ -74,7 +75,9 @@ class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self._quota = self.factory.quota.part(_CONNECTION_PART)
         self._paused = self._closed = False
         self._admitted = self.factory.admit(self)
-        if not self._admitted:
+        if self._admitted:
+            notice_vanished_client(self.transport)  # else it would count towards the limits for hours
+        else:
             self.transport.abortConnection()
 
     def dataReceived(self, received: bytes) -> None:
