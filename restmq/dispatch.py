@@ -19,7 +19,7 @@ from msgspec import Raw
 from restmq.auth.guard import CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
 from restmq.delivery.longpoll import LongPolls, TakeRequest
-from restmq.errors import InvalidInput
+from restmq.errors import InvalidInput, TooLong
 from restmq.model import (
     BATCH_MAX,
     DELAY_SECONDS_MAX,
@@ -47,6 +47,8 @@ from restmq.schema.json_input import ObjectReader, command_field, message_of, pl
 from restmq.schema.names import check_names
 from restmq.transport import Presence
 
+#: A longer command is parsed and run in different turns of the event loop.
+LONG_BYTES = 65536
 EMPTY_QUEUE = {"error": "empty queue"}
 
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
@@ -64,6 +66,7 @@ class CommandContext:
         stats: the answer of ``/stats/<queue>``.
         presence: whether the client is still connected.
         default_queue: the queue of a command that names none.
+        command_bytes_max: maximum size of a command that comes where other texts come too.
     """
 
     core: RedisOperations
@@ -73,6 +76,7 @@ class CommandContext:
     stats: Callable[[str], Awaitable[Fields]]
     presence: Presence
     default_queue: str | None = None
+    command_bytes_max: int = 1 << 24
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -267,9 +271,18 @@ def parse(text: bytes) -> dict[str, Raw]:
     return _reader().read(text, "the command")
 
 
-def is_command(text: bytes) -> bool:
-    """Whether a text is a JSON object with ``cmd``."""
-    return _OBJECT.match(text) is not None and _reader().has(text, "cmd")
+def check_size(text: bytes, bytes_max: int) -> None:
+    """Raises TooLong for a command above the limit."""
+    if len(text) > bytes_max:
+        raise TooLong(f"a command may have {bytes_max} bytes; send a long message to /q/<queue> instead.")
+
+
+def parse_if_command(text: bytes, bytes_max: int) -> dict[str, Raw] | None:
+    """The same for a text that may be something else: None if it is not a JSON object with ``cmd``."""
+    if _OBJECT.match(text) is None:
+        return None
+    check_size(text, bytes_max)
+    return _reader().read_if_has("cmd", text, "the command")
 
 
 async def run(context: CommandContext, fields: dict[str, Raw]) -> Fields:

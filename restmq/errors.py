@@ -18,6 +18,10 @@ class InvalidInput(RestMQError):
     """The request is malformed: a missing field, an invalid name, an unknown command."""
 
 
+class TooLong(RestMQError):
+    """The client sent a part that is longer than its limit."""
+
+
 class NotAuthenticated(RestMQError):
     """The password or token is missing or wrong."""
 

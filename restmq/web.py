@@ -10,7 +10,7 @@ import cyclone.web
 
 from restmq.errors import WireError
 from restmq.handlers.base import Handler
-from restmq.handlers.commands import CommandHandler, QueueCommandHandler, XmlRpcHandler
+from restmq.handlers.commands import CommandHandler, QueueCommandHandler
 from restmq.handlers.dashboard import ConsumersHandler, EventsHandler
 from restmq.handlers.error_status import render_error
 from restmq.handlers.health import HealthHandler, MetricsHandler, ReadinessHandler
@@ -29,6 +29,7 @@ from restmq.handlers.settings import (
 )
 from restmq.handlers.streams import CometHandler, EventHandler
 from restmq.handlers.websocket import WebSocketHandler
+from restmq.handlers.xmlrpc import XmlRpcHandler
 from restmq.http.limits import Limits
 from restmq.http.request import Request
 from restmq.http.response import head
@@ -84,6 +85,7 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
         super().__init__([], transforms=[])
         self.start_server(limits, reactor)
         self.services = services
+        services.turns = self.turns
         services.description = describe(routes)
         self._routes: list[tuple[Callable[[str], Any], type[Handler], str]] = [
             (route_pattern(template).fullmatch, handler_class, template) for template, handler_class in routes

@@ -29,7 +29,7 @@ from restmq.http.request import Request
 from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head
 from restmq.model import check_queue_name
 from restmq.monitoring.request_counters import CLIENT_GONE
-from restmq.schema.encoding import jsonp, to_json
+from restmq.schema.encoding import has_long_values, json_in_pieces, jsonp, to_json
 
 log = Logger()
 
@@ -261,7 +261,18 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     def answer_json(self, value: Any, end: bytes = b"") -> None:
         """Answers with JSON, or with JSONP if the request has a callback."""
-        document = to_json(value)
+        self._answer_document(to_json(value), end)
+
+    async def answer_long_json(self, value: Any, end: bytes = b"") -> None:
+        """The same for an answer that may have long messages: it is rendered in several turns."""
+        if not has_long_values(value):
+            self.answer_json(value, end)
+            return
+        pieces: list[bytes] = []
+        await self.services.turns.run(json_in_pieces(value, pieces))
+        self._answer_document(b"".join(pieces), end)
+
+    def _answer_document(self, document: bytes, end: bytes) -> None:
         callback = self.callback
         if callback is None:
             self.answer(document + end, JSON)
@@ -329,6 +340,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             stats=services.queue_stats,
             presence=self.request.connection.presence,
             default_queue=self.queue,
+            command_bytes_max=services.command_bytes_max,
         )
 
     async def head(self) -> None:

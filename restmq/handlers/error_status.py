@@ -34,6 +34,7 @@ STATUS: dict[type[BaseException], int] = {
     MethodNotAllowed: 405,
     errors.Conflict: 409,
     errors.LeaseGone: 410,
+    errors.TooLong: 413,
     UnsupportedBody: 415,
     MisdirectedHost: 421,
     UpgradeRequired: 426,

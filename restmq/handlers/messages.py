@@ -31,7 +31,7 @@ class MessageHandler(Handler):
         found = await self.services.core.queue_find(self.key)
         if found is None:
             raise NotFound("there is no such message: it never existed, was taken or acked, or expired.")
-        self.answer_json({"queue": self.queue, **found.fields()}, b"\r\n")
+        await self.answer_long_json({"queue": self.queue, **found.fields()}, b"\r\n")
 
     @declare(
         form=(LEASE_RECEIPT, NEW_LEASE, JSONP_CALLBACK),
@@ -74,7 +74,7 @@ class DeadLettersHandler(Handler):
         first, count = self.parameters["first"] or 0, self.parameters["count"] or DEAD_LETTERS_SHOWN
         letters = await self.services.core.queue_list_dead(self.queue_name, first, count)
         shown = [letter.fields() for letter in letters.messages]
-        self.answer_json({"queue": self.queue, "dead": letters.count, "messages": shown}, b"\r\n")
+        await self.answer_long_json({"queue": self.queue, "dead": letters.count, "messages": shown}, b"\r\n")
 
     @declare(
         form=(DEAD_LETTER_KEY, JSONP_CALLBACK),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 from urllib.parse import quote
 
@@ -37,6 +38,8 @@ from restmq.schema.json_input import check_value, message_of
 OCTETS = "application/octet-stream"
 NDJSON = "application/x-ndjson"
 
+#: Bytes of lines that are read in one turn; a longer line is read at once.
+_PIECE_BYTES = 1 << 20
 _NO_OPTIONS = (0.0, 0.0, b"")
 _ONE_FOR_GOOD = TakeRequest()
 #: The characters that RFC 3986 (3.3) allows in a path: a key in a header is encoded as in /m/<key>.
@@ -106,11 +109,12 @@ class QueueHandler(Handler):
         if not messages:
             self._answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)
         elif many:
-            self.answer_json([{"count": message.count, **message.fields()} for message in messages], b"\r\n")
+            shown = [{"count": message.count, **message.fields()} for message in messages]
+            await self.answer_long_json(shown, b"\r\n")
         elif octets:
             self._answer_octets(messages[0])
         else:
-            self.answer_json({**messages[0].fields(), "count": messages[0].count}, b"\r\n")
+            await self.answer_long_json({**messages[0].fields(), "count": messages[0].count}, b"\r\n")
 
     def _answer_empty(self, status: int, as_json: object) -> None:
         """An empty queue is not an error at /q/, so JSONP must call back; with 204, a script element runs nothing."""
@@ -144,7 +148,8 @@ class QueueHandler(Handler):
     async def add(self, queue: str) -> None:
         core = self.services.core
         if self.request.media_type == NDJSON:
-            keys = await core.queue_add_many(queue, _lines(self.request.body), *self._options())
+            messages = await self._lines()
+            keys = await core.queue_add_many(queue, messages, *self._options())
             self.answer_json({"queue": queue, "keys": keys}, b"\r\n")
             return
         value = self._value()
@@ -153,6 +158,12 @@ class QueueHandler(Handler):
             self.answer_text(await core.queue_add(queue, value))
         else:
             self.answer_text((await core.queue_add_many(queue, [value], *options))[0])
+
+    async def _lines(self) -> list[bytes]:
+        """The messages of an NDJSON body; a long body is read in several turns."""
+        messages: list[bytes] = []
+        await self.services.turns.run(_read_lines(self.request.body, messages))
+        return messages
 
     def _value(self) -> bytes:
         """The form's field, or the whole body if it is not a form."""
@@ -177,22 +188,28 @@ class QueueHandler(Handler):
         self.answer_json({"queue": self.queue_name, "status": int(purged > 0)}, b"\r\n")
 
 
-def _lines(body: bytes) -> list[bytes]:
-    """The messages of an NDJSON body: a string's own text, or the line itself for any other value."""
+def _read_lines(body: bytes, messages: list[bytes]) -> Iterator[None]:
+    """Reads the messages of an NDJSON body: a string's own text, or the line itself for any other value.
+
+    It yields between pieces of work. Raises InvalidInput or WireError, with nothing done.
+    """
     lines = list(islice(_LINE.finditer(body), BATCH_MAX + 1))
     if len(lines) > BATCH_MAX:
         raise WireError(413, f"the body has more than {BATCH_MAX} lines; send several requests.")
-    values: list[bytes] = []
+    read_bytes = 0
     for line in lines:
         text = line[0].rstrip(b" \t\r")
         try:
-            values.append(message_of(check_value(text, "the line"), "the line"))
+            messages.append(message_of(check_value(text, "the line"), "the line"))
         except InvalidInput as problem:
             number = body.count(b"\n", 0, line.start()) + 1
             raise InvalidInput(f"nothing was added. Correct line {number} of the body: {problem}") from None
-    if not values:
+        read_bytes += len(text)
+        if read_bytes > _PIECE_BYTES:
+            read_bytes = 0
+            yield
+    if not messages:
         raise InvalidInput("the body has no lines; send one JSON value per line.")
-    return values
 
 
 class RootHandler(QueueHandler):

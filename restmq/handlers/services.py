@@ -14,6 +14,7 @@ from restmq.core import RedisOperations
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
 from restmq.handlers.admission import Admission
+from restmq.http.turns import Turns
 from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.metrics import Metrics
@@ -34,6 +35,8 @@ class Services:
         dashboard_feed: the dashboard's events.
         traffic: the request counters and the access log.
         websockets: autobahn's factory.
+        command_bytes_max: maximum size of a JSON command or an XML-RPC call.
+        turns: the turns of the event loop. ``web.Application`` sets them.
         metrics: the data of ``/metrics``. It is set after the application, because it counts its connections.
         description: the OpenAPI document. ``web.Application`` sets it from its route table.
         draining: whether the server is stopping. ``web.Application`` sets it.
@@ -48,6 +51,8 @@ class Services:
     dashboard_feed: DashboardFeed
     traffic: Traffic
     websockets: WebSocketServerFactory
+    command_bytes_max: int
+    turns: Turns = field(init=False)
     metrics: Metrics = field(init=False)
     description: dict[str, Any] = field(default_factory=dict)
     draining: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 
@@ -12,7 +13,7 @@ from restmq.handlers.base import Handler
 from restmq.handlers.declare import Parameter, answers_json, answers_line, declare
 from restmq.handlers.parameters import FIRST, JSONP_CALLBACK, QUEUES
 from restmq.http.response import HTML
-from restmq.model import DEAD_LETTER, SETTINGS, Policy, text_or_base64
+from restmq.model import DEAD_LETTER, SETTINGS, Policy
 from restmq.queues.peek import PEEK_MAX, PLACES
 from restmq.queues.results import QueueOverview
 from restmq.schema.answers import POLICY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, array, by_queue, described, obj, ref
@@ -191,8 +192,9 @@ class JobsHandler(Handler):
             await self._peek()
             return
         stats = await core.queue_stats(self.queue_name)
-        jobs = await core.queue_last_items(self.queue_name, JOBS_SHOWN)
-        self.answer_page("jobs.html", stats=stats, jobs=[(job.key, _beginning(job.value)) for job in jobs])
+        newest = await core.queue_peek(self.queue_name, "newest", 0, JOBS_SHOWN)
+        jobs = [_beginning(message.fields("newest")) for message in newest.messages]
+        self.answer_page("jobs.html", stats=stats, jobs=jobs)
 
     async def _peek(self) -> None:
         """Answers up to ``count`` messages of ``list`` after the ``first`` ones, and takes nothing."""
@@ -203,8 +205,8 @@ class JobsHandler(Handler):
         self.answer_json({"queue": self.queue, "list": place, "total": seen.count, "messages": shown}, b"\r\n")
 
 
-def _beginning(value: bytes) -> str:
-    """The beginning of a value, for people."""
-    fields = text_or_base64(value)
+def _beginning(fields: dict[str, Any]) -> tuple[str, str]:
+    """A message's key and the beginning of its value, for people."""
     text = f"{fields['encoding']}: {fields['value']}" if "encoding" in fields else fields["value"]
-    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+    shown = text if "cut" not in fields and len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+    return fields["key"], shown

@@ -38,11 +38,12 @@ class Turns:
 
     Attributes:
         spent: seconds charged to this turn.
+        clock: as given.
     """
 
     def __init__(self, call_later: Callable[..., object], clock: Callable[[], float]) -> None:
         self._call_later = call_later
-        self._clock = clock
+        self.clock = clock
         self.spent = 0.0
         self._scheduled = False
         self._short: deque[Callable[[], None]] = deque()
@@ -56,9 +57,9 @@ class Turns:
 
     def process(self, work: Callable[[bytes], None], data: bytes) -> None:
         """Processes input and charges the time that it takes."""
-        began = self._clock()
+        began = self.clock()
         work(data)
-        self.spent += self._clock() - began
+        self.spent += self.clock() - began
 
     def wait(self, work: Callable[[], None], is_short: bool = False) -> None:
         """Does a piece of work in one of the next turns."""
@@ -66,22 +67,16 @@ class Turns:
         if not self._scheduled:
             self._schedule()
 
+    def next(self) -> Deferred[None]:
+        """Fires in one of the next turns. The work of its callbacks counts there."""
+        begun: Deferred[None] = Deferred()
+        self.wait(lambda: begun.callback(None))
+        return begun
+
     async def run(self, steps: Iterator[None]) -> None:
-        """Runs an iterator to its end, a step per turn. Raises what the iterator raises."""
-        done: Deferred[None] = Deferred()
-
-        def step() -> None:
-            try:
-                next(steps)
-            except StopIteration:
-                done.callback(None)
-            except Exception:
-                done.errback()
-            else:
-                self.wait(step)
-
-        self.wait(step)
-        await done
+        """Runs an iterator to its end, the first step now and each further one in a turn of its own."""
+        for _ in steps:
+            await self.next()
 
     def _schedule(self) -> None:
         self._scheduled = True
@@ -90,11 +85,11 @@ class Turns:
     def _begin(self) -> None:
         self._scheduled = False
         self.spent = 0.0
-        began = self._clock()
+        began = self.clock()
         for queue in (self._short, self._queue):
             for _ in range(len(queue)):
                 queue.popleft()()
-                self.spent = self._clock() - began
+                self.spent = self.clock() - began
                 if self.spent >= _TURN_SECONDS:
                     break
         if (self._short or self._queue) and not self._scheduled:

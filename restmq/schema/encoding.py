@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ _NAME = "[A-Za-z_$][A-Za-z0-9_$]*"
 CALLBACK_PATTERN = rf"^{_NAME}(?:\.{_NAME})*$"
 CALLBACK_MAX = 128
 
+_PIECE_CHARACTERS = 1 << 18
 _CALLBACK = re.compile(CALLBACK_PATTERN)
 
 
@@ -24,6 +26,51 @@ def to_json(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:  # orjson has no integers beyond 64 bits
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def has_long_values(answer: dict[str, Any] | list[dict[str, Any]]) -> bool:
+    """Whether an answer with a message or messages takes more than a few milliseconds to render."""
+    messages = answer if isinstance(answer, list) else answer.get("messages", (answer,))
+    return sum(len(value) for each in messages if type(value := each.get("value")) is str) > _PIECE_CHARACTERS
+
+
+def json_in_pieces(value: Any, pieces: list[bytes]) -> Iterator[None]:
+    """Renders JSON as ``to_json`` does, and yields after about each 256 KiB.
+
+    Args:
+        pieces: what is rendered is appended here.
+    """
+    since = 0
+    for piece in _pieces(value):
+        pieces.append(piece)
+        since += len(piece)
+        if since > _PIECE_CHARACTERS:
+            since = 0
+            yield
+
+
+def _pieces(value: Any) -> Iterator[bytes]:
+    if isinstance(value, dict) and value:
+        opening = b"{"
+        for name, member in value.items():
+            yield opening + orjson.dumps(name) + b":"
+            yield from _pieces(member)
+            opening = b","
+        yield b"}"
+    elif isinstance(value, list) and value:
+        opening = b"["
+        for item in value:
+            yield opening
+            yield from _pieces(item)
+            opening = b","
+        yield b"]"
+    elif isinstance(value, str) and len(value) > _PIECE_CHARACTERS:
+        yield b'"'
+        for start in range(0, len(value), _PIECE_CHARACTERS):
+            yield orjson.dumps(value[start : start + _PIECE_CHARACTERS])[1:-1]
+        yield b'"'
+    else:
+        yield to_json(value)
 
 
 def check_callback(name: str) -> str:

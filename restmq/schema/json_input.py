@@ -26,6 +26,8 @@ from restmq.schema.fields import Exact, Kind, Values
 _COLONS_MAX = 10_000
 #: Maximum size of a field that is not a message: numbers, names, keys and receipts are shorter.
 _FIELD_BYTES_MAX = 4096
+#: A part of msgspec's message for a member that the strict decoder does not know.
+_UNKNOWN = "unknown field"
 
 _any_object = msgspec.json.Decoder(dict[str, Raw])
 _any_value = msgspec.json.Decoder(Raw)
@@ -56,28 +58,39 @@ class ObjectReader:
     def read(self, text: bytes, noun: str) -> dict[str, Raw]:
         """The members of a JSON object. Raises InvalidInput; its text names the document by ``noun``."""
         try:
-            if text.count(b":") <= _COLONS_MAX:
-                return _any_object.decode(text)
-            return _members(self._strict.decode(text))
+            return self._decode(text)
         except msgspec.ValidationError as problem:
-            if "unknown field" in str(problem):
-                raise InvalidInput(f"{noun} is large; omit its unknown members.") from None
+            if _UNKNOWN in str(problem):
+                refuse_unknown(noun)
             raise InvalidInput(f"{noun} must be a JSON object.") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
             refuse(noun, problem)
 
-    def has(self, text: bytes, name: str) -> bool:
-        """Whether a text is a JSON object with this member. If it is nested too deeply, this is a guess."""
+    def read_if_has(self, name: str, text: bytes, noun: str) -> dict[str, Raw] | None:
+        """The same, but None for any text that is not an object with this member."""
         try:
-            return getattr(self._lenient.decode(text), name) is not UNSET
-        except RecursionError:
-            return f'"{name}"'.encode() in text
+            members = self._decode(text)
+            return members if name in members else None
+        except RecursionError as problem:
+            if f'"{name}"'.encode() in text:
+                refuse(noun, problem)
+        except msgspec.ValidationError as problem:
+            if _UNKNOWN in str(problem) and getattr(self._lenient.decode(text), name) is not UNSET:
+                refuse_unknown(noun)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return False
+            pass
+        return None
+
+    def _decode(self, text: bytes) -> dict[str, Raw]:
+        return _any_object.decode(text) if text.count(b":") <= _COLONS_MAX else _members(self._strict.decode(text))
 
 
 def _members(found: Any) -> dict[str, Raw]:
     return {name: raw for name in found.__struct_fields__ if (raw := getattr(found, name)) is not UNSET}
+
+
+def refuse_unknown(noun: str) -> NoReturn:
+    raise InvalidInput(f"{noun} is large; omit its unknown members.") from None
 
 
 def refuse(noun: str, problem: Exception) -> NoReturn:

@@ -98,6 +98,7 @@ class Options(DaemonOptions):
             ip_address,
         ],
         ["max-body", None, 16777216, "maximum size of a request body in bytes", _BYTES],
+        ["max-command", None, 16777216, "maximum size of a JSON command or an XML-RPC call in bytes", _BYTES],
         ["max-form", None, 1048576, "maximum size of a form in bytes, not counting its longest field", _BYTES],
         ["max-request-line", None, 8192, "maximum length of a URL in bytes", _BYTES],
         ["max-headers", None, 65536, "maximum size of a request's header section in bytes", _BYTES],

@@ -24,7 +24,7 @@ from restmq.delivery.revocation import Revocation
 from restmq.delivery.timers import Deadlines
 from restmq.errors import ConfigurationError
 from restmq.handlers.services import Services
-from restmq.handlers.websocket import make_factory
+from restmq.handlers.websocket_connection import make_factory
 from restmq.model import limit_queue_names
 from restmq.monitoring.access_log import AccessLog, LogFile, write_to_log
 from restmq.monitoring.dashboard_feed import DashboardFeed
@@ -187,6 +187,7 @@ def _make_services(
         ),
         traffic=traffic,
         websockets=make_factory(reactor, options.limits().body_bytes),
+        command_bytes_max=options["max-command"],
     )
 
 

@@ -125,6 +125,37 @@ def test_xmlrpc_sets_and_gets(daemon: Daemon, queue: str, value: str | bytes) ->
             server.system.listMethods()
 
 
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("<int>42</int>", "42"),
+        ("<i4>-007</i4>", "-007"),
+        ("<i8>12345678901234567890</i8>", "12345678901234567890"),
+        ("<double>1.10</double>", "1.10"),
+        ("<boolean>1</boolean>", "1"),
+        ("<string>" + "long &amp; " * 100_000 + "</string>", "long & " * 100_000),
+        ("<![CDATA[" + "<&>" * 100_000 + "]]>", "<&>" * 100_000),
+    ],
+)
+def test_xmlrpc_stores_the_text_of_numbers_and_of_long_strings(
+    http: httpx.Client, queue: str, sent: str, stored: str
+) -> None:
+    answer = http.post("/xmlrpc", content=set_call(queue, sent), headers={"Content-Type": "text/xml"})
+    assert f"{queue}:1" in answer.text
+    assert http.get(f"/q/{queue}").json()["value"] == stored
+
+
+@pytest.mark.parametrize("path", ["/queue", "/queue/q", "/xmlrpc"])
+def test_a_command_above_the_limit_is_rejected(private_folder: Path, redis: Redis, path: str) -> None:
+    daemon = Daemon(private_folder, "--max-command", "1000", redis=redis)
+    with stopping(daemon), daemon.client() as http:
+        kinds = {"/xmlrpc": "text/xml"}
+        content = set_call("q", "x" * 1000) if path == "/xmlrpc" else '{"cmd": "add", "value": "' + "x" * 1000 + '"}'
+        refused = http.post(path, content=content, headers={"Content-Type": kinds.get(path, "application/json")})
+        assert (refused.status_code, "1000 bytes" in refused.json()["error"]) == (413, True)
+        assert http.post("/q/q", data={"value": "x" * 2000}).status_code == 200
+
+
 def set_call(queue: str, value: str, before: str = "") -> str:
     """The text of an XML-RPC call of ``set``."""
     return (
@@ -145,7 +176,10 @@ DOCTYPE = '<!DOCTYPE a [<!ENTITY b "c">]>'
         ("<x/>", "invalid element <x>"),
         (DOCTYPE + "<methodCall/>", "DOCTYPE"),
         (set_call("{queue}", "&b;", DOCTYPE), "DOCTYPE"),
-        (set_call("{queue}", "<int>1</int>"), "invalid element <int>"),
+        (set_call("{queue}", "<dateTime.iso8601/>"), "invalid element <dateTime.iso8601>"),
+        (set_call("{queue}", "<nil/>"), "invalid element <nil>"),
+        ("<methodCall " + " ".join(f'a{number}=""' for number in range(5000)) + "/>", "more than 16384 bytes"),
+        (set_call("{queue}", "<!--" + "x" * 40_000 + "-->"), "more than 16384 bytes"),
         (set_call("{queue}", "<struct><member/></struct>"), "invalid element <struct>"),
         (
             set_call("{queue}", "<array><data><value>" * 3000 + "</value></data></array>" * 3000),

@@ -10,7 +10,7 @@ import pytest
 
 from restmq.dispatch import COMMANDS
 from restmq.handlers.openapi import describe
-from restmq.handlers.websocket import CLOSE_CODES
+from restmq.handlers.websocket_connection import CLOSE_CODES
 from restmq.model import DEAD_LETTER, SETTINGS
 from restmq.schema.answers import SHAPES
 from restmq.web import ROUTES

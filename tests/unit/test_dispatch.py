@@ -11,8 +11,8 @@ import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 
 from restmq.auth.guard import OF_COMMANDS, Access
-from restmq.dispatch import COMMANDS, CommandContext, is_command, parse, run
-from restmq.errors import InvalidInput, NotAllowed
+from restmq.dispatch import COMMANDS, CommandContext, parse, parse_if_command, run
+from restmq.errors import InvalidInput, NotAllowed, TooLong
 from restmq.schema.encoding import to_json
 from restmq.transport import Presence
 
@@ -39,7 +39,12 @@ def client(core: Core, *, may: bool = True) -> CommandContext:
     unused: Any = None
     stub: Any = core
     return CommandContext(
-        core=stub, polls=unused, check=check, queues=unused, stats=unused, presence=Presence(lambda: False)
+        core=stub,
+        polls=unused,
+        check=check,
+        queues=unused,
+        stats=unused,
+        presence=Presence(lambda: False),
     )
 
 
@@ -136,7 +141,8 @@ def test_large_arrays_and_objects_become_no_python_objects() -> None:
     tracemalloc.start()
     try:
         for text in texts:
-            assert is_command(text)
+            with contextlib.suppress(InvalidInput):
+                assert parse_if_command(text, len(text)) is not None
             with contextlib.suppress(InvalidInput):
                 answer(client(Core()), text)
             assert tracemalloc.get_traced_memory()[1] < 4 * len(text)
@@ -166,3 +172,24 @@ def test_other_unknown_fields_are_ignored_as_they_always_were() -> None:
     core = Core()
     text = b'{"cmd": "add", "queue": "q", "value": "v", "comment": "old", "softget": 1, "": 2}'
     assert answer(client(core), text)["key"] == "q:1"
+
+
+def test_a_text_is_a_command_if_it_is_an_object_with_cmd() -> None:
+    for text in (b"hello", b'"cmd"', b'["cmd"]', b'{"command": 1}', b'{"cmd": ', b"{", b"", b'{"a": {"cmd": "get"}}'):
+        assert parse_if_command(text, 100) is None
+    assert parse_if_command(b' \r\n\t{"cmd": "get"}', 100) is not None
+
+
+def test_a_command_has_a_maximum_length_and_other_texts_have_none() -> None:
+    assert parse_if_command(b"[" * 1000, 100) is None
+    with pytest.raises(TooLong, match="100 bytes"):
+        parse_if_command(b'{"cmd": "add", "value": "%b"}' % (b"x" * 100), 100)
+
+
+def test_a_large_command_has_no_unknown_fields() -> None:
+    many = b",".join(b'"k%d": 1' % number for number in range(11_000))
+    with pytest.raises(InvalidInput, match="omit its unknown members"):
+        parse(b'{"cmd": "take", %b}' % many)
+    with pytest.raises(InvalidInput, match="omit its unknown members"):
+        parse_if_command(b'{"cmd": "take", %b}' % many, 1 << 20)
+    assert parse_if_command(b"{%b}" % many, 1 << 20) is None

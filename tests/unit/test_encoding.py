@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from restmq.errors import InvalidInput
-from restmq.handlers.websocket import frame
+from restmq.handlers.websocket_frames import frame
 from restmq.model import Message
-from restmq.schema.encoding import check_callback, comet_line, event, event_gap, jsonp, to_json
+from restmq.schema.encoding import (
+    check_callback,
+    comet_line,
+    event,
+    event_gap,
+    has_long_values,
+    json_in_pieces,
+    jsonp,
+    to_json,
+)
 
 
 def parse_events(stream: str) -> list[dict[str, str]]:
@@ -116,3 +126,29 @@ def test_a_websocket_frame_has_its_length(size: int) -> None:
         length, start = int.from_bytes(framed[2:10], "big"), 10
     assert length == size == len(framed) - start
     assert start == (2 if size < 126 else 4 if size < 65536 else 10)  # the shortest form (RFC 6455, 5.2)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        [],
+        {"a": {}, "b": [], "c": [{"value": "x"}], "d": None, "e": 1.5, "f": "é\u2028\x01"},
+        {"value": "\x01é" * 300_000, "key": "q:1"},
+        [{"value": "v" * 1000}] * 1000,
+    ],
+)
+def test_json_in_pieces_is_the_same_json(value: Any) -> None:
+    pieces: list[bytes] = []
+    steps = sum(1 for _ in json_in_pieces(value, pieces))
+    assert b"".join(pieces) == to_json(value)
+    assert steps >= len(to_json(value)) // 2_000_000
+
+
+def test_long_values_are_found_in_an_answer_of_one_or_of_many() -> None:
+    long, short = {"value": "v" * 300_000}, {"value": "v"}
+    assert has_long_values(long)
+    assert has_long_values([long])
+    assert has_long_values({"queue": "q", "messages": [{"value": "v" * 1000}] * 300})
+    for answer in (short, [short] * 1000, {"error": "empty queue"}, {"messages": [short]}, [], {"queues": ["q"] * 9}):
+        assert not has_long_values(answer)
