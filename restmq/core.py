@@ -62,7 +62,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         """
         if ttl_seconds:
             return (await self.queue_add_many(queue, [value], ttl_seconds))[0]
-        key: str = await self._adds.add(check_queue_name(queue), value, len(value))
+        key: str = await self._adds.add(queue, value, len(value))
         return key
 
     async def _add_each(self, queue: str, values: list[bytes]) -> list[str | Exception]:
@@ -122,7 +122,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
     async def queue_getdel(self, queue: str) -> Message | None:
         """Takes the next message for good, or returns None: at-most-once. If the answer is lost, so is the message."""
-        message: Message | None = await self._takes.add(check_queue_name(queue), None)
+        message: Message | None = await self._takes.add(queue, None)
         return message
 
     async def _take_each(self, queue: str, askers: list[None]) -> list[Message | Exception | None]:

@@ -81,11 +81,14 @@ class Message:
 
     def fields(self) -> dict[str, Any]:
         """The message in a JSON answer: key and value; receipt and delivery count, if leased; origin, if forwarded."""
-        fields: dict[str, Any] = {"key": self.key, **text_or_base64(self.value)}
+        try:
+            fields: dict[str, Any] = {"key": self.key, "value": self.value.decode()}
+        except UnicodeDecodeError:
+            fields = {"key": self.key, **text_or_base64(self.value)}
         if self.receipt:
             fields |= {"receipt": self.receipt, "count": self.count}
-        if self.record and (origin := Deliveries.parse(self.record).origin):
-            fields["dead_letter"] = origin
+        if b'"origin"' in self.record:
+            fields["dead_letter"] = Deliveries.parse(self.record).origin
         return fields
 
 

@@ -42,8 +42,10 @@ def offer(transport: Any, data: bytes | memoryview) -> int | None:
         return None
     if transport.dataBuffer or transport._tempDataBuffer or not transport.connected or transport.disconnecting:
         return 0
-    sent = transport.writeSomeData(data)
-    return sent if type(sent) is int else 0
+    try:
+        return int(transport.socket.send(data))
+    except OSError:  # the socket is full; or it is broken, which the reactor notices too
+        return 0
 
 
 def write_and_resume(transport: Any, data: bytes) -> None:

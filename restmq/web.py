@@ -98,7 +98,7 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
             if found:
                 self.services.traffic.arrived(request, template)
                 handler = handler_class(self.services, request)
-                handler._execute(None, *found.groups())
+                handler.start(*found.groups())
                 return handler
         raise AssertionError("the last route matches every path")
 

@@ -50,16 +50,20 @@ class Hosts:
 
 @dataclass(slots=True)
 class Section:
-    """The rules for one kind of client."""
+    """The rules for one kind of client; ``is_open`` if there are none."""
 
     allow: Hosts = field(default_factory=Hosts)
     deny: Hosts = field(default_factory=Hosts)
     username: str = ""
     password: str = ""
+    is_open: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.is_open = not (self.allow or self.deny or self.password)
 
     def admits(self, address: str) -> bool:
         """Whether the rules admit a client with this address."""
-        if not self.allow and not self.deny:
+        if self.is_open:
             return True
         parsed = parse_address(address)
         if self.deny.contains(parsed):

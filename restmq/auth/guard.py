@@ -78,9 +78,9 @@ class Guard:
         self._passwords = passwords
 
     def is_open(self, address: str, access: Access) -> bool:
-        """Whether a client with this address needs no password and no token. This usual case needs no ``await``."""
+        """Whether a client with this address needs no password and no token."""
         section = self.acl.section(access.section)
-        return not section.password and section.admits(address)
+        return section.is_open or (not section.password and section.admits(address))
 
     async def check(self, credentials: Credentials, access: Access, queue: str | None) -> None:
         """Raises NotAllowed, NotAuthenticated or TooManyFailures if the client lacks this access to the queue.

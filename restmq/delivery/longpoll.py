@@ -44,7 +44,7 @@ from twisted.python.failure import Failure
 from restmq.core import RedisOperations, not_reachable
 from restmq.delivery.tasks import PendingCalls, SingleFlight
 from restmq.errors import RestMQError, StoreUnavailable
-from restmq.model import BATCH_MAX, Message, check_queue_name
+from restmq.model import BATCH_MAX, Message
 from restmq.queues.results import QueueOverview
 from restmq.store import keys
 from restmq.transport import Presence
@@ -145,7 +145,6 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         Raises:
             StoreUnavailable: Redis failed, or too many clients wait already.
         """
-        check_queue_name(queue)
         if wait_seconds and self.running:
             messages = await self._wait(queue, request, presence, wait_seconds)
         else:

@@ -54,7 +54,7 @@ class Admission:
             MisdirectedHost: the Host header has a name that is not this server's.
             NotAllowed: a page of a site that is not allowed makes the request.
         """
-        if self.trusted_proxies:
+        if self.trusted_proxies is not None:
             request.remote_ip = client_behind_proxies(request, self.trusted_proxies)
         host = request.headers.get("host")
         if (
@@ -67,7 +67,7 @@ class Admission:
             raise MisdirectedHost("this server does not have that host name; add it with --allow-host.")
         if is_cross_site(request.headers, self.allowed_origins) and not _is_link(request, requires):
             raise NotAllowed("requests from pages of other sites are rejected; allow a site with --allow-origin.")
-        if hides_its_origin(request):
+        if request.query and hides_its_origin(request):
             raise NotAllowed("JSONP needs a Referer header; let the page send at least its origin.")
 
     def cors_headers(self, request: Request) -> str:

@@ -1,6 +1,6 @@
 """The base of all handlers: the await boundary, the error map, the access check, and how answers are written.
 
-cyclone never awaits a coroutine handler, parses leniently, and renders headers anew for each answer. So ``_execute``
+cyclone never awaits a coroutine handler, parses leniently, and renders headers anew for each answer. So ``start``
 replaces its way of a request through a handler: it runs the handler's method and maps the errors that it raises.
 """
 
@@ -64,8 +64,12 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     operations: ClassVar[dict[str, Operation]] = {}
     _endpoints: ClassVar[dict[str, _Endpoint]] = {}
 
-    request: Request
+    queue: str | None = None
     parameters: Mapping[str, Any] = _NO_PARAMETERS
+    gone = False
+    _finished = False
+    _streaming = False
+    _extra_headers = ""
 
     def __init_subclass__(cls) -> None:
         cls.operations = {
@@ -81,16 +85,17 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     # RequestHandler.__init__ is not called: for every request it prepares data that no handler here uses.
     def __init__(self, services: Services, request: Request) -> None:
         self.services = services
-        self.request = request
-        self._finished = False
-        self._streaming = False
-        self._extra_headers = ""
-        self.gone = False
+        self.request: Request = request
 
     # The one await boundary
 
-    def _execute(self, _transforms: Any, *path_args: str) -> None:
-        self._response = self._respond(path_args)
+    def start(self, path: str = "") -> None:
+        """Runs the request's method.
+
+        Args:
+            path: the variable part of the raw path.
+        """
+        self._response = self._respond(path)
         self._advance(None)
 
     def _advance(self, result: Any) -> None:
@@ -110,24 +115,24 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         else:
             awaited.addBoth(self._advance)
 
-    async def _respond(self, path_args: tuple[str, ...]) -> None:
+    async def _respond(self, path: str) -> None:
+        request, services = self.request, self.services
         try:
-            self.services.admission.check(self.request, self.requires)
-            self._extra_headers = self.services.admission.cors_headers(self.request)
-            self.queue: str | None = None
-            if path_args and path_args[0]:
-                self.read_path(unquoted(path_args[0]))
-            endpoint = self._endpoints.get(self.request.method) or self._other_endpoint(self.request.method)
+            services.admission.check(request, self.requires)
+            self._extra_headers = services.admission.cors_headers(request)
+            if path:
+                self.read_path(unquoted(path))
+            endpoint = self._endpoints.get(request.method) or self._other_endpoint(request.method)
             if endpoint is not None:
                 access, read, run = endpoint
                 if access.section:
-                    if not (self._has_no_token and self.services.guard.is_open(self.request.remote_ip, access)):
-                        await self.services.guard.check(self.credentials, access, self.queue)
-                elif access is BY_COMMAND and len(self.request.body) > READ_UNCHECKED_BYTES_MAX:
-                    await self.services.guard.check_any(self.credentials, OF_COMMANDS)
-                if len(self.request.body) > FORM_PIECE_BYTES:
-                    await self.request.read_form()
-                self.parameters = read(self.request)
+                    if not self._is_open(access):
+                        await services.guard.check(self.credentials, access, self.queue)
+                elif access is BY_COMMAND and len(request.body) > READ_UNCHECKED_BYTES_MAX:
+                    await services.guard.check_any(self.credentials, OF_COMMANDS)
+                if len(request.body) > FORM_PIECE_BYTES:
+                    await request.read_form()
+                self.parameters = read(request)
                 await run(self)
         except (errors.RestMQError, WireError) as error:
             self._answer_error(error)
@@ -193,9 +198,11 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     # The request
 
-    @property
-    def _has_no_token(self) -> bool:
-        return "authorization" not in self.request.headers and "authkey=" not in self.request.query
+    def _is_open(self, access: Access) -> bool:
+        """Whether the client has sent no credentials and needs none. This usual case needs no ``await``."""
+        request = self.request
+        no_token = "authorization" not in request.headers and "authkey=" not in request.query
+        return no_token and self.services.guard.is_open(request.remote_ip, access)
 
     @property
     def credentials(self) -> Credentials:
@@ -232,7 +239,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     @property
     def queue_name(self) -> str:
         """The queue that the path names. Raises InvalidInput if there is none."""
-        return check_queue_name(self.queue or "")
+        return self.queue or check_queue_name("")
 
     @property
     def callback(self) -> str | None:
@@ -327,7 +334,8 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         services = self.services
 
         async def check(access: Access, queue: str | None) -> None:
-            await services.guard.check(self.credentials, access, queue)
+            if not self._is_open(access):
+                await services.guard.check(self.credentials, access, queue)
 
         async def queues() -> list[str]:
             return await services.visible_queues(self.credentials)

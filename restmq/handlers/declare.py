@@ -128,7 +128,8 @@ class Operation:
 
     def takes_body(self, request: Request) -> bool:
         """Whether the body is of a kind besides forms that the operation takes as it is."""
-        return not _is_form(request) and bool(self._media_types & {request.media_type, "*/*"})
+        types = self._media_types
+        return not request.is_form and ("*/*" in types or request.media_type in types)
 
     def read(self, request: Request) -> Mapping[str, Any]:
         """The declared parameters by name; None for a missing one.
@@ -153,7 +154,7 @@ class Operation:
             if self.any_of:
                 self._check_any(parameters, request)
         except InvalidInput as problem:
-            if "*/*" not in self._media_types and _is_form(request) and request.body.startswith((b"{", b"[")):
+            if "*/*" not in self._media_types and request.is_form and request.body.startswith((b"{", b"[")):
                 raise InvalidInput(f"{problem} JSON needs the header 'Content-Type: application/json'.") from None
             raise
         return parameters
@@ -167,7 +168,7 @@ class Operation:
             else:
                 for value in values:
                     parameters[name] = kind.read(name, value)
-        if request.body and request.method != "GET" and not _is_form(request) and not self.takes_body(request):
+        if request.body and request.method != "GET" and not (request.is_form or self.takes_body(request)):
             unknown += self._read_object(request, parameters)
         if unknown:
             check_names(set(unknown) - self.known, self.known, self.strict)
@@ -197,10 +198,6 @@ class Operation:
             as_it_is = " To send the body as it is, use curl --data-binary with -H 'Content-Type: text/plain'."
             hint = as_it_is if request.is_form and "*/*" in self._media_types else ""
             raise InvalidInput(f"the body has none of the fields {fields}; send one.{hint}")
-
-
-def _is_form(request: Request) -> bool:
-    return request.is_form or request.media_type == "multipart/form-data"
 
 
 #: A page, or a file that a page needs. It has no parameters.

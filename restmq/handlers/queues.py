@@ -114,7 +114,9 @@ class QueueHandler(Handler):
         elif octets:
             self._answer_octets(messages[0])
         else:
-            await self.answer_long_json({**messages[0].fields(), "count": messages[0].count}, b"\r\n")
+            fields = messages[0].fields()
+            fields["count"] = messages[0].count
+            await self.answer_long_json(fields, b"\r\n")
 
     def _answer_empty(self, status: int, as_json: object) -> None:
         """An empty queue is not an error at /q/, so JSONP must call back; with 204, a script element runs nothing."""

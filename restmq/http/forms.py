@@ -57,8 +57,10 @@ def add_pairs(arguments: Arguments, encoded: bytes) -> None:
     """Parses ``a=b&c=d`` as WHATWG's URL standard does, but keeps the exact bytes of values."""
     for pair in _pairs(encoded):
         name, _, value = pair.partition(b"=")
+        if b"%" in pair or b"+" in pair:
+            name, value = _unquote(name), _unquote(value)
         if name or value:
-            arguments.setdefault(_unquote(name).decode(errors="replace"), []).append(_unquote(value))
+            _add(arguments, name, value)
 
 
 def add_form(
@@ -89,8 +91,6 @@ def add_form(
 
 
 def _pairs(encoded: bytes) -> list[bytes]:
-    if not encoded:
-        return []
     pairs = encoded.split(b"&", ARGUMENTS_MAX)
     if len(pairs) > ARGUMENTS_MAX:
         raise WireError(400, f"more than the maximum of {ARGUMENTS_MAX} form fields.")

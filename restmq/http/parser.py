@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 import httptools
 
@@ -35,7 +34,7 @@ _ABSOLUTE = re.compile(r"https?://([^/?#]+)([^#]*)", re.IGNORECASE)
 
 
 class RequestParser:
-    """The parser of one connection. httptools calls the ``on_…`` methods while it is fed.
+    """The parser of one connection. httptools calls the ``on_…`` methods while it is fed; a WireError stops it.
 
     Args:
         connection: the connection of the requests.
@@ -129,9 +128,10 @@ class RequestParser:
         except httptools.HttpParserUpgrade as upgrade:
             self._upgrade_asked()
             return int(upgrade.args[0])
-        except httptools.HttpParserCallbackError:
-            if self.refusal is None:
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, WireError):
                 raise
+            self.refusal = error.__context__.with_traceback(None)  # whose frames refer to this parser
         except httptools.HttpParserInvalidMethodError:
             self.refusal = WireError(501 if _METHOD.match(data) else 400, "unknown HTTP method.")
         except httptools.HttpParserError as error:
@@ -160,29 +160,29 @@ class RequestParser:
     def on_url(self, url: bytes) -> None:
         self._url += url
         if len(self._url) > self._limits.request_line_bytes:
-            self._stop(414, "the request's URL is too long.")
+            raise WireError(414, "the request's URL is too long.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
         self._fields.append((name, value))  # trailer fields too: they are counted, and otherwise ignored
         if len(self._fields) > self._limits.header_fields:
-            self._stop(431, f"more than the maximum of {self._limits.header_fields} header fields.")
+            raise WireError(431, f"more than the maximum of {self._limits.header_fields} header fields.")
         if self._head_bytes > self._limits.header_bytes:
-            self._stop(431, "the request's header section is too long.")
+            raise WireError(431, "the request's header section is too long.")
 
     def on_headers_complete(self) -> None:
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
-            self._stop(505, "this HTTP version is not supported; use HTTP/1.1.")
+            raise WireError(505, "this HTTP version is not supported; use HTTP/1.1.")
         method = self._parser.get_method().decode("ascii")
         if method not in METHODS:
-            self._stop(501, "unknown HTTP method.")
+            raise WireError(501, "unknown HTTP method.")
         # Clients repeat the same fields in each request.
         read = _fields_seen if self._head_bytes <= _FIELDS_REMEMBERED_BYTES else _read_fields
-        fields: Headers = self._checked(read, tuple(self._fields), version)
+        fields: Headers = read(tuple(self._fields), version)
         length = fields.get("content-length")
         if length is not None and int(length) > self._limits.body_bytes:
-            self._stop(413, f"the body is longer than the maximum of {self._limits.body_bytes} bytes.")
+            raise WireError(413, f"the body is longer than the maximum of {self._limits.body_bytes} bytes.")
         uri = self._url.decode("ascii")
         if not uri.startswith("/") or "#" in uri:
             uri, fields = self._origin_form(uri, method, fields)
@@ -194,24 +194,24 @@ class RequestParser:
             self._begin_decoding(fields["content-encoding"])
         if "expect" in fields and version == "1.1":  # HTTP/1.0 has no expectations (RFC 9110, 10.1.1)
             if fields["expect"].lower() != "100-continue":
-                self._stop(417, "unknown expectation; only 100-continue is supported.")
+                raise WireError(417, "unknown expectation; only 100-continue is supported.")
             self.continue_owed = True  # sent when the request's turn comes, unless the body is here by then
 
     def _begin_decoding(self, coding: str) -> None:
         assert self._request is not None
         if coding.lower() != "identity" and self._request.method not in _WITHOUT_BODY:
             self.expands = True
-            self._decoder = self._checked(Decoder, coding, self._limits.body_bytes)
+            self._decoder = Decoder(coding, self._limits.body_bytes)
 
     def on_body(self, body: bytes) -> None:
         self.body_bytes += len(body)
         if self.body_bytes > self._limits.body_bytes:
-            self._stop(413, f"the body is longer than the maximum of {self._limits.body_bytes} bytes.")
+            raise WireError(413, f"the body is longer than the maximum of {self._limits.body_bytes} bytes.")
         assert self._request is not None
         if self._request.method in _WITHOUT_BODY:
             return
         if self._decoder is not None:
-            body = self._checked(self._decoder.decode, body)
+            body = self._decoder.decode(body)
         if not self._body:
             self._body = body
         else:  # one buffer: tiny chunks as objects would take a multiple of the body's size
@@ -222,7 +222,7 @@ class RequestParser:
     def on_message_complete(self) -> None:
         assert self._request is not None
         if self._decoder is not None:
-            self._checked(self._decoder.end)
+            self._decoder.end()
         self._request.body = bytes(self._body)
         self.requests.append(self._request)
         self._forget_request()
@@ -232,26 +232,13 @@ class RequestParser:
         self._head_bytes = self.body_bytes = 0
         self.in_request = self.continue_owed = False
 
-    def _stop(self, status: int, message: str) -> NoReturn:
-        """Stops parsing for good. httptools wraps the exception, and _feed catches that."""
-        self.refusal = WireError(status, message)
-        raise self.refusal
-
-    def _checked(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Calls something that raises WireError, which stops parsing."""
-        try:
-            return call(*arguments)
-        except WireError as refusal:
-            self.refusal = refusal
-            raise
-
     def _origin_form(self, uri: str, method: str, fields: Headers) -> tuple[str, Headers]:
         """The path of an absolute-form target, whose host replaces the Host header (RFC 9112, 3.2.2). ``*`` stays."""
         if uri == "*" and method == "OPTIONS":
             return uri, fields
         absolute = _ABSOLUTE.fullmatch(uri)
         if absolute is None or _HOST.fullmatch(absolute[1]) is None:
-            self._stop(400, "the request's target must be a path, without a fragment.")
+            raise WireError(400, "the request's target must be a path, without a fragment.")
         path = absolute[2] if absolute[2].startswith("/") else "/" + absolute[2]
         return path, {**fields, "host": absolute[1]}
 

@@ -64,6 +64,7 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
     Attributes:
         id: for the access log; empty without one.
         route: the template of the route that matched.
+        media_type: the body's, in lower case and without parameters; empty if the client named none.
         arrived_at: when the request was complete, on the clock of the request counters.
     """
 
@@ -81,6 +82,7 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         self.method = method
         self.uri = uri
         self.headers = headers
+        self.media_type = _media_type(headers.get("content-type", ""))
         self.body = b""
         self.remote_ip = connection.remote_ip
         self.path, _, self.query = uri.partition("?")
@@ -101,17 +103,18 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         """
         if self._arguments is None:
             self._arguments = {}
-            add_pairs(self._arguments, self.query.encode("latin-1"))
-            if self.has_form and self.media_type == URLENCODED:
+            if self.query:
+                add_pairs(self._arguments, self.query.encode("latin-1"))
+            if self.body and self.media_type == URLENCODED:
                 add_pairs(self._arguments, self.body)
-            elif self.has_form:
+            elif self.is_form:
                 for _ in add_form(self._arguments, self.headers["content-type"], self.body):
                     pass
         return self._arguments
 
     async def read_form(self) -> None:
         """Parses a long form in steps, with other clients' requests between them. Then ``arguments`` has it."""
-        if self._arguments is None and self.has_form:
+        if self._arguments is None and self.is_form:
             arguments: dict[str, list[bytes]] = {}
             add_pairs(arguments, self.query.encode("latin-1"))
             maximum = self.connection.limits.form_bytes
@@ -131,16 +134,7 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
             raise InvalidInput(f"the parameter {name!r} is not valid UTF-8.") from None
 
     @property
-    def media_type(self) -> str:
-        """The body's media type in lower case, without parameters; empty if the client named none."""
-        return _media_type(self.headers.get("content-type", ""))
-
-    @property
     def is_form(self) -> bool:
-        return self.media_type == URLENCODED
-
-    @property
-    def has_form(self) -> bool:
         """Whether the body is a form. A GET has none."""
         return self.media_type in (URLENCODED, MULTIPART) and self.method not in ("GET", "HEAD")
 

@@ -14,23 +14,6 @@ HTML = "text/html"
 EVENT_STREAM = "text/event-stream"
 
 
-class _Date:
-    """The Date header's value, rendered once a second."""
-
-    def __init__(self) -> None:
-        self._second = 0
-        self._text = b""
-
-    def __call__(self) -> bytes:
-        second = int(time.time())
-        if second != self._second:
-            self._second, self._text = second, formatdate(second, usegmt=True).encode("ascii")
-        return self._text
-
-
-_date = _Date()
-
-
 def head(
     status: int, version: str, content_type: str | None, length_bytes: int | None, keep_alive: bool, fields: str = ""
 ) -> bytes:
@@ -42,18 +25,17 @@ def head(
         keep_alive: whether another response may follow on the connection.
         fields: more header fields, each ending in CRLF.
     """
-    return b"%b%bDate: %b\r\n%b\r\n" % (
-        _common_fields(status, version, content_type, keep_alive),
-        b"" if length_bytes is None else b"Content-Length: %d\r\n" % length_bytes,
-        _date(),
-        fields.encode("latin-1"),
-    )
+    common = _common_fields(status, version, content_type, keep_alive, int(time.time()))
+    if length_bytes is None:
+        return b"%b%b\r\n" % (common, fields.encode("latin-1"))
+    return b"%bContent-Length: %d\r\n%b\r\n" % (common, length_bytes, fields.encode("latin-1"))
 
 
 @lru_cache(maxsize=256)
-def _common_fields(status: int, version: str, content_type: str | None, keep_alive: bool) -> bytes:
-    """The status line and the fields that depend on nothing else."""
-    lines = [f"{version} {status} {responses[status]}", "Server: RestMQ"]
+def _common_fields(status: int, version: str, content_type: str | None, keep_alive: bool, seconds: int) -> bytes:
+    """The status line and the fields that depend on nothing else: rendered once a second."""
+    date = formatdate(seconds, usegmt=True)
+    lines = [f"{version} {status} {responses[status]}", "Server: RestMQ", f"Date: {date}"]
     if content_type is not None:
         is_text = content_type.startswith("text/") or content_type == JAVASCRIPT
         lines.append(f"Content-Type: {content_type}{'; charset=utf-8' if is_text and ';' not in content_type else ''}")

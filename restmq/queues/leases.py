@@ -85,7 +85,7 @@ class LeaseOperations(Operations):
 
     async def queue_lease_one(self, queue: str, lease_ms: int) -> Message | None:
         """Leases the next message, or returns None; otherwise as queue_lease."""
-        message: Message | None = await self._leases.add((check_queue_name(queue), lease_ms), None)
+        message: Message | None = await self._leases.add((queue, lease_ms), None)
         return message
 
     async def _lease_each(self, kind: tuple[str, int], askers: list[None]) -> list[Message | Exception | None]:

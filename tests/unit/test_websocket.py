@@ -42,7 +42,7 @@ def test_the_cookie_is_read_once_however_many_commands_come() -> None:
         seen.append(credentials)
 
     services: Any = SimpleNamespace(
-        guard=SimpleNamespace(check=check),
+        guard=SimpleNamespace(check=check, is_open=lambda *_: False),
         core=None,
         polls=None,
         queue_stats=None,
