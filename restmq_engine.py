@@ -30,6 +30,7 @@ try:
     from restmq.core import RedisOperations
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import Message, Policy, check_queue_name
+    from restmq.server.clock import use_monotonic_clock
     from restmq.server.daemon import find_store
     from restmq.server.redis_options import RedisOptions
     from restmq.store.pool import Store
@@ -293,6 +294,7 @@ async def perform(
     reactor: Any, settings: StoreSettings, action: Action, given: argparse.Namespace, value: bytes | None
 ) -> None:
     """Runs one action on its own store. Always raises SystemExit, as task.react expects."""
+    use_monotonic_clock(reactor)
     globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
     store = Store(settings, reactor)
     asked = Request(RedisOperations(store), given.queue, value, given.privs, defer.Deferred())

@@ -61,12 +61,15 @@ class Redis:
     up to two seconds later where the disk is still busy with a sync.
     """
 
-    def __init__(self, folder: Path, *options: str, program: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, *options: str, program: str | None = None, env: dict[str, str] | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.program = program or redis_program()
         self.socket_path = str(folder / "redis.sock")
         self.folder = folder
         self.options = options
+        self.env = env
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -75,6 +78,7 @@ class Redis:
             [self.program, "--port", "0", "--unixsocket", self.socket_path, "--dir", str(self.folder), "--save", "",
              "--appendonly", "yes", "--appendfsync", "no", "--loglevel", "warning", *self.options],
             stdout=subprocess.DEVNULL,
+            env={**os.environ, **(self.env or {})},
         )  # fmt: skip
         wait_until(self._answers, START_SECONDS, "Redis starts")
 

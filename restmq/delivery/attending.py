@@ -19,6 +19,7 @@ log = Logger()
 
 #: After this time a queue that is held back can be published again; see HELD_MS in ``queues/lua/_flow.lua``.
 _HELD_SECONDS = 1.0
+#: HELD_MS_MAX in ``queues/lua/_flow.lua``.
 _HOLD_MS = 3000
 
 

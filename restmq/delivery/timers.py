@@ -22,8 +22,8 @@ log = Logger()
 #: Redis and this process count milliseconds from different starts.
 _ROUNDING_SECONDS = 0.001
 _RETRY_SECONDS = 1.0
-#: Maximum time between two checks, because the clocks may drift apart.
-_LATEST_SECONDS = 60.0
+#: Maximum time between two checks, because the clock of Redis may be set, and may drift from the one here.
+_LATEST_SECONDS = 5.0
 
 
 class Deadlines(service.Service):  # type: ignore[misc]  # untyped

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from restmq.server.clock import use_monotonic_clock
+
 CYCLONE_MISSING = "restmq: cyclone is missing; run: pip install --no-deps cyclone==1.3"
 
 
@@ -26,6 +28,9 @@ class Tap:
 
     def makeService(self, options: Any) -> Any:
         """The service that the options describe."""
+        from twisted.internet import reactor
+
+        use_monotonic_clock(reactor)
         return import_module(self._service_module).makeService(options)
 
 

@@ -28,7 +28,7 @@ export function duration(milliseconds) {
 
 /** A duration in its largest unit, for a narrow column. */
 export function age(milliseconds) {
-  return duration(milliseconds).replace(/ min \d+ s$/, " min").replace(/(\d+) h \d+ min$/, "$1 h").replace(/ d \d+ h$/, " d");
+  return duration(Math.max(0, milliseconds)).replace(/ min \d+ s$/, " min").replace(/(\d+) h \d+ min$/, "$1 h").replace(/ d \d+ h$/, " d");
 }
 
 export function size(bytes) {

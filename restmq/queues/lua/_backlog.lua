@@ -9,7 +9,12 @@
 local PUBLISHED_MAX = 200
 
 local function publish_backlog(daemon)
-  if call('EXISTS', HELD) == 1 then return HELD_BACK end
+  local held_until_ms = call('PEXPIRETIME', HELD)
+  if held_until_ms > now_ms() + HELD_MS_MAX then
+    call('DEL', HELD) -- the clock was set back (_flow.lua, rule 5)
+  elseif held_until_ms > 0 then
+    return HELD_BACK
+  end
   if call('PUBSUB', 'NUMSUB', CHANNEL)[2] == 0 then
     wake()
     return DONE

@@ -11,11 +11,12 @@
 --    backlog (add.lua), and the end of the round publishes it up to the window (_backlog.lua).
 -- 5. HELD expires by itself. A round that is older than HELD_MS ends without the daemons that have not confirmed;
 --    their number (FLOW.missing) is subtracted in later rounds, until one of these daemons confirms again. A daemon that
---    waits for its consumers asks for more time (hold.lua).
+--    waits for its consumers asks for more time (hold.lua), HELD_MS_MAX at most. A time further ahead than that shows
+--    that the clock of Redis was set back; it counts as past.
 -- 6. A value above INLINE_MAX lies beside the channel, under the message's key: 'stored <bytes> <key>' is published, and
 --    each daemon reads the value in its own time. The end of the round deletes the value; otherwise it expires.
 -- A maintainer must not publish a message on the channel but through _publish.lua, and must keep an expiry on each of
 -- these keys: they hold only data on its way to daemons.
 local STEP, FIRST_WINDOW, INLINE_MAX = 65536, 65536, 65536
 local OVERHEAD = 64
-local HELD_MS, KEPT_MS = 1000, 60000
+local HELD_MS, HELD_MS_MAX, KEPT_MS = 1000, 3000, 60000

@@ -23,7 +23,8 @@ end
 -- The window, the unconfirmed bytes, and whether a round is open. Ends a round that is overdue.
 local function flow_state()
   local window, sent, pending, since = unpack(call('HMGET', FLOW, 'window', 'sent', 'pending', 'since'))
-  if pending and now_ms() - since > HELD_MS then
+  local age_ms = pending and now_ms() - since or 0
+  if age_ms > HELD_MS or age_ms < -HELD_MS_MAX then
     call('HINCRBY', FLOW, 'missing', pending)
     sent, pending = end_round(), nil
   end

@@ -1,5 +1,5 @@
 -- A daemon waits for its consumers: the open round gets more time (_flow.lua, rule 5).
--- ARGV: queue, clock, the time in ms.
+-- ARGV: queue, clock, the time in ms (HELD_MS_MAX at most).
 -- allow-oom
 -- include: _prelude
 -- include: _rounds

@@ -12,6 +12,6 @@ local ready = length()
 local oldest = ready > 0 and oldest_mark(READY, EXPIRING, TIMES, now_ms())
 return {
   DONE, ready, call('ZCARD', LEASED), call('ZCARD', DELAYED), call('ZCARD', DEAD), started() and 1 or 0,
-  broadcasts() and 1 or 2, oldest and now_ms() - tonumber(oldest) or -1, tonumber(call('GET', NUMBER) or 0),
+  broadcasts() and 1 or 2, oldest and math.max(0, now_ms() - tonumber(oldest)) or -1, tonumber(call('GET', NUMBER) or 0),
   unpack(call('HGETALL', TOTALS)),
 }
