@@ -7,7 +7,6 @@ queue name.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq.errors import Conflict, InvalidInput, QueueFull, StoreRefused, StoreUnavailable
+from restmq.errors import InvalidInput, QueueFull, StoreRefused, StoreUnavailable
 from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Policy, check_queue_name, is_queue_name
-from restmq.queues.base import State, messages, rows
+from restmq.queues.base import IDEMPOTENCY_MS, State, fingerprint_of, key_reused, messages, rows
 from restmq.queues.broadcast import BroadcastOperations
 from restmq.queues.leases import LeaseOperations, new_receipt
 from restmq.queues.peek import PeekOperations
@@ -33,7 +32,6 @@ log = Logger()
 
 OVERVIEW_QUEUES_A_CALL = 500
 _NAMES_A_CALL = 2000
-_IDEMPOTENCY_SECONDS = 86_400
 _PLAIN_ADD = (0, 0, 0, "", 0)  # no ttl, no delay, not all or nothing, no fingerprint
 
 
@@ -98,19 +96,14 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             return []
         self._adds.flush(queue)  # earlier adds go first
         times_ms = [max(1, round(seconds * 1000)) if seconds else 0 for seconds in (ttl_seconds, delay_seconds)]
-        fingerprint = ""
-        more_keys: tuple[bytes, ...] = ()
-        if idempotency_key:
-            content = b"".join(b"%d:%b" % (len(value), value) for value in values)
-            fingerprint = hashlib.sha256(b"%d,%d," % tuple(times_ms) + content).hexdigest()
-            more_keys = (keys.idempotency(queue, hashlib.sha256(idempotency_key).hexdigest()),)
+        fingerprint, more_keys = fingerprint_of(queue, idempotency_key, b"%d,%d," % tuple(times_ms), values)
         state, *added = await self._run(
-            "add", queue, *times_ms, 1, fingerprint, _IDEMPOTENCY_SECONDS * 1000, *values, more_keys=more_keys
+            "add", queue, *times_ms, 1, fingerprint, IDEMPOTENCY_MS, *values, more_keys=more_keys
         )
         if state == b"full":
             raise _full()
         if state == b"conflict":
-            raise Conflict("another message was sent with this Idempotency-Key before; choose another key.")
+            raise key_reused()
         return [key.decode() for key in added]
 
     async def queue_get(self, queue: str, softget: bool = False) -> Message | None:

@@ -80,13 +80,15 @@ class Message:
     record: bytes = b""
 
     def fields(self) -> dict[str, Any]:
-        """The message in a JSON answer: key and value; receipt and delivery count, if leased; origin, if forwarded."""
+        """The message in a JSON answer: key and value; if leased, also receipt, delivery count and expiry."""
         try:
             fields: dict[str, Any] = {"key": self.key, "value": self.value.decode()}
         except UnicodeDecodeError:
             fields = {"key": self.key, **text_or_base64(self.value)}
         if self.receipt:
             fields |= {"receipt": self.receipt, "count": self.count}
+            if self.expires_ms:
+                fields["expires"] = self.expires_ms
         if b'"origin"' in self.record:
             fields["dead_letter"] = Deliveries.parse(self.record).origin
         return fields

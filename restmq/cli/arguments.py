@@ -71,8 +71,10 @@ class Commands:
                 shared["retry"] = RETRY_SECONDS
             self._run_command(run, SimpleNamespace(**args | shared))
 
+        own = {param.name for param in params}
+        common = [param for param in _common() if param.name not in own]
         text = f"{summary[0].upper()}{summary[1:]}.\n\n{more}".strip()
-        command = click.Command(name, callback=callback, help=text, short_help=summary, params=[*params, *_common()])
+        command = click.Command(name, callback=callback, help=text, short_help=summary, params=[*params, *common])
         self.group.add_command(command)
 
 

@@ -75,6 +75,7 @@ class Client:
     extend = _method(calls.extend)
     nack = _method(calls.nack)
     find = _method(calls.find)
+    peek = _method(calls.peek)
     delete = _method(calls.delete)
     queues = _method(calls.queues)
     stats = _method(calls.stats)

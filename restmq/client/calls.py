@@ -25,7 +25,13 @@ Value = str | bytes
 
 
 def publish(
-    queue: str, value: Value, *, delay_seconds: float = 0, ttl_seconds: float = 0, idempotency_key: str | None = None
+    queue: str,
+    value: Value,
+    *,
+    delay_seconds: float = 0,
+    ttl_seconds: float = 0,
+    idempotency_key: str | None = None,
+    dead: bool = False,
 ) -> Call[str]:
     """Adds a message to the queue; returns its key. Retries never queue it twice.
 
@@ -35,11 +41,13 @@ def publish(
         ttl_seconds: time after which the message expires (default 0: never).
         idempotency_key: the server queues one message per key in 24 hours. None (the default) generates a new key.
             With '' the request has no key, and is not retried if it is unknown whether the server ran it.
+        dead: add the message as a dead letter, e.g. one of another server (default False).
     """
     body, kind = _encode(value), _OCTETS
     if not body:  # the server rejects an empty body
         body, kind = b"value=", _FORM
-    return Call(_publish_request(queue, body, kind, delay_seconds, ttl_seconds, idempotency_key), _published_key)
+    request = _publish_request(queue, body, kind, delay_seconds, ttl_seconds, idempotency_key, dead)
+    return Call(request, _published_key)
 
 
 def publish_many(
@@ -129,6 +137,18 @@ def find(key: str) -> Call[Message | None]:
             return None
 
     return Call(ApiRequest("GET", _path("m", key)), read)
+
+
+def peek(queue: str, place: str, *, first: int = 0, count: int = 10) -> Call[list[Message]]:
+    """Peeks at up to ``count`` (1 to 100) messages, skipping ``first``. A long value is cut: ``more`` has ``cut``.
+
+    Args:
+        place: ``next``, ``newest``, ``leased``, ``delayed`` or ``dead``.
+    """
+    path = _path("j", queue) + "?" + urlencode({"list": place, "first": first, "count": count})
+    return Call(
+        ApiRequest("GET", path), lambda response: [Message.parse(fields) for fields in response.json()["messages"]]
+    )
 
 
 def delete(queue: str, key: str) -> Call[bool]:
@@ -235,7 +255,13 @@ def _form(method: str, path: str, fields: Mapping[str, object]) -> ApiRequest:
 
 
 def _publish_request(
-    queue: str, body: bytes, kind: str, delay_seconds: float, ttl_seconds: float, idempotency_key: str | None
+    queue: str,
+    body: bytes,
+    kind: str,
+    delay_seconds: float,
+    ttl_seconds: float,
+    idempotency_key: str | None,
+    dead: bool = False,
 ) -> ApiRequest:
     if idempotency_key is None:
         idempotency_key = secrets.token_urlsafe(12)
@@ -246,6 +272,8 @@ def _publish_request(
     if len(idempotency_key) > IDEMPOTENCY_KEY_BYTES_MAX:
         raise InvalidInput(f"the idempotency key is too long; the maximum is {IDEMPOTENCY_KEY_BYTES_MAX} characters.")
     query = {name: _number(seconds) for name, seconds in (("delay", delay_seconds), ("ttl", ttl_seconds)) if seconds}
+    if dead:
+        query["dead"] = "true"
     path = _path("q", queue) + ("?" + urlencode(query) if query else "")
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
     return ApiRequest("POST", path, body=body, content_type=kind, headers=headers, repeatable=bool(idempotency_key))

@@ -13,6 +13,7 @@ from restmq.schema.fields import (
     QUEUE_NAME,
     RECEIPT_TEXT,
     Number,
+    OneOf,
     Text,
     whole,
 )
@@ -34,6 +35,7 @@ VALUE = Parameter("value", BYTES, "the message.")
 MSG = Parameter("msg", BYTES, "another name for value.")
 TTL = Parameter("ttl", Number(0, TTL_SECONDS_MAX), "seconds until the message expires; 0 for never (default).")
 DELAY = Parameter("delay", Number(0, DELAY_SECONDS_MAX), "seconds until the message joins the queue (default 0).")
+DEAD = Parameter("dead", OneOf(("true", "false")), "true: the message is added as a dead letter (default false).")
 IDEMPOTENCY = Parameter("Idempotency-Key", IDEMPOTENCY_KEY, "a request repeated with the same key adds nothing.")
 
 LEASE_RECEIPT = Parameter("receipt", RECEIPT_TEXT, "receipt of the leased message.", required=True)

@@ -16,6 +16,7 @@ from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, Body, answers_json, declare
 from restmq.handlers.parameters import (
     COUNT,
+    DEAD,
     DELAY,
     FIRST,
     IDEMPOTENCY,
@@ -31,7 +32,7 @@ from restmq.handlers.parameters import (
 )
 from restmq.http.response import HTML, JSON, TEXT
 from restmq.model import BATCH_MAX, Message
-from restmq.schema.answers import KEY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
+from restmq.schema.answers import EXPIRES, KEY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.encoding import to_json
 from restmq.schema.json_input import check_value, message_of
 
@@ -55,7 +56,7 @@ _LEASED_HEADERS = {
 }
 #: A message that is taken: its count is the number of peeks, or of deliveries if it is leased.
 _TAKEN = {"count": WHOLE, "key": KEY, "value": STRING}
-_TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "dead_letter": ref("Origin")}
+_TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "expires": EXPIRES, "dead_letter": ref("Origin")}
 
 TAKING = (COUNT, LEASE, WAIT, JSONP_CALLBACK)
 TAKEN = {
@@ -135,7 +136,7 @@ class QueueHandler(Handler):
         self.answer(message.value, OCTETS)
 
     @declare(
-        query=(TTL, DELAY, JSONP_CALLBACK),
+        query=(TTL, DELAY, DEAD, JSONP_CALLBACK),
         form=ADDING,
         any_of=("value", "msg"),
         headers=(IDEMPOTENCY,),
@@ -149,17 +150,19 @@ class QueueHandler(Handler):
 
     async def add(self, queue: str) -> None:
         core = self.services.core
-        if self.request.media_type == NDJSON:
-            messages = await self._lines()
-            keys = await core.queue_add_many(queue, messages, *self._options())
-            self.answer_json({"queue": queue, "keys": keys}, b"\r\n")
-            return
-        value = self._value()
+        many = self.request.media_type == NDJSON
+        values = await self._lines() if many else [self._value()]
         options = self._options()
-        if options == _NO_OPTIONS:
-            self.answer_text(await core.queue_add(queue, value))
+        if self.parameters.get("dead") == "true":
+            keys = await core.queue_add_dead(queue, values, *options)
+        elif many or options != _NO_OPTIONS:
+            keys = await core.queue_add_many(queue, values, *options)
         else:
-            self.answer_text((await core.queue_add_many(queue, [value], *options))[0])
+            keys = [await core.queue_add(queue, values[0])]
+        if many:
+            self.answer_json({"queue": queue, "keys": keys}, b"\r\n")
+        else:
+            self.answer_text(keys[0])
 
     async def _lines(self) -> list[bytes]:
         """The messages of an NDJSON body; a long body is read in several turns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
@@ -11,13 +12,16 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq.errors import InvalidInput, RestMQError, StoreRefused
+from restmq.errors import Conflict, InvalidInput, RestMQError, StoreRefused
 from restmq.model import Message, check_queue_name
 from restmq.store import keys, scripts
 from restmq.store.connection import Encoded
 from restmq.store.pool import Store
 
 log = Logger()
+
+#: Time for which Redis keeps a fingerprint.
+IDEMPOTENCY_MS = 86_400_000
 
 
 class State(enum.IntEnum):
@@ -66,6 +70,22 @@ def messages(columns: Sequence[Any]) -> list[Message]:
             strict=False,
         )
     ]
+
+
+def fingerprint_of(
+    queue: str, idempotency_key: bytes, options: bytes, values: Sequence[bytes]
+) -> tuple[str, tuple[bytes, ...]]:
+    """The fingerprint of what is added with an idempotency key, and the Redis keys that keep it; empty without one."""
+    if not idempotency_key:
+        return "", ()
+    content = b"".join(b"%d:%b" % (len(value), value) for value in values)
+    fingerprint = hashlib.sha256(options + content).hexdigest()
+    return fingerprint, (keys.idempotency(queue, hashlib.sha256(idempotency_key).hexdigest()),)
+
+
+def key_reused() -> Conflict:
+    """The error for other messages with the same idempotency key."""
+    return Conflict("another message was sent with this Idempotency-Key before; choose another key.")
 
 
 class Operations:

@@ -22,7 +22,7 @@ from restmq.model import (
     number_of,
     queue_of,
 )
-from restmq.queues.base import Operations, messages, rows
+from restmq.queues.base import IDEMPOTENCY_MS, Operations, fingerprint_of, key_reused, messages, rows
 from restmq.store import keys, scripts
 from restmq.store.batching import Batcher
 from restmq.store.connection import Encoded
@@ -55,6 +55,8 @@ class FoundMessage:
     def fields(self) -> dict[str, Any]:
         """As a JSON answer shows it."""
         shown = {**self.message.fields(), "state": self.state, "looks": self.message.count, **self.deliveries.fields()}
+        if self.message.expires_ms:
+            shown["expires"] = self.message.expires_ms
         when = {"delayed": "due", "leased": "due", "dead": "died"}.get(self.state)
         return {**shown, when: self.at_ms} if when else shown
 
@@ -163,6 +165,26 @@ class LeaseOperations(Operations):
             await self._run("put_back", queue, *(part for message in parts for part in message))
         return [None] * len(lots)
 
+    async def queue_add_dead(
+        self,
+        queue: str,
+        values: Sequence[bytes],
+        ttl_seconds: float = 0,
+        _delay_seconds: float = 0,
+        idempotency_key: bytes = b"",
+    ) -> list[str]:
+        """Adds messages as dead letters, whose death is now. Returns their keys. ``max_length`` does not count.
+
+        Arguments and errors are those of ``queue_add_many``, which shares the idempotency keys. A delay has no effect.
+        """
+        ttl_ms = max(1, round(ttl_seconds * 1000)) if ttl_seconds else 0
+        fingerprint, more_keys = fingerprint_of(check_queue_name(queue), idempotency_key, b"dead,%d," % ttl_ms, values)
+        args = (ttl_ms, fingerprint, IDEMPOTENCY_MS, *values)
+        state, *added = await self._run("add_dead", queue, *args, more_keys=more_keys)
+        if state == b"conflict":
+            raise key_reused()
+        return [key.decode() for key in added]
+
     async def queue_list_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
         """Lists up to ``count`` dead letters after the ``first`` ones, in the order of their deaths."""
         total, *flat = await self._run("list_dead", queue, first, min(count, BATCH_MAX))
@@ -206,8 +228,8 @@ class LeaseOperations(Operations):
         state, *found = await self._run("find", queue_of(key), key) or (None,)
         if state is None:
             return None
-        at_ms, value, looks, record = found
-        message = Message(key, value, count=int(looks), record=record)
+        at_ms, value, looks, record, expires_ms = found
+        message = Message(key, value, count=int(looks), expires_ms=max(0, int(expires_ms)), record=record)
         return FoundMessage(message, state.decode(), int(at_ms), Deliveries.parse(record))
 
     async def due_queues(self) -> tuple[float | None, list[str]]:

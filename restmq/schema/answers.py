@@ -51,6 +51,7 @@ QUEUE = QUEUE_NAME.schema
 KEY = MESSAGE_KEY.schema
 POLICY: Schema = {"type": "string", "enum": [policy.label for policy in Policy]}
 _TIME_MS = described(WHOLE, "Milliseconds since 1970.")
+EXPIRES = described(WHOLE, "Time of expiry in milliseconds since 1970; present if the message has one.")
 _ENCODING: Schema = {
     "type": "string",
     "enum": ["base64"],
@@ -65,12 +66,25 @@ SHAPES: dict[str, Schema] = {
     "Origin": obj({"key": KEY, **_LETTER, "hops": described(WHOLE, "Number of times it was forwarded.")})
     | {"description": "Where the message was a dead letter before it came to this queue."},
     "Message": obj(
-        {"encoding": _ENCODING, "receipt": _RECEIPT, "count": _DELIVERIES, "dead_letter": ref("Origin")},
+        {
+            "encoding": _ENCODING,
+            "receipt": _RECEIPT,
+            "count": _DELIVERIES,
+            "expires": EXPIRES,
+            "dead_letter": ref("Origin"),
+        },
         key=KEY,
         value=STRING,
     ),
     "FoundMessage": obj(
-        {"encoding": _ENCODING, "queue": QUEUE, "dead_letter": ref("Origin"), "due": _TIME_MS, "died": _TIME_MS},
+        {
+            "encoding": _ENCODING,
+            "queue": QUEUE,
+            "dead_letter": ref("Origin"),
+            "due": _TIME_MS,
+            "died": _TIME_MS,
+            "expires": EXPIRES,
+        },
         key=KEY,
         value=STRING,
         state={"type": "string", "enum": ["ready", "delayed", "leased", "dead", "unknown"]},

@@ -159,7 +159,7 @@ def test_the_five_curl_lines_of_the_readme_work(private_folder: Path, private_re
         ("docs/syslog-collectd.md", ["syslogd", "collectd"], set()),
         ("docs/deploy.md", ["restmq"], {"--stop-timeout"}),
         ("docs/delivery.md", ["restmq"], {"--kills", "--failovers"}),
-        ("docs/operation.md", ["restmq"], {"--appendonly"}),
+        ("docs/operation.md", ["restmq"], {"--appendonly", "--create-token"}),
         ("docs/performance.md", ["restmq"], {"--before", "--headless"}),
         ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),
     ],

@@ -27,7 +27,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     status, shown, _ = run(capsys, "--help")
     assert status == 0
     assert set(names()) == {"publish", "consume", "tail", "work", "stats", "watch", "purge", "pause", "start", "policy",
-                            "dead", "redrive", "bench", "completion"}  # fmt: skip
+                            "dead", "redrive", "move", "bench", "completion"}  # fmt: skip
     for name in names():
         assert f"\n  {name} " in shown
 
@@ -69,6 +69,9 @@ def test_the_document_names_every_command_and_no_unknown_option(capsys: pytest.C
         ["publish", "q", "d", "e", "--idempotency-key", "k"],
         ["publish", "q", "--file", "nowhere"],
         ["completion", "csh"],
+        ["move", "q"],
+        ["move", "q", "--to", "nonsense"],
+        ["move", "q", "--from", "http://localhost:1", "--to", "http://localhost:1/"],
     ],
 )
 def test_wrong_usage_is_exit_status_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:

@@ -1,7 +1,7 @@
 -- Finds one message in any state and does not change it.
 -- ARGV: queue, clock, the message's key.
 -- Returns {'ready', 'delayed', 'leased', 'dead' or 'unknown'; end of the delay or lease, or time of death, in ms since
--- 1970, or 0; value; looks; record of deliveries or ''}, or nothing if the queue does not hold such a message.
+-- 1970, or 0; value; looks; record of deliveries or ''; expiry in ms since 1970 or -1}, or nothing if the queue does not hold such a message.
 -- 'unknown': the queue has more than twice SEARCHED_MAX messages, and this one is neither in its place by number nor
 -- near an end.
 -- include: _prelude
@@ -16,7 +16,8 @@ local expires_ms = call('PEXPIRETIME', key)
 if not value or (expires_ms > 0 and expires_ms <= now_ms()) then return {} end
 
 local function found(state, at_ms)
-  return {state, at_ms or '0', value, call('GET', key .. ':refcount') or '0', call('HGET', DELIVERIES, key) or ''}
+  local looks, record = call('GET', key .. ':refcount') or '0', call('HGET', DELIVERIES, key) or ''
+  return {state, at_ms or '0', value, looks, record, string.format('%.0f', expires_ms)}
 end
 
 -- Ready messages are in the order of their numbers, except for those that came back or were delayed.

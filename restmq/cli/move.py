@@ -1,0 +1,353 @@
+"""``restmq move``: move queues to another server.
+
+Rules by which an interrupted move can be repeated, and loses or doubles nothing:
+
+1. A message is removed from the source only after the target has confirmed it. A ready message is leased, published and
+   acked. A delayed message or a dead letter, which can't be leased, is peeked at, published and deleted.
+2. The idempotency key of a publish is derived from the source's URL, the message's key there and its value. So the
+   target adds a message once, however often it is sent within 24 hours. A conflict means that the message was sent
+   before with another remaining delay or time to live: it is there already.
+3. A message is published only in the first half of its lease. Once the lease has ended, a consumer of the source may
+   have the message.
+4. Leases count as deliveries. So a queue has no ``max_deliveries`` while it is moved, or an interrupted move would make
+   dead letters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import click
+
+from restmq.cli.arguments import YEAR_SECONDS, BoundedNumber, Commands, flag, option, queues_argument
+from restmq.cli.output import INTERRUPTED, Progress, RetryNotices, print_error, print_json, print_table, stopping
+from restmq.client import Call, Client, Message, Server, Stopped, Unreachable
+from restmq.client.server import DEFAULT_URL, PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE
+from restmq.errors import Conflict, InvalidInput, LeaseGone, NotAllowed, RestMQError
+from restmq.model import DEAD_LETTER, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, SETTINGS, Policy
+
+_BATCH = 100
+_ACKS_AT_ONCE = 4
+_RECHECK_SECONDS = 1.0
+_SETTINGS = (*SETTINGS, DEAD_LETTER)
+_TARGET_VARIABLES = {
+    TOKEN_VARIABLE: "RESTMQ_TO_TOKEN",
+    USER_VARIABLE: "RESTMQ_TO_USER",
+    PASSWORD_VARIABLE: "RESTMQ_TO_PASSWORD",
+    "NETRC": "NETRC",
+}
+
+_T = TypeVar("_T")
+
+
+def add_to(commands: Commands) -> None:
+    commands.add(
+        "move",
+        run_move,
+        "move queues to another server",
+        "Moves each QUEUE, or all queues: its policy, settings and status, then its dead letters, delayed messages and "
+        "ready messages, in order. If it is interrupted or fails, run it again within 24 hours with the same URLs: no "
+        "message is lost or queued twice. The credentials of the target are in RESTMQ_TO_TOKEN, or RESTMQ_TO_USER and "
+        "RESTMQ_TO_PASSWORD, or ~/.netrc.",
+        queues_argument(),
+        click.Option(["--from", "--url", "url"], metavar="URL", help=f"The source.  [default: {DEFAULT_URL}]"),
+        click.Option(["--to", "target"], metavar="URL", required=True, help="The target.  [required]"),
+        flag("--force", "Move queues although consumers of the source may take some of their messages."),
+        flag("--keep-settings", "Do not change the policy, settings and status of the target's queues."),
+        option("--wait", "Maximum time to wait for leased messages.", "SECONDS", BoundedNumber(0, YEAR_SECONDS), 120),
+        option(
+            "--lease",
+            "Duration of this command's leases: after it was killed, some messages wait so long.",
+            "SECONDS",
+            BoundedNumber(1, LEASE_SECONDS_MAX),
+            60,
+        ),
+    )
+
+
+class NamedClient(Client):
+    """A client whose errors name its server."""
+
+    def run(self, call: Call[_T]) -> _T:
+        try:
+            return super().run(call)
+        except (Stopped, Unreachable):
+            raise
+        except RestMQError as error:
+            error.args = (f"{self.server.url}: {error}",)
+            raise
+
+
+@dataclass(slots=True)
+class Moved:
+    """The number of messages of a queue that were moved, by their state, and of those that are left."""
+
+    queue: str
+    ready: int = 0
+    delayed: int = 0
+    dead: int = 0
+    left: int = 0
+
+    def fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("queue", "ready", "delayed", "dead", "left")}
+
+
+def run_move(args: SimpleNamespace, client: Client) -> int:
+    environment = {name: os.environ.get(own, "") for name, own in _TARGET_VARIABLES.items()}
+    try:
+        target_server = Server.from_environment(args.target, environment)
+    except InvalidInput as problem:
+        raise click.UsageError(str(problem)) from None
+    if _address(target_server) == _address(client.server):
+        raise click.UsageError("--from and --to are the same server.")
+    with (
+        NamedClient(client.server, retry_seconds=args.retry, on_retry=RetryNotices()) as source,
+        NamedClient(target_server, retry_seconds=args.retry, on_retry=RetryNotices()) as target,
+    ):
+        return Mover(args, source, target).run()
+
+
+def _address(server: Server) -> tuple[str, int, str]:
+    return server.host, server.port, server.prefix
+
+
+class Mover:
+    """Moves queues from one server to another."""
+
+    def __init__(self, args: SimpleNamespace, source: Client, target: Client) -> None:
+        self._args = args
+        self._source = source
+        self._target = target
+        self._stopping = threading.Event()
+        self._are_distinct = False
+        self._moved: list[Moved] = []
+        self._done = 0
+        self._progress = Progress(0)
+
+    def run(self) -> int:
+        """Moves the queues. Returns the exit status: 1 if messages are left or a queue is unknown."""
+        known = self._source.queues()
+        unknown = [queue for queue in self._args.queues if queue not in known]
+        if unknown:
+            print_error(f"there is no queue {unknown[0]!r} at {self._source.server.url}.")
+            return 1
+        queues = list(dict.fromkeys(self._args.queues)) or known
+        self._progress = Progress(sum(self._check(queue) for queue in queues))
+        with stopping(self._stop, once=False), ThreadPoolExecutor(_ACKS_AT_ONCE, "ack") as threads:
+            try:
+                for queue in queues:
+                    if not self._stopping.is_set():
+                        self._move(queue, threads)
+            finally:
+                self._progress.end()
+                self._report()
+        if self._stopping.is_set():
+            return INTERRUPTED
+        return 1 if any(moved.left for moved in self._moved) else 0
+
+    def _stop(self) -> None:
+        """The first signal ends the move after the current message, the second one at once."""
+        if self._stopping.is_set():
+            self._source.stop()
+            self._target.stop()
+        self._stopping.set()
+
+    def _check(self, queue: str) -> int:
+        """The number of the queue's messages. Raises UsageError if clients of the source would take some of them."""
+        stats = self._source.stats(queue)
+        takers = stats["waiters"] + (stats["consumers"] if stats["status"] else 0)
+        if takers and not self._args.force:
+            raise click.UsageError(
+                f"{queue!r} has {takers} consumers at the source, which would take some of its messages. Stop them "
+                "first (restmq pause stops the delivery to connected consumers), or pass --force."
+            )
+        return _held(stats)
+
+    def _move(self, queue: str, threads: ThreadPoolExecutor) -> None:
+        settings = self._source.settings(queue)
+        if not self._args.keep_settings:
+            self._copy_settings(queue, settings)
+        moved = Moved(queue)
+        self._moved.append(moved)
+        deadline = time.monotonic() + self._args.wait
+        with self._without_limit(queue, settings):
+            while not self._stopping.is_set():
+                self._wait_for_leases(queue, deadline)
+                dead, delayed = self._move_resting(queue, "dead"), self._move_resting(queue, "delayed")
+                ready = self._move_ready(queue, threads)
+                moved.dead, moved.delayed, moved.ready = moved.dead + dead, moved.delayed + delayed, moved.ready + ready
+                if not (dead or delayed or ready):
+                    break
+        moved.left = _held(self._source.stats(queue))
+
+    def _wait_for_leases(self, queue: str, deadline: float) -> None:
+        """Waits until no message is leased, because leased messages come before ready ones."""
+        while self._source.stats(queue)["leased"] and time.monotonic() < deadline:
+            if self._stopping.wait(_RECHECK_SECONDS):
+                return
+
+    # Settings
+
+    def _copy_settings(self, queue: str, wanted: dict[str, Any]) -> None:
+        """Copies settings that are not the default, and that the queue is stopped. Others of the target's queue stay.
+
+        Raises UsageError if the target's queue has another value of such a setting.
+        """
+        there = self._target.settings(queue)
+        missing = {name: value for name, value in wanted.items() if name in _SETTINGS and value != there.get(name)}
+        for name, value in missing.items():
+            if name in there:
+                raise click.UsageError(
+                    f"the setting {name} of {queue!r} is {there[name]} at the target, but {value} at the source. Make "
+                    "them equal, or pass --keep-settings."
+                )
+        policy = wanted["value"] if wanted["value"] != Policy.BROADCAST.label else None
+        if missing or policy not in (None, there["value"]):
+            self._target.configure(queue, policy=policy, **missing)
+        if not self._source.stats(queue)["status"]:
+            self._target.pause(queue)
+
+    @contextmanager
+    def _without_limit(self, queue: str, settings: dict[str, Any]) -> Iterator[None]:
+        """Within the block, the source's queue has no ``max_deliveries``."""
+        limit = settings.get("max_deliveries")
+        if limit:
+            self._source.configure(queue, max_deliveries=0)
+        try:
+            yield
+        finally:
+            if limit:
+                with suppress(Stopped, Unreachable):
+                    self._source.configure(queue, max_deliveries=limit)
+
+    # Messages
+
+    def _move_ready(self, queue: str, threads: ThreadPoolExecutor) -> int:
+        """Moves ready messages until there are none. Returns their number."""
+        count = 0
+        while not self._stopping.is_set():
+            safe_until = time.monotonic() + self._args.lease / 2
+            messages = self._source.lease_many(queue, _BATCH, self._args.lease)
+            if not messages:
+                break
+            acks: list[Future[bool]] = []
+            try:
+                self._check_servers_differ(messages[0])
+                for message in messages:
+                    if time.monotonic() >= safe_until or self._stopping.is_set():
+                        break
+                    self._publish(queue, message)
+                    acks.append(threads.submit(self._ack, message))
+            finally:
+                acked = self._finish(acks)
+                self._give_back(messages[len(acks) :])
+            count += acked
+            self._show(acked)
+        return count
+
+    def _ack(self, message: Message) -> bool:
+        try:
+            self._source.ack(message)
+        except LeaseGone:  # it comes again, and is acked then
+            return False
+        return True
+
+    def _finish(self, acks: list[Future[bool]]) -> int:
+        """Waits for the acks. Returns the number of messages that are acked. Raises the first error."""
+        try:
+            return sum(ack.result() for ack in acks)
+        finally:
+            for ack in acks:
+                ack.cancel()
+
+    def _give_back(self, messages: list[Message]) -> None:
+        """Returns leased messages to their places. If the source is away, they return when their leases end."""
+        for message in messages:
+            try:
+                self._source.nack(message)
+            except LeaseGone:
+                continue
+            except RestMQError:
+                return
+
+    def _move_resting(self, queue: str, place: str) -> int:
+        """Moves delayed messages or dead letters until there are none. Returns their number."""
+        count = 0
+        while True:
+            before = count
+            for seen in self._source.peek(queue, place, count=_BATCH):
+                if self._stopping.is_set():
+                    return count
+                message = self._source.find(seen.key)
+                if message is None or message.more["state"] != place:
+                    continue
+                self._check_servers_differ(message)
+                key = self._publish(queue, message)
+                if self._source.delete(queue, message.key):
+                    count += 1
+                    self._show(1)
+                elif key:  # a consumer of the source has it
+                    self._target.delete(queue, key)
+            if count == before:
+                return count
+
+    def _publish(self, queue: str, message: Message) -> str:
+        """Publishes the message at the target. Returns its new key, or '' if it is there already."""
+        now_ms = time.time() * 1000
+        expires_ms = message.more.get("expires", 0)
+        ttl_seconds = max(0.001, (expires_ms - now_ms) / 1000) if expires_ms else 0
+        state = message.more.get("state")
+        due_ms = message.more["due"] if state == "delayed" else 0
+        delay_seconds = min(DELAY_SECONDS_MAX, max(0.0, (due_ms - now_ms) / 1000))
+        origin = f"{self._source.server.url.rstrip('/')}\n{message.key}\n".encode()
+        try:
+            return self._target.publish(
+                queue,
+                message.value,
+                delay_seconds=delay_seconds,
+                ttl_seconds=ttl_seconds,
+                idempotency_key="move-" + hashlib.sha256(origin + message.value).hexdigest(),
+                dead=state == "dead",
+            )
+        except Conflict:
+            return ""
+
+    def _check_servers_differ(self, message: Message) -> None:
+        """Raises UsageError if the target has the same message in the same state: both URLs lead to the same queues."""
+        if self._are_distinct:
+            return
+        with suppress(NotAllowed):  # the target's credentials may permit nothing but publishing
+            there = self._target.find(message.key)
+            if there is not None and there == self._source.find(message.key):
+                raise click.UsageError("--from and --to lead to the same queues.")
+        self._are_distinct = True
+
+    # Reports
+
+    def _show(self, count: int) -> None:
+        self._done += count
+        self._progress.show(self._done, self._done)
+
+    def _report(self) -> None:
+        if self._args.json:
+            print_json([moved.fields() for moved in self._moved])
+        elif self._moved:
+            head = ("QUEUE", "READY", "DELAYED", "DEAD", "LEFT")
+            print_table(head, [list(moved.fields().values()) for moved in self._moved])
+        left = sum(moved.left for moved in self._moved)
+        if left and not self._stopping.is_set():
+            print_error(f"{left} messages are left: they are leased. Move them when their leases have ended.")
+
+
+def _held(stats: dict[str, Any]) -> int:
+    """The number of a queue's messages, in all states."""
+    return sum(int(stats[name]) for name in ("ready", "leased", "delayed", "dead"))
