@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import orjson
 from msgspec import Raw
@@ -47,13 +47,14 @@ from restmq.schema.json_input import ObjectReader, command_field, message_of, pl
 from restmq.schema.names import check_names
 from restmq.transport import Presence
 
-#: A longer command is parsed and run in different turns of the event loop.
-LONG_BYTES = 65536
+#: The work on a longer command is done in several turns of the event loop.
+_LONG_BYTES = 65536
 EMPTY_QUEUE = {"error": "empty queue"}
 
 _OBJECT = re.compile(rb"[ \t\r\n]*\{")
 
 Fields = dict[str, Any]
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,7 +67,8 @@ class CommandContext:
         stats: the answer of ``/stats/<queue>``.
         presence: whether the client is still connected.
         default_queue: the queue of a command that names none.
-        command_bytes_max: maximum size of a command that comes where other texts come too.
+        command_bytes_max: maximum size of a command.
+        next_turn: waits until it is this command's turn to be worked on.
     """
 
     core: RedisOperations
@@ -75,8 +77,9 @@ class CommandContext:
     queues: Callable[[], Awaitable[list[str]]]
     stats: Callable[[str], Awaitable[Fields]]
     presence: Presence
+    command_bytes_max: int
+    next_turn: Callable[[], Awaitable[None]]
     default_queue: str | None = None
-    command_bytes_max: int = 1 << 24
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -107,6 +110,8 @@ class Command:
 
 async def _add(context: CommandContext, queue: str, fields: Fields) -> Fields:
     values = [message_of(raw, "the value") for raw in fields.get("values", [fields.get("value")])]
+    if sum(map(len, values)) > _LONG_BYTES:
+        await context.next_turn()
     options = (fields.get("ttl", 0), fields.get("delay", 0), fields.get("idempotency_key", b""))
     if "values" not in fields and not any(options):
         keys = [await context.core.queue_add(queue, values[0])]
@@ -266,9 +271,31 @@ def _reader() -> ObjectReader:
     return ObjectReader(sorted(frozenset[str]().union(*map(_known_fields, COMMANDS.values()))))
 
 
-def parse(text: bytes) -> dict[str, Raw]:
-    """The fields of a command, still as JSON text. Raises InvalidInput if it is not a JSON object in UTF-8."""
-    return _reader().read(text, "the command")
+async def read(context: CommandContext, text: bytes) -> dict[str, Raw]:
+    """The fields of a command, still as JSON text.
+
+    Raises:
+        TooLong: it is longer than its maximum.
+        InvalidInput: it is not a JSON object in UTF-8.
+    """
+    return await _parse(context, text, _reader().read)
+
+
+async def read_if_command(context: CommandContext, text: bytes) -> dict[str, Raw] | None:
+    """The same for a text that may be something else: None if it is not a JSON object with ``cmd``."""
+    if _OBJECT.match(text) is None:
+        return None
+    return await _parse(context, text, partial(_reader().read_if_has, "cmd"))
+
+
+async def _parse(context: CommandContext, text: bytes, parse: Callable[[bytes, str], _Parsed]) -> _Parsed:
+    check_size(text, context.command_bytes_max)
+    if len(text) <= _LONG_BYTES:
+        return parse(text, "the command")
+    await context.next_turn()
+    fields = parse(text, "the command")
+    await context.next_turn()
+    return fields
 
 
 def check_size(text: bytes, bytes_max: int) -> None:
@@ -277,19 +304,11 @@ def check_size(text: bytes, bytes_max: int) -> None:
         raise TooLong(f"a command may have {bytes_max} bytes; send a long message to /q/<queue> instead.")
 
 
-def parse_if_command(text: bytes, bytes_max: int) -> dict[str, Raw] | None:
-    """The same for a text that may be something else: None if it is not a JSON object with ``cmd``."""
-    if _OBJECT.match(text) is None:
-        return None
-    check_size(text, bytes_max)
-    return _reader().read_if_has("cmd", text, "the command")
-
-
 async def run(context: CommandContext, fields: dict[str, Raw]) -> Fields:
     """Runs one command and returns its answer.
 
     Args:
-        fields: as ``parse`` returns them.
+        fields: as ``read`` returns them.
 
     Raises:
         InvalidInput: ``cmd`` is missing or unknown, or a field is missing or invalid; also the operation's errors.

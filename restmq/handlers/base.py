@@ -349,6 +349,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             presence=self.request.connection.presence,
             default_queue=self.queue,
             command_bytes_max=services.command_bytes_max,
+            next_turn=services.turns.next,
         )
 
     async def head(self) -> None:

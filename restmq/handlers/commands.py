@@ -46,11 +46,8 @@ class CommandHandler(Handler):
         """Runs a JSON command."""
         given = self.parameters["msg"] if self.parameters["body"] is None else self.parameters["body"]
         text = (self.request.body if self.request.media_type == JSON else given) or b""
-        dispatch.check_size(text, self.services.command_bytes_max)
-        fields = dispatch.parse(text)
-        if len(text) > dispatch.LONG_BYTES:
-            await self.services.turns.next()
-        await self.answer_long_json(await dispatch.run(self.command_context(), fields))
+        context = self.command_context()
+        await self.answer_long_json(await dispatch.run(context, await dispatch.read(context, text)))
 
 
 class QueueCommandHandler(CommandHandler):

@@ -167,6 +167,8 @@ class QueueHandler(Handler):
     async def _lines(self) -> list[bytes]:
         """The messages of an NDJSON body; a long body is read in several turns."""
         messages: list[bytes] = []
+        if len(self.request.body) > _PIECE_BYTES:
+            await self.services.turns.next()
         await self.services.turns.run(_read_lines(self.request.body, messages))
         return messages
 

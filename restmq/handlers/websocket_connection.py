@@ -134,11 +134,9 @@ class Socket(BoundedInput, TransportConsumer):
         """The answer to a command; any other text itself."""
         fields: dict[str, Raw] | None = None
         try:
-            await self._turn_if_long(text)
-            fields = dispatch.parse_if_command(text, self._context.command_bytes_max)
+            fields = await dispatch.read_if_command(self._context, text)
             if fields is None:
                 return text
-            await self._turn_if_long(text)
             answer = await dispatch.run(self._context, fields)
         except RestMQError as error:
             answer = {"error": str(error)}
@@ -149,10 +147,6 @@ class Socket(BoundedInput, TransportConsumer):
         pieces: list[bytes] = []
         await self._turns.run(json_in_pieces(answer, pieces))
         return b"".join(pieces)
-
-    async def _turn_if_long(self, text: bytes) -> None:
-        if len(text) > dispatch.LONG_BYTES:
-            await self._turns.next()
 
     def _failed(self, failure: Any) -> None:
         log.failure("a command over WebSocket failed", failure=failure)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import tracemalloc
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.python.failure import Failure
 
 from restmq.auth.guard import OF_COMMANDS, Access
-from restmq.dispatch import COMMANDS, CommandContext, parse, parse_if_command, run
+from restmq.dispatch import COMMANDS, CommandContext, read, read_if_command, run
 from restmq.errors import InvalidInput, NotAllowed, TooLong
 from restmq.schema.encoding import to_json
 from restmq.transport import Presence
@@ -22,6 +24,7 @@ class Core:
 
     def __init__(self) -> None:
         self.added: list[bytes] = []
+        self.turns = 0
 
     async def queue_add(self, queue: str, value: bytes) -> str:
         self.added.append(value)
@@ -31,10 +34,13 @@ class Core:
         return [await self.queue_add(queue, value) for value in values]
 
 
-def client(core: Core, *, may: bool = True) -> CommandContext:
+def client(core: Core, *, may: bool = True, command_bytes_max: int = 1 << 24) -> CommandContext:
     async def check(_access: Access, _queue: str | None) -> None:
         if not may:
             raise NotAllowed("not you.")
+
+    async def next_turn() -> None:
+        core.turns += 1
 
     unused: Any = None
     stub: Any = core
@@ -45,20 +51,35 @@ def client(core: Core, *, may: bool = True) -> CommandContext:
         queues=unused,
         stats=unused,
         presence=Presence(lambda: False),
+        command_bytes_max=command_bytes_max,
+        next_turn=next_turn,
     )
 
 
 def answer(to: CommandContext, text: bytes) -> Any:
     """The command's answer, which must be there at once; or the error."""
-    done: Deferred[Any] = ensureDeferred(_run(to, text))
-    results: list[Any] = []
-    done.addBoth(results.append)
-    (result,) = results
-    return result if isinstance(result, dict) else result.value
+    result = result_of(_run(to, text))
+    return result.value if isinstance(result, Failure) else result
 
 
 async def _run(to: CommandContext, text: bytes) -> Any:
-    return await run(to, parse(text))
+    return await run(to, await read(to, text))
+
+
+def read_now(text: bytes, bytes_max: int = 1 << 24) -> Any:
+    """The fields of a text if it is a command, which must be there at once; raises the error."""
+    result = result_of(read_if_command(client(Core(), command_bytes_max=bytes_max), text))
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+def result_of(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    done: Deferred[Any] = ensureDeferred(coroutine)
+    results: list[Any] = []
+    done.addBoth(results.append)
+    (result,) = results
+    return result
 
 
 @pytest.mark.parametrize(
@@ -110,7 +131,7 @@ def test_a_deep_command_is_run_and_a_deeper_one_is_rejected() -> None:
             assert core.added == [value]
         else:
             with pytest.raises(InvalidInput, match="nested too deeply"):
-                parse(text)
+                raise answer(client(core), text)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +163,7 @@ def test_large_arrays_and_objects_become_no_python_objects() -> None:
     try:
         for text in texts:
             with contextlib.suppress(InvalidInput):
-                assert parse_if_command(text, len(text)) is not None
+                assert read_now(text) is not None
             with contextlib.suppress(InvalidInput):
                 answer(client(Core()), text)
             assert tracemalloc.get_traced_memory()[1] < 4 * len(text)
@@ -174,22 +195,30 @@ def test_other_unknown_fields_are_ignored_as_they_always_were() -> None:
     assert answer(client(core), text)["key"] == "q:1"
 
 
+def test_a_long_command_is_parsed_read_and_run_in_turns_of_their_own() -> None:
+    for size, turns in ((100, 0), (100_000, 3)):
+        for member in (b'"value": "%b"', b'"values": ["%b"]'):
+            core = Core()
+            answer(client(core), b'{"cmd": "add", "queue": "q", %b}' % (member % (b"x" * size)))
+            assert (len(core.added), core.turns) == (1, turns)
+
+
 def test_a_text_is_a_command_if_it_is_an_object_with_cmd() -> None:
     for text in (b"hello", b'"cmd"', b'["cmd"]', b'{"command": 1}', b'{"cmd": ', b"{", b"", b'{"a": {"cmd": "get"}}'):
-        assert parse_if_command(text, 100) is None
-    assert parse_if_command(b' \r\n\t{"cmd": "get"}', 100) is not None
+        assert read_now(text, 100) is None
+    assert read_now(b' \r\n\t{"cmd": "get"}', 100) is not None
 
 
 def test_a_command_has_a_maximum_length_and_other_texts_have_none() -> None:
-    assert parse_if_command(b"[" * 1000, 100) is None
+    assert read_now(b"[" * 1000, 100) is None
     with pytest.raises(TooLong, match="100 bytes"):
-        parse_if_command(b'{"cmd": "add", "value": "%b"}' % (b"x" * 100), 100)
+        read_now(b'{"cmd": "add", "value": "%b"}' % (b"x" * 100), 100)
 
 
 def test_a_large_command_has_no_unknown_fields() -> None:
     many = b",".join(b'"k%d": 1' % number for number in range(11_000))
     with pytest.raises(InvalidInput, match="omit its unknown members"):
-        parse(b'{"cmd": "take", %b}' % many)
+        raise answer(client(Core()), b'{"cmd": "take", %b}' % many)
     with pytest.raises(InvalidInput, match="omit its unknown members"):
-        parse_if_command(b'{"cmd": "take", %b}' % many, 1 << 20)
-    assert parse_if_command(b"{%b}" % many, 1 << 20) is None
+        read_now(b'{"cmd": "take", %b}' % many)
+    assert read_now(b"{%b}" % many) is None

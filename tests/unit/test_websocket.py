@@ -19,11 +19,12 @@ from restmq.auth.guard import CONSUME, Access, Credentials
 from restmq.delivery.backpressure import BackpressureLimits
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.outbox import SharedBytes
-from restmq.dispatch import LONG_BYTES, CommandContext
+from restmq.dispatch import CommandContext
 from restmq.errors import NotAllowed
 from restmq.handlers.websocket import WebSocketHandler
 from restmq.handlers.websocket_connection import COMMANDS_WAITING_MAX, WAITING_BYTES_MAX, Socket, make_factory
 from restmq.handlers.websocket_frames import COMPRESSED_UP_TO_BYTES, frame, text_frames
+from restmq.http.turns import Turns
 from restmq.model import Message
 from restmq.transport import Presence
 from tests.in_memory import App
@@ -47,6 +48,7 @@ def test_the_cookie_is_read_once_however_many_commands_come() -> None:
         polls=None,
         queue_stats=None,
         command_bytes_max=1,
+        turns=Turns(Clock().callLater, Clock().seconds),
     )
     request: Any = SimpleNamespace(
         headers={"cookie": "auth=alice:p%C3%BC"},
@@ -112,6 +114,8 @@ class Conversation:
             queues=nobody,
             stats=nobody,
             presence=Presence(lambda: False),
+            command_bytes_max=MESSAGE_BYTES_MAX,
+            next_turn=self.app.turns.next,
             default_queue="q",
         )
         self.socket: Socket = make_factory(self.clock, MESSAGE_BYTES_MAX).buildProtocol(None)
@@ -322,18 +326,6 @@ def test_a_client_with_many_frames_waits_while_another_is_answered() -> None:
     one.settle()
     assert one.transport.value() == echo * 3000
     assert one.reads
-
-
-def test_a_long_command_is_parsed_and_run_in_turns_of_their_own(conversation: Conversation) -> None:
-    conversation.send(sent(TAKE))
-    assert len(conversation.commands) == 1
-    conversation.answer()
-    conversation.send(sent(TAKE[:-1] + b" " * LONG_BYTES + b"}"))
-    turns = 0
-    while len(conversation.commands) == 1:
-        conversation.app.turn()
-        turns += 1
-    assert turns >= 2
 
 
 def test_pings_in_pieces_are_answered_before_any_message_comes(conversation: Conversation) -> None:
