@@ -116,7 +116,7 @@ class Attending:
         if left:
             self._shared.calls.put_back(self._queue, len(left), self._core.queue_put_back(self._queue, left))
         for consumer, share in served:
-            consumer.write(b"".join(map(consumer.format.message, share)))
+            consumer.write(consumer.format.render(share))
 
     def _attend_later(self) -> None:
         """Attends after the longest time that a queue is held back: a daemon may never confirm."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,12 +35,18 @@ class Format:
         gap: renders the notice that messages after this key are lost to the consumer.
         keepalive: sent at intervals on an idle connection; empty for none.
         transport: name of the transport, for people.
+        wrap: frames the bytes of one write.
     """
 
     message: Callable[[Message], bytes]
     gap: Callable[[str], bytes]
     keepalive: bytes = b""
     transport: str = "comet"
+    wrap: Callable[[bytes], bytes] = bytes
+
+    def render(self, messages: Iterable[Message]) -> bytes:
+        """Messages that are sent in one write."""
+        return self.wrap(b"".join(map(self.message, messages)))
 
 
 class Consumer(Protocol):
@@ -61,8 +67,8 @@ class Consumer(Protocol):
     def unsent_bytes(self) -> int:
         """Bytes that wait for it."""
 
-    def write(self, frames: bytes) -> None:
-        """Sends rendered messages."""
+    def write(self, data: bytes) -> None:
+        """Sends what its format has rendered and wrapped. Other consumers may share the bytes."""
 
     def capacity(self) -> int:
         """Number of messages that it can take now with round robin. After a 0, it calls ``ready`` when it has some."""
@@ -83,16 +89,16 @@ def write_messages(consumers: Sequence[Consumer], messages: Sequence[Message]) -
         return
     rendered: dict[Format, bytes] = {}
     for consumer in list(consumers):  # a write may drop a consumer
-        frames = rendered.get(consumer.format)
-        if frames is None:
-            frames = rendered[consumer.format] = b"".join(map(consumer.format.message, messages))
-        consumer.write(frames)
+        data = rendered.get(consumer.format)
+        if data is None:
+            data = rendered[consumer.format] = consumer.format.render(messages)
+        consumer.write(data)
 
 
 def write_gap(consumers: Sequence[Consumer], last_key: str) -> None:
     """Tells consumers that messages after this key are lost to them."""
     for consumer in list(consumers):
-        consumer.write(consumer.format.gap(last_key))
+        consumer.write(consumer.format.wrap(consumer.format.gap(last_key)))
 
 
 class ConsumerOwner(Protocol):

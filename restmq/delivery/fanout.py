@@ -336,5 +336,5 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         for queue in self.queues:
             for consumer in list(self.consumers(queue)):  # a write may drop a consumer
                 if consumer.format.keepalive:
-                    consumer.write(consumer.format.keepalive)
+                    consumer.write(consumer.format.wrap(consumer.format.keepalive))
                 consumer.close_if_vanished()

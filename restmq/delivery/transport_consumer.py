@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
@@ -16,9 +16,8 @@ from restmq.transport import offer, silent_seconds, unsent_bytes, write_and_resu
 
 #: The leases of a consumer without leases; always empty.
 _NO_LEASES: dict[str, str] = {}
-#: Bytes offered to the system per consumer and reactor turn; pieces up to _JOINED_BYTES_MAX are sent in one call.
+#: Bytes offered to the system per consumer and reactor turn.
 _SLICE_BYTES = 32768
-_JOINED_BYTES_MAX = 16384
 #: Bytes that a plain transport is given to wait for the system.
 _COPIED_BYTES = 1024
 #: Time between the first check that finds a client silent, and the check that closes its connection.
@@ -76,42 +75,39 @@ class TransportConsumer(ABC):
         self._prefetch = prefetch
         self.leases = {} if lease_ms else _NO_LEASES
 
-    def write(self, frames: bytes) -> None:
+    def write(self, data: bytes) -> None:
         was_full = self.paused
         if was_full and self._is_too_slow():
             self._fanout.drop(self._queue, self)
             return
-        self.transmit(frames)
+        self.send(data)
         if self.paused:
             if was_full:
-                self._backlog_bytes += len(frames)
+                self._backlog_bytes += len(data)
             if self._fanout.seconds() < self._deadline_seconds:
-                self._deadline_seconds += self._fanout.limits.seconds_for(len(frames))
+                self._deadline_seconds += self._fanout.limits.seconds_for(len(data))
 
-    def send(self, *pieces: bytes) -> None:
-        """Sends bytes, or keeps them until the system takes them. A piece may be shared with other consumers."""
+    def send(self, data: bytes) -> None:
+        """Sends bytes, or keeps them until the system takes them."""
         if self.paused or self._outbox is not None:
-            self._keep(pieces)
-            return
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces) if len(pieces[1]) <= _JOINED_BYTES_MAX else None
-        if data is None or len(data) > _SLICE_BYTES:
-            self._keep(pieces)
+            self._keep(data)
+        elif len(data) > _SLICE_BYTES:
+            self._keep(data)
             self._send_kept()
-            return
-        sent = offer(self.outlet, data)
-        if sent is None:
-            self.outlet.write(data)
-        elif sent < len(data):
-            outbox = self._keep([data])
-            outbox.consume(sent)
-            self._wait_for_system(outbox)
+        else:
+            sent = offer(self.outlet, data)
+            if sent is None:
+                self.outlet.write(data)
+            elif sent < len(data):
+                outbox = self._keep(data)
+                outbox.consume(sent)
+                self._wait_for_system(outbox)
 
-    def _keep(self, pieces: Iterable[bytes]) -> Outbox:
+    def _keep(self, data: bytes) -> Outbox:
         outbox = self._outbox
         if outbox is None:
             outbox = self._outbox = Outbox(self._fanout.shared_bytes)
-        for piece in pieces:
-            outbox.append(piece)
+        outbox.append(data)
         return outbox
 
     def _send_kept(self) -> None:
@@ -202,10 +198,6 @@ class TransportConsumer(ABC):
     @abstractmethod
     def outlet(self) -> Any:
         """The transport."""
-
-    @abstractmethod
-    def transmit(self, frames: bytes) -> None:
-        """Passes rendered messages to ``send``, in the form of the transport's protocol."""
 
     def capacity(self) -> int:
         return 0 if self.paused else max(0, self._prefetch - len(self.leases))

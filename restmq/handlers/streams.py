@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
 from restmq.handlers.parameters import JSONP_CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http.request import ClientConnection
-from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT
+from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
 from restmq.schema.encoding import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
 
@@ -40,36 +41,35 @@ def jsonp_lines(callback: str) -> Format:
     )
 
 
+@lru_cache(maxsize=1024)
+def chunked(plain: Format) -> Format:
+    """A format in chunks of HTTP/1.1; the same one for the same format."""
+    return replace(plain, wrap=chunk)
+
+
 class Stream(TransportConsumer):
     """A consumer on an endless HTTP response. The request's other objects are released.
 
     A stream that is cut lacks the last chunk, so it never looks complete.
     """
 
-    __slots__ = ("_chunked", "_connection")
+    __slots__ = ("_connection",)
 
     access = guard.LISTEN_COMET
 
-    def __init__(self, connection: ClientConnection, chunked: bool) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
-        self._chunked = chunked
 
     @property
     def outlet(self) -> Any:
         return self._connection.transport
-
-    def transmit(self, frames: bytes) -> None:
-        if self._chunked:
-            self.send(b"%x\r\n" % len(frames), frames, b"\r\n")
-        else:
-            self.send(frames)
 
     def close(self, reason: CloseReason) -> None:
         if reason is CloseReason.TOO_SLOW:
             self._connection.abort()
         else:
             self._connection.expect_end()
-            self.finish(partial(self._connection.end_stream, b"0\r\n\r\n" if self._chunked else b""))
+            self.finish(partial(self._connection.end_stream, b"0\r\n\r\n" if self.format.wrap is chunk else b""))
 
     def on_connection_close(self) -> None:
         self.detach()
@@ -110,7 +110,9 @@ class StreamHandler(ConsumerHandler):
         if self.gone:
             return
         last_key = self.parameters["Last-Event-ID"] or self.parameters["last_event_id"]
-        stream = Stream(self.request.connection, self.begin_stream(content_type))
+        if self.begin_stream(content_type):
+            wire_format = chunked(wire_format)
+        stream = Stream(self.request.connection)
         stream.attach(
             fanout=self.services.fanout,
             queue=queue,
@@ -121,7 +123,7 @@ class StreamHandler(ConsumerHandler):
         )
         self.request.connection.stream(stream)
         if first:
-            stream.write(first)
+            stream.write(wire_format.wrap(first))
         self.services.fanout.connect(queue, stream, last_key)
 
     async def begin_events(self) -> None:

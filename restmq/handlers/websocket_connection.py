@@ -122,7 +122,7 @@ class Socket(BoundedInput, TransportConsumer):
                 if self.state != self.STATE_OPEN:
                     return
                 # Not by autobahn: it rejects an answer that is longer than the limit for messages from clients.
-                self.transmit(frame(answer, BINARY_FRAME if is_binary else TEXT_FRAME, self._window_bits))
+                self.send(frame(answer, BINARY_FRAME if is_binary else TEXT_FRAME, self._window_bits))
                 self._waiting.popleft()
                 self._waiting_bytes -= len(payload)
                 self.account()
@@ -181,9 +181,9 @@ class Socket(BoundedInput, TransportConsumer):
     def outlet(self) -> Any:
         return self.transport
 
-    def transmit(self, frames: bytes) -> None:
+    def send(self, data: bytes) -> None:
         if self.state == self.STATE_OPEN:
-            self.send(frames)
+            super().send(data)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """autobahn sends answers, pings and its close frame: behind the messages that are being sent."""

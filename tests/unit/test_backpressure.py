@@ -53,9 +53,6 @@ class Consumer(TransportConsumer):
     def outlet(self) -> Any:
         return self.transport
 
-    def transmit(self, frames: bytes) -> None:
-        self.send(frames)
-
     def close(self, reason: CloseReason) -> None:
         """Not used here."""
 
