@@ -16,17 +16,16 @@ from twisted.logger import Logger
 
 from restmq.errors import InvalidInput, QueueFull, StoreRefused, StoreUnavailable
 from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Policy, check_queue_name, is_queue_name
-from restmq.queues.base import IDEMPOTENCY_MS, State, fingerprint_of, key_reused, messages, rows
+from restmq.queues.base import IDEMPOTENCY_MS, State, key_reused, rows
 from restmq.queues.broadcast import BroadcastOperations
 from restmq.queues.leases import LeaseOperations, new_receipt
 from restmq.queues.peek import PeekOperations
 from restmq.queues.results import TOTALS, Attendance, QueueOverview, QueueStats, ReplayPage
 from restmq.queues.tokens import TokenOperations
-from restmq.store import keys, scripts
+from restmq.store import keys
+from restmq.store.base import BaseStore, Subscription
 from restmq.store.batching import Batcher
-from restmq.store.connection import Encoded
-from restmq.store.pool import Store
-from restmq.store.subscriber import Subscriber
+from restmq.store.partitions import gather
 
 log = Logger()
 
@@ -42,7 +41,7 @@ def _full() -> QueueFull:
 class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, TokenOperations):
     """All operations, on one Redis that any number of daemons and tools share."""
 
-    def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
+    def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(store, now_ms)
         call_later = store.clock.callLater
         self._adds: Batcher[str, bytes, str] = Batcher(call_later, self._add_each)
@@ -66,7 +65,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
     async def _add_each(self, queue: str, values: list[bytes]) -> list[str | Exception]:
         """Adds each value separately: if the queue becomes full, the first ones are in."""
         _, *added = await self._run("add", queue, *_PLAIN_ADD, *values)
-        keys: list[str | Exception] = [key.decode() for key in added]
+        keys: list[str | Exception] = [*self._shown(queue, added)]
         return keys + [_full() for _ in values[len(added) :]]
 
     async def queue_add_many(
@@ -96,7 +95,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             return []
         self._adds.flush(queue)  # earlier adds go first
         times_ms = [max(1, round(seconds * 1000)) if seconds else 0 for seconds in (ttl_seconds, delay_seconds)]
-        fingerprint, more_keys = fingerprint_of(queue, idempotency_key, b"%d,%d," % tuple(times_ms), values)
+        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, b"%d,%d," % tuple(times_ms), values)
         state, *added = await self._run(
             "add", queue, *times_ms, 1, fingerprint, IDEMPOTENCY_MS, *values, more_keys=more_keys
         )
@@ -104,13 +103,13 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             raise _full()
         if state == b"conflict":
             raise key_reused()
-        return [key.decode() for key in added]
+        return self._shown(queue, added)
 
     async def queue_get(self, queue: str, softget: bool = False) -> Message | None:
         """Takes the next message as queue_getdel. With ``softget``, only peeks at the message, and counts the peek."""
         if not softget:
             return await self.queue_getdel(queue)
-        found = messages(await self._run_promoted("peek_next", queue))
+        found = self._messages(queue, await self._run_promoted("peek_next", queue))
         return found[0] if found else None
 
     async def queue_getdel(self, queue: str) -> Message | None:
@@ -119,7 +118,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         return message
 
     async def _take_each(self, queue: str, askers: list[None]) -> list[Message | Exception | None]:
-        return await self._share_out(len(askers), lambda count: self._run_to_limit("take", queue, count, b""))
+        return await self._share_out(queue, len(askers), lambda count: self._run_to_limit("take", queue, count, b""))
 
     async def queue_tail(self, queue: str, count: int = 10, waiter: bytes = b"") -> list[Message]:
         """Takes up to ``count`` (1 to 1000) messages from the front for good, the oldest first: at-most-once.
@@ -130,7 +129,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             waiter: a daemon's channel. If there were fewer messages, the daemon is notified of new ones, until it calls
                 queue_unregister_waiter.
         """
-        return messages(await self._run_promoted("take", queue, min(count, BATCH_MAX), waiter))
+        return self._messages(queue, await self._run_promoted("take", queue, min(count, BATCH_MAX), waiter))
 
     async def queue_unregister_waiter(self, queue: str, waiter: bytes) -> None:
         """Ends the wait of queue_tail or queue_lease. If there are messages, the next waiting party is notified."""
@@ -151,17 +150,18 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             check_queue_name(queue)
         clock: Any = self.store.clock
         deadline = clock.seconds() + timeout_seconds
-        channel = keys.daemon_channel(secrets.token_hex(8))
+        daemon = secrets.token_hex(8)
+        channels = {queue: self.layout.daemon_channel(daemon, queue) for queue in queues}
         woken: defer.DeferredQueue[None] = defer.DeferredQueue()
         if stop is not None:
             stop.addCallback(lambda _: woken.put(None))
-        subscriber = self.pubsub(lambda *_: woken.put(None), on_renewed=lambda: woken.put(None))
+        subscriber = self.pubsub(lambda *_: woken.put(None), on_renewed=lambda _: woken.put(None))
         try:
-            confirmed = subscriber.subscribe(channel)
+            confirmed = defer.gatherResults([subscriber.subscribe(channel) for channel in set(channels.values())])
             await confirmed.addTimeout(self.store.settings.call_timeout_seconds, clock, not_reachable)
             while stop is None or not stop.called:
                 for queue in queues:
-                    for message in await self.queue_tail(queue, 1, channel):
+                    for message in await self.queue_tail(queue, 1, channels[queue]):
                         return queue, message
                 remaining = deadline - clock.seconds()
                 if remaining <= 0:
@@ -172,12 +172,12 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
                     return None
             return None
         finally:
-            await self._stop_waiting(queues, channel, subscriber)
+            await self._stop_waiting(channels, subscriber)
 
-    async def _stop_waiting(self, queues: Sequence[str], channel: bytes, subscriber: Subscriber) -> None:
+    async def _stop_waiting(self, channels: Mapping[str, bytes], subscriber: Subscription) -> None:
         """Must not fail, or a message just taken would be lost. Redis itself removes a waiter that is left behind."""
         try:
-            for queue in queues:
+            for queue, channel in channels.items():
                 await self.queue_unregister_waiter(queue, channel)
         except (StoreUnavailable, StoreRefused) as problem:
             log.debug("a waiter was left behind: {problem}", problem=problem)
@@ -185,38 +185,53 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
     async def queue_del(self, queue: str, key: str) -> bool:
         """Deletes a message in any state. Returns whether it existed."""
-        return bool(await self._run("delete", queue, key))
+        return bool(await self._run("delete", queue, self.layout.tag(queue) + key.encode()))
 
     async def queue_len(self, queue: str) -> int:
         """The number of ready messages that have not expired."""
         return int(await self._run("length", queue))
 
     async def queue_all(self) -> list[str]:
-        """The names of all queues, sorted; may lack those made meanwhile. Skips old names that are no longer valid.
+        """The names of all queues, sorted."""
+        return (await self.queue_names())[0]
 
-        Reads a part of them at a time, because the event loop serves others in between.
+    async def queue_names(self) -> tuple[list[str], int]:
+        """The names of all queues, sorted, and the number of nodes of a cluster whose queues are missing.
+
+        May lack those made meanwhile. Skips old names that are no longer valid. Reads a part of them at a time, because
+        the event loop serves others in between.
         """
+        found = await gather(self.store, range(len(self.layout.tags)), self._names_in)
+        return sorted(name for names in found.results.values() for name in names), found.missing
+
+    async def _names_in(self, partition: int) -> set[str]:
         names: set[str] = set()
-        cursor = b"0"
+        cursor, queue_set = b"0", self.layout.tags[partition] + keys.QUEUE_SET
         while True:
-            cursor, part = await self.store.command("SSCAN", keys.QUEUE_SET, cursor, "COUNT", _NAMES_A_CALL)
-            decoded = (name.decode(errors="replace") for name in part)
-            names.update(name for name in decoded if "\ufffd" not in name and is_queue_name(name))
+            cursor, part = await self.store.command("SSCAN", queue_set, cursor, "COUNT", _NAMES_A_CALL)
+            shown = map(self.layout.shown, part)
+            names.update(name for name in shown if "\ufffd" not in name and is_queue_name(name))
             if cursor == b"0":
-                return sorted(names)
+                return names
 
     async def queue_overview(self, queues: Iterable[str]) -> list[QueueOverview]:
-        """Rows of the list of queues; one call to Redis per 500."""
+        """Rows of the list of queues; one call to Redis per 500. Leaves out queues of nodes that are missing."""
         names = list(queues)
+        by_partition = self.by_partition(names)
+        found = await gather(self.store, by_partition, lambda partition: self._rows_of(by_partition[partition]))
+        rows_by_name = {row.name: row for rows in found.results.values() for row in rows}
+        return [rows_by_name[name] for name in names if name in rows_by_name]
+
+    async def _rows_of(self, names: list[str]) -> list[QueueOverview]:
         found: list[QueueOverview] = []
         for start in range(0, len(names), OVERVIEW_QUEUES_A_CALL):
             part = names[start : start + OVERVIEW_QUEUES_A_CALL]
             wanted: list[bytes] = []
             for name in part:
-                q = keys.for_queue.__wrapped__(check_queue_name(name))  # without its cache, which is for queues in use
+                q = self.layout.make_keys(check_queue_name(name))
                 wanted += (q.ready, q.expiring, q.status, q.policy, q.leased, q.delayed, q.dead)
                 wanted += (q.number, q.totals, q.times)
-            flat = await self.store.run(scripts.load("queue_rows"), Encoded([len(wanted), *wanted]))
+            flat = await self.run_on("queue_rows", wanted)
             found += [
                 QueueOverview(
                     name=name,
@@ -256,7 +271,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
     async def queue_last_items(self, queue: str, count: int = 10) -> list[Message]:
         """The newest messages, the newest first; does not count as a peek."""
-        return messages(await self._run("peek_newest", queue, max(1, min(count, BATCH_MAX))))
+        return self._messages(queue, await self._run("peek_newest", queue, max(1, min(count, BATCH_MAX))))
 
     async def queue_purge(self, queue: str, close_consumers: bool = False) -> int:
         """Empties the queue in one atomic step: drops its ready, leased, delayed and dead messages.
@@ -269,7 +284,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         Returns:
             The number of messages that the queue held.
         """
-        dropping = keys.for_queue(check_queue_name(queue)).being_dropped()
+        dropping = self.layout.for_queue(check_queue_name(queue)).being_dropped()
         purged, renamed, remaining = 0, 0, 1
         while not renamed or remaining:
             renamed, count, remaining = await self._run(
@@ -284,7 +299,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
     async def queue_policy_get(self, queue: str) -> Policy:
         """The queue's policy; broadcast if it was never set."""
-        found = await self.store.command("GET", keys.for_queue(check_queue_name(queue)).policy)
+        found = await self.store.command("GET", self.layout.for_queue(check_queue_name(queue)).policy)
         return Policy.ROUNDROBIN if found == b"2" else Policy.BROADCAST
 
     async def queue_settings_set(self, queue: str, settings: Mapping[str, int | str]) -> None:
@@ -296,7 +311,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
     async def queue_settings_get(self, queue: str) -> dict[str, int | str]:
         """The queue's settings, without those that have their defaults."""
-        flat = await self.store.command("HGETALL", keys.for_queue(check_queue_name(queue)).settings)
+        flat = await self.store.command("HGETALL", self.layout.for_queue(check_queue_name(queue)).settings)
         found = {name.decode(): value.decode() for name, value in rows(flat, 2)}
         return {name: value if name == DEAD_LETTER else int(value) for name, value in found.items()}
 
@@ -314,14 +329,15 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
         A page has at most 1000 messages. It ends at the message that reaches ``page_bytes``.
         """
-        args = (after, marker, page_bytes, int(continues))
+        args = (self.layout.tag(queue) + after.encode(), marker, page_bytes, int(continues))
         kept, gap, state, last_key, *flat = await self._run("replay", queue, *args)
+        found = self._shown(queue, [last_key, *flat[::2]])
         return ReplayPage(
             kept=bool(kept),
             gap=bool(gap),
             more=state == State.MORE,
-            last_key=last_key.decode(),
-            messages=[Message(key.decode(), value) for key, value in rows(flat, 2)],
+            last_key=found[0],
+            messages=[Message(key, value) for key, value in zip(found[1:], flat[1::2], strict=True)],
         )
 
     async def queue_changestatus(self, queue: str, started: bool) -> bool:
@@ -331,7 +347,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
     async def queue_status(self, queue: str) -> bool:
         """Whether the queue is started, as every queue is by default."""
-        return bool(await self.store.command("GET", keys.for_queue(check_queue_name(queue)).status) != b"0")
+        return bool(await self.store.command("GET", self.layout.for_queue(check_queue_name(queue)).status) != b"0")
 
     async def queue_attend(
         self,
@@ -363,10 +379,10 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         if state == State.PROMOTE_FIRST:
             await self.queue_promote(queue)
         call_again = state in (State.MORE, State.PROMOTE_FIRST)
-        return Attendance(Policy(policy), call_again, messages(taken), state == State.HELD_BACK)
+        return Attendance(Policy(policy), call_again, self._messages(queue, taken), state == State.HELD_BACK)
 
-    def pubsub(self, on_message: Any, **callbacks: Any) -> Subscriber:
-        """A separate connection for channels; see ``restmq.store.subscriber.Subscriber``."""
+    def pubsub(self, on_message: Any, **callbacks: Any) -> Subscription:
+        """A separate connection for channels; see ``BaseStore.subscriber``."""
         return self.store.subscriber(on_message, **callbacks)
 
 

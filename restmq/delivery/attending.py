@@ -47,6 +47,7 @@ class Attending:
         self._queue = queue
         self._shared = shared
         self._core = shared.core
+        self._daemon = shared.core.layout.daemon_channel(shared.daemon, queue)
         self._subscription = subscription
         self._window_bytes = window_bytes
         self._flush = flush
@@ -90,7 +91,7 @@ class Attending:
             window_bytes = self._window_bytes() if subscription.consumers else 0
             found = await self._core.queue_attend(
                 self._queue,
-                self._shared.daemon,
+                self._daemon,
                 weight=weight,
                 capacity=capacity,
                 lease_ms=lease_ms,
@@ -134,7 +135,7 @@ class Attending:
         round_number = self._round
         while not await self._shared.slow_consumers.wait(self._subscription.live, _HELD_SECONDS / 2):
             await self._core.queue_hold(self._queue, _HOLD_MS)
-        state = await self._core.queue_confirm(self._queue, round_number, self._window_bytes(), self._shared.daemon)
+        state = await self._core.queue_confirm(self._queue, round_number, self._window_bytes(), self._daemon)
         if state is State.HELD_BACK:
             self._attend_later()
         elif state is State.MORE:

@@ -65,7 +65,7 @@ from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
 from restmq.model import Policy
 from restmq.queues.results import QueueOverview
-from restmq.store import keys
+from restmq.store.base import Channels
 
 log = Logger()
 
@@ -95,7 +95,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             core=core,
             reactor=reactor,
             limits=limits,
-            daemon=keys.daemon_channel(secrets.token_hex(8)),
+            daemon=secrets.token_hex(8),
             slow_consumers=SlowConsumers(reactor),
             read_budget=ByteBudget(_READ_BYTES_MAX),
             calls=self._calls,
@@ -104,11 +104,13 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self.shared_bytes = SharedBytes(limits.unsent_bytes_total, self._shed_later)
         self._is_shedding = False
         self._live: dict[str, LiveQueue] = {}
+        self._by_channel: dict[bytes, LiveQueue] = {}
+        #: The daemon's own channels; one in each partition that has queues with consumers here, or had some.
+        self._own_channels: set[bytes] = set()
         self._unflushed: list[LiveQueue] = []
         self._subscriber = core.pubsub(
             self._received, on_lost=self._subscription_lost, on_renewed=self._subscription_renewed
         )
-        self._subscribed = False
         self._heartbeat = task.LoopingCall(self._beat)
         self._keepalive = task.LoopingCall(self._keep_alive)
         self._heartbeat.clock = self._keepalive.clock = reactor
@@ -170,7 +172,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._subscribe(queue, live)
 
     def _open(self, queue: str) -> LiveQueue:
-        live = self._live[queue] = LiveQueue(
+        live = self._live[queue] = self._by_channel[self._channel_of(queue)] = LiveQueue(
             queue,
             self._shared,
             window_bytes=self._window_bytes,
@@ -181,14 +183,15 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def _subscribe(self, queue: str, live: LiveQueue) -> None:
         """Subscribes to the queue's channel for its first consumer."""
-        if not self._subscribed:
-            self._subscribed = True
-            self._subscriber.subscribe(self._shared.daemon)
+        own_channel = self._core.layout.daemon_channel(self._shared.daemon, queue)
+        if own_channel not in self._own_channels:
+            self._own_channels.add(own_channel)
+            self._subscriber.subscribe(own_channel)
         if not live.is_followed:
             live.follow(self._subscriber.subscribe(self._channel_of(queue)))
 
     def _channel_of(self, queue: str) -> bytes:
-        return keys.for_queue(queue, self._core.store.settings.db).channel
+        return self._core.layout.for_queue(queue).channel
 
     def _window_bytes(self) -> int:
         share = max(_WINDOW_BYTES_MIN, _WINDOWS_BYTES // max(1, len(self._live)))
@@ -207,7 +210,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             self._calls.put_back(queue, len(leases), self._core.queue_release(queue, leases))
         if not subscription.consumers:
             self._subscriber.unsubscribe(self._channel_of(queue))
-            del self._live[queue]
+            del self._live[queue], self._by_channel[self._channel_of(queue)]
             live.stop()
         if subscription.policy is Policy.ROUNDROBIN:
             live.attending.attend()
@@ -260,11 +263,10 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     # Messages from Redis
 
     def _received(self, channel: bytes, payload: bytes) -> None:
-        if channel == self._shared.daemon:
-            self._handle_notice(payload.decode())
-            return
-        live = self._live.get(channel.rpartition(b":PUBSUB")[0].decode())
+        live = self._by_channel.get(channel)
         if live is None:
+            if channel in self._own_channels:
+                self._handle_notice(payload)
             return
         if not live.inbox:
             self._unflushed.append(live)
@@ -279,19 +281,20 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         for live in unflushed:
             live.inbox.flush()
 
-    def _handle_notice(self, notice: str) -> None:
+    def _handle_notice(self, notice: bytes) -> None:
         """A notice on the daemon's own channel: attend to a queue, or a lease has ended."""
-        queue, _, ended = notice.partition("\n")
+        stored, _, ended = notice.partition(b"\n")
+        queue = self._core.layout.shown(stored)
         live = self._live.get(queue)
         if not ended and live is None:
             self._calls.run(self._pass_turn(queue)).addErrback(lambda failure: failure.trap(RestMQError))
-        elif live is not None and (not ended or live.subscription.end_lease(ended.rsplit(" ", 1)[1])):
+        elif live is not None and (not ended or live.subscription.end_lease(ended.rsplit(b" ", 1)[1].decode())):
             live.attending.attend()
 
     async def _pass_turn(self, queue: str) -> None:
         """Attends without consumers (rule 10)."""
         try:
-            await self._core.queue_attend(queue, self._shared.daemon)
+            await self._core.queue_attend(queue, self._core.layout.daemon_channel(self._shared.daemon, queue))
         finally:
             self._attend(queue)  # consumers may have joined meanwhile (rule 12)
 
@@ -300,20 +303,21 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if live is not None:
             live.attending.attend()
 
-    def _subscription_lost(self) -> None:
-        if not self._live:
+    def _subscription_lost(self, channels: Channels) -> None:
+        lost = [live for live in self._live.values() if not live.channels.isdisjoint(channels)]
+        if not lost:
             return
         self.counters.lost_subscriptions += 1
         log.warn(
             "the subscription to Redis broke. Consumers of {count} queues get what they miss from the queue's history, "
             "or are told of a gap.",
-            count=len(self._live),
+            count=len(lost),
         )
-        for live in list(self._live.values()):
+        for live in lost:
             live.lose_subscription()
 
-    def _subscription_renewed(self) -> None:
-        for live in list(self._live.values()):
+    def _subscription_renewed(self, channels: Channels) -> None:
+        for live in [live for live in self._live.values() if not live.channels.isdisjoint(channels)]:
             live.renew_subscription()
 
     # Timers

@@ -23,6 +23,9 @@ log = Logger()
 class LiveQueue:
     """Everything that the daemon has for one queue.
 
+    Attributes:
+        channels: the queue's channel, and that on which the daemon gets notices for the queue.
+
     Args:
         window_bytes: tells the number of unconfirmed bytes to grant.
         current: returns the live queue of this name: another one if all consumers left and others joined, or None.
@@ -38,6 +41,10 @@ class LiveQueue:
         current: Callable[[], LiveQueue | None],
         close: Callable[[CloseReason, list[Consumer]], None],
     ) -> None:
+        self.channels = frozenset(
+            (shared.core.layout.for_queue(queue).channel, shared.core.layout.daemon_channel(shared.daemon, queue))
+        )
+        self._tag_bytes = len(shared.core.layout.tag(queue))
         self.subscription = QueueSubscription()
         self.is_followed = False
         self._queue = queue
@@ -88,10 +95,10 @@ class LiveQueue:
         """A message or a notice arrived. A message waits in the inbox until it is flushed."""
         if kind == b"message":
             key, _, value = content.partition(b"\n")
-            self.inbox.append(Message(key.decode(), value))
+            self.inbox.append(Message(key[self._tag_bytes :].decode(), value))
         elif kind == b"stored":
             size, _, stored_key = content.partition(b" ")
-            self.inbox.append(StoredMessage(stored_key.decode(), int(size)))
+            self.inbox.append(StoredMessage(stored_key[self._tag_bytes :].decode(), int(size)))
             self.inbox.flush()
         elif kind in (b"drain", b"changed"):
             self.attending.attend()
@@ -107,7 +114,7 @@ class LiveQueue:
             self._close(CloseReason.QUEUE_DELETED, list(self.subscription.consumers))
         elif notice.kind == b"mark":
             marker, last_number, last_key = notice.text.split(" ", 2)
-            self.subscription.reach_marker(marker, int(last_number), last_key)
+            self.subscription.reach_marker(marker, int(last_number), last_key[self._tag_bytes :])
 
     async def _read_stored(self, key: str) -> bytes | None:
         try:

@@ -46,7 +46,7 @@ from restmq.delivery.tasks import PendingCalls, SingleFlight
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message
 from restmq.queues.results import QueueOverview
-from restmq.store import keys
+from restmq.store.base import Channels
 from restmq.transport import Presence
 
 log = Logger()
@@ -84,9 +84,11 @@ class _Line:
     Attributes:
         registered: whether Redis may have our channel among the queue's waiters.
         registered_at: time of the last registration, in reactor seconds.
+        channel: the daemon's channel for this queue.
     """
 
     queue: str
+    channel: bytes
     registered: bool = False
     registered_at: float = 0.0
     waiters: deque[_Waiter] = field(default_factory=deque)
@@ -101,11 +103,13 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._reactor = reactor
         self._lines: dict[str, _Line] = {}
         self._waiting = 0
-        self._notice_missed = False
+        self._notices_missed: set[bytes] = set()
         self._calls = PendingCalls()
-        self._channel = keys.daemon_channel(secrets.token_hex(8))
-        self._subscriber = core.pubsub(lambda _, queue: self._serve(queue.decode()), on_renewed=self._serve_all)
-        self._subscribed: defer.Deferred[None] | None = None
+        self._daemon = secrets.token_hex(8)
+        self._subscriber = core.pubsub(
+            lambda _, stored: self._serve(core.layout.shown(stored)), on_renewed=self._serve_all
+        )
+        self._subscribed: dict[bytes, defer.Deferred[None]] = {}
         self._heartbeat = task.LoopingCall(self._beat)
         self._heartbeat.clock = reactor
 
@@ -205,7 +209,8 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
     # Serving a line
 
     def _new_line(self, queue: str, registered: bool = False) -> _Line:
-        line = self._lines[queue] = _Line(queue, registered)
+        channel = self._core.layout.daemon_channel(self._daemon, queue)
+        line = self._lines[queue] = _Line(queue, channel, registered)
         line.serving = SingleFlight(partial(self._serve_once, line), partial(self._failed, line), self._calls.run)
         return line
 
@@ -214,13 +219,13 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         line.serving.request()
 
     async def _serve_once(self, line: _Line) -> None:
-        await self._subscribe()
+        await self._subscribe(line.channel)
         self._remove_disconnected(line)
         if not line.waiters:
             await self._end(line)
             return
         request = _joint_request(line.waiters)
-        messages = await self._ask(line.queue, request, self._channel)
+        messages = await self._ask(line.queue, request, line.channel)
         line.registered = len(messages) < request.count
         line.registered_at = self._reactor.seconds()
         self._hand_out(line, request, messages)
@@ -231,18 +236,18 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         """Unregisters a line without clients, and removes it unless a client comes meanwhile."""
         if line.registered:
             line.registered = False
-            await self._core.queue_unregister_waiter(line.queue, self._channel)
+            await self._core.queue_unregister_waiter(line.queue, line.channel)
         if line.waiters:
             line.serving.request()
         elif self._lines.get(line.queue) is line:
             del self._lines[line.queue]
 
-    async def _subscribe(self) -> None:
-        """Returns when the daemon's channel is subscribed. Raises StoreUnavailable if Redis does not confirm it."""
+    async def _subscribe(self, channel: bytes) -> None:
+        """Returns when this channel of the daemon is subscribed. Raises StoreUnavailable if that takes too long."""
         confirmed: defer.Deferred[None] = defer.Deferred()
-        if self._subscribed is None:
-            self._subscribed = self._subscriber.subscribe(self._channel)
-        self._subscribed.addCallback(lambda _: None if confirmed.called else confirmed.callback(None))
+        if channel not in self._subscribed:
+            self._subscribed[channel] = self._subscriber.subscribe(channel)
+        self._subscribed[channel].addCallback(lambda _: None if confirmed.called else confirmed.callback(None))
         await confirmed.addTimeout(self._core.store.settings.call_timeout_seconds, self._reactor, not_reachable)
 
     def _hand_out(self, line: _Line, request: TakeRequest, messages: list[Message]) -> None:
@@ -268,18 +273,23 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         for waiter in waiters:
             waiter.answer.errback(failure)
 
-    def _serve_all(self) -> None:
-        """Asks again for every line. If the other connections to Redis are not back yet, the next heartbeat does."""
-        self._notice_missed = not self._core.store.connected
-        if not self._notice_missed:
-            for queue in list(self._lines):
-                self._serve(queue)
+    def _serve_all(self, channels: Channels) -> None:
+        """Asks again for the lines of these channels, or at the next heartbeat, if Redis cannot be asked yet."""
+        self._notices_missed.update(channels)
+        self._serve_missed()
+
+    def _serve_missed(self) -> None:
+        reached = {channel for channel in self._notices_missed if self._core.store.reaches(channel)}
+        self._notices_missed -= reached
+        for line in list(self._lines.values()):
+            if line.channel in reached:
+                self._serve(line.queue)
 
     def _beat(self) -> None:
         for line in list(self._lines.values()):
             self._remove_disconnected(line)
-        if self._notice_missed:
-            self._serve_all()
+        if self._notices_missed:
+            self._serve_missed()
         elif self._lines and self._core.store.connected:
             asked = defer.ensureDeferred(self._core.queue_overview(list(self._lines)))
             asked.addCallbacks(self._serve_waiting, lambda failure: failure.trap(RestMQError))

@@ -56,7 +56,10 @@ class Revocation(service.Service):  # type: ignore[misc]  # untyped
         tokens = {consumer.credentials.token for _, consumer in connected}
         records = await self._core.authorizations_of(token for token in tokens if token is not None)
         for number, (queue, consumer) in enumerate(connected, 1):
-            record = records.get(consumer.credentials.token or "")
+            token = consumer.credentials.token
+            if token is not None and token not in records:
+                continue  # its part of the store does not answer
+            record = records.get(token or "")
             admitted = await self._guard.still_admits(consumer.credentials, consumer.access, queue, record)
             if not admitted and consumer in self._fanout.consumers(queue):
                 self._fanout.leave(queue, consumer)

@@ -29,7 +29,7 @@ class FanoutCounters:
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Shared:
     """Attributes:
-    daemon: the daemon's own channel.
+    daemon: the daemon's own name, which is in its channels.
     read_budget: limits the bytes of the values that are being read from Redis.
     calls: calls that must end before the daemon stops.
     """
@@ -37,7 +37,7 @@ class Shared:
     core: RedisOperations
     reactor: Any
     limits: BackpressureLimits
-    daemon: bytes
+    daemon: str
     slow_consumers: SlowConsumers
     read_budget: ByteBudget
     calls: PendingCalls

@@ -1,21 +1,24 @@
-"""Ends leases and delays on time: one timer for the earliest deadline of all queues, without polling.
+"""Ends leases and delays on time: timers for the earliest deadlines, without polling.
 
-Redis keeps the deadline of each queue. A script that sets a deadline earlier than all known ones announces it on a
-channel. Every daemon has one timer for the earliest deadline; the first daemon does the work, and the others find
-nothing left to do. So messages are promoted on time while one daemon runs; without one, when the next one starts.
+Redis keeps the deadline of each queue, by partition (``store/keys.py``). A script that sets a deadline earlier than all
+known ones announces it on a channel. Every daemon has one timer for the earliest deadline of each partition; the first
+daemon does the work, and the others find nothing left to do. So messages are promoted on time while one daemon runs;
+without one, when the next one starts.
 """
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from twisted.application import service
+from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.core import RedisOperations
 from restmq.delivery.tasks import SingleFlight
 from restmq.errors import InvalidInput, RestMQError, StoreRefused
-from restmq.store import keys
+from restmq.store.base import Channels
 
 log = Logger()
 
@@ -30,29 +33,55 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
     """Promotes messages whose lease or delay has ended."""
 
     def __init__(self, core: RedisOperations, reactor: Any) -> None:
-        self._core = core
-        self._reactor = reactor
-        self._subscriber = core.pubsub(self._announced, on_renewed=lambda: self._schedule(0))
-        self._timer: Any = None
-        self._promotion = SingleFlight(self._promote_due, self._failed)
+        self._subscriber = core.pubsub(self._announced, on_renewed=self._renewed)
+        layout = core.layout
+        self._timers = {
+            layout.due_channel(tag): _PartitionTimer(core, reactor, partition)
+            for partition, tag in enumerate(layout.tags)
+        }
 
     def startService(self) -> None:
         super().startService()
-        subscribed = self._subscriber.subscribe(keys.due_channel(self._core.store.settings.db))
-        subscribed.addCallback(lambda _: self._schedule(0))
+        for channel, timer in self._timers.items():
+            timer.start(self._subscriber.subscribe(channel))
 
     def stopService(self) -> None:
         super().stopService()
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        for timer in self._timers.values():
+            timer.stop()
         self._subscriber.stop()
 
-    def _announced(self, _channel: bytes, until_ms: bytes) -> None:
-        self._schedule(int(until_ms) / 1000 + _ROUNDING_SECONDS)
+    def _announced(self, channel: bytes, until_ms: bytes) -> None:
+        self._timers[channel].schedule(int(until_ms) / 1000 + _ROUNDING_SECONDS)
 
-    def _schedule(self, delay_seconds: float) -> None:
+    def _renewed(self, channels: Channels) -> None:
+        for channel in channels:
+            self._timers[channel].schedule(0)
+
+
+class _PartitionTimer:
+    """Promotes what is due in one partition. A node that hangs delays no other."""
+
+    def __init__(self, core: RedisOperations, reactor: Any, partition: int) -> None:
+        self._core = core
+        self._reactor = reactor
+        self._partition = partition
+        self._running = False
+        self._timer: Any = None
+        self._promotion = SingleFlight(self._promote_due, self._failed)
+
+    def start(self, subscribed: defer.Deferred[None]) -> None:
+        self._running = True
+        subscribed.addCallback(lambda _: self.schedule(0))
+
+    def stop(self) -> None:
+        self._running = False
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def schedule(self, delay_seconds: float) -> None:
         """Sets the timer, unless it is set for an earlier time."""
-        if not self.running:
+        if not self._running:
             return
         at = self._reactor.seconds() + delay_seconds
         if self._timer is not None and self._timer.active():
@@ -62,15 +91,15 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
         self._timer = self._reactor.callLater(delay_seconds, self._promotion.request)
 
     async def _promote_due(self) -> None:
-        until_seconds, queues = await self._core.due_queues()
+        until_seconds, queues = await self._core.due_queues(self._partition)
         for queue in queues:
             await self._promote(queue)
         if queues:
             self._promotion.request()  # there may be more, or a new deadline
         elif until_seconds is None:
-            self._schedule(_LATEST_SECONDS)
+            self.schedule(_LATEST_SECONDS * random.uniform(0.5, 1))  # noqa: S311  so that partitions take turns
         else:
-            self._schedule(min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS))
+            self.schedule(min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS))
 
     async def _promote(self, queue: str) -> None:
         """Promotes due messages of one queue. An error of one queue must not delay the others."""
@@ -83,4 +112,4 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
     def _failed(self, failure: Any) -> None:
         if not failure.check(RestMQError):
             log.failure("promoting due messages failed", failure=failure)
-        self._schedule(_RETRY_SECONDS)
+        self.schedule(_RETRY_SECONDS)

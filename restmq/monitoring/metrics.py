@@ -28,7 +28,6 @@ from restmq.monitoring.peers import Peers
 from restmq.monitoring.queue_counters import QueueCounterReader, QueueCounters, QueuesSnapshot
 from restmq.monitoring.request_counters import BOUNDS_SECONDS, Traffic
 from restmq.monitoring.worker_counters import Counts, Membership, Sample, WorkerCounters, WorkerRecord
-from restmq.store import keys
 from restmq.store.batching import SharedCall
 
 log = Logger()
@@ -147,7 +146,7 @@ class Metrics(Collector):
         if leader == self._peers.id:
             snapshot: QueuesSnapshot = await self._read_queues()
             return snapshot
-        channel = keys.peer_channel(leader)
+        channel = self._core.layout.peer_channel(leader)
         answers = await self._peers.ask("queues", None, channel, QueuesSnapshot, _QUEUES_SECONDS)
         return answers[0] if answers else None
 
@@ -162,7 +161,7 @@ class Metrics(Collector):
         """Takes a snapshot and stores it. Continues from the stored snapshot if another worker took that one."""
         if not self._group:
             return await self._reader.read()
-        key, store = keys.worker_counters(self._group), self._core.store
+        key, store = self._core.layout.worker_counters(self._group), self._core.store
         last = await store.command("HGET", key, _SNAPSHOT)
         if last is not None:
             by, stored = msgspec.json.decode(last, type=tuple[str, QueuesSnapshot])

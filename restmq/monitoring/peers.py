@@ -32,7 +32,7 @@ from twisted.logger import Logger
 
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
-from restmq.store import keys
+from restmq.store.base import Channels
 
 log = Logger()
 
@@ -92,37 +92,39 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
 
     def __init__(self, core: RedisOperations, reactor: Any, answer_seconds: float, group: str = "") -> None:
         self.id = secrets.token_hex(8)
-        db = core.store.settings.db
-        self.everybody = keys.peers_channel(db)
-        self.group = keys.peers_channel(db, group) if group else None
+        self._layout = core.layout
+        self.everybody = core.layout.peers_channel()
+        self.group = core.layout.peers_channel(group) if group else None
+        self._own_channel = core.layout.peer_channel(self.id)
         self._store = core.store
         self._reactor = reactor
         self._answer_seconds = answer_seconds
         self._subscriber = core.pubsub(self._on_message, on_lost=self._lost, on_renewed=self._renewed)
-        self._subscribed = False
+        self._subscribed: set[bytes] = set()
         self._number = 0
         self._questions: dict[int, _Question] = {}
         self._responders: dict[str, tuple[Any, Responder]] = {}
 
     def startService(self) -> None:
         super().startService()
-        subscribed = defer.gatherResults([self._subscriber.subscribe(channel) for channel in self._channels()])
-        subscribed.addCallback(lambda _: self._renewed())
+        for channel in self._channels():
+            self._subscriber.subscribe(channel).addCallback(lambda _, channel=channel: self._renewed([channel]))
 
     def _channels(self) -> list[bytes]:
-        return [self.everybody, keys.peer_channel(self.id), *([self.group] if self.group else [])]
+        return [self.everybody, self._own_channel, *([self.group] if self.group else [])]
 
-    def _renewed(self) -> None:
-        self._subscribed = True
+    def _renewed(self, channels: Channels) -> None:
+        self._subscribed.update(channels)
 
-    def _lost(self) -> None:
-        self._subscribed = False
-        for question in list(self._questions.values()):
-            question.expect(0)
+    def _lost(self, channels: Channels) -> None:
+        self._subscribed.difference_update(channels)
+        if self._own_channel in channels:
+            for question in list(self._questions.values()):
+                question.expect(0)
 
     def stopService(self) -> None:
         super().stopService()
-        self._lost()
+        self._lost(self._channels())
         for channel in self._channels():  # other daemons must not wait for this process from now on
             self._subscriber.unsubscribe(channel)
         self._subscriber.stop()
@@ -141,13 +143,13 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
             form: the type of an answer. An answer that does not fit is dropped.
             least_seconds: time to wait for answers, if ``answer_seconds`` is less.
         """
-        if not self._subscribed:
+        if self._own_channel not in self._subscribed:
             return []
         self._number += 1
         number, question = self._number, _Question()
         self._questions[number] = question
         timeout = self._reactor.callLater(max(least_seconds, self._answer_seconds), question.expect, 0)
-        own_answers = 1 if channel in (self.everybody, self.group) else 0
+        own_answers = int(channel in self._subscribed)
         subject = msgspec.Raw(msgspec.json.encode(about))
         published = self._publish(channel, _Message(by=self.id, kind=kind, ask=True, about=subject, number=number))
         published.addCallback(lambda count: question.expect(count - own_answers))
@@ -163,7 +165,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         if len(payload) > MESSAGE_BYTES_MAX:
             log.warn("an answer to another daemon is too large and was not sent ({size} bytes).", size=len(payload))
             return defer.succeed(0)
-        return self._store.command("PUBLISH", channel, payload).addErrback(_store_is_away)
+        return self._store.publish(channel, payload).addErrback(_store_is_away)
 
     def _on_message(self, _channel: bytes, payload: bytes) -> None:
         for message in _decode(payload, _Message) if len(payload) <= MESSAGE_BYTES_MAX else ():
@@ -182,7 +184,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
     def _send_answer(self, answer: Any, question: _Message) -> None:
         raw = msgspec.Raw(msgspec.json.encode(answer))
         message = _Message(by=self.id, kind=question.kind, to=question.by, number=question.number, answer=raw)
-        self._publish(keys.peer_channel(question.by), message)
+        self._publish(self._layout.peer_channel(question.by), message)
 
 
 def _store_is_away(failure: Any) -> int:

@@ -9,18 +9,21 @@ last reading.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import NamedTuple
 
 import msgspec
 
 from restmq.core import RedisOperations
 from restmq.model import is_queue_name
-from restmq.store import keys, scripts
-from restmq.store.connection import Encoded
+from restmq.queues.base import rows
+from restmq.store import keys
+from restmq.store.partitions import gather
 
 _QUEUES_PER_CALL = 250
+_PARTITIONS_PER_CALL = 128
 _QUEUES_PER_READ = 10_000
 _READ_SECONDS = 2.0
 #: Queues beyond this number are only counted.
@@ -92,7 +95,8 @@ class QueueCounterReader:
         self._known: dict[str, _KnownQueue] = {}
         self._labelled: dict[str, QueueCounters] = {}
         self._growth_of_others = [0] * _COUNTERS
-        self._cursor = b"0"
+        #: The partitions that are still to be scanned in this pass, with their cursors.
+        self._unscanned: dict[int, bytes] = {}
         self._continues = False
         self._read = self._pass_began = 0
 
@@ -115,7 +119,8 @@ class QueueCounterReader:
             pairs = zip(self._growth_of_others, snapshot.others, strict=False)
             self._growth_of_others = [max(pair) for pair in pairs]
         self._known.clear()
-        self._cursor, self._pass_began, self._continues = b"0", self._read, True
+        self._unscanned.clear()
+        self._pass_began, self._continues = self._read, True
 
     async def read(self) -> QueuesSnapshot:
         """Reads the busiest queues, and others until 10,000 are read or two seconds are over.
@@ -126,24 +131,58 @@ class QueueCounterReader:
         deadline = self._clock() + _READ_SECONDS
         self._read += 1
         growth: dict[str, list[int]] = {}
-        store = self._core.store
-        queues = await store.command("SCARD", keys.QUEUE_SET)
+        sizes = await gather(self._core.store, range(len(self._core.layout.tags)), self._size_of)
         await self._read_queues(list(self._labelled), growth)
         scanned = 0
         while True:
-            self._cursor, page = await store.command("SSCAN", keys.QUEUE_SET, self._cursor, "COUNT", _QUEUES_PER_CALL)
+            page = await self._next_page()
             scanned += len(page)
-            names = [name for name in (entry.decode(errors="replace") for entry in page) if self._may_read(name)]
+            names = [name for name in page if self._may_read(name)]
             names = [name for name in dict.fromkeys(names) if name not in growth]  # a page may name one twice
             for start in range(0, len(names), _QUEUES_PER_CALL):  # a small set comes as one page
                 await self._read_queues(names[start : start + _QUEUES_PER_CALL], growth)
-            if self._cursor == b"0":
+            if not self._unscanned:
                 self._forget_missing_queues()
                 break
             if scanned >= _QUEUES_PER_READ or self._clock() >= deadline:
                 break
         self._choose_labelled(growth)
-        return QueuesSnapshot(queues, self._labelled, self._sum_of_others())
+        return QueuesSnapshot(sum(sizes.results.values()), self._labelled, self._sum_of_others())
+
+    async def _size_of(self, partition: int) -> int:
+        return int(await self._core.store.command("SCARD", self._core.layout.tags[partition] + keys.QUEUE_SET))
+
+    async def _next_page(self) -> list[str]:
+        """The next names of the set of all queues; of a cluster, those of several partitions."""
+        layout, store = self._core.layout, self._core.store
+        if not self._unscanned:
+            self._unscanned = dict.fromkeys(range(len(layout.tags)), b"0")
+        some = dict(islice(self._unscanned.items(), _PARTITIONS_PER_CALL))
+
+        async def scan(partition: int) -> tuple[bytes, list[bytes]]:
+            queue_set = layout.tags[partition] + keys.QUEUE_SET
+            cursor, page = await store.command("SSCAN", queue_set, some[partition], "COUNT", _QUEUES_PER_CALL)
+            return cursor, page
+
+        found = await gather(store, some, scan, may_miss_all=True)
+        names: list[str] = []
+        for partition in some:
+            del self._unscanned[partition]
+            if partition in found.results:
+                cursor, page = found.results[partition]
+                names += map(layout.shown, page)
+                if cursor != b"0":
+                    self._unscanned[partition] = cursor
+        if missing := some.keys() - found.results.keys():
+            self._keep(missing)
+        return names
+
+    def _keep(self, partitions: Set[int]) -> None:
+        """The queues of partitions that do not answer still exist."""
+        layout = self._core.layout
+        for name, known in self._known.items():
+            if layout.partition_of(layout.tag(name)) in partitions:
+                known.last_read = self._read
 
     def _may_read(self, name: str) -> bool:
         known = self._known.get(name)
@@ -154,16 +193,11 @@ class QueueCounterReader:
 
     async def _read_queues(self, names: list[str], growth: dict[str, list[int]]) -> None:
         """Reads these queues, and puts the growth of their counters since the last reading into ``growth``."""
-        wanted: list[bytes] = []
-        for name in names:
-            q = keys.for_queue.__wrapped__(name)  # without its cache, which is for queues in use
-            wanted += (q.number, q.totals, q.ready, q.expiring, q.leased, q.delayed, q.dead, q.status, q.times)
-        if not names:
-            return
-        flat = await self._core.store.run(scripts.load("queue_counters"), Encoded([len(wanted), *wanted]))
-        width = len(QueueCounters._fields)
-        for i, name in enumerate(names):
-            counters = QueueCounters(*flat[width * i : width * (i + 1)])
+        by_partition = self._core.by_partition(names)
+        found = await gather(
+            self._core.store, by_partition, lambda partition: self._rows_of(by_partition[partition]), may_miss_all=True
+        )
+        for name, counters in chain.from_iterable(found.results.values()):
             known = self._known.get(name)
             before = known.counters if known else counters if self._continues else _ZERO
             # If a counter has decreased, Redis was emptied, and the counter began at 0 again.
@@ -174,6 +208,15 @@ class QueueCounterReader:
             else:
                 known.counters = counters
                 known.activity = known.activity * _ACTIVITY_DECAY + sum(growth[name][:3])
+
+    async def _rows_of(self, names: list[str]) -> list[tuple[str, QueueCounters]]:
+        """The counters of queues of one partition."""
+        wanted: list[bytes] = []
+        for name in names:
+            q = self._core.layout.make_keys(name)
+            wanted += (q.number, q.totals, q.ready, q.expiring, q.leased, q.delayed, q.dead, q.status, q.times)
+        flat = await self._core.run_on("queue_counters", wanted)
+        return list(zip(names, map(QueueCounters._make, rows(flat, len(QueueCounters._fields))), strict=True))
 
     def _forget_missing_queues(self) -> None:
         """Call this when the whole set of queues was scanned: a queue that was not found no longer exists."""

@@ -28,8 +28,6 @@ from twisted.logger import Logger
 
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
-from restmq.store import keys, scripts
-from restmq.store.connection import Encoded
 
 log = Logger()
 
@@ -102,6 +100,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
     ) -> None:
         super().__init__(WRITE_SECONDS, self._write_quietly)
         self.clock = core.store.clock
+        self._core = core
         self._store = core.store
         self._membership = membership
         self._peer = peer
@@ -147,9 +146,9 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         )
 
     async def _write(self, own: WorkerRecord) -> list[WorkerRecord]:
-        key = keys.worker_counters(self._membership.group)
+        key = self._core.layout.worker_counters(self._membership.group)
         args = (own.serial, msgspec.json.encode(own), RECORDS_MAX, _HASH_EXPIRES_SECONDS)
-        flat = await self._store.run(scripts.load("worker_counters"), Encoded([1, key]), *args)
+        flat = await self._core.run_on("worker_counters", [key], *args)
         return [msgspec.json.decode(record, type=WorkerRecord) for record in flat[1::2]]
 
     async def _write_quietly(self, ended: bool = False) -> None:

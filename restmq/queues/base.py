@@ -14,9 +14,11 @@ from twisted.logger import Logger
 
 from restmq.errors import Conflict, InvalidInput, RestMQError, StoreRefused
 from restmq.model import Message, check_queue_name
-from restmq.store import keys, scripts
-from restmq.store.connection import Encoded
-from restmq.store.pool import Store
+from restmq.store import scripts
+from restmq.store.base import BaseStore
+from restmq.store.connection import Encoded, script_arguments
+from restmq.store.keys import Layout
+from restmq.store.scripts import Script
 
 log = Logger()
 
@@ -36,12 +38,17 @@ class State(enum.IntEnum):
     HELD_BACK = 3
 
 
-@lru_cache(maxsize=8192)
-def _first_arguments(script: str, queue: str, db: int) -> Encoded:
-    """The first arguments of a queue's script: number of keys, the keys, the queue's name, '' for Redis' own clock."""
-    found = keys.for_queue(check_queue_name(queue), db)
-    wanted = [getattr(found, name) for name in scripts.load(script).keys]
-    return Encoded([len(wanted), *wanted, queue, ""])
+def _arguments(
+    layout: Layout, name: str, queue: str, clock: int | str = "", more_keys: Sequence[bytes] = ()
+) -> tuple[Script, Encoded]:
+    """A queue's script, and its first arguments: number of keys, the keys, the queue's stored name, the clock."""
+    script = scripts.load(name, layout.is_partitioned)
+    found = layout.for_queue(check_queue_name(queue))
+    wanted = [*(getattr(found, key) for key in script.keys), *more_keys]
+    return script, script_arguments(layout, wanted, layout.stored(queue), clock)
+
+
+_cached_arguments = lru_cache(maxsize=8192)(_arguments)
 
 
 def rows(flat: Iterable[Any], width: int) -> Iterable[tuple[Any, ...]]:
@@ -49,11 +56,13 @@ def rows(flat: Iterable[Any], width: int) -> Iterable[tuple[Any, ...]]:
     return zip(*[iter(flat)] * width, strict=True)
 
 
-def messages(columns: Sequence[Any]) -> list[Message]:
-    """Messages from the columns in which scripts return them: see ``as_columns`` in ``lua/_ready.lua``."""
+def _messages(columns: Sequence[Any], tag_bytes: int) -> list[Message]:
+    """Messages from the columns in which scripts return them: see ``as_columns`` in ``lua/_columns.lua``."""
     if not columns:
         return []
     keys, values, counts, expiries, receipts, records = columns
+    if tag_bytes:
+        keys = [key[tag_bytes:] for key in keys]
     if not (counts or expiries or receipts or records):
         return [Message(key.decode(), value) for key, value in zip(keys, values, strict=True)]
     return [
@@ -72,17 +81,6 @@ def messages(columns: Sequence[Any]) -> list[Message]:
     ]
 
 
-def fingerprint_of(
-    queue: str, idempotency_key: bytes, options: bytes, values: Sequence[bytes]
-) -> tuple[str, tuple[bytes, ...]]:
-    """The fingerprint of what is added with an idempotency key, and the Redis keys that keep it; empty without one."""
-    if not idempotency_key:
-        return "", ()
-    content = b"".join(b"%d:%b" % (len(value), value) for value in values)
-    fingerprint = hashlib.sha256(options + content).hexdigest()
-    return fingerprint, (keys.idempotency(queue, hashlib.sha256(idempotency_key).hexdigest()),)
-
-
 def key_reused() -> Conflict:
     """The error for other messages with the same idempotency key."""
     return Conflict("another message was sent with this Idempotency-Key before; choose another key.")
@@ -95,22 +93,53 @@ class Operations:
         now_ms: a clock in ms since 1970, in place of Redis' own.
     """
 
-    def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
+    def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None) -> None:
         self.store = store
+        self.layout = store.layout
         self._now_ms = now_ms
 
     def _clock(self) -> int | str:
         return self._now_ms() if self._now_ms else ""
 
     def _run(self, script: str, queue: str, *args: Any, more_keys: Sequence[bytes] = ()) -> defer.Deferred[Any]:
-        db = self.store.settings.db
         if self._now_ms is None and not more_keys:
-            first = _first_arguments(script, queue, db)
+            loaded, first = _cached_arguments(self.layout, script, queue)
         else:
-            found = keys.for_queue(check_queue_name(queue), db)
-            wanted = [*(getattr(found, name) for name in scripts.load(script).keys), *more_keys]
-            first = Encoded([len(wanted), *wanted, queue, self._clock()])
-        return self.store.run(scripts.load(script), first, *args)
+            loaded, first = _arguments(self.layout, script, queue, self._clock(), more_keys)
+        return self.store.run(loaded, first, *args)
+
+    def run_on(self, script: str, names: list[bytes], *args: Any) -> defer.Deferred[Any]:
+        """Runs a script that is not of one queue, on these keys of one partition."""
+        loaded = scripts.load(script, self.layout.is_partitioned)
+        return self.store.run(loaded, script_arguments(self.layout, names), *args)
+
+    def _messages(self, queue: str, columns: Sequence[Any]) -> list[Message]:
+        """Messages from the answer of a script."""
+        return _messages(columns, len(self.layout.tag(queue)))
+
+    def _shown(self, queue: str, stored: Iterable[bytes]) -> list[str]:
+        """The keys that clients know, of these messages of one queue."""
+        tag_bytes = len(self.layout.tag(queue))
+        return [key[tag_bytes:].decode() for key in stored] if tag_bytes else [key.decode() for key in stored]
+
+    def by_partition(self, queues: Iterable[str]) -> dict[int, list[str]]:
+        """Queues by their partition. Raises InvalidInput."""
+        found: dict[int, list[str]] = {}
+        for queue in queues:
+            partition = self.layout.partition_of(self.layout.tag(check_queue_name(queue)))
+            found.setdefault(partition, []).append(queue)
+        return found
+
+    def _fingerprint(
+        self, queue: str, idempotency_key: bytes, options: bytes, values: Sequence[bytes]
+    ) -> tuple[str, tuple[bytes, ...]]:
+        """The fingerprint of what is added with an idempotency key, and the Redis keys that keep it; empty without."""
+        if not idempotency_key:
+            return "", ()
+        content = b"".join(b"%d:%b" % (len(value), value) for value in values)
+        fingerprint = hashlib.sha256(options + content).hexdigest()
+        digest = hashlib.sha256(idempotency_key).hexdigest()
+        return fingerprint, (self.layout.idempotency(check_queue_name(queue), digest),)
 
     async def _run_promoted(self, script: str, queue: str, *args: Any) -> list[Any]:
         """Runs a script that returns a State first until it has an answer: promotes if it asks for that."""
@@ -127,7 +156,7 @@ class Operations:
                 return found, state == State.MORE
 
     async def _share_out(
-        self, askers: int, ask: Callable[[int], Awaitable[tuple[list[Any], bool]]]
+        self, queue: str, askers: int, ask: Callable[[int], Awaitable[tuple[list[Any], bool]]]
     ) -> list[Message | Exception | None]:
         """A message for each asker, the oldest for the first asker; None where there are no more messages.
 
@@ -146,7 +175,7 @@ class Operations:
                     raise
                 more, rest = False, problem
             else:
-                shares += messages(found)
+                shares += self._messages(queue, found)
         return shares + [rest] * (askers - len(shares))
 
     async def queue_promote(self, queue: str) -> None:
@@ -167,7 +196,7 @@ class Operations:
         remaining: Any = 1
         rested = 0
         other = dead_letter.decode()
-        there = keys.for_queue(other)
+        there = self.layout.for_queue(other)
         more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries, there.times)
         try:
             while remaining:

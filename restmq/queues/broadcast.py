@@ -28,5 +28,5 @@ class BroadcastOperations(Operations):
 
     async def queue_stored_value(self, key: str) -> bytes | None:
         """The value of a message that was published beside the channel; None if it has expired."""
-        value: bytes | None = await self.store.command("GET", key)
+        value: bytes | None = await self.store.command("GET", self.layout.stored_key(key))
         return value

@@ -8,7 +8,7 @@ deliveries it becomes a dead letter instead.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,10 @@ from restmq.model import (
     number_of,
     queue_of,
 )
-from restmq.queues.base import IDEMPOTENCY_MS, Operations, fingerprint_of, key_reused, messages, rows
-from restmq.store import keys, scripts
+from restmq.queues.base import IDEMPOTENCY_MS, Operations, key_reused, rows
+from restmq.store import keys
+from restmq.store.base import BaseStore
 from restmq.store.batching import Batcher
-from restmq.store.connection import Encoded
-from restmq.store.pool import Store
 
 _DUE_QUEUES_A_CALL = 100
 #: Counted for each message that is put back, beside its value, so that a call has about a thousand at most.
@@ -77,7 +76,7 @@ def new_receipt() -> str:
 class LeaseOperations(Operations):
     """Operations on leases, dead letters and due queues."""
 
-    def __init__(self, store: Store, now_ms: Callable[[], int] | None = None) -> None:
+    def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(store, now_ms)
         self._leases: Batcher[tuple[str, int], None, Message | None] = Batcher(store.clock.callLater, self._lease_each)
         self._acks: Batcher[str, tuple[str, str], None] = Batcher(store.clock.callLater, self._ack_each)
@@ -92,7 +91,7 @@ class LeaseOperations(Operations):
 
     async def _lease_each(self, kind: tuple[str, int], askers: list[None]) -> list[Message | Exception | None]:
         queue, lease_ms = kind
-        return await self._share_out(len(askers), lambda count: self._lease(queue, count, lease_ms, b""))
+        return await self._share_out(queue, len(askers), lambda count: self._lease(queue, count, lease_ms, b""))
 
     async def queue_lease(self, queue: str, count: int, lease_ms: int, waiter: bytes = b"") -> list[Message]:
         """Leases up to ``count`` (1 to 1000) messages from the front, the oldest first: at-least-once.
@@ -103,7 +102,7 @@ class LeaseOperations(Operations):
             lease_ms: length of the lease; 0 for the queue's setting ``lease``.
             waiter: as for queue_tail.
         """
-        return messages((await self._lease(queue, min(count, BATCH_MAX), lease_ms, waiter))[0])
+        return self._messages(queue, (await self._lease(queue, min(count, BATCH_MAX), lease_ms, waiter))[0])
 
     async def _lease(self, queue: str, count: int, lease_ms: int, waiter: bytes) -> tuple[list[Any], bool]:
         args = (count, waiter, lease_ms, new_receipt(), LEASE_SECONDS_DEFAULT * 1000)
@@ -114,17 +113,22 @@ class LeaseOperations(Operations):
         await self._acks.add(queue_of(key), (key, receipt))
 
     async def _ack_each(self, queue: str, leases: list[tuple[str, str]]) -> list[Exception | None]:
-        acked = await self._run("ack", queue, *(part for lease in leases for part in lease))
+        acked = await self._run("ack", queue, *self._flat(queue, leases))
         return [None if done else LeaseGone(_LEASE_GONE) for done in acked]
+
+    def _flat(self, queue: str, leases: Iterable[tuple[str, str]]) -> list[bytes | str]:
+        """Keys and receipts as scripts expect them."""
+        tag = self.layout.tag(queue)
+        return [part for key, receipt in leases for part in (tag + key.encode(), receipt)]
 
     async def queue_extend(self, key: str, receipt: str, lease_ms: int) -> None:
         """Makes the lease end ``lease_ms`` from now. Raises LeaseGone as queue_ack does."""
-        if not await self._run("extend", queue_of(key), key, receipt, lease_ms):
+        if not await self._run("extend", queue_of(key), self.layout.stored_key(key), receipt, lease_ms):
             raise LeaseGone(_LEASE_GONE)
 
     async def queue_lease_remaining(self, queue: str, leases: Sequence[tuple[str, str]]) -> list[float | None]:
         """The remaining seconds of each of these leases (key, receipt); None for those that have ended."""
-        remaining_ms = await self._run("lease_remaining", queue, *(part for lease in leases for part in lease))
+        remaining_ms = await self._run("lease_remaining", queue, *self._flat(queue, leases))
         return [ms / 1000 if ms > 0 else None for ms in remaining_ms]
 
     async def queue_nack(self, key: str, receipt: str) -> None:
@@ -142,8 +146,7 @@ class LeaseOperations(Operations):
         Returns:
             The number of leases that were in force.
         """
-        flat = [part for lease in leases for part in lease]
-        released, dead_letter = await self._run("release", queue, int(blameless), *flat)
+        released, dead_letter = await self._run("release", queue, int(blameless), *self._flat(queue, leases))
         await self._forward(queue, dead_letter)
         return int(released)
 
@@ -161,7 +164,8 @@ class LeaseOperations(Operations):
         if leased:
             await self.queue_release(queue, [(message.key, message.receipt) for message in taken], blameless=True)
         else:
-            parts = [(message.key, message.value, message.expires_ms, message.record) for message in taken]
+            tag = self.layout.tag(queue)
+            parts = [(tag + one.key.encode(), one.value, one.expires_ms, one.record) for one in taken]
             await self._run("put_back", queue, *(part for message in parts for part in message))
         return [None] * len(lots)
 
@@ -178,19 +182,19 @@ class LeaseOperations(Operations):
         Arguments and errors are those of ``queue_add_many``, which shares the idempotency keys. A delay has no effect.
         """
         ttl_ms = max(1, round(ttl_seconds * 1000)) if ttl_seconds else 0
-        fingerprint, more_keys = fingerprint_of(check_queue_name(queue), idempotency_key, b"dead,%d," % ttl_ms, values)
+        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, b"dead,%d," % ttl_ms, values)
         args = (ttl_ms, fingerprint, IDEMPOTENCY_MS, *values)
         state, *added = await self._run("add_dead", queue, *args, more_keys=more_keys)
         if state == b"conflict":
             raise key_reused()
-        return [key.decode() for key in added]
+        return self._shown(queue, added)
 
     async def queue_list_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
         """Lists up to ``count`` dead letters after the ``first`` ones, in the order of their deaths."""
         total, *flat = await self._run("list_dead", queue, first, min(count, BATCH_MAX))
         found = [
-            FoundMessage(Message(key.decode(), value, record=record), "dead", int(died_ms), Deliveries.parse(record))
-            for key, value, died_ms, record in rows(flat, 4)
+            FoundMessage(Message(key, value, record=record), "dead", int(died_ms), Deliveries.parse(record))
+            for key, (_, value, died_ms, record) in zip(self._shown(queue, flat[::4]), rows(flat, 4), strict=True)
         ]
         return DeadLetters(total, found)
 
@@ -210,12 +214,13 @@ class LeaseOperations(Operations):
         return await self._for_dead("drop_dead", queue, key)
 
     async def _for_dead(self, script: str, queue: str, key: str) -> int:
-        done, remaining = await self._run(script, queue, key)
+        wanted_key = self.layout.tag(queue) + key.encode() if key else ""
+        done, remaining = await self._run(script, queue, wanted_key)
         if key and not done:
             raise NotFound("there is no dead letter with this key.")
         wanted = done + remaining  # messages that die meanwhile stay
         while remaining and done < wanted:
-            more, remaining = await self._run(script, queue, key)
+            more, remaining = await self._run(script, queue, wanted_key)
             done += more
         return int(done)
 
@@ -225,20 +230,24 @@ class LeaseOperations(Operations):
         In a queue of more than 100,000 messages, the state is ``unknown`` for a message that is out of order and far
         from both ends.
         """
-        state, *found = await self._run("find", queue_of(key), key) or (None,)
+        state, *found = await self._run("find", queue_of(key), self.layout.stored_key(key)) or (None,)
         if state is None:
             return None
         at_ms, value, looks, record, expires_ms = found
         message = Message(key, value, count=int(looks), expires_ms=max(0, int(expires_ms)), record=record)
         return FoundMessage(message, state.decode(), int(at_ms), Deliveries.parse(record))
 
-    async def due_queues(self) -> tuple[float | None, list[str]]:
-        """Seconds until the next queue is due (None if no queue will be), and up to 100 queues that are due now."""
-        args: list[Any] = [self._clock(), _DUE_QUEUES_A_CALL]
-        until_ms, *queues = await self.store.run(scripts.load("due_queues"), Encoded([1, keys.DUE]), *args)
-        return None if until_ms < 0 else until_ms / 1000, [queue.decode() for queue in queues]
+    async def due_queues(self, partition: int = 0) -> tuple[float | None, list[str]]:
+        """The queues of one partition that are due now, up to 100.
+
+        Returns:
+            Seconds until the next queue is due (None if no queue will be), and the queues.
+        """
+        due = self.layout.tags[partition] + keys.DUE
+        until_ms, *queues = await self.run_on("due_queues", [due], self._clock(), _DUE_QUEUES_A_CALL)
+        return None if until_ms < 0 else until_ms / 1000, [self.layout.shown(queue) for queue in queues]
 
     async def queue_postpone(self, queue: str) -> None:
         """Makes a due queue that cannot be promoted due again in ten seconds, so that it does not hold up others."""
-        args: list[Any] = [self._clock(), queue, _POSTPONE_MS]
-        await self.store.run(scripts.load("postpone"), Encoded([1, keys.DUE]), *args)
+        due = self.layout.tag(queue) + keys.DUE
+        await self.run_on("postpone", [due], self._clock(), self.layout.stored(queue), _POSTPONE_MS)

@@ -77,7 +77,7 @@ class PeekOperations(Operations):
         total, *flat = await self._run("peek", queue, place, first, min(count, PEEK_MAX), PEEK_BYTES_MAX)
         found = [
             Peeked(
-                key=key.decode(),
+                key=self.layout.shown(key),
                 beginning=beginning,
                 size_bytes=size_bytes,
                 at_ms=int(at_ms),

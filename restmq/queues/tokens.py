@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from restmq.queues.base import Operations
-from restmq.store import keys
+from restmq.store.partitions import gather
 
 _TOKENS_A_CALL = 1000
 
@@ -39,37 +39,43 @@ class TokenOperations(Operations):
 
     async def authorization(self, token: str) -> Authorization | None:
         """The rights of a token, or None if there is no such token or its record is invalid."""
-        return _authorization(await self.store.command("GET", keys.token(token)))
+        return _authorization(await self.store.command("GET", self.layout.token(token)))
 
     async def authorizations_of(self, tokens: Iterable[str]) -> dict[str, Authorization | None]:
-        """The rights of many tokens; one call per thousand."""
-        wanted = list(tokens)
+        """The rights of many tokens; one call per thousand. Lacks those of nodes of a cluster that do not answer."""
+        by_partition: dict[int, list[str]] = {}
+        for token in tokens:
+            by_partition.setdefault(self.layout.partition_of(self.layout.token(token)), []).append(token)
+        found = await gather(self.store, by_partition, lambda partition: self._records_of(by_partition[partition]))
+        return {token: rights for known in found.results.values() for token, rights in known.items()}
+
+    async def _records_of(self, tokens: list[str]) -> dict[str, Authorization | None]:
         found: dict[str, Authorization | None] = {}
-        for start in range(0, len(wanted), _TOKENS_A_CALL):
-            some = wanted[start : start + _TOKENS_A_CALL]
-            records = await self.store.command("MGET", *map(keys.token, some))
+        for start in range(0, len(tokens), _TOKENS_A_CALL):
+            some = tokens[start : start + _TOKENS_A_CALL]
+            records = await self.store.command("MGET", *map(self.layout.token, some))
             found.update(zip(some, map(_authorization, records), strict=True))
         return found
 
     async def authorization_create(self, token: str, queues: Iterable[str], privileges: Iterable[str]) -> None:
         """Writes a token's record; replaces an older one."""
         record = json.dumps({"queues": list(queues), "privs": list(privileges)})
-        await self.store.command("SET", keys.token(token), record)
+        await self.store.command("SET", self.layout.token(token), record)
 
     async def authorization_revoke(self, token: str) -> bool:
         """Deletes a token's record. Returns whether there was one."""
-        return bool(await self.store.command("DEL", keys.token(token)))
+        return bool(await self.store.command("DEL", self.layout.token(token)))
 
     async def authorizations(self) -> AsyncIterator[tuple[str, Authorization | None]]:
         """All tokens with their rights, None for an invalid record; found by SCAN, a bounded number per call."""
-        cursor = b"0"
-        while True:
-            cursor, found = await self.store.command("SCAN", cursor, "MATCH", keys.token("*"), "COUNT", 500)
-            for key in found:
-                token = key.removeprefix(keys.token("")).decode(errors="replace")
-                yield token, _authorization(await self.store.command("GET", key))
-            if cursor == b"0":
-                return
+        for server in self.store.servers:
+            cursor = b"0"
+            while True:
+                cursor, found = await server.command("SCAN", cursor, "MATCH", self.layout.token_pattern, "COUNT", 500)
+                for key in found:
+                    yield self.layout.token_of(key), _authorization(await self.store.command("GET", key))
+                if cursor == b"0":
+                    break
 
 
 def _authorization(record: bytes | None) -> Authorization | None:

@@ -11,6 +11,7 @@ from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from restmq.errors import StoreUnavailable
+from restmq.store.keys import Layout
 from restmq.store.scripts import Script
 from restmq.transport import send_at_once
 
@@ -21,14 +22,25 @@ _NO_RIGHT_IN_SCRIPT = ("ERR ACL failure", "ERR The user executing the script can
 
 
 class Encoded:
-    """Arguments of a command, encoded once and sent many times."""
+    """Arguments of a command, encoded once and sent many times.
 
-    __slots__ = ("count", "wire")
+    Attributes:
+        partition: the partition of the keys among them.
+    """
 
-    def __init__(self, args: Iterable[Any]) -> None:
+    __slots__ = ("count", "partition", "wire")
+
+    def __init__(self, args: Iterable[Any], partition: int = 0) -> None:
         parts = [_encode(arg) for arg in args]
         self.count = len(parts)
+        self.partition = partition
         self.wire = b"".join(parts)
+
+
+def script_arguments(layout: Layout, keys: list[bytes], *args: Any) -> Encoded:
+    """The first arguments of a script: number of keys, the keys, further arguments."""
+    declared = layout.declare(keys)
+    return Encoded([len(declared), *declared, *args], layout.partition_of(declared[0]))
 
 
 def _encode(arg: Any) -> bytes:

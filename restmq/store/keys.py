@@ -1,18 +1,36 @@
-"""The names of all Redis keys and channels.
+"""The names of all Redis keys and channels, in one of two layouts.
 
-The layout of the first RestMQ is kept, so that old data still works and ``redis-cli`` can read it. Per queue Q:
-``Q:UUID``, ``Q:queue``, ``Q:queuepolicy``, ``queuestat::Q``, the channel ``Q:PUBSUB``; per message n of it ``Q:<n>``
-and ``Q:<n>:refcount``. No suffix of a queue is also a suffix of a message, so ``a`` and ``a:1`` never share a key.
+``Layout`` is that of one Redis. It is the layout of the first RestMQ, so that old data still works and ``redis-cli``
+can read it. Per queue Q: ``Q:UUID``, ``Q:queue``, ``Q:queuepolicy``, ``queuestat::Q``, the channel ``Q:PUBSUB``; per
+message n of it ``Q:<n>`` and ``Q:<n>:refcount``. No suffix of a queue is also a suffix of a message, so ``a`` and
+``a:1`` never share a key.
+
+``Partitioned`` is that of a Redis Cluster, where a script may only use keys of one slot. There are 1,024 partitions.
+A queue is in partition p, the CRC16 of its name modulo 1,024, and all of its names begin with ``{p}``, which Redis
+calls a hash tag: the slot of a key is that of its tag. Names that are global in one Redis, such as the set of all
+queues, exist once per partition. So a script finds everything that it needs in one slot. It knows the queue as
+``{p}Q``, its *stored name*. The tag is added and removed in ``restmq.queues``, and clients never see it. The number of
+partitions can never change. A tag of the queue's name itself would fail for names that begin with a brace, and would
+need a set of queues for each of the 16,384 slots.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from binascii import crc_hqx
+from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import NamedTuple
+
+from restmq.model import queue_of
 
 QUEUE_SET = b"QUEUESET"
 #: Queues by the time at which a daemon must promote messages, because a lease or a delay ends.
 DUE = b"QUEUEDUE"
+PARTITIONS = 1024
+#: A key that never exists. Each script on a cluster declares it first. While Redis moves a slot to another node key by
+#: key, it runs a script if all declared keys are still there; the script would then fail in its middle at an undeclared
+#: key (a message) that has moved. Because of this key, Redis does not begin the script, and answers TRYAGAIN.
+_GUARD = b"RESTMQ-GUARD"
 
 
 class QueueKeys(NamedTuple):
@@ -48,68 +66,156 @@ class QueueKeys(NamedTuple):
         return tuple(name + b":purging" for name in (self.ready, self.leased, self.delayed, self.dead))
 
 
-@lru_cache(maxsize=4096)
-def for_queue(queue: str, db: int = 0) -> QueueKeys:
-    """The keys of a queue. The channel's name has the database number in it, as pub/sub has no databases."""
-    name = queue.encode()
-    return QueueKeys(
-        queue_set=QUEUE_SET,
-        number=name + b":UUID",
-        ready=name + b":queue",
-        status=b"queuestat::" + name,
-        policy=name + b":queuepolicy",
-        channel=name + (b":PUBSUB:%d" % db if db else b":PUBSUB"),
-        flow=name + b":flow",
-        held=name + b":held",
-        beside=name + b":beside",
-        turns=name + b":turns",
-        waiters=name + b":waiters",
-        expiring=name + b":expiring",
-        totals=name + b":totals",
-        settings=name + b":settings",
-        history=name + b":history",
-        history_values=name + b":historyvalues",
-        leased=name + b":leased",
-        receipts=name + b":receipts",
-        deliveries=name + b":deliveries",
-        delayed=name + b":delayed",
-        dead=name + b":dead",
-        times=name + b":times",
-        due=DUE,
-        due_channel=due_channel(db),
-    )
+class Layout:
+    """The layout of one Redis.
+
+    Args:
+        db: number of the database. It is in the names of channels, because pub/sub has no databases.
+
+    Attributes:
+        is_partitioned: whether names have tags.
+        tags: the tag of each partition. One Redis is one partition, without a tag.
+        for_queue: returns the keys of a queue; as ``make_keys``, with a cache for queues in use.
+    """
+
+    is_partitioned = False
+    tags: tuple[bytes, ...] = (b"",)
+
+    def __init__(self, db: int = 0) -> None:
+        self._db = db
+        self.for_queue: Callable[[str], QueueKeys] = lru_cache(maxsize=4096)(self.make_keys)
+
+    def tag(self, name: str) -> bytes:
+        """The beginning of all stored names of a queue."""
+        return b""
+
+    def partition_of(self, stored: bytes) -> int:
+        """The partition of a key or channel."""
+        return 0
+
+    def declare(self, keys: list[bytes]) -> list[bytes]:
+        """The keys that a script on these keys declares."""
+        return keys
+
+    def stored(self, queue: str) -> bytes:
+        """The name by which scripts know a queue."""
+        return self.tag(queue) + queue.encode()
+
+    def stored_key(self, key: str) -> bytes:
+        """The key of a message, from the key that clients know. Raises InvalidInput."""
+        return self.tag(queue_of(key)) + key.encode()
+
+    def shown(self, stored: bytes) -> str:
+        """The name that clients know: of a queue, a message or a token."""
+        return stored.decode(errors="replace")
+
+    def make_keys(self, queue: str) -> QueueKeys:
+        """The keys of a queue."""
+        tag, plain = self.tag(queue), queue.encode()
+        name = tag + plain
+        return QueueKeys(
+            queue_set=tag + QUEUE_SET,
+            number=name + b":UUID",
+            ready=name + b":queue",
+            status=tag + b"queuestat::" + plain,
+            policy=name + b":queuepolicy",
+            channel=name + (b":PUBSUB:%d" % self._db if self._db else b":PUBSUB"),
+            flow=name + b":flow",
+            held=name + b":held",
+            beside=name + b":beside",
+            turns=name + b":turns",
+            waiters=name + b":waiters",
+            expiring=name + b":expiring",
+            totals=name + b":totals",
+            settings=name + b":settings",
+            history=name + b":history",
+            history_values=name + b":historyvalues",
+            leased=name + b":leased",
+            receipts=name + b":receipts",
+            deliveries=name + b":deliveries",
+            delayed=name + b":delayed",
+            dead=name + b":dead",
+            times=name + b":times",
+            due=tag + DUE,
+            due_channel=self.due_channel(tag),
+        )
+
+    def queue_of_channel(self, channel: bytes) -> str:
+        """The queue of a channel of ``QueueKeys``, or '' for any other channel."""
+        return self.shown(channel.rpartition(b":PUBSUB")[0])
+
+    def due_channel(self, tag: bytes = b"") -> bytes:
+        """The channel that tells all daemons of a deadline earlier than all others in ``DUE`` of this partition."""
+        return tag + b"RESTMQ-DUE:%d" % self._db
+
+    def idempotency(self, queue: str, key_digest: str) -> bytes:
+        """The key that remembers an idempotency key, which is given as its SHA-256."""
+        return self.stored(queue) + b":idempotency:" + key_digest.encode()
+
+    def adopted(self, queue: str, digest: str) -> bytes:
+        """The key that remembers a dead letter of another partition which this queue has taken, by a digest."""
+        return self.stored(queue) + b":adopted:" + digest.encode()
+
+    def daemon_channel(self, daemon: str, queue: str) -> bytes:
+        """The channel that tells one daemon that a queue has messages for it."""
+        return self.tag(queue) + b"RESTMQ-DAEMON:" + daemon.encode()
+
+    def token(self, secret: str) -> bytes:
+        """The key of an access token's record."""
+        return self.stored("AUTHKEY:" + secret)
+
+    def token_of(self, stored: bytes) -> str:
+        """The token of a key of ``token``."""
+        return self.shown(stored).removeprefix("AUTHKEY:")
+
+    @property
+    def token_pattern(self) -> bytes:
+        """What SCAN finds the keys of all tokens by."""
+        return b"AUTHKEY:*"
+
+    def peers_channel(self, group: str = "") -> bytes:
+        """The channel on which all daemons ask each other; with a group, the workers of one server."""
+        return self.stored(f"RESTMQ-PEERS:{self._db}" + (f":{group}" if group else ""))
+
+    def peer_channel(self, peer: str) -> bytes:
+        """The channel on which one daemon gets questions of other daemons, and their answers."""
+        return self.stored("RESTMQ-PEER:" + peer)
+
+    def worker_counters(self, group: str) -> bytes:
+        """The hash with one record for each worker of a server."""
+        return self.stored("RESTMQ-WORKERS:" + group)
 
 
-def due_channel(db: int = 0) -> bytes:
-    """The channel that tells all daemons of a deadline earlier than all others in ``DUE``."""
-    return b"RESTMQ-DUE:%d" % db
+class Partitioned(Layout):
+    """The layout of a Redis Cluster, which has no databases."""
+
+    is_partitioned = True
+    tags = tuple(b"{%d}" % partition for partition in range(PARTITIONS))
+
+    def tag(self, name: str) -> bytes:
+        return self.tags[crc_hqx(name.encode(), 0) % PARTITIONS]
+
+    def partition_of(self, stored: bytes) -> int:
+        return int(stored[1 : stored.index(b"}")])
+
+    def declare(self, keys: list[bytes]) -> list[bytes]:
+        return [self.tags[self.partition_of(keys[0])] + _GUARD, *keys]
+
+    def shown(self, stored: bytes) -> str:
+        return stored.partition(b"}")[2].decode(errors="replace")
+
+    @property
+    def token_pattern(self) -> bytes:
+        return b"{*}AUTHKEY:*"
 
 
-def idempotency(queue: str, key_digest: str) -> bytes:
-    """The key that remembers an idempotency key, which is given as its SHA-256."""
-    return f"{queue}:idempotency:{key_digest}".encode()
+@cache
+def one_redis(db: int = 0) -> Layout:
+    """The layout of one Redis."""
+    return Layout(db)
 
 
-def token(secret: str) -> bytes:
-    """The key of an access token's record."""
-    return b"AUTHKEY:" + secret.encode()
-
-
-def daemon_channel(daemon: str) -> bytes:
-    """The channel that tells one daemon that a queue has messages for it."""
-    return b"RESTMQ-DAEMON:" + daemon.encode()
-
-
-def peers_channel(db: int = 0, group: str = "") -> bytes:
-    """The channel on which all daemons ask each other; with a group, the workers of one server."""
-    return b"RESTMQ-PEERS:%d" % db + (b":" + group.encode() if group else b"")
-
-
-def worker_counters(group: str) -> bytes:
-    """The hash with one record for each worker of a server."""
-    return b"RESTMQ-WORKERS:" + group.encode()
-
-
-def peer_channel(peer: str) -> bytes:
-    """The channel on which one daemon gets questions of other daemons, and their answers."""
-    return b"RESTMQ-PEER:" + peer.encode()
+@cache
+def cluster() -> Layout:
+    """The layout of a Redis Cluster."""
+    return Partitioned()

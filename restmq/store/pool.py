@@ -14,18 +14,15 @@ The connections:
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.application import service
 from twisted.internet import defer, endpoints, task
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
-from restmq.store import handshake, scripts
+from restmq.store import handshake, keys, scripts
+from restmq.store.base import BaseStore, Channels
 from restmq.store.connection import Connection, Encoded, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 from restmq.store.replication import Replication
@@ -46,18 +43,11 @@ _OF_A_REPLICA = ("READONLY", "MASTERDOWN")
 _BECAME_REPLICA = "the message store (Redis) has become a replica. Nothing was done; try again in a moment."
 
 
-class Store(service.Service):  # type: ignore[misc]  # untyped
-    """Makes all calls to Redis; the module's docstring has the guarantees.
-
-    Attributes:
-        first_connected: fires with the first connection to Redis.
-        facts: the fields of ``INFO`` of the server that was connected to last; empty if it is not permitted.
-        time_ms: the wall clock, in ms since 1970, for times that are stored or shown.
-    """
+class Store(BaseStore):
+    """Makes all calls to one Redis; the module's docstring has the guarantees."""
 
     def __init__(self, settings: StoreSettings, reactor: Any) -> None:
-        self.settings = settings
-        self._reactor = reactor
+        super().__init__(settings, keys.one_redis(settings.db), reactor)
         self._outage = Outage(settings.where(), reactor)
         self._refusals = Refusals(reactor)
         self._pool = self._make_pool(settings.pool)
@@ -74,16 +64,9 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         self._unknown_servers = 0
         self._watch = task.LoopingCall(self._abort_overdue)
         self._watch.clock = reactor
-        self.first_connected: defer.Deferred[None] = defer.Deferred()
-        self.facts: Mapping[str, str] = MappingProxyType({})
-        self.time_ms: Callable[[], int] = lambda: int(time.time() * 1000)
 
     def _make_pool(self, size: int, kind: Callable[..., Connection] = Connection) -> ConnectionPool:
         return ConnectionPool(settings=self.settings, size=size, owner=self, reactor=self._reactor, kind=kind)
-
-    @property
-    def clock(self) -> IReactorTime:
-        return self._reactor
 
     @property
     def _pools(self) -> list[ConnectionPool]:
@@ -144,8 +127,17 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         """Why Redis cannot be used, for operators; empty if it can, or if that is not known."""
         return "" if self.connected else self._outage.reason
 
+    def reaches(self, stored: bytes) -> bool:
+        return self.connected
+
+    def node_of(self, partition: int) -> Any:
+        return self
+
+    @property
+    def servers(self) -> list[Any]:
+        return [self]
+
     def describe(self) -> str:
-        """The store as the first RestMQ described it, e.g. in ``/stats/``."""
         if not self.connected:
             return "<Redis Connection: Not connected>"
         return f"<Redis Connection: {self.settings.where()} - {len(self._pool.pool)} connection(s)>"
@@ -167,14 +159,15 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         return best
 
     def command(self, *args: Any) -> defer.Deferred[Any]:
-        """Makes one command; answers bytes, int, list or None."""
         try:
             return self._least_busy(self._pool).call(*args)
         except StoreUnavailable:
             return defer.fail()
 
+    def publish(self, channel: bytes, payload: bytes) -> defer.Deferred[int]:
+        return self.command(b"PUBLISH", channel, payload)
+
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        """Runs one script, atomically. ``first_args`` has the number of keys, the keys, and the first arguments."""
         try:
             connection = self._least_busy(self._pool)
             if self._replication is not None and script.durable:
@@ -186,11 +179,6 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         return connection.run(script, first_args, *args)
 
     async def check_ready(self, may_explain: Callable[[], Awaitable[bool]]) -> None:
-        """Raises StoreUnavailable if Redis would refuse a write now.
-
-        Args:
-            may_explain: whether the error may tell the reason.
-        """
         try:
             if self._replication is not None:
                 self._replication.connection_to(self._least_busy(self._pool).server)
@@ -204,10 +192,9 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
     def subscriber(
         self,
         on_message: Callable[[bytes, bytes], None],
-        on_lost: Callable[[], None] = lambda: None,
-        on_renewed: Callable[[], None] = lambda: None,
+        on_lost: Callable[[Channels], None] = lambda _: None,
+        on_renewed: Callable[[Channels], None] = lambda _: None,
     ) -> Subscriber:
-        """A separate connection for pub/sub. Args: see Subscriber."""
         subscriber = Subscriber(
             pool=self._make_pool(1, SubscriberConnection),
             on_message=on_message,
@@ -221,7 +208,6 @@ class Store(service.Service):  # type: ignore[misc]  # untyped
         return subscriber
 
     def drop(self, subscriber: Subscriber) -> defer.Deferred[Any]:
-        """Closes a subscriber's connection."""
         subscriber.stop()
         self._subscribers.remove(subscriber)
         return subscriber.pool.stop()

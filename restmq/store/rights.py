@@ -38,10 +38,10 @@ REDIS_COMMANDS: tuple[tuple[str, ...], ...] = (
 #: One channel of each kind.
 _CHANNELS = (
     "restmq:PUBSUB",
-    keys.due_channel().decode(),
-    keys.daemon_channel("x").decode(),
-    keys.peers_channel().decode(),
-    keys.peer_channel("x").decode(),
+    keys.one_redis().due_channel().decode(),
+    keys.one_redis().daemon_channel("x", "x").decode(),
+    keys.one_redis().peers_channel().decode(),
+    keys.one_redis().peer_channel("x").decode(),
 )
 CHANNEL_COMMANDS = tuple(
     command

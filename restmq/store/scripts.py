@@ -9,7 +9,8 @@ Comment lines in a file declare its parts:
   number of bytes. Without this line, Redis refuses the script's first write, so that nothing is half done.
 
 A script has the keys of its queue under the names of the fields of ``restmq.store.keys.QueueKeys``, in capitals, e.g.
-``READY``. It gets those whose names it uses.
+``READY``. It gets those whose names it uses. ``PUBLISH`` and ``NUMSUB`` are the commands for channels: in a cluster,
+those for sharded channels, which are known to the node of their slot alone.
 """
 
 from __future__ import annotations
@@ -44,9 +45,17 @@ class Script:
     durable: bool
 
 
+#: Words of pub/sub, for one Redis and for a cluster.
+_WORDS = {"PUBLISH": ("PUBLISH", "SPUBLISH"), "NUMSUB": ("NUMSUB", "SHARDNUMSUB")}
+
+
 @cache
-def load(name: str) -> Script:
-    """The script ``queues/lua/<name>.lua`` with its includes. Raises FileNotFoundError."""
+def load(name: str, is_partitioned: bool = False) -> Script:
+    """The script ``queues/lua/<name>.lua`` with its includes. Raises FileNotFoundError.
+
+    Args:
+        is_partitioned: whether it is for a cluster, where a guard precedes its keys (``keys.Partitioned.declare``).
+    """
 
     def read(part: str, included: set[str]) -> str:
         def insert(found: re.Match[str]) -> str:
@@ -62,8 +71,13 @@ def load(name: str) -> Script:
     text = read(name, set())
     words = set(re.findall(r"\w+", _COMMENT_OR_STRING.sub("", text)))
     keys = tuple(key for key in QueueKeys._fields if key.upper() in words)
+    for word, (plain, sharded) in _WORDS.items():
+        if word in words:
+            text = f"local {word} = '{sharded if is_partitioned else plain}'\n{text}"
     if keys:
-        text = f"local {', '.join(keys).upper()} = unpack(KEYS)\n{text}"
+        text = f"local {', '.join(keys).upper()} = unpack(KEYS{', 2' if is_partitioned else ''})\n{text}"
+    elif is_partitioned and "KEYS" in words:
+        text = f"table.remove(KEYS, 1)\n{text}"
     if _ALLOW_OOM.search(text):
         text = f"#!lua flags=allow-oom\n{text}"
     source = text.encode()

@@ -281,8 +281,8 @@ class _Watch:
         self._subscriber = Subscriber(
             pool=self._pool,
             on_message=lambda _channel, payload: switched(self, payload),
-            on_lost=lambda: None,
-            on_renewed=lambda: None,
+            on_lost=lambda _: None,
+            on_renewed=lambda _: None,
             reactor=reactor,
         )
         self._overdue = task.LoopingCall(self._pool.abort_overdue, settings.call_timeout_seconds)

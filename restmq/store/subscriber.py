@@ -7,20 +7,21 @@ from typing import Any
 
 from twisted.internet import defer, task
 
+from restmq.store.base import Channels, Subscription
 from restmq.store.connection import SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 
 _PING_SECONDS = 15
 
 
-class Subscriber:
+class Subscriber(Subscription):
     """A set of channels, subscribed again on each new connection.
 
     Args:
         pool: a pool of one SubscriberConnection.
         on_message: called with channel and payload of each message, in the order in which Redis sent them.
-        on_lost: called when the connection is lost. Messages published from then on are missed.
-        on_renewed: called when all channels are subscribed again on a new connection.
+        on_lost: called with all channels when the connection is lost. Messages published from then on are missed.
+        on_renewed: called with all channels when they are subscribed again on a new connection.
     """
 
     def __init__(
@@ -28,8 +29,8 @@ class Subscriber:
         *,
         pool: ConnectionPool,
         on_message: Callable[[bytes, bytes], None],
-        on_lost: Callable[[], None],
-        on_renewed: Callable[[], None],
+        on_lost: Callable[[Channels], None],
+        on_renewed: Callable[[Channels], None],
         reactor: Any,
     ) -> None:
         self.pool = pool
@@ -45,7 +46,6 @@ class Subscriber:
         self._ping.clock = reactor
 
     def subscribe(self, channel: bytes) -> defer.Deferred[None]:
-        """Fires when Redis has confirmed the subscription, perhaps after a reconnect. No later message is missed."""
         confirmed: defer.Deferred[None] = defer.Deferred()
         self._channels.add(channel)
         self._unconfirmed.setdefault(channel, []).append(confirmed)
@@ -79,7 +79,7 @@ class Subscriber:
         self._connection = None
         if self._channels:
             self._was_lost = True
-            self._on_lost()
+            self._on_lost(frozenset(self._channels))
 
     def confirmed(self, channel: bytes) -> None:
         for confirmed in self._unconfirmed.pop(channel, []):
@@ -87,7 +87,7 @@ class Subscriber:
         if channel in self._renewing:
             self._renewing.discard(channel)
             if not self._renewing:
-                self._on_renewed()
+                self._on_renewed(frozenset(self._channels))
 
     def _send_ping(self) -> None:
         if self._connection is not None:

@@ -19,7 +19,7 @@ from twisted.internet import defer, reactor, task
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
 from restmq.model import Message, Policy
-from restmq.store.keys import for_queue
+from restmq.store.keys import one_redis
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
 from tests.integration.conftest import Run
@@ -503,7 +503,7 @@ def test_two_databases_of_one_redis_do_not_share_channels(
     other = private_core.pubsub(lambda _channel, payload: heard.append(payload))
 
     async def listen() -> None:
-        await other.subscribe(for_queue("q", 1).channel)
+        await other.subscribe(one_redis(1).for_queue("q").channel)
 
     run(listen)
     run(private_core.queue_add, "q", b"for database 0")

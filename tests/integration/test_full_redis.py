@@ -12,7 +12,7 @@ import pytest
 from restmq.core import RedisOperations
 from restmq.errors import StoreRefused
 from restmq.model import Message, Policy
-from restmq.store.keys import for_queue
+from restmq.store.keys import one_redis
 from tests.integration.conftest import Run, operations
 from tests.servers import Redis, valkey_program, wait_until
 
@@ -105,7 +105,7 @@ def test_a_backlog_is_broadcast_from_a_full_redis(run: Run, core: RedisOperation
     subscriber = core.pubsub(lambda _channel, payload: heard.append(payload))
 
     async def listen() -> None:
-        await subscriber.subscribe(for_queue("q").channel)
+        await subscriber.subscribe(one_redis().for_queue("q").channel)
 
     run(core.queue_settings_set, "q", {"history": 10})
     run(core.queue_add_many, "q", [b"1", b"2"])

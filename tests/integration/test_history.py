@@ -10,7 +10,7 @@ from twisted.internet import defer
 
 from restmq.core import RedisOperations
 from restmq.queues.results import ReplayPage
-from restmq.store.keys import for_queue
+from restmq.store.keys import one_redis
 from tests.integration.conftest import Run
 from tests.servers import Redis, wait_until
 
@@ -30,7 +30,7 @@ def heard(run: Run, core: RedisOperations, queue: str) -> Iterator[list[bytes]]:
     subscriber = core.pubsub(receive)
 
     async def listen() -> None:
-        await subscriber.subscribe(for_queue(queue).channel)
+        await subscriber.subscribe(one_redis().for_queue(queue).channel)
 
     async def stop() -> None:
         await core.store.drop(subscriber)

@@ -7,7 +7,7 @@ import json
 from restmq.store import keys, scripts
 from tests.servers import Redis
 
-HASH = keys.worker_counters("group").decode()
+HASH = keys.one_redis().worker_counters("group").decode()
 
 
 def write(redis: Redis, serial: int, counts: dict[str, list[float]], most: int = 3) -> dict[str, list[float]]:

@@ -15,6 +15,7 @@ from restmq.errors import StoreUnavailable
 from restmq.model import Message, Policy
 from restmq.queues.base import State
 from restmq.queues.results import Attendance, QueueOverview, ReplayPage
+from restmq.store import keys
 from restmq.store.settings import StoreSettings
 
 
@@ -22,8 +23,14 @@ class StubSubscriber:
     """Confirms at once. A test publishes on its channels."""
 
     def __init__(self, on_message: Callable[[bytes, bytes], None], on_lost: Any, on_renewed: Any) -> None:
-        self.say, self.lose, self.renew = on_message, on_lost, on_renewed
+        self.say, self._on_lost, self._on_renewed = on_message, on_lost, on_renewed
         self.channels: list[bytes] = []
+
+    def lose(self) -> None:
+        self._on_lost(list(self.channels))
+
+    def renew(self) -> None:
+        self._on_renewed(list(self.channels))
 
     def subscribe(self, channel: bytes) -> defer.Deferred[None]:
         self.channels.append(channel)
@@ -62,6 +69,7 @@ class StubCore:
         self.left_seconds: dict[str, float] = {}
         self.asked_leases: list[list[tuple[str, str]]] = []
         self.fails = False
+        self.layout = keys.one_redis()
         self.store = SimpleNamespace(connected=True, settings=StoreSettings())
 
     def pubsub(self, on_message: Any, on_lost: Any, on_renewed: Any) -> StubSubscriber:

@@ -50,9 +50,15 @@ names = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), min_size=1, ma
 def every_key(queue: str, number: int) -> set[bytes]:
     """All keys that a queue may ever have."""
     message = f"{queue}:{number}".encode()
-    found = keys.for_queue(queue)
+    layout = keys.one_redis()
+    found = layout.for_queue(queue)
     own = set(found) - {keys.QUEUE_SET, keys.DUE, found.channel, found.due_channel}
-    return own | {*found.being_dropped(), keys.idempotency(queue, "0" * 64), message, message + b":refcount"}
+    return own | {
+        *found.being_dropped(),
+        layout.idempotency(queue, "0" * 64),
+        message,
+        message + b":refcount",
+    }
 
 
 @given(names, names, st.integers(1, 10**18), st.integers(1, 10**18))

@@ -10,6 +10,7 @@ from twisted.internet import defer
 from restmq.errors import StoreUnavailable
 from restmq.model import Message
 from restmq.queues.base import Operations
+from restmq.store import keys
 
 AWAY = StoreUnavailable("away")
 
@@ -32,9 +33,9 @@ def shared_out(askers: int, *answers: tuple[int, bool] | StoreUnavailable) -> tu
         columns = [[b"q:%d" % number for number in range(found)], [b"v"] * found, [], [], [], []]
         return columns if found else [], more
 
-    operations = Operations(SimpleNamespace())  # type: ignore[arg-type]
+    operations = Operations(SimpleNamespace(layout=keys.one_redis()))  # type: ignore[arg-type]
     results: list[Any] = []
-    defer.ensureDeferred(operations._share_out(askers, ask)).addBoth(results.append)
+    defer.ensureDeferred(operations._share_out("q", askers, ask)).addBoth(results.append)
     assert not waiting
     return results[0], asked
 

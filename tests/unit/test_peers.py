@@ -31,10 +31,8 @@ class Hub:
         self.first_connected: defer.Deferred[None] = defer.succeed(None)
 
     def core(self) -> Any:
-        store = SimpleNamespace(
-            settings=SimpleNamespace(db=0), command=self.command, first_connected=self.first_connected
-        )
-        return SimpleNamespace(store=store, pubsub=self.pubsub)
+        store = SimpleNamespace(publish=self.publish, first_connected=self.first_connected)
+        return SimpleNamespace(store=store, layout=keys.one_redis(), pubsub=self.pubsub)
 
     def pubsub(self, on_message: Any, **callbacks: Any) -> Any:
         def subscribe(channel: bytes) -> defer.Deferred[None]:
@@ -46,7 +44,7 @@ class Hub:
 
         return SimpleNamespace(subscribe=subscribe, unsubscribe=unsubscribe, stop=lambda: None, **callbacks)
 
-    def command(self, _publish: str, channel: bytes, payload: bytes) -> defer.Deferred[int]:
+    def publish(self, channel: bytes, payload: bytes) -> defer.Deferred[int]:
         if self.away:
             return defer.fail(StoreUnavailable("away"))
         self.published.append((channel, json.loads(payload)))
@@ -162,7 +160,7 @@ def test_an_invalid_message_is_skipped(hub: Hub, payload: bytes) -> None:
     hub.started(one, two)
     answered = result_of(one.ask("name", "x", one.everybody, str))
     assert answered == [["x!"]]
-    for channel in (one.everybody, one.group, keys.peer_channel(one.id)):
+    for channel in (one.everybody, one.group, keys.one_redis().peer_channel(one.id)):
         for listener in hub.heard_by[channel or b""]:
             listener(channel or b"", payload)
     assert result_of(one.ask("name", "y", one.everybody, str)) == [["y!"]]

@@ -15,7 +15,7 @@ local function publish_backlog(daemon)
   elseif held_until_ms > 0 then
     return HELD_BACK
   end
-  if call('PUBSUB', 'NUMSUB', CHANNEL)[2] == 0 then
+  if call('PUBSUB', NUMSUB, CHANNEL)[2] == 0 then
     wake()
     return DONE
   end
@@ -34,6 +34,6 @@ local function publish_backlog(daemon)
   end
   if call('LLEN', READY) == 0 then return DONE end
   if not is_open then return HELD_BACK end
-  if #keys > 0 and call('PUBLISH', daemon, QUEUE) > 0 then return DONE end
+  if #keys > 0 and call(PUBLISH, daemon, QUEUE) > 0 then return DONE end
   return MORE
 end

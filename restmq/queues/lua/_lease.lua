@@ -14,5 +14,5 @@ local function end_lease(key)
   local receipt, holder = string.match(call('HGET', RECEIPTS, key) or '', '^(%S*) ?(.*)$')
   call('ZREM', LEASED, key)
   call('HDEL', RECEIPTS, key)
-  if holder ~= '' then call('PUBLISH', holder, QUEUE .. '\n' .. key .. ' ' .. receipt) end
+  if holder ~= '' then call(PUBLISH, holder, QUEUE .. '\n' .. key .. ' ' .. receipt) end
 end

@@ -3,8 +3,8 @@
 -- received it, and whether another message may be published (_flow.lua, rule 4). A message that was received goes into
 -- the queue's history, if it keeps one.
 local function announce(key, value)
-  if #value <= INLINE_MAX then return call('PUBLISH', CHANNEL, 'message ' .. key .. '\n' .. value) > 0 end
-  if call('PUBLISH', CHANNEL, 'stored ' .. #value .. ' ' .. key) == 0 then return false end
+  if #value <= INLINE_MAX then return call(PUBLISH, CHANNEL, 'message ' .. key .. '\n' .. value) > 0 end
+  if call(PUBLISH, CHANNEL, 'stored ' .. #value .. ' ' .. key) == 0 then return false end
   call('SET', key, value, 'PX', KEPT_MS)
   call('RPUSH', BESIDE, key)
   call('PEXPIRE', BESIDE, KEPT_MS)

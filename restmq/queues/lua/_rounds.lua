@@ -6,7 +6,8 @@ local function end_round()
   local marked, grant, stored = unpack(call('HMGET', FLOW, 'marked', 'grant', 'stored'))
   call('HDEL', FLOW, 'pending', 'grant')
   if grant then call('HSET', FLOW, 'window', grant) end
-  if stored ~= '0' then call('UNLINK', unpack(call('LPOP', BESIDE, stored) or {''})) end
+  local beside = stored ~= '0' and call('LPOP', BESIDE, stored)
+  if beside then call('UNLINK', unpack(beside)) end
   call('DEL', HELD)
   return call('HINCRBY', FLOW, 'sent', -marked)
 end
@@ -14,7 +15,7 @@ end
 local function begin_round(sent)
   local round = call('HINCRBY', FLOW, 'round', 1)
   local missing = call('HGET', FLOW, 'missing') or 0
-  local pending = math.max(1, call('PUBLISH', CHANNEL, 'sync ' .. round) - missing)
+  local pending = math.max(1, call(PUBLISH, CHANNEL, 'sync ' .. round) - missing)
   local since = string.format('%.0f', now_ms())
   call('HSET', FLOW, 'marked', sent, 'stored', call('LLEN', BESIDE), 'pending', pending, 'since', since)
   call('PEXPIRE', FLOW, KEPT_MS)

@@ -5,6 +5,6 @@ local function schedule(at_ms)
   local nearest_ms = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')[2]
   call('ZADD', DUE, at_ms, QUEUE)
   if not nearest_ms or at_ms < tonumber(nearest_ms) then
-    call('PUBLISH', DUE_CHANNEL, string.format('%.0f', math.max(0, at_ms - now_ms())))
+    call(PUBLISH, DUE_CHANNEL, string.format('%.0f', math.max(0, at_ms - now_ms())))
   end
 end

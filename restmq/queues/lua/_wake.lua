@@ -7,15 +7,15 @@ local function wake()
   if started() then
     if broadcasts() then
       if call('EXISTS', HELD) == 1 then -- the end of the round publishes the backlog, see _flow
-        if call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0 then return end
-      elseif call('PUBLISH', CHANNEL, 'drain') > 0 then
+        if call('PUBSUB', NUMSUB, CHANNEL)[2] > 0 then return end
+      elseif call(PUBLISH, CHANNEL, 'drain') > 0 then
         return
       end
     else
       for _ = 1, DEAD_DAEMONS_MAX do
         local daemon = call('ZRANGE', TURNS, 0, 0)[1]
         if not daemon then break end
-        if call('PUBLISH', daemon, QUEUE) > 0 then return end
+        if call(PUBLISH, daemon, QUEUE) > 0 then return end
         call('ZREM', TURNS, daemon)
       end
     end
@@ -23,7 +23,7 @@ local function wake()
   for _ = 1, DEAD_DAEMONS_MAX do
     local waiter = call('RPOPLPUSH', WAITERS, WAITERS)
     if not waiter then return end
-    if call('PUBLISH', waiter, QUEUE) > 0 then return end
+    if call(PUBLISH, waiter, QUEUE) > 0 then return end
     call('LREM', WAITERS, 0, waiter)
   end
 end

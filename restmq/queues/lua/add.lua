@@ -38,7 +38,7 @@ else
   local function all_can_be_published()
     local window, unconfirmed = flow_state()
     for i = FIRST, #ARGV do unconfirmed = unconfirmed + #ARGV[i] + OVERHEAD end
-    return unconfirmed < window and call('PUBSUB', 'NUMSUB', CHANNEL)[2] > 0
+    return unconfirmed < window and call('PUBSUB', NUMSUB, CHANNEL)[2] > 0
   end
 
   capacity = capacity - length() - call('ZCARD', LEASED) - call('ZCARD', DELAYED)

@@ -5,5 +5,5 @@
 -- include: _wake
 call('SET', POLICY, ARGV[3])
 call('DEL', TURNS)
-call('PUBLISH', CHANNEL, 'changed')
+call(PUBLISH, CHANNEL, 'changed')
 wake()

@@ -28,7 +28,7 @@ if not renamed and remaining() == 0 then
   end
   call('UNLINK', EXPIRING, RECEIPTS, DELIVERIES, HISTORY, HISTORY_VALUES, TIMES)
   call('ZREM', DUE, QUEUE)
-  if ARGV[4] == '1' then call('PUBLISH', CHANNEL, 'close') end
+  if ARGV[4] == '1' then call(PUBLISH, CHANNEL, 'close') end
 end
 local dropped = call('RPOP', dropping[1], DROPPED_MAX) or {}
 for i = 2, 4 do

@@ -4,5 +4,5 @@
 -- include: _prelude
 -- include: _wake
 call('SET', STATUS, ARGV[3])
-call('PUBLISH', CHANNEL, 'changed')
+call(PUBLISH, CHANNEL, 'changed')
 wake()
