@@ -42,7 +42,7 @@ def is_fast(item: pytest.Item) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Whoever runs the tests in a shell's background hands down an ignored SIGINT; what they start must know Ctrl-C.
+    # In a shell's background SIGINT is ignored, and children inherit that. The programs under test must react to it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "needs(tool, …): skipped where the tool is missing, except in CI")
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """A folder with a short path: a Unix socket's may have 107 bytes."""
+    """A folder with a short path, because the path of a Unix socket may have at most 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="restmq-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
@@ -65,7 +65,7 @@ def private_folder(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def redis(folder: Path) -> Iterator[Redis]:
-    """A Redis for tests that only need queues of their own."""
+    """One Redis for all tests that only need queues of their own."""
     server = Redis(folder / "redis")
     yield server
     server.stop()
@@ -73,10 +73,10 @@ def redis(folder: Path) -> Iterator[Redis]:
 
 @pytest.fixture(scope="session")
 def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    """A daemon for tests that only need queues of their own. It is started by the command that operators use."""
+    """One daemon for all tests that only need queues of their own. It is started by the command that operators use."""
     server = Daemon(folder / "daemon", redis=redis, twistd=[str(Path(sys.executable).with_name("twistd"))])
     yield server
-    assert server.stop() in (0, -signal.SIGTERM)  # twistd ends by the signal that it was sent
+    assert server.stop() in (0, -signal.SIGTERM)  # the signal that stopped it ends twistd
     server.assert_no_tracebacks()
 
 
@@ -94,7 +94,7 @@ def queue() -> str:
 
 @pytest.fixture
 def private_redis(private_folder: Path) -> Iterator[Redis]:
-    """A Redis that the test may count keys in, kill and restart."""
+    """A Redis of the test's own, whose keys it may count, and which it may kill and restart."""
     server = Redis(private_folder / "redis")
     yield server
     server.stop()

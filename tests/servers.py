@@ -1,4 +1,4 @@
-"""The real parts that tests run against: a Redis and RestMQ daemons of their own, on sockets and ports of their own."""
+"""The servers that tests use: real Redis servers and RestMQ daemons, each on a socket or port of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import httpx
 
 from tests.forked import Twistd
 
-# Each client, and each call without one, would read all of the machine's certificates: 50 ms, and there are thousands.
+# Otherwise each of thousands of clients would read all of the machine's certificates, which takes 50 ms.
 httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_context)  # type: ignore[attr-defined]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,9 +29,9 @@ START_SECONDS = 30.0
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 20.0, why: str = "") -> Any:
-    """Waits for the thing itself; returns what it returned, or fails with why.
+    """Calls a function until it returns something true, and returns that. After a timeout it fails with ``why``.
 
-    It looks less often the longer it takes: looking is work, and there are few cores.
+    The pause between two calls grows, because calls take CPU, and there are few cores.
     """
     deadline, pause_seconds = time.monotonic() + seconds, 0.005
     while True:
@@ -55,7 +55,7 @@ def valkey_program() -> str:
 
 
 class Redis:
-    """A real Redis or Valkey on a Unix socket in a folder of the test's.
+    """A real Redis or Valkey on a Unix socket in a folder.
 
     ``kill`` loses nothing that it answered: it writes before it answers. With ``appendfsync everysec`` it would write
     up to two seconds later where the disk is still busy with a sync.
@@ -89,7 +89,7 @@ class Redis:
             return False
 
     def command(self, *args: str | bytes) -> Any:
-        """One command on a connection of its own; the reply as str, int, list or None."""
+        """Sends one command on a new connection. Returns the reply as str, int, list or None."""
         return self.commands([args])[0]
 
     def commands(self, many: list[tuple[str | bytes, ...]]) -> list[Any]:
@@ -192,7 +192,7 @@ class Daemon:
         return socket.create_connection(("127.0.0.1", self.port), 20)
 
     def stop(self) -> int:
-        """Ends it as an operator does, and returns its exit status."""
+        """Ends the daemon as an operator does, and returns its exit status."""
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(START_SECONDS)
@@ -217,7 +217,7 @@ def twistd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def refusal(folder: Path, *arguments: str) -> str:
-    """What a ``twistd`` says that does not start."""
+    """Runs a ``twistd`` that refuses to start, and returns its output."""
     ended = twistd(folder, "-n", "--pidfile=", *arguments)
     assert ended.returncode == 1, ended
     assert "Traceback" not in ended.stdout, ended.stdout
@@ -246,7 +246,7 @@ def command_lines(parent: int | None = None) -> dict[int, str]:
 
 
 def free_port() -> int:
-    """One that nobody has, and that the system gives to no client that connects meanwhile."""
+    """A port that is not in use, outside the range from which the system gives ports to clients."""
     while True:
         port = random.SystemRandom().randint(10_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -261,7 +261,7 @@ def curl(*arguments: str | bytes, data: bytes | None = None) -> bytes:
 
 
 class Comet:
-    """A raw listener on a stream: what it has read so far, with chunked framing taken off."""
+    """A raw consumer of a stream. It removes the chunked framing."""
 
     def __init__(self, daemon: Daemon, path: str, headers: str = "", version: str = "1.1") -> None:
         self.socket = daemon.connect()
@@ -296,7 +296,7 @@ class Comet:
                 return
 
     def lines(self, count: int, end: bytes = b"\r\n") -> list[bytes]:
-        """Waits for so many lines (or blocks that end so) and takes them."""
+        """Waits for a number of lines, or of blocks with another end, and returns them."""
         while self._body.count(end) < count:
             assert self._receive(), f"the stream ended after {self._body!r}"
             self._take_chunks()
@@ -304,7 +304,7 @@ class Comet:
         return taken
 
     def wait_for_end(self) -> bytes:
-        """Reads to the end of the connection; returns what came of the body."""
+        """Reads to the end of the connection. Returns the part of the body that came."""
         with contextlib.suppress(ConnectionResetError):
             while self._receive():
                 self._take_chunks()
@@ -316,7 +316,7 @@ class Comet:
 
 @contextlib.contextmanager
 def stopping(*parts: Any) -> Iterator[None]:
-    """Ends the parts, whatever happened."""
+    """Stops the servers at the end of the block, even if it failed."""
     try:
         yield
     finally:
@@ -325,10 +325,10 @@ def stopping(*parts: Any) -> Iterator[None]:
 
 
 def listeners(redis: Redis, queue: str) -> int:
-    """How many daemons listen to the queue's broadcasts."""
+    """The number of daemons that listen to the queue's broadcasts."""
     return int(redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB")[1])
 
 
 def messages_in(text: str) -> list[str]:
-    """All keys named in a text, in order."""
+    """All keys in a text, in order."""
     return re.findall(r'"key":"([^"]+)"', text)

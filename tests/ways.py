@@ -1,4 +1,4 @@
-"""All ways in which a message goes in and comes out, each by a client that users have."""
+"""All ways to add and to receive messages, each with a client that users have."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.servers import Comet, Daemon
 
 SECONDS_MAX = 60
 
-#: Puts a message in.
+#: Adds a message.
 In = Callable[[Daemon, str, bytes], None]
-#: Takes so many messages out; returns keys and values in the order in which they came.
+#: Receives a number of messages. Returns their keys and values, in order.
 Out = Callable[[Daemon, str, int], list[tuple[str, bytes]]]
 
 
@@ -100,7 +100,7 @@ WAYS_IN_FOR_BYTES: list[In] = [as_multipart, as_raw_body, as_chunks, by_the_clie
 
 
 def value_in(fields: dict[str, Any]) -> bytes:
-    """The value in a JSON answer."""
+    """The value in a JSON response."""
     said: str = fields["value"]
     return base64.b64decode(said, validate=True) if fields.get("encoding") == "base64" else said.encode()
 

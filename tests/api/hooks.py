@@ -1,4 +1,4 @@
-"""For schemathesis: waits are short, and what JSON Schema can't say of two fields at once is made true."""
+"""Hooks for schemathesis: they shorten waits, and make fields agree where JSON Schema cannot require it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _shortened(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_queue(fields: dict[str, Any], queue: str) -> dict[str, Any]:
-    """A key that is one is made one of the queue that the path names."""
+    """Replaces a valid key by one of the queue in the path."""
     key = fields.get("key")
     is_key = isinstance(key, str) and re.fullmatch("[^\\x00-\\x1f\\x7f-\\x9f]+:[0-9]+", key)
     return {**fields, "key": f"{queue}:1"} if is_key and queue else fields
@@ -29,7 +29,7 @@ def _of_queue(fields: dict[str, Any], queue: str) -> dict[str, Any]:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    queue_in_path = unquote(str((case.path_parameters or {}).get("queue", "")))  # it is encoded already
+    queue_in_path = unquote(str((case.path_parameters or {}).get("queue", "")))  # it is percent-encoded
     if isinstance(case.query, dict):
         case.query = _of_queue(_shortened(case.query), queue_in_path)
     if not isinstance(case.body, dict):
@@ -41,7 +41,7 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     if queue_in_path and case.body.get("dead_letter") == queue_in_path:
         case.body = {**case.body, "dead_letter": "another"}
     if case.path.startswith("/queue") and case.media_type != "application/json":
-        # JSON Schema can't say of a string that it must hold JSON.
+        # JSON Schema cannot require that a string holds JSON.
         case.body = {
             name: '{"cmd": "list"}' if name in ("body", "msg") and isinstance(value, str) else value
             for name, value in case.body.items()

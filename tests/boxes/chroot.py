@@ -7,7 +7,7 @@ builds in FOLDER (a temporary one otherwise), starts the container with both por
 and stops it. Needs root, Linux namespaces, and the tools in TOOLS; takes one to two minutes and about 1 GB.
 test_container.py uses the same parts.
 
-What stands for Docker's parts: debootstrap for the base image, chroot and unshare for isolation, a network namespace
+These parts stand for Docker's: debootstrap for the base image, chroot and unshare for isolation, a network namespace
 for the container's own network (so ports can't clash with anything on this machine), a bind mount for the volume, a
 read-only root for ``docker run --read-only``.
 """
@@ -40,7 +40,7 @@ ADDRESS = "172.30.0.2"
 
 
 class Image:
-    """The last stage of a Dockerfile, built."""
+    """The last stage of a Dockerfile, after the build."""
 
     def __init__(
         self, folder: Path, dockerfile: Path = ROOT / "Dockerfile", say: Callable[[str], None] = print
@@ -116,7 +116,7 @@ class Container(Running):
         self.log_path = folder / "container.log"
         (data,) = image.stage.words("VOLUME")
         volume = folder / "volume"
-        if not volume.exists():  # a new volume begins as what the image has there, owner and mode included
+        if not volume.exists():  # a new volume is a copy of the image's folder, with its owner and mode
             subprocess.run(["cp", "-a", f"{image.root}{data}", volume], check=True)
         command = [*image.stage.words("ENTRYPOINT"), *(arguments or image.stage.words("CMD"))]
         root = shlex.quote(str(image.root))
@@ -159,14 +159,14 @@ class Container(Running):
         return subprocess.run([*enter, *command], capture_output=True, text=True, timeout=60)
 
     def is_healthy(self) -> bool:
-        """Whether HEALTHCHECK, run once, is content."""
+        """Runs HEALTHCHECK once. Returns whether it succeeds."""
         check = self.image.stage.last("HEALTHCHECK")
         assert check is not None
         command = json.loads(check.text.removeprefix("CMD "))
         return self.inside(*command).returncode == 0
 
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
-        """Sends process 1 the signal, as ``docker stop`` does; returns its exit status."""
+        """Sends process 1 the signal, as ``docker stop`` does, and returns its exit status."""
         if self.process.poll() is None:
             with contextlib.suppress(IndexError, FileNotFoundError, ProcessLookupError):
                 os.kill(self.process_1, signal_number)
@@ -175,7 +175,7 @@ class Container(Running):
 
 @contextlib.contextmanager
 def running(image: Image, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Container]:
-    """A container that is gone afterwards, whatever happened."""
+    """A container that is killed at the end of the block."""
     folder.mkdir(parents=True, exist_ok=True)
     container = Container(image, folder, *arguments, env=env)
     try:

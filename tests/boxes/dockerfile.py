@@ -1,4 +1,4 @@
-"""Reads a Dockerfile, as far as ours goes: what is not understood is refused, never skipped."""
+"""Reads the parts of the Dockerfile language that ours uses. It rejects any other part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INSTRUCTIONS = {"FROM", "RUN", "COPY", "ENV", "WORKDIR", "USER", "VOLUME", "EXPO
 
 @dataclass(frozen=True)
 class Step:
-    """An instruction: its flags, such as ``--from=build``, apart from what it is applied to."""
+    """An instruction. Its flags, such as ``--from=build``, are separate from its text."""
 
     name: str
     flags: dict[str, str]
@@ -22,7 +22,7 @@ class Step:
 
     @property
     def words(self) -> list[str]:
-        """An exec form's arguments (a JSON array), or the words of any other text."""
+        """The arguments of an exec form (a JSON array), or the words of another text."""
         return list(json.loads(self.text)) if self.text.startswith("[") else shlex.split(self.text)
 
 
@@ -33,7 +33,7 @@ class Stage:
     steps: list[Step] = field(default_factory=list)
 
     def last(self, name: str) -> Step | None:
-        """The step of that name that counts, where a later one replaces an earlier."""
+        """The last step with that name, which replaces the earlier ones."""
         return next((step for step in reversed(self.steps) if step.name == name), None)
 
     def words(self, name: str) -> list[str]:
@@ -69,7 +69,7 @@ def _step(text: str) -> Step:
 
 
 def is_ignored(path: str, patterns: list[str]) -> bool:
-    """Whether .dockerignore keeps a file from the build: the last pattern that fits it or a folder above it decides."""
+    """Whether .dockerignore excludes a file: the last pattern that matches it or one of its folders decides."""
     parts = path.split("/")
     ignored = False
     for pattern in patterns:

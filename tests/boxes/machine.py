@@ -1,4 +1,4 @@
-"""A Debian machine that start_scripts/provision has made a RestMQ server: a root, booted with a systemd of its own."""
+"""A Debian machine that start_scripts/provision has made a RestMQ server. It boots its root with its own systemd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECKOUT = "/root/restmq"
 
 
 def make(suite: str, target: Path) -> None:
-    """A minimal Debian with systemd and this checkout."""
+    """Makes a minimal Debian with systemd and this checkout."""
     debootstrap(suite, target, "systemd-sysv")
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in tracked:
@@ -31,7 +31,7 @@ def provision(root: Path, *options: str) -> None:
 
 
 class Machine(Running):
-    """A booted root, with a network of its own."""
+    """A booted root with its own network."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -56,7 +56,7 @@ class Machine(Running):
         assert self.process.poll() is None, "it ended"
         if not Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text():
             return False
-        # "degraded": something of Debian's does not work in a namespace, which is not what is tested here.
+        # "degraded": a service of Debian's does not work in a namespace, which does not matter here
         return self.inside("systemctl", "is-system-running").stdout.strip() in ("running", "degraded")
 
     def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +66,7 @@ class Machine(Running):
         )
 
     def run(self, *command: str) -> str:
-        """What a command inside says; it must succeed."""
+        """Runs a command inside, which must succeed, and returns its output."""
         result = self.inside(*command)
         assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
         return result.stdout.strip()
@@ -79,7 +79,7 @@ class Machine(Running):
 
     def stop(self) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)  # systemd-nspawn then has the machine power off
+            self.process.send_signal(signal.SIGTERM)  # then systemd-nspawn powers the machine off
             try:
                 self.process.wait(60)
             except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Roots with a Debian in them, and what runs in one with namespaces of its own."""
+"""Debian roots, and programs that run in one of them in namespaces of their own."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 STEP_SECONDS = 600
 
-# Where this machine goes its own way to the package index, a build has to go the same way.
+# If this machine reaches the package index through a proxy or a mirror, builds must use it too.
 PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT")
 CERTIFICATES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 DPKG_SETTINGS = "force-unsafe-io\n" + "".join(
     f"path-exclude /usr/share/{name}/*\n" for name in ("doc", "man", "locale")
 )
-# Roots as debootstrap made them, which takes half a minute of CPU. What is installed later comes from today's index.
+# Roots made by debootstrap, which takes half a minute of CPU. Packages installed later come from today's index.
 KEPT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "restmq-tests"
 KEPT_SECONDS = 7 * 86_400
 CERTIFICATES_INSIDE = "/etc/build-certificates.pem"
 
 
 def debootstrap(suite: str, target: Path, *packages: str) -> None:
-    """Makes a minimal Debian, with the certificates by which this machine knows its package index."""
+    """Makes a minimal Debian. It has the certificates with which this machine checks its package index."""
     kept = KEPT / f"{'-'.join([suite, *packages])}.tar"
     if kept.exists() and time.time() - kept.stat().st_mtime < KEPT_SECONDS:
         target.mkdir()
@@ -54,7 +54,7 @@ def debootstrap(suite: str, target: Path, *packages: str) -> None:
 
 
 def build_environment(root: Path) -> dict[str, str]:
-    """What RUN steps know beside the image's own environment, like Docker's build arguments."""
+    """Variables for RUN steps beside the image's environment, like Docker's build arguments."""
     found = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
     if Path(f"{root}{CERTIFICATES_INSIDE}").exists():
         found["PIP_CERT"] = CERTIFICATES_INSIDE
@@ -62,7 +62,7 @@ def build_environment(root: Path) -> dict[str, str]:
 
 
 def in_root(root: Path, command: list[str], env: dict[str, str], user: str = "0:0", cwd: str = "/") -> None:
-    """Runs a command in a root, as process 1 of a process namespace; it must succeed."""
+    """Runs a command in a root, as process 1 of a process namespace. It must succeed."""
     inside = f"cd {shlex.quote(cwd)} && exec {shlex.join(command)}"
     _run(
         [
@@ -85,7 +85,7 @@ def _run(command: list[str]) -> None:
 
 @functools.cache
 def namespaces_are_allowed() -> bool:
-    """Whether this account may make what is needed here; in a container it often may not, even as root."""
+    """Whether this account may make namespaces. In a container even root often may not."""
     attempt = ["unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/tmp"]
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         return False
@@ -93,17 +93,17 @@ def namespaces_are_allowed() -> bool:
 
 
 class Running:
-    """Something that runs in namespaces of its own: its process 1 is the child of one of ours."""
+    """A program in namespaces of its own. Its process 1 is the child of one of our processes."""
 
     process: subprocess.Popen[bytes]
 
     @property
     def process_1(self) -> int:
-        """This machine's number for process 1 inside."""
+        """The pid of its process 1 on this machine."""
         task = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
         return int(Path(task).read_text().split()[0])
 
     def from_outside(self, *command: str) -> str:
-        """What a command of this machine says that uses the network inside."""
+        """Runs a command of this machine in the network inside, and returns its output."""
         enter = ["nsenter", "--net", "--target", str(self.process_1), "--", *command]
         return subprocess.run(enter, stdout=subprocess.PIPE, check=True, text=True, timeout=60).stdout.strip()

@@ -41,7 +41,7 @@ def redis(container: Container, *command: str) -> str:
 
 
 def child_of(container: Container, name: str) -> int:
-    """This machine's number for a process of the container's."""
+    """The pid on this machine of a process in the container."""
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if ":\t" in line)
@@ -66,7 +66,7 @@ def both_ports_are_reachable_and_the_log_warns(container: Container) -> None:
     assert take(container, "hello") == "world"
     assert "open on 0.0.0.0:6379 without a password" in container.log
     assert "Traceback" not in container.log
-    assert "plugin" not in container.log  # Twisted would write its cache of plugins, and may not
+    assert "plugin" not in container.log  # Twisted tries to write its cache of plugins and may not
 
 
 def its_account_may_write_only_its_data(container: Container) -> None:

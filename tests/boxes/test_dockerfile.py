@@ -1,4 +1,4 @@
-"""Dockerfile, .dockerignore and docker-compose.yml say what they should; test_container.py runs the first."""
+"""Checks Dockerfile, .dockerignore and docker-compose.yml. test_container.py runs the first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 def test_the_image_is_what_the_documents_say() -> None:
     *earlier, last = read(ROOT / "Dockerfile")
-    assert earlier  # building tools stay behind
+    assert earlier  # so the image has no build tools
     assert last.words("EXPOSE") == ["8888", "6379"]
     assert last.words("USER")[0].partition(":")[0] not in ("", "0", "root")
     assert last.words("VOLUME") == ["/var/lib/restmq"]

@@ -53,8 +53,8 @@ def answers(machine: Machine) -> bool:
         return False
 
 
-def provisioning_again_changes_no_settings_and_brings_debians_redis_where_pip_brings_no_valkey(root: Path) -> None:
-    """The latter as on ARM. That Redis does not run by itself."""
+def provisioning_again_keeps_settings_and_installs_debians_redis_if_pip_brings_no_valkey(root: Path) -> None:
+    """pip brings no Valkey on ARM. Debian's Redis must not run as a service."""
     rules, options = root / "etc/restmq/acl.conf", root / "etc/restmq/environment"
     assert options.read_text() == 'RESTMQ_OPTIONS="--max-body 1000"\n'
     for secret in (rules, options):
@@ -85,13 +85,13 @@ def the_service_runs_in_its_sandbox_with_its_options(machine: Machine) -> None:
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
 
 
-def a_reload_reads_the_rules_again(machine: Machine) -> None:
+def a_reload_reads_the_rules(machine: Machine) -> None:
     machine.run("systemctl", "reload", "restmq")
     wait_until(lambda: "the access rules of acl.conf are in force" in machine.journal("restmq"))
 
 
 def the_private_store_can_rewrite_its_file_there(machine: Machine) -> None:
-    """It forks to do so, which a sandbox that is too tight would forbid."""
+    """Redis forks for that. A sandbox that is too strict forbids it."""
     python = (
         "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/var/lib/restmq/store.sock');"
         "s.sendall(b'BGREWRITEAOF\\r\\nINFO persistence\\r\\n'); print(s.recv(99999).decode())"
@@ -102,7 +102,7 @@ def the_private_store_can_rewrite_its_file_there(machine: Machine) -> None:
     assert "aof_last_bgrewrite_status:ok" in machine.run("python3", "-c", ask)
 
 
-def a_stop_is_a_clean_one_and_loses_nothing(machine: Machine) -> None:
+def it_stops_cleanly_and_loses_nothing(machine: Machine) -> None:
     put(machine, "kept", "over restarts")
     machine.run("systemctl", "restart", "restmq")
     wait_until(lambda: answers(machine), 60, "RestMQ answers")
@@ -127,7 +127,7 @@ def it_can_speak_tls_in_its_sandbox(machine: Machine) -> None:
     machine.run("systemctl", "stop", "restmq")
 
 
-def with_the_socket_it_starts_when_somebody_comes(machine: Machine) -> None:
+def with_the_socket_it_starts_at_the_first_connection(machine: Machine) -> None:
     units = "/etc/systemd/system/"
     machine.run("systemctl", "disable", "restmq")
     machine.run("cp", "-r", f"{CHECKOUT}/start_scripts/restmq.socket", units)
@@ -138,7 +138,7 @@ def with_the_socket_it_starts_when_somebody_comes(machine: Machine) -> None:
     assert put(machine, "woken", "by this") == "woken:1"
     assert machine.shows("restmq", "ActiveState") == "active"
     machine.run("systemctl", "restart", "restmq")
-    assert take(machine, "woken") == "by this"  # at once: who comes while it restarts waits
+    assert take(machine, "woken") == "by this"  # at once: clients wait while it restarts
 
 
 def test_a_provisioned_machine_is_a_restmq_server() -> None:
@@ -147,18 +147,18 @@ def test_a_provisioned_machine_is_a_restmq_server() -> None:
     try:
         make("bookworm", root)
         provision(root, "--max-body", "1000")
-        provisioning_again_changes_no_settings_and_brings_debians_redis_where_pip_brings_no_valkey(root)
+        provisioning_again_keeps_settings_and_installs_debians_redis_if_pip_brings_no_valkey(root)
         subprocess.run(["chroot", root, "systemctl", "--quiet", "enable", "restmq"], check=True)
         make_certificate(root / "etc/restmq")
         machine = Machine(root)
         with stopping(machine):
             for holds in (
                 the_service_runs_in_its_sandbox_with_its_options,
-                a_reload_reads_the_rules_again,
+                a_reload_reads_the_rules,
                 the_private_store_can_rewrite_its_file_there,
-                a_stop_is_a_clean_one_and_loses_nothing,
+                it_stops_cleanly_and_loses_nothing,
                 it_can_speak_tls_in_its_sandbox,
-                with_the_socket_it_starts_when_somebody_comes,
+                with_the_socket_it_starts_at_the_first_connection,
             ):
                 holds(machine)
     finally:

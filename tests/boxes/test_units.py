@@ -1,4 +1,4 @@
-"""The systemd units are ones that systemd understands and thinks well of; test_machine.py runs them."""
+"""systemd accepts the units and rates their sandbox as tight. test_machine.py runs them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.servers import ROOT
 
 pytestmark = pytest.mark.needs("systemd-analyze")
 
-#: Of 10.0; systemd calls what is below 2 safe enough to say OK.
+#: Of 10.0. systemd says OK to less than 2.
 EXPOSURE_MAX = 1.6
 
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """The units in a folder of their own, with a twistd that is there."""
+    """Copies of the units, with the path of a twistd that exists."""
     folder = tmp_path / "units"
     folder.mkdir()
     for name in ("restmq.service", "restmq.socket"):
@@ -36,18 +36,18 @@ def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["systemd-analyze", *arguments], cwd=units, capture_output=True, text=True, timeout=60)
 
 
-def test_the_service_alone_is_understood(units: Path) -> None:
+def test_systemd_accepts_the_service(units: Path) -> None:
     shutil.rmtree(units / "restmq.service.d")
     checked = analyze(units, "verify", "./restmq.service")
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_the_service_with_its_socket_is_understood(units: Path) -> None:
+def test_systemd_accepts_the_service_with_its_socket(units: Path) -> None:
     checked = analyze(units, "verify", "./restmq.service", "./restmq.socket")
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def test_a_mistake_would_be_seen(units: Path) -> None:
+def test_systemd_reports_a_mistake(units: Path) -> None:
     with (units / "restmq.service.d" / "socket.conf").open("a") as drop_in:
         drop_in.write("NoNewPrivilege=yes\n")
     assert "NoNewPrivilege" in analyze(units, "verify", "./restmq.service", "./restmq.socket").stderr

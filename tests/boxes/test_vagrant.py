@@ -1,4 +1,4 @@
-"""The Vagrantfile is one that Ruby and Vagrant understand; test_machine.py runs its provisioning script."""
+"""Ruby and Vagrant accept the Vagrantfile. test_machine.py runs its provisioning script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.servers import ROOT
 
 
 @pytest.mark.needs("ruby")
-def test_ruby_can_read_it() -> None:
+def test_ruby_accepts_the_vagrantfile() -> None:
     checked = subprocess.run(["ruby", "-wc", ROOT / "Vagrantfile"], capture_output=True, text=True)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "Syntax OK\n", "")
 
@@ -23,7 +23,7 @@ def test_ruby_can_read_it() -> None:
     ("change", "answer"),
     [(("", ""), "Vagrantfile validated successfully."), (("config.vm.box =", "config.vm.bax ="), "bax")],
 )
-def test_vagrant_accepts_it_and_would_not_accept_a_mistake(
+def test_vagrant_accepts_the_vagrantfile_and_reports_a_mistake(
     tmp_path: Path, change: tuple[str, str], answer: str
 ) -> None:
     (tmp_path / "Vagrantfile").write_text((ROOT / "Vagrantfile").read_text().replace(*change))
@@ -39,6 +39,6 @@ def test_vagrant_accepts_it_and_would_not_accept_a_mistake(
     assert (checked.returncode == 0) is (change == ("", ""))
 
 
-def test_the_machine_is_made_by_the_script_that_is_tested() -> None:
+def test_the_vagrantfile_runs_the_tested_script() -> None:
     assert "/vagrant/start_scripts/provision" in (ROOT / "Vagrantfile").read_text()
     assert shutil.which(ROOT / "start_scripts" / "provision")

@@ -1,1 +1,1 @@
-"""Everything is killed at random moments, and nothing that was promised is lost."""
+"""Kills all parts at random moments, and checks that no confirmed message is lost."""

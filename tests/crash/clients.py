@@ -1,4 +1,4 @@
-"""A producer and a worker as programs of their own, so that they can be killed like everything else.
+"""A producer and a worker as separate programs, so that they can be killed too.
 
 ``python -m tests.crash.clients produce|work <journal> <seed> <url>…``: each writes down what it knows in a journal, a
 line of JSON at a time, which stays when it is killed.
@@ -21,7 +21,7 @@ PAUSE_SECONDS = 0.05
 
 
 class Daemons:
-    """Requests to one daemon or another; what got no answer has none."""
+    """Sends each request to one of the daemons, chosen at random."""
 
     def __init__(self, urls: list[str], seed: int) -> None:
         self._addresses = [urllib.parse.urlsplit(url).netloc for url in urls]
@@ -29,7 +29,7 @@ class Daemons:
         self._connections: dict[str, http.client.HTTPConnection] = {}
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        """Status and body; status 0 if there was no answer."""
+        """Returns status and body. The status is 0 if there was no answer."""
         address = self._random.choice(self._addresses)
         connection = self._connections.pop(address, None) or http.client.HTTPConnection(address, timeout=10)
         try:
@@ -45,7 +45,7 @@ class Daemons:
 
 
 class Journal:
-    """What a client knows; a line is in the system's hands when ``write`` returns."""
+    """A client's record. When ``write`` returns, the system has the line, and a kill does not lose it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
@@ -55,7 +55,7 @@ class Journal:
 
 
 def produce(daemons: Daemons, journal: Journal, seed: int) -> None:
-    """Posts values until it is killed; each again, with its idempotency key, until it is answered."""
+    """Posts values until it is killed. It repeats each, with its idempotency key, until it gets an answer."""
     number = 0
     while True:
         number += 1

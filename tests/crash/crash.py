@@ -50,7 +50,7 @@ class Clients:
 
 @dataclass
 class Findings:
-    """What the journals say, and what is wrong with it."""
+    """The messages in the journals, and the problems found."""
 
     answered: set[str]
     delivered: Counter[str]
@@ -103,7 +103,7 @@ def read(folder: Path, kills: Counter[str], failovers: int) -> Findings:
 
 
 def left_in_redis(redis: Redis) -> set[str]:
-    """All that is not about the queue as such, and does not end by itself."""
+    """The keys that do not describe the queue itself and do not expire."""
     about = {"QUEUESET", f"{QUEUE}:UUID", f"{QUEUE}:totals", f"{QUEUE}:times"}
     return {key for key in redis.keys() - about if redis.command("TTL", key) < 0}
 
@@ -149,7 +149,7 @@ class Failovers:
 
 
 def crash(folder: Path, kills: int, seed: int, failovers: int = 0) -> Findings:
-    """Runs it all; returns what was found.
+    """Runs the whole test. Returns the findings.
 
     Args:
         failovers: so many times the primary of a set is killed or replaced; 0 for a single Redis.
@@ -167,7 +167,7 @@ def crash(folder: Path, kills: int, seed: int, failovers: int = 0) -> Findings:
     killed: Counter[str] = Counter()
     try:
         for what in plan:
-            time.sleep(chance.uniform(*KILL_EVERY_SECONDS))  # a random moment is what is wanted
+            time.sleep(chance.uniform(*KILL_EVERY_SECONDS))  # the moment must be random
             killed[what] += 1
             if what == "Redis":
                 store.fail(chance)

@@ -1,4 +1,4 @@
-"""The crash test in short; ``python -m tests.crash.crash --kills 50`` is the long one."""
+"""A short crash test. ``python -m tests.crash.crash --kills 50`` is the long one."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ FOUND = Path(__file__).with_name("found")
 LAST = b"GET /q/fuzz-last HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 SILENCE_SECONDS = 0.05
 END_SECONDS = 15.0
-SPARE_DESCRIPTORS = 4  # connections to Redis that are opened when needed
+SPARE_DESCRIPTORS = 4  # for connections to Redis that are opened on demand
 MEMORY_SLACK_BYTES = 24 * 1024 * 1024
 
 TOKENS = [
@@ -53,7 +53,7 @@ def corpus() -> list[bytes]:
 
 
 def mutate(chance: random.Random, inputs: list[bytes]) -> bytes:
-    """One of the inputs after a few changes."""
+    """Returns one of the inputs with a few changes."""
     data = bytearray(chance.choice(inputs))
     for _ in range(chance.choice([0, 1, 1, 2, 3, 5, 8])):
         at = chance.randrange(len(data) + 1)
@@ -77,7 +77,7 @@ def mutate(chance: random.Random, inputs: list[bytes]) -> bytes:
 
 
 def pieces(chance: random.Random, data: bytes) -> list[bytes]:
-    """The data as it may arrive: whole, in a few pieces, or byte by byte if that does not take too long."""
+    """Splits the data as a network may: not at all, into a few pieces, or into bytes if it is short."""
     count = chance.choice([0, 0, 1, 3, 20])
     if len(data) < 400 and chance.random() < 0.1:
         return [data[i : i + 1] for i in range(len(data))]
@@ -86,7 +86,7 @@ def pieces(chance: random.Random, data: bytes) -> list[bytes]:
 
 
 def exchange(port: int, parts: list[bytes], silence_seconds: float = SILENCE_SECONDS) -> tuple[bytes, str]:
-    """Sends, reads until the server is silent, leaves. Returns what came, and what is wrong with it."""
+    """Sends the parts, reads until the server is silent, and closes. Returns the answer and its problem, or ''."""
     received = b""
     with socket.create_connection(("127.0.0.1", port), END_SECONDS) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,7 +104,7 @@ def exchange(port: int, parts: list[bytes], silence_seconds: float = SILENCE_SEC
         except TimeoutError:
             return received, "the connection does not end"
         except OSError:
-            pass  # a reset: the server was quicker
+            pass  # a reset: the server closed first
     if received and not received.startswith(b"HTTP/1."):
         return received, "the answer is no HTTP"
     if re.search(rb"HTTP/1\.[01] 500 ", received):
@@ -115,7 +115,7 @@ def exchange(port: int, parts: list[bytes], silence_seconds: float = SILENCE_SEC
 
 
 class Fuzz:
-    """Some threads that send mutated input to a daemon, and what they found."""
+    """Sends mutated input to a daemon, and collects the problems."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -143,7 +143,7 @@ class Fuzz:
             self.one(data, [data + LAST])
 
     def mutations(self, seed: str, rounds: int | None = None, until: float = float("inf")) -> None:
-        """Runs so many rounds, or until a moment of the monotonic clock; the same for the same seed."""
+        """Runs a number of rounds, or until a time of the monotonic clock. The same seed gives the same input."""
         chance = random.Random(seed)
         done = 0
         while (rounds is None or done < rounds) and time.monotonic() < until:
@@ -152,7 +152,7 @@ class Fuzz:
             self.one(data, pieces(chance, data))
 
     def check_log(self) -> None:
-        """Any traceback is a problem, whoever logs it."""
+        """Adds a problem if the log has a traceback."""
         news = self.daemon.log[self._said :]
         if "Traceback" in news or "Unhandled" in news:
             at = min(found for word in ("Traceback", "Unhandled") if (found := news.find(word)) >= 0)
@@ -177,11 +177,11 @@ def resident_bytes(daemon: Daemon) -> int:
 
 
 def run(daemon: Daemon, seconds: float, seed: int, threads: int) -> list[str]:
-    """A long run; prints what it does and returns the problems."""
+    """Runs for a long time, prints a summary and returns the problems."""
     fuzz = Fuzz(daemon)
     descriptors = open_descriptors(daemon)
     fuzz.whole_corpus()
-    fuzz.mutations(f"{seed}/warm", rounds=500)  # what is loaded and cached once is no leak
+    fuzz.mutations(f"{seed}/warm", rounds=500)  # loads and caches that happen once are no leak
     memory = resident_bytes(daemon)
     until = time.monotonic() + seconds
     workers = [

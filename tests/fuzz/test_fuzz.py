@@ -1,4 +1,4 @@
-"""A short, bounded pass of the fuzz run: the corpus as it is, and some mutations of it, the same every time."""
+"""A short fuzz run: the whole corpus, and some mutations of it, the same each time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.servers import Daemon, Redis, stopping
 
 @pytest.fixture
 def fuzz(private_folder: Path, redis: Redis) -> Iterator[Fuzz]:
-    """Against a daemon of its own, whose log and descriptors are counted."""
+    """A run against its own daemon, whose log and descriptors are checked."""
     daemon = Daemon(private_folder, redis=redis)
     with stopping(daemon):
         yield Fuzz(daemon)

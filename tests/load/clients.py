@@ -1,4 +1,4 @@
-"""Lean raw clients for the load tests: they send exactly the bytes they are given, and keep little of the answer."""
+"""Lean raw clients for the load tests: they send exactly the bytes they are given, and keep a part of the answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEPT_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, and all that a client sends behind it.
+    """A request, and the bytes that a client sends after it.
 
     Attributes:
         line: method and target, such as ``GET /healthz``.
@@ -104,7 +104,7 @@ async def _send(writer: asyncio.StreamWriter, *parts: bytes) -> None:
 
 
 async def exchange(port: int, request: Request, *headers: str, seconds: float) -> Answer:
-    """Sends the request on a connection of its own while it reads the answer, and leaves after so many seconds."""
+    """Sends the request on a new connection while it reads the answer. Disconnects after a number of seconds."""
     answer = Answer()
     reader, writer = await asyncio.open_connection(HOST, port)
     sending = asyncio.create_task(_send(writer, request.head(*headers), request.body))

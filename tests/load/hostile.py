@@ -43,7 +43,7 @@ INPUTS: dict[str, Callable[..., Input]] = {
 
 @dataclass(slots=True)
 class Findings:
-    """What a run showed.
+    """The results of a run.
 
     Attributes:
         answers: outcomes of each input.

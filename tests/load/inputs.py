@@ -32,7 +32,7 @@ class Input:
     pause_seconds: float = 0.0
 
     def headers(self, client: int, number: int) -> tuple[str, ...]:
-        """What differs between requests. The addresses of odd numbers are in the same IPv6 network of 64 bits."""
+        """Header lines that differ between requests. Odd numbers have addresses in one IPv6 network of 64 bits."""
         if not self.guesses:
             return (f"X-Forwarded-For: 10.0.0.{client % 250 + 1}",)
         ipv4 = f"10.{1 + (number >> 16) % 254}.{(number >> 8) % 256}.{number % 256}"

@@ -1,4 +1,4 @@
-"""Clients that leave early, by thousands: ``python -m tests.load.leaks --rounds 20000``.
+"""Thousands of clients that disconnect early: ``python -m tests.load.leaks --rounds 20000``.
 
 A round is one client of a kind. It sends its request, or a part of it, reads up to a random byte of the answer, and
 leaves: with an orderly close, or with a reset. Prints the server's memory after each tenth of the rounds, when all

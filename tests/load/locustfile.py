@@ -32,7 +32,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def make_value(size_bytes: int) -> str:
-    """A value that says itself whether it is whole."""
+    """A value with a checksum."""
     text = os.urandom(size_bytes).hex()[: max(0, size_bytes - SUM_CHARACTERS)]
     return sum_of(text) + text
 
@@ -46,7 +46,7 @@ def sum_of(text: str) -> str:
 
 
 class Client(FastHttpUser):
-    """What all have in common."""
+    """The common part of all clients."""
 
     abstract = True
     connection_timeout = network_timeout = 30.0

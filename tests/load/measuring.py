@@ -1,4 +1,4 @@
-"""What the load tests measure of a server: its memory, its open sockets, and the time that a second client waits."""
+"""Measures a server under load: its memory, its open sockets, and the time that a second client waits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MIB = 1 << 20
 
 
 def resident(process_id: int) -> int:
-    """Bytes of memory that a process has now."""
+    """Current memory of a process in bytes."""
     return int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * PAGE_BYTES
 
 
 def peak(process_id: int) -> int:
-    """Bytes of memory that a process had at most since ``forget_peak``."""
+    """Peak memory of a process in bytes since ``forget_peak``."""
     status = Path(f"/proc/{process_id}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -59,9 +59,9 @@ def occupied_seconds(process_id: int) -> float:
 
 
 class Rest:
-    """Waits until all clients have left, i.e. until the server has no more sockets than at the start, or is idle."""
+    """Waits until all clients have disconnected: the server has no more sockets than at the start, or it is idle."""
 
-    SPARE = 12  # connections to Redis that are opened when needed
+    SPARE = 12  # for connections to Redis that are opened on demand
     IDLE_SECONDS = 0.5
 
     def __init__(self, server: Server) -> None:
@@ -89,7 +89,7 @@ def target(*options: str, before: str | None = None) -> Iterator[Server]:
 
 
 def tracebacks(server: Server) -> list[str]:
-    """The first traceback in the server's log, if there is any."""
+    """The first traceback in the server's log; empty if there is none."""
     folder = Path(os.readlink(f"/proc/{server.process_id}/cwd"))
     log = "".join(path.read_text(errors="replace") for path in folder.glob("daemon-*.log"))
     return [f"in the log: {log[log.index('Traceback') :][:2000]}"] if "Traceback" in log else []
@@ -97,7 +97,7 @@ def tracebacks(server: Server) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Milliseconds that a second client waited for each answer, and those in which the server was busy meanwhile."""
+    """Milliseconds that a second client waited for each answer, and those of them in which the server was busy."""
 
     name: str
     waited: list[float]
@@ -115,7 +115,7 @@ class Waits:
 
 
 class Probe:
-    """The second client, in a process of its own; see ``tests/load/probe.py``."""
+    """The second client, in a separate process; see ``tests/load/probe.py``."""
 
     def __init__(self, server: Server) -> None:
         command = [sys.executable, "-m", "tests.load.probe", str(server.port), str(server.process_id)]
@@ -124,7 +124,7 @@ class Probe:
         self.silent = 0
 
     def stop(self, seconds: float = 150) -> None:
-        """Ends it, and reads what it found."""
+        """Ends the process, and reads its figures."""
         try:
             found = json.loads(self._process.communicate("", seconds)[0])
         finally:

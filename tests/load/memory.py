@@ -1,4 +1,4 @@
-"""Clients that make the server hold much: ``python -m tests.load.memory``.
+"""Clients that make the server use much memory: ``python -m tests.load.memory``.
 
 Each row has a server of its own. Prints by how much the memory of the server and of its Redis rose while the clients
 were there, by how much it is still higher after they have left, how long a second client waited for /healthz, and
@@ -29,7 +29,7 @@ LARGE = b"\x01" * (16 * MIB - 4096)  # a byte that JSON needs six bytes for
 
 
 class Client:
-    """A blocking client that sends what it is told and reads as little as it likes."""
+    """A blocking client. It reads no more than the test asks for."""
 
     def __init__(self, server: Server, sent: bytes = b"", buffer_bytes: int = 0) -> None:
         self._socket = socket.socket()
@@ -44,7 +44,7 @@ class Client:
             self._socket.sendall(data)
 
     def head(self) -> bytes:
-        """Reads the head of the answer, or what comes of it."""
+        """Reads the head of the answer, or the part of it that comes."""
         received = b""
         with contextlib.suppress(ConnectionError):
             while not received.endswith(b"\r\n\r\n") and (more := self._socket.recv(1)):
@@ -52,7 +52,7 @@ class Client:
         return received
 
     def count(self, wanted: bytes, most: int, seconds: float) -> int:
-        """Reads until the bytes came so many times, the stream ends, or the time is over; returns how many came."""
+        """Reads until the bytes came a number of times, the stream ends, or the time is over. Returns the count."""
         found, tail, deadline = 0, b"", time.monotonic() + seconds
         with contextlib.suppress(ConnectionError, TimeoutError):
             while found < most and (left := deadline - time.monotonic()) > 0:
@@ -86,7 +86,7 @@ def clients(server: Server, count: int, sent: bytes, buffer_bytes: int = 0) -> I
 
 
 def post(server: Server, path: str, body: bytes, media_type: str = "application/octet-stream") -> str:
-    """Posts on a connection of its own; returns the status."""
+    """Posts on a new connection. Returns the status."""
     head = Request(f"POST {path}", (f"Content-Type: {media_type}", f"Content-Length: {len(body)}")).head()
     with contextlib.closing(Client(server, head + body)) as client:
         return client.head()[9:12].decode()
@@ -105,7 +105,7 @@ def fill_history(server: Server, queue: str, count: int, size: int) -> None:
 
 
 def leaving_resumers(server: Server) -> Counter[str]:
-    """60 consumers resume through 20 x 1 MB, and leave 15 ms after the head."""
+    """60 consumers resume through 20 x 1 MB, and disconnect 15 ms after the head."""
     answers: Counter[str] = Counter()
     for _ in range(60):
         with contextlib.closing(Client(server, Request("GET /c/h?last_event_id=h:1").head())) as client:
@@ -177,7 +177,7 @@ def unfinished_frames(server: Server, fragments: bytes, count: int) -> Counter[s
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the server holds beforehand, and what the clients do."""
+    """The data in the server before the run, and the actions of the clients."""
 
     run: Callable[[Server], Counter[str]]
     prepare: Callable[[Server], object] = lambda server: None
@@ -208,7 +208,7 @@ ROWS = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Bytes of memory over those before, and what else was seen."""
+    """Growth of the memory in bytes, and further figures."""
 
     server_peak: int
     server_after: int

@@ -1,4 +1,4 @@
-"""The hostile inputs in short; ``python -m tests.load.hostile --seconds 120`` is the long run."""
+"""A short run of the hostile inputs; ``python -m tests.load.hostile --seconds 120`` is the long run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that leave early, in short; ``python -m tests.load.leaks --rounds 20000`` is the long run."""
+"""A short run of clients that disconnect early; ``python -m tests.load.leaks --rounds 20000`` is the long run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that make the server hold much; ``python -m tests.load.memory`` prints the figures."""
+"""Clients that make the server use much memory; ``python -m tests.load.memory`` prints the figures."""
 
 from __future__ import annotations
 
