@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from urllib.parse import quote
 
 from restmq.auth import guard
@@ -45,8 +44,8 @@ _NO_OPTIONS = (0.0, 0.0, b"")
 _ONE_FOR_GOOD = TakeRequest()
 #: The characters that RFC 3986 (3.3) allows in a path: a key in a header is encoded as in /m/<key>.
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
-#: A line of JSON from its first character on. The regular expression skips blank lines, which may be millions.
-_LINE = re.compile(rb"[^ \t\r\n][^\n]*")
+#: Begins a line of JSON. Blank lines, which may be millions, are skipped.
+_NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 
 _BINARY = {"type": "string", "format": "binary", "minLength": 1}
 _LEASED_HEADERS = {
@@ -200,23 +199,31 @@ def _read_lines(body: bytes, messages: list[bytes]) -> Iterator[None]:
 
     It yields between pieces of work. Raises InvalidInput or WireError, with nothing done.
     """
-    lines = list(islice(_LINE.finditer(body), BATCH_MAX + 1))
-    if len(lines) > BATCH_MAX:
-        raise WireError(413, f"the body has more than {BATCH_MAX} lines; send several requests.")
-    read_bytes = 0
-    for line in lines:
-        text = line[0].rstrip(b" \t\r")
-        try:
-            messages.append(message_of(check_value(text, "the line"), "the line"))
-        except InvalidInput as problem:
-            number = body.count(b"\n", 0, line.start()) + 1
-            raise InvalidInput(f"nothing was added. Correct line {number} of the body: {problem}") from None
-        read_bytes += len(text)
-        if read_bytes > _PIECE_BYTES:
-            read_bytes = 0
+    position = yielded = 0
+    while position < len(body):
+        begin = _NOT_BLANK.search(body, position, position + _PIECE_BYTES)
+        if begin is None:
+            position = min(position + _PIECE_BYTES, len(body))
+        else:
+            end = body.find(b"\n", begin.start())
+            position = end if end >= 0 else len(body)
+            messages.append(_read_line(body, begin.start(), position))
+            if len(messages) > BATCH_MAX:
+                raise WireError(413, f"the body has more than {BATCH_MAX} lines; send several requests.")
+        if position - yielded >= _PIECE_BYTES:
+            yielded = position
             yield
     if not messages:
         raise InvalidInput("the body has no lines; send one JSON value per line.")
+
+
+def _read_line(body: bytes, begin: int, end: int) -> bytes:
+    text = body[begin:end].rstrip(b" \t\r")
+    try:
+        return message_of(check_value(text, "the line"), "the line")
+    except InvalidInput as problem:
+        number = body.count(b"\n", 0, begin) + 1
+        raise InvalidInput(f"nothing was added. Correct line {number} of the body: {problem}") from None
 
 
 class RootHandler(QueueHandler):

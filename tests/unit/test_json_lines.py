@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 
 import pytest
@@ -47,3 +48,24 @@ def test_an_invalid_line_is_named_by_its_number_and_the_place_in_it(body: bytes,
 @pytest.mark.parametrize("value", [b"3.10", b"-0", b"1e2", b"1e400", b'{"a": 1, "a": 2}', b"9" * 1000])
 def test_a_value_keeps_its_text_exactly(value: bytes) -> None:
     assert lines_of(b"\n".join([value, b" " + value + b"\r"])) == [value, value]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\n" * 4_500_000, b'"x"\n' + b" " * 4_500_000, (b'["x"]' + b" " * 6000 + b"\n") * 750],
+    ids=["blank lines", "blank end", "many lines"],
+)
+def test_a_long_body_is_read_in_pieces_of_about_a_megabyte(body: bytes) -> None:
+    assert steps_of(body) == 4
+
+
+def test_a_short_body_is_read_at_once() -> None:
+    assert steps_of(b"1\n" * 1000) == 0
+
+
+def steps_of(body: bytes) -> int:
+    steps = 0
+    with contextlib.suppress(InvalidInput):
+        for _ in _read_lines(body, []):
+            steps += 1
+    return steps
