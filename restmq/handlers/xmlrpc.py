@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import xmlrpc.client
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ _XMLRPC_FAULT = 1
 _XML_TEXTS = ("int", "i4", "i8", "double", "boolean")
 _XML_ELEMENTS = {"methodCall", "methodName", "params", "param", "value", "string", "base64", *_XML_TEXTS}
 _XML_PIECE_BYTES = 16 * 1024
+#: Characters of a string, or bytes of base64, that are rendered in one turn: whole lines of base64.
+_VALUE_PIECE = 57 * 4096
 #: A call of ``set`` has nine.
 _XML_ELEMENTS_MAX = 50
 #: A character that XML can't represent, or that parsers change.
@@ -39,28 +42,31 @@ class XmlRpcHandler(Handler):
     async def post(self) -> None:
         """XML-RPC methods ``get(queue)``, which takes the next message, and ``set(queue, value)``, which adds one."""
         try:
-            result: Any = (await self._call(),)
+            answer = await self._call()
         except InvalidInput as error:
-            result = xmlrpc.client.Fault(_XMLRPC_FAULT, str(error))
-        answer = xmlrpc.client.dumps(result, methodresponse=True, allow_none=True)
-        self.answer(answer.encode(), "text/xml")
+            answer = _document(xmlrpc.client.Fault(_XMLRPC_FAULT, str(error)))
+        self.answer(answer, "text/xml")
 
-    async def _call(self) -> Any:
-        core, guard = self.services.core, self.services.guard
+    async def _call(self) -> bytes:
+        core, guard, turns = self.services.core, self.services.guard, self.services.turns
         check_size(self.request.body, self.services.command_bytes_max)
         call = _Call()
-        await self.services.turns.run(call.read(self.request.body))
+        await turns.run(call.read(self.request.body))
         arguments, method = call.arguments, call.method
         if method == "get" and len(arguments) == 1:
             queue = check_queue_name(arguments[0])
             await guard.check(self.credentials, CONSUME, queue)
             for message in await self.services.polls.take(queue, TakeRequest(), self.request.connection.presence):
-                return {"key": message.key, "value": _xml_value(message.value), "count": message.count}
-            return None
+                answer = {"value": "", "key": message.key, "count": message.count}
+                begin, _, end = _document((answer,)).partition(b"<string></string>")
+                pieces: list[bytes] = []
+                await turns.run(_render_value(message.value, pieces))
+                return b"".join([begin, *pieces, end])
+            return _document((None,))
         if method == "set" and len(arguments) == 2:
             queue, value = check_queue_name(arguments[0]), arguments[1]
             await guard.check(self.credentials, PRODUCE, queue)
-            return await core.queue_add(queue, value if isinstance(value, bytes) else value.encode())
+            return _document((await core.queue_add(queue, value if isinstance(value, bytes) else value.encode()),))
         raise InvalidInput("unknown method or wrong number of arguments; use get(queue) or set(queue, value).")
 
 
@@ -123,10 +129,29 @@ class _Call:
         raise InvalidInput("the XML has a DOCTYPE; omit it.")  # it could define entities, which expand
 
 
-def _xml_value(value: bytes) -> str | bytes:
-    """A string if XML can represent it (XML 1.0, 2.2), else bytes, which XML-RPC sends as base64."""
+def _document(result: tuple[Any] | xmlrpc.client.Fault) -> bytes:
+    return xmlrpc.client.dumps(result, methodresponse=True, allow_none=True).encode()
+
+
+def _render_value(value: bytes, pieces: list[bytes]) -> Iterator[None]:
+    """Appends a value to an answer, in steps: as a string if XML can represent it (XML 1.0, 2.2), else as base64."""
     try:
         text = value.decode()
+        for begin in range(0, len(text), _VALUE_PIECE):
+            if begin:
+                yield
+            if _NOT_XML.search(text, begin, begin + _VALUE_PIECE):
+                text = ""
+                break
     except UnicodeDecodeError:
-        return value
-    return value if _NOT_XML.search(text) else text
+        text = ""
+    name = b"string" if text or not value else b"base64"
+    pieces.append(b"<%b>" % name)
+    for begin in range(0, len(text or value), _VALUE_PIECE):
+        if begin:
+            yield
+        if text:
+            pieces.append(xmlrpc.client.escape(text[begin : begin + _VALUE_PIECE]).encode())
+        else:
+            pieces.append(base64.encodebytes(value[begin : begin + _VALUE_PIECE]))
+    pieces.append(b"</%b>" % name)
