@@ -73,14 +73,6 @@ def test_an_unusual_value_does_not_stop_the_other_messages_of_a_comet_stream(
     comet.close()
 
 
-@pytest.mark.needs("curl")
-def test_a_204_has_no_body(daemon: Daemon, queue: str) -> None:
-    answer = curl("--include", f"{daemon.url}/q/{queue}")
-    assert answer.startswith(b"HTTP/1.1 204 No Content\r\n")
-    assert answer.endswith(b"\r\n\r\n")
-    assert b"Content-Length" not in answer
-
-
 def test_comet_gets_a_message_of_a_json_add_at_once(
     daemon: Daemon, redis: Redis, http: httpx.Client, queue: str
 ) -> None:
@@ -148,15 +140,6 @@ def test_invalid_input_is_rejected_with_a_reason(
     assert answer.status_code == 400
     assert len(answer.json()["error"]) > 15
     assert redis.command("EXISTS", f"{queue}:queuepolicy", f"queuestat::{queue}", f"{queue}:queue") == 0
-
-
-def test_a_matching_if_none_match_loses_no_message(http: httpx.Client, queue: str) -> None:
-    http.post(f"/q/{queue}", data={"value": "same"})
-    first = http.get(f"/q/{queue}")
-    assert "ETag" not in first.headers
-    http.post(f"/q/{queue}", data={"value": "same"})
-    again = http.get(f"/q/{queue}", headers={"If-None-Match": "*"})
-    assert (again.status_code, again.json()["value"]) == (200, "same")
 
 
 def test_post_to_the_root_accepts_msg_too(http: httpx.Client, queue: str) -> None:

@@ -1,0 +1,234 @@
+"""RestMQ behind a real nginx and a real Caddy, with the configurations in examples/."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from tests.servers import ROOT, START_SECONDS, Comet, Daemon, Redis, curl, free_port, listeners, stopping, wait_until
+
+
+class Proxy:
+    """A proxy on its own port, in front of the daemons. Has a daemon's interface."""
+
+    def __init__(self, folder: Path, *daemons: Daemon) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.folder = folder
+        self.log_path = folder / "proxy.log"
+        command = self.configure([f"127.0.0.1:{daemon.port}" for daemon in daemons])
+        homes = dict.fromkeys(("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"), str(folder))
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(command, env={**os.environ, **homes}, stderr=log)
+        wait_until(self._answers, START_SECONDS, "the proxy starts")
+
+    def configure(self, servers: list[str]) -> list[str | Path]:
+        """Writes the configuration. Returns the command that starts the proxy."""
+        raise NotImplementedError
+
+    def adapted(self, name: str, *replacements: tuple[str, str]) -> str:
+        """The configuration in examples/, after replacements that must fit once each."""
+        text = (ROOT / "examples" / name).read_text()
+        for old, new in replacements:
+            text, count = re.subn(old, new, text, flags=re.MULTILINE)
+            assert count == 1, old
+        return text
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.log_path.read_text()
+        try:
+            return httpx.get(f"{self.url}/healthz", trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    url = Daemon.url
+    client = Daemon.client
+    connect = Daemon.connect
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(START_SECONDS)
+
+
+class Nginx(Proxy):
+    """nginx with examples/nginx.conf."""
+
+    def configure(self, servers: list[str]) -> list[str | Path]:
+        upstream = "\n".join(f"server {server};" for server in servers)
+        listen = f"listen 127.0.0.1:{self.port};"
+        example = self.adapted("nginx.conf", (r"server 127\.0\.0\.1:8888;", upstream), ("listen 80;", listen))
+        (self.folder / "restmq.conf").write_text(example)
+        places = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        own = "".join(f"{place}_temp_path {self.folder}/{place};\n" for place in places)
+        configuration = self.folder / "nginx.conf"
+        configuration.write_text(
+            f"daemon off; user root; worker_processes 2; pid {self.folder}/nginx.pid; error_log stderr;\n"
+            f"events {{}}\nhttp {{\naccess_log off;\n{own}include {self.folder}/restmq.conf;\n}}\n"
+        )
+        return ["nginx", "-p", self.folder, "-c", configuration, "-e", "stderr"]
+
+
+class Caddy(Proxy):
+    """Caddy with examples/Caddyfile."""
+
+    def configure(self, servers: list[str]) -> list[str | Path]:
+        upstream = f"reverse_proxy {' '.join(servers)}"
+        listen = f":{self.port} {{\n\tbind 127.0.0.1"
+        example = self.adapted("Caddyfile", (r"reverse_proxy 127\.0\.0\.1:8888", upstream), (r"^:80 \{", listen))
+        configuration = self.folder / "Caddyfile"
+        # It opens no other port and fetches nothing.
+        configuration.write_text("{\n\tadmin off\n\tauto_https off\n}\n" + example)
+        return ["caddy", "run", "--adapter", "caddyfile", "--config", configuration]
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(Nginx, id="nginx", marks=pytest.mark.needs("nginx")),
+        pytest.param(Caddy, id="caddy", marks=pytest.mark.needs("caddy")),
+    ]
+)
+def kind(request: pytest.FixtureRequest) -> type[Proxy]:
+    found: type[Proxy] = request.param
+    return found
+
+
+@pytest.fixture
+def proxy(private_folder: Path, redis: Redis, kind: type[Proxy]) -> Iterator[Proxy]:
+    daemon = Daemon(private_folder / "daemon", redis=redis)
+    server = kind(private_folder / "proxy", daemon)
+    with stopping(daemon, server):
+        yield server
+        daemon.assert_no_tracebacks()
+
+
+def test_messages_and_unusual_names_go_through_unchanged(proxy: Proxy, queue: str) -> None:
+    value = os.urandom(6_000_000)  # nginx keeps it in a file on the way in
+    with proxy.client() as http:
+        for name in ("a%2Fb", "..%2F..", "a%20b", "%C3%A4", "a//b", "a%25b"):
+            path = f"/q/{queue}{name}"
+            assert http.post(path, data={"value": name}).status_code == 200
+            assert http.get(path).json()["value"] == name
+        http.post(f"/q/{queue}", content=value, headers={"Content-Type": "image/png"})
+        assert http.get(f"/q/{queue}", headers={"Accept": "application/octet-stream"}).content == value
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "end"),
+    [("c", "", b"\r\n"), ("sse", "", b"\n\n"), ("c", "Accept: text/event-stream\r\n", b"\n\n")],
+)
+def test_streams_pass_on_each_message_at_once(
+    proxy: Proxy, redis: Redis, queue: str, path: str, headers: str, end: bytes
+) -> None:
+    stream = Comet(proxy, f"/{path}/{queue}", headers)  # type: ignore[arg-type]
+    wait_until(lambda: listeners(redis, queue))
+    if end == b"\n\n":
+        assert stream.lines(1, end)[0].startswith(b"retry:")
+    with proxy.client() as http:
+        for n in range(3):  # each is read before the next is sent: nothing waits for a buffer to fill
+            http.post(f"/q/{queue}", data={"value": f"message {n}"})
+            assert f"message {n}".encode() in stream.lines(1, end)[0]
+    stream.close()
+    wait_until(lambda: not listeners(redis, queue), why="the proxy tells RestMQ that the client has disconnected")
+
+
+def test_a_websocket_gets_messages_and_runs_commands(proxy: Proxy, redis: Redis, queue: str) -> None:
+    with connect(f"ws://127.0.0.1:{proxy.port}/ws/{queue}", origin=proxy.url) as socket:  # type: ignore[arg-type]
+        wait_until(lambda: listeners(redis, queue))
+        with proxy.client() as http:
+            http.post(f"/q/{queue}", data={"value": "x" * 100_000})
+        assert len(socket.recv(20)) > 100_000
+        socket.send(f'{{"cmd": "stats", "queue": "{queue}", "id": 7}}')
+        assert '"id":7' in str(socket.recv(20))
+    wait_until(lambda: not listeners(redis, queue))
+
+
+def test_a_long_poll_is_answered_at_once_and_takes_nothing_for_a_disconnected_client(proxy: Proxy, queue: str) -> None:
+    def waiters() -> int:
+        return int(http.get(f"/stats/{queue}").json()["waiters"])
+
+    with proxy.client() as http:
+        waiting = proxy.connect()
+        waiting.sendall(f"GET /q/{queue}?wait=60 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        wait_until(waiters)
+        http.post(f"/q/{queue}", data={"value": "come"})
+        assert b"200 OK" in waiting.recv(65536)
+        waiting.sendall(f"GET /q/{queue}?wait=60 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        wait_until(waiters)
+        waiting.close()
+        wait_until(lambda: not waiters(), why="the proxy tells RestMQ that the client has disconnected")
+        http.post(f"/q/{queue}", data={"value": "stays"})
+        assert http.get(f"/q/{queue}").json()["value"] == "stays"
+
+
+def test_pages_of_other_sites_are_rejected_behind_the_proxy_too(proxy: Proxy, queue: str) -> None:
+    with proxy.client() as http:
+        for origin, status in (("http://evil.example", 403), (proxy.url, 200)):
+            answer = http.post(f"/q/{queue}", data={"value": "x"}, headers={"Origin": origin})
+            assert answer.status_code == status
+
+
+@pytest.mark.needs("curl")
+def test_rules_apply_to_the_clients_address_and_forged_addresses_are_ignored(
+    private_folder: Path, redis: Redis, kind: type[Proxy]
+) -> None:
+    rules = private_folder / "acl.conf"
+    rules.write_text("[rest:consumer]\nhosts_allow = 127.0.0.2\nhosts_deny = all\n")
+    daemon = Daemon(private_folder / "d", "--acl", str(rules), "--trusted-proxies", "127.0.0.1", redis=redis)
+    proxy = kind(private_folder / "p", daemon)
+    with stopping(daemon, proxy):
+
+        def status(source: str, *headers: str) -> str:
+            shown = ["-o", "/dev/null", "-w", "%{http_code}", "--interface", source]
+            for header in headers:
+                shown += ["-H", header]
+            return curl(*shown, f"{proxy.url}/stats/x").decode()
+
+        assert status("127.0.0.2") == "200"
+        assert status("127.0.0.3") == "403"
+        assert status("127.0.0.3", "X-Forwarded-For: 127.0.0.2") == "403"
+        assert status("127.0.0.3", "X-Real-IP: 127.0.0.2") == "403"
+        assert status("127.0.0.2", "X-Forwarded-For: 127.0.0.3") == "200"
+
+
+def test_if_one_server_stops_nothing_is_lost_or_queued_twice(
+    private_folder: Path, redis: Redis, queue: str, kind: type[Proxy]
+) -> None:
+    one, other = (Daemon(private_folder / name, redis=redis) for name in ("one", "other"))
+    proxy = kind(private_folder / "proxy", one, other)
+    # nginx retries at the other server. Caddy answers 502 until it has noticed.
+    statuses = {200} if kind is Nginx else {200, 502}
+    with stopping(one, other, proxy), proxy.client() as http:
+
+        def post(n: int) -> bool:
+            status = http.post(f"/q/{queue}", data={"value": str(n)}).status_code
+            assert status in statuses
+            return status == 200
+
+        for n in range(40):
+            if n == 20:
+                one.stop()
+            wait_until(lambda n=n: post(n))
+        taken = [http.get(f"/q/{queue}").json()["value"] for _ in range(40)]
+        assert taken == [str(n) for n in range(40)]
+        assert http.get(f"/q/{queue}").status_code == 204
+
+
+@pytest.mark.needs("nginx")
+def test_broadcast_reaches_the_consumers_of_both_servers(private_folder: Path, redis: Redis, queue: str) -> None:
+    one, other = (Daemon(private_folder / name, redis=redis) for name in ("one", "other"))
+    nginx = Nginx(private_folder / "nginx", one, other)
+    with stopping(nginx, one, other), nginx.client() as http:
+        streams = [Comet(nginx, f"/c/{queue}") for _ in range(4)]  # type: ignore[arg-type]
+        wait_until(lambda: listeners(redis, queue) == 2, why="nginx has distributed the consumers")
+        assert http.post(f"/q/{queue}", data={"value": "to all"}).status_code == 200
+        for stream in streams:
+            assert b"to all" in stream.lines(1)[0]
+            stream.close()
