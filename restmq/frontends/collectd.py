@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Any, ClassVar
 
-import orjson
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
 from twisted.application import service
 
 from restmq.auth import guard
-from restmq.errors import InvalidInput
+from restmq.errors import InvalidInput, TooLong
 from restmq.handlers.base import Handler
 from restmq.http.response import TEXT
 from restmq.schema.encoding import to_json
@@ -25,6 +27,10 @@ VALUES_MAX = 10_000  # per request; collectd sends about fifty
 #: collectd's own lines are shorter. In the message each value repeats the names of its line, so a long line with many
 #: values would make a message many times as long.
 _LINE_CHARACTERS_MAX = 4096
+#: Blank lines count too. A value in JSON has one object, and one for its metadata.
+_LINES_PER_VALUE = _OBJECTS_PER_VALUE = 2
+_NOTIFICATION_BYTES_MAX = 64 * 1024
+_NOTIFICATION_HEADERS_MAX = 100
 _SHOWN_CHARACTERS = 80
 _VALUES_MEMBERS = ("host", "plugin", "type", "time", "values")
 
@@ -34,6 +40,9 @@ _STRING = re.compile(rf"({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
 _OPTION = re.compile(rf"([A-Za-z][^\s=\":]*+(?::[^\s=\"]++)?)=({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
 _NUMBER = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?(?:[eE][-+]?[0-9]++)?|nan|inf|U)"
 _VALUE_LIST = re.compile(rf"((?:N|[0-9]++(?:\.[0-9]*+)?)(?::{_NUMBER})++)(?: ++|$)", re.IGNORECASE)
+#: Places in msgspec's errors.
+_ITEM = re.compile(r"\$\[(\d+)\]")
+_BYTE = re.compile(r"\(byte (\d+)\)")
 _HEADER = re.compile(r"([^\s:]++):(?: |$)(.*)", re.ASCII)
 
 
@@ -48,13 +57,17 @@ def _text(body: bytes) -> str:
         return body.decode()
     except UnicodeDecodeError as problem:
         number = body.count(b"\n", 0, problem.start) + 1
-        line = body.split(b"\n")[number - 1]
+        line = body[body.rfind(b"\n", 0, problem.start) + 1 :].partition(b"\n")[0]
         raise _InvalidLine(number, line.decode(errors="replace"), "is not UTF-8") from None
 
 
-def _lines(text: str) -> list[str]:
-    """Splits at line feeds only, because names may contain the other line ends that Python knows."""
-    return [line.removesuffix("\r") for line in text.split("\n")]
+def _lines(text: str, lines_max: int = -1) -> list[str]:
+    """Splits at line feeds only, because names may contain the other line ends that Python knows.
+
+    Args:
+        lines_max: if there are more lines, the last item is all the rest.
+    """
+    return [line.removesuffix("\r") for line in text.split("\n", lines_max)]
 
 
 def _unquote(word: str) -> str:
@@ -70,7 +83,10 @@ def parse_values(body: bytes, values_max: int = VALUES_MAX) -> list[dict[str, An
 
     Raises:
         InvalidInput: a line is invalid (the error names the first such line), or the body has no values.
+        TooLong: it has many blank lines.
     """
+    if body.count(b"\n") > _LINES_PER_VALUE * values_max:
+        raise TooLong(f"the body has more than {_LINES_PER_VALUE * values_max} lines; send several requests.")
     found: list[dict[str, Any]] = []
     for number, line in enumerate(_lines(_text(body)), 1):
         if line.strip():
@@ -127,9 +143,12 @@ def parse_notification(body: bytes) -> list[dict[str, str]]:
     Raises:
         InvalidInput: a line is invalid; the error names the first such line.
     """
-    lines = _lines(_text(body))
+    lines = _lines(_text(body), _NOTIFICATION_HEADERS_MAX + 1)
     if "" not in lines:
-        raise InvalidInput("the notification has no blank line between its headers and its text.")
+        raise InvalidInput(
+            "the notification has no blank line between its headers and its text; "
+            f"send up to {_NOTIFICATION_HEADERS_MAX} headers."
+        )
     blank = lines.index("")
     found: list[dict[str, str]] = []
     for number, line in enumerate(lines[:blank], 1):
@@ -139,25 +158,52 @@ def parse_notification(body: bytes) -> list[dict[str, str]]:
         found.append({header[1].lower(): header[2]})
     if not found:
         raise InvalidInput("the notification has no header.")
-    text = "\n".join(lines[blank + 1 :])
+    text = "\n".join(lines[blank + 1 :]).replace("\r\n", "\n")
     return [*found, {"event_text": text.removesuffix("\n")}]
 
 
-def check_json(body: bytes, members: tuple[str, ...]) -> None:
-    """Raises InvalidInput unless the body is JSON as write_http sends it: an array of objects with these members."""
+def check_json(body: bytes, members: tuple[str, ...], values_max: int = VALUES_MAX) -> None:
+    """Checks that the body is JSON as write_http sends it: an array of objects with these members.
+
+    No Python object is made of what the members hold.
+
+    Raises:
+        InvalidInput: it is anything else.
+        TooLong: it has many more objects than values are allowed.
+    """
+    if body.count(b"{") > _OBJECTS_PER_VALUE * values_max:
+        raise TooLong(f"the body has more than {_OBJECTS_PER_VALUE * values_max} objects; send several requests.")
     try:
-        items = orjson.loads(body)
-    except orjson.JSONDecodeError as problem:
-        where = f"line {problem.lineno}, column {problem.colno}"
-        raise InvalidInput(f"the body is not valid JSON at {where}: {problem.msg}.") from None
-    if not isinstance(items, list) or not items:
+        body.decode()
+        items = _reader(members).decode(body)
+    except msgspec.ValidationError as problem:
+        item = _ITEM.search(str(problem))
+        if item is None:
+            raise InvalidInput("the body must be a JSON array that is not empty.") from None
+        raise InvalidInput(f"item {int(item[1]) + 1} of the array is not an object.") from None
+    except RecursionError:
+        raise InvalidInput("the body is nested too deeply.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise InvalidInput(f"the body is not valid JSON at {_place(body, problem)}.") from None
+    if not items:
         raise InvalidInput("the body must be a JSON array that is not empty.")
     for number, item in enumerate(items, 1):
-        if not isinstance(item, dict):
-            raise InvalidInput(f"item {number} of the array is not an object.")
         for name in members:
-            if name not in item:
+            if getattr(item, name) is UNSET:
                 raise InvalidInput(f"item {number} of the array has no member {name}.")
+
+
+@cache
+def _reader(members: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    item = msgspec.defstruct("Item", [(name, Raw | UnsetType, UNSET) for name in members])
+    return msgspec.json.Decoder(list[item])  # type: ignore[valid-type]
+
+
+def _place(body: bytes, problem: Exception) -> str:
+    byte = _BYTE.search(str(problem))
+    at = problem.start if isinstance(problem, UnicodeDecodeError) else int(byte[1]) if byte else len(body)
+    line, column = body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
+    return f"line {line}, column {column}"
 
 
 class _Receiver(Handler, ABC):
@@ -186,7 +232,7 @@ class ValuesHandler(_Receiver):
     def message(self, body: bytes) -> bytes:
         kind = self.request.media_type
         if kind == "application/json":
-            check_json(body, _VALUES_MEMBERS)
+            check_json(body, _VALUES_MEMBERS, self.values_max)
             return body
         if kind == "text/plain":
             return to_json(parse_values(body, self.values_max))
@@ -202,6 +248,8 @@ class NotificationHandler(_Receiver):
     target_queue = "collectd_event"
 
     def message(self, body: bytes) -> bytes:
+        if len(body) > _NOTIFICATION_BYTES_MAX:
+            raise TooLong(f"a notification may have {_NOTIFICATION_BYTES_MAX} bytes; shorten it.")
         if self.request.media_type == "application/json":
             check_json(body, ())
             return body

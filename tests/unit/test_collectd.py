@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restmq.errors import InvalidInput
+from restmq.errors import InvalidInput, TooLong
 from restmq.frontends.collectd import check_json, parse_notification, parse_values
+
+
+def _check(body: bytes) -> None:
+    check_json(body, ("host",))
 
 
 def test_a_line_of_write_http() -> None:
@@ -130,6 +136,36 @@ def test_invalid_json_is_located(body: bytes, problem: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         check_json(body, ("host",))
     assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        (parse_values, b"\n" * 4_000_000),
+        (parse_notification, b"a:\n" * 1_000_000),
+        (parse_notification, b"a:\n\n" + b"\n" * 4_000_000),
+        (_check, b"[" + b"[]," * 1_000_000 + b"[]]"),
+        (_check, b'[{"host":[' + b"[]," * 1_000_000 + b"[]]}]"),
+        (_check, b"[" + b"{}," * 1_000_000 + b"{}]"),
+        (_check, b'[{"host":1,"b":' + b"[" * 1_000_000),
+    ],
+    ids=["blank lines", "headers", "text", "arrays", "arrays in a member", "objects", "deep arrays"],
+)
+def test_a_large_body_becomes_few_python_objects(read: Callable[[bytes], object], body: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with suppress(InvalidInput, TooLong):
+            read(body)
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_more_lines_or_objects_than_values_may_have_are_too_long() -> None:
+    with pytest.raises(TooLong, match="more than 6 lines"):
+        parse_values(b"PUTVAL h/p/t N:1\n" + b"\n" * 6, values_max=3)
+    with pytest.raises(TooLong, match="more than 6 objects"):
+        check_json(b'[{"host":' + b"{}" * 6, ("host",), values_max=3)
 
 
 @given(st.binary() | st.text(alphabet='PUTVAL hpt/"\\=:1N. \n\x00é').map(lambda text: b"PUTVAL " + text.encode()))
