@@ -1,4 +1,4 @@
-"""Checks Dockerfile, .dockerignore and docker-compose.yml. test_container.py runs the first."""
+"""Checks Dockerfile, .dockerignore and the docker-compose files. test_container.py and test_compose.py run them."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def services() -> dict[str, Any]:
 
 
 @pytest.mark.needs("docker-compose")
-@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.sentinel.yml"])
+@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.sentinel.yml", "docker-compose.cluster.yml"])
 def test_docker_compose_understands_its_file(file: str) -> None:
     checked = subprocess.run(
         ["docker-compose", "--file", file, "config", "--quiet"],
