@@ -14,13 +14,12 @@ from restmq.delivery.tasks import SingleFlight
 from restmq.errors import RestMQError
 from restmq.model import BATCH_MAX, Message, Policy
 from restmq.queues.base import State
+from restmq.queues.broadcast import HELD_MS_MAX
 
 log = Logger()
 
 #: After this time a queue that is held back can be published again; see HELD_MS in ``queues/lua/_flow.lua``.
 _HELD_SECONDS = 1.0
-#: HELD_MS_MAX in ``queues/lua/_flow.lua``.
-_HOLD_MS = 3000
 
 
 class Attending:
@@ -134,7 +133,7 @@ class Attending:
     async def _confirm_once(self) -> None:
         round_number = self._round
         while not await self._shared.slow_consumers.wait(self._subscription.live, _HELD_SECONDS / 2):
-            await self._core.queue_hold(self._queue, _HOLD_MS)
+            await self._core.queue_hold(self._queue, HELD_MS_MAX)
         state = await self._core.queue_confirm(self._queue, round_number, self._window_bytes(), self._daemon)
         if state is State.HELD_BACK:
             self._attend_later()

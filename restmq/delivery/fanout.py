@@ -65,7 +65,7 @@ from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
 from restmq.model import Policy
 from restmq.queues.results import QueueOverview
-from restmq.store.base import Channels
+from restmq.store.base import Channels, RedisCommand
 
 log = Logger()
 
@@ -109,7 +109,10 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._own_channels: set[bytes] = set()
         self._unflushed: list[LiveQueue] = []
         self._subscriber = core.pubsub(
-            self._received, on_lost=self._subscription_lost, on_renewed=self._subscription_renewed
+            self._received,
+            on_lost=self._subscription_lost,
+            on_renewed=self._subscription_renewed,
+            before_renewal=self._commands_to_hold,
         )
         self._heartbeat = task.LoopingCall(self._beat)
         self._keepalive = task.LoopingCall(self._keep_alive)
@@ -315,6 +318,14 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         )
         for live in lost:
             live.lose_subscription()
+
+    def _commands_to_hold(self, channels: Channels) -> list[RedisCommand]:
+        return [
+            command
+            for queue, live in self._live.items()
+            if live.subscription.policy is Policy.BROADCAST and not live.channels.isdisjoint(channels)
+            for command in self._core.commands_to_hold(queue)
+        ]
 
     def _subscription_renewed(self, channels: Channels) -> None:
         for live in [live for live in self._live.values() if not live.channels.isdisjoint(channels)]:

@@ -18,7 +18,7 @@ Theory of operation. A ``Replay`` has members: consumers that read the same part
     connections, in any order; the members become live when both are there.
 5.  If the queue keeps no history, the members get all messages that arrived, before and after the marker. The marker
     carries the number of the queue's last message. After a broken subscription, if fewer messages arrived than numbers
-    were given, messages may be lost, and the members get a gap notice first.
+    were given, messages may be lost, and the members get a gap notice at each gap in the numbers.
 6.  If the history no longer has the message to begin after, the members get a gap notice, and then the rest.
 7.  If the subscription breaks, or the store does not answer, reading continues after the last page that was read.
 8.  A member may leave at any time. When the last member has left, the replay ends after its call in progress.
@@ -151,9 +151,7 @@ class Replay:
         await self._marked
         if self._interrupted or (self._kept and self._after_marker.overflowed):
             return False
-        if self._may_have_missed():
-            self._tell_gap()
-        write_messages(self.members, self._before_marker.messages + self._after_marker.messages)
+        self._write_arrived()
         return True
 
     async def _read_pages(self) -> None:
@@ -192,6 +190,24 @@ class Replay:
         arrived = {number_of(message.key) for message in self._before_marker.messages}
         given = self._number_at_marker - self._last_number
         return sum(number > self._last_number for number in arrived) != given
+
+    def _write_arrived(self) -> None:
+        """Writes the messages that arrived. If any were missed, each gap in the numbers is told in its place."""
+        run, number = self._before_marker.messages, self._last_number
+        if number is not None and self._may_have_missed():
+            arrived, run = run, []
+            for message in arrived:
+                if number_of(message.key) != number + 1:
+                    write_messages(self.members, run)
+                    run.clear()
+                    self._tell_gap()
+                run.append(message)
+                self._last_key, number = message.key, number_of(message.key)
+            if number != self._number_at_marker:
+                write_messages(self.members, run)
+                run = []
+                self._tell_gap()
+        write_messages(self.members, run + self._after_marker.messages)
 
     def _tell_gap(self) -> None:
         write_gap(self.members, self._last_key)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from restmq.queues.base import Operations, State
+from restmq.store.base import RedisCommand
+
+#: As in ``lua/_flow.lua``.
+HELD_MS_MAX = 3000
 
 
 class BroadcastOperations(Operations):
@@ -25,6 +29,11 @@ class BroadcastOperations(Operations):
     async def queue_hold(self, queue: str, hold_ms: int) -> None:
         """Gives the open round more time (in ms from now), because the daemon waits for its consumers."""
         await self._run("hold", queue, hold_ms)
+
+    def commands_to_hold(self, queue: str) -> list[RedisCommand]:
+        """Redis commands that begin flow control anew and hold back broadcasts (``lua/_flow.lua``, rule 7)."""
+        names = self.layout.for_queue(queue)
+        return [(b"DEL", names.flow), (b"SET", names.held, 1, b"PX", HELD_MS_MAX)]
 
     async def queue_stored_value(self, key: str) -> bytes | None:
         """The value of a message that was published beside the channel; None if it has expired."""

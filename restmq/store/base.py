@@ -18,6 +18,7 @@ from restmq.store.scripts import Script
 from restmq.store.settings import StoreSettings
 
 Channels = Collection[bytes]
+RedisCommand = tuple[bytes | int, ...]
 
 
 class Subscription(abc.ABC):
@@ -114,6 +115,7 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
         on_message: Callable[[bytes, bytes], None],
         on_lost: Callable[[Channels], None] = lambda _: None,
         on_renewed: Callable[[Channels], None] = lambda _: None,
+        before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
     ) -> Subscription:
         """Subscribes to channels, on connections of its own.
 
@@ -121,6 +123,8 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
             on_message: called with channel and payload of each message, in the order in which Redis sent them.
             on_lost: called with channels whose messages are missed from now on.
             on_renewed: called with such channels when they are subscribed again.
+            before_renewal: called with such channels; returns commands to run before they are subscribed again, if
+                another Redis process answers than before (after a restart or a failover).
         """
 
     @abc.abstractmethod

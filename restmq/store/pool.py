@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
 from restmq.store import handshake, keys, scripts
-from restmq.store.base import BaseStore, Channels
+from restmq.store.base import BaseStore, Channels, RedisCommand
 from restmq.store.connection import Connection, Encoded, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 from restmq.store.replication import Replication
@@ -194,12 +194,14 @@ class Store(BaseStore):
         on_message: Callable[[bytes, bytes], None],
         on_lost: Callable[[Channels], None] = lambda _: None,
         on_renewed: Callable[[Channels], None] = lambda _: None,
+        before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
     ) -> Subscriber:
         subscriber = Subscriber(
             pool=self._make_pool(1, SubscriberConnection),
             on_message=on_message,
             on_lost=on_lost,
             on_renewed=on_renewed,
+            before_renewal=before_renewal,
             reactor=self._reactor,
         )
         self._subscribers.append(subscriber)

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet import defer, task
 
-from restmq.store.base import Channels, Subscription
+from restmq.store.base import Channels, RedisCommand, Subscription
 from restmq.store.connection import SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 
@@ -22,6 +22,7 @@ class Subscriber(Subscription):
         on_message: called with channel and payload of each message, in the order in which Redis sent them.
         on_lost: called with all channels when the connection is lost. Messages published from then on are missed.
         on_renewed: called with all channels when they are subscribed again on a new connection.
+        before_renewal: called with all channels before that, if another Redis process answers; returns commands to run.
     """
 
     def __init__(
@@ -32,11 +33,14 @@ class Subscriber(Subscription):
         on_lost: Callable[[Channels], None],
         on_renewed: Callable[[Channels], None],
         reactor: Any,
+        before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
     ) -> None:
         self.pool = pool
         self.message_received = on_message
         self._on_lost = on_lost
         self._on_renewed = on_renewed
+        self._before_renewal = before_renewal
+        self._server = b""
         self._connection: SubscriberConnection | None = None
         self._channels: set[bytes] = set()
         self._unconfirmed: dict[bytes, list[defer.Deferred[None]]] = {}
@@ -69,6 +73,15 @@ class Subscriber(Subscription):
             self._ping.stop()
 
     def connection_ready(self, connection: SubscriberConnection) -> None:
+        is_other = self._was_lost and connection.server != self._server
+        self._server = connection.server
+        # A command that fails, e.g. because Redis is full, does not keep the channels from being subscribed.
+        commands = self._before_renewal(frozenset(self._channels)) if is_other else []
+        answers = [connection.ask(*command) for command in commands]
+        answered = defer.DeferredList(answers, consumeErrors=True)
+        answered.addCallback(lambda _: self._subscribe_all(connection) if connection.connected else None)
+
+    def _subscribe_all(self, connection: SubscriberConnection) -> None:
         self._connection = connection
         connection.listen(self)
         self._renewing = set(self._channels) if self._was_lost else set()

@@ -88,7 +88,8 @@ def produce(daemon: Daemon, producers: int, count: int, body: bytes, content_typ
 
 @pytest.fixture
 def daemon(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
-    server = Daemon(private_folder / "one", redis=private_redis)
+    # On a busy machine Redis may need longer than the usual time limit for 16 MiB.
+    server = Daemon(private_folder / "one", "--redis-timeout", "60", redis=private_redis)
     with stopping(server):
         yield server
 

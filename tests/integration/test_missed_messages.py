@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +113,132 @@ def test_consumers_that_missed_nothing_are_told_nothing(
     wait_until(lambda: listeners(private_redis, "q"))
     last = post(http, "last")
     assert [json.loads(line).get("key") for line in comet.lines(2)] == [first, last]
+
+
+class Reader:
+    """A consumer that reads all that comes, up to a message with a value."""
+
+    def __init__(self, transport: str, daemon: Daemon, stack: contextlib.ExitStack) -> None:
+        url = f"ws://127.0.0.1:{daemon.port}/ws/q"
+        self._websocket = stack.enter_context(connect(url)) if transport == "ws" else None
+        self._stream = None if self._websocket else Comet(daemon, f"/{transport}/q")
+        self._is_sse = transport == "sse"
+
+    def _next(self) -> dict[str, str]:
+        if self._websocket is not None:
+            return dict(json.loads(self._websocket.recv(20)))
+        assert self._stream is not None
+        while True:
+            text = self._stream.lines(1, b"\n\n" if self._is_sse else b"\r\n")[0].decode()
+            if not self._is_sse:
+                return dict(json.loads(text))
+            fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+            if "data" in fields:
+                return (
+                    json.loads(fields["data"]) if "event" in fields else {"key": fields["id"], "value": fields["data"]}
+                )
+
+    def read_up_to(self, value: str) -> list[dict[str, str]]:
+        found = [self._next()]
+        while found[-1].get("value") != value:
+            found.append(self._next())
+        return found
+
+
+@pytest.mark.parametrize("history", [0, 10_000])
+def test_consumers_of_a_server_that_was_away_get_what_they_missed_or_are_told(
+    daemon: Daemon, private_folder: Path, private_redis: Redis, http: httpx.Client, history: int
+) -> None:
+    http.post("/p/q", data={"history": history})
+    away = Daemon(private_folder, redis=private_redis)
+    with stopping(away), contextlib.ExitStack() as stack:
+        readers = [[Reader(transport, server, stack) for transport in ("c", "sse", "ws")] for server in (daemon, away)]
+        wait_until(lambda: listeners(private_redis, "q") == 2)
+        done = threading.Event()
+        posted: list[str] = []
+
+        def produce() -> None:
+            with daemon.client() as client:
+                while not done.is_set():
+                    posted.append(post(client, "x"))
+
+        producer = threading.Thread(target=produce)
+        producer.start()
+        for _ in range(3):
+            away.process.send_signal(signal.SIGSTOP)
+            break_subscription(private_redis)
+            wait_until(lambda: listeners(private_redis, "q") == 1)
+            before = len(posted)
+            wait_until(lambda before=before: len(posted) > before + 20)
+            away.process.send_signal(signal.SIGCONT)
+            wait_until(lambda: listeners(private_redis, "q") == 2)
+        done.set()
+        producer.join()
+        posted.append(post(http, "last"))
+        for reader in readers[0] + readers[1]:
+            told = reader.read_up_to("last")
+            assert_nothing_is_missed_in_silence([each.get("key") for each in told], posted)
+            if history:
+                assert [each["key"] for each in told] == posted
+        if not history:
+            with away.client() as client:
+                assert metric(client, "restmq_consumers_told_of_gaps_total") >= 3
+        away.assert_no_tracebacks()
+
+
+def assert_nothing_is_missed_in_silence(keys: list[str | None], posted: list[str]) -> None:
+    """Each message has the one posted before it before it, or a gap notice (None)."""
+    assert keys[0] in (posted[0], None)
+    previous: str | None = None
+    for key in keys:
+        if key is not None and previous is not None:
+            assert posted.index(key) == posted.index(previous) + 1
+        previous = key
+
+
+# Redis restarts
+
+
+def restart(redis: Redis) -> None:
+    redis.kill()
+    redis.start()
+
+
+def test_what_is_added_while_servers_reconnect_reaches_the_consumers_of_all(
+    daemon: Daemon, private_folder: Path, private_redis: Redis, http: httpx.Client
+) -> None:
+    late = Daemon(private_folder, redis=private_redis)
+    with stopping(late):
+        consumers = [Comet(daemon, "/c/q"), Comet(late, "/c/q")]
+        wait_until(lambda: listeners(private_redis, "q") == 2)
+        first = post(http, "before")
+        for consumer in consumers:
+            assert json.loads(consumer.lines(1)[0])["key"] == first
+        late.process.send_signal(signal.SIGSTOP)
+        restart(private_redis)
+        wait_until(lambda: listeners(private_redis, "q") == 1)
+        keys = [post(http, "meanwhile") for _ in range(3)]
+        late.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: listeners(private_redis, "q") == 2)
+        keys.append(post(http, "after"))
+        for consumer in consumers:
+            assert [json.loads(line).get("key") for line in consumer.lines(4)] == keys
+        late.assert_no_tracebacks()
+
+
+def test_if_redis_is_full_consumers_are_served_again_all_the_same(
+    daemon: Daemon, private_redis: Redis, http: httpx.Client
+) -> None:
+    comet = Comet(daemon, "/c/q")
+    wait_until(lambda: listeners(private_redis, "q"))
+    first = post(http, "before")
+    assert json.loads(comet.lines(1)[0])["key"] == first
+    private_redis.options = ("--maxmemory", "1mb")
+    restart(private_redis)
+    wait_until(lambda: listeners(private_redis, "q"))
+    private_redis.command("CONFIG", "SET", "maxmemory", "0")
+    last = post(http, "after")
+    assert json.loads(comet.lines(1)[0]).get("key") == last
 
 
 # Histories that are larger than the memory they may take

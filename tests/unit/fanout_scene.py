@@ -72,7 +72,7 @@ class StubCore:
         self.layout = keys.one_redis()
         self.store = SimpleNamespace(connected=True, settings=StoreSettings())
 
-    def pubsub(self, on_message: Any, on_lost: Any, on_renewed: Any) -> StubSubscriber:
+    def pubsub(self, on_message: Any, on_lost: Any, on_renewed: Any, before_renewal: Any) -> StubSubscriber:
         self.subscriber = StubSubscriber(on_message, on_lost, on_renewed)
         return self.subscriber
 

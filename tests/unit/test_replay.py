@@ -181,6 +181,20 @@ def test_without_a_history_consumers_are_told_of_a_gap(scene: Scene) -> None:
     assert scene.fanout.counters.gaps == 2
 
 
+def test_each_gap_is_told_in_its_place_if_the_subscription_breaks_again(scene: Scene) -> None:
+    scene.core.history = None
+    (consumer,) = scene.consumers(1)
+    scene.publish(1)
+    scene.clock.advance(0)
+    for missed in (2, 4):
+        scene.lose_subscription()
+        scene.publish(missed)
+        scene.renew_subscription()
+        scene.publish(missed + 1)
+    scene.clock.advance(1)
+    assert written(consumer) == "q:1|gap q:1|q:3|gap q:3|q:5|"
+
+
 def test_reading_the_history_goes_on_when_the_store_answers_again(scene: Scene) -> None:
     (consumer,) = scene.consumers(1)
     scene.publish(1)

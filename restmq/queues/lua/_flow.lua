@@ -15,6 +15,9 @@
 --    that the clock of Redis was set back; it counts as past.
 -- 6. A value above INLINE_MAX lies beside the channel, under the message's key: 'stored <bytes> <key>' is published, and
 --    each daemon reads the value in its own time. The end of the round deletes the value; otherwise it expires.
+-- 7. When Redis restarts or fails over, its daemons reconnect within about two seconds. Each of them begins with an empty
+--    FLOW and HELD for HELD_MS_MAX, before it subscribes. So messages that are added meanwhile join the backlog, and are
+--    not delivered to the consumers of the first daemon alone.
 -- A maintainer must not publish a message on the channel but through _publish.lua, and must keep an expiry on each of
 -- these keys: they hold only data on its way to daemons.
 local STEP, FIRST_WINDOW, INLINE_MAX = 65536, 65536, 65536
