@@ -187,7 +187,7 @@ def from_events(daemon: Daemon, queue: str, count: int) -> list[tuple[str, bytes
     events: list[bytes] = []
     with contextlib.closing(Comet(daemon, path("sse", queue))) as comet:
         while len(events) < count:
-            events += [block for block in comet.lines(1, b"\n\n") if block.startswith(b"id:")]  # no comment, no retry
+            events += [block for block in comet.lines(1, b"\n\n") if b"data:" in block]
     found = []
     for event in events:
         fields = [line.partition(b": ")[::2] for line in event.split(b"\n")]

@@ -15,8 +15,8 @@ from restmq.http.response import EVENT_STREAM, chunk
 from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import TRANSPORTS
 from restmq.schema.answers import NUMBER, QUEUE, STRING, WHOLE, array, described, obj
+from restmq.schema.encoding import RETRY
 
-_RETRY_MS = 2000
 _CONSUMER = obj(
     transport={"type": "string", "enum": list(TRANSPORTS)},
     address=STRING,
@@ -42,7 +42,7 @@ class EventsHandler(Handler):
         chunked = self.begin_stream(EVENT_STREAM)
         stream = WatcherStream(feed, self.request.connection, chunked, self.credentials)
         self.request.connection.stream(stream)
-        stream.write(b"retry: %d\n\n" % _RETRY_MS)
+        stream.write(RETRY)
         feed.add_watcher(stream)
 
 

@@ -16,9 +16,8 @@ from restmq.handlers.parameters import JSONP_CALLBACK, LAST_EVENT_ID, LAST_EVENT
 from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
-from restmq.schema.encoding import comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
+from restmq.schema.encoding import RETRY, comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
 
-RETRY_MS = 2000
 LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)
 
 _ENDLESS = {"type": "string"}
@@ -29,7 +28,8 @@ STREAM = Answer(
 EVENT_ANSWER = Answer("Endless messages.", {EVENT_STREAM: _ENDLESS})
 
 COMET = Format(comet_line, comet_gap)
-EVENTS = Format(event, event_gap, keepalive=b":\n\n", transport="sse")
+#: Without an empty line: at one, some clients yield an event although none has arrived.
+EVENTS = Format(event, event_gap, keepalive=b":\n", transport="sse")
 
 
 @lru_cache(maxsize=1024)
@@ -127,7 +127,7 @@ class StreamHandler(ConsumerHandler):
         self.services.fanout.connect(queue, stream, last_key)
 
     async def begin_events(self) -> None:
-        await self.begin(EVENT_STREAM, EVENTS, first=b"retry: %d\n\n" % RETRY_MS)
+        await self.begin(EVENT_STREAM, EVENTS, first=RETRY)
 
 
 class CometHandler(StreamHandler):

@@ -15,6 +15,8 @@ from restmq.model import Message
 _NAME = "[A-Za-z_$][A-Za-z0-9_$]*"
 CALLBACK_PATTERN = rf"^{_NAME}(?:\.{_NAME})*$"
 CALLBACK_MAX = 128
+#: Begins a stream of Server-Sent Events: clients reconnect after this time (ms). No empty line, as it is no event.
+RETRY = b"retry: 2000\n"
 
 _PIECE_CHARACTERS = 1 << 18
 _CALLBACK = re.compile(CALLBACK_PATTERN)

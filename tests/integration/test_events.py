@@ -37,7 +37,7 @@ def test_events_carry_key_and_value(
     assert b"text/event-stream" in stream.head
     assert b"Cache-Control: no-store" in stream.head
     assert b"X-Accel-Buffering: no" in stream.head
-    assert stream.lines(1, b"\n\n") == [b"retry: 2000"]
+    assert stream.lines(1, b"\n") == [b"retry: 2000"]
     wait_until(lambda: listeners(redis, queue))
     key = post(http, queue, "one\ntwo\r\nthree")
     assert events(stream, 1) == [{"id": key, "data": "one\ntwo\nthree"}]

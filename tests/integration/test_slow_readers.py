@@ -117,5 +117,5 @@ def test_a_consumer_that_lives_and_does_not_read_stays_connected(private_folder:
         wait_until(lambda: listeners(private_redis, "q"))
         key = http.post("/q/q", data={"value": "x" * (15 * MIB)}).text.strip()
         other = Comet(daemon, "/sse/q")  # its comments come while the window of the idle consumer is closed
-        other.lines(20, b"\n\n")
+        other.lines(20, b":\n")
         assert json.loads(idle.lines(1)[0])["key"] == key

@@ -96,14 +96,14 @@ def test_consumers_stay_connected_while_the_store_is_away(scene: Scene) -> None:
 
 
 def test_comments_keep_an_idle_stream_alive(scene: Scene) -> None:
-    consumer = StubConsumer(Format(scene.render, lambda _: b"", keepalive=b":\n\n"))
+    consumer = StubConsumer(Format(scene.render, lambda _: b"", keepalive=b":\n"))
     silent = StubConsumer(scene.format)
     for one in (consumer, silent):
         scene.fanout.join("q", one)
     scene.core.store.connected = False
     scene.fanout.startService()
     scene.clock.pump([5.0] * 7)
-    assert consumer.writes == [b":\n\n"] * 2
+    assert consumer.writes == [b":\n"] * 2
     assert silent.writes == []
     scene.fanout.stopService()
     assert consumer.closed is CloseReason.SHUTDOWN
