@@ -138,9 +138,8 @@ class Store(BaseStore):
         return [self]
 
     def describe(self) -> str:
-        if not self.connected:
-            return "<Redis Connection: Not connected>"
-        return f"<Redis Connection: {self.settings.where()} - {len(self._pool.pool)} connection(s)>"
+        where = "a Unix socket" if self.settings.socket_path else self.settings.where()
+        return f"{where}, {len(self._pool.pool)} connections" if self.connected else f"{where}, not connected"
 
     # Calls
 
