@@ -19,12 +19,13 @@ from restmq.http.request import Request
 
 _FORWARDED = re.compile(r"\[([^\]]+)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+):\d+", re.ASCII)
 _CORS = (
-    "Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"
+    "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
     "Access-Control-Expose-Headers: X-RestMQ-Key, X-RestMQ-Receipt, X-RestMQ-Count, Retry-After, X-Request-Id\r\n"
 )
 _CORS_PREFLIGHT = (
     "Access-Control-Allow-Methods: GET, HEAD, POST, DELETE, OPTIONS\r\n"
-    "Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Last-Event-ID\r\n"
+    "Access-Control-Allow-Headers: Accept, Authorization, Cache-Control, Content-Encoding, Content-Type, "
+    "Idempotency-Key, Last-Event-ID, X-Request-Id\r\n"
     "Access-Control-Max-Age: 600\r\n"
 )
 

@@ -147,6 +147,38 @@ def test_an_allowed_site_can_publish(browser: webdriver.Chrome, by_name: Daemon,
     assert browser.execute_async_script(script, by_name.url, queue) == f"{queue}:1\r\n"
 
 
+def test_event_source_with_credentials_receives_messages_on_an_allowed_site(
+    browser: webdriver.Chrome, by_name: Daemon, redis: Redis, queue: str, other_site: str
+) -> None:
+    browser.get(other_site.replace("localhost", "app.test"))
+    browser.execute_script(
+        "window.heard = []; window.source = new EventSource(`${arguments[0]}/sse/${arguments[1]}`,"
+        " {withCredentials: true}); source.onmessage = (event) => heard.push(event.data);"
+        "source.onerror = () => heard.push('error');",
+        by_name.url,
+        queue,
+    )
+    wait_until(lambda: listeners(redis, queue))
+    post(by_name, queue, "welcome")
+    assert heard(browser, 1) == ["welcome"]
+
+
+def test_an_allowed_site_can_send_all_documented_headers(
+    browser: webdriver.Chrome, by_name: Daemon, queue: str, other_site: str
+) -> None:
+    browser.get(other_site.replace("localhost", "app.test"))
+    script = (
+        "const [target, headers, done] = arguments;"
+        "fetch(target, {method: 'POST', credentials: 'include', headers, body: 'welcome'})"
+        ".then((answer) => answer.text()).then(done, (error) => done(String(error)));"
+    )
+    headers = {
+        "Cache-Control": "no-cache", "Content-Type": "text/plain", "Idempotency-Key": "k", "Last-Event-ID": "q:1",
+        "X-Request-Id": "r",
+    }  # fmt: skip
+    assert browser.execute_async_script(script, f"{by_name.url}/q/{queue}", headers) == f"{queue}:1\r\n"
+
+
 BY_SCRIPT_ELEMENT = """
 const [url, policy, done] = arguments;
 window.got = (message) => done(message.value);

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -84,7 +85,8 @@ def test_every_route_declares_its_access() -> None:
             assert hasattr(handler, method.lower()), pattern
     open_routes = {pattern for pattern, handler in ROUTES if OPEN in handler.requires.values()}
     assert open_routes == {
-        "/queue", "/queue/{queue}", "/dashboard", "/static/{file}", "/healthz", "/readyz", "/openapi.json", "/api", "*",
+        "/queue", "/queue/{queue}", "/dashboard", "/static/{file}", "/favicon.ico", "/healthz", "/readyz",
+        "/openapi.json", "/api", "*",
     }  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def test_the_root_redirects_to_the_dashboard_without_a_password(guarded: Daemon)
     with guarded.client() as http:
         for method in ("GET", "HEAD"):
             answer = http.request(method, "/")
-            assert (answer.status_code, answer.headers["Location"]) == (302, "/dashboard")
+            assert (answer.status_code, answer.headers["Location"]) == (302, "dashboard")
 
 
 def test_xmlrpc_needs_the_password(guarded: Daemon) -> None:
@@ -416,10 +418,16 @@ def test_an_allowed_origin_gets_cors_headers_also_on_errors(private_folder: Path
         preflight = http.options("/q/x", headers={**app, "Access-Control-Request-Method": "DELETE"})
         assert preflight.status_code == 204
         assert "DELETE" in preflight.headers["Access-Control-Allow-Methods"]
-        assert "Authorization" in preflight.headers["Access-Control-Allow-Headers"]
+        allowed = set(preflight.headers["Access-Control-Allow-Headers"].split(", "))
+        described = http.get("/openapi.json").text
+        assert allowed >= set(re.findall(r'"name":"([^"]+)","in":"header"', described))
+        assert allowed >= {"Authorization", "Cache-Control", "Content-Encoding", "Content-Type", "X-Request-Id"}
         for answer in (http.get("/q/none-there", headers=app), http.post("/q/x", headers=app), preflight):
             assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+            assert answer.headers["Access-Control-Allow-Credentials"] == "true"
             assert answer.headers["Vary"] == "Origin"
+        for other in ({}, {"Origin": "https://other.example"}, {"Origin": daemon.url}):
+            assert not [name for name in http.get("/healthz", headers=other).headers if name.startswith("access-")]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "10.0.0.1", "[2001:db8::1]"])
