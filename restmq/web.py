@@ -16,7 +16,7 @@ from restmq.handlers.error_status import render_error
 from restmq.handlers.health import HealthHandler, MetricsHandler, ReadinessHandler
 from restmq.handlers.messages import DeadLettersHandler, MessageHandler
 from restmq.handlers.openapi import DescriptionHandler, DescriptionPageHandler, describe
-from restmq.handlers.pages import DashboardHandler, NotFoundHandler, StaticHandler
+from restmq.handlers.pages import DashboardHandler, IconHandler, NotFoundHandler, StaticHandler
 from restmq.handlers.queues import QueueHandler, QueueListHandler, RootHandler
 from restmq.handlers.services import Services
 from restmq.handlers.settings import (
@@ -61,6 +61,7 @@ ROUTES: list[Route] = [
     ("/dashboard/events", EventsHandler),
     ("/dashboard/consumers/{queue}", ConsumersHandler),
     ("/static/{file}", StaticHandler),
+    ("/favicon.ico", IconHandler),
     ("/metrics", MetricsHandler),
     ("/healthz", HealthHandler),
     ("/readyz", ReadinessHandler),

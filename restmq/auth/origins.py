@@ -18,21 +18,19 @@ _HOST_MAX = _HOST_NAME_MAX + 10  # with a port; a longer one is not a valid name
 def is_cross_site(headers: Headers, allowed_origins: frozenset[str]) -> bool:
     """Whether a page of another site sends the request, and its origin is not allowed.
 
-    ``Origin`` (RFC 6454) names the page's site. GETs by script elements, images and links have no ``Origin``. For
-    them, ``Sec-Fetch-Site`` (Fetch Metadata; browsers send it only over HTTPS and to loopback) tells whether the page
-    is ours, and ``Referer`` names the page. A request without any of these headers comes from a program, or from a URL
-    that the user typed.
+    ``Sec-Fetch-Site`` (Fetch Metadata; browsers send it only over HTTPS and to loopback) tells whether the page is
+    ours, also behind a proxy that changes ``Host``. Without it, the page's site is compared with ``Host``. ``Origin``
+    (RFC 6454) names this site, or ``Referer`` if there is no ``Origin``, as in GETs by script elements, images and
+    links. A request without any of these headers comes from a program, or from a URL that the user typed.
     """
-    origin = headers.get("origin")
-    if origin is None:
-        referrer, site = headers.get("referer"), headers.get("sec-fetch-site")
-        if referrer is not None:
-            origin = "/".join(referrer.split("/", 3)[:3])
-        if site is not None:
-            return site not in ("same-origin", "none") and origin not in allowed_origins
-        if origin is None:
-            return False
-    return origin not in allowed_origins and origin.partition("://")[2] != headers.get("host", "")
+    origin, referrer, site = headers.get("origin"), headers.get("referer"), headers.get("sec-fetch-site")
+    if origin is None and referrer is not None:
+        origin = "/".join(referrer.split("/", 3)[:3])
+    if origin in allowed_origins or site in ("same-origin", "none"):
+        return False
+    if site is not None:
+        return True
+    return origin is not None and origin.partition("://")[2] != headers.get("host", "")
 
 
 def hides_its_origin(request: Request) -> bool:

@@ -191,7 +191,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self._add_header("Allow", self._allowed())
         if status == 426:
             self._add_header("Upgrade", "websocket")
-        body, content_type = render_error(status, message, as_page=self.request.wants_page)
+        body, content_type = render_error(status, message, page_root=self.root if self.request.wants_page else None)
         if content_type == HTML:
             self._add_page_headers()
         self.answer(body, content_type, status=status)
@@ -249,6 +249,15 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     # How answers are written
 
+    @property
+    def root(self) -> str:
+        """The way from the page at this path to ``/``, for relative links: a proxy may have removed a prefix.
+
+        A slash in a name does not count. Pages encode it in their links, but some proxies decode it.
+        """
+        template, variable, _ = self.request.route.partition("{")
+        return "../" * ((template if variable else self.request.path).count("/") - 1) or "./"
+
     def _add_header(self, name: str, value: str) -> None:
         self._extra_headers += f"{name}: {value}\r\n"
 
@@ -297,7 +306,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     def answer_page(self, template: str, **names: Any) -> None:
         """Answers with a page from a template."""
         self._add_page_headers()
-        self.answer(render(template, **names), HTML)
+        self.answer(render(template, root=self.root, **names), HTML)
 
     def _add_page_headers(self) -> None:
         self._add_header("Content-Security-Policy", _PAGE_POLICY)

@@ -53,8 +53,8 @@ def status_of(error: BaseException | None) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def render_error(status: int, message: str, as_page: bool = False) -> tuple[bytes, str]:
-    """An error's body and its content type: JSON, or a page."""
-    if as_page:
-        return render("error.html", status=status, message=message[:1].upper() + message[1:]), HTML
+def render_error(status: int, message: str, page_root: str | None = None) -> tuple[bytes, str]:
+    """An error's body and its content type: JSON, or a page with links relative to ``page_root``."""
+    if page_root is not None:
+        return render("error.html", root=page_root, status=status, message=message[:1].upper() + message[1:]), HTML
     return to_json({"error": message}) + b"\r\n", JSON

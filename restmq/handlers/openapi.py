@@ -79,6 +79,7 @@ def describe(routes: Iterable[tuple[str, type[Handler]]]) -> dict[str, Any]:
             ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "."}],  # relative to the document: a proxy may have removed a prefix
         "paths": {template: _path(template, handler) for template, handler in routes if template.startswith("/")},
         "components": {
             "schemas": {

@@ -8,13 +8,11 @@ from importlib import resources
 from restmq.auth import guard
 from restmq.errors import NotFound
 from restmq.handlers.base import Handler
-from restmq.http.response import HTML
 
 _TYPES = {
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
-    ".html": HTML,
 }
 
 
@@ -43,8 +41,7 @@ class DashboardHandler(Handler):
     requires = {"GET": guard.OPEN}
 
     async def get(self) -> None:
-        self._add_page_headers()
-        self.answer(*static_file("dashboard.html"))
+        self.answer_page("dashboard.html")
 
     head = get
 
@@ -56,6 +53,17 @@ class StaticHandler(Handler):
 
     async def get(self) -> None:
         self.answer(*static_file(self.queue or ""))
+
+    head = get
+
+
+class IconHandler(Handler):
+    """``/favicon.ico``, which browsers request for pages that name no icon."""
+
+    requires = {"GET": guard.OPEN}
+
+    async def get(self) -> None:
+        self.answer(*static_file("icon.svg"))
 
     head = get
 

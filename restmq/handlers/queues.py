@@ -254,7 +254,7 @@ class RootHandler(QueueHandler):
     async def _names_queue(self) -> bool:
         """Whether the request names a queue, which the client may consume; without one, it is redirected."""
         if self.parameters["queue"] is None:
-            self.redirect_to("/dashboard")
+            self.redirect_to("dashboard")  # relative: see Handler.root
             return False
         await self._check(guard.CONSUME)
         return True

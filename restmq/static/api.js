@@ -30,6 +30,10 @@ export const credentials = {
   },
 };
 
+/** The server's address, without a slash at the end; it has the path prefix of a proxy. */
+// Not relative to the document's address: that may hold a password, which fetch rejects.
+export const SERVER = location.origin + new URL("..", import.meta.url).pathname.slice(0, -1);
+
 /** An error response of the server. `status` is 0 if the server did not answer. */
 export class Refusal extends Error {
   constructor(status, message) {
@@ -64,8 +68,7 @@ export async function send(target, { headers = {}, ...options } = {}) {
   const { token } = credentials;
   const shown = token ? { ...headers, Authorization: `Bearer ${token}` } : headers;
   try {
-    // Not relative to the document's address: that may hold a password, which fetch rejects.
-    return await fetch(location.origin + target, {
+    return await fetch(SERVER + target, {
       ...options,
       headers: shown,
       cache: "no-store",
@@ -96,6 +99,6 @@ export function post(target, fields) {
 
 export function webSocketAddress(target) {
   const { token } = credentials;
-  const address = location.origin.replace(/^http/, "ws") + target;
+  const address = SERVER.replace(/^http/, "ws") + target;
   return token ? `${address}?authkey=${encodeURIComponent(token)}` : address;  // browsers can't set headers for a WebSocket
 }

@@ -1,5 +1,6 @@
 // The overview: figures and a chart of all queues, and the list of queues.
 
+import { SERVER } from "./api.js";
 import { Chart } from "./chart.js";
 import { h, setClass, setText } from "./dom.js";
 import { age, count, plural, rate } from "./format.js";
@@ -146,7 +147,7 @@ export class Overview {
       lines.push(h("p", {}, "No queue in the list has exactly this name. ", h("a", { href: link(name) }, `Open “${name}”`), " anyway."));
     } else if (!this.#model.queues.size) {
       lines.push(h("p", { class: "empty" }, "There are no queues yet. Publish a message to create one:"),
-        h("pre", { tabIndex: 0 }, `curl -d value=hello ${location.origin}/q/test`),
+        h("pre", { tabIndex: 0 }, `curl -d value=hello ${SERVER}/q/test`),
         h("p", {}, "Or type a name above, press Enter, and publish a message there."));
     } else if (!this.list.shown) lines.push(h("p", {}, "No queue matches."));
     if (this.#model.leftOut) {

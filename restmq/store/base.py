@@ -78,7 +78,7 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """The store as the first RestMQ described it, e.g. in ``/stats/``."""
+        """The store's address and the state of its connections, for people. A path on this machine is not shown."""
 
     @abc.abstractmethod
     def node_of(self, partition: int) -> Any:

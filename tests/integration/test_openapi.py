@@ -115,8 +115,8 @@ def test_the_page_shows_every_operation_and_loads_nothing_from_elsewhere(http: h
         for method in ("get", "post", "delete"):
             if method in methods:
                 assert f'id="{methods[method]["operationId"]}"' in page.text
-    for asset in re.findall(r'(?:src|href)="(/static/[^"]+)"', page.text):
-        assert http.get(asset).status_code == 200, asset
+    for asset in re.findall(r'(?:src|href)="\./(static/[^"]+)"', page.text):
+        assert http.get(f"/{asset}").status_code == 200, asset
 
 
 @pytest.mark.needs("schemathesis")
@@ -141,7 +141,7 @@ def test_schemathesis_finds_nothing(
     daemon = Daemon(private_folder / "daemon", "--acl", str(acl), redis=private_redis)
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(ROOT / "tests/api/schemathesis.toml"),
-        "run", f"{daemon.url}/openapi.json", *selected,
+        "run", f"{daemon.url}/openapi.json", "--url", daemon.url, *selected,
         "--generation-deterministic", "--no-color",
     ]  # fmt: skip
     with stopping(daemon):

@@ -20,7 +20,7 @@ def test_queues_are_listed_as_links_and_as_json(http: httpx.Client, queue: str) 
     assert http.post(path, data={"value": "x"}).text.strip() == f"{name}:1"
     page = http.get("/q/?count=100000")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert f'href="/j/{queue}%2Fa%20b%26%3C%C3%BC%3E"' in page.text
+    assert f'href="../j/{queue}%2Fa%20b%26%3C%C3%BC%3E"' in page.text
     assert f"{queue}/a b&amp;&lt;ü&gt;" in page.text
     assert name in http.get("/q/", headers={"Accept": "application/json"}).json()["queues"]
     assert name in http.get("/control/").json()["queues"]
@@ -74,7 +74,7 @@ def test_head_of_a_page_has_the_headers_of_its_get(http: httpx.Client, path: str
 def test_the_root_redirects_to_the_dashboard_and_all_its_files_exist(http: httpx.Client) -> None:
     page = http.get("/", follow_redirects=True)
     assert page.status_code == 200
-    named = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', page.text))
+    named = {f"/{path}" for path in re.findall(r'(?:href|src)="\./(static/[^"]+)"', page.text)}
     assert {"/static/main.js", "/static/restmq.css", "/static/icon.svg"} <= named
     loaded: set[str] = set()
     while named - loaded:
@@ -102,13 +102,39 @@ def test_lists_of_queues_come_in_pages(private_folder: Path, private_redis: Redi
         assert http.get("/q/", headers=json).json()["queues"] == names
         first = http.get("/q/").text
         assert "1 to 1000 of 1005." in first
-        assert 'href="/q/?first=1000"' in first
+        assert 'href="?first=1000"' in first
         assert names[999] in first
         assert names[1000] not in first
         last = http.get("/q/?first=1000").text
         assert names[1004] in last
         assert "Next page" not in last
         assert http.get("/stats/?count=0").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [
+        ("/dashboard", "./"), ("/dashboard/", "../"), ("/q", "./"), ("/q/", "../"), ("/queue", "./"),
+        ("/queue/a", "../"), ("/j/a", "../"), ("/j/a%2Fb", "../"), ("/j/a/b", "../"), ("/api/", "../"),
+        ("/no/such/page", "../../"), ("/no-page", "./"), ("/q/%ff", "../"),
+    ],
+)  # fmt: skip
+def test_links_of_pages_are_relative_to_the_root(http: httpx.Client, path: str, root: str) -> None:
+    page = http.get(path, headers={"Accept": "text/html"}).text
+    targets = re.findall(r'(?:href|src|action)="([^"#?]+)', page)
+    assert len(targets) > 3
+    assert {target for target in targets if not re.match(re.escape(root) + r"\w", target)} == set()
+
+
+def test_an_icon_is_found_where_browsers_look_for_it(http: httpx.Client) -> None:
+    icon = http.get("/favicon.ico")
+    assert icon.headers["Content-Type"] == "image/svg+xml"
+    assert icon.text.startswith("<svg ")
+
+
+def test_the_store_is_described_without_its_path(http: httpx.Client, queue: str) -> None:
+    for path in ("/stats/", f"/stats/{queue}", f"/control/{queue}", "/control/"):
+        assert re.fullmatch(r"a Unix socket, \d+ connections", http.get(path).json()["redis"]), path
 
 
 def test_a_stats_path_needs_no_slash(http: httpx.Client) -> None:
