@@ -1,4 +1,4 @@
-"""RestMQ behind a real nginx and a real Caddy, with the configurations in examples/."""
+"""RestMQ behind a real nginx, Caddy and HAProxy, with the configurations in examples/."""
 
 from __future__ import annotations
 
@@ -89,8 +89,28 @@ class Caddy(Proxy):
         return ["caddy", "run", "--adapter", "caddyfile", "--config", configuration]
 
 
+class HAProxy(Proxy):
+    """HAProxy with examples/haproxy.cfg."""
+
+    def configure(self, servers: list[str]) -> list[str | Path]:
+        def listed(options: str) -> str:
+            names = enumerate(servers)
+            return "".join(f"    server s{n} {server} {options.replace('one', f's{n}')}\n" for n, server in names)
+
+        example = self.adapted(
+            "haproxy.cfg",
+            (r"^    bind :80 ", f"    bind 127.0.0.1:{self.port} "),
+            (r"^    server one \S+ check inter 2s\n", listed("check inter 2s")),
+            (r"^    server one \S+ track restmq/one\n", listed("track restmq/one")),
+        )
+        configuration = self.folder / "haproxy.cfg"
+        configuration.write_text(example)
+        return ["haproxy", "-db", "-f", configuration]
+
+
 @pytest.fixture(
     params=[
+        pytest.param(HAProxy, id="haproxy", marks=pytest.mark.needs("haproxy")),
         pytest.param(Nginx, id="nginx", marks=pytest.mark.needs("nginx")),
         pytest.param(Caddy, id="caddy", marks=pytest.mark.needs("caddy")),
     ]
@@ -203,8 +223,8 @@ def test_if_one_server_stops_nothing_is_lost_or_queued_twice(
 ) -> None:
     one, other = (Daemon(private_folder / name, redis=redis) for name in ("one", "other"))
     proxy = kind(private_folder / "proxy", one, other)
-    # nginx retries at the other server. Caddy answers 502 until it has noticed.
-    statuses = {200} if kind is Nginx else {200, 502}
+    # nginx and HAProxy retry at the other server. Caddy answers 502 until it has noticed.
+    statuses = {200, 502} if kind is Caddy else {200}
     with stopping(one, other, proxy), proxy.client() as http:
 
         def post(n: int) -> bool:
