@@ -22,6 +22,7 @@ WAIT_SECONDS_MAX = 60
 #: Maximum number of messages that one call adds or takes.
 BATCH_MAX = 1000
 IDEMPOTENCY_KEY_BYTES_MAX = 255
+REASON_BYTES_MAX = 1024
 
 #: The numeric settings of a queue, each with its maximum; 0 stands for the default.
 SETTINGS = {
@@ -30,6 +31,8 @@ SETTINGS = {
     "lease": LEASE_SECONDS_MAX,  # length in seconds of a lease that names none (default 30)
     "max_deliveries": 1000,  # number of failed deliveries that makes a message a dead letter (default never)
     "max_length": 1_000_000_000,  # maximum number of messages; more are refused (default no limit)
+    "retry_delay": DELAY_SECONDS_MAX,  # seconds until a message whose first delivery failed comes back (default 0)
+    "retry_delay_max": DELAY_SECONDS_MAX,  # maximum of this time, which doubles with each delivery (default an hour)
 }
 #: The setting that names another queue for the dead letters.
 DEAD_LETTER = "dead_letter"
@@ -80,7 +83,7 @@ class Message:
     record: bytes = b""
 
     def fields(self) -> dict[str, Any]:
-        """The message in a JSON answer: key and value; if leased, also receipt, delivery count and expiry."""
+        """The message in a JSON answer: key and value; if leased, receipt, delivery count and expiry; notes, if any."""
         try:
             fields: dict[str, Any] = {"key": self.key, "value": self.value.decode()}
         except UnicodeDecodeError:
@@ -89,8 +92,8 @@ class Message:
             fields |= {"receipt": self.receipt, "count": self.count}
             if self.expires_ms:
                 fields["expires"] = self.expires_ms
-        if b'"origin"' in self.record:
-            fields["dead_letter"] = Deliveries.parse(self.record).origin
+        if b'"origin"' in self.record or b'"reason"' in self.record:
+            fields |= Deliveries.parse(self.record).notes()
         return fields
 
 
@@ -101,12 +104,17 @@ class Deliveries:
     Attributes:
         count: their number.
         first_ms, last_ms: times of the first and the last one, in ms since 1970; 0 if there were none.
-        origin: for a dead letter forwarded from another queue: its ``key``, ``count``, ``first`` and ``last`` there.
+        reason: the last reason that a consumer gave for a failure; empty if none did.
+        failed_ms: the time of that failure, in ms since 1970; 0 without a reason.
+        origin: for a dead letter of another queue: its ``key``, ``count``, ``first``, ``last``, ``reason`` and
+            ``failed`` there.
     """
 
     count: int = 0
     first_ms: int = 0
     last_ms: int = 0
+    reason: str = ""
+    failed_ms: int = 0
     origin: dict[str, Any] | None = None
 
     @classmethod
@@ -115,11 +123,22 @@ class Deliveries:
         if not record:
             return cls()
         fields = json.loads(record, parse_float=lambda number: int(float(number)))
-        return cls(fields["count"], fields.get("first", 0), fields.get("last", 0), fields.get("origin"))
+        return cls(
+            fields["count"],
+            fields.get("first", 0),
+            fields.get("last", 0),
+            fields.get("reason", ""),
+            fields.get("failed", 0),
+            fields.get("origin"),
+        )
 
     def fields(self) -> dict[str, Any]:
-        shown: dict[str, Any] = {"count": self.count, "first": self.first_ms, "last": self.last_ms}
-        return {**shown, "dead_letter": self.origin} if self.origin else shown
+        return {"count": self.count, "first": self.first_ms, "last": self.last_ms, **self.notes()}
+
+    def notes(self) -> dict[str, Any]:
+        """The members that every JSON answer shows, if there are any."""
+        notes: dict[str, Any] = {"reason": self.reason, "failed": self.failed_ms} if self.reason else {}
+        return {**notes, "dead_letter": self.origin} if self.origin else notes
 
 
 def text_or_base64(value: bytes) -> dict[str, str]:

@@ -17,6 +17,7 @@ MEANINGFUL = frozenset(
     (
         *(
             "count",
+            "dead",
             "dead_letter",
             "delay",
             "first",
@@ -27,7 +28,8 @@ MEANINGFUL = frozenset(
             "last_event_id",
             "lease",
         ),
-        *("list", "max_deliveries", "max_length", "prefetch", "receipt", "values", "wait"),
+        *("list", "max_deliveries", "max_length", "messages", "prefetch", "reason", "receipt", "retry_delay"),
+        *("retry_delay_max", "to", "values", "wait"),
     )
 )
 #: More unknown names are rejected without comparing them.
