@@ -15,7 +15,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.errors import InvalidInput, QueueFull, StoreRefused, StoreUnavailable
-from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Policy, check_queue_name, is_queue_name
+from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Metadata, Policy, check_queue_name, is_queue_name
 from restmq.queues.base import IDEMPOTENCY_MS, State, key_reused, rows
 from restmq.queues.broadcast import BroadcastOperations
 from restmq.queues.leases import LeaseOperations, new_receipt
@@ -31,7 +31,7 @@ log = Logger()
 
 OVERVIEW_QUEUES_A_CALL = 500
 _NAMES_A_CALL = 2000
-_PLAIN_ADD = (0, 0, 0, "", 0)  # no ttl, no delay, not all or nothing, no fingerprint
+_PLAIN_ADD = (0, 0, 0, "", 0, "")  # no ttl, no delay, not all or nothing, no fingerprint, no record
 
 
 def _full() -> QueueFull:
@@ -75,6 +75,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         ttl_seconds: float = 0,
         delay_seconds: float = 0,
         idempotency_key: bytes = b"",
+        metadata: Metadata | None = None,
     ) -> list[str]:
         """Adds messages in one atomic step, in order; all of them or none. Returns their keys in the same order.
 
@@ -83,6 +84,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             delay_seconds: time until the messages can be delivered; 0 for at once.
             idempotency_key: if the same messages were added with this key in the last 24 hours, nothing is added, and
                 the keys of that call are returned.
+            metadata: is kept with each message.
 
         Raises:
             QueueFull: the queue's setting ``max_length`` does not allow all of the messages.
@@ -95,9 +97,11 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
             return []
         self._adds.flush(queue)  # earlier adds go first
         times_ms = [max(1, round(seconds * 1000)) if seconds else 0 for seconds in (ttl_seconds, delay_seconds)]
-        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, b"%d,%d," % tuple(times_ms), values)
+        parameters = b"%d,%d," % tuple(times_ms) + (metadata.record(0) if metadata is not None else b"")
+        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, parameters, values)
+        record = metadata.record(self.store.time_ms()) if metadata is not None else b""
         state, *added = await self._run(
-            "add", queue, *times_ms, 1, fingerprint, IDEMPOTENCY_MS, *values, more_keys=more_keys
+            "add", queue, *times_ms, 1, fingerprint, IDEMPOTENCY_MS, record, *values, more_keys=more_keys
         )
         if state == b"full":
             raise _full()
@@ -331,13 +335,16 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         """
         args = (self.layout.tag(queue) + after.encode(), marker, page_bytes, int(continues))
         kept, gap, state, last_key, *flat = await self._run("replay", queue, *args)
-        found = self._shown(queue, [last_key, *flat[::2]])
+        found = self._shown(queue, [last_key, *flat[::3]])
         return ReplayPage(
             kept=bool(kept),
             gap=bool(gap),
             more=state == State.MORE,
             last_key=found[0],
-            messages=[Message(key, value) for key, value in zip(found[1:], flat[1::2], strict=True)],
+            messages=[
+                Message(key, value, record=record)
+                for key, value, record in zip(found[1:], flat[1::3], flat[2::3], strict=True)
+            ],
         )
 
     async def queue_changestatus(self, queue: str, started: bool) -> bool:

@@ -22,6 +22,10 @@ class TooLong(RestMQError):
     """The client sent a part that is longer than its limit."""
 
 
+class HeadersTooLarge(RestMQError):
+    """The headers that would be kept with the message are too many or too long."""
+
+
 class NotAuthenticated(RestMQError):
     """The password or token is missing or wrong."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import enum
 import json
-from dataclasses import KW_ONLY, dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +24,6 @@ WAIT_SECONDS_MAX = 60
 #: Maximum number of messages that one call adds or takes.
 BATCH_MAX = 1000
 IDEMPOTENCY_KEY_BYTES_MAX = 255
-REASON_BYTES_MAX = 1024
 
 #: The numeric settings of a queue, each with its maximum; 0 stands for the default.
 SETTINGS = {
@@ -31,8 +32,6 @@ SETTINGS = {
     "lease": LEASE_SECONDS_MAX,  # length in seconds of a lease that names none (default 30)
     "max_deliveries": 1000,  # number of failed deliveries that makes a message a dead letter (default never)
     "max_length": 1_000_000_000,  # maximum number of messages; more are refused (default no limit)
-    "retry_delay": DELAY_SECONDS_MAX,  # seconds until a message whose first delivery failed comes back (default 0)
-    "retry_delay_max": DELAY_SECONDS_MAX,  # maximum of this time, which doubles with each delivery (default an hour)
 }
 #: The setting that names another queue for the dead letters.
 DEAD_LETTER = "dead_letter"
@@ -61,6 +60,28 @@ class Policy(enum.IntEnum):
         raise InvalidInput(f"policy must be 'broadcast' or 'roundrobin', not {label!r}.")
 
 
+@dataclass(slots=True, frozen=True)
+class Metadata:
+    """What a producer sends with a message beside its value.
+
+    Attributes:
+        content_type: the value's media type; empty for none.
+        headers: by name, in lower case.
+    """
+
+    content_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, Any]:
+        """The members of a JSON answer: those that there are."""
+        shown: dict[str, Any] = {"content_type": self.content_type} if self.content_type else {}
+        return {**shown, "headers": dict(self.headers)} if self.headers else shown
+
+    def record(self, sent_ms: int) -> bytes:
+        """The record of a new message (``queues/lua/_record.lua``)."""
+        return json.dumps({"count": 0, "sent": sent_ms, **self.fields()}, separators=(",", ":")).encode()
+
+
 @dataclass(slots=True)
 class Message:
     """One message as the store holds it.
@@ -71,7 +92,7 @@ class Message:
         count: number of peeks (soft gets); for a leased message, the number of its deliveries.
         expires_ms: time of expiry, in ms since 1970; 0 for never.
         receipt: for a leased message, proves that a consumer holds it; new at each delivery.
-        record: its deliveries under leases, as JSON (see Deliveries); empty if there were none.
+        record: its deliveries under leases and its metadata, as JSON (see Deliveries); empty if it has neither.
     """
 
     key: str
@@ -83,7 +104,7 @@ class Message:
     record: bytes = b""
 
     def fields(self) -> dict[str, Any]:
-        """The message in a JSON answer: key and value; if leased, receipt, delivery count and expiry; notes, if any."""
+        """The message in a JSON answer: key and value; if leased, receipt, count and expiry; notes, if any."""
         try:
             fields: dict[str, Any] = {"key": self.key, "value": self.value.decode()}
         except UnicodeDecodeError:
@@ -92,34 +113,37 @@ class Message:
             fields |= {"receipt": self.receipt, "count": self.count}
             if self.expires_ms:
                 fields["expires"] = self.expires_ms
-        if b'"origin"' in self.record or b'"reason"' in self.record:
+        if _NOTED.search(self.record):
             fields |= Deliveries.parse(self.record).notes()
         return fields
 
 
+#: The members of a record that every JSON answer shows.
+_NOTED = re.compile(rb'"(?:origin|sent)":')
+
+
 @dataclass(slots=True, frozen=True)
 class Deliveries:
-    """A message's deliveries under leases.
+    """A message's deliveries under leases, and where it comes from.
 
     Attributes:
         count: their number.
         first_ms, last_ms: times of the first and the last one, in ms since 1970; 0 if there were none.
-        reason: the last reason that a consumer gave for a failure; empty if none did.
-        failed_ms: the time of that failure, in ms since 1970; 0 without a reason.
-        origin: for a dead letter of another queue: its ``key``, ``count``, ``first``, ``last``, ``reason`` and
-            ``failed`` there.
+        origin: for a dead letter forwarded from another queue: its ``key``, ``count``, ``first`` and ``last`` there.
+        metadata: what the producer sent with the message.
+        sent_ms: when a message with metadata was added, in ms since 1970; 0 for others.
     """
 
     count: int = 0
     first_ms: int = 0
     last_ms: int = 0
-    reason: str = ""
-    failed_ms: int = 0
     origin: dict[str, Any] | None = None
+    metadata: Metadata = Metadata()
+    sent_ms: int = 0
 
     @classmethod
     def parse(cls, record: bytes) -> Deliveries:
-        """Reads a record that ``queues/lua/_lease.lua`` wrote."""
+        """Reads a record (``queues/lua/_record.lua``)."""
         if not record:
             return cls()
         fields = json.loads(record, parse_float=lambda number: int(float(number)))
@@ -127,18 +151,20 @@ class Deliveries:
             fields["count"],
             fields.get("first", 0),
             fields.get("last", 0),
-            fields.get("reason", ""),
-            fields.get("failed", 0),
             fields.get("origin"),
+            Metadata(fields.get("content_type", ""), fields.get("headers", {})),
+            fields.get("sent", 0),
         )
-
-    def fields(self) -> dict[str, Any]:
-        return {"count": self.count, "first": self.first_ms, "last": self.last_ms, **self.notes()}
 
     def notes(self) -> dict[str, Any]:
         """The members that every JSON answer shows, if there are any."""
-        notes: dict[str, Any] = {"reason": self.reason, "failed": self.failed_ms} if self.reason else {}
+        notes = self.metadata.fields()
+        if self.sent_ms:
+            notes["sent"] = self.sent_ms
         return {**notes, "dead_letter": self.origin} if self.origin else notes
+
+    def fields(self) -> dict[str, Any]:
+        return {"count": self.count, "first": self.first_ms, "last": self.last_ms, **self.notes()}
 
 
 def text_or_base64(value: bytes) -> dict[str, str]:

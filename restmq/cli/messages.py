@@ -79,6 +79,14 @@ def _add_publish(commands: Commands) -> None:
         ),
         option("--delay", "Time before delivery.", "SECONDS", BoundedNumber(0, DELAY_SECONDS_MAX), 0),
         option("--ttl", "Time until the messages expire; 0: never.", "SECONDS", BoundedNumber(0, TTL_SECONDS_MAX), 0),
+        click.Option(
+            ["--header"],
+            multiple=True,
+            metavar="'NAME: TEXT'",
+            help="Keep this header with the message, such as 'x-message-tenant: acme'. Can be repeated.",
+            callback=_headers,
+        ),
+        option("--content-type", "Keep this content type with the message.", "TYPE", default=""),
         option("--idempotency-key", "Queue the message once per key and day. For one message only.", "KEY"),
         option("--batch", "Maximum lines per request.", "N", click.IntRange(1, BATCH_MAX), 500),
         option("--max-value", "Maximum size of a line or file.", "BYTES", click.IntRange(1, 1 << 31), VALUE_BYTES_MAX),
@@ -88,8 +96,17 @@ def _add_publish(commands: Commands) -> None:
 # Publish
 
 
+def _headers(_context: object, _parameter: object, lines: tuple[str, ...]) -> dict[str, str]:
+    for line in lines:
+        if not line.partition(":")[1]:
+            raise click.BadParameter(f"{line!r} has no colon; write 'NAME: TEXT'.")
+    return {name.strip(): text.strip() for name, _, text in (line.partition(":") for line in lines)}
+
+
 def run_publish(args: SimpleNamespace, client: Client) -> int:
     options: dict[str, Any] = {"delay_seconds": args.delay, "ttl_seconds": args.ttl}
+    if args.header or args.content_type:
+        options |= {"headers": args.header, "content_type": args.content_type}
     if not args.values and not args.file:
         if args.idempotency_key is not None:
             raise click.UsageError("--idempotency-key takes one VALUE or --file; lines always get keys of their own.")
@@ -146,8 +163,8 @@ def _publish_lines(args: SimpleNamespace, client: Client, options: dict[str, Any
 
 
 def _send(client: Client, queue: str, batch: list[bytes], options: dict[str, Any]) -> list[str]:
-    if len(batch) == 1:
-        return [client.publish(queue, batch[0], **options)]
+    if len(batch) == 1 or "headers" in options:
+        return [client.publish(queue, value, **options) for value in batch]
     return client.publish_many(queue, batch, **options)
 
 

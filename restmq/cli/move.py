@@ -316,6 +316,8 @@ class Mover:
                 delay_seconds=delay_seconds,
                 ttl_seconds=ttl_seconds,
                 idempotency_key="move-" + hashlib.sha256(origin + message.value).hexdigest(),
+                content_type=message.more.get("content_type", ""),
+                headers=message.more.get("headers"),
                 dead=state == "dead",
             )
         except Conflict:

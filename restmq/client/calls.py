@@ -8,6 +8,7 @@ anything is sent (InvalidInput).
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +16,13 @@ from urllib.parse import quote, urlencode
 
 from restmq.client.exchange import POLL_SECONDS, ApiRequest, ApiResponse, Call, Message
 from restmq.errors import InvalidInput, NotFound
-from restmq.model import IDEMPOTENCY_KEY_BYTES_MAX, REASON_BYTES_MAX, check_queue_name, queue_of
+from restmq.model import IDEMPOTENCY_KEY_BYTES_MAX, check_queue_name, queue_of
 
 _OCTETS = "application/octet-stream"
 _NDJSON = "application/x-ndjson"
 _FORM = "application/x-www-form-urlencoded"
+#: Content types of bodies that the server does not take as they are.
+_PARSED = (_FORM, _NDJSON, "multipart/form-data")
 
 Value = str | bytes
 
@@ -31,6 +34,8 @@ def publish(
     delay_seconds: float = 0,
     ttl_seconds: float = 0,
     idempotency_key: str | None = None,
+    content_type: str = "",
+    headers: Mapping[str, str] | None = None,
     dead: bool = False,
 ) -> Call[str]:
     """Adds a message to the queue; returns its key. Retries never queue it twice.
@@ -41,12 +46,16 @@ def publish(
         ttl_seconds: time after which the message expires (default 0: never).
         idempotency_key: the server queues one message per key in 24 hours. None (the default) generates a new key.
             With '' the request has no key, and is not retried if it is unknown whether the server ran it.
+        content_type: kept with the message.
+        headers: kept with the message, if the server keeps headers of these names (its ``--keep-headers``).
         dead: add the message as a dead letter, e.g. one of another server (default False).
     """
-    body, kind = _encode(value), _OCTETS
+    body, kind = _encode(value), content_type or _OCTETS
+    if kind.partition(";")[0].strip().lower() in _PARSED:
+        raise InvalidInput(f"the content type {kind} can't be kept, because the server would read the value as a form.")
     if not body:  # the server rejects an empty body
         body, kind = b"value=", _FORM
-    request = _publish_request(queue, body, kind, delay_seconds, ttl_seconds, idempotency_key, dead)
+    request = _publish_request(queue, body, kind, delay_seconds, ttl_seconds, idempotency_key, headers or {}, dead)
     return Call(request, _published_key)
 
 
@@ -68,7 +77,7 @@ def publish_many(
     except UnicodeDecodeError:
         raise InvalidInput("a value in the batch is not valid UTF-8; publish it on its own.") from None
     body = b"\n".join(_encode(json.dumps(text, ensure_ascii=False)) for text in texts)
-    request = _publish_request(queue, body, _NDJSON, delay_seconds, ttl_seconds, idempotency_key)
+    request = _publish_request(queue, body, _NDJSON, delay_seconds, ttl_seconds, idempotency_key, {})
     return Call(request, lambda response: [str(key) for key in response.json()["keys"]])
 
 
@@ -121,26 +130,9 @@ def extend(message: Message, lease_seconds: float) -> Call[None]:
     return Call(_lease_request(message, lease_seconds), _no_result)
 
 
-def ack_many(messages: Sequence[Message]) -> Call[list[bool]]:
-    """Acks up to 1000 leased messages of one queue. Returns for each whether its lease was still in force."""
-    leases = [{"key": message.key, "receipt": message.receipt} for message in messages]
-    return Call(
-        _command({"cmd": "ack", "messages": leases}),
-        lambda response: [bool(answer["acked"]) for answer in response.json()["messages"]],
-    )
-
-
-def nack(message: Message, *, delay_seconds: float | None = None, reason: str = "") -> Call[None]:
-    """Returns a leased message to its place in the queue. Raises LeaseGone if its lease has ended.
-
-    Args:
-        delay_seconds: time until the message comes back (default: the queue's setting ``retry_delay``, or at once).
-        reason: why the delivery failed, which is shown with the message; only its first 1024 bytes are sent.
-    """
-    more = {} if delay_seconds is None else {"delay": _number(delay_seconds)}
-    if reason:
-        more["reason"] = reason.encode(errors="replace")[:REASON_BYTES_MAX].decode(errors="ignore")
-    return Call(_lease_request(message, 0, **more), _no_result)
+def nack(message: Message) -> Call[None]:
+    """Returns a leased message to the front of its queue at once. Raises LeaseGone if its lease has ended."""
+    return Call(_lease_request(message, 0), _no_result)
 
 
 def find(key: str) -> Call[Message | None]:
@@ -170,7 +162,8 @@ def peek(queue: str, place: str, *, first: int = 0, count: int = 10) -> Call[lis
 
 def delete(queue: str, key: str) -> Call[bool]:
     """Deletes a message, whatever its state; returns whether it existed."""
-    request = _command({"cmd": "del", "queue": check_queue_name(queue), "key": key})
+    body = _encode(json.dumps({"cmd": "del", "queue": check_queue_name(queue), "key": key}))
+    request = ApiRequest("POST", "/queue", body=body, content_type="application/json")
     return Call(request, lambda response: bool(response.json()["deleted"]))
 
 
@@ -229,16 +222,14 @@ def dead(queue: str, *, first: int = 0, count: int = 100) -> Call[tuple[int, lis
     return Call(ApiRequest("GET", path), read)
 
 
-def redrive(queue: str, key: str = "", *, to: str = "") -> Call[int]:
+def redrive(queue: str, key: str = "") -> Call[int]:
     """Moves all dead letters, or the one with this key, back to the end of the queue. Returns the number moved.
 
     Raises NotFound if there is no dead letter with this key.
-
-    Args:
-        to: another queue to move them to.
     """
-    form = {name: text for name, text in (("key", key), ("to", to)) if text}
-    return Call(_form("POST", _path("d", queue), form), lambda response: int(response.json()["redriven"]))
+    return Call(
+        _form("POST", _path("d", queue), {"key": key} if key else {}), lambda response: int(response.json()["redriven"])
+    )
 
 
 def drop_dead(queue: str, key: str = "") -> Call[int]:
@@ -272,10 +263,6 @@ def _form(method: str, path: str, fields: Mapping[str, object]) -> ApiRequest:
     return ApiRequest(method, path, body=urlencode(fields).encode("ascii"), content_type=_FORM)
 
 
-def _command(fields: Mapping[str, object]) -> ApiRequest:
-    return ApiRequest("POST", "/queue", body=_encode(json.dumps(fields)), content_type="application/json")
-
-
 def _publish_request(
     queue: str,
     body: bytes,
@@ -283,6 +270,7 @@ def _publish_request(
     delay_seconds: float,
     ttl_seconds: float,
     idempotency_key: str | None,
+    kept: Mapping[str, str],
     dead: bool = False,
 ) -> ApiRequest:
     if idempotency_key is None:
@@ -297,7 +285,13 @@ def _publish_request(
     if dead:
         query["dead"] = "true"
     path = _path("q", queue) + ("?" + urlencode(query) if query else "")
-    headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+    headers = dict(kept)
+    if any(not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) for name in kept) or any(
+        ord(character) < 32 or ord(character) == 127 for value in kept.values() for character in value
+    ):
+        raise InvalidInput("a header is invalid; use names of letters, digits and '-', and no control characters.")
+    if idempotency_key:
+        headers["Idempotency-Key"] = idempotency_key
     return ApiRequest("POST", path, body=body, content_type=kind, headers=headers, repeatable=bool(idempotency_key))
 
 
@@ -308,8 +302,8 @@ def _receive_call(queue: str, query: dict[str, Any], wait_seconds: float, repeat
     return Call(ApiRequest("GET", path, wait_seconds=wait_seconds, repeatable=repeatable), _messages)
 
 
-def _lease_request(message: Message, lease_seconds: float, **more: str) -> ApiRequest:
-    form = {"receipt": message.receipt, "lease": _number(lease_seconds), **more}
+def _lease_request(message: Message, lease_seconds: float) -> ApiRequest:
+    form = {"receipt": message.receipt, "lease": _number(lease_seconds)}
     return _form("POST", _path("m", message.key), form)
 
 

@@ -128,7 +128,7 @@ class HttpConnections:
                 request.method,
                 self._server.prefix + request.path,
                 request.body or None,
-                request.fields(self._server),
+                {name: value.encode() for name, value in request.fields(self._server).items()},
             )
         return connection.getresponse()
 

@@ -29,6 +29,7 @@ class StoredMessage:
 
     key: str
     size_bytes: int
+    record: bytes
 
 
 class ByteBudget:
@@ -131,7 +132,7 @@ class Inbox:
             if value is None:
                 self._lose(stored.key)
             else:
-                self._deliver([Message(stored.key, value)])
+                self._deliver([Message(stored.key, value, record=stored.record)])
         finally:
             self._budget.release(stored.size_bytes)
             self._is_reading = False

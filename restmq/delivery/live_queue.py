@@ -47,6 +47,8 @@ class LiveQueue:
         self._tag_bytes = len(shared.core.layout.tag(queue))
         self.subscription = QueueSubscription()
         self.is_followed = False
+        #: The key and the record of the next message, if it has one (``queues/lua/_publish.lua``).
+        self._record = (b"", b"")
         self._queue = queue
         self._shared = shared
         self._subscribed: defer.Deferred[None] = defer.Deferred()
@@ -95,16 +97,23 @@ class LiveQueue:
         """A message or a notice arrived. A message waits in the inbox until it is flushed."""
         if kind == b"message":
             key, _, value = content.partition(b"\n")
-            self.inbox.append(Message(key[self._tag_bytes :].decode(), value))
+            self.inbox.append(Message(key[self._tag_bytes :].decode(), value, record=self._record_of(key)))
         elif kind == b"stored":
             size, _, stored_key = content.partition(b" ")
-            self.inbox.append(StoredMessage(stored_key[self._tag_bytes :].decode(), int(size)))
+            record = self._record_of(stored_key)
+            self.inbox.append(StoredMessage(stored_key[self._tag_bytes :].decode(), int(size), record))
             self.inbox.flush()
+        elif kind == b"record":
+            key, _, record = content.partition(b"\n")
+            self._record = (key, record)
         elif kind in (b"drain", b"changed"):
             self.attending.attend()
         else:
             self.inbox.append(Notice(kind, content.decode()))
             self.inbox.flush()
+
+    def _record_of(self, key: bytes) -> bytes:
+        return self._record[1] if self._record[0] == key else b""
 
     def _handle(self, notice: Notice) -> None:
         """Handles a notice when all messages before it are delivered."""

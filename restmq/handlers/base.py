@@ -354,6 +354,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             polls=services.polls,
             check=check,
             queues=queues,
+            kept_headers=services.kept_headers,
             stats=services.queue_stats,
             presence=self.request.connection.presence,
             default_queue=self.queue,

@@ -40,6 +40,7 @@ STATUS: dict[type[BaseException], int] = {
     UpgradeRequired: 426,
     errors.QueueFull: 429,
     errors.TooManyFailures: 429,
+    errors.HeadersTooLarge: 431,
     errors.Overloaded: 503,
     errors.StoreUnavailable: 503,
     errors.StoreRefused: 503,

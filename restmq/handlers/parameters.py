@@ -11,7 +11,6 @@ from restmq.schema.fields import (
     IDEMPOTENCY_KEY,
     MESSAGE_KEY,
     QUEUE_NAME,
-    REASON,
     RECEIPT_TEXT,
     Number,
     OneOf,
@@ -28,6 +27,7 @@ REQUIRED_QUEUE = Parameter("queue", QUEUE_NAME, "name of the queue.", required=T
 COUNT = Parameter("count", whole(1, BATCH_MAX), "maximum number of messages; the answer is an array.")
 LEASE = Parameter("lease", _LEASE, _LEASE_TEXT)
 WAIT = Parameter("wait", Number(0, WAIT_SECONDS_MAX), "seconds to wait for a message (default 0).")
+RAW = Parameter("raw", OneOf(("0", "1")), "1 for the value itself, with the headers that it was sent with.")
 PREFETCHED = Parameter("prefetch", whole(1, BATCH_MAX), f"maximum number of unacked messages (default {PREFETCH}).")
 LAST_EVENT_ID = Parameter("last_event_id", Text(), "key of the last message seen; resumes after it.")
 LAST_EVENT_ID_HEADER = Parameter("Last-Event-ID", Text(), "the same; browsers send it when they reconnect.")
@@ -43,13 +43,6 @@ LEASE_RECEIPT = Parameter("receipt", RECEIPT_TEXT, "receipt of the leased messag
 NEW_LEASE = Parameter(
     "lease", Number(0, LEASE_SECONDS_MAX), "seconds from now until the lease ends; 0 to nack.", required=True
 )
-NACK_DELAY = Parameter(
-    "delay",
-    Number(0, DELAY_SECONDS_MAX),
-    "with lease=0: seconds until the message comes back (default: the queue's setting retry_delay).",
-)
-NACK_REASON = Parameter("reason", REASON, "with lease=0: why the delivery failed; shown wherever the message is shown.")
 DEAD_LETTER_KEY = Parameter("key", MESSAGE_KEY, "key of one dead letter; without it, all are meant.")
-REDRIVE_TO = Parameter("to", QUEUE_NAME, "another queue that they go to, which needs the right to publish to it.")
 FIRST = Parameter("first", whole(0, 10**12), "number of entries to skip (default 0).")
 QUEUES = Parameter("count", whole(1, 100_000), "maximum number of queues, in the order of their names.")

@@ -24,18 +24,20 @@ from restmq.handlers.parameters import (
     MSG,
     QUEUE_FIELD,
     QUEUES,
+    RAW,
     REQUIRED_QUEUE,
     TTL,
     VALUE,
     WAIT,
 )
 from restmq.http.response import HTML, JSON, TEXT
-from restmq.model import BATCH_MAX, Message
-from restmq.schema.answers import EXPIRES, KEY, NOTES, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
+from restmq.model import BATCH_MAX, Deliveries, Message, Metadata
+from restmq.schema import metadata
+from restmq.schema.answers import EXPIRES, KEY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.encoding import to_json
 from restmq.schema.json_input import check_value, message_of
 
-OCTETS = "application/octet-stream"
+OCTETS = metadata.UNTYPED
 NDJSON = "application/x-ndjson"
 
 #: Bytes of lines that are read in one turn; a longer line is read at once.
@@ -49,21 +51,30 @@ _NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 
 _BINARY = {"type": "string", "format": "binary", "minLength": 1}
 _LEASED_HEADERS = {
-    "X-RestMQ-Key": "With octet-stream: the message's key, percent-encoded.",
-    "X-RestMQ-Receipt": "With octet-stream and a lease: the receipt.",
-    "X-RestMQ-Count": "With octet-stream and a lease: the number of deliveries.",
+    "X-RestMQ-Key": "With a raw value: the message's key, percent-encoded.",
+    "X-RestMQ-Receipt": "With a raw value and a lease: the receipt.",
+    "X-RestMQ-Count": "With a raw value and a lease: the number of deliveries.",
 }
 #: A message that is taken: its count is the number of peeks, or of deliveries if it is leased.
 _TAKEN = {"count": WHOLE, "key": KEY, "value": STRING}
-_TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "expires": EXPIRES, **NOTES}
+_TAKEN_MORE = {
+    "encoding": STRING,
+    "receipt": STRING,
+    "expires": EXPIRES,
+    "dead_letter": ref("Origin"),
+    **metadata.SCHEMA,
+}
+#: A browser that shows a raw value must not run scripts in it, whatever its content type.
+_INERT = "Content-Security-Policy: sandbox; default-src 'none'\r\n"
 
-TAKING = (COUNT, LEASE, WAIT, JSONP_CALLBACK)
+TAKING = (COUNT, LEASE, WAIT, RAW, JSONP_CALLBACK)
 TAKEN = {
     200: Answer(
-        "The message; with count an array of messages; with Accept: application/octet-stream the value itself.",
+        "The message; with count an array of messages. With raw=1 or Accept: application/octet-stream the value "
+        "itself, with the content type and the headers that it was sent with.",
         {
             JSON: any_of(obj(_TAKEN_MORE, **_TAKEN), array(obj(_TAKEN_MORE, **_TAKEN))),
-            OCTETS: {"type": "string", "format": "binary"},
+            "*/*": {"type": "string", "format": "binary"},
         },
         _LEASED_HEADERS,
     )
@@ -98,11 +109,11 @@ class QueueHandler(Handler):
 
     async def take(self, queue: str, status_if_empty: int) -> None:
         self.refuse_accidents()
-        octets = "accept" in self.request.headers and self.request.prefers(OCTETS, JSON)
+        raw = self.parameters["raw"] == "1" or ("accept" in self.request.headers and self.request.prefers(OCTETS, JSON))
         count, wait_seconds = self.parameters["count"], self.parameters["wait"] or 0
         many = count is not None
-        if many and octets:
-            raise InvalidInput("application/octet-stream answers one message; omit 'count'.")
+        if many and raw:
+            raise InvalidInput("a raw value is one message; omit 'count'.")
         lease_ms = self.lease_ms
         wanted = TakeRequest(count or 1, lease_ms) if many or lease_ms is not None else _ONE_FOR_GOOD
         messages = await self.services.polls.take(queue, wanted, self.request.connection.presence, wait_seconds)
@@ -111,8 +122,8 @@ class QueueHandler(Handler):
         elif many:
             shown = [{"count": message.count, **message.fields()} for message in messages]
             await self.answer_long_json(shown, b"\r\n")
-        elif octets:
-            self._answer_octets(messages[0])
+        elif raw:
+            self._answer_raw(messages[0])
         else:
             fields = messages[0].fields()
             fields["count"] = messages[0].count
@@ -127,12 +138,16 @@ class QueueHandler(Handler):
         else:
             self.answer(b"", None, status=204)
 
-    def _answer_octets(self, message: Message) -> None:
+    def _answer_raw(self, message: Message) -> None:
+        sent = Deliveries.parse(message.record).metadata
+        # The content type is sent exactly as it came.
+        kept = {"Content-Type": sent.content_type or OCTETS, **sent.headers}
+        self._extra_headers += _INERT + "".join(metadata.as_field(*header) for header in kept.items())
         self._add_header("X-RestMQ-Key", quote(message.key, safe=_PATH_SAFE))
         if message.receipt:
             self._add_header("X-RestMQ-Receipt", message.receipt)
             self._add_header("X-RestMQ-Count", str(message.count))
-        self.answer(message.value, OCTETS)
+        self.answer(message.value, None)
 
     @declare(
         query=(TTL, DELAY, DEAD, JSONP_CALLBACK),
@@ -141,7 +156,7 @@ class QueueHandler(Handler):
         headers=(IDEMPOTENCY,),
         bodies=BODIES,
         answers=ADDED,
-        errors=(409, 413),
+        errors=(409, 413, 431),
     )
     async def post(self) -> None:
         """Adds a message, or many in one step. The answer comes when they are in Redis or handed to consumers."""
@@ -151,11 +166,11 @@ class QueueHandler(Handler):
         core = self.services.core
         many = self.request.media_type == NDJSON
         values = await self._lines() if many else [self._value()]
-        options = self._options()
+        options, sent = self._options(), None if many else self._metadata()
         if self.parameters.get("dead") == "true":
-            keys = await core.queue_add_dead(queue, values, *options)
-        elif many or options != _NO_OPTIONS:
-            keys = await core.queue_add_many(queue, values, *options)
+            keys = await core.queue_add_dead(queue, values, *options, metadata=sent)
+        elif many or options != _NO_OPTIONS or sent is not None:
+            keys = await core.queue_add_many(queue, values, *options, metadata=sent)
         else:
             keys = [await core.queue_add(queue, values[0])]
         if many:
@@ -173,10 +188,20 @@ class QueueHandler(Handler):
 
     def _value(self) -> bytes:
         """The form's field, or the whole body if it is not a form."""
-        if self.request.body and self.operations["POST"].takes_body(self.request):
+        if self._is_whole_body:
             return self.request.body
         value: bytes | None = self.parameters["msg"] if self.parameters["value"] is None else self.parameters["value"]
         return value or b""
+
+    @property
+    def _is_whole_body(self) -> bool:
+        return bool(self.request.body) and self.operations["POST"].takes_body(self.request)
+
+    def _metadata(self) -> Metadata | None:
+        """What is kept with the message; None if there is nothing."""
+        headers = self.request.headers
+        content_type = headers.get("content-type", "") if self._is_whole_body else ""
+        return self.services.kept_headers.of_request(headers, content_type)
 
     def _options(self) -> tuple[float, float, bytes]:
         """Time to live, delay (both in seconds, 0 for none) and idempotency key (empty for none)."""

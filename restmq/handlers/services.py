@@ -19,6 +19,7 @@ from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.request_counters import Traffic
+from restmq.schema.metadata import KeptHeaders
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class Services:
         command_bytes_max: maximum size of a JSON command or an XML-RPC call.
         turns: the turns of the event loop. ``web.Application`` sets them.
         metrics: the data of ``/metrics``. It is set after the application, because it counts its connections.
+        kept_headers: the headers that are kept with messages.
         description: the OpenAPI document. ``web.Application`` sets it from its route table.
         draining: whether the server is stopping. ``web.Application`` sets it.
     """
@@ -55,6 +57,7 @@ class Services:
     turns: Turns = field(init=False)
     metrics: Metrics = field(init=False)
     description: dict[str, Any] = field(default_factory=dict)
+    kept_headers: KeptHeaders = field(default_factory=KeptHeaders)
     draining: bool = False
 
     async def visible_queues(self, credentials: Credentials) -> list[str]:

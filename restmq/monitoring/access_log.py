@@ -1,4 +1,6 @@
-"""The access log: a line per request. It has no values, query strings or credentials, and no header but the id."""
+"""The access log: a line per request. It has no values, query strings or credentials. Of the headers it has the
+request's id, and the trace id of ``traceparent`` (W3C Trace Context).
+"""
 
 from __future__ import annotations
 
@@ -23,19 +25,21 @@ FORMATS = ("off", "common", "json")
 STANDARD_OUTPUT = "-"
 
 _ID = re.compile(r"[\w.:=+/@-]{1,64}", re.ASCII)
+_TRACE = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-")
 
 #: The facts about a request. They are None if the request was rejected before it was parsed.
 Entry = dict[str, Any]
 
 
 def common_line(entry: Entry, now: float) -> bytes:
-    """A line in NCSA's Common Log Format, followed by the request's id and its duration in seconds."""
+    """A line in NCSA's Common Log Format, followed by the request's id, its duration in seconds, and the trace id."""
     when = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now))
     path = entry["path"] and entry["path"].replace("\\", "%5C").replace('"', "%22")
     request_line = f"{entry['method']} {path} {entry['version']}" if path else "-"
     size = "-" if entry["bytes"] is None else entry["bytes"]
     seconds = "-" if entry["seconds"] is None else f"{entry['seconds']:.6f}"
     line = f'{entry["address"]} - - [{when}] "{request_line}" {entry["status"]} {size} {entry["id"] or "-"} {seconds}'
+    line += f" {entry['trace'] or '-'}"
     return line.encode("ascii", "backslashreplace")
 
 
@@ -111,8 +115,10 @@ class AccessLog:
         return given if _ID.fullmatch(given) else f"{self._prefix}-{next(self._numbers)}"
 
     def answered(self, request: Request, status: int, body_bytes: int | None, took_seconds: float) -> None:
+        trace = _TRACE.match(request.headers.get("traceparent", ""))
         entry = {
             "id": request.id,
+            "trace": trace and trace[1],
             "address": request.remote_ip,
             "method": request.method,
             "path": request.path,
@@ -126,5 +132,6 @@ class AccessLog:
 
     def refused(self, address: str, status: int) -> None:
         """Logs a rejection. The line contains no data from the client, because this data was not parsed."""
-        nothing = dict.fromkeys(("id", "address", "method", "path", "version", "route", "status", "bytes", "seconds"))
+        names = ("id", "trace", "address", "method", "path", "version", "route", "status", "bytes", "seconds")
+        nothing = dict.fromkeys(names)
         self._write(self._render({**nothing, "address": address, "status": status}, self._now()))

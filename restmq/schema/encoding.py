@@ -117,12 +117,14 @@ def event(message: Message) -> bytes:
     """A Server-Sent Event (HTML standard, 9.2.5): the key is its id, each line of the value a ``data`` line.
 
     A value that is not UTF-8 is sent as base64, with a field ``encoding`` that EventSource ignores. A leased message
-    is sent as JSON, because its consumer needs the receipt.
+    is sent as JSON, because its consumer needs the receipt. The header ``x-message-event`` names the event's type.
     """
     fields = message.fields()
+    kind = fields.get("headers", {}).get("x-message-event")
+    start = f"event: {kind}\nid: {message.key}\n" if kind else f"id: {message.key}\n"
     if message.receipt:
-        return b"id: %b\ndata: %b\n\n" % (message.key.encode(), orjson.dumps(fields))
+        return b"%bdata: %b\n\n" % (start.encode(), orjson.dumps(fields))
     lines = fields["value"].replace("\r\n", "\n").replace("\r", "\n").split("\n")
     encoding = "encoding: base64\n" if "encoding" in fields else ""
     data = "".join(f"data: {line}\n" for line in lines)
-    return f"id: {message.key}\n{encoding}{data}\n".encode()
+    return f"{start}{encoding}{data}\n".encode()

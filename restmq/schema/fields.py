@@ -11,14 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from restmq.errors import InvalidInput
-from restmq.model import (
-    BATCH_MAX,
-    IDEMPOTENCY_KEY_BYTES_MAX,
-    QUEUE_NAME_BYTES_MAX,
-    REASON_BYTES_MAX,
-    check_queue_name,
-    queue_of,
-)
+from restmq.model import BATCH_MAX, IDEMPOTENCY_KEY_BYTES_MAX, QUEUE_NAME_BYTES_MAX, check_queue_name, queue_of
 from restmq.schema.encoding import CALLBACK_MAX, CALLBACK_PATTERN, check_callback
 
 Schema = dict[str, Any]
@@ -129,6 +122,21 @@ class Exact:
         return raw
 
 
+@dataclass(slots=True, frozen=True)
+class Texts:
+    """An object of names and texts."""
+
+    schema: Schema
+
+    def __call__(self, name: str, value: Any) -> Any:
+        if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+            raise InvalidInput(f"the field {name!r} must be an object of names and texts.")
+        return value
+
+    def read(self, name: str, raw: bytes) -> Any:
+        raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
+
+
 class Values:
     """An array of values: one to the maximum of a batch."""
 
@@ -138,31 +146,6 @@ class Values:
         if not isinstance(value, list) or not 0 < len(value) <= BATCH_MAX:
             raise InvalidInput(f"the field {name!r} must be an array of 1 to {BATCH_MAX} values.")
         return value
-
-    def read(self, name: str, raw: bytes) -> Any:
-        raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
-
-
-class Leases:
-    """An array of leases, each an object of a message's key and its receipt: one to the maximum of a batch."""
-
-    @property
-    def schema(self) -> Schema:
-        lease = {
-            "type": "object",
-            "properties": {"key": MESSAGE_KEY.schema, "receipt": RECEIPT_TEXT.schema},
-            "required": ["key", "receipt"],
-            "additionalProperties": False,
-        }
-        return {"type": "array", "items": lease, "minItems": 1, "maxItems": BATCH_MAX}
-
-    def __call__(self, name: str, value: Any) -> list[tuple[str, str]]:
-        if not isinstance(value, list) or not 0 < len(value) <= BATCH_MAX:
-            raise InvalidInput(f"the field {name!r} must be an array of 1 to {BATCH_MAX} messages.")
-        for lease in value:
-            if not isinstance(lease, dict) or lease.keys() != {"key", "receipt"}:
-                raise InvalidInput(f"each of {name!r} must be an object of 'key' and 'receipt', and nothing else.")
-        return [(MESSAGE_KEY("key", lease["key"]), RECEIPT_TEXT("receipt", lease["receipt"])) for lease in value]
 
     def read(self, name: str, raw: bytes) -> Any:
         raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
@@ -193,12 +176,6 @@ def _not_empty(text: str) -> str:
     return text
 
 
-def _reason(text: str) -> str:
-    if len(text.encode()) > REASON_BYTES_MAX:
-        raise InvalidInput(f"the reason is too long; the maximum is {REASON_BYTES_MAX} bytes.")
-    return text
-
-
 _QUEUE_CHARACTER = "[^\\u0000-\\u001f\\u007f-\\u009f]"
 _NOT_RESERVED = "(?!AUTHKEY$|AUTHKEY:|queuestat:)"
 
@@ -225,11 +202,8 @@ QUEUE_NAME_OR_NONE = Text(
 RECEIPT_TEXT = Text((("minLength", 1),), _not_empty)
 CALLBACK_NAME = Text((("maxLength", CALLBACK_MAX), ("pattern", CALLBACK_PATTERN)), check_callback)
 IDEMPOTENCY_KEY = Text((("minLength", 1), ("maxLength", IDEMPOTENCY_KEY_BYTES_MAX)), _idempotency_key)
-REASON = Text(
-    ((("maxLength", REASON_BYTES_MAX), ("description", f"Up to {REASON_BYTES_MAX} bytes of UTF-8."))), _reason
-)
 ANY_JSON = Exact({})
 BYTES = Exact({"type": "string"})
 JSON_TEXT = Exact({"type": "string", "contentMediaType": "application/json"})
 VALUES = Values()
-LEASES = Leases()
+HEADERS = Texts({"type": "object", "additionalProperties": {"type": "string"}})

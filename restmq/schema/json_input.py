@@ -21,11 +21,13 @@ from msgspec import UNSET, Raw, UnsetType
 
 from restmq.errors import InvalidInput
 from restmq.model import BATCH_MAX
-from restmq.schema.fields import Exact, Kind, Leases, Values
+from restmq.schema.fields import Exact, Kind, Texts, Values
 
 _COLONS_MAX = 10_000
 #: Maximum size of a field that is not a message: numbers, names, keys and receipts are shorter.
 _FIELD_BYTES_MAX = 4096
+#: The same of an object of texts, such as headers.
+_TEXTS_BYTES_MAX = 65536
 #: A part of msgspec's message for a member that the strict decoder does not know.
 _UNKNOWN = "unknown field"
 
@@ -135,15 +137,12 @@ def field_value(kind: Kind, name: str, raw: Raw) -> Any:
         return message_of(raw, f"the field {name!r}")
     if isinstance(kind, Values):
         return kind(name, _items(raw))
-    if isinstance(kind, Leases):
-        items = _items(raw)
-        return kind(name, items and [plain(name, item) for item in items])
-    return kind(name, plain(name, raw))
+    return kind(name, plain(name, raw, _TEXTS_BYTES_MAX if isinstance(kind, Texts) else _FIELD_BYTES_MAX))
 
 
-def plain(name: str, raw: Raw) -> Any:
+def plain(name: str, raw: Raw, bytes_max: int = _FIELD_BYTES_MAX) -> Any:
     """The Python value of a short member. Raises InvalidInput."""
-    if len(memoryview(raw)) > _FIELD_BYTES_MAX:
+    if len(memoryview(raw)) > bytes_max:
         raise InvalidInput(f"the field {name!r} is too long.")
     try:
         return msgspec.json.decode(raw)

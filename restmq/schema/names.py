@@ -28,8 +28,7 @@ MEANINGFUL = frozenset(
             "last_event_id",
             "lease",
         ),
-        *("list", "max_deliveries", "max_length", "messages", "prefetch", "reason", "receipt", "retry_delay"),
-        *("retry_delay_max", "to", "values", "wait"),
+        *("list", "max_deliveries", "max_length", "prefetch", "raw", "receipt", "values", "wait"),
     )
 )
 #: More unknown names are rejected without comparing them.

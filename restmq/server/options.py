@@ -15,6 +15,7 @@ from restmq.handlers.admission import Admission
 from restmq.http.limits import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX
 from restmq.monitoring.access_log import FORMATS
+from restmq.schema.metadata import KeptHeaders
 from restmq.server.coercions import ip_address, seconds, whole_number
 from restmq.server.embedded_redis import TcpListener
 from restmq.server.redis_options import RedisOptions
@@ -144,6 +145,13 @@ class Options(DaemonOptions):
         ],
         ["max-failures", None, 1000, "maximum number of wrong passwords and tokens per minute", _COUNT],
         ["max-failures-per-address", None, 10, "the same from one address; of IPv6, from one /64", _COUNT],
+        [
+            "keep-headers",
+            None,
+            KeptHeaders(),
+            "headers to keep with a message, joined by commas; * at the end stands for any ending",
+            KeptHeaders.parse,
+        ],
         ["peer-timeout", None, 0.5, "seconds to wait for statistics from other servers and workers", seconds],
         ["max-watchers", None, 100, "maximum number of open dashboards", _COUNT],
         ["max-watched-queues", None, 20000, "maximum number of queues on the dashboard", _COUNT],

@@ -186,6 +186,7 @@ def _make_services(
             core, listeners, guard, reactor, options["max-watchers"], options["max-watched-queues"]
         ),
         traffic=traffic,
+        kept_headers=options["keep-headers"],
         websockets=make_factory(reactor, options.limits().body_bytes),
         command_bytes_max=options["max-command"],
     )

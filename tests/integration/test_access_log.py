@@ -12,6 +12,7 @@ import pytest
 
 from tests.servers import Comet, Daemon, Redis, stopping, wait_until
 
+TRACEPARENT = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n"
 SECRETS = ("s3cret-token", "s3cret-value", "s3cret-receipt", "s3cret-password", "czNjcmV0")
 
 
@@ -42,7 +43,7 @@ def test_a_line_has_the_request_its_status_and_its_duration(logging_daemon: Daem
         http.get("/no/such")
     posted, got, head, lost = lines(log_path, 4)
     assert got.keys() == {
-        "time", "id", "address", "method", "path", "version", "route", "status", "bytes", "seconds"
+        "time", "id", "trace", "address", "method", "path", "version", "route", "status", "bytes", "seconds"
     }  # fmt: skip
     assert (posted["method"], posted["path"], posted["route"]) == ("POST", f"/q/{queue}", "/q/{queue}")
     assert (got["status"], got["bytes"], got["address"]) == (200, len(answer.content), "127.0.0.1")
@@ -123,17 +124,17 @@ def test_after_the_file_was_moved_away_the_next_line_is_in_a_new_file(logging_da
     assert len(log_path.with_suffix(".1").read_text().splitlines()) == 1
 
 
-def test_the_common_format_has_the_id_and_the_seconds_at_its_end(private_folder: Path, redis: Redis) -> None:
+def test_the_common_format_ends_with_id_seconds_and_trace_id(private_folder: Path, redis: Redis) -> None:
     path = private_folder / "access.log"
     daemon = Daemon(private_folder, "--access-log", "common", "--access-log-file", str(path), redis=redis)
     with stopping(daemon):
         with daemon.connect() as connection:
-            connection.sendall(b'GET /a"b?c HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: me\r\n\r\n')
+            connection.sendall(b'GET /a"b?c HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: me\r\n' + TRACEPARENT)
             assert connection.recv(100).startswith(b"HTTP/1.1 404")
         wait_until(lambda: path.read_text().endswith("\n"))
     assert re.fullmatch(
         r"127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] "
-        r'"GET /a%22b HTTP/1\.1" 404 \d+ me \d\.\d{6}\n',
+        r'"GET /a%22b HTTP/1\.1" 404 \d+ me \d\.\d{6} 0af7651916cd43dd8448eb211c80319c\n',
         path.read_text(),
     )
 

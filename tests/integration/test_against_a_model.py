@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
 import os
 import time
@@ -25,7 +24,7 @@ from twisted.internet import reactor
 
 from restmq.core import RedisOperations
 from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
-from restmq.model import Deliveries, Message
+from restmq.model import Deliveries, Message, Metadata
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
 from tests.integration.conftest import Run
@@ -49,7 +48,6 @@ class Entry:
     first_ms: int = 0
     last_ms: int = 0
     died_ms: int = 0
-    reason: str = ""
     origin: str = ""
     joined: tuple[int, int] = (0, 0)
 
@@ -77,8 +75,6 @@ class Model:
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("out", "leased", "acked", "dead"), 0))
     max_deliveries: int = 0
     max_length: int = 0
-    retry_delay: int = 0
-    retry_delay_max: int = 0
     grave: Model | None = None
     sent: dict[bytes, tuple[object, list[str]]] = field(default_factory=dict)
 
@@ -141,23 +137,10 @@ class Model:
         due_ms, held, _ = self.leased.get(key, (0, None, None))
         return held == receipt and due_ms > self.now
 
-    def retry_delay_ms(self, entry: Entry, receipt: str) -> int:
-        random = int(hashlib.sha1(receipt.encode()).hexdigest()[:4], 16) / 65535
-        seconds: float = min(self.retry_delay * 2.0 ** (entry.delivered - 1), self.retry_delay_max or 3600)
-        return int(1000 * seconds * (1 + 0.1 * random))
-
-    def fail(
-        self, entries: list[Entry], *, blameless: bool = False, delay_ms: int | None = None, reason: str = ""
-    ) -> None:
+    def fail(self, entries: list[Entry], blameless: bool = False) -> None:
         back = []
         for entry in sorted(entries, key=lambda entry: entry.order):
-            ended_ms, receipt, _ = self.leased.pop(entry.key)
-            if delay_ms is None:
-                delay_ms_now = 0 if blameless or not self.retry_delay else self.retry_delay_ms(entry, receipt)
-            else:
-                delay_ms_now = delay_ms
-            due_ms = min(ended_ms, self.now) + delay_ms_now
-            entry.reason = reason or entry.reason
+            ended_ms = self.leased.pop(entry.key)[0]
             if blameless:
                 entry.delivered -= 1
                 if not entry.delivered:
@@ -168,8 +151,6 @@ class Model:
                 entry.died_ms = min(ended_ms, self.now)
                 bisect.insort(self.dead, entry, key=lambda letter: letter.died_ms)
                 self.totals["dead"] += 1
-            elif due_ms > self.now:
-                self.delayed[entry.key] = due_ms, entry
             else:
                 back.append(entry)
         self.come_back(back)
@@ -179,21 +160,18 @@ class Model:
         up = sorted((due, entry.number, entry) for due, entry in self.delayed.values() if due <= self.now)
         for _, _, entry in up:
             del self.delayed[entry.key]
-            if self.alive(entry) and not entry.delivered:
+            if self.alive(entry):
                 self.join(entry)
-        self.come_back([entry for _, _, entry in up if self.alive(entry) and entry.delivered])
         self.forward()
 
     def forward(self) -> None:
-        if self.grave is not None:
-            self.move_dead(self.grave)
-
-    def move_dead(self, other: Model) -> int:
-        living = [entry for entry in self.dead if self.alive(entry)]
-        for entry in living:
-            other.ready.append(Entry(other.next_key(), entry.value, entry.expires_ms, origin=entry.key))
+        if self.grave is None:
+            return
+        for entry in self.dead:
+            if self.alive(entry):
+                moved = Entry(self.grave.next_key(), entry.value, entry.expires_ms, origin=entry.key)
+                self.grave.ready.append(moved)
         self.dead = []
-        return len(living)
 
     def find(self, key: str) -> str | None:
         places = [("dead", self.dead), ("ready", self.ready)]
@@ -209,9 +187,15 @@ class Model:
         return None
 
 
-values = st.binary(max_size=20)
+#: Values that begin so are added with METADATA, so every message shows whether it kept its own.
+HEADED, METADATA = b"\xffheaded:", Metadata("text/plain", {"x-message-name": 'ä/"'})
+values = st.binary(max_size=20).filter(lambda value: not value.startswith(HEADED))
 counts = st.integers(1, 4) | st.just(1000)
 times_ms = st.integers(1, 40).map(lambda n: n * 50)
+
+
+def metadata_of(message: Message) -> Metadata:
+    return METADATA if message.value.startswith(HEADED) else Metadata()
 
 
 def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMachine]:
@@ -222,21 +206,17 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
         @initialize(
             max_deliveries=st.sampled_from([0, 1, 1, 2, 3]),
             max_length=st.sampled_from([0, 0, 0, 4, 7]),
-            retry=st.sampled_from([(0, 0), (0, 0), (1, 0), (1, 2)]),
             with_grave=st.booleans(),
             large=st.booleans(),
         )
-        def begin(
-            self, max_deliveries: int, max_length: int, retry: tuple[int, int], with_grave: bool, large: bool
-        ) -> None:
+        def begin(self, max_deliveries: int, max_length: int, with_grave: bool, large: bool) -> None:
             self.large = large
             number = next(fresh)
             self.grave = Model(f"grave {number}", clock[0])
-            said = {"max_deliveries": max_deliveries, "max_length": max_length}
-            said |= {"retry_delay": retry[0], "retry_delay_max": retry[1]}
-            self.model = Model(f"queue {number}", clock[0], **said)
+            self.model = Model(f"queue {number}", clock[0], max_deliveries=max_deliveries, max_length=max_length)
             self.queue = self.model.name
             self.model.grave = self.grave if with_grave else None
+            said = {"max_deliveries": max_deliveries, "max_length": max_length}
             run(core.queue_settings_set, self.queue, said | {"dead_letter": self.grave.name if with_grave else ""})
             self.receipts: list[tuple[str, str]] = []
             self.keys: list[str] = [f"{self.queue}:1"]
@@ -254,18 +234,26 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                     for queue in due:
                         run(core.queue_promote, queue)
 
-        @rule(many=st.lists(values, min_size=1, max_size=5), ttl=st.just(0) | times_ms, delay=st.just(0) | times_ms)
-        def add_some(self, many: list[bytes], ttl: int, delay: int) -> None:
-            self.add(many, ttl, delay)
+        @rule(
+            many=st.lists(values, min_size=1, max_size=5),
+            ttl=st.just(0) | times_ms,
+            delay=st.just(0) | times_ms,
+            headed=st.booleans(),
+        )
+        def add_some(self, many: list[bytes], ttl: int, delay: int, headed: bool) -> None:
+            self.add([HEADED + value for value in many] if headed else many, ttl, delay)
 
         def add(self, many: list[bytes], ttl: int, delay: int) -> None:
+            sent = METADATA if many[0].startswith(HEADED) else None
+            times = (ttl / 1000, delay / 1000)
             self.same(
                 lambda: self.model.add(many, ttl, delay),
-                lambda: run(core.queue_add_many, self.queue, many, ttl / 1000, delay / 1000),
+                lambda: run(core.queue_add_many, self.queue, many, *times, metadata=sent),
             )
             self.keys = [f"{self.queue}:{n}" for n in range(1, self.model.number + 1)] or self.keys
 
-        @precondition(lambda self: self.large and self.model.number < 1400)
+        # A call stops at 1,000 expired messages, so no more than that are there.
+        @precondition(lambda self: self.large and self.model.number < 400)
         @rule(ttl=st.just(0) | times_ms, delay=st.just(0) | times_ms)
         def add_more_than_a_script_brings_up(self, ttl: int, delay: int) -> None:
             self.add([b"%d" % number for number in range(600)], ttl, delay)
@@ -356,28 +344,16 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             self.same(expected, lambda: run(core.queue_extend, key, receipt, lease))
 
         @rule(data=st.data())
-        def ack_many(self, data: st.DataObject) -> None:
-            leases = data.draw(st.lists(st.sampled_from([*self.receipts, (f"{self.queue}:1", "nonsense")]), max_size=9))
-            expected = []
-            for key, receipt in leases:
-                expected.append(self.model.holds(key, receipt))
-                if expected[-1]:
-                    del self.model.leased[key]
-                    self.model.totals["out"] += 1
-                    self.model.totals["acked"] += 1
-            assert run(core.queue_ack_many, self.queue, leases) == expected
-
-        @rule(data=st.data(), delay=st.none() | st.just(0) | times_ms, reason=st.sampled_from(["", "a", "\u00fc\n\0"]))
-        def nack(self, data: st.DataObject, delay: int | None, reason: str) -> None:
+        def nack(self, data: st.DataObject) -> None:
             key, receipt = self.some_receipt(data)
 
             def expected() -> None:
                 if not self.model.holds(key, receipt):
                     raise LeaseGone
-                self.model.fail([self.model.leased[key][2]], delay_ms=delay, reason=reason)
+                self.model.fail([self.model.leased[key][2]])
                 self.model.forward()
 
-            self.same(expected, lambda: run(core.queue_nack, key, receipt, delay, reason))
+            self.same(expected, lambda: run(core.queue_nack, key, receipt))
 
         @rule()
         def look(self) -> None:
@@ -412,16 +388,12 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             expired = [entry for entry in self.model.dead[:1000] if not self.model.alive(entry)]
             shown = [entry for entry in self.model.dead[:1000] if self.model.alive(entry)]
             self.model.dead = [entry for entry in self.model.dead if entry not in expired]
+            for letter in found.messages:
+                assert letter.deliveries.metadata == metadata_of(letter.message)
             assert [
-                (
-                    letter.message.key,
-                    letter.message.value,
-                    letter.at_ms,
-                    letter.deliveries.count,
-                    letter.deliveries.reason,
-                )
+                (letter.message.key, letter.message.value, letter.at_ms, letter.deliveries.count)
                 for letter in found.messages
-            ] == [(entry.key, entry.value, entry.died_ms, entry.delivered, entry.reason) for entry in shown]
+            ] == [(entry.key, entry.value, entry.died_ms, entry.delivered) for entry in shown]
             assert found.count == len(self.model.dead)
 
         @rule(data=st.data(), drop=st.booleans())
@@ -449,12 +421,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 self.revive(entry)
             assert run(core.queue_redrive, self.queue) == len(living)
 
-        @rule()
-        def redrive_to_the_grave(self) -> None:
-            assert run(core.queue_redrive, self.queue, "", self.grave.name) == self.model.move_dead(self.grave)
-
         def revive(self, entry: Entry) -> None:
-            entry.reason = ""
             entry.delivered = entry.first_ms = entry.last_ms = 0
             self.model.join(entry)
 
@@ -481,11 +448,14 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
 
         def the_graves_are_the_same(self) -> None:
             seen = [entry for entry in self.grave.ready[-1000:] if self.grave.alive(entry)]
+            found = reversed(run(core.queue_last_items, self.grave.name, 1000))
+            living = [message for message in found if not message.expires_ms or message.expires_ms > clock[0]]
             shown = [
                 (message.value, Deliveries.parse(message.record).origin["key"])  # type: ignore[index]
-                for message in reversed(run(core.queue_last_items, self.grave.name, 1000))
-                if not message.expires_ms or message.expires_ms > clock[0]
+                for message in living
             ]
+            for message in living:
+                assert Deliveries.parse(message.record).metadata == metadata_of(message)
             assert shown == [(entry.value, entry.origin) for entry in seen]
 
         def some_receipt(self, data: st.DataObject) -> tuple[str, str]:
@@ -507,8 +477,12 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 assert message.expires_ms == entry.expires_ms
                 assert message.count == (entry.delivered if leased else entry.looks)
                 deliveries = Deliveries.parse(message.record)
-                shown = (deliveries.count, deliveries.first_ms, deliveries.last_ms, deliveries.reason)
-                assert shown == (entry.delivered, entry.first_ms, entry.last_ms, entry.reason)
+                assert deliveries.metadata == metadata_of(message)
+                assert (deliveries.count, deliveries.first_ms, deliveries.last_ms) == (
+                    entry.delivered,
+                    entry.first_ms,
+                    entry.last_ms,
+                )
 
         def teardown(self) -> None:
             if not hasattr(self, "model"):

@@ -34,6 +34,10 @@ RUN_BY = {
     ("README.md", "curl -d value="): "integration/test_documents.py::test_the_five_curl_lines_of_the_readme_work",
     ("CONTRIBUTING.md", "./start_scripts/run_tests"): "no: these are its tests",
     ("docs/command-line.md", ""): "integration/test_cli.py::test_every_command_in_the_document_runs",
+    (
+        "docs/protocol.md",
+        "curl -H 'Content-Type",
+    ): "integration/test_metadata.py::test_the_commands_of_the_protocol_run",
     ("docs/delivery.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
     ("docs/quickstart.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
     (

@@ -41,6 +41,7 @@ def members(schema: Any) -> set[str]:
 
 def words(text: str) -> set[str]:
     """All words in the code spans of a text."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     return set(re.findall(r"[\w-]+", " ".join(re.findall(r"`[^`]+`", text))))
 
 

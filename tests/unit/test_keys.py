@@ -77,8 +77,8 @@ def test_no_key_of_a_queue_looks_like_a_message() -> None:
 
 LUA = Path(scripts.__file__).parent.parent / "queues" / "lua"
 SCRIPTS = sorted(path.stem for path in LUA.glob("[a-z]*.lua"))
-WORDS_OF_LUA = {"and", "elseif", "function", "if", "in", "ipairs", "not", "or", "pairs", "pcall", "return", "tonumber"}
-WORDS_OF_LUA |= {"tostring", "type", "unpack", "until", "while"}
+WORDS_OF_LUA = {"and", "elseif", "function", "if", "in", "ipairs", "not", "or", "pairs", "pcall", "return"}
+WORDS_OF_LUA |= {"tonumber", "tostring", "type", "unpack", "until", "while"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

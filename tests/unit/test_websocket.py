@@ -49,6 +49,7 @@ def test_the_cookie_is_read_once_however_many_commands_come() -> None:
         queue_stats=None,
         command_bytes_max=1,
         turns=Turns(Clock().callLater, Clock().seconds),
+        kept_headers=None,
     )
     request: Any = SimpleNamespace(
         headers={"cookie": "auth=alice:p%C3%BC"},

@@ -8,6 +8,14 @@
 -- state.
 local PUBLISHED_MAX = 200
 
+-- A message's record for its consumers; '' if it has nothing that they are shown.
+local function shown(record)
+  for _, name in ipairs({'"sent":', '"origin":'}) do
+    if record and string.find(record, name, 1, true) then return record end
+  end
+  return ''
+end
+
 local function publish_backlog(daemon)
   local held_until_ms = call('PEXPIRETIME', HELD)
   if held_until_ms > now_ms() + HELD_MS_MAX then
@@ -26,10 +34,10 @@ local function publish_backlog(daemon)
     return HELD_BACK
   end
   local keys, values, expiries = pop(PUBLISHED_MAX, window - unconfirmed)
-  take_out(keys, values, {unpack(expiries)})
+  local records = take_out(keys, values, {unpack(expiries)})[6] or {}
   local is_open = true
   for i, key in ipairs(keys) do
-    local _, more = publish(key, values[i], expiries[i])
+    local _, more = publish(key, values[i], expiries[i], shown(records[i]))
     is_open = is_open and more
   end
   if call('LLEN', READY) == 0 then return DONE end

@@ -5,7 +5,7 @@
 local function fit_history(count_max, bytes_max)
   local sizes, bytes = {}, 0
   for i, key in ipairs(call('LRANGE', HISTORY, 0, -1)) do
-    sizes[i] = call('HSTRLEN', HISTORY_VALUES, key)
+    sizes[i] = call('HSTRLEN', HISTORY_VALUES, key) + call('HSTRLEN', HISTORY_VALUES, key .. RECORD)
     bytes = bytes + sizes[i]
   end
   local dropped, kept_max = 0, bytes > bytes_max and bytes_max * KEPT_PART or bytes_max
@@ -16,7 +16,7 @@ local function fit_history(count_max, bytes_max)
   if dropped == #sizes then
     call('UNLINK', HISTORY, HISTORY_VALUES)
   else
-    for _ = 1, dropped do call('HDEL', HISTORY_VALUES, call('LPOP', HISTORY)) end
+    for _ = 1, dropped do drop_oldest() end
     call('HSET', HISTORY_VALUES, 'bytes', bytes)
   end
 end

@@ -1,8 +1,10 @@
 -- include: _flow
--- publish(key, value, expires_ms): sends a message to all live consumers, on every daemon. Returns whether any daemon
--- received it, and whether another message may be published (_flow.lua, rule 4). A message that was received goes into
--- the queue's history, if it keeps one.
-local function announce(key, value)
+-- publish(key, value, expires_ms, record): sends a message to all live consumers, on every daemon. Returns whether any
+-- daemon received it, and whether another message may be published (_flow.lua, rule 4). A message that was received
+-- goes into the queue's history, if it keeps one. Its record precedes it, so that daemons that know no records deliver
+-- the message without it.
+local function announce(key, value, record)
+  if record ~= '' then call(PUBLISH, CHANNEL, 'record ' .. key .. '\n' .. record) end
   if #value <= INLINE_MAX then return call(PUBLISH, CHANNEL, 'message ' .. key .. '\n' .. value) > 0 end
   if call(PUBLISH, CHANNEL, 'stored ' .. #value .. ' ' .. key) == 0 then return false end
   call('SET', key, value, 'PX', KEPT_MS)
@@ -24,12 +26,12 @@ local function count_sent(size)
   return false
 end
 
-local function publish(key, value, expires_ms)
-  if not announce(key, value) then return false, false end
+local function publish(key, value, expires_ms, record)
+  if not announce(key, value, record) then return false, false end
   local count_max = setting('history')
   if count_max > 0 then
     -- include: _remember
-    remember(key, value, expires_ms, count_max)
+    remember(key, value, expires_ms, record, count_max)
   end
-  return true, count_sent(#value + OVERHEAD)
+  return true, count_sent(#value + #record + OVERHEAD)
 end

@@ -3,7 +3,7 @@
 -- Otherwise the message becomes ready or, with a delay, delayed.
 -- KEYS: with a fingerprint one more at the end, to store it.
 -- ARGV: queue, clock, ttl in ms or 0, delay in ms or 0, 1 for all or nothing, fingerprint or '', lifetime of the
--- fingerprint in ms, then the values.
+-- fingerprint in ms, '' or the record of each message (see _record), then the values.
 -- Returns {'', 'full' or 'conflict', key, …}. If full and not all or nothing, the first values were added.
 -- durable
 -- include: _prelude
@@ -11,8 +11,8 @@
 -- include: _publish
 -- include: _age
 local ttl_ms, delay_ms, all_or_nothing = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
-local fingerprint, fingerprint_ms = ARGV[6], ARGV[7]
-local FIRST = 8
+local fingerprint, fingerprint_ms, record = ARGV[6], ARGV[7], ARGV[8]
+local FIRST = 9
 local count = #ARGV - FIRST + 1
 local expires_ms = ttl_ms > 0 and now_ms() + ttl_ms or 0
 local due_ms = delay_ms > 0 and now_ms() + delay_ms or 0
@@ -37,7 +37,7 @@ else
   -- include: _rounds
   local function all_can_be_published()
     local window, unconfirmed = flow_state()
-    for i = FIRST, #ARGV do unconfirmed = unconfirmed + #ARGV[i] + OVERHEAD end
+    for i = FIRST, #ARGV do unconfirmed = unconfirmed + #ARGV[i] + #record + OVERHEAD end
     return unconfirmed < window and call('PUBSUB', NUMSUB, CHANNEL)[2] > 0
   end
 
@@ -50,7 +50,7 @@ local next_value, spare_number = FIRST, nil
 while live and next_value <= #ARGV do
   local number, received = call('INCR', NUMBER), nil
   local key = QUEUE .. ':' .. number
-  received, live = publish(key, ARGV[next_value], expires_ms)
+  received, live = publish(key, ARGV[next_value], expires_ms, record)
   if received then
     keys[#keys + 1] = key
     next_value = next_value + 1
@@ -79,6 +79,7 @@ if must_store then
       local key = QUEUE .. ':' .. (number + i - next_value)
       keys[#keys + 1], chunk[#chunk + 1] = key, key
       keys_and_values[#keys_and_values + 1], keys_and_values[#keys_and_values + 2] = key, ARGV[i]
+      if record ~= '' then call('HSET', DELIVERIES, key, record) end
       if due_ms > 0 then
         call('ZADD', DELAYED, due_ms, key)
       elseif expires_ms > 0 then

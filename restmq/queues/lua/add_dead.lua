@@ -1,12 +1,13 @@
 -- Adds dead letters, e.g. those of another server.
 -- KEYS: with a fingerprint one more at the end, to store it as add does.
--- ARGV: queue, clock, ttl in ms or 0, fingerprint or '', lifetime of the fingerprint in ms, then the values.
+-- ARGV: queue, clock, ttl in ms or 0, fingerprint or '', lifetime of the fingerprint in ms, record of each message or '',
+-- then the values.
 -- Returns {'' or 'conflict', key, …}.
 -- durable
 -- include: _prelude
 -- include: _record
 -- include: _fail
-local ttl_ms, fingerprint, FIRST = tonumber(ARGV[3]), ARGV[4], 6
+local ttl_ms, fingerprint, FIRST = tonumber(ARGV[3]), ARGV[4], 7
 local count, keys = #ARGV - FIRST + 1, {''}
 local function key_of(number) return string.format('%s:%.0f', QUEUE, number) end
 
@@ -25,6 +26,7 @@ for i = 1, count do
   keys[i + 1] = key
   call('SET', key, ARGV[FIRST + i - 1])
   if ttl_ms > 0 then call('PEXPIREAT', key, string.format('%.0f', now_ms() + ttl_ms)) end
+  if ARGV[6] ~= '' then call('HSET', DELIVERIES, key, ARGV[6]) end
   make_dead_letter(key, now_ms())
 end
 if fingerprint ~= '' then

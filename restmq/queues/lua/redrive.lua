@@ -13,9 +13,9 @@ local moved = 0
 for _, key in ipairs(wanted) do
   if call('ZREM', DEAD, key) == 1 then
     if moved == 0 then mark_time(number_of(key)) end
-    local origin = record_of(key).origin
-    if origin then origin.hops = nil end
-    if join(key, {count = 0, origin = origin}) then moved = moved + 1 end
+    local record = undelivered(record_of(key))
+    if record.origin then record.origin.hops = nil end
+    if join(key, record) then moved = moved + 1 end
   end
 end
 wake()

@@ -3,7 +3,7 @@
 -- is neither a gap nor a repeat.
 -- ARGV: queue, clock, the key to begin after, the marker, maximum bytes of a page, 1 if this continues a page or 0.
 -- Returns {1 if the queue keeps a history or 0; 1 if messages after the key are lost or 0; state, MORE for another
--- page; the key of the last message read; key, value, …}.
+-- page; the key of the last message read; key, value, record or '', …}.
 -- include: _prelude
 -- include: _marker
 local ENTRIES_MAX = 1000
@@ -21,8 +21,9 @@ for i, key in ipairs(keys) do
   local entry = call('HGET', HISTORY_VALUES, key)
   local expires_ms, value = string.match(entry, '^(%d+) (.*)$')
   if expires_ms == '0' or tonumber(expires_ms) > now then
-    found[#found + 1], found[#found + 2] = key, value
-    bytes = bytes + #value
+    local record = call('HGET', HISTORY_VALUES, key .. RECORD) or ''
+    found[#found + 1], found[#found + 2], found[#found + 3] = key, value, record
+    bytes = bytes + #value + #record
   end
   found[4] = key
   if bytes >= bytes_max or i == ENTRIES_MAX then

@@ -1,0 +1,126 @@
+"""Which headers are kept with a message, and the checks on them.
+
+A kept header comes back as a header of an HTTP response, so a producer must not be able to set others, such as
+``Set-Cookie``. The same rules hold for headers of a request and for those in a JSON command.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from restmq.errors import HeadersTooLarge, InvalidInput
+from restmq.model import Metadata
+
+#: CloudEvents (its HTTP binding, 3.1), W3C Trace Context and Baggage, and headers of the user's own.
+_KEPT_BY_DEFAULT = ("ce-*", "traceparent", "tracestate", "baggage", "x-message-*")
+HEADERS_MAX = 32
+HEADER_BYTES_MAX = 8192
+#: Names the type of a message's Server-Sent Event.
+EVENT_HEADER = "x-message-event"
+#: The content type of bytes of an unknown kind; it is not kept.
+UNTYPED = "application/octet-stream"
+
+#: A body of these types is not a message, but holds some.
+_PARSED = ("application/x-www-form-urlencoded", "multipart/form-data", "application/x-ndjson")
+
+_PATTERN = re.compile(r"[a-z0-9!#$%&'+.^_`|~-]+\*?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
+#: The fields of HTTP itself (RFC 9110 to 9112, Fetch, CSP), which a message must not set.
+_NEVER_KEPT = re.compile(
+    r"(access-control|content|proxy|sec)-.*|accept.*|authorization|cache-control|clear-site-data|connection|cookie.*|"
+    r"date|host|keep-alive|location|refresh|server|set-cookie.*|strict-transport-security|te|trailer|"
+    r"transfer-encoding|upgrade|vary|www-authenticate|x-accel-.*|x-content-type-options|x-frame-options|x-restmq-.*"
+)
+
+
+class KeptHeaders:
+    """The headers that the server keeps with a message.
+
+    Args:
+        patterns: names in lower case; one that ends in ``*`` stands for all names that begin so.
+    """
+
+    def __init__(self, patterns: Iterable[str] = _KEPT_BY_DEFAULT) -> None:
+        self._patterns = tuple(patterns)
+        self._is_kept = re.compile("|".join(re.escape(name).replace(r"\*", ".*") for name in self._patterns)).fullmatch
+        self._kept_among = lru_cache(maxsize=256)(self._find_kept)
+
+    def __str__(self) -> str:
+        return ",".join(self._patterns)
+
+    @classmethod
+    def parse(cls, text: str) -> KeptHeaders:
+        """Names and patterns joined by commas; none keeps no header. Raises ValueError."""
+        patterns = [name.strip().lower() for name in text.split(",") if name.strip()]
+        for pattern in patterns:
+            if not _PATTERN.fullmatch(pattern) or _NEVER_KEPT.fullmatch(pattern.replace("*", "")):
+                raise ValueError(f"{pattern!r} is no name of a header that can be kept; write names such as x-my-*.")
+        return cls(patterns)
+
+    def _find_kept(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in names if self._is_kept(name) and not _NEVER_KEPT.fullmatch(name))
+
+    def of_request(self, headers: Mapping[str, str], content_type: str) -> Metadata | None:
+        """What is kept of a request; None if there is nothing. Raises HeadersTooLarge, InvalidInput.
+
+        Args:
+            headers: header fields as Latin-1, by names in lower case.
+            content_type: the message's; empty if it has none.
+        """
+        names = self._kept_among(tuple(headers))
+        if not names and content_type in ("", UNTYPED):
+            return None
+        return self._checked({name: _as_utf8(headers[name]) for name in names}, content_type)
+
+    def of_command(self, headers: Mapping[str, str], content_type: str) -> Metadata | None:
+        """What a JSON command gives. Raises as ``of_request``."""
+        given: dict[str, str] = {}
+        for spelled, value in headers.items():
+            name = spelled.lower()
+            if not _NAME.fullmatch(name) or not self._find_kept((name,)):
+                raise InvalidInput(f"the header {spelled!r} is not kept; use one of {', '.join(self._patterns)}.")
+            given[name] = value.strip(" \t")
+        return self._checked(given, content_type) if given or content_type not in ("", UNTYPED) else None
+
+    def _checked(self, headers: dict[str, str], content_type: str) -> Metadata:
+        for text in (*headers.values(), content_type):
+            if any((ord(character) < 32 and character != "\t") or ord(character) == 127 for character in text):
+                raise InvalidInput("a header of the message has a control character; remove it.")
+        kind = content_type.partition(";")[0].strip().lower()
+        if not content_type.isascii() or kind in _PARSED:
+            raise InvalidInput("a message can't have this content type; use another one, such as image/png.")
+        size = sum(len(name) + len(value.encode()) for name, value in headers.items()) + len(content_type.encode())
+        if len(headers) > HEADERS_MAX or size > HEADER_BYTES_MAX:
+            raise HeadersTooLarge(
+                f"the message has too many headers; {HEADERS_MAX} headers and {HEADER_BYTES_MAX} bytes are allowed."
+            )
+        if headers.get(EVENT_HEADER) == "gap":
+            raise InvalidInput(f"the header {EVENT_HEADER} can't be gap, the server's own event; choose another name.")
+        return Metadata("" if content_type == UNTYPED else content_type, headers)
+
+
+def _as_utf8(value: str) -> str:
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def as_field(name: str, value: str) -> str:
+    """A header field of a response: UTF-8 bytes, decoded as Latin-1, as ``http.response.head`` needs them."""
+    return f"{name}: {value.encode().decode('latin-1')}\r\n"
+
+
+#: JSON Schema of the metadata in a message's JSON.
+SCHEMA: dict[str, Any] = {
+    "content_type": {"type": "string", "description": "The content type that it was sent with, if it had one."},
+    "headers": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "The headers that it was sent with, if there were any.",
+    },
+    "sent": {"type": "integer", "description": "With content_type or headers: when it was added, ms since 1970."},
+}
