@@ -35,11 +35,12 @@ _SHOWN_CHARACTERS = 80
 _VALUES_MEMBERS = ("host", "plugin", "type", "time", "values")
 
 # Parts of a line in collectd's plain text protocol (collectd-unixsock(5)), each with the blanks after it.
-_QUOTED = r'"(?:[^"\\]|\\.)*+"'
+# No group has a possessive quantifier: in Python 3.11.2, which Debian 12 has, those match what they must not.
+_QUOTED = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _STRING = re.compile(rf"({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
-_OPTION = re.compile(rf"([A-Za-z][^\s=\":]*+(?::[^\s=\"]++)?)=({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
+_OPTION = re.compile(rf"([A-Za-z][^\s=\":]*+(?::[^\s=\"]+)?)=({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
 _NUMBER = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?(?:[eE][-+]?[0-9]++)?|nan|inf|U)"
-_VALUE_LIST = re.compile(rf"((?:N|[0-9]++(?:\.[0-9]*+)?)(?::{_NUMBER})++)(?: ++|$)", re.IGNORECASE)
+_VALUE_LIST = re.compile(rf"((?:N|[0-9]++(?:\.[0-9]*+)?)(?::{_NUMBER})+)(?: ++|$)", re.IGNORECASE)
 #: Places in msgspec's errors.
 _ITEM = re.compile(r"\$\[(\d+)\]")
 _BYTE = re.compile(r"\(byte (\d+)\)")

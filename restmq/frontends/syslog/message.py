@@ -34,8 +34,10 @@ _BSD_TIME = (
 _HEADER = re.compile(rf"1 (-|{_ISO_TIME}) ([^ ]++) ([^ ]++) ([^ ]++) ([^ ]++) ")
 _HEADER_FIELDS = ("timestamp", "hostname", "app", "pid", "msgid")
 # RFC 5424, 6.3. An unescaped ']' in a value is accepted, though the RFC forbids it: the quotes make it unambiguous.
-_ELEMENT = re.compile(r'\[([^ =\]"]++)((?: ++[^ =\]"]++="(?:[^"\\]|\\.)*+")*+) *+\]', re.DOTALL)
-_PARAMETER = re.compile(r'([^ =\]"]++)="((?:[^"\\]|\\.)*+)"', re.DOTALL)
+# No group has a possessive quantifier: in Python 3.11.2, which Debian 12 has, those match what they must not.
+_TEXT = r'[^"\\]*(?:\\.[^"\\]*)*'
+_ELEMENT = re.compile(rf'\[([^ =\]"]++)((?: ++[^ =\]"]++="{_TEXT}")*) *+\]', re.DOTALL)
+_PARAMETER = re.compile(rf'([^ =\]"]++)="({_TEXT})"', re.DOTALL)
 _ESCAPE = re.compile(r'\\(["\\\]])')
 
 # RFC 3164, 4.1.2, and later additions: a year, fractions of a second, Cisco's asterisk, RFC 3339.
