@@ -32,8 +32,11 @@ def to_json(value: Any) -> bytes:
 
 def has_long_values(answer: dict[str, Any] | list[dict[str, Any]]) -> bool:
     """Whether an answer with a message or messages takes more than a few milliseconds to render."""
-    messages = answer if isinstance(answer, list) else answer.get("messages", (answer,))
-    return sum(len(value) for each in messages if type(value := each.get("value")) is str) > _PIECE_CHARACTERS
+    if isinstance(answer, dict) and "messages" not in answer:
+        value = answer.get("value")
+        return type(value) is str and len(value) > _PIECE_CHARACTERS
+    messages = answer["messages"] if isinstance(answer, dict) else answer
+    return sum(len(message["value"]) for message in messages if "value" in message) > _PIECE_CHARACTERS
 
 
 def json_in_pieces(value: Any, pieces: list[bytes]) -> Iterator[None]:
