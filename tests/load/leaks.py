@@ -55,6 +55,7 @@ KINDS = {
     "comet": Kind(Request("GET /c/leak"), 1000, "leak"),
     "sse": Kind(Request("GET /sse/leak"), 1000, "leak"),
     "websocket": Kind(websocket("/ws/leak", _COMMAND, "Sec-WebSocket-Extensions: permessage-deflate"), 1000, "leak"),
+    "half message": Kind(websocket("/ws/leak", frame(b"x" * 100_000)[:-1]), 1000),
     "long poll": Kind(Request("GET /q/leak-poll?wait=60"), 300, "leak-poll"),
     "resume": Kind(Request("GET /c/leak-history?last_event_id=leak-history:1"), 20_000),
     "lease": Kind(Request("GET /c/leak-lease?lease=30"), 2000),

@@ -188,7 +188,7 @@ def _big(server: Server) -> None:
 
 
 _HALF_FRAME = frame(b"x" * (16 * MIB - 4096))[:-1]
-_FRAGMENTS = frame(b"x", final=False) + frame(b"x", 0, final=False) * 1_000_000
+_FRAGMENTS = frame(b"x", final=False) + frame(b"x", 0, final=False) * 100_000
 ROWS = {
     "leaving resumers": Row(leaving_resumers, lambda server: fill_history(server, "h", 20, MIB)),
     "12 unread answers": Row(lambda server: unread_answers(server, 12), _big),

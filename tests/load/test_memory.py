@@ -15,6 +15,8 @@ from tests.load.memory import ROWS, measure
         ("12 unread answers", 700, 150),
         ("waiting bodies", 100, 100),
         ("unfinished bodies", 400, 100),
+        ("unfinished frames", 400, 100),
+        ("1-byte fragments", 12, 12),
     ],
 )
 def test_what_clients_make_the_server_hold_has_a_bound_and_is_freed(
