@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import orjson
 from msgspec import Raw
 
-from restmq.auth.guard import CONSUME, PRODUCE, Access
+from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, Access
 from restmq.core import RedisOperations
 from restmq.delivery.longpoll import LongPolls, TakeRequest
 from restmq.errors import InvalidInput, TooLong
@@ -30,13 +30,29 @@ from restmq.model import (
     check_queue_name,
     queue_of,
 )
-from restmq.schema import metadata
-from restmq.schema.answers import BOOLEAN, BYTES, KEY, MESSAGE, NUMBER, QUEUE, STRING, WHOLE, any_of, array, obj, ref
+from restmq.schema.answers import (
+    BOOLEAN,
+    BYTES,
+    KEY,
+    MESSAGE,
+    NOTES,
+    NUMBER,
+    QUEUE,
+    STRING,
+    WHOLE,
+    any_of,
+    array,
+    obj,
+    ref,
+)
 from restmq.schema.fields import (
     ANY_JSON,
     HEADERS,
     IDEMPOTENCY_KEY,
+    LEASES,
     MESSAGE_KEY,
+    QUEUE_NAME,
+    REASON,
     RECEIPT_TEXT,
     VALUES,
     Kind,
@@ -94,10 +110,11 @@ class Command:
     Attributes:
         text: its description.
         answer: JSON Schema of its answer.
-        names_queue: whether it acts on one queue, which its field ``queue`` or its ``key`` names.
+        names_queue: whether it acts on one queue, which its field ``queue`` or the keys of leased messages name.
         fields: its other fields, each with the kind that checks it.
         required: names of the fields that it must have.
         one_of: names of fields, of which it must have exactly one.
+        needs: fields that need another field.
     """
 
     operation: Callable[[CommandContext, str, Fields], Awaitable[Fields]]
@@ -107,6 +124,7 @@ class Command:
     fields: dict[str, Kind] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
+    needs: dict[str, str] = field(default_factory=dict)
     names_queue: bool = True
 
 
@@ -161,6 +179,10 @@ async def _delete(context: CommandContext, queue: str, fields: Fields) -> Fields
 
 
 async def _ack(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    if leases := fields.get("messages"):
+        acked = await context.core.queue_ack_many(queue, leases)
+        answers = [{"key": key, "acked": done} for (key, _), done in zip(leases, acked, strict=True)]
+        return {"queue": queue, "messages": answers}
     await context.core.queue_ack(fields["key"], fields["receipt"])
     return {"queue": queue, "key": fields["key"], "acked": True}
 
@@ -171,8 +193,16 @@ async def _extend(context: CommandContext, queue: str, fields: Fields) -> Fields
 
 
 async def _nack(context: CommandContext, queue: str, fields: Fields) -> Fields:
-    await context.core.queue_nack(fields["key"], fields["receipt"])
+    delay_ms = round(fields["delay"] * 1000) if "delay" in fields else None
+    await context.core.queue_nack(fields["key"], fields["receipt"], delay_ms, fields.get("reason", ""))
     return {"queue": queue, "key": fields["key"], "nacked": True}
+
+
+async def _redrive(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    to = fields.get("to", "")
+    if to:
+        await context.check(PRODUCE, to)
+    return {"queue": queue, "redriven": await context.core.queue_redrive(queue, fields.get("key", ""), to)}
 
 
 async def _stats(context: CommandContext, queue: str, _fields: Fields) -> Fields:
@@ -189,7 +219,7 @@ _LEASED: dict[str, Kind] = {"key": MESSAGE_KEY, "receipt": RECEIPT_TEXT}
 _EMPTY = ref("Empty")
 _RECEIVED = any_of(
     obj(
-        {"encoding": STRING, "receipt": STRING, "count": WHOLE, "dead_letter": ref("Origin"), **metadata.SCHEMA},
+        {"encoding": STRING, "receipt": STRING, "count": WHOLE, **NOTES},
         queue=QUEUE,
         key=KEY,
         value=STRING,
@@ -220,13 +250,7 @@ COMMANDS: dict[str, Command] = {
         CONSUME,
         "Peeks at the next message and leaves it there. Its count is the number of peeks.",
         any_of(
-            obj(
-                {"encoding": STRING, "dead_letter": ref("Origin"), **metadata.SCHEMA},
-                queue=QUEUE,
-                key=KEY,
-                value=STRING,
-                count=WHOLE,
-            ),
+            obj({"encoding": STRING, **NOTES}, queue=QUEUE, key=KEY, value=STRING, count=WHOLE),
             _EMPTY,
         ),
     ),
@@ -249,10 +273,14 @@ COMMANDS: dict[str, Command] = {
     "ack": Command(
         _ack,
         CONSUME,
-        "Acks a leased message, which deletes it.",
-        obj(queue=QUEUE, key=KEY, acked=BOOLEAN),
-        _LEASED,
-        ("key", "receipt"),
+        "Acks a leased message, which deletes it; or several of one queue, and answers for each.",
+        any_of(
+            obj(queue=QUEUE, key=KEY, acked=BOOLEAN),
+            obj(queue=QUEUE, messages=array(obj(key=KEY, acked=BOOLEAN))),
+        ),
+        {**_LEASED, "messages": LEASES},
+        one_of=("key", "messages"),
+        needs={"key": "receipt", "receipt": "key"},
     ),
     "extend": Command(
         _extend,
@@ -265,10 +293,17 @@ COMMANDS: dict[str, Command] = {
     "nack": Command(
         _nack,
         CONSUME,
-        "Nacks a leased message: it returns to the front of the queue.",
+        "Nacks a leased message: it returns to its place in the queue, at once or after a delay.",
         obj(queue=QUEUE, key=KEY, nacked=BOOLEAN),
-        _LEASED,
+        {**_LEASED, "delay": Number(0, DELAY_SECONDS_MAX), "reason": REASON},
         ("key", "receipt"),
+    ),
+    "redrive": Command(
+        _redrive,
+        CONFIGURE,
+        "Moves dead letters back to the end of the queue, or to another queue.",
+        obj(queue=QUEUE, redriven=WHOLE),
+        {"key": MESSAGE_KEY, "to": QUEUE_NAME},
     ),
     "stats": Command(_stats, CONSUME, "Shows the queue's counters.", ref("QueueStats")),
     "list": Command(_list, CONSUME, "Lists the names of all queues.", obj(queues=array(QUEUE)), names_queue=False),
@@ -334,7 +369,6 @@ async def run(context: CommandContext, fields: dict[str, Raw]) -> Fields:
     command = COMMANDS.get(name) if isinstance(name, str) else None
     if command is None:
         raise InvalidInput("unknown 'cmd'; use one of " + ", ".join(COMMANDS) + ".")
-    queue = _queue(context, command, fields) if command.names_queue else None
     if command.one_of and sum(one in fields for one in command.one_of) != 1:
         raise InvalidInput(
             f"the command {name!r} needs exactly one of the fields {', '.join(map(repr, command.one_of))}."
@@ -342,24 +376,28 @@ async def run(context: CommandContext, fields: dict[str, Raw]) -> Fields:
     for needed in command.required:
         if needed not in fields:
             raise InvalidInput(f"the command {name!r} needs the field {needed!r}.")
+    for known, needed in command.needs.items():
+        if known in fields and needed not in fields:
+            raise InvalidInput(f"with the field {known!r} the command {name!r} needs the field {needed!r}.")
     check_names(fields.keys() - _known_fields(command), _known_fields(command))
     checked = {
         known: command_field(kind, known, fields[known]) for known, kind in command.fields.items() if known in fields
     }
-    if "receipt" in checked and queue_of(checked["key"]) != queue:
-        raise InvalidInput("the field 'key' names a message of another queue than 'queue'; correct one of them.")
+    queue = _queue(context, fields, checked) if command.names_queue else None
     await context.check(command.access, queue)
     return await command.operation(context, queue or "", checked)
 
 
-def _queue(context: CommandContext, command: Command, fields: dict[str, Raw]) -> str:
-    """The command's queue: from ``queue``, from the key of a receipt, or the context's default."""
+def _queue(context: CommandContext, fields: dict[str, Raw], checked: Fields) -> str:
+    """The command's queue: from ``queue``, from the keys of leased messages, or the context's default."""
+    keys = [checked["key"]] if "receipt" in checked else [key for key, _ in checked.get("messages", ())]
+    named = {queue_of(key) for key in keys}
     if "queue" in fields:
-        return check_queue_name(plain("queue", fields["queue"]))
-    if "receipt" in command.fields and "key" in fields:
-        key = plain("key", fields["key"])
-        if isinstance(key, str):
-            return queue_of(key)
+        named.add(check_queue_name(plain("queue", fields["queue"])))
+    if len(named) > 1:
+        raise InvalidInput("the command names messages of several queues; send a command for each queue.")
+    if named:
+        return named.pop()
     if context.default_queue is None:
         raise InvalidInput("the command has no 'queue'; name one.")
     return context.default_queue

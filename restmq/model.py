@@ -24,6 +24,7 @@ WAIT_SECONDS_MAX = 60
 #: Maximum number of messages that one call adds or takes.
 BATCH_MAX = 1000
 IDEMPOTENCY_KEY_BYTES_MAX = 255
+REASON_BYTES_MAX = 1024
 
 #: The numeric settings of a queue, each with its maximum; 0 stands for the default.
 SETTINGS = {
@@ -32,6 +33,8 @@ SETTINGS = {
     "lease": LEASE_SECONDS_MAX,  # length in seconds of a lease that names none (default 30)
     "max_deliveries": 1000,  # number of failed deliveries that makes a message a dead letter (default never)
     "max_length": 1_000_000_000,  # maximum number of messages; more are refused (default no limit)
+    "retry_delay": DELAY_SECONDS_MAX,  # seconds until a message whose first delivery failed comes back (default 0)
+    "retry_delay_max": DELAY_SECONDS_MAX,  # maximum of this time, which doubles with each delivery (default an hour)
 }
 #: The setting that names another queue for the dead letters.
 DEAD_LETTER = "dead_letter"
@@ -119,7 +122,7 @@ class Message:
 
 
 #: The members of a record that every JSON answer shows.
-_NOTED = re.compile(rb'"(?:origin|sent)":')
+_NOTED = re.compile(rb'"(?:origin|reason|sent)":')
 
 
 @dataclass(slots=True, frozen=True)
@@ -129,7 +132,10 @@ class Deliveries:
     Attributes:
         count: their number.
         first_ms, last_ms: times of the first and the last one, in ms since 1970; 0 if there were none.
-        origin: for a dead letter forwarded from another queue: its ``key``, ``count``, ``first`` and ``last`` there.
+        reason: the last reason that a consumer gave for a failure; empty if none did.
+        failed_ms: the time of that failure, in ms since 1970; 0 without a reason.
+        origin: for a dead letter of another queue: its ``key``, ``count``, ``first``, ``last``, ``reason`` and
+            ``failed`` there.
         metadata: what the producer sent with the message.
         sent_ms: when a message with metadata was added, in ms since 1970; 0 for others.
     """
@@ -137,6 +143,8 @@ class Deliveries:
     count: int = 0
     first_ms: int = 0
     last_ms: int = 0
+    reason: str = ""
+    failed_ms: int = 0
     origin: dict[str, Any] | None = None
     metadata: Metadata = Metadata()
     sent_ms: int = 0
@@ -151,6 +159,8 @@ class Deliveries:
             fields["count"],
             fields.get("first", 0),
             fields.get("last", 0),
+            fields.get("reason", ""),
+            fields.get("failed", 0),
             fields.get("origin"),
             Metadata(fields.get("content_type", ""), fields.get("headers", {})),
             fields.get("sent", 0),
@@ -161,6 +171,8 @@ class Deliveries:
         notes = self.metadata.fields()
         if self.sent_ms:
             notes["sent"] = self.sent_ms
+        if self.reason:
+            notes |= {"reason": self.reason, "failed": self.failed_ms}
         return {**notes, "dead_letter": self.origin} if self.origin else notes
 
     def fields(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ BY_FIELD = Access("", "by field")
 #: The body holds a command; the dispatcher checks access once it is parsed.
 BY_COMMAND = Access("", "by command")
 #: The access that commands require.
-OF_COMMANDS = (PRODUCE, CONSUME)
+OF_COMMANDS = (PRODUCE, CONSUME, CONFIGURE)
 
 
 @dataclass(slots=True, frozen=True)

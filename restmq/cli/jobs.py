@@ -124,20 +124,25 @@ class JobRunner:
                 self._running.discard(process)
 
     def _ack_or_nack(self, report: JobReport) -> None:
-        message, seconds = report.message, self._args.again_after
+        message = report.message
         try:
             if report.exit_status == 0:
                 self.client.ack(message)
-            elif self._ending or not seconds:
-                self.client.nack(message)
+            elif report.exit_status is None or self._ending:
+                self.client.nack(message, delay_seconds=0, reason=_reason(report))
             else:
-                self.client.extend(message, seconds)  # the end of a lease counts as a failed delivery, like a nack
+                self.client.nack(message, delay_seconds=self._args.again_after, reason=_reason(report))
         except LeaseGone:
             report.note = _LEASE_ENDED
         if report.exit_status is None:
             report.note += "returned to the queue."
         elif report.exit_status:
             report.note += f"{exit_text(report.exit_status)}; returned to the queue."
+
+
+def _reason(report: JobReport) -> str:
+    """Why the message failed; nothing if its command never ran."""
+    return "" if report.exit_status is None else report.note + exit_text(report.exit_status)
 
 
 def exit_text(status: int) -> str:

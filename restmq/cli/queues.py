@@ -21,6 +21,8 @@ _SETTING_HELP = {
     "lease": "Default duration of a lease in seconds.",
     "max_deliveries": "Number of failed deliveries after which a message becomes a dead letter.",
     "max_length": "Maximum number of messages in the queue; more are rejected.",
+    "retry_delay": "Seconds until a message whose delivery failed comes back; doubles with each delivery.",
+    "retry_delay_max": "Maximum of these seconds (3600).",
 }
 STATS_HEAD = ("QUEUE", "READY", "LEASED", "DELAYED", "DEAD", "CONSUMERS", "WAITERS", "OLDEST", "POLICY", "STATUS")
 #: Columns to leave out on a narrow terminal, in this order. STATUS always stays, to show that a queue is paused.
@@ -76,9 +78,14 @@ def _add_dead_letters(commands: Commands, yes: click.Option) -> None:
         yes,
     )
     keys = click.Argument(["keys"], metavar="[KEY]...", nargs=-1)
-    more = "Moves all dead letters, or those with these KEYs. Their delivery counts restart at 0."
     commands.add(
-        "redrive", run_redrive, "move dead letters back to the end of their queue", more, queue_argument(), keys
+        "redrive",
+        run_redrive,
+        "move dead letters back to the end of their queue",
+        "Moves all dead letters, or those with these KEYs. Their delivery counts restart at 0.",
+        queue_argument(),
+        keys,
+        option("--to", "Move them to this queue instead.", "QUEUE", default=""),
     )
 
 
@@ -204,7 +211,7 @@ def run_dead(args: SimpleNamespace, client: Client) -> int:
         print_json({"queue": args.queue, "dead": count, "messages": [message_fields(letter) for letter in letters]})
         return 0
     if letters:
-        print_table(("KEY", "DELIVERIES", "DIED", "VALUE"), [_letter_row(letter) for letter in letters])
+        print_table(("KEY", "DELIVERIES", "DIED", "REASON", "VALUE"), [_letter_row(letter) for letter in letters])
     if count > args.first + len(letters):
         print_error(f"shown: {len(letters)} of {count}; use --first and --count to see others.")
     return 0
@@ -213,8 +220,11 @@ def run_dead(args: SimpleNamespace, client: Client) -> int:
 def _letter_row(letter: Message) -> tuple[object, ...]:
     died = datetime.fromtimestamp(letter.more["died"] / 1000, UTC).astimezone().isoformat(" ", "seconds")
     value = letter.value[: 4 * _VALUE_SHOWN].decode(errors="backslashreplace")
-    shortened = value if len(value) <= _VALUE_SHOWN else value[: _VALUE_SHOWN - 1] + "…"
-    return letter.key, letter.count, died, shortened
+    return letter.key, letter.count, died, _shortened(letter.more.get("reason", "")), _shortened(value)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _VALUE_SHOWN else text[: _VALUE_SHOWN - 1] + "…"
 
 
 def _drop(args: SimpleNamespace, client: Client) -> int:
@@ -226,7 +236,7 @@ def _drop(args: SimpleNamespace, client: Client) -> int:
 
 
 def run_redrive(args: SimpleNamespace, client: Client) -> int:
-    redriven = sum(client.redrive(args.queue, key) for key in args.keys or [""])
+    redriven = sum(client.redrive(args.queue, key, to=args.to) for key in args.keys or [""])
     return _print_count(args, "redriven", redriven)
 
 

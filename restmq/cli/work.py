@@ -24,7 +24,7 @@ from restmq.cli.jobs import KILL_AFTER_SECONDS, JobRunner
 from restmq.cli.output import INTERRUPTED, print_error, stopping
 from restmq.client import Client, Stopped
 from restmq.client.exchange import POLL_SECONDS
-from restmq.model import LEASE_SECONDS_MAX
+from restmq.model import DELAY_SECONDS_MAX, LEASE_SECONDS_MAX
 
 JOBS_MAX = 256
 _RECHECK_SECONDS = 2.0
@@ -38,9 +38,9 @@ def add_to(commands: Commands) -> None:
         "run a command for each message",
         "Write -- before the COMMAND. It gets the value on standard input, and RESTMQ_QUEUE, RESTMQ_KEY and "
         "RESTMQ_COUNT (the delivery count) in its environment. If the command exits with 0, the message is acked; "
-        "otherwise the message is delivered again. After SIGTERM or SIGINT no more messages are taken, and running "
-        "commands have --grace seconds to finish. Then they get SIGTERM, and their messages return to the queue. A "
-        "second signal ends the grace period.",
+        "otherwise the message is delivered again, and the exit status is kept as the reason. After SIGTERM or SIGINT "
+        "no more messages are taken, and running commands have --grace seconds to finish. Then they get SIGTERM, and "
+        "their messages return to the queue. A second signal ends the grace period.",
         queue_argument(),
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED),
         option("--jobs", "Maximum number of commands at once.", "N", click.IntRange(1, JOBS_MAX), 1),
@@ -54,10 +54,9 @@ def add_to(commands: Commands) -> None:
         ),
         option(
             "--again-after",
-            "Delay before a failed message is delivered again.",
+            "Delay before a failed message is delivered again.  [default: the queue's retry_delay, or else 1]",
             "SECONDS",
-            BoundedNumber(0, LEASE_SECONDS_MAX),
-            1,
+            BoundedNumber(0, DELAY_SECONDS_MAX),
         ),
         option(
             "--grace", "Time for running commands to finish after a signal.", "SECONDS", BoundedNumber(0, 86_400), 30
@@ -74,6 +73,8 @@ def run_work(args: SimpleNamespace, client: Client) -> int:
     if shutil.which(command[0]) is None:
         raise click.UsageError(f"unknown command {command[0]!r}; check its name and PATH.")
     client.lasting = True
+    if args.again_after is None and "retry_delay" not in client.settings(args.queue):
+        args.again_after = 1.0
     return Worker(args, command, client).run()
 
 

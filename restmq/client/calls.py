@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 from restmq.client.exchange import POLL_SECONDS, ApiRequest, ApiResponse, Call, Message
 from restmq.errors import InvalidInput, NotFound
-from restmq.model import IDEMPOTENCY_KEY_BYTES_MAX, check_queue_name, queue_of
+from restmq.model import IDEMPOTENCY_KEY_BYTES_MAX, REASON_BYTES_MAX, check_queue_name, queue_of
 
 _OCTETS = "application/octet-stream"
 _NDJSON = "application/x-ndjson"
@@ -130,9 +130,26 @@ def extend(message: Message, lease_seconds: float) -> Call[None]:
     return Call(_lease_request(message, lease_seconds), _no_result)
 
 
-def nack(message: Message) -> Call[None]:
-    """Returns a leased message to the front of its queue at once. Raises LeaseGone if its lease has ended."""
-    return Call(_lease_request(message, 0), _no_result)
+def ack_many(messages: Sequence[Message]) -> Call[list[bool]]:
+    """Acks up to 1000 leased messages of one queue. Returns for each whether its lease was still in force."""
+    leases = [{"key": message.key, "receipt": message.receipt} for message in messages]
+    return Call(
+        _command({"cmd": "ack", "messages": leases}),
+        lambda response: [bool(answer["acked"]) for answer in response.json()["messages"]],
+    )
+
+
+def nack(message: Message, *, delay_seconds: float | None = None, reason: str = "") -> Call[None]:
+    """Returns a leased message to its place in the queue. Raises LeaseGone if its lease has ended.
+
+    Args:
+        delay_seconds: time until the message comes back (default: the queue's setting ``retry_delay``, or at once).
+        reason: why the delivery failed, which is shown with the message; only its first 1024 bytes are sent.
+    """
+    more = {} if delay_seconds is None else {"delay": _number(delay_seconds)}
+    if reason:
+        more["reason"] = reason.encode(errors="replace")[:REASON_BYTES_MAX].decode(errors="ignore")
+    return Call(_lease_request(message, 0, **more), _no_result)
 
 
 def find(key: str) -> Call[Message | None]:
@@ -162,8 +179,7 @@ def peek(queue: str, place: str, *, first: int = 0, count: int = 10) -> Call[lis
 
 def delete(queue: str, key: str) -> Call[bool]:
     """Deletes a message, whatever its state; returns whether it existed."""
-    body = _encode(json.dumps({"cmd": "del", "queue": check_queue_name(queue), "key": key}))
-    request = ApiRequest("POST", "/queue", body=body, content_type="application/json")
+    request = _command({"cmd": "del", "queue": check_queue_name(queue), "key": key})
     return Call(request, lambda response: bool(response.json()["deleted"]))
 
 
@@ -222,14 +238,16 @@ def dead(queue: str, *, first: int = 0, count: int = 100) -> Call[tuple[int, lis
     return Call(ApiRequest("GET", path), read)
 
 
-def redrive(queue: str, key: str = "") -> Call[int]:
+def redrive(queue: str, key: str = "", *, to: str = "") -> Call[int]:
     """Moves all dead letters, or the one with this key, back to the end of the queue. Returns the number moved.
 
     Raises NotFound if there is no dead letter with this key.
+
+    Args:
+        to: another queue to move them to.
     """
-    return Call(
-        _form("POST", _path("d", queue), {"key": key} if key else {}), lambda response: int(response.json()["redriven"])
-    )
+    form = {name: text for name, text in (("key", key), ("to", to)) if text}
+    return Call(_form("POST", _path("d", queue), form), lambda response: int(response.json()["redriven"]))
 
 
 def drop_dead(queue: str, key: str = "") -> Call[int]:
@@ -261,6 +279,10 @@ def _number(number: float) -> str:
 
 def _form(method: str, path: str, fields: Mapping[str, object]) -> ApiRequest:
     return ApiRequest(method, path, body=urlencode(fields).encode("ascii"), content_type=_FORM)
+
+
+def _command(fields: Mapping[str, object]) -> ApiRequest:
+    return ApiRequest("POST", "/queue", body=_encode(json.dumps(fields)), content_type="application/json")
 
 
 def _publish_request(
@@ -302,8 +324,8 @@ def _receive_call(queue: str, query: dict[str, Any], wait_seconds: float, repeat
     return Call(ApiRequest("GET", path, wait_seconds=wait_seconds, repeatable=repeatable), _messages)
 
 
-def _lease_request(message: Message, lease_seconds: float) -> ApiRequest:
-    form = {"receipt": message.receipt, "lease": _number(lease_seconds)}
+def _lease_request(message: Message, lease_seconds: float, **more: str) -> ApiRequest:
+    form = {"receipt": message.receipt, "lease": _number(lease_seconds), **more}
     return _form("POST", _path("m", message.key), form)
 
 

@@ -66,6 +66,7 @@ class DeferredClient:
     lease = _method(calls.lease)
     lease_many = _method(calls.lease_many)
     ack = _method(calls.ack)
+    ack_many = _method(calls.ack_many)
     extend = _method(calls.extend)
     nack = _method(calls.nack)
     find = _method(calls.find)

@@ -6,7 +6,17 @@ from restmq.auth import guard
 from restmq.errors import InvalidInput, NotFound
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, answers_json, declare
-from restmq.handlers.parameters import COUNT, DEAD_LETTER_KEY, FIRST, JSONP_CALLBACK, LEASE_RECEIPT, NEW_LEASE
+from restmq.handlers.parameters import (
+    COUNT,
+    DEAD_LETTER_KEY,
+    FIRST,
+    JSONP_CALLBACK,
+    LEASE_RECEIPT,
+    NACK_DELAY,
+    NACK_REASON,
+    NEW_LEASE,
+    REDRIVE_TO,
+)
 from restmq.model import queue_of
 from restmq.schema.answers import KEY, NUMBER, QUEUE, WHOLE, array, obj, ref
 
@@ -34,19 +44,22 @@ class MessageHandler(Handler):
         await self.answer_long_json({"queue": self.queue, **found.fields()}, b"\r\n")
 
     @declare(
-        form=(LEASE_RECEIPT, NEW_LEASE, JSONP_CALLBACK),
+        form=(LEASE_RECEIPT, NEW_LEASE, NACK_DELAY, NACK_REASON, JSONP_CALLBACK),
         strict=True,
         answers={200: answers_json("Done.", obj(queue=QUEUE, key=KEY, lease=NUMBER))},
         errors=(410,),
     )
     async def post(self) -> None:
-        """Extends the lease; with ``lease=0`` nacks: the message returns to the queue at once."""
-        receipt, lease_ms = self.parameters["receipt"], self.lease_ms
-        if lease_ms:
-            await self.services.core.queue_extend(self.key, receipt, lease_ms)
+        """Extends the lease; with ``lease=0`` nacks: the message returns to the queue, at once or after ``delay``."""
+        given, lease_ms = self.parameters, self.lease_ms
+        if not lease_ms:
+            delay_ms = None if given["delay"] is None else round(given["delay"] * 1000)
+            await self.services.core.queue_nack(self.key, given["receipt"], delay_ms, given["reason"] or "")
+        elif given["delay"] is None and given["reason"] is None:
+            await self.services.core.queue_extend(self.key, given["receipt"], lease_ms)
         else:
-            await self.services.core.queue_nack(self.key, receipt)
-        self.answer_json({"queue": self.queue, "key": self.key, "lease": self.parameters["lease"]}, b"\r\n")
+            raise InvalidInput("'delay' and 'reason' are for a nack; send 'lease=0' with them.")
+        self.answer_json({"queue": self.queue, "key": self.key, "lease": given["lease"]}, b"\r\n")
 
     @declare(query=(LEASE_RECEIPT,), strict=True, answers={204: Answer("Done.")}, errors=(410,))
     async def delete(self) -> None:
@@ -77,15 +90,17 @@ class DeadLettersHandler(Handler):
         await self.answer_long_json({"queue": self.queue, "dead": letters.count, "messages": shown}, b"\r\n")
 
     @declare(
-        form=(DEAD_LETTER_KEY, JSONP_CALLBACK),
+        form=(DEAD_LETTER_KEY, REDRIVE_TO, JSONP_CALLBACK),
         strict=True,
         answers={200: answers_json("The number redriven.", obj(queue=QUEUE, redriven=WHOLE))},
         errors=(404,),
     )
     async def post(self) -> None:
-        """Redrives the dead letters: they return to the end of the queue, as if never delivered."""
-        key = self._key()
-        redriven = await self.services.core.queue_redrive(self.queue_name, key)
+        """Redrives the dead letters: they return to the end of the queue, or of another one, as if never delivered."""
+        key, to = self._key(), self.parameters["to"] or ""
+        if to:
+            await self.services.guard.check(self.credentials, guard.PRODUCE, to)
+        redriven = await self.services.core.queue_redrive(self.queue_name, key, to)
         self.answer_json({"queue": self.queue, "redriven": redriven}, b"\r\n")
 
     @declare(

@@ -287,6 +287,8 @@ def _command(name: str, command: Command, at_queue: bool) -> Schema:
     described |= _without_other_names(properties)
     if command.one_of:
         described["oneOf"] = [{"required": [one]} for one in command.one_of]
+    if command.needs:
+        described["dependentRequired"] = {known: [needed] for known, needed in command.needs.items()}
     return described
 
 

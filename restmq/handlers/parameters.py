@@ -11,6 +11,7 @@ from restmq.schema.fields import (
     IDEMPOTENCY_KEY,
     MESSAGE_KEY,
     QUEUE_NAME,
+    REASON,
     RECEIPT_TEXT,
     Number,
     OneOf,
@@ -43,6 +44,13 @@ LEASE_RECEIPT = Parameter("receipt", RECEIPT_TEXT, "receipt of the leased messag
 NEW_LEASE = Parameter(
     "lease", Number(0, LEASE_SECONDS_MAX), "seconds from now until the lease ends; 0 to nack.", required=True
 )
+NACK_DELAY = Parameter(
+    "delay",
+    Number(0, DELAY_SECONDS_MAX),
+    "with lease=0: seconds until the message comes back (default: the queue's setting retry_delay).",
+)
+NACK_REASON = Parameter("reason", REASON, "with lease=0: why the delivery failed; shown wherever the message is shown.")
 DEAD_LETTER_KEY = Parameter("key", MESSAGE_KEY, "key of one dead letter; without it, all are meant.")
+REDRIVE_TO = Parameter("to", QUEUE_NAME, "another queue that they go to, which needs the right to publish to it.")
 FIRST = Parameter("first", whole(0, 10**12), "number of entries to skip (default 0).")
 QUEUES = Parameter("count", whole(1, 100_000), "maximum number of queues, in the order of their names.")

@@ -33,7 +33,7 @@ from restmq.handlers.parameters import (
 from restmq.http.response import HTML, JSON, TEXT
 from restmq.model import BATCH_MAX, Deliveries, Message, Metadata
 from restmq.schema import metadata
-from restmq.schema.answers import EXPIRES, KEY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
+from restmq.schema.answers import EXPIRES, KEY, NOTES, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.encoding import to_json
 from restmq.schema.json_input import check_value, message_of
 
@@ -57,13 +57,7 @@ _LEASED_HEADERS = {
 }
 #: A message that is taken: its count is the number of peeks, or of deliveries if it is leased.
 _TAKEN = {"count": WHOLE, "key": KEY, "value": STRING}
-_TAKEN_MORE = {
-    "encoding": STRING,
-    "receipt": STRING,
-    "expires": EXPIRES,
-    "dead_letter": ref("Origin"),
-    **metadata.SCHEMA,
-}
+_TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "expires": EXPIRES, **NOTES}
 #: A browser that shows a raw value must not run scripts in it, whatever its content type.
 _INERT = "Content-Security-Policy: sandbox; default-src 'none'\r\n"
 

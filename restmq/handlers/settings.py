@@ -32,6 +32,8 @@ _TEXTS = {
     "lease": "seconds of a lease that is requested without a number.",
     "max_deliveries": "failed deliveries after which a message is a dead letter.",
     "max_length": "maximum number of ready, leased and delayed messages.",
+    "retry_delay": "seconds until a message whose delivery failed comes back; doubles with each delivery.",
+    "retry_delay_max": "maximum of these seconds; 0: an hour.",
 }
 _SETTINGS = (
     *(Parameter(name, whole(0, most), _TEXTS[name]) for name, most in SETTINGS.items()),

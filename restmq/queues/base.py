@@ -193,16 +193,12 @@ class Operations:
         """
         if not dead_letter:
             return
-        remaining: Any = 1
-        rested = 0
+        remaining, rested = 1, 0
         other = dead_letter.decode()
-        there = self.layout.for_queue(other)
-        more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries, there.times)
         try:
             while remaining:
-                remaining, resting = await self._run("forward", queue, other, more_keys=more_keys)
+                _, remaining, resting = await self._move_dead(queue, other)
                 rested += resting
-                await self._run("wake", other)
         except (StoreRefused, InvalidInput) as problem:
             log.warn(
                 "dead letters of {queue} stay there, as they cannot be moved to {other}: {problem}",
@@ -216,3 +212,19 @@ class Operations:
                 count=rested,
                 queue=queue,
             )
+
+    async def _move_dead(self, queue: str, other: str, key: str = "", by_user: bool = False) -> tuple[int, int, int]:
+        """Moves dead letters, or the one with this key, to the end of another queue; a bounded number.
+
+        Args:
+            by_user: whether a user asked for it; if not, letters that were moved too often rest.
+
+        Returns:
+            The numbers moved, remaining to be moved, and now resting.
+        """
+        there = self.layout.for_queue(check_queue_name(other))
+        more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries, there.times)
+        args = (self.layout.stored(other), int(by_user), self.layout.stored_key(key) if key else "")
+        moved, remaining, rested = await self._run("forward", queue, *args, more_keys=more_keys)
+        await self._run("wake", other)
+        return moved, remaining, rested

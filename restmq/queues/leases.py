@@ -8,7 +8,7 @@ deliveries it becomes a dead letter instead.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,22 +132,43 @@ class LeaseOperations(Operations):
         remaining_ms = await self._run("lease_remaining", queue, *self._flat(queue, leases))
         return [ms / 1000 if ms > 0 else None for ms in remaining_ms]
 
-    async def queue_nack(self, key: str, receipt: str) -> None:
-        """Returns the message to the front, as a failed delivery. Raises LeaseGone as queue_ack does."""
-        if not await self.queue_release(queue_of(key), [(key, receipt)]):
+    async def queue_ack_many(self, queue: str, leases: Sequence[tuple[str, str]]) -> list[bool]:
+        """Acks up to 1000 messages of one queue, each as queue_ack. Returns for each whether its lease was in force."""
+        return list(map(bool, await self._run("ack", queue, *self._flat(queue, leases))))
+
+    async def queue_nack(self, key: str, receipt: str, delay_ms: int | None = None, reason: str = "") -> None:
+        """Returns the message to its place, as a failed delivery. Raises LeaseGone as queue_ack does.
+
+        Args:
+            delay_ms: time until it comes back; None for the queue's setting ``retry_delay``.
+            reason: why the delivery failed; kept with the message.
+        """
+        if not await self.queue_release(queue_of(key), [(key, receipt)], delay_ms=delay_ms, reason=reason):
             raise LeaseGone(_LEASE_GONE)
 
-    async def queue_release(self, queue: str, leases: Sequence[tuple[str, str]], blameless: bool = False) -> int:
-        """Returns leased messages of one queue to its front, in their order. Skips leases that have ended.
+    async def queue_release(
+        self,
+        queue: str,
+        leases: Sequence[tuple[str, str]],
+        *,
+        blameless: bool = False,
+        delay_ms: int | None = None,
+        reason: str = "",
+    ) -> int:
+        """Returns leased messages of one queue to their places. Skips leases that have ended.
 
         Args:
             leases: keys and receipts, the oldest first.
-            blameless: whether the messages reached no consumer, so that these deliveries do not count.
+            blameless: whether the messages reached no consumer, so that these deliveries do not count, and the messages
+                come back at once.
+            delay_ms, reason: as for queue_nack.
 
         Returns:
             The number of leases that were in force.
         """
-        released, dead_letter = await self._run("release", queue, int(blameless), *self._flat(queue, leases))
+        when: int | str = "" if delay_ms is None else delay_ms
+        flat = self._flat(queue, leases)
+        released, dead_letter = await self._run("release", queue, int(blameless), when, reason, *flat)
         await self._forward(queue, dead_letter)
         return int(released)
 
@@ -202,16 +223,23 @@ class LeaseOperations(Operations):
         ]
         return DeadLetters(total, found)
 
-    async def queue_redrive(self, queue: str, key: str = "") -> int:
+    async def queue_redrive(self, queue: str, key: str = "", to: str = "") -> int:
         """Moves dead letters to the end of their queue, as if never delivered. Returns their number.
 
         Args:
             key: the key of one dead letter; empty for all.
+            to: another queue, to which they go as new messages with a note of their origin.
 
         Raises:
             NotFound: the queue has no dead letter with this key.
         """
-        return await self._for_dead("redrive", queue, key)
+        if to in ("", queue):
+            return await self._for_dead("redrive", queue, key)
+
+        async def move() -> tuple[int, int]:
+            return (await self._move_dead(queue, to, key, by_user=True))[:2]
+
+        return await self._for_all(move, key)
 
     async def queue_drop_dead(self, queue: str, key: str = "") -> int:
         """Drops dead letters for good; arguments and errors as queue_redrive. Returns their number."""
@@ -219,12 +247,16 @@ class LeaseOperations(Operations):
 
     async def _for_dead(self, script: str, queue: str, key: str) -> int:
         wanted_key = self.layout.tag(queue) + key.encode() if key else ""
-        done, remaining = await self._run(script, queue, wanted_key)
+        return await self._for_all(lambda: self._run(script, queue, wanted_key), key)
+
+    async def _for_all(self, step: Callable[[], Awaitable[tuple[int, int]]], key: str) -> int:
+        """Repeats a step for dead letters, which returns the numbers done and remaining."""
+        done, remaining = await step()
         if key and not done:
             raise NotFound("there is no dead letter with this key.")
         wanted = done + remaining  # messages that die meanwhile stay
         while remaining and done < wanted:
-            more, remaining = await self._run(script, queue, wanted_key)
+            more, remaining = await step()
             done += more
         return int(done)
 

@@ -61,33 +61,24 @@ _ENCODING: Schema = {
 _RECEIPT = described(STRING, "The lease's receipt: ack and extend need it.")
 _DELIVERIES = described(WHOLE, "Number of deliveries of a leased message.")
 _LETTER: dict[str, Any] = {"count": WHOLE, "first": _TIME_MS, "last": _TIME_MS}
+_FAILURE = {
+    "reason": described(STRING, "The last reason that a consumer gave when it nacked the message."),
+    "failed": described(WHOLE, "Time of that nack in milliseconds since 1970."),
+}
+#: The notes that any answer may show beside a message.
+NOTES = {**_FAILURE, "dead_letter": ref("Origin"), **METADATA}
 
 SHAPES: dict[str, Schema] = {
     "Error": obj(error=described(STRING, "What is wrong, then what to do.")),
-    "Origin": obj({"key": KEY, **_LETTER, "hops": described(WHOLE, "Number of times it was forwarded.")})
+    "Origin": obj({"key": KEY, **_LETTER, **_FAILURE, "hops": described(WHOLE, "Number of times it was forwarded.")})
     | {"description": "Where the message was a dead letter before it came to this queue."},
     "Message": obj(
-        {
-            "encoding": _ENCODING,
-            "receipt": _RECEIPT,
-            "count": _DELIVERIES,
-            "expires": EXPIRES,
-            "dead_letter": ref("Origin"),
-            **METADATA,
-        },
+        {"encoding": _ENCODING, "receipt": _RECEIPT, "count": _DELIVERIES, "expires": EXPIRES, **NOTES},
         key=KEY,
         value=STRING,
     ),
     "FoundMessage": obj(
-        {
-            "encoding": _ENCODING,
-            "queue": QUEUE,
-            "dead_letter": ref("Origin"),
-            "due": _TIME_MS,
-            "died": _TIME_MS,
-            "expires": EXPIRES,
-            **METADATA,
-        },
+        {"encoding": _ENCODING, "queue": QUEUE, "due": _TIME_MS, "died": _TIME_MS, "expires": EXPIRES, **NOTES},
         key=KEY,
         value=STRING,
         state={"type": "string", "enum": ["ready", "delayed", "leased", "dead", "unknown"]},
@@ -100,8 +91,7 @@ SHAPES: dict[str, Schema] = {
             "cut": described(BOOLEAN, "Present if the value is cut."),
             "due": _TIME_MS,
             "died": _TIME_MS,
-            "dead_letter": ref("Origin"),
-            **METADATA,
+            **NOTES,
         },
         key=KEY,
         value=described(STRING, "The beginning of the value."),

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from restmq.errors import InvalidInput
-from restmq.model import BATCH_MAX, IDEMPOTENCY_KEY_BYTES_MAX, QUEUE_NAME_BYTES_MAX, check_queue_name, queue_of
+from restmq.model import (
+    BATCH_MAX,
+    IDEMPOTENCY_KEY_BYTES_MAX,
+    QUEUE_NAME_BYTES_MAX,
+    REASON_BYTES_MAX,
+    check_queue_name,
+    queue_of,
+)
 from restmq.schema.encoding import CALLBACK_MAX, CALLBACK_PATTERN, check_callback
 
 Schema = dict[str, Any]
@@ -151,6 +158,31 @@ class Values:
         raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
 
 
+class Leases:
+    """An array of leases, each an object of a message's key and its receipt: one to the maximum of a batch."""
+
+    @property
+    def schema(self) -> Schema:
+        lease = {
+            "type": "object",
+            "properties": {"key": MESSAGE_KEY.schema, "receipt": RECEIPT_TEXT.schema},
+            "required": ["key", "receipt"],
+            "additionalProperties": False,
+        }
+        return {"type": "array", "items": lease, "minItems": 1, "maxItems": BATCH_MAX}
+
+    def __call__(self, name: str, value: Any) -> list[tuple[str, str]]:
+        if not isinstance(value, list) or not 0 < len(value) <= BATCH_MAX:
+            raise InvalidInput(f"the field {name!r} must be an array of 1 to {BATCH_MAX} messages.")
+        for lease in value:
+            if not isinstance(lease, dict) or lease.keys() != {"key", "receipt"}:
+                raise InvalidInput(f"each of {name!r} must be an object of 'key' and 'receipt', and nothing else.")
+        return [(MESSAGE_KEY("key", lease["key"]), RECEIPT_TEXT("receipt", lease["receipt"])) for lease in value]
+
+    def read(self, name: str, raw: bytes) -> Any:
+        raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
+
+
 def _decode(name: str, raw: bytes) -> str:
     try:
         return raw.decode()
@@ -173,6 +205,12 @@ def _message_key(text: str) -> str:
 def _not_empty(text: str) -> str:
     if not text:
         raise InvalidInput("the receipt is empty; send the one that came with the message.")
+    return text
+
+
+def _reason(text: str) -> str:
+    if len(text.encode()) > REASON_BYTES_MAX:
+        raise InvalidInput(f"the reason is too long; the maximum is {REASON_BYTES_MAX} bytes.")
     return text
 
 
@@ -202,8 +240,12 @@ QUEUE_NAME_OR_NONE = Text(
 RECEIPT_TEXT = Text((("minLength", 1),), _not_empty)
 CALLBACK_NAME = Text((("maxLength", CALLBACK_MAX), ("pattern", CALLBACK_PATTERN)), check_callback)
 IDEMPOTENCY_KEY = Text((("minLength", 1), ("maxLength", IDEMPOTENCY_KEY_BYTES_MAX)), _idempotency_key)
+REASON = Text(
+    ((("maxLength", REASON_BYTES_MAX), ("description", f"Up to {REASON_BYTES_MAX} bytes of UTF-8."))), _reason
+)
 ANY_JSON = Exact({})
 BYTES = Exact({"type": "string"})
 JSON_TEXT = Exact({"type": "string", "contentMediaType": "application/json"})
 VALUES = Values()
 HEADERS = Texts({"type": "object", "additionalProperties": {"type": "string"}})
+LEASES = Leases()

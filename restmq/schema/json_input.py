@@ -21,7 +21,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from restmq.errors import InvalidInput
 from restmq.model import BATCH_MAX
-from restmq.schema.fields import Exact, Kind, Texts, Values
+from restmq.schema.fields import Exact, Kind, Leases, Texts, Values
 
 _COLONS_MAX = 10_000
 #: Maximum size of a field that is not a message: numbers, names, keys and receipts are shorter.
@@ -137,6 +137,9 @@ def field_value(kind: Kind, name: str, raw: Raw) -> Any:
         return message_of(raw, f"the field {name!r}")
     if isinstance(kind, Values):
         return kind(name, _items(raw))
+    if isinstance(kind, Leases):
+        items = _items(raw)
+        return kind(name, items and [plain(name, item) for item in items])
     return kind(name, plain(name, raw, _TEXTS_BYTES_MAX if isinstance(kind, Texts) else _FIELD_BYTES_MAX))
 
 

@@ -28,7 +28,8 @@ MEANINGFUL = frozenset(
             "last_event_id",
             "lease",
         ),
-        *("list", "max_deliveries", "max_length", "prefetch", "raw", "receipt", "values", "wait"),
+        *("list", "max_deliveries", "max_length", "messages", "prefetch", "raw", "reason", "receipt", "retry_delay"),
+        *("retry_delay_max", "to", "values", "wait"),
     )
 )
 #: More unknown names are rejected without comparing them.

@@ -151,6 +151,7 @@ export class Messages {
     const facts = [];
     if (message.due) facts.push(h("time", { data: { due: message.due } }, this.#due(message.due)));
     if (message.died) facts.push(h("span", {}, `died ${clock(message.died)}`));
+    if (message.reason) facts.push(h("span", { class: "reason", title: message.reason }, message.reason));
     if (message.count) facts.push(h("span", {}, plural(message.count, "delivery", "deliveries")));
     facts.push(h("span", { class: "size" }, size(message.size)));
     return facts;
@@ -168,7 +169,7 @@ export class Messages {
     const may = this.#may();
     if (this.#place === "dead" && may.configure) acts.append(h("button", { type: "button", on: { click: () => this.#redrive(message.key) } }, "Redrive"));
     if (this.#place === "dead" && may.purge) acts.append(confirmButton("Drop", () => "Drop for good?", () => this.#drop(message.key)));
-    body.replaceChildren(acts, renderValue(message.value, message.encoding, message.cut));
+    body.replaceChildren(acts, ...reasons(message).map((text) => h("p", { class: "note reason" }, text)), renderValue(message.value, message.encoding, message.cut));
   }
 
   async #whole(body, message) {
@@ -206,4 +207,12 @@ export class Messages {
     }
     this.#load();
   }
+}
+
+/** Why deliveries of a message failed, here and in the queue where it was a dead letter. */
+function reasons({ reason, failed, dead_letter: origin }) {
+  const told = [];
+  if (reason) told.push(`Failed ${clock(failed)}: ${reason}`);
+  if (origin) told.push(`Was the dead letter ${origin.key}${origin.reason ? `, failed ${clock(origin.failed)}: ${origin.reason}` : ""}`);
+  return told;
 }

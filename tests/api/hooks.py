@@ -27,6 +27,26 @@ def _of_queue(fields: dict[str, Any], queue: str) -> dict[str, Any]:
     return {**fields, "key": f"{queue}:1"} if is_key and queue else fields
 
 
+def _nack_alone(fields: dict[str, Any]) -> dict[str, Any]:
+    """A delay and a reason go with a nack, i.e. with the lease 0."""
+    try:
+        is_nack = float(fields.get("lease", 0)) == 0
+    except (TypeError, ValueError):
+        return fields
+    return fields if is_nack else {name: value for name, value in fields.items() if name not in ("delay", "reason")}
+
+
+def _of_one_queue(leases: Any, queue: object) -> Any:
+    """The keys of several leases are made keys of one queue."""
+    keys = [lease.get("key") for lease in leases if isinstance(lease, dict)] if isinstance(leases, list) else []
+    if not keys or not all(
+        isinstance(key, str) and re.fullmatch("[^\\x00-\\x1f\\x7f-\\x9f]+:[0-9]+", key) for key in keys
+    ):
+        return leases
+    name = queue if isinstance(queue, str) else keys[0].rpartition(":")[0]
+    return [{**lease, "key": f"{name}:1"} if isinstance(lease, dict) else lease for lease in leases]
+
+
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     queue_in_path = unquote(str((case.path_parameters or {}).get("queue", "")))  # it is percent-encoded
@@ -35,9 +55,19 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
     if not isinstance(case.body, dict):
         return
     case.body = _of_queue(_shortened(case.body), queue_in_path)
+    if case.path.startswith("/m/"):
+        case.body = _nack_alone(case.body)
+    if "messages" in case.body:
+        case.body = {**case.body, "messages": _of_one_queue(case.body["messages"], case.body.get("queue"))}
     queue, key = case.body.get("queue"), case.body.get("key")
     if "receipt" in case.body and isinstance(queue, str) and isinstance(key, str) and key.rpartition(":")[0] != queue:
         case.body = {name: value for name, value in case.body.items() if name != "queue"}
+    if (
+        case.path.startswith("/m/")
+        and {"delay", "reason"} & case.body.keys()
+        and str(case.body.get("lease")).strip("0.") != ""
+    ):
+        case.body = {name: value for name, value in case.body.items() if name not in ("delay", "reason")}
     if queue_in_path and case.body.get("dead_letter") == queue_in_path:
         case.body = {**case.body, "dead_letter": "another"}
     if case.path.startswith("/queue") and case.media_type != "application/json":

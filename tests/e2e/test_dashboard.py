@@ -25,7 +25,7 @@ def dead_letters(http: httpx.Client, queue: str, count: int) -> None:
     for number in range(count):
         http.post(f"/q/{queue}", data={"value": f"letter {number}"})
     for message in http.get(f"/q/{queue}?lease=1000&count={count}").json():
-        http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0"})
+        http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0", "reason": "no luck"})
 
 
 def test_consumers_of_several_servers_are_listed_with_their_server(
@@ -130,7 +130,9 @@ def test_dead_letters_are_redriven_and_dropped(page: Page, http: httpx.Client, q
     page.wait_for(".notes", "4 dead letters")
     page.find("#tab-dead").click()
     page.wait_for_messages([f"{number + 1} letter {number}" for number in range(4)])
+    page.wait_for("#messages .facts .reason", "no luck")
     page.find("#messages li:first-child summary").click()
+    page.wait_for("#messages .message-body", ": no luck")
     page.press("Redrive", "#messages li")
     page.wait_for_figure("ready", "1")
     page.wait_for_messages(["2 letter 1", "3 letter 2", "4 letter 3"])

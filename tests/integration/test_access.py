@@ -207,16 +207,16 @@ def test_guesses_from_many_addresses_delay_nobody(private_folder: Path, redis: R
     rules = f"[rest:consumer]\nusername = carla\npassword = {hash_password('consume')}\n"
     daemon = with_acl(private_folder, redis, rules, "--trusted-proxies", "127.0.0.1")
     with stopping(daemon), daemon.client() as http:
-        assert http.get("/q/x", auth=("carla", "consume")).status_code == 204
+        assert http.get("/q/none", auth=("carla", "consume")).status_code == 204
         guesses = []
         for number in range(200):
             credentials = base64.b64encode(f"carla:guess {number}".encode()).decode()
             guesses.append(daemon.connect())
             guesses[-1].sendall(
-                f"GET /q/x HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: 198.51.100.{number}\r\n"
+                f"GET /q/none HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Forwarded-For: 198.51.100.{number}\r\n"
                 f"Authorization: Basic {credentials}\r\n\r\n".encode()
             )
-        assert http.get("/q/x", auth=("carla", "consume")).status_code == 204
+        assert http.get("/q/none", auth=("carla", "consume")).status_code == 204
         answers = [guess.recv(1000) for guess in guesses]
         assert {answer.split(b" ")[1] for answer in answers} == {b"401", b"503"}
         assert sum(b" 503 " in answer for answer in answers) > 100, "the others would take ten seconds of CPU"
@@ -302,6 +302,19 @@ def test_a_token_sets_only_dead_letter_queues_it_may_write_to(guarded: Daemon, r
         assert http.post("/p/mine", data={"dead_letter": ""}, headers=mine).status_code == 200
         reads = token(redis, "t-reads", ["*"], ["read", "admin"])
         assert http.post("/p/mine", data={"dead_letter": "other"}, headers=reads).status_code == 403
+
+
+def test_a_token_redrives_only_into_queues_it_may_write_to(guarded: Daemon, redis: Redis) -> None:
+    with guarded.client() as http:
+        mine = token(redis, "t-redrive", ["mine", "mine-2"], ["read", "write", "admin"])
+        reads = token(redis, "t-redrive-reads", ["*"], ["read", "admin"])
+        writes = token(redis, "t-redrive-writes", ["*"], ["read", "write"])
+        for to, headers, status in (("other", mine, 403), ("mine-2", mine, 200), ("mine-2", reads, 403)):
+            assert http.post("/d/mine", data={"to": to}, headers=headers).status_code == status
+            command = {"cmd": "redrive", "queue": "mine", "to": to}
+            assert http.post("/queue", json=command, headers=headers).status_code == status
+        assert http.post("/d/mine", headers=writes).status_code == 403
+        assert http.post("/queue", json={"cmd": "redrive", "queue": "mine"}, headers=writes).status_code == 403
 
 
 def test_revoking_a_token_disconnects_its_listeners(guarded: Daemon, redis: Redis, queue: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import itertools
 import os
 import time
@@ -48,6 +49,7 @@ class Entry:
     first_ms: int = 0
     last_ms: int = 0
     died_ms: int = 0
+    reason: str = ""
     origin: str = ""
     joined: tuple[int, int] = (0, 0)
 
@@ -75,6 +77,8 @@ class Model:
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("out", "leased", "acked", "dead"), 0))
     max_deliveries: int = 0
     max_length: int = 0
+    retry_delay: int = 0
+    retry_delay_max: int = 0
     grave: Model | None = None
     sent: dict[bytes, tuple[object, list[str]]] = field(default_factory=dict)
 
@@ -137,10 +141,23 @@ class Model:
         due_ms, held, _ = self.leased.get(key, (0, None, None))
         return held == receipt and due_ms > self.now
 
-    def fail(self, entries: list[Entry], blameless: bool = False) -> None:
+    def retry_delay_ms(self, entry: Entry, receipt: str) -> int:
+        random = int(hashlib.sha1(receipt.encode()).hexdigest()[:4], 16) / 65535
+        seconds: float = min(self.retry_delay * 2.0 ** (entry.delivered - 1), self.retry_delay_max or 3600)
+        return int(1000 * seconds * (1 + 0.1 * random))
+
+    def fail(
+        self, entries: list[Entry], *, blameless: bool = False, delay_ms: int | None = None, reason: str = ""
+    ) -> None:
         back = []
         for entry in sorted(entries, key=lambda entry: entry.order):
-            ended_ms = self.leased.pop(entry.key)[0]
+            ended_ms, receipt, _ = self.leased.pop(entry.key)
+            if delay_ms is None:
+                delay_ms_now = 0 if blameless or not self.retry_delay else self.retry_delay_ms(entry, receipt)
+            else:
+                delay_ms_now = delay_ms
+            due_ms = min(ended_ms, self.now) + delay_ms_now
+            entry.reason = reason or entry.reason
             if blameless:
                 entry.delivered -= 1
                 if not entry.delivered:
@@ -151,6 +168,8 @@ class Model:
                 entry.died_ms = min(ended_ms, self.now)
                 bisect.insort(self.dead, entry, key=lambda letter: letter.died_ms)
                 self.totals["dead"] += 1
+            elif due_ms > self.now:
+                self.delayed[entry.key] = due_ms, entry
             else:
                 back.append(entry)
         self.come_back(back)
@@ -160,18 +179,21 @@ class Model:
         up = sorted((due, entry.number, entry) for due, entry in self.delayed.values() if due <= self.now)
         for _, _, entry in up:
             del self.delayed[entry.key]
-            if self.alive(entry):
+            if self.alive(entry) and not entry.delivered:
                 self.join(entry)
+        self.come_back([entry for _, _, entry in up if self.alive(entry) and entry.delivered])
         self.forward()
 
     def forward(self) -> None:
-        if self.grave is None:
-            return
-        for entry in self.dead:
-            if self.alive(entry):
-                moved = Entry(self.grave.next_key(), entry.value, entry.expires_ms, origin=entry.key)
-                self.grave.ready.append(moved)
+        if self.grave is not None:
+            self.move_dead(self.grave)
+
+    def move_dead(self, other: Model) -> int:
+        living = [entry for entry in self.dead if self.alive(entry)]
+        for entry in living:
+            other.ready.append(Entry(other.next_key(), entry.value, entry.expires_ms, origin=entry.key))
         self.dead = []
+        return len(living)
 
     def find(self, key: str) -> str | None:
         places = [("dead", self.dead), ("ready", self.ready)]
@@ -206,17 +228,21 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
         @initialize(
             max_deliveries=st.sampled_from([0, 1, 1, 2, 3]),
             max_length=st.sampled_from([0, 0, 0, 4, 7]),
+            retry=st.sampled_from([(0, 0), (0, 0), (1, 0), (1, 2)]),
             with_grave=st.booleans(),
             large=st.booleans(),
         )
-        def begin(self, max_deliveries: int, max_length: int, with_grave: bool, large: bool) -> None:
+        def begin(
+            self, max_deliveries: int, max_length: int, retry: tuple[int, int], with_grave: bool, large: bool
+        ) -> None:
             self.large = large
             number = next(fresh)
             self.grave = Model(f"grave {number}", clock[0])
-            self.model = Model(f"queue {number}", clock[0], max_deliveries=max_deliveries, max_length=max_length)
+            said = {"max_deliveries": max_deliveries, "max_length": max_length}
+            said |= {"retry_delay": retry[0], "retry_delay_max": retry[1]}
+            self.model = Model(f"queue {number}", clock[0], **said)
             self.queue = self.model.name
             self.model.grave = self.grave if with_grave else None
-            said = {"max_deliveries": max_deliveries, "max_length": max_length}
             run(core.queue_settings_set, self.queue, said | {"dead_letter": self.grave.name if with_grave else ""})
             self.receipts: list[tuple[str, str]] = []
             self.keys: list[str] = [f"{self.queue}:1"]
@@ -344,16 +370,28 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             self.same(expected, lambda: run(core.queue_extend, key, receipt, lease))
 
         @rule(data=st.data())
-        def nack(self, data: st.DataObject) -> None:
+        def ack_many(self, data: st.DataObject) -> None:
+            leases = data.draw(st.lists(st.sampled_from([*self.receipts, (f"{self.queue}:1", "nonsense")]), max_size=9))
+            expected = []
+            for key, receipt in leases:
+                expected.append(self.model.holds(key, receipt))
+                if expected[-1]:
+                    del self.model.leased[key]
+                    self.model.totals["out"] += 1
+                    self.model.totals["acked"] += 1
+            assert run(core.queue_ack_many, self.queue, leases) == expected
+
+        @rule(data=st.data(), delay=st.none() | st.just(0) | times_ms, reason=st.sampled_from(["", "a", "\u00fc\n\0"]))
+        def nack(self, data: st.DataObject, delay: int | None, reason: str) -> None:
             key, receipt = self.some_receipt(data)
 
             def expected() -> None:
                 if not self.model.holds(key, receipt):
                     raise LeaseGone
-                self.model.fail([self.model.leased[key][2]])
+                self.model.fail([self.model.leased[key][2]], delay_ms=delay, reason=reason)
                 self.model.forward()
 
-            self.same(expected, lambda: run(core.queue_nack, key, receipt))
+            self.same(expected, lambda: run(core.queue_nack, key, receipt, delay, reason))
 
         @rule()
         def look(self) -> None:
@@ -391,9 +429,15 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             for letter in found.messages:
                 assert letter.deliveries.metadata == metadata_of(letter.message)
             assert [
-                (letter.message.key, letter.message.value, letter.at_ms, letter.deliveries.count)
+                (
+                    letter.message.key,
+                    letter.message.value,
+                    letter.at_ms,
+                    letter.deliveries.count,
+                    letter.deliveries.reason,
+                )
                 for letter in found.messages
-            ] == [(entry.key, entry.value, entry.died_ms, entry.delivered) for entry in shown]
+            ] == [(entry.key, entry.value, entry.died_ms, entry.delivered, entry.reason) for entry in shown]
             assert found.count == len(self.model.dead)
 
         @rule(data=st.data(), drop=st.booleans())
@@ -421,7 +465,12 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 self.revive(entry)
             assert run(core.queue_redrive, self.queue) == len(living)
 
+        @rule()
+        def redrive_to_the_grave(self) -> None:
+            assert run(core.queue_redrive, self.queue, "", self.grave.name) == self.model.move_dead(self.grave)
+
         def revive(self, entry: Entry) -> None:
+            entry.reason = ""
             entry.delivered = entry.first_ms = entry.last_ms = 0
             self.model.join(entry)
 
@@ -478,11 +527,8 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 assert message.count == (entry.delivered if leased else entry.looks)
                 deliveries = Deliveries.parse(message.record)
                 assert deliveries.metadata == metadata_of(message)
-                assert (deliveries.count, deliveries.first_ms, deliveries.last_ms) == (
-                    entry.delivered,
-                    entry.first_ms,
-                    entry.last_ms,
-                )
+                shown = (deliveries.count, deliveries.first_ms, deliveries.last_ms, deliveries.reason)
+                assert shown == (entry.delivered, entry.first_ms, entry.last_ms, entry.reason)
 
         def teardown(self) -> None:
             if not hasattr(self, "model"):

@@ -371,7 +371,11 @@ def test_a_failed_message_is_delivered_again_and_becomes_a_dead_letter(
     assert (worked.stdout, worked.returncode) == (b"1\n2\n3\n", 1)
     assert f"restmq: {key}, delivery 3: exit status 7; returned to the queue.\n".encode() in worked.stderr
     assert counts(http, queue) == (0, 0, 0, 1)
-    shell.output("redrive", queue)
+    assert http.get(f"/d/{queue}").json()["messages"][0]["reason"] == "exit status 7"
+    assert b"exit status 7" in shell.output("dead", queue)
+    assert shell.output("redrive", queue, "--to", f"{queue}-2") == b"1\n"
+    assert http.get(f"/q/{queue}-2").json()["dead_letter"]["reason"] == "exit status 7"
+    (key,) = add(http, queue, "poison")
     worked = shell.run("work", queue, "--json", "--count", "3", "--again-after", "1", *failing)
     lines = [json.loads(line) for line in worked.stdout.splitlines()]
     assert [(line["key"], line["count"], line["exit"]) for line in lines] == [(key, n, 7) for n in (1, 2, 3)]

@@ -204,6 +204,26 @@ def test_leases_are_acked_extended_and_nacked(client: Any, queue: str) -> None:
     assert client.find(key) is None
 
 
+def test_a_failed_message_returns_later_with_its_reason(client: Any, queue: str) -> None:
+    key = client.publish(queue, "work")
+    client.nack(client.lease(queue), delay_seconds=1000, reason="ü" * 1000)
+    waiting = client.find(key)
+    assert (waiting.more["state"], waiting.more["reason"]) == ("delayed", "ü" * 512)
+    client.configure(queue, retry_delay=1000, max_deliveries=1)
+    client.publish(queue, "more")
+    client.nack(client.lease(queue), reason="no")
+    assert client.redrive(queue, to=f"{queue}-2") == 1
+    assert client.take(f"{queue}-2").more["dead_letter"]["reason"] == "no"
+
+
+def test_several_messages_are_acked_in_one_request(client: Any, queue: str) -> None:
+    client.publish_many(queue, ["a", "b", "c"])
+    leased = client.lease_many(queue, 3)
+    client.nack(leased[1], delay_seconds=0)
+    assert client.ack_many(leased) == [True, False, True]
+    assert client.stats(queue)["ready"] == 1
+
+
 def test_a_queue_with_any_name_is_inspected_and_changed(client: Any, queue: str) -> None:
     name = f"{queue} ü/😀?%&=+#"
     keys = [client.publish(name, value) for value in ("a", "b", "c")]

@@ -192,7 +192,7 @@ def test_the_error_for_json_sent_as_a_form_names_the_right_header(daemon: Daemon
 
 def test_the_names_with_a_meaning_equal_the_declared_ones() -> None:
     old = {"authkey", "body", "callback", "msg", "policy", "queue", "status", "ttl", "value"}
-    declared: set[str] = {"idempotency_key", "values"}  # of commands alone
+    declared: set[str] = {"idempotency_key", "messages", "values"}  # of commands alone
     for handler in {route[1] for route in ROUTES}:
         assert issubclass(handler, Handler)
         for operation in handler.operations.values():

@@ -9,10 +9,11 @@ local function holds(key, receipt)
   return due_ms and tonumber(due_ms) > now_ms()
 end
 
--- Ends the lease, and tells the daemon that held the message for a consumer.
+-- Ends the lease, and tells the daemon that held the message for a consumer. Returns the receipt.
 local function end_lease(key)
   local receipt, holder = string.match(call('HGET', RECEIPTS, key) or '', '^(%S*) ?(.*)$')
   call('ZREM', LEASED, key)
   call('HDEL', RECEIPTS, key)
   if holder ~= '' then call(PUBLISH, holder, QUEUE .. '\n' .. key .. ' ' .. receipt) end
+  return receipt
 end

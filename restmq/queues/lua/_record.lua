@@ -1,6 +1,7 @@
--- DELIVERIES has a record in JSON for each message that needs one: {count, first, last, order, origin, content_type,
--- headers, sent}. The first three are its deliveries under leases. `order` is its place in the queue (see _order).
--- `origin` says where a forwarded dead letter comes from. The others came with the message, and stay with it.
+-- DELIVERIES has a record in JSON for each message that needs one: {count, first, last, reason, failed, order, origin,
+-- content_type, headers, sent}. The first three are its deliveries under leases. `reason` is the last one of a failure,
+-- and `failed` its time in ms. `order` is its place in the queue (see _order). `origin` says where a dead letter of another
+-- queue comes from. The others came with the message, and stay with it.
 local function record_of(key)
   local record = call('HGET', DELIVERIES, key)
   return record and cjson.decode(record) or {count = 0}
@@ -8,6 +9,6 @@ end
 
 -- The same record without the deliveries.
 local function undelivered(record)
-  record.count, record.first, record.last = 0, nil, nil
+  record.count, record.first, record.last, record.reason, record.failed = 0, nil, nil, nil, nil
   return record
 end

@@ -1,9 +1,9 @@
--- Moves dead letters to the queue that the setting dead_letter names, as new messages with a note of their origin. A
--- bounded number per call. A message that was forwarded HOPS_MAX times, e.g. between queues that name each other,
--- rests: it stays among the dead letters of its queue.
+-- Moves dead letters to another queue, as new messages with a note of their origin. A bounded number per call. Without a
+-- user's request, to the queue that the setting dead_letter names: then a message that was forwarded HOPS_MAX times, e.g.
+-- between queues that name each other, rests: it stays among the dead letters of its queue.
 -- KEYS: more at the end, of the other queue: queue_set, number, ready, expiring, deliveries, times.
--- ARGV: queue, clock, the other queue's name.
--- Returns {number of dead letters that remain to be forwarded, number of those that now rest}.
+-- ARGV: queue, clock, the other queue's name, 1 if a user asked for it or 0, the key of one dead letter or '' for all.
+-- Returns {number moved, number of dead letters that remain to be moved, number of those that now rest}.
 -- allow-oom
 -- include: _prelude
 -- include: _record
@@ -11,9 +11,12 @@
 -- include: _reschedule
 -- include: _age
 local FORWARDED_MAX, HOPS_MAX = 500, 5
-local OTHER = ARGV[3]
+local OTHER, by_user, wanted = ARGV[3], ARGV[4] == '1', ARGV[5]
 local QUEUES, OTHER_NUMBER, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES, OTHER_TIMES = unpack(KEYS, #KEYS - 5)
-local TO_FORWARD = '(' .. string.format('%.0f', RESTING_MS)
+local UNTIL = by_user and '+inf' or '(' .. string.format('%.0f', RESTING_MS)
+local letters = call('ZRANGEBYSCORE', DEAD, '-inf', UNTIL, 'LIMIT', 0, FORWARDED_MAX)
+if wanted ~= '' then letters = call('ZSCORE', DEAD, wanted) and {wanted} or {} end
+if #letters == 0 then return {0, 0, 0} end
 
 -- If one of these keys has a wrong type, the script fails here, before it has moved anything.
 call('SADD', QUEUES, OTHER)
@@ -22,18 +25,19 @@ call('HLEN', OTHER_DELIVERIES)
 call('ZCARD', OTHER_EXPIRING)
 call('LLEN', OTHER_READY)
 mark_time(next_number, OTHER_READY, OTHER_EXPIRING, OTHER_TIMES)
-local rested = 0
-for _, key in ipairs(call('ZRANGEBYSCORE', DEAD, '-inf', TO_FORWARD, 'LIMIT', 0, FORWARDED_MAX)) do
+local moved, rested = 0, 0
+for _, key in ipairs(letters) do
   local record, expires_ms = record_of(key), expiry_if_alive(key)
   local hops = (record.origin and record.origin.hops or 0) + 1
   if not expires_ms then
     call('ZREM', DEAD, key)
-  elseif hops > HOPS_MAX then
+  elseif hops > HOPS_MAX and not by_user then
     call('ZINCRBY', DEAD, RESTING_MS, key)
     rested = rested + 1
   else
     local other_key = OTHER .. ':' .. string.format('%.0f', call('INCR', OTHER_NUMBER))
-    local origin = {key = key, count = record.count, first = record.first, last = record.last, hops = hops}
+    local origin = {key = key, count = record.count, first = record.first, last = record.last, reason = record.reason,
+      failed = record.failed, hops = not by_user and hops or nil}
     call('RENAME', key, other_key)
     record = undelivered(record)
     record.order, record.origin = nil, origin
@@ -42,7 +46,8 @@ for _, key in ipairs(call('ZRANGEBYSCORE', DEAD, '-inf', TO_FORWARD, 'LIMIT', 0,
     call('LPUSH', OTHER_READY, other_key)
     forget({key})
     call('ZREM', DEAD, key)
+    moved = moved + 1
   end
 end
 reschedule()
-return {call('ZCOUNT', DEAD, '-inf', TO_FORWARD), rested}
+return {moved, wanted == '' and call('ZCOUNT', DEAD, '-inf', UNTIL) or 0, rested}

@@ -7,8 +7,10 @@
 --   dead     DEAD, scored by the time of death.
 -- Transitions:
 --   add: to ready or delayed.           take, broadcast, ack, delete, purge: gone.
---   lease: ready to leased.             nack, release, overdue: leased to ready (its place) or dead (max_deliveries).
---   delay over: delayed to ready (end). redrive: dead to ready (end). forward: dead to ready in another queue (end).
+--   lease: ready to leased.             nack, release, overdue: leased to ready (its place), delayed (retry_delay) or
+--                                       dead (max_deliveries).
+--   delay over: delayed to ready (end;  redrive: dead to ready (end). forward: dead to ready in another queue (end).
+--   its place if it was delivered).
 -- Rules:
 -- 1. A message is in exactly one of these keys. Each script moves it in one step.
 -- 2. Nothing but this script ends a lease or a delay by time. DUE says when it must run (see _overdue). Scripts that
@@ -17,7 +19,8 @@
 -- 3. A lease is in force only before its deadline, whether or not this script has run (holds(), see _lease).
 -- 4. Messages whose leases end take their old places (see _order). A call handles the leases that ended last first:
 --    then each call puts its messages before those of the call before, which is cheap.
--- 5. Delayed messages join the end, ordered by due time, then by number.
+-- 5. Delayed messages join the end, ordered by due time, then by number. Those that were delivered before, and wait for
+--    the next attempt, take their old places.
 -- 6. Work per call is bounded. A millisecond is never split between calls, so that rule 5 holds for messages that were
 --    added together. The answer MORE asks for another call.
 -- 7. An expired message is dropped and counted at its next transition.
@@ -45,7 +48,7 @@ local function first_ones(command, set, from, to)
 end
 
 local overdue_keys, ended_ms, more_overdue = first_ones('ZREVRANGEBYSCORE', LEASED, now_ms(), '-inf')
-fail_deliveries(overdue_keys, false, ended_ms)
+fail_deliveries(overdue_keys, {ended_ms = ended_ms})
 
 local delayed_keys, due_ms, more_delayed = first_ones('ZRANGEBYSCORE', DELAYED, '-inf', now_ms())
 local numbers = {}
@@ -54,11 +57,22 @@ table.sort(delayed_keys, function(one, other) -- a sorted set sorts equal times 
   if due_ms[one] ~= due_ms[other] then return due_ms[one] < due_ms[other] end
   return numbers[one] < numbers[other]
 end)
-if #delayed_keys > 0 then mark_time(numbers[delayed_keys[1]]) end
+local back, orders, is_marked = {}, {}, false
 for _, key in ipairs(delayed_keys) do
+  local record = record_of(key)
   call('ZREM', DELAYED, key)
-  if not join(key, record_of(key)) then call('HINCRBY', TOTALS, 'expired', 1) end
+  local lives
+  if record.count > 0 then
+    lives = becomes_ready(key)
+    if lives then back[#back + 1], orders[key] = key, order_of(key, record) end
+  else
+    if not is_marked then mark_time(numbers[key]) end
+    is_marked, lives = true, join(key, record)
+  end
+  if not lives then call('HINCRBY', TOTALS, 'expired', 1) end
 end
+sort_by_order(back, orders)
+come_back(back, orders)
 
 reschedule()
 wake()
