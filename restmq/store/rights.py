@@ -66,7 +66,8 @@ def describe_missing(answer: Sequence[Sequence[bytes]]) -> str:
     if denied:
         found.append(f"the user has no right for {_join(denied)}")
     if unknown:
-        found.append(f"the server has no command {_join(unknown)} (it was renamed or disabled)")
+        names = dict.fromkeys(command.partition(" ")[0] for command in unknown)
+        found.append(f"the server has no command {', '.join(names)} (it was renamed or disabled)")
     return ", and ".join(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -115,6 +116,27 @@ def test_a_planned_failover_loses_nothing_that_all_replicas_had(private_folder: 
         for number, producer in enumerate(producers):
             producer.stop()
             assert set(producer.answered) <= set(take_all(http, f"jobs-{number}"))
+        daemon.assert_no_tracebacks()
+
+
+def test_a_planned_failover_with_paused_writes_loses_nothing(private_folder: Path, redis_set: SentinelSet) -> None:
+    daemon = serve(private_folder, redis_set)
+    with stopping(daemon), daemon.client() as http:
+        producer = Producer(daemon)
+        producer.wait_for(50)
+        old = redis_set.primary()
+        redis_set.servers[old].command("CLIENT", "PAUSE", "60000", "WRITE")
+
+        def all_have_caught_up() -> bool:
+            state = redis_set.servers[old].command("INFO", "replication")
+            return len(set(re.findall(r"(?:master_repl_offset:|,offset=)(\d+)", state))) == 1
+
+        wait_until(all_have_caught_up)
+        redis_set.failover()
+        redis_set.servers[old].command("CLIENT", "UNPAUSE")
+        producer.wait_for(50)
+        producer.stop()
+        assert set(producer.answered) <= set(take_all(http))
         daemon.assert_no_tracebacks()
 
 

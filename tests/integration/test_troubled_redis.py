@@ -287,7 +287,7 @@ def test_a_command_that_was_renamed_is_named(private_folder: Path) -> None:
     daemon = Daemon(private_folder, redis=redis, starts=WAITING)
     with stopping(daemon, redis), daemon.client() as http:
         wait_until(lambda: not_ready(http, "PUBLISH"))
-        wait_until(lambda: "it was renamed or disabled" in daemon.log)
+        wait_until(lambda: "the server has no command PUBLISH (it was renamed or disabled)." in daemon.log)
 
 
 @pytest.mark.parametrize("program", [redis_program(), valkey_program()], ids=["redis", "valkey"])
