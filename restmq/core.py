@@ -112,14 +112,14 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
     async def queue_get(self, queue: str, softget: bool = False) -> Message | None:
         """Takes the next message as queue_getdel. With ``softget``, only peeks at the message, and counts the peek."""
         if not softget:
-            return await self.queue_getdel(queue)
+            message: Message | None = await self.queue_getdel(queue)
+            return message
         found = self._messages(queue, await self._run_promoted("peek_next", queue))
         return found[0] if found else None
 
-    async def queue_getdel(self, queue: str) -> Message | None:
+    def queue_getdel(self, queue: str) -> defer.Deferred[Message | None]:
         """Takes the next message for good, or returns None: at-most-once. If the answer is lost, so is the message."""
-        message: Message | None = await self._takes.add(queue, None)
-        return message
+        return self._takes.add(queue, None)
 
     async def _take_each(self, queue: str, askers: list[None]) -> list[Message | Exception | None]:
         return await self._share_out(queue, len(askers), lambda count: self._run_to_limit("take", queue, count, b""))

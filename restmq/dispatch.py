@@ -149,7 +149,7 @@ async def _add(context: CommandContext, queue: str, fields: Fields) -> Fields:
 
 async def _get(context: CommandContext, queue: str, _fields: Fields) -> Fields:
     message = await context.core.queue_get(queue, softget=True)
-    return {"queue": queue, **message.fields(), "count": message.count} if message else EMPTY_QUEUE
+    return {"queue": queue, **message.fields(with_count=True)} if message else EMPTY_QUEUE
 
 
 async def _take(context: CommandContext, queue: str, fields: Fields) -> Fields:

@@ -7,7 +7,7 @@ import enum
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -100,14 +100,17 @@ class Message:
 
     key: str
     value: bytes
-    _: KW_ONLY
     count: int = 0
     expires_ms: int = 0
     receipt: str = ""
     record: bytes = b""
 
-    def fields(self) -> dict[str, Any]:
-        """The message in a JSON answer: key and value; if leased, receipt, count and expiry; notes, if any."""
+    def fields(self, with_count: bool = False) -> dict[str, Any]:
+        """The message in a JSON answer: key and value; if leased, receipt, count and expiry; notes, if any.
+
+        Args:
+            with_count: whether to show the count of a message that is not leased, too.
+        """
         try:
             fields: dict[str, Any] = {"key": self.key, "value": self.value.decode()}
         except UnicodeDecodeError:
@@ -116,7 +119,9 @@ class Message:
             fields |= {"receipt": self.receipt, "count": self.count}
             if self.expires_ms:
                 fields["expires"] = self.expires_ms
-        if _NOTED.search(self.record):
+        elif with_count:
+            fields["count"] = self.count
+        if self.record and _NOTED.search(self.record):
             fields |= Deliveries.parse(self.record).notes()
         return fields
 

@@ -35,7 +35,7 @@ from restmq.model import BATCH_MAX, Deliveries, Message, Metadata
 from restmq.schema import metadata
 from restmq.schema.answers import EXPIRES, KEY, NOTES, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.encoding import to_json
-from restmq.schema.json_input import check_value, message_of
+from restmq.schema.json_input import message_in
 
 OCTETS = metadata.UNTYPED
 NDJSON = "application/x-ndjson"
@@ -114,14 +114,11 @@ class QueueHandler(Handler):
         if not messages:
             self._answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)
         elif many:
-            shown = [{"count": message.count, **message.fields()} for message in messages]
-            await self.answer_long_json(shown, b"\r\n")
+            await self.answer_long_json([message.fields(with_count=True) for message in messages], b"\r\n")
         elif raw:
             self._answer_raw(messages[0])
         else:
-            fields = messages[0].fields()
-            fields["count"] = messages[0].count
-            await self.answer_long_json(fields, b"\r\n")
+            await self.answer_long_json(messages[0].fields(with_count=True), b"\r\n")
 
     def _answer_empty(self, status: int, as_json: object) -> None:
         """An empty queue is not an error at /q/, so JSONP must call back; with 204, a script element runs nothing."""
@@ -239,7 +236,7 @@ def _read_lines(body: bytes, messages: list[bytes]) -> Iterator[None]:
 def _read_line(body: bytes, begin: int, end: int) -> bytes:
     text = body[begin:end].rstrip(b" \t\r")
     try:
-        return message_of(check_value(text, "the line"), "the line")
+        return message_in(text, "the line")
     except InvalidInput as problem:
         number = body.count(b"\n", 0, begin) + 1
         raise InvalidInput(f"nothing was added. Correct line {number} of the body: {problem}") from None

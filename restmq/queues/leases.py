@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet import defer
+
 from restmq.errors import LeaseGone, NotFound
 from restmq.model import (
     BATCH_MAX,
@@ -85,10 +87,9 @@ class LeaseOperations(Operations):
             store.clock.callLater, self._put_back_each
         )
 
-    async def queue_lease_one(self, queue: str, lease_ms: int) -> Message | None:
+    def queue_lease_one(self, queue: str, lease_ms: int) -> defer.Deferred[Message | None]:
         """Leases the next message, or returns None; otherwise as queue_lease."""
-        message: Message | None = await self._leases.add((queue, lease_ms), None)
-        return message
+        return self._leases.add((queue, lease_ms), None)
 
     async def _lease_each(self, kind: tuple[str, int], askers: list[None]) -> list[Message | Exception | None]:
         queue, lease_ms = kind
@@ -109,9 +110,9 @@ class LeaseOperations(Operations):
         args = (count, waiter, lease_ms, new_receipt(), LEASE_SECONDS_DEFAULT * 1000)
         return await self._run_to_limit("lease", queue, *args)
 
-    async def queue_ack(self, key: str, receipt: str) -> None:
+    def queue_ack(self, key: str, receipt: str) -> defer.Deferred[None]:
         """Removes a leased message for good. Raises LeaseGone if the receipt is not that of a lease in force."""
-        await self._acks.add(queue_of(key), (key, receipt))
+        return self._acks.add(queue_of(key), (key, receipt))
 
     async def _ack_each(self, queue: str, leases: list[tuple[str, str]]) -> list[Exception | None]:
         acked = await self._run("ack", queue, *self._flat(queue, leases))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ CALLBACK_MAX = 128
 RETRY = b"retry: 2000\n"
 
 _PIECE_CHARACTERS = 1 << 18
+_value_of = itemgetter("value")
 _CALLBACK = re.compile(CALLBACK_PATTERN)
 
 
@@ -36,7 +38,7 @@ def has_long_values(answer: dict[str, Any] | list[dict[str, Any]]) -> bool:
         value = answer.get("value")
         return type(value) is str and len(value) > _PIECE_CHARACTERS
     messages = answer["messages"] if isinstance(answer, dict) else answer
-    return sum(len(message["value"]) for message in messages if "value" in message) > _PIECE_CHARACTERS
+    return sum(map(len, map(_value_of, messages))) > _PIECE_CHARACTERS
 
 
 def json_in_pieces(value: Any, pieces: list[bytes]) -> Iterator[None]:

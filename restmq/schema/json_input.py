@@ -118,10 +118,12 @@ def message_of(raw: Raw, noun: str) -> bytes:
     return text
 
 
-def check_value(text: bytes, noun: str) -> Raw:
-    """One JSON value of any kind. Raises InvalidInput."""
+def message_in(text: bytes, noun: str) -> bytes:
+    """The message for a JSON text that is not checked yet. Raises InvalidInput."""
     try:
-        return _any_value.decode(text)
+        if text.startswith(b'"'):
+            return _string.decode(text).encode()
+        return message_of(_any_value.decode(text), noun)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         refuse(noun, problem)
 
