@@ -315,13 +315,19 @@ class Comet:
 
 
 @contextlib.contextmanager
-def stopping(*parts: Any) -> Iterator[None]:
-    """Stops the servers at the end of the block, even if it failed."""
+def stopping(*parts: Any) -> Iterator[Any]:
+    """Stops the servers at the end of the block, even if it failed. Returns the first one.
+
+    If the block succeeded, no daemon may have logged a traceback.
+    """
     try:
-        yield
+        yield parts[0]
     finally:
         for part in parts:
             part.stop()
+    for part in parts:
+        if isinstance(part, Daemon):
+            part.assert_no_tracebacks()
 
 
 def listeners(redis: Redis, queue: str) -> int:

@@ -150,8 +150,7 @@ def test_a_provisioned_machine_is_a_restmq_server() -> None:
         provisioning_again_keeps_settings_and_installs_debians_redis_if_pip_brings_no_valkey(root)
         subprocess.run(["chroot", root, "systemctl", "--quiet", "enable", "restmq"], check=True)
         make_certificate(root / "etc/restmq")
-        machine = Machine(root)
-        with stopping(machine):
+        with stopping(Machine(root)) as machine:
             for holds in (
                 the_service_runs_in_its_sandbox_with_its_options,
                 a_reload_reads_the_rules,

@@ -104,8 +104,7 @@ def site() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def mortal(folder: Path, redis: Redis) -> Iterator[Daemon]:
     """A daemon that tests may stop, and must start again."""
-    daemon = Daemon(folder / "mortal", redis=redis)
-    with stopping(daemon):
+    with stopping(Daemon(folder / "mortal", redis=redis)) as daemon:
         yield daemon
 
 

@@ -25,8 +25,7 @@ def queue(queue: str) -> str:
 @pytest.fixture(scope="module")
 def admitting(folder: Path, redis: Redis, site: str) -> Iterator[Daemon]:
     """A server that allows the site of the pages. Tests may stop it, and must start it again."""
-    server = Daemon(folder / "admitting", "--allow-origin", site, redis=redis)
-    with stopping(server):
+    with stopping(Daemon(folder / "admitting", "--allow-origin", site, redis=redis)) as server:
         yield server
 
 

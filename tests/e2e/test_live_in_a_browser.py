@@ -195,8 +195,7 @@ def by_name(folder: Path, redis: Redis, other_site: str) -> Iterator[Daemon]:
     """A server that allows two sites. By its name, over plain HTTP, browsers send it no Fetch Metadata."""
     pages = (other_site.replace("localhost", "app.test"), other_site.replace("localhost", "127.0.0.1"))
     origins = [f"--allow-origin={page}" for page in pages]
-    daemon = Daemon(folder / "by-name", "--allow-host", "queue.test", *origins, redis=redis)
-    with stopping(daemon):
+    with stopping(Daemon(folder / "by-name", "--allow-host", "queue.test", *origins, redis=redis)) as daemon:
         yield daemon
 
 

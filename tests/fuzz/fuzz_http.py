@@ -207,12 +207,12 @@ def main() -> int:
     options.add_argument("--threads", type=int, default=8)
     given = options.parse_args()
     print(f"seed {given.seed}")
-    with tempfile.TemporaryDirectory(prefix="restmq-") as folder:
-        redis = Redis(Path(folder) / "redis")
-        with stopping(redis):
-            daemon = Daemon(Path(folder) / "daemon", redis=redis)
-            with stopping(daemon):
-                problems = run(daemon, given.seconds, given.seed, given.threads)
+    with (
+        tempfile.TemporaryDirectory(prefix="restmq-") as folder,
+        stopping(Redis(Path(folder) / "redis")) as redis,
+        stopping(Daemon(Path(folder) / "daemon", redis=redis)) as daemon,
+    ):
+        problems = run(daemon, given.seconds, given.seed, given.threads)
     for problem in problems:
         print(problem)
     return 1 if problems else 0

@@ -14,8 +14,7 @@ from tests.servers import Daemon, Redis, stopping
 @pytest.fixture
 def fuzz(private_folder: Path, redis: Redis) -> Iterator[Fuzz]:
     """A run against its own daemon, whose log and descriptors are checked."""
-    daemon = Daemon(private_folder, redis=redis)
-    with stopping(daemon):
+    with stopping(Daemon(private_folder, redis=redis)) as daemon:
         yield Fuzz(daemon)
 
 

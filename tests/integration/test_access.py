@@ -92,8 +92,7 @@ def test_every_route_declares_its_access() -> None:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, redis: Redis):  # type: ignore[no-untyped-def]
-    daemon = with_acl(tmp_path_factory.mktemp("guarded"), redis, PASSWORDS)
-    with stopping(daemon):
+    with stopping(with_acl(tmp_path_factory.mktemp("guarded"), redis, PASSWORDS)) as daemon:
         yield daemon
 
 
@@ -167,7 +166,6 @@ def test_a_command_without_any_access_is_not_parsed(
         writer = {**headers, **token(redis, "t-large", ["*"], ["write"])}
         if "authkey" not in path:
             assert http.post(path, content=body, headers=writer).status_code in (200, 400)
-    guarded.assert_no_tracebacks()
 
 
 def test_a_large_command_needs_access_first(guarded: Daemon, redis: Redis) -> None:
@@ -246,7 +244,6 @@ def test_a_refused_address_gets_403_until_the_file_changes(private_folder: Path,
         acl.write_text("[rest:producer]\nhosts_deny = all\n")
         os.kill(daemon.process.pid, signal.SIGHUP)
         wait_until(lambda: http.post("/q/x", data={"value": "v"}).status_code == 403)
-        daemon.assert_no_tracebacks()
 
 
 # Tokens
@@ -342,20 +339,17 @@ def test_revoking_a_token_disconnects_its_listeners(guarded: Daemon, redis: Redi
     redis.command("PUBLISH", f"{queue}:PUBSUB", f"message {queue}:1\nheard")
     assert b"heard" in stays.lines(1)[0]
     stays.close()
-    guarded.assert_no_tracebacks()
 
 
 def test_changed_rules_disconnect_listeners_they_no_longer_admit(
     private_folder: Path, redis: Redis, queue: str
 ) -> None:
-    daemon = with_acl(private_folder, redis, "")
-    with stopping(daemon):
+    with stopping(with_acl(private_folder, redis, "")) as daemon:
         streams = [Comet(daemon, f"/{way}/{queue}") for way in ("c", "sse")]
         (private_folder / "acl.conf").write_text("[comet:consumer]\nusername = carla\npassword = comet\n")
         for stream in streams:
             stream.wait_for_end()
             assert stream.ended
-        daemon.assert_no_tracebacks()
 
 
 # Browsers
@@ -548,8 +542,7 @@ def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: 
     )  # fmt: skip
     unix = private_folder / "http.sock"
     tls = f"ssl:{port}:privateKey={key}:certKey={cert}:interface=127.0.0.1"
-    daemon = Daemon(private_folder, "--endpoint", tls, "--endpoint", f"unix:{unix}", redis=redis)
-    with stopping(daemon):
+    with stopping(Daemon(private_folder, "--endpoint", tls, "--endpoint", f"unix:{unix}", redis=redis)):
         base = f"https://localhost:{port}"
         assert (
             curl("--cacert", str(cert), "--http1.1", f"{base}/q/{queue}", "-d", "value=x") == f"{queue}:1\r\n".encode()
@@ -587,7 +580,6 @@ def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: 
             wait_until(lambda: waiters(1))
             gone.close()
             wait_until(lambda: waiters(0))
-        daemon.assert_no_tracebacks()
 
 
 def test_an_invalid_endpoint_is_one_line_of_error(private_folder: Path) -> None:

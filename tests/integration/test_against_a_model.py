@@ -6,7 +6,6 @@ import bisect
 import hashlib
 import itertools
 import os
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,17 +20,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from twisted.internet import reactor
 
 from restmq.core import RedisOperations
 from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
 from restmq.model import Deliveries, Message, Metadata
-from restmq.store.pool import Store
-from restmq.store.settings import StoreSettings
-from tests.integration.conftest import Run
+from tests.integration.conftest import Clock, Run
 from tests.servers import Redis
 
-TEN_YEARS_MS = 10 * 365 * 86_400_000  # what is said in times is then far from what Redis' own clock would let expire
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "150"))
 fresh = itertools.count()
 STEPS = [0]
@@ -220,9 +215,8 @@ def metadata_of(message: Message) -> Metadata:
     return METADATA if message.value.startswith(HEADED) else Metadata()
 
 
-def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMachine]:
+def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock) -> type[RuleBasedStateMachine]:
     """The state machine on one Redis."""
-    core: RedisOperations = core_on
 
     class Queue(RuleBasedStateMachine):
         @initialize(
@@ -237,10 +231,10 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
         ) -> None:
             self.large = large
             number = next(fresh)
-            self.grave = Model(f"grave {number}", clock[0])
+            self.grave = Model(f"grave {number}", clock.now_ms)
             said = {"max_deliveries": max_deliveries, "max_length": max_length}
             said |= {"retry_delay": retry[0], "retry_delay_max": retry[1]}
-            self.model = Model(f"queue {number}", clock[0], **said)
+            self.model = Model(f"queue {number}", clock.now_ms, **said)
             self.queue = self.model.name
             self.model.grave = self.grave if with_grave else None
             run(core.queue_settings_set, self.queue, said | {"dead_letter": self.grave.name if with_grave else ""})
@@ -252,8 +246,8 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
             self.let_time_pass(step, promptly)
 
         def let_time_pass(self, step: int, promptly: bool) -> None:
-            clock[0] += step
-            self.model.now = self.grave.now = clock[0]
+            clock.now_ms += step
+            self.model.now = self.grave.now = clock.now_ms
             if promptly:
                 self.model.promote()
                 while due := run(core.due_queues)[1]:
@@ -498,7 +492,7 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
         def the_graves_are_the_same(self) -> None:
             seen = [entry for entry in self.grave.ready[-1000:] if self.grave.alive(entry)]
             found = reversed(run(core.queue_last_items, self.grave.name, 1000))
-            living = [message for message in found if not message.expires_ms or message.expires_ms > clock[0]]
+            living = [message for message in found if not message.expires_ms or message.expires_ms > clock.now_ms]
             shown = [
                 (message.value, Deliveries.parse(message.record).origin["key"])  # type: ignore[index]
                 for message in living
@@ -535,42 +529,21 @@ def machine(run: Run, core_on: Any, clock: list[int]) -> type[RuleBasedStateMach
                 return
             for queue in (self.queue, self.grave.name):
                 run(core.queue_purge, queue)
-                left = {key.removeprefix(queue) for key in redis_of(core).command("KEYS", f"{queue}:*")}
+                left = {key.removeprefix(queue) for key in redis.command("KEYS", f"{queue}:*")}
                 assert {key for key in left if ":idempotency:" not in key} <= {":UUID", ":settings", ":totals"}
 
     return Queue
 
 
-def redis_of(core: RedisOperations) -> Redis:
-    """A client of Redis itself."""
-    server = Redis.__new__(Redis)
-    server.socket_path = core.store.settings.socket_path or ""
-    return server
-
-
-def test_the_queue_does_what_a_plain_model_does(run: Run, redis: Redis) -> None:
-    clock = [int(time.time() * 1000) + TEN_YEARS_MS]
-    store = Store(StoreSettings(socket_path=redis.socket_path), reactor)
-
-    async def start() -> None:
-        store.startService()
-        await store.first_connected
-
-    async def stop() -> None:
-        await store.stopService()
-
-    run(start)
-    try:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            machine(run, RedisOperations(store, now_ms=lambda: clock[0]), clock),
-            settings=settings(
-                max_examples=EXAMPLES,
-                stateful_step_count=50,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
-    finally:
-        run(stop)
+def test_the_queue_does_what_a_plain_model_does(run: Run, redis: Redis, timed: RedisOperations, clock: Clock) -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        machine(run, redis, timed, clock),
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
     print(f"{STEPS[0]} operations")
     assert STEPS[0] > 1000

@@ -86,4 +86,3 @@ def test_the_code_of_the_how_tos_works_and_is_described(extended: Daemon, privat
         assert description["paths"]["/values/{queue}"]["get"]["x-endless"]
         commands = [each["title"] for each in description["components"]["schemas"]["Command"]["oneOf"]]
         assert commands[-1] == "depth"
-        extended.assert_no_tracebacks()

@@ -26,10 +26,8 @@ STREAMS: list[Out] = [from_comet, from_events, from_websocket, from_compressed_w
 @pytest.fixture(scope="module")
 def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
     """A daemon with default limits."""
-    server = Daemon(folder / "backlog", redis=redis)
-    with stopping(server):
+    with stopping(Daemon(folder / "backlog", redis=redis)) as server:
         yield server
-        server.assert_no_tracebacks()
 
 
 def big(number: int, size_bytes: int = MIB) -> bytes:
@@ -168,8 +166,7 @@ def test_a_consumer_that_never_reads_is_dropped_and_the_others_get_everything(
 def test_a_consumer_that_disconnects_while_the_backlog_waits_for_it_delays_no_other(
     private_folder: Path, private_redis: Redis, queue: str
 ) -> None:
-    daemon = Daemon(private_folder, "--stall-timeout", "80000", redis=private_redis)
-    with stopping(daemon):
+    with stopping(Daemon(private_folder, "--stall-timeout", "80000", redis=private_redis)) as daemon:
         expected = fill(daemon, queue, 32)
         deaf = never_read(daemon, f"/c/{queue}")
         wait_until(lambda: private_redis.command("LLEN", f"{queue}:queue") < 32)

@@ -83,8 +83,7 @@ def shell(private_folder: Path, daemon: Daemon) -> Iterator[Shell]:
 @pytest.fixture(scope="module")
 def mortal(folder: Path, redis: Redis) -> Iterator[Daemon]:
     """A daemon that tests may kill, and must start again."""
-    daemon = Daemon(folder / "mortal", redis=redis)
-    with stopping(daemon):
+    with stopping(Daemon(folder / "mortal", redis=redis)) as daemon:
         yield daemon
 
 

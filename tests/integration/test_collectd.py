@@ -98,19 +98,15 @@ class Collectd:
 
 @pytest.fixture(scope="module")
 def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    server = Daemon(folder / "collectd-daemon", redis=redis, plugin="collectd")
-    yield server
-    server.stop()
-    server.assert_no_tracebacks()
+    with stopping(Daemon(folder / "collectd-daemon", redis=redis, plugin="collectd")) as server:
+        yield server
 
 
 @pytest.fixture
 def own_daemon(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
     """A daemon with queues that no other test uses."""
-    server = Daemon(private_folder / "daemon", redis=private_redis, plugin="collectd")
-    yield server
-    server.stop()
-    server.assert_no_tracebacks()
+    with stopping(Daemon(private_folder / "daemon", redis=private_redis, plugin="collectd")) as server:
+        yield server
 
 
 def heard(comet: Comet, collectd: Collectd) -> Any:
@@ -138,8 +134,7 @@ def listening(daemon: Daemon, redis: Redis, queue: str) -> Comet:
 @pytest.mark.needs("collectd", "curl")
 def test_values_in_the_format_command(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
     comet = listening(own_daemon, private_redis, "collectd_data")
-    collectd = Collectd(private_folder / "collectd", own_daemon.url, "Command")
-    with stopping(collectd):
+    with stopping(Collectd(private_folder / "collectd", own_daemon.url, "Command")) as collectd:
         collectd.do('PUTVAL "my \\"own\\" host/exec-a b/gauge-x y" interval=10 1251533299:42.5')
         collectd.do("PUTVAL web/df-root/df_complex-free interval=2.5 1251533300:U")
         items = values_heard(comet, collectd, 2)
@@ -157,8 +152,7 @@ def test_values_in_the_format_command(private_folder: Path, own_daemon: Daemon, 
 @pytest.mark.needs("collectd", "curl")
 def test_values_in_the_format_json(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
     comet = listening(own_daemon, private_redis, "collectd_data")
-    collectd = Collectd(private_folder / "collectd", own_daemon.url, "JSON")
-    with stopping(collectd):
+    with stopping(Collectd(private_folder / "collectd", own_daemon.url, "JSON")) as collectd:
         collectd.do('PUTVAL "my host/exec-a b/gauge-x y" interval=10 1251533299:42.5')
         collectd.do("PUTVAL web/df-root/df_complex-free interval=2.5 1251533300:U")
         items = values_heard(comet, collectd, 2)
@@ -178,8 +172,7 @@ NOTIFICATION = (
 @pytest.mark.needs("collectd", "curl")
 def test_notifications_of_the_exec_plugin(private_folder: Path, own_daemon: Daemon, private_redis: Redis) -> None:
     comet = listening(own_daemon, private_redis, "collectd_event")
-    collectd = Collectd(private_folder / "collectd", own_daemon.url, "Command")
-    with stopping(collectd):
+    with stopping(Collectd(private_folder / "collectd", own_daemon.url, "Command")) as collectd:
         collectd.do(NOTIFICATION)
         assert heard(comet, collectd) == [
             {"severity": "WARNING"},
@@ -202,12 +195,6 @@ def test_notifications_of_write_http(private_folder: Path, own_daemon: Daemon, p
     (alert,) = next(event for event in events if "labels" in event[0])
     assert (alert["labels"]["instance"], alert["labels"]["severity"]) == ("my host", "WARNING")
     assert alert["annotations"]["summary"] == 'The disk is "nearly" full: 99 %'
-
-
-@pytest.fixture
-def http(daemon: Daemon) -> Iterator[httpx.Client]:
-    with daemon.client() as client:
-        yield client
 
 
 VALUES = b"PUTVAL h/p/t interval=10 N:1\r\n"

@@ -66,6 +66,5 @@ def test_with_durable_an_answered_message_is_on_disk(private_folder: Path) -> No
 
 
 def test_durable_with_an_outside_redis_warns(private_folder: Path, redis: Redis) -> None:
-    daemon = Daemon(private_folder, "--durable", redis=redis)
-    with stopping(daemon):
+    with stopping(Daemon(private_folder, "--durable", redis=redis)) as daemon:
         assert "appendfsync" in daemon.log

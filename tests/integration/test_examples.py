@@ -74,7 +74,7 @@ SCRIPTS = [path for path in sorted(EXAMPLES.rglob("*")) if path.suffix in (".py"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(EXAMPLES)))
-def test_each_can_be_run_and_its_head_says_what_it_shows_and_how(path: Path) -> None:
+def test_each_example_runs_and_its_head_says_what_it_shows_and_how(path: Path) -> None:
     text = path.read_text()
     if path.suffix == ".py":
         head = ast.get_docstring(ast.parse(text)) or ""
@@ -137,11 +137,11 @@ AWAY = "http://127.0.0.1:1"  # nobody is there
     ],
     ids=str,
 )
-def test_what_can_not_work_ends_in_one_line(name: str, arguments: tuple[str | Path, ...]) -> None:
+def test_an_example_that_cannot_work_ends_with_one_line(name: str, arguments: tuple[str | Path, ...]) -> None:
     assert "Traceback" not in complaint(run(python(name, *arguments)), name)
 
 
-def test_a_file_that_is_not_there_is_named(daemon: Daemon, queue: str) -> None:
+def test_a_missing_file_is_named(daemon: Daemon, queue: str) -> None:
     done = run(python("test_request.py", "--url", daemon.url, "--queue", queue, "/nope"))
     assert "'/nope'" in complaint(done, "test_request.py")
 
@@ -150,7 +150,7 @@ def test_a_file_that_is_not_there_is_named(daemon: Daemon, queue: str) -> None:
     ("name", "arguments"),
     [("mapreduce/reduce.py", ()), ("mapreduce/reduce_keyfreq.py", ()), ("system_monitor/feeder.py", ("load",))],
 )
-def test_a_server_that_goes_midway_is_said_in_one_line(
+def test_a_server_that_stops_midway_is_reported_in_one_line(
     private_folder: Path, private_redis: Redis, queue: str, name: str, arguments: tuple[str, ...]
 ) -> None:
     daemon = Daemon(private_folder / "d", redis=private_redis)
@@ -164,7 +164,7 @@ def test_a_server_that_goes_midway_is_said_in_one_line(
         complaint(subprocess.CompletedProcess(command, status, "", listener.complained), name)
 
 
-def test_the_sums_pass_over_what_is_no_part_of_them(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_the_sums_skip_invalid_messages(daemon: Daemon, http: httpx.Client, queue: str) -> None:
     strays = ("no JSON", "[1]", "1", '{"filename": "x", "count": "many"}', '{"counts": {"x": null}}', '{"pieces": []}')
     put(http, queue, *strays, '{"filename": "a", "count": 2}')
     done = run(python("mapreduce/reduce.py", "--url", daemon.url, "--queue", queue, "--files", "1"))
@@ -179,14 +179,14 @@ def test_the_sums_pass_over_what_is_no_part_of_them(daemon: Daemon, http: httpx.
     ] * 6
 
 
-def test_the_feeder_takes_no_answer_from_what_is_none(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_the_feeder_skips_invalid_answers(daemon: Daemon, http: httpx.Client, queue: str) -> None:
     put(http, f"{queue}.answers", "no JSON", "[1]", "{}", '{"id": []}', '{"id": 1}', '{"id": "another"}')
     arguments = ["--url", daemon.url, "--queue", queue, "--wait", "1", "load"]
     done = run(python("system_monitor/feeder.py", *arguments))
     assert complaint(done, "feeder") == "feeder: 1 answers are missing"
 
 
-def test_trends_say_that_they_wait_for_a_server_that_is_away(private_folder: Path) -> None:
+def test_trends_report_that_they_wait_for_an_unreachable_server(private_folder: Path) -> None:
     (private_folder / "posts").write_text('{"subject": "s", "author": "a", "text": "t"}')
     waiting = Running(private_folder, python("twitter_trends.py", "--url", AWAY, private_folder / "posts"))
     with stopping(waiting):
@@ -207,7 +207,7 @@ def test_the_shell_script_runs_to_its_end_and_leaves_nothing(daemon: Daemon, htt
 
 
 @pytest.mark.needs("curl")
-def test_the_shell_script_takes_a_queue_as_it_stands_in_a_url(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_the_shell_script_takes_a_percent_encoded_queue_name(daemon: Daemon, http: httpx.Client, queue: str) -> None:
     done = run([EXAMPLES / "test_rest.sh", daemon.url, f"{queue}%2F%C3%BC"])
     assert done.returncode == 0, done.stderr
     assert f'"key":"{queue}/ü:1"' in done.stdout
@@ -215,14 +215,14 @@ def test_the_shell_script_takes_a_queue_as_it_stands_in_a_url(daemon: Daemon, ht
 
 
 @pytest.mark.needs("curl")
-def test_the_shell_script_stops_at_what_is_refused(daemon: Daemon) -> None:
+def test_the_shell_script_stops_at_a_rejected_request(daemon: Daemon) -> None:
     done = run([EXAMPLES / "test_rest.sh", daemon.url, "AUTHKEY"])
     assert done.returncode != 0
     assert "reserved" in done.stdout + done.stderr
     assert "policy" not in done.stdout
 
 
-def test_requests_sends_and_gets_text_and_bytes(daemon: Daemon, queue: str, private_folder: Path) -> None:
+def test_the_requests_example_sends_and_gets_text_and_bytes(daemon: Daemon, queue: str, private_folder: Path) -> None:
     picture = private_folder / "photo.jpg"
     picture.write_bytes(bytes(range(256)) * 100)
     done = run(python("test_request.py", "--url", daemon.url, "--queue", queue, picture))
@@ -235,7 +235,7 @@ def test_requests_sends_and_gets_text_and_bytes(daemon: Daemon, queue: str, priv
     assert done.stdout.splitlines()[3].startswith("rejected: 400 the field 'ttl'")
 
 
-def test_xmlrpc_gets_what_it_set(daemon: Daemon, queue: str, private_folder: Path) -> None:
+def test_the_xmlrpc_example_gets_the_value_that_it_set(daemon: Daemon, queue: str, private_folder: Path) -> None:
     (private_folder / "bytes").write_bytes(b"\x00\xff")
     arguments = ["--url", daemon.url, "--queue", queue, "007", "ü <&>", "--file", private_folder / "bytes"]
     done = run(python("test_xmlrpc.py", *arguments))
@@ -245,7 +245,7 @@ def test_xmlrpc_gets_what_it_set(daemon: Daemon, queue: str, private_folder: Pat
     assert done.stdout.splitlines() == [*(f"set {key}" for key in keys), *gotten]
 
 
-def test_xmlrpc_says_what_is_refused(daemon: Daemon) -> None:
+def test_the_xmlrpc_example_reports_a_rejection(daemon: Daemon) -> None:
     done = run(python("test_xmlrpc.py", "--url", daemon.url, "--queue", "AUTHKEY", "x"))
     assert (done.returncode, done.stdout) == (1, "")
     assert "reserved" in done.stderr
@@ -254,7 +254,7 @@ def test_xmlrpc_says_what_is_refused(daemon: Daemon) -> None:
 # Comet
 
 
-def test_comet_prints_what_comes_and_goes_on_after_the_server_was_away(
+def test_the_comet_example_prints_messages_and_reconnects(
     private_folder: Path, private_redis: Redis, queue: str
 ) -> None:
     daemon = Daemon(private_folder / "d", redis=private_redis)
@@ -273,7 +273,9 @@ def test_comet_prints_what_comes_and_goes_on_after_the_server_was_away(
     assert "Traceback" not in listener.complained
 
 
-def test_comet_ends_after_as_many_messages_as_were_asked_for(daemon: Daemon, http: httpx.Client, queue: str) -> None:
+def test_the_comet_example_ends_after_the_requested_number_of_messages(
+    daemon: Daemon, http: httpx.Client, queue: str
+) -> None:
     put(http, queue, "one", "two", "three")
     done = run(python("test_comet.py", queue, "--url", daemon.url, "--count", "2"))
     assert done.returncode == 0, done.stderr
@@ -281,14 +283,13 @@ def test_comet_ends_after_as_many_messages_as_were_asked_for(daemon: Daemon, htt
 
 
 @pytest.mark.parametrize(("policy", "deliveries", "each"), [("broadcast", 1500, "5 to 5"), ("roundrobin", 5, "0 to 1")])
-def test_many_connections_share_or_all_get_the_messages(
+def test_many_connections_share_the_messages_or_all_get_them(
     daemon: Daemon, http: httpx.Client, redis: Redis, queue: str, private_folder: Path, policy: str, deliveries: int,
     each: str,
 ) -> None:  # fmt: skip
     http.post(f"/p/{queue}", data={"policy": policy})
     arguments = [f"{daemon.url}/c/{queue}", "300", "--deliveries", str(deliveries)]
-    many = Running(private_folder, python("test_comet_curl.py", *arguments))
-    with stopping(many):
+    with stopping(Running(private_folder, python("test_comet_curl.py", *arguments))) as many:
         wait_until(lambda: "300 connections listen" in many.complained)
         wait_until(lambda: http.get(f"/stats/{queue}").json()["consumers"] == 300)
         put(http, queue, *"abcde")
@@ -296,7 +297,7 @@ def test_many_connections_share_or_all_get_the_messages(
         assert many.said == [f"300 connections, 5 messages, {deliveries} deliveries, {each} a connection"]
 
 
-def test_connections_that_are_refused_are_counted(daemon: Daemon) -> None:
+def test_rejected_connections_are_counted(daemon: Daemon) -> None:
     done = run(python("test_comet_curl.py", f"{daemon.url}/c/AUTHKEY", "3"))
     assert done.returncode == 1
     assert done.stdout == "3 connections, 0 messages, 0 deliveries, 0 to 0 a connection\n"
@@ -383,8 +384,7 @@ class Mastodon:
 
 @contextmanager
 def mastodon() -> Iterator[Mastodon]:
-    instance = Mastodon()
-    with stopping(instance):
+    with stopping(Mastodon()) as instance:
         yield instance
 
 
@@ -416,9 +416,7 @@ def test_trends_are_posted_oldest_first_and_once(
         assert [post["text"] for post in taken(http, queue)] == [*map(str, range(60, 70))]
 
 
-def test_a_trend_that_can_not_be_read_is_passed_over(
-    daemon: Daemon, http: httpx.Client, queue: str, private_folder: Path
-) -> None:
+def test_an_unreadable_trend_is_skipped(daemon: Daemon, http: httpx.Client, queue: str, private_folder: Path) -> None:
     seen = private_folder / "seen.json"
     with mastodon() as instance:
         instance.posts = {"gone": [], "here": [(1, "there")]}
@@ -434,7 +432,7 @@ def test_a_trend_that_can_not_be_read_is_passed_over(
 
 
 @pytest.mark.parametrize("by", ["name", "standard input"])
-def test_trends_come_from_a_file_too(
+def test_trends_are_read_from_a_file(
     daemon: Daemon, http: httpx.Client, queue: str, private_folder: Path, by: str
 ) -> None:
     posts = [{"subject": "s", "author": "a", "text": text} for text in ("one", "ü\n€")]
@@ -461,12 +459,11 @@ def results(http: httpx.Client, queue: str) -> list[dict[str, Any]]:
     return taken(http, f"{queue}.results")
 
 
-def test_the_work_is_done_and_what_can_not_be_done_is_a_dead_letter(
+def test_tasks_are_done_and_an_impossible_task_becomes_a_dead_letter(
     daemon: Daemon, http: httpx.Client, queue: str, private_folder: Path
 ) -> None:
     put(http, queue, "600851475143", "no number", "97", "1", "12")
-    busy = worker(private_folder, daemon, queue)
-    with stopping(busy):
+    with stopping(worker(private_folder, daemon, queue)) as busy:
         wait_until(lambda: http.get(f"/stats/{queue}").json()["totals"]["acked"] == 3)
         wait_until(lambda: http.get(f"/d/{queue}").json()["dead"] == 2)
         assert {letter["value"] for letter in http.get(f"/d/{queue}").json()["messages"]} == {"no number", "1"}
@@ -480,28 +477,25 @@ def test_the_work_is_done_and_what_can_not_be_done_is_a_dead_letter(
     assert "Traceback" not in busy.complained
 
 
-def test_what_a_killed_worker_had_is_done_by_another(
+def test_another_worker_does_the_task_of_a_killed_one(
     daemon: Daemon, http: httpx.Client, queue: str, private_folder: Path
 ) -> None:
     (key,) = put(http, queue, "15")
-    unlucky = worker(private_folder, daemon, queue, "--lease", "2", "--slow", "600")
-    with stopping(unlucky):
+    with stopping(worker(private_folder, daemon, queue, "--lease", "2", "--slow", "600")) as unlucky:
         wait_until(lambda: f"{key} begun, delivery 1 of 3" in unlucky.complained)
         unlucky.end(signal.SIGKILL)
-    lucky = worker(private_folder, daemon, queue)
-    with stopping(lucky):
+    with stopping(worker(private_folder, daemon, queue)) as lucky:
         wait_until(lambda: f"{key} done" in lucky.complained)
         assert f"{key} begun, delivery 2 of 3" in lucky.complained
         assert lucky.end(signal.SIGTERM) == 0
     assert results(http, queue) == [{"number": 15, "factors": [3, 5]}]
 
 
-def test_a_lease_is_extended_for_as_long_as_the_work_takes(
+def test_a_lease_is_extended_while_the_task_runs(
     daemon: Daemon, http: httpx.Client, queue: str, private_folder: Path
 ) -> None:
     (key,) = put(http, queue, "15")
-    slow = worker(private_folder, daemon, queue, "--lease", "6", "--slow", "600")
-    with stopping(slow):
+    with stopping(worker(private_folder, daemon, queue, "--lease", "6", "--slow", "600")):
         wait_until(lambda: http.get(f"/m/{key}").json()["state"] == "leased")
         first = http.get(f"/m/{key}").json()["due"]
         wait_until(lambda: http.get(f"/m/{key}").json()["due"] > first)
@@ -509,12 +503,11 @@ def test_a_lease_is_extended_for_as_long_as_the_work_takes(
         assert (found["state"], found["count"]) == ("leased", 1)
 
 
-def test_a_worker_that_is_told_to_end_finishes_what_it_has(
+def test_a_stopped_worker_finishes_its_task(
     daemon: Daemon, http: httpx.Client, queue: str, private_folder: Path
 ) -> None:
     keys = put(http, queue, "15", "21")
-    ending = worker(private_folder, daemon, queue, "--slow", "2")
-    with stopping(ending):
+    with stopping(worker(private_folder, daemon, queue, "--slow", "2")) as ending:
         wait_until(lambda: f"{keys[0]} begun" in ending.complained)
         assert ending.end(signal.SIGTERM) == 0
     assert results(http, queue) == [{"number": 15, "factors": [3, 5]}]

@@ -89,8 +89,7 @@ def produce(daemon: Daemon, producers: int, count: int, body: bytes, content_typ
 @pytest.fixture
 def daemon(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
     # On a busy machine Redis may need longer than the usual time limit for 16 MiB.
-    server = Daemon(private_folder / "one", "--redis-timeout", "60", redis=private_redis)
-    with stopping(server):
+    with stopping(Daemon(private_folder / "one", "--redis-timeout", "60", redis=private_redis)) as server:
         yield server
 
 
@@ -126,8 +125,7 @@ def test_nothing_stays_in_redis_of_what_was_delivered(daemon: Daemon, private_re
 def test_a_daemon_that_hangs_does_not_hold_up_the_others(
     private_folder: Path, private_redis: Redis, daemon: Daemon
 ) -> None:
-    hanging = Daemon(private_folder / "two", redis=private_redis)
-    with stopping(hanging):
+    with stopping(Daemon(private_folder / "two", redis=private_redis)) as hanging:
         theirs, ours = Listeners(hanging, private_redis), Listeners(daemon, private_redis, daemons=2)
         hanging.process.send_signal(signal.SIGSTOP)
         produce(daemon, 4, 100, b"x" * 50 * KB)

@@ -90,8 +90,7 @@ def old_data() -> list[tuple[str | bytes, ...]]:
 @pytest.fixture(scope="module")
 def dump(folder: Path) -> Iterator[Path]:
     """A dump file with such data, written by a Redis."""
-    source = Redis(folder / "old", "--appendonly", "no")
-    with stopping(source):
+    with stopping(Redis(folder / "old", "--appendonly", "no")) as source:
         source.commands(old_data())
         assert source.command("SAVE") == "OK"
         yield folder / "old" / "dump.rdb"
@@ -102,24 +101,15 @@ def loaded(private_folder: Path, dump: Path) -> Iterator[Redis]:
     """A Redis that has loaded the dump."""
     (private_folder / "r").mkdir()
     shutil.copy(dump, private_folder / "r")
-    redis = Redis(private_folder / "r", "--appendonly", "no")
-    with stopping(redis):
+    with stopping(Redis(private_folder / "r", "--appendonly", "no")) as redis:
         assert redis.command("SCARD", "QUEUESET") == len(QUEUES) + 1 + len(REFUSED) + 1
         yield redis
 
 
 @pytest.fixture
 def daemon(private_folder: Path, loaded: Redis) -> Iterator[Daemon]:
-    server = Daemon(private_folder / "d", redis=loaded)
-    with stopping(server):
+    with stopping(Daemon(private_folder / "d", redis=loaded)) as server:
         yield server
-        server.assert_no_tracebacks()
-
-
-@pytest.fixture
-def http(daemon: Daemon) -> Iterator[httpx.Client]:
-    with daemon.client() as client:
-        yield client
 
 
 def label(policy: str | None) -> str:

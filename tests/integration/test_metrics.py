@@ -33,10 +33,8 @@ def of(samples: Samples, name: str, **labels: str) -> float:
 @pytest.fixture
 def watched(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
     """A daemon with labels for two queues, on a Redis of its own."""
-    daemon = Daemon(private_folder / "daemon", "--metrics-queues", "2", redis=private_redis)
-    with stopping(daemon):
+    with stopping(Daemon(private_folder / "daemon", "--metrics-queues", "2", redis=private_redis)) as daemon:
         yield daemon
-    daemon.assert_no_tracebacks()
 
 
 def test_the_metrics_are_valid_prometheus_text(http: httpx.Client, queue: str) -> None:

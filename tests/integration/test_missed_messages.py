@@ -21,16 +21,8 @@ MIB = 1 << 20
 
 @pytest.fixture
 def daemon(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
-    server = Daemon(private_folder, redis=private_redis)
-    with stopping(server):
+    with stopping(Daemon(private_folder, redis=private_redis)) as server:
         yield server
-        server.assert_no_tracebacks()
-
-
-@pytest.fixture
-def http(daemon: Daemon) -> Iterator[httpx.Client]:
-    with daemon.client() as client:
-        yield client
 
 
 def post(http: httpx.Client, value: str) -> str:

@@ -9,21 +9,10 @@ import pytest
 
 from restmq.core import RedisOperations
 from restmq.model import Message, Policy
-from tests.integration.conftest import Run
-from tests.integration.test_turned_clock import Clock
+from tests.integration.conftest import Clock, Run
 from tests.servers import Redis
 
 LEASE_MS = 60_000
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def timed(core: RedisOperations, clock: Clock) -> RedisOperations:
-    return RedisOperations(core.store, now_ms=lambda: clock.now_ms)
 
 
 def delayed(run: Run, core: RedisOperations, clock: Clock, queue: str) -> None:
@@ -86,7 +75,7 @@ RETURNS = [lease_ends, nack_in_turn, nack_backwards, consumer_goes, client_is_go
 
 @pytest.mark.parametrize("returns", RETURNS)
 @pytest.mark.parametrize("comes", [delayed, redriven])
-def test_what_was_leased_together_comes_back_in_the_order_of_its_delivery(
+def test_messages_leased_together_return_in_the_order_of_delivery(
     run: Run, timed: RedisOperations, clock: Clock, queue: str, comes: Comes, returns: Returns
 ) -> None:
     comes(run, timed, clock, queue)
@@ -102,7 +91,7 @@ def test_what_was_leased_together_comes_back_in_the_order_of_its_delivery(
     assert [message.value for message in run(timed.queue_tail, queue, 10)] == [*delivered, b"last"]
 
 
-def test_what_was_taken_for_a_client_that_is_gone_comes_back_in_its_order(
+def test_messages_taken_for_a_disconnected_client_return_in_order(
     run: Run, timed: RedisOperations, clock: Clock, queue: str
 ) -> None:
     delayed(run, timed, clock, queue)
@@ -112,7 +101,7 @@ def test_what_was_taken_for_a_client_that_is_gone_comes_back_in_its_order(
     assert [message.value for message in run(timed.queue_tail, queue, 6)] == [message.value for message in taken]
 
 
-def test_messages_of_consumers_served_in_turn_come_back_in_their_order(
+def test_messages_of_consumers_served_in_turn_return_in_order(
     run: Run, timed: RedisOperations, clock: Clock, queue: str
 ) -> None:
     run(timed.queue_policy_set, queue, Policy.ROUNDROBIN)
@@ -132,7 +121,7 @@ def test_a_thousand_nacks_one_by_one_keep_the_order(run: Run, core: RedisOperati
     assert [message.value for message in run(core.queue_tail, queue, 1000)] == numbers
 
 
-def test_a_message_behind_very_many_is_not_searched_for_its_place(run: Run, core: RedisOperations, queue: str) -> None:
+def test_the_search_for_the_place_of_a_message_is_bounded(run: Run, core: RedisOperations, queue: str) -> None:
     for start in range(0, 3000, 1000):
         run(core.queue_add_many, queue, [b"%d" % number for number in range(start, start + 1000)])
     taken = [message for _ in range(3) for message in run(core.queue_tail, queue, 1000)]

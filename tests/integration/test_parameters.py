@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -16,14 +16,8 @@ from tests.servers import Daemon
 
 
 @pytest.fixture
-def http(daemon: Daemon) -> Iterator[httpx.Client]:
-    with daemon.client() as client:
-        yield client
-
-
-@pytest.fixture
 def dead(http: httpx.Client, queue: str) -> Callable[[], list[str]]:
-    """Makes three dead letters; gives the keys of those that are left."""
+    """Makes three dead letters. Returns a function that lists the keys of those that are left."""
     http.post(f"/p/{queue}", data={"max_deliveries": 1})
     http.post("/queue", json={"cmd": "add", "queue": queue, "values": ["a", "b", "c"]})
     for message in http.get(f"/q/{queue}?lease=60&count=3").json():

@@ -29,7 +29,6 @@ def two_workers(private_folder: Path, private_redis: Redis) -> Iterator[Daemon]:
     daemon = Daemon(private_folder, *PATIENT, "--workers", "2", "--metrics-queues", "2", redis=private_redis)
     with stopping(daemon):
         yield daemon
-    daemon.assert_no_tracebacks()
 
 
 @pytest.fixture
@@ -39,8 +38,6 @@ def two_daemons(private_folder: Path, private_redis: Redis, request: pytest.Fixt
     daemons = [Daemon(private_folder / name, *options, redis=private_redis) for name in ("one", "two")]
     with stopping(*daemons):
         yield daemons
-    for daemon in daemons:
-        daemon.assert_no_tracebacks()
 
 
 def get(daemon: Daemon, path: str) -> httpx.Response:

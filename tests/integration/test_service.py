@@ -209,8 +209,7 @@ def test_only_its_account_can_read_the_private_stores_files(private_folder: Path
 
 
 def test_a_data_directory_has_one_owner(private_folder: Path, data_dir: Path) -> None:
-    daemon = embedded(private_folder, data_dir)
-    with stopping(daemon):
+    with stopping(embedded(private_folder, data_dir)) as daemon:
         shown = refusal(
             private_folder,
             *("restmq", "--embedded", "always", "--data-dir", str(data_dir), "--port", str(free_port())),
@@ -228,8 +227,7 @@ def test_an_unusable_data_directory_is_reported_in_one_line(private_folder: Path
 
 def test_with_a_redis_flag_no_store_is_started(private_folder: Path, data_dir: Path) -> None:
     options = ("--redis-port", str(free_port()), "--data-dir", str(data_dir))
-    daemon = Daemon(private_folder, *options, starts="waiting for the store")
-    with stopping(daemon):
+    with stopping(Daemon(private_folder, *options, starts="waiting for the store")) as daemon:
         assert "requests get 503" in daemon.log
         assert not data_dir.exists()
 
@@ -515,4 +513,3 @@ def test_when_redis_hangs_requests_get_503_in_time_and_work_again_when_it_is_bac
         assert "Redis" in answer.json()["error"]
         private_redis.go_on()
         wait_until(lambda: http.get("/stats/hang").status_code == 200)
-        daemon.assert_no_tracebacks()

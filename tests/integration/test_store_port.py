@@ -48,8 +48,7 @@ def test_other_clients_can_reach_the_private_store_and_see_its_queues(private_fo
 
 
 def test_without_the_flag_only_the_unix_socket_is_there(private_folder: Path) -> None:
-    daemon = Daemon(private_folder, "--embedded", "always", "--data-dir", str(private_folder / "data"))
-    with stopping(daemon):
+    with stopping(Daemon(private_folder, "--embedded", "always", "--data-dir", str(private_folder / "data"))) as daemon:
         pids = command_lines(daemon.process.pid)
         inodes = {
             link.readlink().name.removeprefix("socket:[").rstrip("]")
@@ -84,8 +83,7 @@ def test_with_a_password_only_restmq_and_clients_that_know_it_have_access(privat
 
 def test_beyond_loopback_without_a_password_the_log_warns(private_folder: Path) -> None:
     port = free_port()
-    daemon = opened(private_folder, port, "--store-listen", "0.0.0.0")
-    with stopping(daemon):
+    with stopping(opened(private_folder, port, "--store-listen", "0.0.0.0")) as daemon:
         assert f"the private store is open on 0.0.0.0:{port} {WARNING}" in daemon.log
         assert ask(port, ("PING",), address="127.0.0.9") == ["+PONG"]  # its protected mode does not stand in the way
 

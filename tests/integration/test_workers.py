@@ -21,10 +21,8 @@ def workers_of(daemon: Daemon) -> list[int]:
 
 @pytest.fixture(scope="module")
 def shared(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    daemon = Daemon(folder / "workers", "--workers", "2", redis=redis)
-    with stopping(daemon):
+    with stopping(Daemon(folder / "workers", "--workers", "2", redis=redis)) as daemon:
         yield daemon
-    daemon.assert_no_tracebacks()
     assert not workers_of(daemon)
 
 
@@ -146,8 +144,7 @@ def test_workers_end_when_their_supervisor_is_killed(private_folder: Path, redis
 
 def test_workers_share_a_private_store(private_folder: Path) -> None:
     options = ("--workers", "2", "--embedded", "always", "--data-dir", str(private_folder / "data"), "--durable")
-    daemon = Daemon(private_folder, *options)
-    with stopping(daemon):
+    with stopping(Daemon(private_folder, *options)) as daemon:
         for _ in range(6):
             with daemon.client() as http:
                 assert http.post("/q/test", data={"value": "x"}).status_code == 200
