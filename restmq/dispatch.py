@@ -47,6 +47,7 @@ from restmq.schema.answers import (
 )
 from restmq.schema.fields import (
     ANY_JSON,
+    ANY_TEXT,
     HEADERS,
     IDEMPOTENCY_KEY,
     LEASES,
@@ -58,7 +59,6 @@ from restmq.schema.fields import (
     Kind,
     Number,
     Schema,
-    Text,
     whole,
 )
 from restmq.schema.json_input import ObjectReader, command_field, message_of, plain
@@ -241,7 +241,7 @@ COMMANDS: dict[str, Command] = {
             "delay": Number(0, DELAY_SECONDS_MAX),
             "idempotency_key": IDEMPOTENCY_KEY,
             "headers": HEADERS,
-            "content_type": Text(),
+            "content_type": ANY_TEXT,
         },
         one_of=("value", "values"),
     ),
@@ -260,7 +260,7 @@ COMMANDS: dict[str, Command] = {
         CONSUME,
         "Deletes a message, wherever it is in the queue.",
         obj(queue=QUEUE, key=STRING, deleted=BOOLEAN),
-        {"key": Text()},
+        {"key": ANY_TEXT},
         ("key",),
     ),
     "lease": Command(

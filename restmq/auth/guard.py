@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -86,7 +86,7 @@ class Guard:
         """Raises NotAllowed, NotAuthenticated or TooManyFailures if the client lacks this access to the queue.
 
         Args:
-            queue: None if the access is not about one queue; then see ``visible``.
+            queue: None if the access is not about one queue; then see ``coverage``.
         """
         await self.check_any(credentials, (access,), queue)
 
@@ -154,10 +154,6 @@ class Guard:
         if not section.password:
             return True
         return credentials.username is not None and await self._is_right(credentials, section)
-
-    async def visible(self, credentials: Credentials, queues: Iterable[str]) -> list[str]:
-        """The queues whose names the client may see."""
-        return list(filter(await self.coverage(credentials), queues))
 
     async def coverage(self, credentials: Credentials) -> Callable[[str], bool]:
         """A predicate: whether the client may see a queue's name."""

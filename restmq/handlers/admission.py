@@ -108,6 +108,6 @@ def client_behind_proxies(request: Request, trusted: Hosts) -> str:
             break
         parsed = parse_forwarded(earlier)
         if parsed is None:
-            raise InvalidInput("X-Forwarded-For is invalid: it it must contain addresses; correct the proxy.")
+            raise InvalidInput("X-Forwarded-For is invalid: it must contain addresses; correct the proxy.")
         address = str(parsed)
     return address

@@ -12,14 +12,7 @@ from restmq import __version__
 from restmq.auth.guard import OPEN, Access
 from restmq.dispatch import COMMANDS, Command
 from restmq.handlers.base import Handler
-from restmq.handlers.declare import (
-    Answer,
-    Operation,
-    Parameter,
-    answers_json,
-    answers_page,
-    declare,
-)
+from restmq.handlers.declare import Answer, Operation, Parameter, answers_json, answers_page, declare
 from restmq.http.response import HTML, JAVASCRIPT, JSON
 from restmq.schema.answers import QUEUE, SHAPES, any_of, ref
 from restmq.schema.encoding import to_json
@@ -113,13 +106,7 @@ def _path(template: str, handler: type[Handler]) -> dict[str, Any]:
         },
     }
     parameters = [
-        {
-            "name": name,
-            "in": "path",
-            "required": True,
-            "schema": _IN_PATHS[name][0].schema,
-            "description": _IN_PATHS[name][1],
-        }
+        _parameter(Parameter(name, *_IN_PATHS[name], required=True), "path")
         for name in re.findall(r"\{(\w+)\}", template)
     ]
     return {**({"parameters": parameters} if parameters else {}), **path}

@@ -6,6 +6,7 @@ from restmq.delivery.consumer import PREFETCH
 from restmq.handlers.declare import Parameter
 from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SECONDS_MAX, WAIT_SECONDS_MAX
 from restmq.schema.fields import (
+    ANY_TEXT,
     BYTES,
     CALLBACK_NAME,
     IDEMPOTENCY_KEY,
@@ -15,7 +16,6 @@ from restmq.schema.fields import (
     RECEIPT_TEXT,
     Number,
     OneOf,
-    Text,
     whole,
 )
 
@@ -30,8 +30,8 @@ LEASE = Parameter("lease", _LEASE, _LEASE_TEXT)
 WAIT = Parameter("wait", Number(0, WAIT_SECONDS_MAX), "seconds to wait for a message (default 0).")
 RAW = Parameter("raw", OneOf(("0", "1")), "1 for the value itself, with the headers that it was sent with.")
 PREFETCHED = Parameter("prefetch", whole(1, BATCH_MAX), f"maximum number of unacked messages (default {PREFETCH}).")
-LAST_EVENT_ID = Parameter("last_event_id", Text(), "key of the last message seen; resumes after it.")
-LAST_EVENT_ID_HEADER = Parameter("Last-Event-ID", Text(), "the same; browsers send it when they reconnect.")
+LAST_EVENT_ID = Parameter("last_event_id", ANY_TEXT, "key of the last message seen; resumes after it.")
+LAST_EVENT_ID_HEADER = Parameter("Last-Event-ID", ANY_TEXT, "the same; browsers send it when they reconnect.")
 
 VALUE = Parameter("value", BYTES, "the message.")
 MSG = Parameter("msg", BYTES, "another name for value.")

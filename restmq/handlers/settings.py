@@ -37,11 +37,7 @@ _TEXTS = {
 }
 _SETTINGS = (
     *(Parameter(name, whole(0, most), _TEXTS[name]) for name, most in SETTINGS.items()),
-    Parameter(
-        DEAD_LETTER,
-        QUEUE_NAME_OR_NONE,
-        "queue that dead letters go to; empty: they stay at /d/Q.",
-    ),
+    Parameter(DEAD_LETTER, QUEUE_NAME_OR_NONE, "queue that dead letters go to; empty: they stay at /d/Q."),
 )
 _ANY_SETTING = ("policy", *SETTINGS, DEAD_LETTER)
 _STATUS_WANTED = Parameter("status", OneOf(("start", "stop")), "start or stop.", required=True)

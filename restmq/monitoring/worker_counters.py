@@ -129,8 +129,8 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         except RestMQError as problem:
             log.debug("counters of the workers can't be read: {problem}", problem=problem)
             return None, [own]
-        live = [record for record in records if record.worker and not record.ended]
-        live = [record for record in live if own.at_seconds - record.at_seconds < LIVE_SECONDS]
+        since = own.at_seconds - LIVE_SECONDS
+        live = [record for record in records if record.worker and not record.ended and record.at_seconds > since]
         return _sum(records), sorted(live, key=lambda record: record.serial)
 
     def _own_record(self, ended: bool = False) -> WorkerRecord:

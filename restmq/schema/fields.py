@@ -81,12 +81,8 @@ def whole(least: int, most: int) -> Number:
 class Text:
     """Text. ``check`` may reject it or convert it."""
 
-    schema_more: tuple[tuple[str, Any], ...] = ()
+    schema: Schema
     check: Callable[[str], Any] = str
-
-    @property
-    def schema(self) -> Schema:
-        return {"type": "string", **dict(self.schema_more)}
 
     def __call__(self, name: str, value: Any) -> Any:
         if not isinstance(value, str):
@@ -217,32 +213,37 @@ def _reason(text: str) -> str:
 _QUEUE_CHARACTER = "[^\\u0000-\\u001f\\u007f-\\u009f]"
 _NOT_RESERVED = "(?!AUTHKEY$|AUTHKEY:|queuestat:)"
 
+
+def string(**more: Any) -> Schema:
+    """The schema of a string."""
+    return {"type": "string", **more}
+
+
 QUEUE_NAME = Text(
-    (
-        ("minLength", 1),
-        ("maxLength", QUEUE_NAME_BYTES_MAX),
-        ("pattern", f"^{_NOT_RESERVED}{_QUEUE_CHARACTER}+$"),
-        ("description", f"1 to {QUEUE_NAME_BYTES_MAX} bytes of UTF-8 without control characters."),
+    string(
+        minLength=1,
+        maxLength=QUEUE_NAME_BYTES_MAX,
+        pattern=f"^{_NOT_RESERVED}{_QUEUE_CHARACTER}+$",
+        description=f"1 to {QUEUE_NAME_BYTES_MAX} bytes of UTF-8 without control characters.",
     ),
     check_queue_name,
 )
 MESSAGE_KEY = Text(
-    (
-        ("maxLength", QUEUE_NAME_BYTES_MAX + 20),
-        ("pattern", f"^{_NOT_RESERVED}{_QUEUE_CHARACTER}+:[0-9]+$"),
-        ("description", "The queue's name, a colon, and the message's number."),
+    string(
+        maxLength=QUEUE_NAME_BYTES_MAX + 20,
+        pattern=f"^{_NOT_RESERVED}{_QUEUE_CHARACTER}+:[0-9]+$",
+        description="The queue's name, a colon, and the message's number.",
     ),
     _message_key,
 )
 QUEUE_NAME_OR_NONE = Text(
-    (("anyOf", [QUEUE_NAME.schema, {"const": ""}]),), lambda text: check_queue_name(text) if text else text
+    string(anyOf=[QUEUE_NAME.schema, {"const": ""}]), lambda text: check_queue_name(text) if text else text
 )
-RECEIPT_TEXT = Text((("minLength", 1),), _not_empty)
-CALLBACK_NAME = Text((("maxLength", CALLBACK_MAX), ("pattern", CALLBACK_PATTERN)), check_callback)
-IDEMPOTENCY_KEY = Text((("minLength", 1), ("maxLength", IDEMPOTENCY_KEY_BYTES_MAX)), _idempotency_key)
-REASON = Text(
-    ((("maxLength", REASON_BYTES_MAX), ("description", f"Up to {REASON_BYTES_MAX} bytes of UTF-8."))), _reason
-)
+RECEIPT_TEXT = Text(string(minLength=1), _not_empty)
+CALLBACK_NAME = Text(string(maxLength=CALLBACK_MAX, pattern=CALLBACK_PATTERN), check_callback)
+IDEMPOTENCY_KEY = Text(string(minLength=1, maxLength=IDEMPOTENCY_KEY_BYTES_MAX), _idempotency_key)
+REASON = Text(string(maxLength=REASON_BYTES_MAX, description=f"Up to {REASON_BYTES_MAX} bytes of UTF-8."), _reason)
+ANY_TEXT = Text(string())
 ANY_JSON = Exact({})
 BYTES = Exact({"type": "string"})
 JSON_TEXT = Exact({"type": "string", "contentMediaType": "application/json"})

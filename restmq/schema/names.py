@@ -13,25 +13,11 @@ from difflib import SequenceMatcher
 from restmq.errors import InvalidInput
 
 #: Names with a meaning in some request, without the names that the first RestMQ ignored in its other requests.
-MEANINGFUL = frozenset(
-    (
-        *(
-            "count",
-            "dead",
-            "dead_letter",
-            "delay",
-            "first",
-            "history",
-            "history_bytes",
-            "idempotency_key",
-            "key",
-            "last_event_id",
-            "lease",
-        ),
-        *("list", "max_deliveries", "max_length", "messages", "prefetch", "raw", "reason", "receipt", "retry_delay"),
-        *("retry_delay_max", "to", "values", "wait"),
-    )
-)
+MEANINGFUL = frozenset((
+    "count", "dead", "dead_letter", "delay", "first", "history", "history_bytes", "idempotency_key", "key",
+    "last_event_id", "lease", "list", "max_deliveries", "max_length", "messages", "prefetch", "raw", "reason",
+    "receipt", "retry_delay", "retry_delay_max", "to", "values", "wait",
+))  # fmt: skip
 #: More unknown names are rejected without comparing them.
 _UNKNOWN_MAX = 20
 _NAME_CHARACTERS_MAX = 40

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.application import service
 from twisted.internet import defer, endpoints, error
@@ -27,6 +27,16 @@ log = Logger()
 
 _PROBE_SECONDS = 0.5
 
+_Result = TypeVar("_Result")
+
+
+def or_exit(call: Callable[..., _Result], *args: Any) -> _Result:
+    """Calls a function at the start. A ConfigurationError becomes one line of text and exit status 1."""
+    try:
+        return call(*args)
+    except ConfigurationError as problem:
+        raise SystemExit(f"restmq: {problem}") from None
+
 
 class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
     """Starts its services in order, and stops them in reverse order, each after the one before has stopped.
@@ -38,18 +48,12 @@ class InOrder(service.MultiService):  # type: ignore[misc]  # untyped
 
     def privilegedStartService(self) -> None:
         self._listens = True
-        try:
-            super().privilegedStartService()
-        except ConfigurationError as problem:
-            raise SystemExit(f"restmq: {problem}") from None
+        or_exit(super().privilegedStartService)
 
     def startService(self) -> None:
         if not self._listens:  # twist, unlike twistd, does not call it
             self.privilegedStartService()
-        try:
-            super().startService()
-        except ConfigurationError as problem:
-            raise SystemExit(f"restmq: {problem}") from None
+        or_exit(super().startService)
 
     def stopService(self) -> defer.Deferred[None]:
         service.Service.stopService(self)

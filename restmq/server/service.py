@@ -22,7 +22,6 @@ from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
 from restmq.delivery.revocation import Revocation
 from restmq.delivery.timers import Deadlines
-from restmq.errors import ConfigurationError
 from restmq.handlers.services import Services
 from restmq.handlers.websocket_connection import make_factory
 from restmq.model import limit_queue_names
@@ -33,7 +32,15 @@ from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.peers import Peers
 from restmq.monitoring.request_counters import Traffic
 from restmq.monitoring.worker_counters import Membership
-from restmq.server.daemon import InOrder, Listener, listening_on, log_addresses, redis_answers, warn_of_settings
+from restmq.server.daemon import (
+    InOrder,
+    Listener,
+    listening_on,
+    log_addresses,
+    or_exit,
+    redis_answers,
+    warn_of_settings,
+)
 from restmq.server.embedded_redis import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.server.options import Options
 from restmq.server.workers import Supervisor, WorkerSlot, my_slot, on_hangup
@@ -111,11 +118,8 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
     """
     from twisted.internet import reactor
 
-    try:
-        acl = Acl(options["acl"])
-        traffic = Traffic(time.perf_counter, _access_log(options))
-    except ConfigurationError as problem:
-        raise SystemExit(f"restmq: {problem}") from None
+    acl = or_exit(Acl, options["acl"])
+    traffic = Traffic(time.perf_counter, or_exit(_access_log, options))
     limit_queue_names(options["max-queue-name"])
     parts = InOrder()
     slot = my_slot()
@@ -235,10 +239,7 @@ def _choose_store(options: Options, parts: InOrder, reactor: Any, slot: WorkerSl
             )
         return replace(settings, replicas=options["replicas"]), f"Redis at {settings.where()}"
     directory = DataDirectory(Path(options["data-dir"] or default_data_dir()).absolute())
-    try:
-        program = find_program()
-    except ConfigurationError as problem:
-        raise SystemExit(f"restmq: {problem}") from None
+    program = or_exit(find_program)
     server = EmbeddedServer(
         program=program, directory=directory, reactor=reactor, durable=options["durable"], listener=listener
     )
