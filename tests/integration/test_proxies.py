@@ -1,4 +1,4 @@
-"""RestMQ behind a real nginx, Caddy and HAProxy, with the configurations in examples/."""
+"""RestMQ behind a real nginx, Caddy, HAProxy and Apache, with the configurations in examples/ and docs/deploy.md."""
 
 from __future__ import annotations
 
@@ -108,13 +108,29 @@ class HAProxy(Proxy):
         return ["haproxy", "-db", "-f", configuration]
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(HAProxy, id="haproxy", marks=pytest.mark.needs("haproxy")),
-        pytest.param(Nginx, id="nginx", marks=pytest.mark.needs("nginx")),
-        pytest.param(Caddy, id="caddy", marks=pytest.mark.needs("caddy")),
-    ]
-)
+class Apache(Proxy):
+    """Apache with the virtual host in docs/deploy.md. It learns of a disconnect only when it sends something."""
+
+    def configure(self, servers: list[str]) -> list[str | Path]:
+        (host,) = re.findall(r"```apache\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+        modules = ("mpm_event", "authz_core", "proxy", "proxy_http", "proxy_wstunnel")
+        own = "".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n" for name in modules)
+        own += f"ServerName localhost\nListen 127.0.0.1:{self.port}\nPidFile {self.folder}/pid\n"
+        own += f"DefaultRuntimeDir {self.folder}\nErrorLog /dev/stderr\n"
+        configuration = self.folder / "apache.conf"
+        configuration.write_text(own + host.replace("*:80", f"*:{self.port}").replace("127.0.0.1:8888", servers[0]))
+        return ["apache2", "-D", "FOREGROUND", "-f", configuration]
+
+
+KINDS = [
+    pytest.param(Nginx, id="nginx", marks=pytest.mark.needs("nginx")),
+    pytest.param(Caddy, id="caddy", marks=pytest.mark.needs("caddy")),
+    pytest.param(HAProxy, id="haproxy", marks=pytest.mark.needs("haproxy")),
+]
+APACHE = pytest.param(Apache, id="apache", marks=pytest.mark.needs("apache2"))
+
+
+@pytest.fixture(params=[*KINDS, APACHE])
 def kind(request: pytest.FixtureRequest) -> type[Proxy]:
     found: type[Proxy] = request.param
     return found
@@ -155,7 +171,8 @@ def test_streams_pass_on_each_message_at_once(
             http.post(f"/q/{queue}", data={"value": f"message {n}"})
             assert f"message {n}".encode() in stream.lines(1, end)[0]
     stream.close()
-    wait_until(lambda: not listeners(redis, queue), why="the proxy tells RestMQ that the client has disconnected")
+    if not isinstance(proxy, Apache):
+        wait_until(lambda: not listeners(redis, queue), why="the proxy tells RestMQ that the client has disconnected")
 
 
 def test_a_websocket_gets_messages_and_runs_commands(proxy: Proxy, redis: Redis, queue: str) -> None:
@@ -169,6 +186,7 @@ def test_a_websocket_gets_messages_and_runs_commands(proxy: Proxy, redis: Redis,
     wait_until(lambda: not listeners(redis, queue))
 
 
+@pytest.mark.parametrize("kind", KINDS, indirect=True)
 def test_a_long_poll_is_answered_at_once_and_takes_nothing_for_a_disconnected_client(proxy: Proxy, queue: str) -> None:
     def waiters() -> int:
         return int(http.get(f"/stats/{queue}").json()["waiters"])
@@ -185,6 +203,18 @@ def test_a_long_poll_is_answered_at_once_and_takes_nothing_for_a_disconnected_cl
         wait_until(lambda: not waiters(), why="the proxy tells RestMQ that the client has disconnected")
         http.post(f"/q/{queue}", data={"value": "stays"})
         assert http.get(f"/q/{queue}").json()["value"] == "stays"
+
+
+@pytest.mark.parametrize("kind", [APACHE], indirect=True)
+def test_a_message_leased_for_a_disconnected_client_returns(proxy: Proxy, queue: str) -> None:
+    with proxy.client() as http:
+        waiting = proxy.connect()
+        waiting.sendall(f"GET /q/{queue}?wait=60&lease=1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"])
+        waiting.close()
+        http.post(f"/q/{queue}", data={"value": "returns"})
+        assert http.get(f"/q/{queue}").status_code == 204
+        assert http.get(f"/q/{queue}?wait=20").json()["value"] == "returns"
 
 
 def test_pages_of_other_sites_are_rejected_behind_the_proxy_too(proxy: Proxy, queue: str) -> None:
@@ -217,6 +247,7 @@ def test_rules_apply_to_the_clients_address_and_forged_addresses_are_ignored(
         assert status("127.0.0.2", "X-Forwarded-For: 127.0.0.3") == "200"
 
 
+@pytest.mark.parametrize("kind", KINDS, indirect=True)
 def test_if_one_server_stops_nothing_is_lost_or_queued_twice(
     private_folder: Path, redis: Redis, queue: str, kind: type[Proxy]
 ) -> None:
