@@ -29,6 +29,7 @@ class Listeners:
     def __init__(self, daemon: Daemon, redis: Redis, daemons: int = 1) -> None:
         self.numbers: list[list[int]] = [[] for _ in TRANSPORTS]
         self.ended = False
+        self._daemon = daemon
         self._tails = [b"" for _ in TRANSPORTS]
         self._selector = selectors.DefaultSelector()
         for number, (path, headers) in enumerate(TRANSPORTS):
@@ -65,7 +66,7 @@ class Listeners:
 
     def wait_for(self, count: int) -> None:
         wait_until(lambda: self.ended or all(len(numbers) >= count for numbers in self.numbers), 120)
-        assert not self.ended, "a consumer was closed"
+        assert not self.ended, f"a consumer was closed: {self._daemon.log}"
         assert [numbers for numbers in self.numbers if numbers != list(range(1, count + 1))] == []
 
 

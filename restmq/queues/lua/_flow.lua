@@ -14,7 +14,8 @@
 --    waits for its consumers asks for more time (hold.lua), HELD_MS_MAX at most. A time further ahead than that shows
 --    that the clock of Redis was set back; it counts as past.
 -- 6. A value above INLINE_MAX lies beside the channel, under the message's key: 'stored <bytes> <key>' is published, and
---    each daemon reads the value in its own time. The end of the round deletes the value; otherwise it expires.
+--    each daemon reads the value in its own time. The end of the round deletes the value. If the round is overdue, its
+--    values stay for LATE_MS: a daemon may just be slow because its machine is busy.
 -- 7. When Redis restarts or fails over, its daemons reconnect within about two seconds. Each of them begins with an empty
 --    FLOW and HELD for HELD_MS_MAX, before it subscribes. So messages that are added meanwhile join the backlog, and are
 --    not delivered to the consumers of the first daemon alone.
@@ -22,4 +23,4 @@
 -- these keys: they hold only data on its way to daemons.
 local STEP, FIRST_WINDOW, INLINE_MAX = 65536, 65536, 65536
 local OVERHEAD = 64
-local HELD_MS, HELD_MS_MAX, KEPT_MS = 1000, 3000, 60000
+local HELD_MS, HELD_MS_MAX, LATE_MS, KEPT_MS = 1000, 3000, 10000, 60000
