@@ -221,9 +221,14 @@ def _read_lines(body: bytes, messages: list[bytes]) -> Iterator[None]:
         if begin is None:
             position = min(position + _PIECE_BYTES, len(body))
         else:
-            end = body.find(b"\n", begin.start())
+            start = begin.start()
+            end = body.find(b"\n", start)
             position = end if end >= 0 else len(body)
-            messages.append(_read_line(body, begin.start(), position))
+            try:
+                messages.append(message_in(body[start:position], "the line"))
+            except InvalidInput as problem:
+                number = body.count(b"\n", 0, start) + 1
+                raise InvalidInput(f"nothing was added. Correct line {number} of the body: {problem}") from None
             if len(messages) > BATCH_MAX:
                 raise WireError(413, f"the body has more than {BATCH_MAX} lines; send several requests.")
         if position - yielded >= _PIECE_BYTES:
@@ -231,15 +236,6 @@ def _read_lines(body: bytes, messages: list[bytes]) -> Iterator[None]:
             yield
     if not messages:
         raise InvalidInput("the body has no lines; send one JSON value per line.")
-
-
-def _read_line(body: bytes, begin: int, end: int) -> bytes:
-    text = body[begin:end].rstrip(b" \t\r")
-    try:
-        return message_in(text, "the line")
-    except InvalidInput as problem:
-        number = body.count(b"\n", 0, begin) + 1
-        raise InvalidInput(f"nothing was added. Correct line {number} of the body: {problem}") from None
 
 
 class RootHandler(QueueHandler):
