@@ -97,6 +97,9 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
             if type(arg) is Encoded:
                 count += arg.count
                 parts.append(arg.wire)
+            elif type(arg) is bytes:  # the usual case, up to a thousand times
+                count += 1
+                parts.append(b"$%d\r\n%b\r\n" % (len(arg), arg))
             else:
                 count += 1
                 parts.append(_encode(arg))
