@@ -116,7 +116,7 @@ def test_every_code_block_names_its_language() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *```(.*)$", (ROOT / page).read_text(), re.MULTILINE)
         assert set(fences[1::2]) <= {""}, page
-        assert set(fences[::2]) <= {"sh", "python", "json", "yaml", "text", ""}, page
+        assert set(fences[::2]) <= {"sh", "python", "json", "yaml", "text", "nginx", "apache", ""}, page
 
 
 def test_the_commands_of_the_readme_exist_and_are_executable() -> None:
