@@ -38,6 +38,8 @@ def has_long_values(answer: dict[str, Any] | list[dict[str, Any]]) -> bool:
         value = answer.get("value")
         return type(value) is str and len(value) > _PIECE_CHARACTERS
     messages = answer["messages"] if isinstance(answer, dict) else answer
+    if not messages or "value" not in messages[0]:  # such as the acked messages of a command
+        return False
     return sum(map(len, map(_value_of, messages))) > _PIECE_CHARACTERS
 
 
