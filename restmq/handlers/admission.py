@@ -18,6 +18,7 @@ from restmq.handlers.error_status import MisdirectedHost
 from restmq.http.request import Request
 
 _FORWARDED = re.compile(r"\[([^\]]+)\](?::\d+)?|(\d+\.\d+\.\d+\.\d+):\d+", re.ASCII)
+_FIELD_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:, ?[!#$%&'*+.^_`|~0-9A-Za-z-]+)*")
 _CORS = (
     "Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Allow-Credentials: true\r\nVary: Origin\r\n"
     "Access-Control-Expose-Headers: X-RestMQ-Key, X-RestMQ-Receipt, X-RestMQ-Count, Retry-After, X-Request-Id\r\n"
@@ -25,7 +26,7 @@ _CORS = (
 _CORS_PREFLIGHT = (
     "Access-Control-Allow-Methods: GET, HEAD, POST, DELETE, OPTIONS\r\n"
     "Access-Control-Allow-Headers: Accept, Authorization, Cache-Control, Content-Encoding, Content-Type, "
-    "Idempotency-Key, Last-Event-ID, X-Request-Id\r\n"
+    "Idempotency-Key, Last-Event-ID, X-Request-Id{more}\r\n"
     "Access-Control-Max-Age: 600\r\n"
 )
 
@@ -76,7 +77,12 @@ class Admission:
         origin = request.headers.get("origin")
         if origin not in self.allowed_origins:
             return ""
-        return _CORS.format(origin=origin) + (_CORS_PREFLIGHT if request.method == "OPTIONS" else "")
+        lines = _CORS.format(origin=origin)
+        if request.method != "OPTIONS":
+            return lines
+        # Messages may have any headers (--keep-headers), and the others mean nothing here.
+        asked = request.headers.get("access-control-request-headers", "")
+        return lines + _CORS_PREFLIGHT.format(more=f", {asked}" if _FIELD_NAMES.fullmatch(asked) else "")
 
 
 def _is_link(request: Request, requires: Mapping[str, Access]) -> bool:

@@ -429,6 +429,8 @@ def test_an_allowed_origin_gets_cors_headers_also_on_errors(private_folder: Path
         described = http.get("/openapi.json").text
         assert allowed >= set(re.findall(r'"name":"([^"]+)","in":"header"', described))
         assert allowed >= {"Authorization", "Cache-Control", "Content-Encoding", "Content-Type", "X-Request-Id"}
+        kept = http.options("/q/x", headers={**app, "Access-Control-Request-Headers": "traceparent,x-message-a"})
+        assert kept.headers["Access-Control-Allow-Headers"].endswith(", X-Request-Id, traceparent,x-message-a")
         for answer in (http.get("/q/none-there", headers=app), http.post("/q/x", headers=app), preflight):
             assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
             assert answer.headers["Access-Control-Allow-Credentials"] == "true"
