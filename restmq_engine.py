@@ -33,7 +33,7 @@ try:
     from restmq.server.clock import use_monotonic_clock
     from restmq.server.daemon import find_store
     from restmq.server.redis_options import RedisOptions
-    from restmq.store.pool import Store
+    from restmq.store.cluster import make_store
     from restmq.store.rights import acl_line
     from restmq.store.settings import StoreSettings
 except ImportError as missing:
@@ -296,7 +296,7 @@ async def perform(
     """Runs one action on its own store. Always raises SystemExit, as task.react expects."""
     use_monotonic_clock(reactor)
     globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
-    store = Store(settings, reactor)
+    store = make_store(settings, reactor)
     asked = Request(RedisOperations(store), given.queue, value, given.privs, defer.Deferred())
     done: defer.Deferred[None] = defer.Deferred()
 
@@ -336,7 +336,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.hash_password:
         raise SystemExit(print_hash())
     if given.acl_user:
-        say(acl_line(given.acl_user))
+        say(acl_line(given.acl_user, is_cluster=given.redis_cluster is not None))
         raise SystemExit(0)
     action, needs = next((run_it, needs) for _, long, needs, _, run_it in ACTIONS if long == given.action)
     for name in needs:

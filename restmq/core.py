@@ -195,6 +195,19 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         """The number of ready messages that have not expired."""
         return int(await self._run("length", queue))
 
+    def at_a_time(self, queues: int) -> int:
+        """The number of queues to ask for at a time, for this number of queues per call to one Redis.
+
+        A cluster gets a call for each partition, so more queues make fewer calls.
+        """
+        return queues * 50 if self.layout.is_partitioned else queues
+
+    def describe(self, queue: str) -> str:
+        """The store's server that has this queue, as the first RestMQ described it."""
+        partition = self.layout.partition_of(self.layout.tag(queue))
+        server = self.store.node_of(partition) or self.store
+        return str(server.describe())
+
     async def queue_all(self) -> list[str]:
         """The names of all queues, sorted."""
         return (await self.queue_names())[0]
@@ -222,7 +235,9 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         """Rows of the list of queues; one call to Redis per 500. Leaves out queues of nodes that are missing."""
         names = list(queues)
         by_partition = self.by_partition(names)
-        found = await gather(self.store, by_partition, lambda partition: self._rows_of(by_partition[partition]))
+        found = await gather(
+            self.store, by_partition, lambda partition: self._rows_of(by_partition[partition]), may_miss_all=True
+        )
         rows_by_name = {row.name: row for rows in found.results.values() for row in rows}
         return [rows_by_name[name] for name in names if name in rows_by_name]
 

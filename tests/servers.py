@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from restmq.store.settings import StoreSettings
 from tests.forked import Twistd
 
 # Otherwise each of thousands of clients would read all of the machine's certificates, which takes 50 ms.
@@ -109,8 +110,20 @@ class Redis:
                     replies.append(reply)
             return replies
 
+    @property
+    def daemon_options(self) -> list[str]:
+        """The options of a daemon that uses this Redis."""
+        return ["--redis-socket", self.socket_path]
+
+    def store_settings(self, **settings: Any) -> StoreSettings:
+        """The settings of a store that uses this Redis."""
+        return StoreSettings(socket_path=self.socket_path, **settings)
+
     def keys(self) -> set[str]:
         return set(self.command("KEYS", "*"))
+
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         assert self.process is not None
@@ -118,7 +131,7 @@ class Redis:
         self.process.wait()
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.is_alive():
             self.process.terminate()
             self.process.wait(START_SECONDS)
 
@@ -154,7 +167,7 @@ class Daemon:
         if "--endpoint" not in options:
             self.arguments += ["--port", str(self.port)]
         if redis is not None:
-            self.arguments += ["--redis-socket", redis.socket_path]
+            self.arguments += redis.daemon_options
         self.arguments += options
         self.env = environment(**(env or {}))
         self.log_path = folder / f"daemon-{self.port}.log"

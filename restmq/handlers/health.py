@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from restmq.auth import guard
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, answers_json, declare
@@ -39,11 +41,15 @@ class ReadinessHandler(Handler):
 
     requires = {"GET": guard.OPEN}
 
-    @declare(answers={200: answers_json("It takes writes.", obj(status=STRING))})
+    @declare(answers={200: answers_json("It takes writes.", obj({"parts": STRING}, status=STRING))})
     async def get(self) -> None:
-        """Answers 200 if the store accepts writes, else 503. Clients that may see statistics also get the reason."""
+        """Answers 200 if the store accepts writes, else 503. Clients that may see statistics also get the reason.
+
+        With a Redis Cluster, 200 if any part of it does; ``parts`` says how many do, such as ``2 of 3``.
+        """
         services = self.services
-        await services.core.store.check_ready(lambda: services.guard.permits(self.credentials, guard.WATCH))
-        self.answer(b'{"status":"ready"}\r\n', JSON)
+        may_explain = partial(services.guard.permits, self.credentials, guard.WATCH)
+        parts = await services.core.store.check_ready(may_explain)
+        self.answer_json({"status": "ready"} | ({"parts": parts} if parts else {}), b"\r\n")
 
     head = get

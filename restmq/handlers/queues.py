@@ -303,7 +303,7 @@ class QueueListHandler(Handler):
     async def get(self) -> None:
         """Lists all queues that the client may see."""
         first, count = self.parameters["first"] or 0, self.parameters["count"]
-        names, in_all = await self.services.page_of_queues(self.credentials, first, count)
+        names, in_all, _ = await self.services.page_of_queues(self.credentials, first, count)
         if self.request.prefers("application/json", "text/html") or self.callback is not None:
             self.answer_json({"queues": names}, b"\r\n")
             return

@@ -62,14 +62,22 @@ class Services:
 
     async def visible_queues(self, credentials: Credentials) -> list[str]:
         """The names of all queues that this client may see, sorted."""
-        return list(filter(await self.guard.coverage(credentials), await self.core.queue_all()))
+        return (await self._visible(credentials))[0]
+
+    async def _visible(self, credentials: Credentials) -> tuple[list[str], int]:
+        names, missing = await self.core.queue_names()
+        return list(filter(await self.guard.coverage(credentials), names)), missing
 
     async def page_of_queues(
         self, credentials: Credentials, first: int, count: int | None
-    ) -> tuple[Sequence[str], int]:
-        """A part of the same list: ``count`` names (None for all) after the ``first`` ones, and the list's length."""
-        names = await self.visible_queues(credentials)
-        return names[first:] if count is None else names[first : first + count], len(names)
+    ) -> tuple[Sequence[str], int, int]:
+        """A part of the same list: ``count`` names (None for all) after the ``first`` ones.
+
+        Returns:
+            The names, the length of the whole list, and the number of nodes of a cluster whose queues are missing.
+        """
+        names, missing = await self._visible(credentials)
+        return names[first:] if count is None else names[first : first + count], len(names), missing
 
     async def queue_stats(self, queue: str) -> dict[str, Any]:
         """The answer of ``/stats/<queue>``. Consumers and waiting clients are those of all daemons."""
@@ -77,7 +85,7 @@ class Services:
         stats = await self.core.queue_stats(queue)
         consumers, waiters = await counting
         return {
-            "redis": self.core.store.describe(),
+            "redis": self.core.describe(queue),
             **stats.fields(),
             "consumers": consumers,
             "waiters": waiters,

@@ -46,6 +46,9 @@ _PLACE = Parameter("list", OneOf(PLACES), "state of the messages to peek at, or 
 _SHOWN = Parameter("count", whole(1, PEEK_MAX), "maximum number of messages (default 10).")
 _PEEK = obj(queue=QUEUE, list=_PLACE.kind.schema, total=WHOLE, messages=array(ref("Peeked")))
 _IN_ALL = described(WHOLE, "The number of all queues, shown or not.")
+_MISSING = {
+    "missing": described(WHOLE, "The number of nodes of a Redis Cluster that did not answer; their queues are missing.")
+}
 _OVERVIEW = obj(name=QUEUE, len=WHOLE, status=ZERO_OR_ONE, policy=POLICY)
 
 
@@ -99,7 +102,7 @@ class ControlHandler(Handler):
         started = await self.services.core.queue_status(self.queue_name)
         self.answer_json(
             {
-                "redis": self.services.core.store.describe(),
+                "redis": self.services.core.describe(self.queue_name),
                 "queue": self.queue_name,
                 "status": {"queue": self.queue_name, "status": int(started)},
             },
@@ -123,13 +126,15 @@ class _QueuesHandler(Handler):
         """Answers with the rows' fields by name. Renders a part of them at a time, between calls to Redis."""
         core = self.services.core
         first, count = self.parameters["first"] or 0, self.parameters["count"]
-        names, in_all = await self.services.page_of_queues(self.credentials, first, count)
+        names, in_all, missing = await self.services.page_of_queues(self.credentials, first, count)
         parts = []
-        for start in range(0, len(names), OVERVIEW_QUEUES_A_CALL):
-            rows = await core.queue_overview(names[start : start + OVERVIEW_QUEUES_A_CALL])
+        at_a_time = core.at_a_time(OVERVIEW_QUEUES_A_CALL)
+        for start in range(0, len(names), at_a_time):
+            rows = await core.queue_overview(names[start : start + at_a_time])
             parts.append(to_json({row.name: fields(row) for row in rows})[1:-1])
         queues = orjson.Fragment(b"{%b}" % b",".join(parts))
-        self.answer_json({"queues": queues, "redis": core.store.describe(), "count": in_all}, end)
+        answer = {"queues": queues, "redis": core.store.describe(), "count": in_all}
+        self.answer_json(answer | ({"missing": missing} if missing else {}), end)
 
 
 class ControlListHandler(_QueuesHandler):
@@ -137,7 +142,7 @@ class ControlListHandler(_QueuesHandler):
 
     @declare(
         query=(FIRST, QUEUES, JSONP_CALLBACK),
-        answers={200: answers_json("By name.", obj(redis=STRING, count=_IN_ALL, queues=by_queue(_STATUS)))},
+        answers={200: answers_json("By name.", obj(_MISSING, redis=STRING, count=_IN_ALL, queues=by_queue(_STATUS)))},
     )
     async def get(self) -> None:
         """Shows which of the queues that the client may see are started."""
@@ -160,7 +165,7 @@ class StatsListHandler(_QueuesHandler):
 
     @declare(
         query=(FIRST, QUEUES, JSONP_CALLBACK),
-        answers={200: answers_json("By name.", obj(redis=STRING, count=_IN_ALL, queues=by_queue(_OVERVIEW)))},
+        answers={200: answers_json("By name.", obj(_MISSING, redis=STRING, count=_IN_ALL, queues=by_queue(_OVERVIEW)))},
     )
     async def get(self) -> None:
         """Shows the length, status and policy of all queues that the client may see."""

@@ -112,6 +112,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         self._states: dict[Watcher, _WatcherState] = {}
         self._views: dict[str | None, _View] = {}
         self._rows: dict[str, bytes] = {}
+        self._missing = 0
         self._reading = False
         self._timer: Any = None
 
@@ -168,16 +169,20 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
             log.failure("reading the queues for the dashboard failed", failure=failure)
         for watcher in list(self._states):
             if not watcher.paused:
-                watcher.write(_event("store", b'{"reachable":false}'))
+                watcher.write(_STORE_IS_AWAY)
 
     async def _read_and_send(self) -> None:
         rows, left_out = await self._read_queues()
         covered: dict[str | None, Callable[[str], bool]] = {}
         for watcher, state in list(self._states.items()):
-            if await self._may_watch(watcher, state):
-                token = watcher.credentials.token
-                if token not in covered:
-                    covered[token] = await self._guard.coverage(watcher.credentials)
+            try:
+                if await self._may_watch(watcher, state):
+                    token = watcher.credentials.token
+                    if token not in covered:
+                        covered[token] = await self._guard.coverage(watcher.credentials)
+            except StoreUnavailable:  # of a cluster, the node that has the watcher's token
+                if not watcher.paused:
+                    watcher.write(_STORE_IS_AWAY)
         if not self._states:
             return
         for watcher, state in self._states.items():
@@ -192,13 +197,14 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
     async def _read_queues(self) -> tuple[dict[str, bytes], int]:
         """Returns the rendered row of each queue, and the number of queues beyond the maximum."""
         asked = defer.ensureDeferred(self._listening.everywhere())
-        queues = await self._core.queue_all()
+        queues, self._missing = await self._core.queue_names()
         listeners = await asked
         names = sorted({*queues, *listeners})
         shown = names[: self._queues_max]
         rows: dict[str, bytes] = {}
-        for start in range(0, len(shown), QUEUES_PER_CALL):
-            for line in await self._core.queue_overview(shown[start : start + QUEUES_PER_CALL]):
+        at_a_time = self._core.at_a_time(QUEUES_PER_CALL)
+        for start in range(0, len(shown), at_a_time):
+            for line in await self._core.queue_overview(shown[start : start + at_a_time]):
                 rows[line.name] = self._row(line, listeners.get(line.name, NOBODY))
         return rows, len(names) - len(shown)
 
@@ -251,17 +257,22 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         self._states[watcher].current = True
         watcher.write(snapshot)
 
+    def _what_is_missing(self) -> dict[str, int]:
+        """The number of nodes of a cluster that do not answer, if there are any."""
+        return {"missing": self._missing} if self._missing else {}
+
     def _snapshot(self, view: _View) -> bytes:
         fields = {
             "time": self._core.store.time_ms(),
             "version": __version__,
             "columns": COLUMNS,
             "left_out": view.left_out,
+            **self._what_is_missing(),
         }
         return _event("snapshot", _with_rows(fields, [self._rows[name] for name in view.names]))
 
     def _change(self, names: list[str], removed: set[str]) -> bytes:
-        fields = {"time": self._core.store.time_ms(), "gone": list(removed)}
+        fields = {"time": self._core.store.time_ms(), "gone": list(removed), **self._what_is_missing()}
         return _event("change", _with_rows(fields, [self._rows[name] for name in names]))
 
 
@@ -273,3 +284,6 @@ def _with_rows(fields: dict[str, Any], rows: list[bytes]) -> bytes:
 def _event(kind: str, document: bytes) -> bytes:
     """A Server-Sent Event (HTML standard, 9.2.5); JSON has no line ends."""
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), document)
+
+
+_STORE_IS_AWAY = _event("store", b'{"reachable":false}')

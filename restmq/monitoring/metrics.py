@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
@@ -22,12 +23,13 @@ from twisted.logger import Logger
 from restmq import __version__
 from restmq.core import RedisOperations
 from restmq.delivery.fanout import Fanout
-from restmq.errors import RestMQError
+from restmq.errors import RestMQError, StoreUnavailable
 from restmq.monitoring.listeners import NOBODY, TRANSPORTS, Listeners, ListenerStatistics
 from restmq.monitoring.peers import Peers
 from restmq.monitoring.queue_counters import QueueCounterReader, QueueCounters, QueuesSnapshot
 from restmq.monitoring.request_counters import BOUNDS_SECONDS, Traffic
 from restmq.monitoring.worker_counters import Counts, Membership, Sample, WorkerCounters, WorkerRecord
+from restmq.store.base import BaseStore
 from restmq.store.batching import SharedCall
 
 log = Logger()
@@ -105,7 +107,8 @@ class Metrics(Collector):
             connections=connections,
             samples=self._process_samples,
         )
-        self._ping_seconds: float | None = None
+        #: The duration of a PING to each server that answered, by its address.
+        self._pings: dict[str, float] = {}
         self._counts: Counts | None = None
         self._live: list[WorkerRecord] = []
         self._listeners: Listeners = {}
@@ -128,17 +131,36 @@ class Metrics(Collector):
 
     async def _read(self) -> None:
         """Reads everything that ``collect`` shows. Without Redis, only the metrics that come from Redis are absent."""
-        self._ping_seconds = self._queues = None
+        self._queues, self._pings = None, {}
         listeners = defer.ensureDeferred(self._listening.in_group())
         self._counts, self._live = await self.workers.read()
         self._listeners = await listeners
         try:
-            began = self._traffic.clock()
-            await self._core.store.command("PING")
-            self._ping_seconds = self._traffic.clock() - began
+            self._pings = await self._ping_all()
             self._queues = await self._queues_of_leader()
         except RestMQError as problem:
             log.debug("metrics without the store: {problem}", problem=problem)
+
+    async def _ping_all(self) -> dict[str, float]:
+        """Raises StoreUnavailable if no server answers."""
+        store = self._core.store
+        began = self._traffic.clock()
+        answered: dict[str, float] = {}
+
+        def note(_: Any, server: BaseStore) -> None:
+            answered[server.settings.where()] = self._traffic.clock() - began
+
+        asked = [server.command("PING").addCallback(note, server) for server in store.servers]
+        if not store.layout.is_partitioned:
+            await asked[0]
+        elif asked:
+            all_asked = defer.DeferredList(asked, consumeErrors=True)
+            enough: defer.Deferred[None] = defer.Deferred()
+            all_asked.addCallback(lambda _: enough.called or enough.callback(None))
+            await enough.addTimeout(store.part_seconds, store.clock, lambda *_: None)
+        if not answered:
+            raise StoreUnavailable("no node of the message store (Redis Cluster) answers.")
+        return dict(answered)
 
     async def _queues_of_leader(self) -> QueuesSnapshot | None:
         """The leader's snapshot; None if the leader does not answer."""
@@ -187,14 +209,9 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metric families, from the last reading. prometheus-client calls this."""
-        up = self._ping_seconds is not None
-        yield GaugeMetricFamily("restmq_redis_up", "1 if Redis answered at this scrape, else 0.", value=int(up))
-        if self._ping_seconds is not None:
-            yield GaugeMetricFamily(
-                "restmq_redis_ping_seconds", "Duration of a PING to Redis at this scrape.", value=self._ping_seconds
-            )
-            if self._queues is not None:
-                yield from self._of_queues(self._queues)
+        yield from self._of_redis()
+        if self._queues is not None:
+            yield from self._of_queues(self._queues)
         yield from self._of_listeners()
         if self._counts is not None:
             yield from self._of_requests(self._counts)
@@ -206,6 +223,23 @@ class Metrics(Collector):
         build.add_metric([__version__], 1)
         yield build
         yield from self._of_processes()
+
+    def _of_redis(self) -> Iterator[Metric]:
+        """Of a cluster, a sample for each node, with its address as the label."""
+        store = self._core.store
+        labels = ("node",) if store.layout.is_partitioned else ()
+        up = GaugeMetricFamily("restmq_redis_up", "1 if Redis answered at this scrape, else 0.", labels=labels)
+        ping = GaugeMetricFamily(
+            "restmq_redis_ping_seconds", "Duration of a PING to Redis at this scrape.", labels=labels
+        )
+        for where in sorted(server.settings.where() for server in store.servers):
+            named = [where] if labels else []
+            up.add_metric(named, int(where in self._pings))
+            if where in self._pings:
+                ping.add_metric(named, self._pings[where])
+        yield up
+        if self._pings:
+            yield ping
 
     def _of_queues(self, snapshot: QueuesSnapshot) -> Iterator[Metric]:
         labelled = dict(sorted(snapshot.labelled.items()))

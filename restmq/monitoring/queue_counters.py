@@ -139,8 +139,9 @@ class QueueCounterReader:
             scanned += len(page)
             names = [name for name in page if self._may_read(name)]
             names = [name for name in dict.fromkeys(names) if name not in growth]  # a page may name one twice
-            for start in range(0, len(names), _QUEUES_PER_CALL):  # a small set comes as one page
-                await self._read_queues(names[start : start + _QUEUES_PER_CALL], growth)
+            at_a_time = self._core.at_a_time(_QUEUES_PER_CALL)
+            for start in range(0, len(names), at_a_time):  # a small set comes as one page
+                await self._read_queues(names[start : start + at_a_time], growth)
             if not self._unscanned:
                 self._forget_missing_queues()
                 break

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq.errors import Conflict, InvalidInput, RestMQError, StoreRefused
+from restmq.errors import Conflict, InvalidInput, RestMQError, StoreRefused, StoreUnavailable
 from restmq.model import Message, check_queue_name
 from restmq.store import scripts
 from restmq.store.base import BaseStore
@@ -199,7 +199,9 @@ class Operations:
             while remaining:
                 _, remaining, resting = await self._move_dead(queue, other)
                 rested += resting
-        except (StoreRefused, InvalidInput) as problem:
+        except (StoreRefused, StoreUnavailable, InvalidInput) as problem:
+            if isinstance(problem, StoreUnavailable) and not self.layout.is_partitioned:
+                raise
             log.warn(
                 "dead letters of {queue} stay there, as they cannot be moved to {other}: {problem}",
                 queue=queue,
@@ -223,8 +225,33 @@ class Operations:
             The numbers moved, remaining to be moved, and now resting.
         """
         there = self.layout.for_queue(check_queue_name(other))
+        wanted = self.layout.stored_key(key) if key else ""
+        if self.layout.is_partitioned:
+            return await self._move_dead_to_another_node(queue, other, wanted, by_user)
         more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries, there.times)
-        args = (self.layout.stored(other), int(by_user), self.layout.stored_key(key) if key else "")
+        args = (self.layout.stored(other), int(by_user), wanted)
         moved, remaining, rested = await self._run("forward", queue, *args, more_keys=more_keys)
         await self._run("wake", other)
         return moved, remaining, rested
+
+    async def _move_dead_to_another_node(
+        self, queue: str, other: str, wanted: bytes | str, by_user: bool
+    ) -> tuple[int, int, int]:
+        """As ``_move_dead`` in a cluster, where no script has keys of two queues.
+
+        First the other queue takes copies, then this one drops the letters. If that fails in between, the copies are
+        sent again, and the other queue knows them by the letter's key and time of death.
+        """
+        rested, *flat = await self._run("letters", queue, int(by_user), wanted)
+        letters = list(rows(flat, 5))
+        if letters:
+            copies = [(_digest(key, score), *copy) for key, score, *copy in letters]
+            await self._run("adopt", other, *(part for copy in copies for part in copy))
+        taken = [part for letter in letters for part in letter[:2]]
+        remaining = await self._run("adopted", queue, int(by_user), *taken)
+        return len(letters), 0 if wanted else remaining, rested
+
+
+def _digest(key: bytes, score: bytes) -> str:
+    """Identifies a dead letter by its key and its time of death."""
+    return hashlib.sha1(key + b" " + score, usedforsecurity=False).hexdigest()

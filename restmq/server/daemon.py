@@ -20,7 +20,7 @@ from restmq.auth.acl import parse_address
 from restmq.errors import ConfigurationError
 from restmq.server.embedded_redis import DataDirectory, default_data_dir
 from restmq.server.redis_options import RedisOptions
-from restmq.store.pool import Store
+from restmq.store.base import BaseStore
 from restmq.store.settings import StoreSettings
 
 log = Logger()
@@ -171,7 +171,7 @@ def find_store(options: RedisOptions, data_dir: str | None) -> tuple[StoreSettin
     return settings, f"Redis at {settings.where()}"
 
 
-def log_addresses(name: str, addresses: list[str], store: Store, where: str, meanwhile: str) -> None:
+def log_addresses(name: str, addresses: list[str], store: BaseStore, where: str, meanwhile: str) -> None:
     """Logs the addresses and the store of a daemon as soon as the store answers.
 
     Args:
@@ -193,7 +193,7 @@ def log_addresses(name: str, addresses: list[str], store: Store, where: str, mea
     warn_of_settings(store)
 
 
-def warn_of_settings(store: Store) -> None:
+def warn_of_settings(store: BaseStore) -> None:
     """Logs, as soon as the store answers, if its settings can lose messages."""
     store.first_connected.addCallback(lambda _: _warn_of_settings(store.facts))
 

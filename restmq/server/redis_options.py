@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Any, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from twisted.python import usage
 
@@ -20,6 +20,8 @@ _SENTINEL_PASSWORD_VARIABLE = "RESTMQ_SENTINEL_PASSWORD"  # noqa: S105
 
 _PORT = whole_number(1, 65535)
 _DB = whole_number(0, 1_000_000)
+_POOL_PER_NODE = 4
+_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _TLS_FLAGS = {"ca": "redis-tls-ca", "certificate": "redis-tls-cert", "key": "redis-tls-key", "name": "redis-tls-name"}
 #: The flags whose values can also be in a URL, by the name in StoreSettings.
 _FLAGS = {
@@ -31,15 +33,19 @@ _FLAGS = {
 }
 
 
-def _addresses(text: str) -> tuple[tuple[str, int], ...]:
+def _addresses(text: str, port: int = 26379) -> tuple[tuple[str, int], ...]:
     """Several host:port, by commas."""
     found = []
     for part in text.split(","):
         address = urlsplit(f"//{part.strip()}")
         if not address.hostname or address.path or address.username is not None:
             raise ValueError("give host:port, several by commas")
-        found.append((address.hostname, address.port or 26379))
+        found.append((address.hostname, address.port or port))
     return tuple(found)
+
+
+def _nodes(text: str) -> tuple[tuple[str, int], ...]:
+    return _addresses(text, 6379)
 
 
 class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
@@ -50,11 +56,18 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
             "redis-url",
             None,
             None,
-            f"redis://[user:password@]host[:port][/db], rediss:// for TLS [default: {_REDIS_URL_VARIABLE}]",
+            "redis://[user:password@]host[:port][/db], rediss:// for TLS; redis+cluster://…host:port[,host:port…] and "
+            f"rediss+cluster:// for a Redis Cluster [default: {_REDIS_URL_VARIABLE}]",
         ],
         ["redis-host", None, None, "Redis host [default: 127.0.0.1]"],
         ["redis-port", None, None, "Redis port [default: 6379]", _PORT],
-        ["redis-pool", None, None, "number of connections to Redis [default: 10]", whole_number(1, 1000)],
+        [
+            "redis-pool",
+            None,
+            None,
+            "number of connections to Redis [default: 10; 4 to each node of a cluster]",
+            whole_number(1, 1000),
+        ],
         ["redis-db", None, None, "number of the Redis database [default: 0]", _DB],
         ["redis-socket", None, None, "path of Redis' Unix socket, instead of host and port"],
         ["redis-username", None, None, "Redis ACL user"],
@@ -63,6 +76,13 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         ["redis-tls-cert", None, None, "file with the certificate to show to Redis"],
         ["redis-tls-key", None, None, "file with its private key"],
         ["redis-tls-name", None, None, "name in Redis' certificate [default: the host]"],
+        [
+            "redis-cluster",
+            None,
+            None,
+            "host:port[,host:port…] of a Redis Cluster; its nodes name the others",
+            _nodes,
+        ],
         ["redis-sentinel", None, None, "host:port[,host:port…] of Sentinels, which know where Redis is", _addresses],
         ["redis-master", None, None, "name by which the Sentinels know Redis [default: mymaster]"],
         [
@@ -101,7 +121,9 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
             source = "--redis-url" if self["redis-url"] else f"the environment variable {_REDIS_URL_VARIABLE}"
             is_tls = self._add_url(given, url, source)
         given |= {"sentinel": self._sentinel(given), "tls": self._tls(is_tls)}
-        given |= {"pool": self["redis-pool"], "socket_path": self["redis-socket"]}
+        given |= {"pool": self["redis-pool"], "socket_path": self["redis-socket"], "cluster": self._cluster(given)}
+        if given["cluster"] and given["pool"] is None:
+            given["pool"] = _POOL_PER_NODE
         given["call_timeout_seconds"] = self["redis-timeout"]
         return StoreSettings(**{name: value for name, value in given.items() if value is not None})
 
@@ -116,9 +138,27 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
                 raise usage.UsageError(f"{source} and --{_FLAGS[name]} contradict each other; give one of them.")
         if self["redis-socket"] is not None:
             raise usage.UsageError(f"{source} and --redis-socket contradict each other; give one of them.")
-        if scheme == "redis" and self["redis-tls"]:
-            raise usage.UsageError(f"--redis-tls: {source} has redis://, which is not encrypted; use rediss://.")
-        return scheme == "rediss"
+        if scheme.startswith("redis") and not scheme.startswith("rediss") and self["redis-tls"]:
+            secure = scheme.replace("redis", "rediss", 1)
+            raise usage.UsageError(f"--redis-tls: {source} has {scheme}://, which is not encrypted; use {secure}://.")
+        return scheme.startswith("rediss")
+
+    def _cluster(self, given: dict[str, Any]) -> tuple[tuple[str, int], ...] | None:
+        """The addresses of nodes, from the flag or the URL."""
+        addresses: tuple[tuple[str, int], ...] | None = self["redis-cluster"]
+        told: tuple[tuple[str, int], ...] | None = given.pop("cluster", addresses)
+        if told is None:
+            return None
+        if addresses is not None and told != addresses:
+            raise usage.UsageError("the URL and --redis-cluster contradict each other; give one of them.")
+        if given.keys() & {"host", "port"} or self["redis-socket"] is not None or self["redis-sentinel"] is not None:
+            raise usage.UsageError(
+                "--redis-cluster finds all nodes; omit --redis-host, --redis-port, --redis-socket, --redis-sentinel, "
+                "and a URL that begins with redis:// or rediss://."
+            )
+        if given.get("db"):
+            raise usage.UsageError("a Redis Cluster has only database 0; omit --redis-db.")
+        return told
 
     def _sentinel(self, given: dict[str, Any]) -> SentinelSettings | None:
         if self["redis-sentinel"] is None:
@@ -161,8 +201,10 @@ def parse_url(url: str) -> tuple[str, dict[str, Any]]:
     Raises ValueError, whose text does not repeat the URL.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss"):
-        raise ValueError("it must begin with redis:// or rediss://")
+    if parts.scheme not in _SCHEMES:
+        raise ValueError("it must begin with redis://, rediss://, redis+cluster:// or rediss+cluster://")
+    if parts.scheme.endswith("+cluster"):
+        return parts.scheme, _of_a_cluster(parts)
     if not parts.hostname:
         raise ValueError("it has no host")
     if parts.query or parts.fragment:
@@ -176,8 +218,20 @@ def parse_url(url: str) -> tuple[str, dict[str, Any]]:
         found["port"] = _PORT(str(port))
     if path := parts.path.strip("/"):
         found["db"] = _DB(path)
-    if parts.username:
-        found["username"] = unquote(parts.username)
-    if parts.password:
-        found["password"] = unquote(parts.password)
-    return parts.scheme, found
+    return parts.scheme, found | _credentials(parts)
+
+
+def _of_a_cluster(parts: SplitResult) -> dict[str, Any]:
+    """The parts of a URL with several hosts."""
+    if parts.query or parts.fragment or parts.path.strip("/"):
+        raise ValueError("RestMQ knows nothing after the hosts of a cluster; omit it")
+    try:
+        nodes = _nodes(parts.netloc.rpartition("@")[2])
+    except ValueError:
+        raise ValueError("it needs host:port, several by commas") from None
+    return {"cluster": nodes} | _credentials(parts)
+
+
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    found = {"username": parts.username, "password": parts.password}
+    return {name: unquote(value) for name, value in found.items() if value}

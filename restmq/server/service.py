@@ -44,7 +44,8 @@ from restmq.server.daemon import (
 from restmq.server.embedded_redis import DataDirectory, EmbeddedServer, default_data_dir, find_program
 from restmq.server.options import Options
 from restmq.server.workers import Supervisor, WorkerSlot, my_slot, on_hangup
-from restmq.store.pool import Store
+from restmq.store.base import BaseStore
+from restmq.store.cluster import make_store
 from restmq.store.settings import StoreSettings
 from restmq.web import ROUTES, Application, Route
 
@@ -65,7 +66,7 @@ class Web(Listener):
     scheme = "http"
     path = "/"
 
-    def __init__(self, application: Application, store: Store, listen_on: list[Any], reactor: Any) -> None:
+    def __init__(self, application: Application, store: BaseStore, listen_on: list[Any], reactor: Any) -> None:
         super().__init__(application, listen_on)
         self._application = application
         self._store = store
@@ -126,7 +127,8 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
     settings, where = _choose_store(options, parts, reactor, slot)
     if options["workers"] > 1 and slot is None:
         return _supervise(options, parts, settings, reactor)
-    store = Store(settings, reactor)
+    store = make_store(settings, reactor)
+    store.part_seconds = options["peer-timeout"]
     core = RedisOperations(store)
     membership = slot or Membership()
     peers = Peers(core, reactor, options["peer-timeout"], membership.group)

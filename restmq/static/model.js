@@ -79,6 +79,7 @@ export class Queue {
 
 export class Model {
   leftOut = 0;
+  missing = 0;
   version = "";
   #columns = [];
   #ticks;
@@ -120,6 +121,7 @@ export class Model {
     if (type !== "snapshot" && type !== "change") return;
     const isSnapshot = type === "snapshot";
     this.#step(event.time, isSnapshot);
+    this.missing = event.missing ?? 0;
     if (isSnapshot) this.#begin(event);
     for (const name of event.gone ?? []) this.queues.delete(name);
     for (const row of event.queues) this.#takeRow(row, isSnapshot);

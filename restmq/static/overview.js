@@ -150,6 +150,9 @@ export class Overview {
         h("pre", { tabIndex: 0 }, `curl -d value=hello ${SERVER}/q/test`),
         h("p", {}, "Or type a name above, press Enter, and publish a message there."));
     } else if (!this.list.shown) lines.push(h("p", {}, "No queue matches."));
+    if (this.#model.missing) {
+      lines.push(h("p", {}, `${plural(this.#model.missing, "node")} of the Redis Cluster did not answer. The queues there are not shown.`));
+    }
     if (this.#model.leftOut) {
       lines.push(h("p", {}, `${plural(this.#model.leftOut, "more queue")} not shown. The list holds the first ones by name; --max-watched-queues sets the limit.`));
     }

@@ -102,11 +102,14 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
         """Runs one script, atomically. ``first_args`` has the number of keys, the keys, and the first arguments."""
 
     @abc.abstractmethod
-    async def check_ready(self, may_explain: Callable[[], Awaitable[bool]]) -> None:
-        """Raises StoreUnavailable if Redis would refuse a write now.
+    async def check_ready(self, may_explain: Callable[[], Awaitable[bool]]) -> str | None:
+        """Raises StoreUnavailable if Redis would refuse a write now; of a cluster, if all nodes would.
 
         Args:
             may_explain: whether the error may tell the reason.
+
+        Returns:
+            Of a cluster, how many of its parts take writes, e.g. ``2 of 3``.
         """
 
     @abc.abstractmethod

@@ -224,6 +224,11 @@ class SubscriptionOwner(Protocol):
 
     def message_received(self, channel: bytes, payload: bytes, /) -> None: ...
     def confirmed(self, channel: bytes) -> None: ...
+    def ended(self, channel: bytes) -> None:
+        """The server ended a subscription, on request or because another node has its slot now."""
+
+    def redirected(self, error: ErrorReply) -> bool:
+        """A subscription was refused. Returns whether that is no reason to close the connection."""
 
 
 class SubscriberConnection(Connection):
@@ -239,15 +244,19 @@ class SubscriberConnection(Connection):
         owner = self._listener
         if owner is None or not self.connected:
             super().replyReceived(reply)
-        elif isinstance(reply, txredisapi.ResponseError):  # it may not subscribe
-            self.factory.refused(self, ErrorReply(str(reply)))
-            self.transport.loseConnection()
+        elif isinstance(reply, txredisapi.ResponseError):
+            error = ErrorReply(str(reply))
+            if not owner.redirected(error):  # it may not subscribe
+                self.factory.refused(self, error)
+                self.transport.loseConnection()
         elif not isinstance(reply, list) or len(reply) < 2:
             self.sent_at.clear()  # PING, answered by a Sentinel
-        elif reply[0] == b"message":
+        elif reply[0] in (b"message", b"smessage"):
             owner.message_received(reply[1], reply[2])
-        elif reply[0] == b"subscribe":
+        elif reply[0] in (b"subscribe", b"ssubscribe"):
             owner.confirmed(reply[1])
+        elif reply[0] in (b"unsubscribe", b"sunsubscribe"):
+            owner.ended(reply[1])
         elif reply[0] == b"pong":
             self.sent_at.clear()
 

@@ -216,8 +216,12 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
             if not is_right(connection):
                 connection.transport.abortConnection()
 
-    def stop(self) -> defer.Deferred[None]:
-        """Closes all connections; fires when they are closed."""
+    def stop(self, after_answers: bool = False) -> defer.Deferred[None]:
+        """Closes all connections; fires when they are closed.
+
+        Args:
+            after_answers: wait a second for the answers to calls that were sent.
+        """
         self._stopped = True
         for retry in self._retries:
             retry.cancel()
@@ -229,7 +233,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
             return defer.succeed(None)
         self._all_closed = closed
         for connection in list(self._connections):
-            connection.transport.loseConnection()
+            connection.close_when_answered() if after_answers else connection.transport.loseConnection()
         # With TLS, closing waits for the other side.
         late = self._reactor.callLater(_CLOSE_SECONDS, self.abort_others, lambda _: False)
         return closed.addCallback(lambda _: late.cancel() if late.active() else None)

@@ -59,8 +59,12 @@ class Unusable(Exception):
 IS_REPLICA = Unusable("it is a replica, which takes no writes", "is a replica and takes no writes; try again later.")
 _IS_SENTINEL = Unusable("it is a Sentinel, not a Redis; pass its address to --redis-sentinel")
 _IS_CLUSTER = Unusable(
-    "it is a node of a Redis Cluster, which RestMQ does not support; use a Redis without cluster mode",
-    "is a cluster, which RestMQ does not support.",
+    "it is a node of a Redis Cluster; pass its address to --redis-cluster",
+    "is a cluster, and this server is not configured for one.",
+)
+_IS_NO_CLUSTER = Unusable(
+    "it is not a node of a Redis Cluster; pass its address to --redis-host and --redis-port",
+    "is no cluster, and this server is configured for one.",
 )
 _IS_TOO_OLD = Unusable(
     "it is too old; update it to Redis 7.0 or newer, or to Valkey",
@@ -85,7 +89,7 @@ async def examine(connection: Connection, settings: StoreSettings) -> Server:
         user = [settings.username] if settings.username is not None else []
         questions = {"auth": (b"AUTH", *user, settings.password), **questions}
     asked = [connection.ask(*question) for question in questions.values()]
-    asked.append(connection.ask_script(rights.CHECK, Encoded([0]), *rights.check_arguments()))
+    asked.append(_check(connection, settings))
     results = await defer.DeferredList(asked, consumeErrors=True)
     answers = {name: answer for name, (done, answer) in zip((*questions, "check"), results, strict=True) if done}
     _raise_if_unusable(answers, settings)
@@ -95,10 +99,14 @@ async def examine(connection: Connection, settings: StoreSettings) -> Server:
     return Server(facts.get("run_id", "").encode(), facts)
 
 
-async def missing_rights(connection: Connection) -> str:
+async def missing_rights(connection: Connection, settings: StoreSettings) -> str:
     """The rights that the user has lost since the connection was made; empty if none."""
-    answer = await connection.ask_script(rights.CHECK, Encoded([0]), *rights.check_arguments())
-    return _missing(answer)
+    return _missing(await _check(connection, settings))
+
+
+def _check(connection: Connection, settings: StoreSettings) -> defer.Deferred[Any]:
+    arguments = rights.check_arguments(settings.is_cluster_node)
+    return connection.ask_script(rights.CHECK, Encoded([0]), *arguments)
 
 
 def _raise_if_unusable(answers: Mapping[str, Any], settings: StoreSettings) -> None:
@@ -120,11 +128,15 @@ def _raise_if_unusable(answers: Mapping[str, Any], settings: StoreSettings) -> N
         raise _IS_SENTINEL
     if role not in (None, b"master"):
         raise IS_REPLICA
-    if _facts(answers.get("info")).get("cluster_enabled") == "1" or codes.get("exists") in _OF_A_CLUSTER:
+    facts = _facts(answers.get("info"))
+    is_cluster = facts.get("cluster_enabled") == "1" or codes.get("exists") in _OF_A_CLUSTER
+    if is_cluster and not settings.is_cluster_node:
         raise _IS_CLUSTER
+    if settings.is_cluster_node and facts.get("cluster_enabled") == "0":
+        raise _IS_NO_CLUSTER
     if "select" in errors:
         raise Unusable(f"database {settings.db} (--redis-db) cannot be selected: {errors['select']}")
-    if codes.get("exists") == "LOADING":
+    if codes.get("exists") == "LOADING" or facts.get("loading") == "1":
         raise _IS_LOADING
     if codes.get("exists") == "MASTERDOWN":
         raise _IS_STALE

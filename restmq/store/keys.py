@@ -33,6 +33,17 @@ PARTITIONS = 1024
 _GUARD = b"RESTMQ-GUARD"
 
 
+#: The key that the no-op for ``WAIT`` writes in a cluster.
+WRITTEN = b"RESTMQ-REPLICATED"
+#: The key that says which layout a cluster has, and its value.
+LAYOUT, LAYOUT_VERSION = b"{0}RESTMQ-LAYOUT", b"1 %d" % PARTITIONS
+
+
+def crc16(name: bytes) -> int:
+    """The CRC16 that Redis Cluster uses for slots (XMODEM)."""
+    return crc_hqx(name, 0)
+
+
 class QueueKeys(NamedTuple):
     """The keys of one queue. Each script names those that it needs (see ``restmq.store.scripts``)."""
 
@@ -140,10 +151,6 @@ class Layout:
             due_channel=self.due_channel(tag),
         )
 
-    def queue_of_channel(self, channel: bytes) -> str:
-        """The queue of a channel of ``QueueKeys``, or '' for any other channel."""
-        return self.shown(channel.rpartition(b":PUBSUB")[0])
-
     def due_channel(self, tag: bytes = b"") -> bytes:
         """The channel that tells all daemons of a deadline earlier than all others in ``DUE`` of this partition."""
         return tag + b"RESTMQ-DUE:%d" % self._db
@@ -151,10 +158,6 @@ class Layout:
     def idempotency(self, queue: str, key_digest: str) -> bytes:
         """The key that remembers an idempotency key, which is given as its SHA-256."""
         return self.stored(queue) + b":idempotency:" + key_digest.encode()
-
-    def adopted(self, queue: str, digest: str) -> bytes:
-        """The key that remembers a dead letter of another partition which this queue has taken, by a digest."""
-        return self.stored(queue) + b":adopted:" + digest.encode()
 
     def daemon_channel(self, daemon: str, queue: str) -> bytes:
         """The channel that tells one daemon that a queue has messages for it."""
@@ -193,7 +196,7 @@ class Partitioned(Layout):
     tags = tuple(b"{%d}" % partition for partition in range(PARTITIONS))
 
     def tag(self, name: str) -> bytes:
-        return self.tags[crc_hqx(name.encode(), 0) % PARTITIONS]
+        return self.tags[crc16(name.encode()) % PARTITIONS]
 
     def partition_of(self, stored: bytes) -> int:
         return int(stored[1 : stored.index(b"}")])

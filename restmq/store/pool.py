@@ -25,19 +25,19 @@ from restmq.store import handshake, keys, scripts
 from restmq.store.base import BaseStore, Channels, RedisCommand
 from restmq.store.connection import Connection, Encoded, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
-from restmq.store.replication import Replication
+from restmq.store.replication import Replication, publish_no_op
 from restmq.store.reports import Outage, Refusals
 from restmq.store.scripts import Script
 from restmq.store.sentinel import Sentinels
 from restmq.store.settings import StoreSettings
-from restmq.store.subscriber import Subscriber
+from restmq.store.subscriber import Shard, Subscriber
 from restmq.store.tls import endpoint_to
 
 log = Logger()
 
 _WATCH_INTERVAL_SECONDS = 0.5
 _NOT_REACHABLE = "the message store (Redis) is not reachable; try again in a moment."
-_NOT_READY = "the message store (Redis) takes no writes now; see the server's log."
+NOT_READY = "the message store (Redis) takes no writes now; see the server's log."
 #: Errors by which a server says that it is a replica. Redis checks this before a script's first write.
 _OF_A_REPLICA = ("READONLY", "MASTERDOWN")
 _BECAME_REPLICA = "the message store (Redis) has become a replica. Nothing was done; try again in a moment."
@@ -47,7 +47,8 @@ class Store(BaseStore):
     """Makes all calls to one Redis; the module's docstring has the guarantees."""
 
     def __init__(self, settings: StoreSettings, reactor: Any) -> None:
-        super().__init__(settings, keys.one_redis(settings.db), reactor)
+        layout = keys.cluster() if settings.is_cluster_node else keys.one_redis(settings.db)
+        super().__init__(settings, layout, reactor)
         self._outage = Outage(settings.where(), reactor)
         self._refusals = Refusals(reactor)
         self._pool = self._make_pool(settings.pool)
@@ -57,7 +58,7 @@ class Store(BaseStore):
         if settings.replicas:
             self._waiting = waiting = self._make_pool(1)
             wait_ms = round(settings.call_timeout_seconds * 500)
-            self._replication = Replication(lambda: self._least_busy(waiting), settings.replicas, wait_ms)
+            self._replication = Replication(lambda: self._least_busy(waiting), settings.replicas, wait_ms, self._no_op)
         self._sentinels: Sentinels | None = None
         if settings.sentinel is not None:
             self._sentinels = Sentinels(settings, settings.sentinel, self._primary_moved, reactor)
@@ -67,6 +68,9 @@ class Store(BaseStore):
 
     def _make_pool(self, size: int, kind: Callable[..., Connection] = Connection) -> ConnectionPool:
         return ConnectionPool(settings=self.settings, size=size, owner=self, reactor=self._reactor, kind=kind)
+
+    def _no_op(self, connection: Connection) -> Awaitable[None]:
+        return publish_no_op(connection)
 
     @property
     def _pools(self) -> list[ConnectionPool]:
@@ -91,6 +95,9 @@ class Store(BaseStore):
             self._pool.start(self._endpoint())
 
     def stopService(self) -> defer.Deferred[Any]:
+        return self._stop()
+
+    def _stop(self, after_answers: bool = False) -> defer.Deferred[Any]:
         super().stopService()
         self._refusals.stop()
         if self._watch.running:
@@ -98,7 +105,7 @@ class Store(BaseStore):
         for subscriber in self._subscribers:
             subscriber.stop()
         sentinels = [self._sentinels.stop()] if self._sentinels is not None else []
-        return defer.gatherResults([*sentinels, *(pool.stop() for pool in self._pools)])
+        return defer.gatherResults([*sentinels, *(pool.stop(after_answers) for pool in self._pools)])
 
     def _endpoint(self) -> Any:
         if self._sentinels is not None:
@@ -121,6 +128,11 @@ class Store(BaseStore):
     @property
     def connected(self) -> bool:
         return bool(self._pool.pool)
+
+    @property
+    def connection_count(self) -> int:
+        """Number of connections for calls."""
+        return len(self._pool.pool)
 
     @property
     def reason(self) -> str:
@@ -172,19 +184,23 @@ class Store(BaseStore):
             if self._replication is not None and script.durable:
                 waiting = self._replication.connection_to(connection.server)
                 answer = connection.run(script, first_args, *args)
-                return defer.ensureDeferred(_replicated(answer, self._replication, waiting))
+                return defer.ensureDeferred(replicated(answer, self._replication, waiting))
         except StoreUnavailable:
             return defer.fail()
         return connection.run(script, first_args, *args)
 
-    async def check_ready(self, may_explain: Callable[[], Awaitable[bool]]) -> None:
+    async def _try_to_write(self) -> None:
+        await self.run(scripts.load("ready"), Encoded([0]))
+
+    async def check_ready(self, may_explain: Callable[[], Awaitable[bool]]) -> str | None:
         try:
             if self._replication is not None:
                 self._replication.connection_to(self._least_busy(self._pool).server)
-            await self.run(scripts.load("ready"), Encoded([0]))
+            await self._try_to_write()
         except RestMQError as problem:
             why = self._refusals.last if isinstance(problem, StoreRefused) else self.reason or str(problem)
-            raise StoreUnavailable(why if await may_explain() else _NOT_READY) from None
+            raise StoreUnavailable(why if await may_explain() else NOT_READY) from None
+        return None
 
     # Pub/sub
 
@@ -195,14 +211,13 @@ class Store(BaseStore):
         on_renewed: Callable[[Channels], None] = lambda _: None,
         before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
     ) -> Subscriber:
-        subscriber = Subscriber(
-            pool=self._make_pool(1, SubscriberConnection),
-            on_message=on_message,
-            on_lost=on_lost,
-            on_renewed=on_renewed,
-            before_renewal=before_renewal,
-            reactor=self._reactor,
+        return self._add_subscriber(
+            on_message=on_message, on_lost=on_lost, on_renewed=on_renewed, before_renewal=before_renewal
         )
+
+    def _add_subscriber(self, shard: Shard | None = None, **callbacks: Any) -> Subscriber:
+        pool = self._make_pool(1, SubscriberConnection)
+        subscriber = Subscriber(pool=pool, reactor=self._reactor, shard=shard, **callbacks)
         self._subscribers.append(subscriber)
         if self.running:
             subscriber.start(self._endpoint())
@@ -271,14 +286,15 @@ class Store(BaseStore):
     async def _check_rights(self, connection: Connection) -> None:
         """If a right was revoked, no further script may begin, because Redis would stop it in the middle."""
         try:
-            missing = await handshake.missing_rights(connection)
+            missing = await handshake.missing_rights(connection, self.settings)
         except StoreUnavailable:
             return
         if missing:
             self._retire_all(handshake.lacks_rights(missing))
 
 
-async def _replicated(answer: defer.Deferred[Any], replication: Replication, waiting: Connection) -> Any:
+async def replicated(answer: defer.Deferred[Any], replication: Replication, waiting: Connection) -> Any:
+    """The answer of a durable script, when replicas have what it wrote."""
     result = await answer
     await replication.reached(waiting)
     return result

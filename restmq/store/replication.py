@@ -8,7 +8,8 @@ chosen before the script is sent: it must lead to the same server, and if it is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from twisted.internet import defer
 from twisted.python.failure import Failure
@@ -17,8 +18,15 @@ from restmq.errors import StoreUnavailable
 from restmq.store.connection import Connection
 
 #: The no-op: a message on a channel without subscribers. Redis replicates it, and it needs no key and no memory. (In a
-#: Redis Cluster, which is not supported, PUBLISH is not replicated: it would have to be a real write.)
+#: Redis Cluster, PUBLISH is not replicated; see ``cluster_node``.)
 _NO_OP = (b"PUBLISH", b"restmq:replicated", b"")
+
+
+async def publish_no_op(connection: Connection) -> None:
+    """The no-op on one Redis."""
+    await connection.call(*_NO_OP)
+
+
 _NOT_THE_SAME = "the message store (Redis) is in a failover. Nothing was done; try again in a moment."
 
 
@@ -28,13 +36,21 @@ class Replication:
     Args:
         connection: the separate connection; raises StoreUnavailable if there is none.
         replicas: number of replicas that must have the data.
+        no_op: writes the no-op.
         wait_ms: time limit of one ``WAIT``. A caller that comes while one runs waits for up to twice this time.
     """
 
-    def __init__(self, connection: Callable[[], Connection], replicas: int, wait_ms: int) -> None:
+    def __init__(
+        self,
+        connection: Callable[[], Connection],
+        replicas: int,
+        wait_ms: int,
+        no_op: Callable[[Connection], Awaitable[Any]] = publish_no_op,
+    ) -> None:
         self._connection = connection
         self._replicas = replicas
         self._wait_ms = wait_ms
+        self._no_op = no_op
         self._asking: list[tuple[Connection, defer.Deferred[None]]] = []
         self._is_waiting = False
 
@@ -69,7 +85,7 @@ class Replication:
 
     async def _wait(self, connection: Connection) -> Exception | None:
         try:
-            await connection.call(*_NO_OP)
+            await self._no_op(connection)
             have = await connection.call(b"WAIT", self._replicas, self._wait_ms)
         except Exception as problem:
             return StoreUnavailable(f"it is done, but whether replicas have it is not known: {problem}")

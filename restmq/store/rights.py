@@ -43,10 +43,23 @@ _CHANNELS = (
     keys.one_redis().peers_channel().decode(),
     keys.one_redis().peer_channel("x").decode(),
 )
-CHANNEL_COMMANDS = tuple(
-    command
-    for channel in _CHANNELS
-    for command in (("PUBLISH", channel, ""), ("SUBSCRIBE", channel), ("UNSUBSCRIBE", channel))
+
+
+def _channel_commands(publish: str, subscribe: str, unsubscribe: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        command
+        for channel in _CHANNELS
+        for command in ((publish, channel, ""), (subscribe, channel), (unsubscribe, channel))
+    )
+
+
+CHANNEL_COMMANDS = _channel_commands("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE")
+#: The same in a cluster, and what else a cluster needs.
+CLUSTER_COMMANDS = (
+    *_channel_commands("SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"),
+    ("PUBSUB", "SHARDNUMSUB", "x"),
+    ("CLUSTER", "SLOTS"),
+    ("ASKING",),
 )
 #: Commands that only the connection itself needs, and commands that RestMQ can do without.
 _BESIDE = ("evalsha", "script|load", "select", "role", "info", "command|info")
@@ -54,9 +67,10 @@ _BESIDE = ("evalsha", "script|load", "select", "role", "info", "command|info")
 CHECK = scripts.load("check")
 
 
-def check_arguments() -> list[str]:
+def check_arguments(is_cluster: bool = False) -> list[str]:
     """The arguments of ``check.lua``: each command with the number of its words before it."""
-    return [word for command in (*REDIS_COMMANDS, *CHANNEL_COMMANDS) for word in (str(len(command)), *command)]
+    commands = (*REDIS_COMMANDS, *(CLUSTER_COMMANDS if is_cluster else CHANNEL_COMMANDS))
+    return [word for command in commands for word in (str(len(command)), *command)]
 
 
 def describe_missing(answer: Sequence[Sequence[bytes]]) -> str:
@@ -71,19 +85,23 @@ def describe_missing(answer: Sequence[Sequence[bytes]]) -> str:
     return ", and ".join(found)
 
 
+_NAMES_OF_CHANNELS = {command[0] for command in (*CHANNEL_COMMANDS, *CLUSTER_COMMANDS[: len(CHANNEL_COMMANDS)])}
+
+
 def _join(commands: list[str]) -> str:
     """The commands without the sample keys, but with the sample channels, which show the missing right."""
     names = []
     for command in commands:
         name, *words = command.split(" ")
-        shown = f"{name} on channels such as {words[0]}" if name in ("PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE") else name
+        shown = f"{name} on channels such as {words[0]}" if name in _NAMES_OF_CHANNELS else name
         names.append(shown if words != [keys.DUE.decode()] else f"{name} {words[0]}")
     return ", ".join(dict.fromkeys(names))
 
 
-def acl_line(user: str) -> str:
+def acl_line(user: str, is_cluster: bool = False) -> str:
     """The Redis command that creates a user with all the rights that RestMQ needs, and no others."""
-    names = {"|".join(command[:2]) if command[0] == "PUBSUB" else command[0] for command in REDIS_COMMANDS}
-    names |= {command[0] for command in CHANNEL_COMMANDS}
-    rights = sorted({name.lower() for name in names} | set(_BESIDE))
+    used = (*REDIS_COMMANDS, *CHANNEL_COMMANDS, *(CLUSTER_COMMANDS if is_cluster else ()))
+    names = {"|".join(command[:2]) if command[0] in ("PUBSUB", "CLUSTER") else command[0] for command in used}
+    beside = (*_BESIDE, "cluster|info", "config|get") if is_cluster else _BESIDE
+    rights = sorted({name.lower() for name in names} | set(beside))
     return f"ACL SETUSER {user} on >PASSWORD ~* &* -@all {' '.join('+' + right for right in rights)}"

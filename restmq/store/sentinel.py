@@ -18,22 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twisted.internet import defer, error, protocol, task
+from twisted.internet import defer, error, task
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq.errors import StoreRefused, StoreUnavailable
+from restmq.errors import StoreRefused
+from restmq.store.asking import ask_once, authenticate, why_no_answer
 from restmq.store.batching import SharedCall
 from restmq.store.connection import Connection, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 from restmq.store.handshake import Server, Unusable
-from restmq.store.settings import SentinelSettings, StoreSettings
+from restmq.store.settings import Address, SentinelSettings, StoreSettings
 from restmq.store.subscriber import Subscriber
 from restmq.store.tls import endpoint_to
 
 log = Logger()
-
-Address = tuple[str, int]
 
 _ASK_SECONDS = 1.0
 _ASK_EVERY_SECONDS = 10.0
@@ -132,7 +131,7 @@ class Sentinels:
 
         def answered(result: Any, watch: _Watch) -> None:
             if isinstance(result, Failure):
-                problems.append(f"{_show(watch.address)}: {_reason(result)}")
+                problems.append(f"{_show(watch.address)}: {why_no_answer(result)}")
             elif self._primary is not None and result.epoch < self._primary.epoch:
                 problems.append(f"{_show(watch.address)}: it has missed the last failover")
             else:
@@ -158,18 +157,11 @@ class Sentinels:
         return asked.addTimeout(_ASK_SECONDS, self._reactor)
 
     async def _question(self, watch: _Watch) -> _Primary:
-        name = self._sentinel.primary
-        asker = _Asker(self._reactor)
-        connection = await watch.endpoint.connect(asker)
-        try:
-            authenticated = _authenticate(connection, self._sentinel)
-            asked = [connection.ask(b"SENTINEL", *words, name) for words in _QUESTIONS]
-            greeted, *results = await defer.gatherResults([authenticated, *asked], consumeErrors=True)
-        finally:
-            connection.transport.abortConnection()
-        address, primary, others = results
-        if isinstance(greeted, ErrorReply):
-            raise Unusable(str(greeted))
+        name, sentinel = self._sentinel.primary, self._sentinel
+        questions = [(b"SENTINEL", *words, name) for words in _QUESTIONS]
+        address, primary, others = await ask_once(
+            watch.endpoint, self._reactor, sentinel.username, sentinel.password, questions
+        )
         if address is None:
             raise Unusable(f"it knows no primary {name!r} (--redis-master)")
         for answer in (address, primary):
@@ -203,13 +195,6 @@ class Sentinels:
 _QUESTIONS = ((b"GET-MASTER-ADDR-BY-NAME",), (b"MASTER",), (b"SENTINELS",))
 
 
-def _authenticate(connection: Connection, sentinel: SentinelSettings) -> defer.Deferred[Any]:
-    if sentinel.password is None:
-        return defer.succeed(None)
-    user = [sentinel.username] if sentinel.username is not None else []
-    return connection.ask(b"AUTH", *user, sentinel.password)
-
-
 def _fields(flat: list[bytes]) -> dict[str, str]:
     words = [word.decode("utf-8", "replace") for word in flat]
     return dict(zip(words[::2], words[1::2], strict=False))
@@ -217,33 +202,6 @@ def _fields(flat: list[bytes]) -> dict[str, str]:
 
 def _show(address: Address) -> str:
     return f"{address[0]}:{address[1]}"
-
-
-def _reason(failure: Failure) -> str:
-    if failure.check(defer.TimeoutError, defer.CancelledError, StoreUnavailable, error.TimeoutError):
-        return "no answer"
-    return str(failure.getErrorMessage())
-
-
-class _Asker(protocol.Factory):  # type: ignore[misc]  # untyped
-    """The owner of a connection for one question to one Sentinel."""
-
-    noisy = False
-
-    def __init__(self, reactor: Any) -> None:
-        self.seconds = reactor.seconds
-
-    def buildProtocol(self, _address: Any) -> Connection:
-        return Connection(self)
-
-    def connection_made(self, connection: Any) -> None:
-        """There is nothing to examine."""
-
-    def connection_lost(self, connection: Any, why: Failure) -> None:
-        """The question fails by itself."""
-
-    def refused(self, _connection: Any, problem: ErrorReply) -> Exception:
-        return StoreRefused(str(problem))
 
 
 class _Watch:
@@ -293,7 +251,7 @@ class _Watch:
         self._subscriber.start(self.endpoint)
 
     async def _greet(self, connection: Connection, _settings: StoreSettings) -> Server:
-        greeted = await _authenticate(connection, self._sentinel)
+        greeted = await authenticate(connection, self._sentinel.username, self._sentinel.password)
         if isinstance(greeted, ErrorReply):
             raise Unusable(str(greeted))
         return Server(b"", {})

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+#: Host and port.
+Address = tuple[str, int]
+
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class TLSSettings:
@@ -31,7 +34,7 @@ class SentinelSettings:
         primary: the name by which they know it.
     """
 
-    addresses: tuple[tuple[str, int], ...]
+    addresses: tuple[Address, ...]
     primary: str = "mymaster"
     username: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -52,6 +55,8 @@ class StoreSettings:
             without asking them.
         tls: None for plain connections.
         sentinel: what knows host and port; None if they are fixed.
+        cluster: host and port of some nodes of a Redis Cluster; empty if it is none. They name the others.
+        is_cluster_node: whether host and port are those of one node of a cluster.
     """
 
     host: str = "127.0.0.1"
@@ -66,9 +71,13 @@ class StoreSettings:
     replicas: int = 0
     tls: TLSSettings | None = None
     sentinel: SentinelSettings | None = None
+    cluster: tuple[Address, ...] = ()
+    is_cluster_node: bool = False
 
     def where(self) -> str:
         """The address, for people; without any secret."""
         if self.sentinel is not None:
             return self.sentinel.where()
+        if self.cluster:
+            return f"cluster {','.join(f'{host}:{port}' for host, port in self.cluster)}"
         return self.socket_path or f"{self.host}:{self.port}"

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet import defer, task
 
 from restmq.store.base import Channels, RedisCommand, Subscription
-from restmq.store.connection import SubscriberConnection
+from restmq.store.connection import ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 
 _PING_SECONDS = 15
+
+
+class Shard(Protocol):
+    """What a node's subscriber tells of channels that the node does not have, or not any more."""
+
+    def ended(self, channel: bytes) -> None: ...
+    def redirected(self, error: ErrorReply) -> bool: ...
 
 
 class Subscriber(Subscription):
@@ -23,6 +30,7 @@ class Subscriber(Subscription):
         on_lost: called with all channels when the connection is lost. Messages published from then on are missed.
         on_renewed: called with all channels when they are subscribed again on a new connection.
         before_renewal: called with all channels before that, if another Redis process answers; returns commands to run.
+        shard: for a node of a cluster, what happens to channels whose slot the node does not have; None for one Redis.
     """
 
     def __init__(
@@ -34,8 +42,13 @@ class Subscriber(Subscription):
         on_renewed: Callable[[Channels], None],
         reactor: Any,
         before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
+        shard: Shard | None = None,
     ) -> None:
         self.pool = pool
+        self._shard = shard
+        self._subscribe, self._unsubscribe = (
+            (b"SUBSCRIBE", b"UNSUBSCRIBE") if shard is None else (b"SSUBSCRIBE", b"SUNSUBSCRIBE")
+        )
         self.message_received = on_message
         self._on_lost = on_lost
         self._on_renewed = on_renewed
@@ -54,14 +67,15 @@ class Subscriber(Subscription):
         self._channels.add(channel)
         self._unconfirmed.setdefault(channel, []).append(confirmed)
         if self._connection is not None:
-            self._connection.send(b"SUBSCRIBE", channel)
+            self._connection.send(self._subscribe, channel)
         return confirmed
 
     def unsubscribe(self, channel: bytes) -> None:
         self._channels.discard(channel)
         self._unconfirmed.pop(channel, None)
+        self._note_renewed(channel)
         if self._connection is not None:
-            self._connection.send(b"UNSUBSCRIBE", channel)
+            self._connection.send(self._unsubscribe, channel)
 
     def start(self, endpoint: Any) -> None:
         """Connects, also before the first subscription."""
@@ -85,8 +99,11 @@ class Subscriber(Subscription):
         self._connection = connection
         connection.listen(self)
         self._renewing = set(self._channels) if self._was_lost else set()
-        if self._channels:
-            connection.send(b"SUBSCRIBE", *self._channels)
+        if self._shard is not None:
+            for channel in self._channels:  # one command may only name channels of one slot
+                connection.send(self._subscribe, channel)
+        elif self._channels:
+            connection.send(self._subscribe, *self._channels)
 
     def connection_lost(self) -> None:
         self._connection = None
@@ -97,10 +114,27 @@ class Subscriber(Subscription):
     def confirmed(self, channel: bytes) -> None:
         for confirmed in self._unconfirmed.pop(channel, []):
             confirmed.callback(None)
+        self._note_renewed(channel)
+
+    def _note_renewed(self, channel: bytes) -> None:
         if channel in self._renewing:
             self._renewing.discard(channel)
             if not self._renewing:
                 self._on_renewed(frozenset(self._channels))
+
+    def ended(self, channel: bytes) -> None:
+        if self._shard is not None and channel in self._channels and channel not in self._unconfirmed:
+            self._channels.discard(channel)
+            self._note_renewed(channel)
+            self._shard.ended(channel)
+
+    def redirected(self, error: ErrorReply) -> bool:
+        return self._shard is not None and self._shard.redirected(error)
+
+    def ask_again(self, channel: bytes) -> None:
+        """Subscribes once more to a channel that was not confirmed."""
+        if self._connection is not None:
+            self._connection.send(self._subscribe, channel)
 
     def _send_ping(self) -> None:
         if self._connection is not None:

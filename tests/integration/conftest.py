@@ -13,8 +13,7 @@ from twisted.internet import defer, reactor
 from twisted.internet.threads import blockingCallFromThread
 
 from restmq.core import RedisOperations
-from restmq.store.pool import Store
-from restmq.store.settings import StoreSettings
+from restmq.store.cluster import make_store
 from tests.servers import Redis
 
 Run = Callable[..., Any]
@@ -50,7 +49,7 @@ def private_core(run: Run, private_redis: Redis) -> Iterator[RedisOperations]:
 
 
 def operations(run: Run, redis: Redis, **settings: Any) -> Iterator[RedisOperations]:
-    store = Store(StoreSettings(socket_path=redis.socket_path, **settings), reactor)
+    store = make_store(redis.store_settings(**settings), reactor)
 
     async def start() -> None:
         store.startService()

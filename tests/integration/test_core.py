@@ -191,7 +191,7 @@ def test_waiting_on_several_queues_ends_with_the_first_message(
 ) -> None:
     async def wait_then_add() -> Any:
         waiting = defer.ensureDeferred(core.queue_block_multi_get([queue + "a", queue + "b"], 30))
-        while not await core.store.command("EXISTS", f"{queue}b:waiters"):
+        while not await core.store.command("EXISTS", core.layout.for_queue(f"{queue}b").waiters):
             pass
         key = await core.queue_add(queue + "b", b"it came")
         return key, await waiting
@@ -340,7 +340,7 @@ def test_messages_that_a_daemon_puts_back_are_the_next_in_order(run: Run, core: 
     run(core.queue_add_many, queue, [b"1", b"2"], ttl_seconds=1000)
     run(core.queue_add_many, queue, [b"3"])
     attend = functools.partial(core.queue_attend, weight=1, capacity=2)
-    given_out = run(attend, queue, b"RESTMQ-DAEMON:test").messages
+    given_out = run(attend, queue, core.layout.daemon_channel("test", queue)).messages
     assert [message.value for message in given_out] == [b"1", b"2"]
     assert run(core.queue_len, queue) == 1
     run(core.queue_put_back, queue, given_out)

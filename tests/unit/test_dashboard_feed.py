@@ -26,10 +26,13 @@ class StubCore:
         self.fails = False
         self.store = SimpleNamespace(time_ms=lambda: 1000)
 
-    async def queue_all(self) -> list[str]:
+    def at_a_time(self, queues: int) -> int:
+        return queues
+
+    async def queue_names(self) -> tuple[list[str], int]:
         if self.fails:
             raise StoreUnavailable("away")
-        return list(self.lengths)
+        return list(self.lengths), 0
 
     async def queue_overview(self, names: Iterable[str]) -> list[QueueOverview]:
         asked = list(names)

@@ -15,7 +15,7 @@ from restmq.frontends.syslog.spool import Counts, Quota, Spool
 from restmq.server import options as shared
 from restmq.server.coercions import seconds, whole_number
 from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, log_addresses, show_address
-from restmq.store.pool import Store
+from restmq.store.cluster import make_store
 
 _DATAGRAM_BYTES_MAX = 65_535
 _COUNT = whole_number(1, 10_000_000)
@@ -73,7 +73,7 @@ def makeService(options: Options) -> service.IService:
 
     settings, where = find_store(options, options["data-dir"])
     drain_seconds = options["drain-timeout"]
-    store = Store(settings, reactor)
+    store = make_store(settings, reactor)
     counts = Counts(options["count-interval"])
     spool = Spool(
         RedisOperations(store), counts, hold_seconds=options["hold-time"], drain_seconds=drain_seconds, clock=reactor

@@ -1,6 +1,6 @@
 -- Moves dead letters to another queue, as new messages with a note of their origin. A bounded number per call. Without a
--- user's request, to the queue that the setting dead_letter names: then a message that was forwarded HOPS_MAX times, e.g.
--- between queues that name each other, rests: it stays among the dead letters of its queue.
+-- user's request, to the queue that the setting dead_letter names (see _letters). In a cluster, letters, adopt and
+-- adopted do this instead.
 -- KEYS: more at the end, of the other queue: queue_set, number, ready, expiring, deliveries, times.
 -- ARGV: queue, clock, the other queue's name, 1 if a user asked for it or 0, the key of one dead letter or '' for all.
 -- Returns {number moved, number of dead letters that remain to be moved, number of those that now rest}.
@@ -10,12 +10,10 @@
 -- include: _expiry
 -- include: _reschedule
 -- include: _age
-local FORWARDED_MAX, HOPS_MAX = 500, 5
+-- include: _letters
 local OTHER, by_user, wanted = ARGV[3], ARGV[4] == '1', ARGV[5]
 local QUEUES, OTHER_NUMBER, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES, OTHER_TIMES = unpack(KEYS, #KEYS - 5)
-local UNTIL = by_user and '+inf' or '(' .. string.format('%.0f', RESTING_MS)
-local letters = call('ZRANGEBYSCORE', DEAD, '-inf', UNTIL, 'LIMIT', 0, FORWARDED_MAX)
-if wanted ~= '' then letters = call('ZSCORE', DEAD, wanted) and {wanted} or {} end
+local letters = letters_to_move(by_user, wanted)
 if #letters == 0 then return {0, 0, 0} end
 
 -- If one of these keys has a wrong type, the script fails here, before it has moved anything.
@@ -28,20 +26,15 @@ mark_time(next_number, OTHER_READY, OTHER_EXPIRING, OTHER_TIMES)
 local moved, rested = 0, 0
 for _, key in ipairs(letters) do
   local record, expires_ms = record_of(key), expiry_if_alive(key)
-  local hops = (record.origin and record.origin.hops or 0) + 1
   if not expires_ms then
     call('ZREM', DEAD, key)
-  elseif hops > HOPS_MAX and not by_user then
+  elseif must_rest(record, by_user) then
     call('ZINCRBY', DEAD, RESTING_MS, key)
     rested = rested + 1
   else
     local other_key = OTHER .. ':' .. string.format('%.0f', call('INCR', OTHER_NUMBER))
-    local origin = {key = key, count = record.count, first = record.first, last = record.last, reason = record.reason,
-      failed = record.failed, hops = not by_user and hops or nil}
     call('RENAME', key, other_key)
-    record = undelivered(record)
-    record.order, record.origin = nil, origin
-    call('HSET', OTHER_DELIVERIES, other_key, cjson.encode(record))
+    call('HSET', OTHER_DELIVERIES, other_key, cjson.encode(moved_record(key, record, by_user)))
     if expires_ms > 0 then call('ZADD', OTHER_EXPIRING, expires_ms, other_key) end
     call('LPUSH', OTHER_READY, other_key)
     forget({key})
@@ -50,4 +43,4 @@ for _, key in ipairs(letters) do
   end
 end
 reschedule()
-return {moved, wanted == '' and call('ZCOUNT', DEAD, '-inf', UNTIL) or 0, rested}
+return {moved, wanted == '' and count_to_move(by_user) or 0, rested}

@@ -1,0 +1,27 @@
+-- Takes dead letters of a queue in another partition as new messages with a note of their origin. Each is taken once,
+-- however often the call is repeated within a day.
+-- ARGV: queue, clock, then a digest of the letter, its value, expiry in ms since 1970 or 0, record with its origin, …
+-- Returns the number of those that were new.
+-- include: _prelude
+-- include: _age
+-- include: _wake
+local KNOWN_MS = 86400000
+call('SADD', QUEUE_SET, QUEUE)
+mark_time(call('INCRBY', NUMBER, 0) + 1)
+local new = 0
+for i = 3, #ARGV, 4 do
+  local digest, value, expires_ms, record = unpack(ARGV, i, i + 3)
+  if call('SET', QUEUE .. ':adopted:' .. digest, 1, 'NX', 'PX', KNOWN_MS) then
+    local key = QUEUE .. ':' .. string.format('%.0f', call('INCR', NUMBER))
+    call('SET', key, value)
+    if expires_ms ~= '0' then
+      call('PEXPIREAT', key, expires_ms)
+      call('ZADD', EXPIRING, expires_ms, key)
+    end
+    call('HSET', DELIVERIES, key, record)
+    call('LPUSH', READY, key)
+    new = new + 1
+  end
+end
+wake()
+return new

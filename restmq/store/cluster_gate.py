@@ -1,0 +1,126 @@
+"""Calls on one partition that no node has run yet, because the partition's slot is being moved or has moved.
+
+The first call goes on asking, at once if a node names another one, and else after pauses that grow. The others wait
+behind it: they would get the same answer, and would be done in another order. When the first one is done, all others
+are sent, in their order. Each has the time limit of any call, after which nothing was done.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet import defer, task
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from restmq.errors import StoreUnavailable
+from restmq.store.cluster_node import ClusterNode, Redirection
+
+log = Logger()
+
+_PAUSE_SECONDS, _PAUSE_FACTOR, _PAUSE_SECONDS_MAX = 0.01, 1.6, 0.25
+#: Nodes that name each other are not asked for ever without a pause.
+_AT_ONCE_MAX = 3
+
+
+class HeldCall:
+    """A call that can be sent more than once, because so far it was not run.
+
+    Args:
+        send: sends it to a node; the second argument tells the node that the slot is on its way to it.
+        deadline: the time (reactor seconds) until which it may wait.
+    """
+
+    __slots__ = ("answer", "deadline", "send", "timer")
+
+    def __init__(self, send: Callable[[ClusterNode, bool], defer.Deferred[Any]], deadline: float) -> None:
+        self.send = send
+        self.deadline = deadline
+        self.answer: defer.Deferred[Any] = defer.Deferred()
+        self.timer: Any = None
+
+
+class GateOwner(Protocol):
+    """The cluster's store, as a gate sees it."""
+
+    def node_of(self, partition: int) -> ClusterNode | None: ...
+    def follow(self, partition: int, problem: Redirection) -> tuple[ClusterNode, bool] | None:
+        """The node that a call must be sent to now, and whether the slot is on its way to it; None to wait."""
+
+    def opened(self, partition: int, calls: list[HeldCall]) -> None:
+        """The gate is open. These calls were still waiting."""
+
+
+class Gate:
+    """The waiting calls of one partition, the oldest first."""
+
+    def __init__(self, owner: GateOwner, partition: int, reactor: Any) -> None:
+        self._owner = owner
+        self._partition = partition
+        self._reactor = reactor
+        self._calls: deque[HeldCall] = deque()
+        self._problem: Redirection | None = None
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def hold(self, call: HeldCall, problem: Redirection | None = None) -> None:
+        """Adds a call. The first one has the answer of a node, and begins to ask."""
+        self._wait(call)
+        self._calls.append(call)
+        if self._problem is None and problem is not None:
+            self._problem = problem
+            asking = defer.ensureDeferred(self._ask())
+            asking.addErrback(lambda failure: log.failure("asking a cluster again failed", failure))
+
+    def _wait(self, call: HeldCall) -> None:
+        left_seconds = max(0.0, call.deadline - self._reactor.seconds())
+        call.timer = self._reactor.callLater(left_seconds, self._expire, call)
+
+    def _expire(self, call: HeldCall) -> None:
+        self._calls.remove(call)
+        call.answer.errback(Failure(StoreUnavailable(str(self._problem))))
+
+    async def _ask(self) -> None:
+        """Asks until the first call is done, or none waits any more."""
+        problem = self._problem
+        pause, at_once = _PAUSE_SECONDS, 0
+        while self._calls:
+            hop = self._owner.follow(self._partition, problem) if problem is not None else None
+            if hop is not None and hop[0].connected and at_once < _AT_ONCE_MAX:
+                (node, is_coming), at_once = hop, at_once + 1
+            else:
+                await task.deferLater(self._reactor, pause)
+                pause, at_once = min(pause * _PAUSE_FACTOR, _PAUSE_SECONDS_MAX), 0
+                owner = self._owner.node_of(self._partition)
+                if owner is None or not owner.connected or not self._calls:
+                    problem = None
+                    continue
+                node, is_coming = owner, False
+            problem = await self._send_first(node, is_coming)
+            if problem is None:
+                break
+            self._problem = problem
+        waiting = list(self._calls)
+        self._calls.clear()
+        for call in waiting:
+            call.timer.cancel()
+        self._owner.opened(self._partition, waiting)
+
+    async def _send_first(self, node: ClusterNode, is_coming: bool) -> Redirection | None:
+        """Sends the first call. Returns the node's answer if the call was not run."""
+        call = self._calls.popleft()
+        call.timer.cancel()
+        try:
+            result = await call.send(node, is_coming)
+        except Redirection as problem:
+            self._wait(call)
+            self._calls.appendleft(call)
+            return problem
+        except Exception:
+            call.answer.errback(Failure())
+        else:
+            call.answer.callback(result)
+        return None

@@ -1,0 +1,222 @@
+"""Which node of a cluster has which partition: the map, and what keeps it up to date.
+
+1. Any node tells the whole map (``CLUSTER SLOTS``). Until a node is connected, and when none answers, the addresses of
+   ``--redis-cluster`` are asked, all at once; the first map counts.
+2. The map is read again when a call or a subscription shows that it is out of date, when a connection is lost, every
+   half second while a node is away or slow to answer, and otherwise every 15 seconds. One question is in progress at a
+   time.
+3. A node that was cut off from the others has an old map. With the map, a node tells the cluster's epoch, which rises
+   with each failover. A map of an older epoch is not used, unless there was no other for 15 seconds.
+4. Only addresses in the map are members of the cluster. A connection, and with it the password, goes to members and to
+   the addresses of ``--redis-cluster``, and to no others.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from twisted.internet import defer, task
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from restmq.store import keys
+from restmq.store.asking import ask_once, why_no_answer
+from restmq.store.connection import ErrorReply
+from restmq.store.handshake import Unusable
+from restmq.store.settings import Address, StoreSettings
+from restmq.store.tls import endpoint_to
+
+log = Logger()
+
+_SLOTS = 16384
+_LOOK_SECONDS = 0.5
+_RENEW_SECONDS = 15.0
+_ANSWER_SECONDS = 1.0
+_QUESTIONS = ((b"CLUSTER", b"SLOTS"), (b"CLUSTER", b"INFO"))
+
+
+def _slot_of(tag: bytes) -> int:
+    return keys.crc16(tag[1:-1]) % _SLOTS
+
+
+_PARTITION_SLOTS = tuple(map(_slot_of, keys.Partitioned.tags))
+
+
+@dataclass(slots=True, frozen=True)
+class ClusterMap:
+    """A node's answer.
+
+    Attributes:
+        owners: the address of the primary that has each partition; None if no node has it.
+        members: the addresses of all primaries and replicas.
+        epoch: the cluster's epoch; None if the node does not permit the question.
+    """
+
+    owners: tuple[Address | None, ...]
+    members: frozenset[Address]
+    epoch: int | None = None
+
+
+def parse_map(slots: Any, info: Any, asked: Address) -> ClusterMap:
+    """Reads the answers to ``CLUSTER SLOTS`` and ``CLUSTER INFO`` of the node at this address.
+
+    Raises Unusable for an answer that is none.
+    """
+    if isinstance(slots, ErrorReply):
+        raise Unusable(f"it names no nodes of a cluster: {slots}")
+    by_slot: list[Address | None] = [None] * _SLOTS
+    members: set[Address] = set()
+    try:
+        for first, last, primary, *replicas in slots:
+            addresses = [_address(node, asked) for node in (primary, *replicas)]
+            members.update(address for address in addresses if address is not None)
+            by_slot[first : last + 1] = [addresses[0]] * (last + 1 - first)
+    except (TypeError, ValueError, AttributeError, UnicodeDecodeError) as problem:
+        raise Unusable(f"its answer to CLUSTER SLOTS cannot be read: {problem}") from None
+    owners = tuple(by_slot[slot] for slot in _PARTITION_SLOTS)
+    if not any(owners):
+        raise Unusable("it belongs to no cluster, or to one without slots")
+    return ClusterMap(owners, frozenset(members), _epoch(info))
+
+
+def _address(node: Sequence[Any], asked: Address) -> Address | None:
+    """The address of a node. An empty host is the one that was asked; '?' or none is a name that is not known."""
+    host, port = node[0], int(node[1])
+    if host is None or host == b"?":
+        return None
+    return (host.decode() or asked[0], port)
+
+
+def _epoch(info: Any) -> int | None:
+    if not isinstance(info, bytes):
+        return None
+    fields = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
+    epoch = fields.get("cluster_current_epoch", "")
+    return int(epoch) if epoch.isdigit() else None
+
+
+class Answering(Protocol):
+    """A connected node that can be asked."""
+
+    @property
+    def address(self) -> Address: ...
+    def ask_for_map(self) -> defer.Deferred[list[Any]]:
+        """The answers to ``CLUSTER SLOTS`` and ``CLUSTER INFO``."""
+
+
+class MapKeeper:
+    """Keeps the map up to date.
+
+    Args:
+        settings: have the addresses that are asked first.
+        nodes: returns the nodes that are connected and answer.
+        is_troubled: whether a node is away or slow to answer.
+        adopt: called with each new map.
+        fail: called with the reason if nobody tells the map.
+    """
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        *,
+        nodes: Callable[[], list[Any]],
+        is_troubled: Callable[[], bool],
+        adopt: Callable[[ClusterMap], None],
+        fail: Callable[[str], None],
+        reactor: Any,
+    ) -> None:
+        self._settings = settings
+        self._nodes = nodes
+        self._is_troubled = is_troubled
+        self._adopt = adopt
+        self._fail = fail
+        self._reactor = reactor
+        self._epoch = 0
+        self._adopted_at = -_RENEW_SECONDS
+        self._is_asking = self._ask_again = False
+        self._stopped = False
+        self._look = task.LoopingCall(self._look_whether_it_is_time)
+        self._look.clock = reactor
+
+    def start(self) -> None:
+        self._look.start(_LOOK_SECONDS)
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._look.running:
+            self._look.stop()
+
+    def _look_whether_it_is_time(self) -> None:
+        if self._is_troubled() or self._reactor.seconds() - self._adopted_at >= _RENEW_SECONDS:
+            self.renew()
+
+    def renew(self) -> None:
+        """Reads the map now, or once more after the question in progress."""
+        if self._stopped:
+            return
+        if self._is_asking:
+            self._ask_again = True
+            return
+        self._is_asking = True
+        asked = defer.ensureDeferred(self._ask())
+        asked.addErrback(lambda failure: log.failure("reading the cluster's map failed", failure))
+        asked.addCallback(self._asked)
+
+    def _asked(self, _: Any) -> None:
+        self._is_asking = False
+        if self._ask_again:
+            self._ask_again = False
+            self._reactor.callLater(0, self.renew)
+
+    async def _ask(self) -> None:
+        found = await self._ask_nodes() or await self._ask_addresses()
+        if found is None or self._stopped:
+            return
+        now = self._reactor.seconds()
+        if found.epoch is not None:
+            if found.epoch < self._epoch and now - self._adopted_at < _RENEW_SECONDS:
+                return
+            self._epoch = found.epoch
+        self._adopted_at = now
+        self._adopt(found)
+
+    async def _ask_nodes(self) -> ClusterMap | None:
+        nodes = self._nodes()
+        random.shuffle(nodes)
+        for node in nodes[:3]:
+            try:
+                slots, info = await node.ask_for_map().addTimeout(_ANSWER_SECONDS, self._reactor)
+                return parse_map(slots, info, node.address)
+            except Exception as problem:
+                log.debug("{node} does not tell the map: {problem}", node=node.address, problem=problem)
+        return None
+
+    async def _ask_addresses(self) -> ClusterMap | None:
+        """Asks all addresses of the configuration; returns the first map."""
+        first: defer.Deferred[ClusterMap | None] = defer.Deferred()
+        problems: list[str] = []
+        addresses = self._settings.cluster
+
+        def told(result: Any, address: Address) -> None:
+            if isinstance(result, Failure):
+                problems.append(f"{address[0]}:{address[1]}: {why_no_answer(result)}")
+                if len(problems) == len(addresses):
+                    self._fail(f"no node says which nodes there are ({'; '.join(sorted(problems))})")
+                    first.callback(None)
+            elif not first.called:
+                first.callback(result)
+
+        for address in addresses:
+            asked = defer.ensureDeferred(self._ask_address(address))
+            asked.addTimeout(_ANSWER_SECONDS, self._reactor).addBoth(told, address)
+        found: ClusterMap | None = await first
+        return found
+
+    async def _ask_address(self, address: Address) -> ClusterMap:
+        settings = self._settings
+        endpoint = endpoint_to(address[0], address[1], settings, self._reactor, _ANSWER_SECONDS)
+        slots, info = await ask_once(endpoint, self._reactor, settings.username, settings.password, _QUESTIONS)
+        return parse_map(slots, info, address)

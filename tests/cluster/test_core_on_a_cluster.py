@@ -1,0 +1,1 @@
+from tests.integration.test_core import *  # noqa: F403

@@ -1,0 +1,1 @@
+from tests.integration.test_dashboard import *  # noqa: F403

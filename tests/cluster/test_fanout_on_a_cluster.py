@@ -1,0 +1,1 @@
+from tests.integration.test_fanout import *  # noqa: F403

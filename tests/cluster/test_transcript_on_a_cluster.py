@@ -1,0 +1,1 @@
+from tests.integration.test_transcript import *  # noqa: F403

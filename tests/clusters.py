@@ -1,0 +1,232 @@
+"""A real Redis Cluster on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+from restmq.store import keys
+from restmq.store.settings import StoreSettings
+from tests.servers import Redis, free_port, wait_until
+
+NODE_TIMEOUT_MS = 2000
+_SLOTS = 16384
+
+
+class Node(Redis):
+    """A node, also reachable by TCP. Its id survives its process."""
+
+    def __init__(self, folder: Path, port: int, bus_port: int, *options: str) -> None:
+        self.port = port
+        at = ("--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(bus_port))
+        cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS))
+        quick = ("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0")
+        super().__init__(folder, *at, *cluster, *quick, *options)
+        self.id: str = self.command("CLUSTER", "MYID")
+
+    def is_primary(self) -> bool:
+        return bool(self.command("ROLE")[0] == "master")
+
+
+class Cluster:
+    """Primaries, each with its replicas, which have equal parts of all slots.
+
+    Args:
+        replicas: number of replicas of each primary.
+        options: for each node.
+    """
+
+    def __init__(self, folder: Path, *options: str, primaries: int = 3, replicas: int = 1) -> None:
+        self.folder = folder
+        self.options = options
+        self.nodes: list[Node] = []
+        try:
+            for _ in range(primaries * (1 + replicas)):
+                self.add_node()
+            self._join(primaries)
+        except BaseException:
+            self.stop()
+            raise
+
+    def add_node(self) -> Node:
+        """Starts a node that is in no cluster yet."""
+        node = Node(self.folder / f"node-{len(self.nodes)}", free_port(), free_port(), *self.options)
+        self.nodes.append(node)
+        return node
+
+    def _join(self, primaries: int) -> None:
+        for number, node in enumerate(self.nodes):
+            node.command("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
+        for number, node in enumerate(self.nodes[:primaries]):
+            begin, end = (_SLOTS * at // primaries for at in (number, number + 1))
+            node.command("CLUSTER", "ADDSLOTSRANGE", str(begin), str(end - 1))
+        for node in self.nodes[1:]:
+            self.meet(node)
+        for number, node in enumerate(self.nodes[primaries:]):
+            primary = self.nodes[number % primaries]
+            wait_until(lambda node=node, primary=primary: primary.id in node.command("CLUSTER", "NODES"))  # type: ignore[misc]
+            wait_until(lambda node=node, primary=primary: self._follows(node, primary))  # type: ignore[misc]
+        self.settle()
+
+    def meet(self, node: Node) -> None:
+        """Makes a node known to the others."""
+        bus_port = node.options[node.options.index("--cluster-port") + 1]
+        self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus_port)
+
+    def _follows(self, node: Node, primary: Node) -> bool:
+        return bool(node.command("CLUSTER", "REPLICATE", primary.id) == "OK")
+
+    def settle(self) -> None:
+        """Waits until all nodes know all others, and replicas have their data."""
+
+        def is_settled() -> bool:
+            for node in self.nodes:
+                info = node.command("CLUSTER", "INFO")
+                known = node.command("CLUSTER", "NODES").splitlines()
+                if "cluster_state:ok" not in info or len(known) != len(self.nodes) or "disconnected" in str(known):
+                    return False
+                if not node.is_primary() and "master_link_status:up" not in node.command("INFO", "replication"):
+                    return False
+            return len({tuple(map(tuple, self._owners(node))) for node in self.nodes}) == 1
+
+        wait_until(is_settled, 60, "the cluster is whole")
+
+    @staticmethod
+    def _owners(node: Node) -> list[tuple[int, int, str]]:
+        return sorted((first, last, primary[2]) for first, last, primary, *_ in node.command("CLUSTER", "SLOTS"))
+
+    @property
+    def addresses(self) -> str:
+        """For ``--redis-cluster``."""
+        return ",".join(f"127.0.0.1:{node.port}" for node in self.nodes[:3])
+
+    def primaries(self) -> list[Node]:
+        return [node for node in self.nodes if node.is_alive() and node.is_primary()]
+
+    def owner(self, queue: str) -> Node:
+        """The primary that has a queue."""
+        return self.owner_of_slot(slot_of(queue))
+
+    def owner_of_slot(self, slot: int) -> Node:
+        for node in self.nodes:
+            if node.is_alive():
+                with contextlib.suppress(OSError, AssertionError):
+                    for first, last, primary, *_ in node.command("CLUSTER", "SLOTS"):
+                        if first <= slot <= last:
+                            return next(node for node in self.nodes if node.id == primary[2])
+        raise AssertionError(f"no node has slot {slot}")
+
+    def command(self, *args: str | bytes) -> Any:
+        """One command, on the node that has the key, which is the second word."""
+        key = args[1].encode() if isinstance(args[1], str) else args[1]
+        return self.owner_of_slot(keys.crc16(key[1 : key.index(b"}")]) % _SLOTS).command(*args)
+
+    def start_moving(self, slot: int, to: Node) -> Node:
+        """Begins to move a slot. Returns the node that it leaves."""
+        source = self.owner_of_slot(slot)
+        assert to.command("CLUSTER", "SETSLOT", str(slot), "IMPORTING", source.id) == "OK"
+        assert source.command("CLUSTER", "SETSLOT", str(slot), "MIGRATING", to.id) == "OK"
+        return source
+
+    def move_keys(self, slot: int, source: Node, to: Node, count: int = 1 << 30) -> int:
+        """Moves keys of a slot that is being moved. Returns their number."""
+        moved = 0
+        while moved < count:
+            some = source.command("CLUSTER", "GETKEYSINSLOT", str(slot), str(min(100, count - moved)))
+            if not some:
+                break
+            source.command("MIGRATE", "127.0.0.1", str(to.port), "", "0", "5000", "KEYS", *some)
+            moved += len(some)
+        return moved
+
+    def end_moving(self, slot: int, source: Node, to: Node) -> None:
+        for node in (to, source, *self.primaries()):
+            node.command("CLUSTER", "SETSLOT", str(slot), "NODE", to.id)
+
+    def move(self, slot: int, to: Node) -> None:
+        """Moves a slot with all its keys, as ``redis-cli --cluster reshard`` does."""
+        source = self.start_moving(slot, to)
+        self.move_keys(slot, source, to)
+        self.end_moving(slot, source, to)
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            if node.is_alive():
+                node.kill()
+
+
+def slot_of(queue: str) -> int:
+    """The slot of a queue's partition."""
+    return keys.crc16(keys.cluster().tag(queue)[1:-1]) % _SLOTS
+
+
+class ClusterAsRedis(Cluster):
+    """A cluster for tests that were written for one Redis: it has the names of the first RestMQ, and answers them."""
+
+    @property
+    def daemon_options(self) -> list[str]:
+        return ["--redis-cluster", self.addresses]
+
+    def store_settings(self, **settings: Any) -> StoreSettings:
+        return StoreSettings(cluster=tuple(("127.0.0.1", node.port) for node in self.nodes[:3]), **settings)
+
+    def command(self, *args: str | bytes) -> Any:
+        name, *words = [arg.decode() if isinstance(arg, bytes) else arg for arg in args]
+        if name in ("INFO", "CLIENT", "CONFIG", "SCRIPT"):
+            return self.nodes[0].command(*args)
+        if name == "KEYS":
+            found = [key for node in self.primaries() for key in node.command("KEYS", "{*}" + words[0])]
+            return [_shown(key) for key in found]
+        if name in ("DEL", "EXISTS") and len(words) > 1:
+            return sum(self.command(name, word) for word in words)
+        if name == "PUBSUB":
+            name, words = "PUBSUB SHARDNUMSUB", words[1:]
+        if name == "PUBLISH":
+            name = "SPUBLISH"
+        queue = words[1] if words[0] in ("QUEUESET", "QUEUEDUE") else _queue_of(words[0])
+        tag = keys.cluster().tag(queue).decode()
+        names = (queue, f"{queue}:", f"{queue}-")
+        stored = [tag + word if at == 0 or word.startswith(names) else word for at, word in enumerate(words)]
+        return _shown(self.owner(queue).command(*name.split(" "), *stored))
+
+    def commands(self, many: list[tuple[str | bytes, ...]]) -> list[Any]:
+        return [self.command(*one) for one in many]
+
+    def keys(self) -> set[str]:
+        """All keys but those that a cluster has by itself."""
+        return {name for name in self.command("KEYS", "*") if not name.startswith("RESTMQ-")}
+
+    def flush(self) -> None:
+        for node in self.primaries():
+            node.command("FLUSHALL")
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+
+    def pause(self) -> None:
+        for node in self.nodes:
+            node.pause()
+
+    def go_on(self) -> None:
+        for node in self.nodes:
+            node.go_on()
+
+
+def _queue_of(name: str) -> str:
+    if name.startswith("queuestat::"):
+        return name.removeprefix("queuestat::")
+    return name.partition(":")[0].removesuffix("-list")
+
+
+def _shown(reply: Any) -> Any:
+    """A reply without tags."""
+    if isinstance(reply, list):
+        return [_shown(part) for part in reply]
+    return re.sub(r"^\{\d{1,4}\}", "", reply) if isinstance(reply, str) else reply
