@@ -9,10 +9,10 @@ import pytest
 
 from restmq.core import RedisOperations
 from tests.clusters import Cluster, ClusterAsRedis
-from tests.integration.conftest import Run, operations, run
+from tests.integration.conftest import Run, clock, operations, run, timed
 from tests.servers import Daemon
 
-__all__ = ["run"]
+__all__ = ["clock", "run", "timed"]
 
 
 #: Tests of a server, or of its commands, that a cluster does not have.
@@ -25,11 +25,11 @@ OF_ONE_REDIS = {
     "test_a_watcher_that_reads_nothing_does_not_hold_up_another_one",
     "test_adds_of_one_reactor_turn_are_one_call_and_keep_their_order",
     "test_an_invalid_name_in_old_data_does_not_hide_the_other_queues",
-    "test_clients_that_left_while_redis_hung_take_nothing_and_the_order_stays",
+    "test_clients_that_disconnect_while_redis_hangs_take_nothing_and_the_order_stays",
     "test_data_is_kept_apart_by_database_number",
     "test_messages_put_back_in_one_turn_are_one_call",
     "test_messages_written_with_redis_cli_are_delivered",
-    "test_queues_that_redis_refuses_do_not_hold_up_the_others",
+    "test_queues_that_redis_refuses_do_not_delay_the_others",
     "test_redis_may_require_a_password",
     "test_tokens",
     "test_two_databases_of_one_redis_do_not_share_channels",

@@ -530,7 +530,11 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock) -> type
             for queue in (self.queue, self.grave.name):
                 run(core.queue_purge, queue)
                 left = {key.removeprefix(queue) for key in redis.command("KEYS", f"{queue}:*")}
-                assert {key for key in left if ":idempotency:" not in key} <= {":UUID", ":settings", ":totals"}
+                assert {key for key in left if not key.startswith((":idempotency:", ":adopted:"))} <= {
+                    ":UUID",
+                    ":settings",
+                    ":totals",
+                }
 
     return Queue
 
@@ -539,7 +543,7 @@ def test_the_queue_does_what_a_plain_model_does(run: Run, redis: Redis, timed: R
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine(run, redis, timed, clock),
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=EXAMPLES if type(redis) is Redis else EXAMPLES // 3,  # a cluster is slower to look into
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),

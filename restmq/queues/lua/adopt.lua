@@ -6,8 +6,13 @@
 -- include: _age
 -- include: _wake
 local KNOWN_MS = 86400000
+-- If one of these keys has a wrong type, the script fails here, before it has taken anything.
 call('SADD', QUEUE_SET, QUEUE)
-mark_time(call('INCRBY', NUMBER, 0) + 1)
+local next_number = call('INCRBY', NUMBER, 0) + 1
+call('HLEN', DELIVERIES)
+call('ZCARD', EXPIRING)
+call('LLEN', READY)
+mark_time(next_number)
 local new = 0
 for i = 3, #ARGV, 4 do
   local digest, value, expires_ms, record = unpack(ARGV, i, i + 3)
