@@ -26,6 +26,15 @@ class Node(Redis):
         super().__init__(folder, *at, *cluster, *quick, *options)
         self.id: str = self.command("CLUSTER", "MYID")
 
+    def start_elsewhere(self) -> None:
+        """Starts the node at other ports, with its data."""
+        before, self.port = str(self.port), free_port()
+        bus = self.options.index("--cluster-port") + 1
+        options = list(self.options)
+        options[options.index(before)], options[bus] = str(self.port), str(free_port())
+        self.options = tuple(options)
+        self.start()
+
     def is_primary(self) -> bool:
         return bool(self.command("ROLE")[0] == "master")
 
@@ -150,6 +159,16 @@ class Cluster:
         source = self.start_moving(slot, to)
         self.move_keys(slot, source, to)
         self.end_moving(slot, source, to)
+
+    def restart_elsewhere(self) -> None:
+        """Kills all nodes, and starts them at other addresses with the same data."""
+        for node in self.nodes:
+            node.kill()
+        for node in self.nodes:
+            node.start_elsewhere()
+        for node in self.nodes[1:]:
+            self.meet(node)
+        self.settle()
 
     def stop(self) -> None:
         for node in self.nodes:

@@ -54,6 +54,8 @@ async def ask_once(
         greeted = authenticate(connection, username, password)
         asked = [connection.ask(*question) for question in questions]
         answers = await defer.gatherResults([greeted, *asked], consumeErrors=True)
+    except defer.FirstError as problem:
+        raise problem.subFailure.value from None
     finally:
         connection.transport.abortConnection()
     if isinstance(answers[0], ErrorReply):
