@@ -248,5 +248,13 @@ ANY_JSON = Exact({})
 BYTES = Exact({"type": "string"})
 JSON_TEXT = Exact({"type": "string", "contentMediaType": "application/json"})
 VALUES = Values()
-HEADERS = Texts({"type": "object", "additionalProperties": {"type": "string"}})
+HEADERS = Texts(
+    {
+        "type": "object",
+        "maxProperties": 32,
+        "propertyNames": {"pattern": "^(ce-|x-message-)[a-z0-9]+$|^(traceparent|tracestate|baggage)$"},
+        "additionalProperties": {"type": "string", "pattern": "^[^\\u0000-\\u0008\\u000a-\\u001f\\u007f-\\u009f]*$"},
+        "description": "Headers to keep with the message. The server's --keep-headers may allow other names.",
+    }
+)
 LEASES = Leases()

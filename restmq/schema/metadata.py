@@ -26,6 +26,7 @@ UNTYPED = "application/octet-stream"
 #: A body of these types is not a message, but holds some.
 _PARSED = ("application/x-www-form-urlencoded", "multipart/form-data", "application/x-ndjson")
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _PATTERN = re.compile(r"[a-z0-9!#$%&'+.^_`|~-]+\*?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 #: The fields of HTTP itself (RFC 9110 to 9112, Fetch, CSP), which a message must not set.
@@ -87,7 +88,7 @@ class KeptHeaders:
 
     def _checked(self, headers: dict[str, str], content_type: str) -> Metadata:
         for text in (*headers.values(), content_type):
-            if any((ord(character) < 32 and character != "\t") or ord(character) == 127 for character in text):
+            if _CONTROL.search(text):
                 raise InvalidInput("a header of the message has a control character; remove it.")
         kind = content_type.partition(";")[0].strip().lower()
         if not content_type.isascii() or kind in _PARSED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import time
 from collections.abc import Sequence
@@ -51,6 +52,8 @@ from restmq.web import ROUTES, Application, Route
 
 log = Logger()
 
+#: A parameter of mallopt(3), from malloc.h.
+_M_MMAP_THRESHOLD = -3
 _ACL_CHECK_SECONDS = 2.0
 _STOP_SECONDS = 5.0
 _OVERDUE_CHECK_SECONDS = 1.0
@@ -163,6 +166,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         part.setServiceParent(parts)
     on_hangup(reactor, acl.reload)
     reactor.callWhenRunning(_collect_garbage_rarely)
+    _return_large_blocks()
     if slot is None:
         reactor.callWhenRunning(lambda: log_addresses("RestMQ", web.addresses, store, where, "requests get 503"))
     else:
@@ -209,6 +213,17 @@ def _collect_garbage_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def _return_large_blocks() -> None:
+    """Makes glibc give each block of 1 MiB or more back to the system when it is freed.
+
+    By default glibc keeps blocks up to 32 MiB once it has freed one of that size, and after a burst of large messages
+    hundreds of MiB would stay with the process. Another C library needs no such call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _supervise(options: Options, parts: InOrder, settings: StoreSettings, reactor: Any) -> service.IService:
