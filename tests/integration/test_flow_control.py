@@ -20,6 +20,8 @@ WEBSOCKET = (
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
+#: An unsolicited pong, which shows the server that the client is there, as a client's answer to a ping would.
+PONG = b"\x8a\x80\0\0\0\0"
 TRANSPORTS = [("/c/load", ""), ("/sse/load", ""), ("/ws/load", WEBSOCKET)]
 
 
@@ -57,6 +59,8 @@ class Listeners:
                 if not received:
                     self.ended = True
                     return
+                if TRANSPORTS[number][1] is WEBSOCKET:
+                    connection.sendall(PONG)
                 text, end = self._tails[number] + received, 0
                 if b"load:" in text:
                     for found in KEY.finditer(text):
