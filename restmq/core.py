@@ -31,6 +31,7 @@ log = Logger()
 
 OVERVIEW_QUEUES_A_CALL = 500
 _NAMES_A_CALL = 2000
+_WATCHED_A_CALL = 500
 _PLAIN_ADD = (0, 0, 0, "", 0, "")  # no ttl, no delay, not all or nothing, no fingerprint, no record
 
 
@@ -41,8 +42,9 @@ def _full() -> QueueFull:
 class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, TokenOperations):
     """All operations, on one Redis that any number of daemons and tools share."""
 
-    def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None) -> None:
+    def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None, expires_seconds: int = 0) -> None:
         super().__init__(store, now_ms)
+        self.expires_seconds = expires_seconds
         call_later = store.clock.callLater
         self._adds: Batcher[str, bytes, str] = Batcher(call_later, self._add_each)
         self._takes: Batcher[str, None, Message | None] = Batcher(call_later, self._take_each)
@@ -64,7 +66,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
     async def _add_each(self, queue: str, values: list[bytes]) -> list[str | Exception]:
         """Adds each value separately: if the queue becomes full, the first ones are in."""
-        _, *added = await self._run("add", queue, *_PLAIN_ADD, *values)
+        _, *added = await self._run("add", queue, *_PLAIN_ADD, self.expires_seconds, *values)
         keys: list[str | Exception] = [*self._shown(queue, added)]
         return keys + [_full() for _ in values[len(added) :]]
 
@@ -101,7 +103,11 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         fingerprint, more_keys = self._fingerprint(queue, idempotency_key, parameters, values)
         record = metadata.record(self.store.time_ms()) if metadata is not None else b""
         state, *added = await self._run(
-            "add", queue, *times_ms, 1, fingerprint, IDEMPOTENCY_MS, record, *values, more_keys=more_keys
+            "add",
+            queue,
+            *(*times_ms, 1, fingerprint, IDEMPOTENCY_MS, record, self.expires_seconds),
+            *values,
+            more_keys=more_keys,
         )
         if state == b"full":
             raise _full()
@@ -276,6 +282,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         ready, leased, delayed, dead, started, policy, age_ms, number, *flat = found
         totals = {"in": number} | dict.fromkeys(TOTALS, 0)
         totals |= {name.decode(): int(total) for name, total in rows(flat, 2)}
+        totals["in"] -= totals.pop("before", 0)
         return QueueStats(
             name=queue,
             ready=ready,
@@ -303,18 +310,41 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         Returns:
             The number of messages that the queue held.
         """
+        return (await self._purge(queue, close_consumers, remove=False))[0]
+
+    async def queue_remove(self, queue: str) -> bool:
+        """Purges the queue, closes its live consumers, and drops its settings, policy, status and counters in one step.
+
+        If it comes again within a day, its message numbers go on. Returns whether there was anything to remove.
+        """
+        purged, removed = await self._purge(queue, close_consumers=True, remove=True)
+        return purged + removed > 0
+
+    async def _purge(self, queue: str, close_consumers: bool, remove: bool) -> tuple[int, int]:
         dropping = self.layout.for_queue(check_queue_name(queue)).being_dropped()
-        purged, renamed, remaining = 0, 0, 1
+        purged, removed, renamed, remaining = 0, 0, 0, 1
         while not renamed or remaining:
-            renamed, count, remaining = await self._run(
-                "purge", queue, int(not renamed), int(close_consumers), more_keys=dropping
-            )
+            args = (int(not renamed), int(close_consumers), int(remove))
+            renamed, count, remaining, keys_removed = await self._run("purge", queue, *args, more_keys=dropping)
             purged += count
-        return purged
+            removed += keys_removed
+        return purged, removed
+
+    async def queue_watch_all(self) -> None:
+        """Begins to watch all queues that are to end and are not watched yet (``lua/_idle.lua``)."""
+        by_partition = self.by_partition(await self.queue_all())
+        await gather(self.store, by_partition, lambda partition: self._watch(by_partition[partition]))
+
+    async def _watch(self, names: list[str]) -> None:
+        for start in range(0, len(names), _WATCHED_A_CALL):
+            part = names[start : start + _WATCHED_A_CALL]
+            found = [self.layout.make_keys(name) for name in part]
+            wanted = [found[0].due, *(key for each in found for key in (each.settings, each.idle))]
+            await self.run_on("watch", wanted, self._clock(), self.expires_seconds, *map(self.layout.stored, part))
 
     async def queue_policy_set(self, queue: str, policy: Policy) -> None:
         """Sets the queue's policy; every daemon follows at once."""
-        await self._run("policy", queue, policy.value)
+        await self._run("policy", queue, policy.value, self.expires_seconds)
 
     async def queue_policy_get(self, queue: str) -> Policy:
         """The queue's policy; broadcast if it was never set."""
@@ -326,7 +356,9 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         other = settings.get(DEAD_LETTER)
         if other and check_queue_name(other) == queue:
             raise InvalidInput("a queue's dead letters can't go to the queue itself; leave dead_letter empty for /d/.")
-        await self._run("settings", queue, *(part for setting in settings.items() for part in setting))
+        await self._run(
+            "settings", queue, self.expires_seconds, *(part for setting in settings.items() for part in setting)
+        )
 
     async def queue_settings_get(self, queue: str) -> dict[str, int | str]:
         """The queue's settings, without those that have their defaults."""
@@ -364,7 +396,7 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
 
     async def queue_changestatus(self, queue: str, started: bool) -> bool:
         """Starts or stops delivery to live consumers, on every daemon; works before the first message too."""
-        await self._run("status", queue, int(started))
+        await self._run("status", queue, int(started), self.expires_seconds)
         return started
 
     async def queue_status(self, queue: str) -> bool:

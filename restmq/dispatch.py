@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import orjson
 from msgspec import Raw
 
-from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, Access
+from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE, Access
 from restmq.core import RedisOperations
 from restmq.delivery.longpoll import LongPolls, TakeRequest
 from restmq.errors import InvalidInput, TooLong
@@ -40,6 +40,7 @@ from restmq.schema.answers import (
     QUEUE,
     STRING,
     WHOLE,
+    ZERO_OR_ONE,
     any_of,
     array,
     obj,
@@ -56,6 +57,7 @@ from restmq.schema.fields import (
     REASON,
     RECEIPT_TEXT,
     VALUES,
+    Flag,
     Kind,
     Number,
     Schema,
@@ -205,6 +207,14 @@ async def _redrive(context: CommandContext, queue: str, fields: Fields) -> Field
     return {"queue": queue, "redriven": await context.core.queue_redrive(queue, fields.get("key", ""), to)}
 
 
+async def _purge(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    if fields.get("remove"):
+        deleted = await context.core.queue_remove(queue)
+    else:
+        deleted = await context.core.queue_purge(queue, close_consumers=True) > 0
+    return {"queue": queue, "status": int(deleted)}
+
+
 async def _stats(context: CommandContext, queue: str, _fields: Fields) -> Fields:
     return await context.stats(queue)
 
@@ -304,6 +314,13 @@ COMMANDS: dict[str, Command] = {
         "Moves dead letters back to the end of the queue, or to another queue.",
         obj(queue=QUEUE, redriven=WHOLE),
         {"key": MESSAGE_KEY, "to": QUEUE_NAME},
+    ),
+    "purge": Command(
+        _purge,
+        PURGE,
+        "Deletes the queue's messages in every state and disconnects its consumers; may also remove the queue itself.",
+        obj(queue=QUEUE, status=ZERO_OR_ONE),
+        {"remove": Flag()},
     ),
     "stats": Command(_stats, CONSUME, "Shows the queue's counters.", ref("QueueStats")),
     "list": Command(_list, CONSUME, "Lists the names of all queues.", obj(queues=array(QUEUE)), names_queue=False),

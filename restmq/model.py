@@ -28,6 +28,7 @@ REASON_BYTES_MAX = 1024
 
 #: The numeric settings of a queue, each with its maximum; 0 stands for the default.
 SETTINGS = {
+    "expires": TTL_SECONDS_MAX,  # seconds after which an unused queue is removed (default --queue-expires)
     "history": 10_000,  # number of broadcast messages kept for consumers that reconnect (default none)
     "history_bytes": 1 << 30,  # maximum bytes of these messages (default 64 MiB)
     "lease": LEASE_SECONDS_MAX,  # length in seconds of a lease that names none (default 30)

@@ -45,7 +45,7 @@ BY_FIELD = Access("", "by field")
 #: The body holds a command; the dispatcher checks access once it is parsed.
 BY_COMMAND = Access("", "by command")
 #: The access that commands require.
-OF_COMMANDS = (PRODUCE, CONSUME, CONFIGURE)
+OF_COMMANDS = (PRODUCE, CONSUME, CONFIGURE, PURGE)
 
 
 @dataclass(slots=True, frozen=True)

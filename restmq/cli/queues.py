@@ -16,6 +16,7 @@ from restmq.model import BATCH_MAX, DEAD_LETTER, SETTINGS, Policy
 
 _COUNTS = ("ready", "leased", "delayed", "dead", "consumers", "waiters")
 _SETTING_HELP = {
+    "expires": "Seconds after which the queue is removed if it has no messages and is not used.",
     "history": "Number of broadcast messages kept for consumers that reconnect.",
     "history_bytes": "Maximum bytes of these messages (64 MiB).",
     "lease": "Default duration of a lease in seconds.",
@@ -39,6 +40,8 @@ def add_to(commands: Commands) -> None:
     commands.add("stats", run_stats, "show statistics of queues", more, queues_argument(), names)
     yes = flag("--yes", "Do not ask for confirmation.")
     commands.add("purge", run_purge, "drop all messages of a queue", "", queue_argument(), yes)
+    more = "Also drops its settings, policy, status and counters. Message numbers go on if it comes again within a day."
+    commands.add("remove", run_remove, "remove a queue with all its messages", more, queue_argument(), yes)
     more = "Messages queue up; consume and work can still take them."
     commands.add("pause", run_pause, "stop delivery to connected consumers", more, queue_argument())
     commands.add("start", run_start, "resume delivery to connected consumers", "", queue_argument())
@@ -160,14 +163,28 @@ def confirmed(args: SimpleNamespace, question: str) -> bool:
 
 
 def run_purge(args: SimpleNamespace, client: Client) -> int:
-    stats = client.stats(args.queue)
-    held = sum(stats[name] for name in ("ready", "leased", "delayed", "dead"))
-    if not confirmed(args, f"Drop {held} messages of {args.queue!r} for good?"):
+    if not confirmed(args, f"Drop {_held(args, client)} messages of {args.queue!r} for good?"):
         return INTERRUPTED
     purged = client.purge(args.queue)
     if args.json:
         print_json({"queue": args.queue, "purged": purged})
     return 0
+
+
+def run_remove(args: SimpleNamespace, client: Client) -> int:
+    if not confirmed(args, f"Remove the queue {args.queue!r} with {_held(args, client)} messages for good?"):
+        return INTERRUPTED
+    removed = client.purge(args.queue, remove=True)
+    if args.json:
+        print_json({"queue": args.queue, "removed": removed})
+    elif not removed:
+        print_error(f"unknown queue {args.queue!r}.")
+    return 0 if removed else 1
+
+
+def _held(args: SimpleNamespace, client: Client) -> int:
+    stats = client.stats(args.queue)
+    return sum(stats[name] for name in ("ready", "leased", "delayed", "dead"))
 
 
 def run_pause(args: SimpleNamespace, client: Client) -> int:

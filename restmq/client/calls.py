@@ -222,9 +222,14 @@ def start(queue: str) -> Call[None]:
     return Call(_form("POST", _path("control", queue), {"status": "start"}), _no_result)
 
 
-def purge(queue: str) -> Call[bool]:
-    """Drops all messages of the queue and disconnects its consumers. Returns whether there were messages."""
-    return Call(ApiRequest("DELETE", _path("q", queue)), lambda response: bool(response.json()["status"]))
+def purge(queue: str, *, remove: bool = False) -> Call[bool]:
+    """Drops all messages of the queue and disconnects its consumers. Returns whether there was anything to drop.
+
+    Args:
+        remove: whether to remove the queue itself too, with its settings, policy, status and counters.
+    """
+    path = _path("q", queue) + ("?remove=true" if remove else "")
+    return Call(ApiRequest("DELETE", path), lambda response: bool(response.json()["status"]))
 
 
 def dead(queue: str, *, first: int = 0, count: int = 100) -> Call[tuple[int, list[Message]]]:

@@ -14,6 +14,7 @@ from restmq.schema.fields import (
     QUEUE_NAME,
     REASON,
     RECEIPT_TEXT,
+    Flag,
     Number,
     OneOf,
     whole,
@@ -52,5 +53,6 @@ NACK_DELAY = Parameter(
 NACK_REASON = Parameter("reason", REASON, "with lease=0: why the delivery failed; shown wherever the message is shown.")
 DEAD_LETTER_KEY = Parameter("key", MESSAGE_KEY, "key of one dead letter; without it, all are meant.")
 REDRIVE_TO = Parameter("to", QUEUE_NAME, "another queue that they go to, which needs the right to publish to it.")
+REMOVE = Parameter("remove", Flag(), "also remove the queue itself, with its settings, policy, status and counters.")
 FIRST = Parameter("first", whole(0, 10**12), "number of entries to skip (default 0).")
 QUEUES = Parameter("count", whole(1, 100_000), "maximum number of queues, in the order of their names.")

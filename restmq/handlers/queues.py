@@ -25,6 +25,7 @@ from restmq.handlers.parameters import (
     QUEUE_FIELD,
     QUEUES,
     RAW,
+    REMOVE,
     REQUIRED_QUEUE,
     TTL,
     VALUE,
@@ -200,14 +201,18 @@ class QueueHandler(Handler):
         return given["ttl"] or 0.0, given["delay"] or 0.0, given["Idempotency-Key"] or b""
 
     @declare(
-        query=(JSONP_CALLBACK,),
+        query=(REMOVE, JSONP_CALLBACK),
         strict=True,
         answers={200: answers_json("1 if there was anything to delete.", obj(queue=QUEUE, status=ZERO_OR_ONE))},
     )
     async def delete(self) -> None:
         """Purges the queue and closes its connected consumers, on every daemon."""
-        purged = await self.services.core.queue_purge(self.queue_name, close_consumers=True)
-        self.answer_json({"queue": self.queue_name, "status": int(purged > 0)}, b"\r\n")
+        core = self.services.core
+        if self.parameters["remove"]:
+            deleted = await core.queue_remove(self.queue_name)
+        else:
+            deleted = await core.queue_purge(self.queue_name, close_consumers=True) > 0
+        self.answer_json({"queue": self.queue_name, "status": int(deleted)}, b"\r\n")
 
 
 def _read_lines(body: bytes, messages: list[bytes]) -> Iterator[None]:

@@ -27,6 +27,7 @@ _POLICY = Parameter(
     "policy", OneOf(tuple(policy.label for policy in Policy)), "each message goes to all consumers, or to one in turn."
 )
 _TEXTS = {
+    "expires": "seconds after which the queue is removed if it has no messages and is not used; 0: --queue-expires.",
     "history": "number of broadcast messages kept for consumers that reconnect.",
     "history_bytes": "maximum bytes of these messages; 0: 64 MiB.",
     "lease": "seconds of a lease that is requested without a number.",

@@ -93,6 +93,9 @@ class Operations:
         now_ms: a clock in ms since 1970, in place of Redis' own.
     """
 
+    #: Seconds after which queues without the setting ``expires`` are removed if they are not used; 0 for never.
+    expires_seconds = 0
+
     def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None) -> None:
         self.store = store
         self.layout = store.layout
@@ -179,10 +182,13 @@ class Operations:
         return shares + [rest] * (askers - len(shares))
 
     async def queue_promote(self, queue: str) -> None:
-        """Promotes due messages: overdue leases to the front or the dead letters, delayed messages to the end."""
+        """Promotes due messages: overdue leases to the front or the dead letters, delayed messages to the end.
+
+        Removes the queue if it is to end (``lua/_idle.lua``).
+        """
         state: Any = State.MORE
         while state == State.MORE:
-            state, dead_letter = await self._run("promote", queue)
+            state, dead_letter = await self._run("promote", queue, self.expires_seconds)
         await self._forward(queue, dead_letter)
 
     async def _forward(self, queue: str, dead_letter: bytes) -> None:
@@ -228,7 +234,8 @@ class Operations:
         wanted = self.layout.stored_key(key) if key else ""
         if self.layout.is_partitioned:
             return await self._move_dead_to_another_node(queue, other, wanted, by_user)
-        more_keys = (there.queue_set, there.number, there.ready, there.expiring, there.deliveries, there.times)
+        more_keys = [there.queue_set, there.number, there.last_number, there.totals]
+        more_keys += [there.ready, there.expiring, there.deliveries, there.times]
         args = (self.layout.stored(other), int(by_user), wanted)
         moved, remaining, rested = await self._run("forward", queue, *args, more_keys=more_keys)
         await self._run("wake", other)

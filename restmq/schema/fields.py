@@ -112,6 +112,20 @@ class OneOf:
         return self(name, _decode(name, raw))
 
 
+class Flag:
+    """true or false."""
+
+    schema: Schema = {"type": "boolean"}
+
+    def __call__(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise InvalidInput(f"the field {name!r} must be true or false.")
+        return value
+
+    def read(self, name: str, raw: bytes) -> bool:
+        return self(name, {b"true": True, b"false": False}.get(raw))
+
+
 @dataclass(slots=True, frozen=True)
 class Exact:
     """Unchanged bytes; in JSON any value."""

@@ -13,7 +13,7 @@ from restmq.auth.acl import parse_hosts
 from restmq.auth.failures import Failures
 from restmq.handlers.admission import Admission
 from restmq.http.limits import Limits
-from restmq.model import QUEUE_NAME_BYTES_MAX
+from restmq.model import QUEUE_NAME_BYTES_MAX, TTL_SECONDS_MAX
 from restmq.monitoring.access_log import FORMATS
 from restmq.schema.metadata import KeptHeaders
 from restmq.server.coercions import ip_address, seconds, whole_number
@@ -118,6 +118,13 @@ class Options(DaemonOptions):
             QUEUE_NAME_BYTES_MAX,
             "maximum length of a queue name in bytes",
             whole_number(1, QUEUE_NAME_BYTES_MAX),
+        ],
+        [
+            "queue-expires",
+            None,
+            0,
+            "seconds after which an unused queue without messages is removed; 0 for never",
+            whole_number(0, TTL_SECONDS_MAX),
         ],
         ["max-pipelined", None, 16, "maximum number of pipelined requests that wait on a connection", _COUNT],
         ["max-connections", None, 10000, "maximum number of connections", _COUNT],

@@ -19,6 +19,7 @@ from restmq.auth.guard import Guard
 from restmq.auth.passwords import PasswordCheck
 from restmq.core import RedisOperations
 from restmq.delivery.backpressure import BackpressureLimits
+from restmq.delivery.expiry import ExpiringQueues
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
 from restmq.delivery.revocation import Revocation
@@ -132,7 +133,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         return _supervise(options, parts, settings, reactor)
     store = make_store(settings, reactor)
     store.part_seconds = options["peer-timeout"]
-    core = RedisOperations(store)
+    core = RedisOperations(store, expires_seconds=options["queue-expires"])
     membership = slot or Membership()
     peers = Peers(core, reactor, options["peer-timeout"], membership.group)
     services = _make_services(options, core, peers, acl, traffic, reactor)
@@ -154,6 +155,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         internet.TimerService(_ACL_CHECK_SECONDS, acl.reload_if_changed),
         internet.TimerService(_OVERDUE_CHECK_SECONDS, application.close_overdue),
         Deadlines(core, reactor),
+        ExpiringQueues(core, reactor),
         peers,
         services.metrics.workers,  # stops after the connections are drained, and writes what they counted
         _Drain(application, options["drain-timeout"]),

@@ -142,6 +142,7 @@ export class QueuePage {
   #tellNotes(queue) {
     const { row } = queue;
     const notes = [];
+    if (this.#model.known && !this.#model.leftOut && !this.#model.queues.has(this.#name)) notes.push("This queue does not exist yet. Its first message creates it.");
     if (!row.started) notes.push("Paused. Messages queue up and connected consumers get none. GET /q/ and leases still take messages.");
     if (queue.hasNoConsumers) notes.push(`No consumers. ${fateOfMessages(queue)}`);
     if (row.dead) notes.push(`${plural(row.dead, "dead letter")}, after too many failed deliveries. See Messages, Dead.`);
@@ -168,21 +169,23 @@ export class QueuePage {
   #askToPurge() {
     const name = this.#name;
     const go = h("button", { type: "submit", class: "bad", disabled: true }, "Purge");
+    const remove = h("input", { type: "checkbox", id: "purge-remove" });
     const typed = h("input", { id: "purge-name", autocomplete: "off", spellcheck: false, on: { input: () => { go.disabled = typed.value !== name; } } });
     const dialog = this.#dialog = h("dialog", { "aria-labelledby": "purge-title", on: { close: () => dialog.remove() } },
-      h("form", { method: "dialog", on: { submit: () => this.#purge() } },
+      h("form", { method: "dialog", on: { submit: () => this.#purge(remove.checked) } },
         h("h2", { id: "purge-title" }, "Purge this queue?"),
         h("p", {}, "This drops all its messages for good, including leased, delayed and dead ones, and disconnects all its consumers. It can’t be undone."),
         h("label", { for: "purge-name" }, "Type the queue’s name, ", h("code", {}, ...nameNodes(name))), typed,
+        h("p", {}, remove, " ", h("label", { for: "purge-remove" }, "Also remove the queue itself, with its settings, policy, status and counters.")),
         h("div", { class: "acts" }, h("button", { type: "button", on: { click: () => dialog.close() } }, "Cancel"), go)));
     document.body.append(dialog);
     dialog.showModal();
   }
 
-  async #purge() {
+  async #purge(remove) {
     try {
-      await request(path("/q/", this.#name), { method: "DELETE" });
-      notify("Purged.");
+      await request(path("/q/", this.#name, remove ? { remove } : {}), { method: "DELETE" });
+      notify(remove ? "Removed." : "Purged.");
     } catch (error) {
       notify(error.message, true);
     }

@@ -8,6 +8,7 @@ const NUMBERS = {
   max_deliveries: ["Maximum deliveries", "failed deliveries before a message becomes a dead letter; empty for no limit", 1000],
   retry_delay: ["Retry delay, s", "time until a failed message comes back; doubles with each delivery; empty for at once", 2592000],
   retry_delay_max: ["Maximum retry delay, s", "limit of this time; empty for an hour", 2592000],
+  expires: ["Expires after, s", "time without messages and use after which the queue is removed; empty for the server’s default", 315360000],
   max_length: ["Maximum length", "messages in the queue; more are rejected; empty for no limit", 1000000000],
   history: ["History", "number of broadcast messages kept for consumers that reconnect", 10000],
   history_bytes: ["History, bytes", "maximum bytes of these messages; empty for 64 MiB", 1073741824],

@@ -49,6 +49,7 @@ class QueueKeys(NamedTuple):
 
     queue_set: bytes
     number: bytes
+    last_number: bytes
     ready: bytes
     status: bytes
     policy: bytes
@@ -69,6 +70,7 @@ class QueueKeys(NamedTuple):
     delayed: bytes
     dead: bytes
     times: bytes
+    idle: bytes
     due: bytes
     due_channel: bytes
 
@@ -127,6 +129,7 @@ class Layout:
         return QueueKeys(
             queue_set=tag + QUEUE_SET,
             number=name + b":UUID",
+            last_number=name + b":lastnumber",
             ready=name + b":queue",
             status=tag + b"queuestat::" + plain,
             policy=name + b":queuepolicy",
@@ -147,6 +150,7 @@ class Layout:
             delayed=name + b":delayed",
             dead=name + b":dead",
             times=name + b":times",
+            idle=name + b":idle",
             due=tag + DUE,
             due_channel=self.due_channel(tag),
         )

@@ -17,7 +17,10 @@ REDIS_COMMANDS: tuple[tuple[str, ...], ...] = (
     ),
     *((name, _KEY) for name in ("LLEN", "LPOP", "RPOP", "HGETALL", "HKEYS", "HLEN", "SCARD")),
     *((name, _KEY) for name in ("ZCARD", "ZPOPMIN")),
-    *((name, _KEY, "1") for name in ("SET", "MSET", "INCRBY", "EXPIRE", "PEXPIRE", "PEXPIREAT", "SADD", "SSCAN")),
+    *(
+        (name, _KEY, "1")
+        for name in ("SET", "MSET", "INCRBY", "EXPIRE", "PEXPIRE", "PEXPIREAT", "SADD", "SREM", "SSCAN")
+    ),
     *(
         (name, _KEY, "1")
         for name in ("LINDEX", "LPOS", "LPUSH", "RPUSH", "HGET", "HMGET", "HDEL", "HEXISTS", "HSTRLEN")

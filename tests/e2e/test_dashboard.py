@@ -124,6 +124,22 @@ def test_a_queue_is_purged_after_its_name_is_typed(page: Page, http: httpx.Clien
     page.wait_for("#messages", "No message waits.")
 
 
+def test_a_queue_is_removed_and_the_page_says_that_it_does_not_exist(
+    page: Page, http: httpx.Client, queue: str
+) -> None:
+    http.post(f"/q/{queue}", data={"value": "a"})
+    http.post(f"/p/{queue}", data={"lease": "99"})
+    page.open(queue)
+    page.wait_for_figure("ready", "1")
+    page.press("Purge…")
+    page.find("#purge-name").send_keys(queue)
+    page.find("#purge-remove").click()
+    page.press("Purge", "dialog")
+    page.wait_for(".notes", "This queue does not exist yet.")
+    assert http.get(f"/p/{queue}").json() == {"queue": queue, "value": "broadcast"}
+    assert queue not in http.get("/stats/").json()["queues"]
+
+
 def test_dead_letters_are_redriven_and_dropped(page: Page, http: httpx.Client, queue: str) -> None:
     dead_letters(http, queue, 4)
     page.open(queue)

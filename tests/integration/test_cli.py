@@ -600,6 +600,19 @@ def read_all(master: int) -> bytes:
     return shown
 
 
+def test_a_queue_is_removed_after_a_confirmation(shell: Shell, http: httpx.Client, queue: str) -> None:
+    add(http, queue, "x")
+    assert shell.run("remove", queue).returncode == 2
+    assert shell.output("remove", queue, "--yes") == b""
+    assert queue not in shell.json("stats", "--names")
+    assert shell.run("remove", queue, "--yes").returncode == 1
+    shell.output("policy", queue, "--expires", "60")
+    assert http.get(f"/p/{queue}").json()["expires"] == 60
+    assert (
+        shell.run("remove", "--json", queue, "--yes").stdout == b'{"queue": "%b", "removed": true}\n' % queue.encode()
+    )
+
+
 def test_dead_letters_are_shown_redriven_and_dropped(shell: Shell, http: httpx.Client, queue: str) -> None:
     http.post(f"/p/{queue}", data={"max_deliveries": "1"})
     keys = add(http, queue, "evil \x1b[31mred", BINARY, "c")

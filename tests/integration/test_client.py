@@ -246,6 +246,8 @@ def test_a_queue_with_any_name_is_inspected_and_changed(client: Any, queue: str)
     assert client.redrive(name) == 1
     assert (client.delete(name, keys[0]), client.delete(name, keys[0])) == (True, False)
     assert (client.purge(name), client.purge(name)) == (True, False)
+    assert (client.purge(name, remove=True), client.purge(name, remove=True)) == (True, False)
+    assert name not in client.queues()
 
 
 # Errors

@@ -27,7 +27,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     status, shown, _ = run(capsys, "--help")
     assert status == 0
     assert set(names()) == {"publish", "consume", "tail", "work", "stats", "watch", "purge", "pause", "start", "policy",
-                            "dead", "redrive", "move", "bench", "completion"}  # fmt: skip
+                            "dead", "redrive", "remove", "move", "bench", "completion"}  # fmt: skip
     for name in names():
         assert f"\n  {name} " in shown
 

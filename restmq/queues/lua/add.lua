@@ -3,7 +3,8 @@
 -- Otherwise the message becomes ready or, with a delay, delayed.
 -- KEYS: with a fingerprint one more at the end, to store it.
 -- ARGV: queue, clock, ttl in ms or 0, delay in ms or 0, 1 for all or nothing, fingerprint or '', lifetime of the
--- fingerprint in ms, '' or the record of each message (see _record), then the values.
+-- fingerprint in ms, '' or the record of each message (see _record), seconds after which queues without the setting
+-- `expires` end (see _idle) or 0, then the values.
 -- Returns {'', 'full' or 'conflict', key, …}. If full and not all or nothing, the first values were added.
 -- durable
 -- include: _prelude
@@ -12,7 +13,7 @@
 -- include: _age
 local ttl_ms, delay_ms, all_or_nothing = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
 local fingerprint, fingerprint_ms, record = ARGV[6], ARGV[7], ARGV[8]
-local FIRST = 9
+local FIRST = 10
 local count = #ARGV - FIRST + 1
 local expires_ms = ttl_ms > 0 and now_ms() + ttl_ms or 0
 local due_ms = delay_ms > 0 and now_ms() + delay_ms or 0
@@ -45,7 +46,12 @@ else
   if all_or_nothing and capacity < count and not (live and all_can_be_published()) then return {'full'} end
 end
 
-call('SADD', QUEUE_SET, QUEUE)
+if call('SADD', QUEUE_SET, QUEUE) == 1 then
+  -- include: _begin
+  -- include: _watch
+  begin(NUMBER, LAST_NUMBER, TOTALS)
+  watch(ARGV[9])
+end
 local next_value, spare_number = FIRST, nil
 while live and next_value <= #ARGV do
   local number, received = call('INCR', NUMBER), nil

@@ -7,6 +7,7 @@
 -- include: _prelude
 -- include: _record
 -- include: _fail
+-- include: _begin
 local ttl_ms, fingerprint, FIRST = tonumber(ARGV[3]), ARGV[4], 7
 local count, keys = #ARGV - FIRST + 1, {''}
 local function key_of(number) return string.format('%s:%.0f', QUEUE, number) end
@@ -19,7 +20,7 @@ if fingerprint ~= '' then
     return keys
   end
 end
-call('SADD', QUEUE_SET, QUEUE)
+if call('SADD', QUEUE_SET, QUEUE) == 1 then begin(NUMBER, LAST_NUMBER, TOTALS) end
 local first = call('INCRBY', NUMBER, count) - count + 1
 for i = 1, count do
   local key = key_of(first + i - 1)

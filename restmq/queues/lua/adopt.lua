@@ -5,9 +5,10 @@
 -- include: _prelude
 -- include: _age
 -- include: _wake
+-- include: _begin
 local KNOWN_MS = 86400000
 -- If one of these keys has a wrong type, the script fails here, before it has taken anything.
-call('SADD', QUEUE_SET, QUEUE)
+if call('SADD', QUEUE_SET, QUEUE) == 1 then begin(NUMBER, LAST_NUMBER, TOTALS) end
 local next_number = call('INCRBY', NUMBER, 0) + 1
 call('HLEN', DELIVERIES)
 call('ZCARD', EXPIRING)

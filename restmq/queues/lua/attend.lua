@@ -57,6 +57,7 @@ end
 if ARGV[9] == '1' then
   -- include: _marker
   publish_marker('-')
+  call('SET', IDLE, '0', 'XX')
 end
 if overdue() then return {broadcasts() and BROADCAST or ROUNDROBIN, PROMOTE_FIRST} end
 if broadcasts() then

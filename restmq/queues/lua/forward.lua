@@ -1,7 +1,7 @@
 -- Moves dead letters to another queue, as new messages with a note of their origin. A bounded number per call. Without a
 -- user's request, to the queue that the setting dead_letter names (see _letters). In a cluster, letters, adopt and
 -- adopted do this instead.
--- KEYS: more at the end, of the other queue: queue_set, number, ready, expiring, deliveries, times.
+-- KEYS: more at the end, of the other queue: queue_set, number, last_number, totals, ready, expiring, deliveries, times.
 -- ARGV: queue, clock, the other queue's name, 1 if a user asked for it or 0, the key of one dead letter or '' for all.
 -- Returns {number moved, number of dead letters that remain to be moved, number of those that now rest}.
 -- allow-oom
@@ -11,13 +11,15 @@
 -- include: _reschedule
 -- include: _age
 -- include: _letters
+-- include: _begin
 local OTHER, by_user, wanted = ARGV[3], ARGV[4] == '1', ARGV[5]
-local QUEUES, OTHER_NUMBER, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES, OTHER_TIMES = unpack(KEYS, #KEYS - 5)
+local QUEUES, OTHER_NUMBER, OTHER_LAST, OTHER_TOTALS, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES, OTHER_TIMES =
+  unpack(KEYS, #KEYS - 7)
 local letters = letters_to_move(by_user, wanted)
 if #letters == 0 then return {0, 0, 0} end
 
 -- If one of these keys has a wrong type, the script fails here, before it has moved anything.
-call('SADD', QUEUES, OTHER)
+if call('SADD', QUEUES, OTHER) == 1 then begin(OTHER_NUMBER, OTHER_LAST, OTHER_TOTALS) end
 local next_number = call('INCRBY', OTHER_NUMBER, 0) + 1
 call('HLEN', OTHER_DELIVERIES)
 call('ZCARD', OTHER_EXPIRING)

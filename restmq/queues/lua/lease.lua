@@ -12,6 +12,7 @@ if overdue() then return {PROMOTE_FIRST} end
 local count = tonumber(ARGV[3])
 local keys, values, expiries, more = pop(count)
 if more and #keys == 0 then return {MORE} end
+if #keys == 0 and scheduled_ms then call('SET', IDLE, '0', 'XX') end
 local lease_ms = tonumber(ARGV[5])
 if lease_ms == 0 then lease_ms = setting('lease') * 1000 end
 if lease_ms == 0 then lease_ms = tonumber(ARGV[7]) end

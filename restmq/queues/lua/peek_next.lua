@@ -11,7 +11,10 @@ local EXPIRED_MAX = 1000
 if overdue() then return {PROMOTE_FIRST} end
 for _ = 1, EXPIRED_MAX do
   local key = call('LINDEX', READY, -1)
-  if not key then return {DONE} end
+  if not key then
+    if scheduled_ms then call('SET', IDLE, '0', 'XX') end
+    return {DONE}
+  end
   local value, foreign = value_of(key)
   local expires_ms = tonumber(call('ZSCORE', EXPIRING, key) or 0)
   if value and (expires_ms == 0 or expires_ms > now_ms()) then

@@ -26,7 +26,7 @@
 -- 7. An expired message is dropped and counted at its next transition.
 -- A maintainer must keep rule 2 for every new script that reads READY, and must call schedule() for every new deadline.
 --
--- ARGV: queue, clock.
+-- ARGV: queue, clock, seconds after which queues without the setting `expires` end (see _idle), or 0.
 -- Returns {state, the queue to forward dead letters to, or ''}.
 -- allow-oom
 -- include: _prelude
@@ -74,6 +74,11 @@ end
 sort_by_order(back, orders)
 come_back(back, orders)
 
+local idle = call('GET', IDLE)
+if idle then
+  -- include: _check_idle
+  check_idle(idle, ARGV[3])
+end
 reschedule()
 wake()
 return {(more_overdue or more_delayed) and MORE or DONE, must_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}

@@ -13,10 +13,9 @@ local function add(number) found[#found + 1] = tonumber(number or 0) end
 
 for i = 1, #KEYS, KEYS_A_QUEUE do
   local number, totals, ready, expiring, leased, delayed, dead, status, times = unpack(KEYS, i, i + KEYS_A_QUEUE - 1)
-  add(call('GET', number) or 0)
-  for _, total in ipairs(call('HMGET', totals, 'out', 'leased', 'acked', 'redelivered', 'expired', 'dead')) do
-    add(total or 0)
-  end
+  local counts = call('HMGET', totals, 'before', 'out', 'leased', 'acked', 'redelivered', 'expired', 'dead')
+  add((call('GET', number) or 0) - (counts[1] or 0))
+  for j = 2, #counts do add(counts[j]) end
   local length = call('LLEN', ready)
   if length > 0 then length = length - call('ZCOUNT', expiring, '-inf', now_ms) end
   add(length)

@@ -18,8 +18,9 @@ for i = 1, #KEYS, KEYS_A_QUEUE do
   add(call('GET', KEYS[i + 2]) == '0' and 0 or 1)
   add(call('GET', KEYS[i + 3]) == '2' and 2 or 1)
   for j = 4, 6 do add(call('ZCARD', KEYS[i + j])) end
-  add(tonumber(call('GET', KEYS[i + 7]) or 0))
-  add(tonumber(call('HGET', KEYS[i + 8], 'out') or 0))
+  local before, out = unpack(call('HMGET', KEYS[i + 8], 'before', 'out'))
+  add((call('GET', KEYS[i + 7]) or 0) - (before or 0))
+  add(tonumber(out or 0))
   local oldest = ready > 0 and oldest_mark(KEYS[i], KEYS[i + 1], KEYS[i + 9], now_ms)
   add(oldest and tonumber(oldest) or false)
 end

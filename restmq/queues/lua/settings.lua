@@ -1,10 +1,12 @@
 -- Changes settings of the queue in one step.
--- ARGV: queue, clock, then name, value, …; 0 or '' resets a setting to its default.
+-- ARGV: queue, clock, seconds after which queues without the setting `expires` end or 0, then name, value, …; 0 or ''
+-- resets a setting to its default.
 -- allow-oom
 -- include: _prelude
 -- include: _forwarding
 -- include: _fit_history
-for i = 3, #ARGV, 2 do
+-- include: _watch
+for i = 4, #ARGV, 2 do
   if ARGV[i + 1] == '0' or ARGV[i + 1] == '' then
     call('HDEL', SETTINGS, ARGV[i])
   else
@@ -12,4 +14,5 @@ for i = 3, #ARGV, 2 do
   end
 end
 fit_history(setting('history'), tonumber(call('HGET', SETTINGS, 'history_bytes') or HISTORY_BYTES_DEFAULT))
+watch(ARGV[3])
 if must_forward() then schedule(0) end

@@ -1,7 +1,7 @@
 -- One queue in numbers.
 -- ARGV: queue, clock.
 -- Returns {state; number of messages ready, leased, delayed, dead; 1 if started or 0; 1 broadcast or 2 roundrobin; age
--- in ms of the oldest ready message, or -1 if there is none or its age is unknown; number of messages added; name and
+-- in ms of the oldest ready message, or -1 if there is none or its age is unknown; number of the last message; name and
 -- number of each total, …}.
 -- include: _prelude
 -- include: _overdue

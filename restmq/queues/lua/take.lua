@@ -10,6 +10,7 @@ if overdue() then return {PROMOTE_FIRST} end
 local count = tonumber(ARGV[3])
 local keys, values, expiries, more = pop(count)
 if more and #keys == 0 then return {MORE} end
+if #keys == 0 and scheduled_ms then call('SET', IDLE, '0', 'XX') end
 if ARGV[4] ~= '' then
   -- include: _waiter
   register_waiter(ARGV[4], #keys >= count)

@@ -1,0 +1,10 @@
+-- Removes the queue itself, which has no more messages. Returns the number of keys that it had.
+local REMEMBERED_SECONDS = 86400
+
+local function remove()
+  local last = math.max(tonumber(call('GET', NUMBER) or 0), tonumber(call('GET', LAST_NUMBER) or 0))
+  if last > 0 then call('SET', LAST_NUMBER, string.format('%.0f', last), 'EX', REMEMBERED_SECONDS) end
+  call('ZREM', DUE, QUEUE)
+  call('UNLINK', READY, EXPIRING, RECEIPTS, DELIVERIES, HISTORY, HISTORY_VALUES, TIMES, TURNS, IDLE)
+  return call('SREM', QUEUE_SET, QUEUE) + call('UNLINK', NUMBER, TOTALS, SETTINGS, POLICY, STATUS)
+end
