@@ -58,16 +58,22 @@ class Server:
         """CPU seconds used so far by the server with its workers, and by its Redis."""
         assert self.store.process is not None
         workers = Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text().split()
-        return sum(map(_cpu_seconds, [self.process_id, *map(int, workers)])), _cpu_seconds(self.store.process.pid)
+        return sum(map(cpu_seconds, [self.process_id, *map(int, workers)])), cpu_seconds(self.store.process.pid)
 
     def resident_kb(self) -> int:
         status = Path(f"/proc/{self.process_id}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
-def _cpu_seconds(process_id: int) -> float:
+def cpu_seconds(process_id: int) -> float:
+    """CPU seconds used so far by a process."""
     tasks = Path(f"/proc/{process_id}/task").iterdir()
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def spawned(folder: Path, *options: str, root: Path = ROOT, redis: Redis | None = None) -> Daemon:
+    """A daemon, spawned and not forked: a fork would run this revision's modules, and share memory with others."""
+    return Daemon(folder, *options, redis=redis, env={"PYTHONPATH": str(root)}, twistd=_TWISTD)
 
 
 @contextlib.contextmanager
@@ -76,8 +82,7 @@ def serving(*options: str, root: Path = ROOT) -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="restmq-bench-"))
     redis = Redis(folder / "redis", "--appendonly", "no", "--maxclients", "20000")
     try:
-        # Spawned, not forked: a fork would run this revision's modules, and share memory with others.
-        daemon = Daemon(folder / "daemon", *options, redis=redis, env={"PYTHONPATH": str(root)}, twistd=_TWISTD)
+        daemon = spawned(folder / "daemon", *options, root=root, redis=redis)
         try:
             yield Server(daemon.url, daemon.process.pid, redis)
         finally:

@@ -48,7 +48,7 @@ class Compose:
         """Posts to a RestMQ; returns the status."""
         return self._curl(name, "-o", "/dev/null", "-w", "%{http_code}", "-d", f"value={value}", "/q/jobs")
 
-    def take_all(self, name: str) -> str:
+    def take(self, name: str) -> str:
         return self._curl(name, "-H", "Accept: application/octet-stream", "/q/jobs")
 
     def is_ready(self, name: str) -> bool:
@@ -118,7 +118,7 @@ def test_the_sentinel_file_makes_a_set_that_outlives_its_primary(sentinel: Compo
     wait_until(lambda: primary(sentinel) not in ("", "valkey-1"), 60, "the Sentinels promote a replica")
     sentinel.start("valkey-1")
     wait_until(lambda: sentinel.post("restmq-2", "after") == "200", 60, sentinel.logs())
-    assert [sentinel.take_all("restmq-1") for _ in range(2)] == ["before", "after"]
+    assert [sentinel.take("restmq-1") for _ in range(2)] == ["before", "after"]
 
 
 def test_the_cluster_file_makes_a_cluster_with_a_replica_for_each_primary(cluster: Compose) -> None:
@@ -129,3 +129,12 @@ def test_the_cluster_file_makes_a_cluster_with_a_replica_for_each_primary(cluste
     assert (len(nodes), sum(" slave " in node for node in nodes)) == (6, 3), nodes
     cluster.start("cluster")  # as "docker compose up" does again
     assert cluster.network.processes["cluster"].wait(60) == 0, cluster.logs()
+    cluster.start_all("restmq-")
+    cluster.wait_until_ready()
+    wait_until(lambda: cluster.post("restmq-1", "kept") == "200", 60)
+    for name in ("valkey-1", "valkey-2", "valkey-3"):  # one of these has the queue
+        cluster.network.kill(name)
+        wait_until(lambda: cluster.take("restmq-2") == "kept", 60, "a replica is promoted")
+        cluster.start(name)
+        wait_until(lambda: cluster.post("restmq-1", "kept") == "200", 60, "the primaries have replicas again")
+    assert cluster.take("restmq-1") == "kept"
