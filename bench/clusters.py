@@ -22,8 +22,8 @@ from pathlib import Path
 import httpx
 import loads
 from rig import VALUE, Server, cpu_seconds, median, spawned
-from tests.clusters import Cluster, slot_of
 
+from tests.clusters import Cluster, slot_of
 from tests.servers import Daemon, Redis
 
 CONNECTIONS = 32
@@ -199,17 +199,18 @@ def main() -> None:
     if shutil.which("wrk") is None:
         raise SystemExit("bench: this needs wrk. Install Debian's package wrk.")
     with setups(asked.primaries) as measured:
-        for _ in range(asked.repeats):
+        for repeat in range(asked.repeats):
             for load in SCRIPTS:
                 for queues in asked.queues:
                     for daemons in (1, DAEMONS) if queues > 1 else (1,):
                         for setup in measured:
                             setup.measure(load, queues, daemons, asked.seconds)
-        print("| load | store | daemons | daemon µs | ratio | busiest node µs | it could do a second | ratio |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-        for load in SCRIPTS:
-            for queues in asked.queues:
-                print("\n".join(table(measured, load, queues)))
+            print(f"Medians of {repeat + 1} runs of {asked.seconds} s:\n")
+            print("| load | store | daemons | daemon µs | ratio | busiest node µs | it could do a second | ratio |")
+            print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+            for load in SCRIPTS:
+                for queues in asked.queues:
+                    print("\n".join(table(measured, load, queues)), flush=True)
 
 
 if __name__ == "__main__":

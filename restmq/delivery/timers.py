@@ -27,6 +27,8 @@ _ROUNDING_SECONDS = 0.001
 _RETRY_SECONDS = 1.0
 #: Maximum time between two checks, because the clock of Redis may be set, and may drift from the one here.
 _LATEST_SECONDS = 5.0
+#: The same for a partition without deadlines, whose first one is announced. A cluster has a thousand such partitions.
+_LATEST_IDLE_SECONDS = 60.0
 
 
 class Deadlines(service.Service):  # type: ignore[misc]  # untyped
@@ -52,7 +54,7 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
         self._subscriber.stop()
 
     def _announced(self, channel: bytes, until_ms: bytes) -> None:
-        self._timers[channel].schedule(int(until_ms) / 1000 + _ROUNDING_SECONDS)
+        self._timers[channel].schedule(min(int(until_ms) / 1000 + _ROUNDING_SECONDS, _LATEST_SECONDS))
 
     def _renewed(self, channels: Channels) -> None:
         for channel in channels:
@@ -97,7 +99,7 @@ class _PartitionTimer:
         if queues:
             self._promotion.request()  # there may be more, or a new deadline
         elif until_seconds is None:
-            self.schedule(_LATEST_SECONDS * random.uniform(0.5, 1))  # noqa: S311  so that partitions take turns
+            self.schedule(_LATEST_IDLE_SECONDS * random.uniform(0.5, 1))  # noqa: S311  so that partitions take turns
         else:
             self.schedule(min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS))
 

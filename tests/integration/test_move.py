@@ -19,6 +19,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from tests.clusters import Cluster
 from tests.proxy import Proxy
 from tests.servers import ROOT, Comet, Daemon, Redis, stopping, wait_until
 
@@ -218,6 +219,22 @@ def test_without_names_all_queues_are_moved_and_a_stopped_one_stays_stopped(priv
             assert stats(target, f"q{number}")["status"] == (number != 3)
             assert ready(target, f"q{number}") == [b"%d" % number]
         assert pair.move("q1", "nowhere") == (1, f"restmq: there is no queue 'nowhere' at {pair.source.url}.\n")
+
+
+def test_queues_move_from_one_redis_to_a_cluster_and_back(private_folder: Path) -> None:
+    redis, cluster = Redis(private_folder / "redis"), Cluster(private_folder / "cluster", replicas=0)
+    one = Daemon(redis.folder, redis=redis)
+    many = Daemon(cluster.folder, "--redis-cluster", cluster.addresses)
+    queues = ["jobs", "}odd", "{1}y", "a}b{c"]
+    with stopping(one, many, redis, cluster), one.client() as source, many.client() as target:
+        for name in queues:
+            fill(source, name)
+        assert Pair(private_folder, one, many).move()[0] == 0
+        assert [held(source, name) for name in queues] == [0, 0, 0, 0]
+        assert [held(target, name) for name in queues] == 4 * [len(VALUES) + 6]
+        assert Pair(private_folder, many, one).move()[0] == 0
+        for name in queues:
+            check(source, name)
 
 
 # Interruptions
