@@ -20,7 +20,8 @@ class Node(Redis):
 
     def __init__(self, folder: Path, port: int, bus_port: int, *options: str) -> None:
         self.port = port
-        at = ("--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(bus_port))
+        ports = ("--tls-port", str(port), "--port", "0") if "--tls-cluster" in options else ("--port", str(port))
+        at = (*ports, "--bind", "127.0.0.1", "--cluster-port", str(bus_port))
         cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS))
         quick = ("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0")
         super().__init__(folder, *at, *cluster, *quick, *options)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet import defer, error, protocol
+from twisted.internet import defer, error, protocol, task
 from twisted.python.failure import Failure
 
 from restmq.errors import StoreRefused, StoreUnavailable
 from restmq.store.connection import Connection, ErrorReply
+from restmq.store.connection_pool import why_lost
 from restmq.store.handshake import Unusable
+from restmq.store.settings import StoreSettings
 
 
 class _Asker(protocol.Factory):  # type: ignore[misc]  # untyped
@@ -20,6 +22,7 @@ class _Asker(protocol.Factory):  # type: ignore[misc]  # untyped
 
     def __init__(self, reactor: Any) -> None:
         self.seconds = reactor.seconds
+        self.why_lost: Failure | None = None
 
     def buildProtocol(self, _address: Any) -> Connection:
         return Connection(self)
@@ -28,7 +31,7 @@ class _Asker(protocol.Factory):  # type: ignore[misc]  # untyped
         """There is nothing to examine."""
 
     def connection_lost(self, connection: Any, why: Failure) -> None:
-        """The question fails by itself."""
+        self.why_lost = why  # the question fails by itself
 
     def refused(self, _connection: Any, problem: ErrorReply) -> Exception:
         return StoreRefused(str(problem))
@@ -43,18 +46,27 @@ def authenticate(connection: Connection, username: str | None, password: str | N
 
 
 async def ask_once(
-    endpoint: Any, reactor: Any, username: str | None, password: str | None, questions: Sequence[Sequence[Any]]
+    endpoint: Any,
+    reactor: Any,
+    settings: StoreSettings,
+    username: str | None,
+    password: str | None,
+    questions: Sequence[Sequence[Any]],
 ) -> list[Any]:
     """Connects, asks, and closes the connection. Returns the answers; an error answer is an ErrorReply.
 
-    Raises Unusable if the server does not accept the password, and what the connection fails with.
+    Raises Unusable if the server does not accept the password or closes the connection, and what connecting fails with.
     """
-    connection = await endpoint.connect(_Asker(reactor))
+    asker = _Asker(reactor)
+    connection = await endpoint.connect(asker)
     try:
         greeted = authenticate(connection, username, password)
         asked = [connection.ask(*question) for question in questions]
         answers = await defer.gatherResults([greeted, *asked], consumeErrors=True)
     except defer.FirstError as problem:
+        await task.deferLater(reactor, 0)  # the connection tells why when all its calls have failed
+        if asker.why_lost is not None:
+            raise Unusable(why_lost(connection, asker.why_lost, settings)) from None
         raise problem.subFailure.value from None
     finally:
         connection.transport.abortConnection()

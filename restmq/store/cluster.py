@@ -80,7 +80,7 @@ class ClusterStore(BaseStore):
         self._gates: dict[int, Gate] = {}
         self._subscribers: list[ClusterSubscriber] = []
         self._has_moved = False
-        self._is_checked = False
+        self._is_checked = self._is_checking = False
         self._rejected = ""
         self._serving: Any = None
         self._map = MapKeeper(
@@ -157,9 +157,10 @@ class ClusterStore(BaseStore):
     def node_joined(self, node: ClusterNode) -> None:
         self.facts = node.facts
         if not self._is_checked and node is self._owners[0]:
-            self._is_checked = True
+            self._is_checked = self._is_checking = True
             checked = defer.ensureDeferred(self._check(node))
             checked.addErrback(lambda failure: log.failure("checking the cluster failed", failure))
+            checked.addCallback(lambda _: self._end_check())
         if self.first_connected.called or self._rejected:
             return
         if all(one.connected for one in self._nodes.values()):
@@ -174,8 +175,16 @@ class ClusterStore(BaseStore):
         """Clients can be served."""
         if self._serving is not None and self._serving.active():
             self._serving.cancel()
-        if not self.first_connected.called and not self._rejected and self.running:
+        if self._is_checking or self._rejected:
+            return
+        if not self.first_connected.called and self.running:
             self.first_connected.callback(None)
+
+    def _end_check(self) -> None:
+        self._is_checking = False
+        is_late = self._serving is not None and not self._serving.active()
+        if is_late or all(one.connected for one in self._nodes.values()):
+            self._serve()
 
     async def _check(self, node: ClusterNode) -> None:
         """Checks the layout of the data, and a setting that lets one lost node stop all."""

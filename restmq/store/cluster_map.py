@@ -218,5 +218,7 @@ class MapKeeper:
     async def _ask_address(self, address: Address) -> ClusterMap:
         settings = self._settings
         endpoint = endpoint_to(address[0], address[1], settings, self._reactor, _ANSWER_SECONDS)
-        slots, info = await ask_once(endpoint, self._reactor, settings.username, settings.password, _QUESTIONS)
+        slots, info = await ask_once(
+            endpoint, self._reactor, settings, settings.username, settings.password, _QUESTIONS
+        )
         return parse_map(slots, info, address)

@@ -192,7 +192,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         if connection.joined_at:
             self._owner.lost(self, connection, "" if was_retired else why.getErrorMessage())
         elif not was_retired:
-            self._owner.problem(self, _why_lost(connection, why, self._settings), "", False)
+            self._owner.problem(self, why_lost(connection, why, self._settings), "", False)
         self._note_attempt()
         self._connect_later(0 if lasted else connection.attempt + 1)
 
@@ -258,7 +258,7 @@ def _why_not_connected(failure: Failure) -> str:
     return str(failure.getErrorMessage())
 
 
-def _why_lost(connection: Connection, why: Failure, settings: StoreSettings) -> str:
+def why_lost(connection: Connection, why: Failure, settings: StoreSettings) -> str:
     """Why a connection ended before the server had answered."""
     if why.check(ErrorReply):
         return str(why.value)

@@ -160,7 +160,7 @@ class Sentinels:
         name, sentinel = self._sentinel.primary, self._sentinel
         questions = [(b"SENTINEL", *words, name) for words in _QUESTIONS]
         address, primary, others = await ask_once(
-            watch.endpoint, self._reactor, sentinel.username, sentinel.password, questions
+            watch.endpoint, self._reactor, self._settings, sentinel.username, sentinel.password, questions
         )
         if address is None:
             raise Unusable(f"it knows no primary {name!r} (--redis-master)")
