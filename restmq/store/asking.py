@@ -69,7 +69,8 @@ async def ask_once(
             raise Unusable(why_lost(connection, asker.why_lost, settings)) from None
         raise problem.subFailure.value from None
     finally:
-        connection.transport.abortConnection()
+        if connection.connected:
+            connection.transport.abortConnection()
     if isinstance(answers[0], ErrorReply):
         raise Unusable(str(answers[0]))
     return list(answers[1:])

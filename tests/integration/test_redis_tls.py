@@ -129,7 +129,10 @@ def test_a_hosted_redis_is_found_by_its_url(private_folder: Path) -> None:
     ("arguments", "says"),
     [
         (("--redis-url", "redis://u:hunter2@one", "--redis-host", "two"), "--redis-url and --redis-host contradict"),
-        (("--redis-url", "http://u:hunter2@one"), "--redis-url: it must begin with redis:// or rediss://"),
+        (
+            ("--redis-url", "http://u:hunter2@one"),
+            "--redis-url: it must begin with redis://, rediss://, redis+cluster://",
+        ),
         (("--redis-url", "redis://u:hunter2@one:99999"), "its port is not a number"),
         (("--redis-url", "redis://one", "--redis-socket", "/x"), "contradict"),
         (("--redis-tls-ca", "/nowhere"), "--redis-tls-ca needs --redis-tls"),
