@@ -23,6 +23,7 @@ import httpx
 import loads
 from rig import VALUE, Server, cpu_seconds, median, spawned
 
+from restmq.store.keys import PARTITIONS, crc16
 from tests.clusters import Cluster, slot_of
 from tests.servers import Daemon, Redis
 
@@ -32,8 +33,6 @@ DAEMONS = 3
 _TAKEN_A_SECOND = 30_000
 _BATCH = 1000
 _FORM = "application/x-www-form-urlencoded"
-
-_SLOTS = 16384
 
 #: Begins each script for wrk: queue() names the queues in turn.
 _IN_TURN = """
@@ -63,12 +62,13 @@ end
 
 @cache
 def names(queues: int) -> list[str]:
-    """Names of queues whose slots are spread evenly, so that each of a cluster's nodes has as many as the others."""
+    """Names of queues that are spread evenly over the slots, so that each node has as many as the others."""
+    slots = sorted(crc16(str(partition).encode()) % 16384 for partition in range(PARTITIONS))
     found: dict[int, str] = {}
     numbers = count()
     while len(found) < queues:
         name = f"bench-{next(numbers)}"
-        found.setdefault(slot_of(name) * queues // _SLOTS, name)
+        found.setdefault(slots.index(slot_of(name)) * queues // PARTITIONS, name)
     return sorted(found.values())
 
 
