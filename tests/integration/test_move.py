@@ -189,6 +189,16 @@ def test_a_queue_arrives_as_it_was(pair: Pair, source: httpx.Client, target: htt
     assert source.get(path("p", name)).json()["max_deliveries"] == 1
 
 
+def test_headers_and_content_types_move_too(pair: Pair, source: httpx.Client, target: httpx.Client, queue: str) -> None:
+    kept = {"headers": {"x-message-tenant": "Zürich"}, "content_type": "text/csv"}
+    for query in ("", "?delay=3600", "?dead=true"):
+        headers = {"Content-Type": "text/csv", "x-message-tenant": "Zürich".encode()}
+        source.post(path("q", queue) + query, content=b"a,b", headers=headers).raise_for_status()
+    assert pair.move(queue)[0] == 0
+    found = [target.get(path("q", queue)).json(), *resting(target, queue, "delayed"), *resting(target, queue, "dead")]
+    assert [{name: message[name] for name in kept} for message in found] == [kept] * 3
+
+
 def test_delays_and_times_to_live_go_on(pair: Pair, source: httpx.Client, target: httpx.Client, queue: str) -> None:
     add(source, queue, b"delayed", query="?delay=3600&ttl=86400")
     add(source, queue, b"ready", query="?ttl=86400")
