@@ -28,14 +28,16 @@ try:
     from restmq import __version__
     from restmq.auth.passwords import hash_password
     from restmq.core import RedisOperations
+    from restmq.delivery.longpoll import LongPolls, TakeRequest
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
-    from restmq.model import Message, Policy, check_queue_name
+    from restmq.model import WAIT_SECONDS_MAX, Message, Policy, check_queue_name
     from restmq.server.clock import use_monotonic_clock
     from restmq.server.daemon import find_store
     from restmq.server.redis_options import RedisOptions
     from restmq.store.cluster import make_store
     from restmq.store.rights import acl_line
     from restmq.store.settings import StoreSettings
+    from restmq.transport import Presence
 except ImportError as missing:
     print(f"restmq_engine: {missing}. Run it with the Python in which RestMQ is installed.", file=sys.stderr)
     raise SystemExit(1) from None
@@ -92,17 +94,18 @@ async def produce(asked: Request) -> bool:
 
 async def consume(asked: Request) -> bool:
     """Takes all messages until interrupted; continues when Redis was away."""
-    while not asked.interrupted.called:
+    polls = LongPolls(asked.core, asked.core.store.clock)
+    polls.startService()
+    here = Presence(lambda: asked.interrupted.called)
+    asked.interrupted.addCallback(lambda _: here.leave())
+    while not here.left:
         try:
-            message = await asked.core.queue_getdel(asked.queue)
-            if message is None:
-                _, message = await asked.core.queue_block_multi_get([asked.queue], stop=asked.interrupted) or (0, None)
+            for message in await polls.take(asked.queue, TakeRequest(), here, WAIT_SECONDS_MAX):
+                show(message)
         except StoreUnavailable as problem:
             complain(problem)
             await reconnected(asked)
-        else:
-            if message is not None:
-                show(message)
+    await polls.stopService()
     return True
 
 

@@ -7,14 +7,13 @@ queue name.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq.errors import InvalidInput, QueueFull, StoreRefused, StoreUnavailable
+from restmq.errors import InvalidInput, QueueFull, StoreUnavailable
 from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Metadata, Policy, check_queue_name, is_queue_name
 from restmq.queues.base import IDEMPOTENCY_MS, State, key_reused, rows
 from restmq.queues.broadcast import BroadcastOperations
@@ -144,54 +143,6 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
     async def queue_unregister_waiter(self, queue: str, waiter: bytes) -> None:
         """Ends the wait of queue_tail or queue_lease. If there are messages, the next waiting party is notified."""
         await self._run("unregister_waiter", queue, waiter)
-
-    async def queue_block_multi_get(
-        self, queues: Sequence[str], timeout_seconds: float = 60, stop: defer.Deferred[None] | None = None
-    ) -> tuple[str, Message] | None:
-        """Takes a message from the first of these queues that has one, and waits for one if none has; at-most-once.
-
-        Args:
-            stop: ends the wait when it fires. Cancelling instead could lose a message.
-
-        Returns:
-            The queue and its message, or None after a timeout or a stop.
-        """
-        for queue in queues:
-            check_queue_name(queue)
-        clock: Any = self.store.clock
-        deadline = clock.seconds() + timeout_seconds
-        daemon = secrets.token_hex(8)
-        channels = {queue: self.layout.daemon_channel(daemon, queue) for queue in queues}
-        woken: defer.DeferredQueue[None] = defer.DeferredQueue()
-        if stop is not None:
-            stop.addCallback(lambda _: woken.put(None))
-        subscriber = self.pubsub(lambda *_: woken.put(None), on_renewed=lambda _: woken.put(None))
-        try:
-            confirmed = defer.gatherResults([subscriber.subscribe(channel) for channel in set(channels.values())])
-            await confirmed.addTimeout(self.store.settings.call_timeout_seconds, clock, not_reachable)
-            while stop is None or not stop.called:
-                for queue in queues:
-                    for message in await self.queue_tail(queue, 1, channels[queue]):
-                        return queue, message
-                remaining = deadline - clock.seconds()
-                if remaining <= 0:
-                    return None
-                try:
-                    await woken.get().addTimeout(remaining, clock)
-                except defer.TimeoutError:
-                    return None
-            return None
-        finally:
-            await self._stop_waiting(channels, subscriber)
-
-    async def _stop_waiting(self, channels: Mapping[str, bytes], subscriber: Subscription) -> None:
-        """Must not fail, or a message just taken would be lost. Redis itself removes a waiter that is left behind."""
-        try:
-            for queue, channel in channels.items():
-                await self.queue_unregister_waiter(queue, channel)
-        except (StoreUnavailable, StoreRefused) as problem:
-            log.debug("a waiter was left behind: {problem}", problem=problem)
-        await self.store.drop(subscriber)
 
     async def queue_del(self, queue: str, key: str) -> bool:
         """Deletes a message in any state. Returns whether it existed."""

@@ -54,6 +54,7 @@ from restmq.schema.fields import (
     LEASES,
     MESSAGE_KEY,
     QUEUE_NAME,
+    QUEUE_NAMES,
     REASON,
     RECEIPT_TEXT,
     VALUES,
@@ -164,8 +165,11 @@ async def _lease(context: CommandContext, queue: str, fields: Fields) -> Fields:
 
 async def _receive(context: CommandContext, queue: str, fields: Fields, lease_ms: int | None) -> Fields:
     wanted = TakeRequest(fields.get("count", 1), lease_ms)
-    messages = await context.polls.take(queue, wanted, context.presence, fields.get("wait", 0))
-    return _received(queue, messages, "count" in fields)
+    queues = tuple(dict.fromkeys((queue, *fields.get("queues", ()))))
+    for other in queues[1:]:
+        await context.check(CONSUME, other)
+    taken = await context.polls.take_first(queues, wanted, context.presence, fields.get("wait", 0))
+    return _received(*taken, "count" in fields)
 
 
 def _received(queue: str, messages: list[Message], many: bool) -> Fields:
@@ -224,7 +228,11 @@ async def _list(context: CommandContext, _queue: str, _fields: Fields) -> Fields
 
 
 _LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
-_RECEIVING: dict[str, Kind] = {"count": whole(1, BATCH_MAX), "wait": Number(0, WAIT_SECONDS_MAX)}
+_RECEIVING: dict[str, Kind] = {
+    "count": whole(1, BATCH_MAX),
+    "queues": QUEUE_NAMES,
+    "wait": Number(0, WAIT_SECONDS_MAX),
+}
 _LEASED: dict[str, Kind] = {"key": MESSAGE_KEY, "receipt": RECEIPT_TEXT}
 _EMPTY = ref("Empty")
 _RECEIVED = any_of(

@@ -23,6 +23,8 @@ TTL_SECONDS_MAX = 10 * 365 * 86_400
 WAIT_SECONDS_MAX = 60
 #: Maximum number of messages that one call adds or takes.
 BATCH_MAX = 1000
+#: Maximum number of queues that one request waits for, or listens to.
+QUEUES_A_REQUEST_MAX = 32
 IDEMPOTENCY_KEY_BYTES_MAX = 255
 REASON_BYTES_MAX = 1024
 

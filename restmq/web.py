@@ -27,6 +27,7 @@ from restmq.handlers.settings import (
     StatsHandler,
     StatsListHandler,
 )
+from restmq.handlers.several import ListenHandler, ListenWebSocketHandler, TakeHandler
 from restmq.handlers.streams import CometHandler, EventHandler
 from restmq.handlers.websocket import WebSocketHandler
 from restmq.handlers.xmlrpc import XmlRpcHandler
@@ -47,6 +48,9 @@ ROUTES: list[Route] = [
     ("/c/{queue}", CometHandler),
     ("/sse/{queue}", EventHandler),
     ("/ws/{queue}", WebSocketHandler),
+    ("/ws/", ListenWebSocketHandler),
+    ("/listen", ListenHandler),
+    ("/take", TakeHandler),
     ("/queue", CommandHandler),
     ("/queue/{queue}", QueueCommandHandler),
     ("/p/{queue}", PolicyHandler),

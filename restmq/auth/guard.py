@@ -90,6 +90,14 @@ class Guard:
         """
         await self.check_any(credentials, (access,), queue)
 
+    async def check_each(self, credentials: Credentials, access: Access, queues: Sequence[str]) -> None:
+        """As ``check``, for several queues."""
+        await self.check(credentials, access, queues[0])
+        covers = await self.coverage(credentials)
+        for queue in queues:
+            if not covers(queue):
+                raise NotAllowed(f"the token is not for the queue {queue!r}.")
+
     async def permits(self, credentials: Credentials, access: Access) -> bool:
         """Whether the client has this access, and so may get more details. Counts failures as ``check`` does."""
         try:

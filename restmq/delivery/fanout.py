@@ -63,7 +63,7 @@ from restmq.delivery.outbox import SharedBytes
 from restmq.delivery.shared import Shared
 from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
-from restmq.model import Policy
+from restmq.model import Policy, number_of
 from restmq.queues.results import QueueOverview
 from restmq.store.base import Channels, RedisCommand
 
@@ -157,11 +157,11 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         else:
             self.join(queue, consumer)
 
-    def resume(self, queue: str, consumer: Consumer, last_key: str) -> None:
-        """Adds a consumer that first gets the messages after ``last_key`` (see ``delivery/replay.py``)."""
+    def resume(self, queue: str, consumer: Consumer, last_key: str, last_number: int | None = None) -> None:
+        """Adds a consumer that first gets the messages after ``last_key``. ``Replay`` has the arguments."""
         live = self._live.get(queue) or self._open(queue)
         live.subscription.consumers.append(consumer)
-        live.replay([consumer], last_key)
+        live.replay([consumer], last_key, last_number)
         self._subscribe(queue, live)
 
     def join(self, queue: str, consumer: Consumer) -> None:
@@ -173,6 +173,14 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if live.subscription.policy is Policy.ROUNDROBIN:
             live.attending.attend()
         self._subscribe(queue, live)
+
+    def position(self, queue: str) -> str:
+        """The position of a live consumer that has got no message (see ``several.py``); empty if it is not known."""
+        live = self._live.get(queue)
+        if live is None or live.subscription.policy is not Policy.BROADCAST or live.subscription.last_number < 0:
+            return ""
+        last_key = live.subscription.last_key
+        return str(number_of(last_key)) if last_key else f"~{live.subscription.last_number}"
 
     def _open(self, queue: str) -> LiveQueue:
         live = self._live[queue] = self._by_channel[self._channel_of(queue)] = LiveQueue(

@@ -14,7 +14,7 @@ Theory of operation.
     rotates the waiters and forgets a registration after a while (``REGISTER_AGAIN_SECONDS``).
 3.  The daemon subscribes to its channel before it asks the first time. Otherwise a notice could come before it listens.
 4.  A client that joins a REGISTERED line asks nothing: the queue is known to be empty.
-5.  One call requests the messages of all first clients with the same kind of delivery. Messages go to the clients in
+5.  One call requests the messages of the first clients with the same kind of delivery. Messages go to these clients in
     the order of the line.
 6.  A client that has disconnected gets nothing. Messages that were taken for it return to the front of the queue. To
     find such clients even while their connection is not being read, the daemon checks ``Presence.left`` before it asks.
@@ -24,6 +24,16 @@ Theory of operation.
 9.  Notices can be lost. So the daemon asks again after each reconnect, and checks every ``HEARTBEAT_SECONDS`` for
     queues where messages wait.
 
+Several queues
+10. A client that waits for several queues stands in the line of each. Its lines that must ask for it are *due*, in the
+    order of its queues: all of them when it joins, later those that were notified.
+11. At most one line asks for the client at a time, and only the first that is due. So nothing is taken for it from two
+    queues. When the queue of that line is known to be empty, the next due line asks.
+12. A line with such a client asks at the end of the reactor turn in which it was notified. If messages come to several
+    queues at once, all of their lines are due by then, and the first asks.
+13. A client that has its message, or has left, leaves all its lines. Those that were due ask for their other clients,
+    or unregister (rule 7).
+
 A maintainer must not await between handing messages to a client and sending them: the client may leave in between.
 """
 
@@ -31,9 +41,9 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 from twisted.application import service
@@ -70,11 +80,33 @@ class TakeRequest:
     lease_ms: int | None = None
 
 
+#: The queue that messages are from, and the messages.
+Taken = tuple[str, list[Message]]
+_NOTHING: Taken = ("", [])
+
+
 @dataclass(slots=True, eq=False)
 class _Waiter:
+    """A client that waits.
+
+    Attributes:
+        lines: those of its queues, in order.
+        due: of several lines those that must ask for it, in order; always empty for one line.
+        is_asked_for: whether a line has a call in progress that asks for it.
+    """
+
     request: TakeRequest
     presence: Presence
-    answer: defer.Deferred[list[Message]] = field(default_factory=defer.Deferred)
+    lines: list[_Line] = field(default_factory=list)
+    due: list[_Line] = field(default_factory=list)
+    is_asked_for: bool = False
+    answer: defer.Deferred[Taken] = field(default_factory=defer.Deferred)
+
+    def may_be_asked_for(self, line: _Line) -> bool:
+        return not self.is_asked_for and (not self.due or self.due[0] is line)
+
+    def make_due(self, line: _Line) -> None:
+        self.due = [each for each in self.lines if each is line or each in self.due]
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +134,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._core = core
         self._reactor = reactor
         self._lines: dict[str, _Line] = {}
-        self._waiting = 0
+        self._waiting = self._waiting_for_several = 0
         self._notices_missed: set[bytes] = set()
         self._calls = PendingCalls()
         self._daemon = secrets.token_hex(8)
@@ -124,7 +156,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             self._heartbeat.stop()
         for line in list(self._lines.values()):
             for waiter in list(line.waiters):
-                self._leave(line, waiter)
+                self._leave(waiter)
         self._subscriber.stop()
         return defer.ensureDeferred(self._calls.finish())
 
@@ -150,50 +182,83 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             StoreUnavailable: Redis failed, or too many clients wait already.
         """
         if wait_seconds and self.running:
-            messages = await self._wait(queue, request, presence, wait_seconds)
+            _, messages = await self._wait((queue,), request, presence, wait_seconds)
         else:
             messages = await self._ask(queue, request)
+        return self._unless_left(queue, messages, presence)
+
+    async def take_first(
+        self, queues: Sequence[str], request: TakeRequest, presence: Presence, wait_seconds: float = 0
+    ) -> Taken:
+        """As ``take``, from the first of these different queues that has a message; never from two of them."""
+        queue, messages = _NOTHING
+        if wait_seconds and self.running:
+            queue, messages = await self._wait(queues, request, presence, wait_seconds)
+        else:
+            for queue in queues:
+                messages = await self._ask(queue, request)
+                if messages or presence.left:
+                    break
+        return queue, self._unless_left(queue, messages, presence)
+
+    def _unless_left(self, queue: str, messages: list[Message], presence: Presence) -> list[Message]:
         if messages and presence.left:
             self._put_back(queue, messages)
             return []
         return messages
 
-    async def _wait(self, queue: str, request: TakeRequest, presence: Presence, wait_seconds: float) -> list[Message]:
+    async def _wait(
+        self, queues: Sequence[str], request: TakeRequest, presence: Presence, wait_seconds: float
+    ) -> Taken:
         if self._waiting >= WAITERS_MAX:
             raise StoreUnavailable(f"{WAITERS_MAX} clients wait here already; try again in a moment.")
+        is_several = len(queues) > 1
         self._waiting += 1
+        self._waiting_for_several += is_several
         try:
-            return await self._wait_in_line(queue, _Waiter(request, presence), wait_seconds)
+            return await self._wait_in_lines(queues, _Waiter(request, presence), wait_seconds)
         finally:
             self._waiting -= 1
+            self._waiting_for_several -= is_several
 
-    async def _wait_in_line(self, queue: str, waiter: _Waiter, wait_seconds: float) -> list[Message]:
-        line = self._lines.get(queue) or self._new_line(queue)
-        line.waiters.append(waiter)
-        leave = partial(self._leave, line, waiter)
+    async def _wait_in_lines(self, queues: Sequence[str], waiter: _Waiter, wait_seconds: float) -> Taken:
+        waiter.lines = [self._lines.get(queue) or self._new_line(queue) for queue in queues]
+        for line in waiter.lines:
+            line.waiters.append(waiter)
+        first = waiter.lines[0]
+        is_due = len(first.waiters) == 1 or self._reactor.seconds() - first.registered_at > REGISTER_AGAIN_SECONDS
+        if len(queues) > 1:
+            waiter.due, is_due = list(waiter.lines), True
+        leave = partial(self._leave, waiter)
         timeout = self._reactor.callLater(wait_seconds, leave)
         waiter.presence.watch(leave)
-        if len(line.waiters) == 1 or self._reactor.seconds() - line.registered_at > REGISTER_AGAIN_SECONDS:
-            line.serving.request()
+        if is_due:
+            first.serving.request()
         try:
-            messages: list[Message] = await waiter.answer
-            return messages
+            taken: Taken = await waiter.answer
+            return taken
         finally:
             waiter.presence.unwatch(leave)
             if timeout.active():
                 timeout.cancel()
 
-    def _leave(self, line: _Line, waiter: _Waiter) -> None:
-        if waiter in line.waiters:
+    def _leave(self, waiter: _Waiter) -> None:
+        if not waiter.answer.called:
+            self._remove(waiter)
+            waiter.answer.callback(_NOTHING)
+
+    def _remove(self, waiter: _Waiter, served: _Line | None = None) -> None:
+        """Removes a client from its lines (rule 13), of which the one that serves it now asks by itself."""
+        for line in waiter.lines:
             line.waiters.remove(waiter)
-            waiter.answer.callback([])
-            if not line.waiters:
-                self._serve(line.queue)
+            if line is not served and (not line.waiters or line in waiter.due):
+                line.serving.request()
+        waiter.lines, waiter.due = [], []
 
     def _remove_disconnected(self, line: _Line) -> None:
         """Removes clients at the front that disconnected while their connection was not being read."""
         while line.waiters and line.waiters[0].presence.left:
-            self._leave(line, line.waiters[0])
+            self._leave(line.waiters[0])
 
     async def _ask(self, queue: str, request: TakeRequest, waiter: bytes = b"") -> list[Message]:
         if request.count == 1 and not waiter:
@@ -216,7 +281,13 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
 
     def _serve(self, queue: str) -> None:
         line = self._lines.get(queue) or self._new_line(queue, registered=True)  # rule 7
-        line.serving.request()
+        several = [waiter for waiter in line.waiters if len(waiter.lines) > 1] if self._waiting_for_several else []
+        if not several:
+            line.serving.request()
+            return
+        for waiter in several:
+            waiter.make_due(line)
+        self._reactor.callLater(0, line.serving.request)  # rule 12
 
     async def _serve_once(self, line: _Line) -> None:
         await self._subscribe(line.channel)
@@ -224,11 +295,22 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         if not line.waiters:
             await self._end(line)
             return
-        request = _joint_request(line.waiters)
+        asking = _first_alike(line)
+        if not asking:  # other lines ask for its clients; then it is this line's turn
+            for waiter in line.waiters:
+                waiter.make_due(line)
+            return
+        request = TakeRequest(min(sum(each.request.count for each in asking), BATCH_MAX), asking[0].request.lease_ms)
+        for waiter in asking:
+            waiter.is_asked_for = True
         messages = await self._ask(line.queue, request, line.channel)
         line.registered = len(messages) < request.count
         line.registered_at = self._reactor.seconds()
-        self._hand_out(line, request, messages)
+        self._hand_out(line, asking, messages)
+        for waiter in asking:
+            waiter.is_asked_for = False
+        if line.registered and self._waiting_for_several:
+            self._pass_on(line)
         if messages or not line.waiters:
             line.serving.request()
 
@@ -250,15 +332,26 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._subscribed[channel].addCallback(lambda _: None if confirmed.called else confirmed.callback(None))
         await confirmed.addTimeout(self._core.store.settings.call_timeout_seconds, self._reactor, not_reachable)
 
-    def _hand_out(self, line: _Line, request: TakeRequest, messages: list[Message]) -> None:
+    def _hand_out(self, line: _Line, asking: list[_Waiter], messages: list[Message]) -> None:
         at = 0
-        while at < len(messages) and line.waiters and line.waiters[0].request.lease_ms == request.lease_ms:
-            waiter = line.waiters.popleft()
-            share = messages[at : at + waiter.request.count]
-            at += len(share)
-            waiter.answer.callback(share)
+        for waiter in asking:
+            if at == len(messages):
+                return
+            if not waiter.answer.called:
+                share = messages[at : at + waiter.request.count]
+                at += len(share)
+                self._remove(waiter, served=line)
+                waiter.answer.callback((line.queue, share))
         if at < len(messages):
             self._put_back(line.queue, messages[at:])
+
+    def _pass_on(self, line: _Line) -> None:
+        """The line's queue is empty: of each client that waits for several queues, the next due line asks (rule 11)."""
+        for waiter in list(line.waiters):
+            if line in waiter.due:
+                waiter.due.remove(line)
+                if waiter.due and not waiter.is_asked_for:
+                    waiter.due[0].serving.request()
 
     def _put_back(self, queue: str, messages: list[Message]) -> None:
         self._calls.put_back(queue, len(messages), self._core.queue_put_back(queue, messages))
@@ -269,8 +362,8 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             failure = Failure(StoreUnavailable("the wait failed; try again in a moment."))
         if self._lines.get(line.queue) is line:
             del self._lines[line.queue]
-        waiters, line.waiters = line.waiters, deque()
-        for waiter in waiters:
+        for waiter in list(line.waiters):
+            self._remove(waiter, served=line)
             waiter.answer.errback(failure)
 
     def _serve_all(self, channels: Channels) -> None:
@@ -300,8 +393,16 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
                 self._serve(row.name)
 
 
-def _joint_request(waiters: deque[_Waiter]) -> TakeRequest:
-    """The joint request of the first clients with the same kind of delivery, up to 1000 messages."""
-    lease_ms = waiters[0].request.lease_ms
-    alike = takewhile(lambda waiter: waiter.request.lease_ms == lease_ms, waiters)
-    return TakeRequest(min(sum(waiter.request.count for waiter in alike), BATCH_MAX), lease_ms)
+def _first_alike(line: _Line) -> list[_Waiter]:
+    """The first clients with the same kind of delivery that the line may ask for, for up to 1000 messages."""
+    alike: list[_Waiter] = []
+    count = 0
+    for waiter in line.waiters:
+        if count >= BATCH_MAX:
+            break
+        if waiter.may_be_asked_for(line):
+            if alike and waiter.request.lease_ms != alike[0].request.lease_ms:
+                break
+            alike.append(waiter)
+            count += waiter.request.count
+    return alike

@@ -35,7 +35,6 @@ class TransportConsumer(ABC):
         "_finish",
         "_last_unsent_bytes",
         "_outbox",
-        "_prefetch",
         "_progress_seconds",
         "_queue",
         "_silent_since",
@@ -44,6 +43,7 @@ class TransportConsumer(ABC):
         "lease_ms",
         "leases",
         "paused",
+        "prefetch",
         "since_seconds",
     )
 
@@ -72,7 +72,7 @@ class TransportConsumer(ABC):
         self._outbox: Outbox | None = None
         self._finish: Callable[[], None] | None = None
         self.lease_ms = lease_ms
-        self._prefetch = prefetch
+        self.prefetch = prefetch
         self.leases = {} if lease_ms else _NO_LEASES
 
     def write(self, data: bytes) -> None:
@@ -200,7 +200,7 @@ class TransportConsumer(ABC):
         """The transport."""
 
     def capacity(self) -> int:
-        return 0 if self.paused else max(0, self._prefetch - len(self.leases))
+        return 0 if self.paused else max(0, self.prefetch - len(self.leases))
 
     @abstractmethod
     def close(self, reason: CloseReason) -> None:

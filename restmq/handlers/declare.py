@@ -20,7 +20,7 @@ from restmq.errors import InvalidInput
 from restmq.handlers.error_status import UnsupportedBody
 from restmq.http.request import Request
 from restmq.http.response import HTML, JSON, TEXT
-from restmq.schema.fields import Kind, Schema
+from restmq.schema.fields import Kind, QueueNames, Schema
 from restmq.schema.json_input import ObjectReader, field_value
 from restmq.schema.names import check_names
 
@@ -165,6 +165,8 @@ class Operation:
             kind = self._kinds.get(name)
             if kind is None:
                 unknown.append(name)
+            elif isinstance(kind, QueueNames):
+                parameters[name] = kind.read_all(name, values)
             else:
                 for value in values:
                     parameters[name] = kind.read(name, value)

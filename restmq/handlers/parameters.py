@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from restmq.delivery.consumer import PREFETCH
 from restmq.handlers.declare import Parameter
-from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SECONDS_MAX, WAIT_SECONDS_MAX
+from restmq.model import (
+    BATCH_MAX,
+    DELAY_SECONDS_MAX,
+    LEASE_SECONDS_MAX,
+    QUEUES_A_REQUEST_MAX,
+    TTL_SECONDS_MAX,
+    WAIT_SECONDS_MAX,
+)
 from restmq.schema.fields import (
     ANY_TEXT,
     BYTES,
@@ -12,6 +19,7 @@ from restmq.schema.fields import (
     IDEMPOTENCY_KEY,
     MESSAGE_KEY,
     QUEUE_NAME,
+    QUEUE_NAMES,
     REASON,
     RECEIPT_TEXT,
     Flag,
@@ -26,11 +34,15 @@ _LEASE = Number(1, LEASE_SECONDS_MAX, empty=0)
 JSONP_CALLBACK = Parameter("callback", CALLBACK_NAME, "name of a JavaScript function; makes the answer JSONP.")
 QUEUE_FIELD = Parameter("queue", QUEUE_NAME, "name of the queue.")
 REQUIRED_QUEUE = Parameter("queue", QUEUE_NAME, "name of the queue.", required=True)
+SEVERAL_QUEUES = Parameter(
+    "queue", QUEUE_NAMES, f"names of up to {QUEUES_A_REQUEST_MAX} queues; repeat it.", required=True
+)
 COUNT = Parameter("count", whole(1, BATCH_MAX), "maximum number of messages; the answer is an array.")
 LEASE = Parameter("lease", _LEASE, _LEASE_TEXT)
 WAIT = Parameter("wait", Number(0, WAIT_SECONDS_MAX), "seconds to wait for a message (default 0).")
 RAW = Parameter("raw", OneOf(("0", "1")), "1 for the value itself, with the headers that it was sent with.")
 PREFETCHED = Parameter("prefetch", whole(1, BATCH_MAX), f"maximum number of unacked messages (default {PREFETCH}).")
+LAST_ID_OF_SEVERAL = Parameter("last_event_id", ANY_TEXT, "id of the last event seen; resumes after it.")
 LAST_EVENT_ID = Parameter("last_event_id", ANY_TEXT, "key of the last message seen; resumes after it.")
 LAST_EVENT_ID_HEADER = Parameter("Last-Event-ID", ANY_TEXT, "the same; browsers send it when they reconnect.")
 

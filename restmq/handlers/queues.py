@@ -51,14 +51,14 @@ _PATH_SAFE = "/:@!$&'()*+,;=-._~"
 _NOT_BLANK = re.compile(rb"[^ \t\r\n]")
 
 _BINARY = {"type": "string", "format": "binary", "minLength": 1}
-_LEASED_HEADERS = {
+LEASED_HEADERS = {
     "X-RestMQ-Key": "With a raw value: the message's key, percent-encoded.",
     "X-RestMQ-Receipt": "With a raw value and a lease: the receipt.",
     "X-RestMQ-Count": "With a raw value and a lease: the number of deliveries.",
 }
 #: A message that is taken: its count is the number of peeks, or of deliveries if it is leased.
-_TAKEN = {"count": WHOLE, "key": KEY, "value": STRING}
-_TAKEN_MORE = {"encoding": STRING, "receipt": STRING, "expires": EXPIRES, **NOTES}
+TAKEN_FIELDS = {"count": WHOLE, "key": KEY, "value": STRING}
+TAKEN_NOTES = {"encoding": STRING, "receipt": STRING, "expires": EXPIRES, **NOTES}
 #: A browser that shows a raw value must not run scripts in it, whatever its content type.
 _INERT = "Content-Security-Policy: sandbox; default-src 'none'\r\n"
 
@@ -68,10 +68,10 @@ TAKEN = {
         "The message; with count an array of messages. With raw=1 or Accept: application/octet-stream the value "
         "itself, with the content type and the headers that it was sent with.",
         {
-            JSON: any_of(obj(_TAKEN_MORE, **_TAKEN), array(obj(_TAKEN_MORE, **_TAKEN))),
+            JSON: any_of(obj(TAKEN_NOTES, **TAKEN_FIELDS), array(obj(TAKEN_NOTES, **TAKEN_FIELDS))),
             "*/*": {"type": "string", "format": "binary"},
         },
-        _LEASED_HEADERS,
+        LEASED_HEADERS,
     )
 }
 ADDING = (VALUE, MSG, TTL, DELAY, JSONP_CALLBACK)
@@ -104,7 +104,7 @@ class QueueHandler(Handler):
 
     async def take(self, queue: str, status_if_empty: int) -> None:
         self.refuse_accidents()
-        raw = self.parameters["raw"] == "1" or ("accept" in self.request.headers and self.request.prefers(OCTETS, JSON))
+        raw = self.wants_raw
         count, wait_seconds = self.parameters["count"], self.parameters["wait"] or 0
         many = count is not None
         if many and raw:
@@ -113,15 +113,21 @@ class QueueHandler(Handler):
         wanted = TakeRequest(count or 1, lease_ms) if many or lease_ms is not None else _ONE_FOR_GOOD
         messages = await self.services.polls.take(queue, wanted, self.request.connection.presence, wait_seconds)
         if not messages:
-            self._answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)
+            self.answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)
         elif many:
             await self.answer_long_json([message.fields(with_count=True) for message in messages], b"\r\n")
         elif raw:
-            self._answer_raw(messages[0])
+            self.answer_raw(messages[0])
         else:
             await self.answer_long_json(messages[0].fields(with_count=True), b"\r\n")
 
-    def _answer_empty(self, status: int, as_json: object) -> None:
+    @property
+    def wants_raw(self) -> bool:
+        """Whether the client wants the value itself."""
+        accepts = "accept" in self.request.headers and self.request.prefers(OCTETS, JSON)
+        return self.parameters["raw"] == "1" or accepts
+
+    def answer_empty(self, status: int, as_json: object) -> None:
         """An empty queue is not an error at /q/, so JSONP must call back; with 204, a script element runs nothing."""
         if status != 204:
             self.answer(to_json(EMPTY_QUEUE), JSON, status=status)
@@ -130,7 +136,7 @@ class QueueHandler(Handler):
         else:
             self.answer(b"", None, status=204)
 
-    def _answer_raw(self, message: Message) -> None:
+    def answer_raw(self, message: Message) -> None:
         sent = Deliveries.parse(message.record).metadata
         # The content type is sent exactly as it came.
         kept = {"Content-Type": sent.content_type or OCTETS, **sent.headers}

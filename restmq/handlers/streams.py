@@ -8,6 +8,7 @@ from typing import Any
 
 from restmq.auth import guard
 from restmq.delivery.consumer import PREFETCH, CloseReason, Format
+from restmq.delivery.several import SeveralQueues
 from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler
@@ -78,8 +79,8 @@ class Stream(TransportConsumer):
 class ConsumerHandler(Handler):
     """The base of all routes for live consumers."""
 
-    async def leasing(self, queue: str) -> tuple[int, int]:
-        """The requested lease in ms (0 for none), and the maximum number of unacked messages.
+    async def leasing(self, *queues: str) -> tuple[int, int]:
+        """The requested lease in ms (0 for none), and the maximum number of unacked messages of each queue.
 
         Raises:
             Conflict: a lease was requested on a broadcast queue.
@@ -89,10 +90,13 @@ class ConsumerHandler(Handler):
         core = self.services.core
         if lease_ms is None:
             lease_ms, prefetch = 0, PREFETCH
-        elif await core.queue_policy_get(queue) is not Policy.ROUNDROBIN:
-            raise Conflict("broadcast messages can't be leased; set the queue's policy to roundrobin first.")
-        elif not lease_ms:
-            lease_ms = int((await core.queue_settings_get(queue)).get("lease", LEASE_SECONDS_DEFAULT)) * 1000
+        else:
+            for queue in queues:
+                if await core.queue_policy_get(queue) is not Policy.ROUNDROBIN:
+                    raise Conflict("broadcast messages can't be leased; set the queue's policy to roundrobin first.")
+        if lease_ms == 0 and self.lease_ms is not None:
+            settings = [(await core.queue_settings_get(queue)).get("lease") for queue in queues]
+            lease_ms = min(int(seconds or LEASE_SECONDS_DEFAULT) for seconds in settings) * 1000
         if self.services.draining:
             raise StoreUnavailable("the server is stopping; try again in a moment.")
         return lease_ms, prefetch
@@ -103,10 +107,12 @@ class StreamHandler(ConsumerHandler):
 
     requires = {"GET": guard.LISTEN_COMET}
 
-    async def begin(self, content_type: str, wire_format: Format, first: bytes = b"") -> None:
+    async def begin(
+        self, content_type: str, wire_format: Format, first: bytes = b"", several: SeveralQueues | None = None
+    ) -> None:
         self.refuse_accidents()
-        queue = self.queue_name
-        lease_ms, prefetch = await self.leasing(queue)
+        queues = several.queues if several else (self.queue_name,)
+        lease_ms, prefetch = await self.leasing(*queues)
         if self.gone:
             return
         last_key = self.parameters["Last-Event-ID"] or self.parameters["last_event_id"]
@@ -114,8 +120,8 @@ class StreamHandler(ConsumerHandler):
             wire_format = chunked(wire_format)
         stream = Stream(self.request.connection)
         stream.attach(
-            fanout=self.services.fanout,
-            queue=queue,
+            fanout=several or self.services.fanout,
+            queue=queues[0],
             wire_format=wire_format,
             credentials=self.credentials,
             lease_ms=lease_ms,
@@ -124,7 +130,7 @@ class StreamHandler(ConsumerHandler):
         self.request.connection.stream(stream)
         if first:
             stream.write(wire_format.wrap(first))
-        self.services.fanout.connect(queue, stream, last_key)
+        (several or self.services.fanout).connect(queues[0], stream, last_key)
 
     async def begin_events(self) -> None:
         await self.begin(EVENT_STREAM, EVENTS, first=RETRY)

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
+from restmq.delivery.several import SeveralQueues
 from restmq.handlers.declare import Answer, as_utf8, declare
 from restmq.handlers.error_status import UpgradeRequired
 from restmq.handlers.streams import LISTENING, ConsumerHandler
@@ -28,10 +29,13 @@ class WebSocketHandler(ConsumerHandler):
     )
     async def get(self) -> None:
         """Sends messages as text frames (RFC 6455). Runs JSON commands in text frames; echoes other frames."""
-        queue = self.queue_name
+        await self.shake_hands(None)
+
+    async def shake_hands(self, several: SeveralQueues | None) -> None:
+        queues = several.queues if several else (self.queue_name,)
         if not self.request.upgrade:
             raise UpgradeRequired("this path speaks WebSocket; use /c/<queue> or /sse/<queue> for plain HTTP.")
-        lease_ms, prefetch = await self.leasing(queue)
+        lease_ms, prefetch = await self.leasing(*queues)
         if self.gone:
             return
         self._finished = True
@@ -40,8 +44,8 @@ class WebSocketHandler(ConsumerHandler):
         last_key = self.parameters["last_event_id"]
         socket.prepare(self.command_context(), last_key, self.request.connection)
         socket.attach(
-            fanout=self.services.fanout,
-            queue=queue,
+            fanout=several or self.services.fanout,
+            queue=queues[0],
             wire_format=text_frames(),
             credentials=self.credentials,
             lease_ms=lease_ms,

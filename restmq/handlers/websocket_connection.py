@@ -58,7 +58,7 @@ class Socket(BoundedInput, TransportConsumer):
         self._waiting: deque[tuple[bytes, bool]] = deque()
         self._waiting_bytes = 0
         self._running = False
-        self._window_bits = 0
+        self.window_bits = 0
 
     # autobahn calls these
 
@@ -68,8 +68,8 @@ class Socket(BoundedInput, TransportConsumer):
     def onOpen(self) -> None:
         deflate = self.websocket_extensions_in_use
         if deflate:
-            self._window_bits = deflate[0].server_max_window_bits
-            self.format = text_frames(self._window_bits)
+            self.window_bits = deflate[0].server_max_window_bits
+            self.format = text_frames(self.window_bits)
         self.transport.registerProducer(self, True)
         self._fanout.connect(self._queue, self, self._last_key)
 
@@ -122,7 +122,7 @@ class Socket(BoundedInput, TransportConsumer):
                 if self.state != self.STATE_OPEN:
                     return
                 # Not by autobahn: it rejects an answer that is longer than the limit for messages from clients.
-                self.send(frame(answer, BINARY_FRAME if is_binary else TEXT_FRAME, self._window_bits))
+                self.send(frame(answer, BINARY_FRAME if is_binary else TEXT_FRAME, self.window_bits))
                 self._waiting.popleft()
                 self._waiting_bytes -= len(payload)
                 self.account()

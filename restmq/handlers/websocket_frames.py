@@ -42,16 +42,15 @@ def frame(payload: bytes, first_byte: int = TEXT_FRAME, window_bits: int = 0) ->
     return struct.pack("!BBQ", first_byte, 127, size) + payload
 
 
-def gap_frame(last_key: str) -> bytes:
-    """A gap notice as a text frame."""
-    return frame(gap_notice(last_key))
+@lru_cache(maxsize=4096)
+def text_frames(window_bits: int = 0, queue: str = "") -> Format:
+    """The format of messages as text frames; the same object for the same arguments.
 
-
-@lru_cache(maxsize=8)
-def text_frames(window_bits: int = 0) -> Format:
-    """The format of messages as text frames; the same object for the same window."""
+    Args:
+        queue: is named with each message, for a consumer of several queues.
+    """
 
     def render(message: Message) -> bytes:
-        return frame(websocket_text(message), TEXT_FRAME, window_bits)
+        return frame(websocket_text(message, queue), TEXT_FRAME, window_bits)
 
-    return Format(render, gap_frame, transport="websocket")
+    return Format(render, lambda last_key: frame(gap_notice(last_key, queue)), transport="websocket")

@@ -95,40 +95,46 @@ def jsonp(callback: str, document: bytes) -> bytes:
     return b"%b(%b);\r\n" % (callback.encode(), safe)
 
 
-def gap_notice(last_key: str) -> bytes:
-    """JSON that tells a consumer that it missed messages after this one."""
-    return orjson.dumps({"event": "gap", "last_event_id": last_key})
+def gap_notice(last_key: str, queue: str = "") -> bytes:
+    """JSON that tells a consumer that it missed messages after this one; a consumer of several queues, of which."""
+    return orjson.dumps({"event": "gap", "last_event_id": last_key, **({"queue": queue} if queue else {})})
 
 
-def comet_gap(last_key: str) -> bytes:
+def comet_gap(last_key: str, queue: str = "") -> bytes:
     """A gap notice as a comet line."""
-    return gap_notice(last_key) + b"\r\n"
+    return gap_notice(last_key, queue) + b"\r\n"
 
 
-def event_gap(last_key: str) -> bytes:
+def event_gap(last_key: str, queue: str = "") -> bytes:
     """A gap notice as a Server-Sent Event of the type ``gap``."""
-    return b"event: gap\ndata: %b\n\n" % gap_notice(last_key)
+    return b"event: gap\ndata: %b\n\n" % gap_notice(last_key, queue)
 
 
-def comet_line(message: Message) -> bytes:
+def comet_line(message: Message, queue: str = "") -> bytes:
     """A comet line: the message as JSON, and CRLF."""
-    return orjson.dumps(message.fields()) + b"\r\n"
+    return websocket_text(message, queue) + b"\r\n"
 
 
-def websocket_text(message: Message) -> bytes:
-    """The payload of a text frame: the message as JSON."""
-    return orjson.dumps(message.fields())
+def websocket_text(message: Message, queue: str = "") -> bytes:
+    """The payload of a text frame: the message as JSON; with its queue for a consumer of several."""
+    fields = message.fields()
+    return orjson.dumps({"queue": queue, **fields} if queue else fields)
 
 
-def event(message: Message) -> bytes:
+def event(message: Message, queue: str = "", event_id: str = "") -> bytes:
     """A Server-Sent Event (HTML standard, 9.2.5): the key is its id, each line of the value a ``data`` line.
 
     A value that is not UTF-8 is sent as base64, with a field ``encoding`` that EventSource ignores. A leased message
     is sent as JSON, because its consumer needs the receipt. The header ``x-message-event`` names the event's type.
+
+    Args:
+        queue: the event's type if the message names none, for a consumer of several queues.
+        event_id: the id instead of the key.
     """
     fields = message.fields()
-    kind = fields.get("headers", {}).get("x-message-event")
-    start = f"event: {kind}\nid: {message.key}\n" if kind else f"id: {message.key}\n"
+    kind = fields.get("headers", {}).get("x-message-event", queue)
+    event_id = event_id or message.key
+    start = f"event: {kind}\nid: {event_id}\n" if kind else f"id: {event_id}\n"
     if message.receipt:
         return b"%bdata: %b\n\n" % (start.encode(), orjson.dumps(fields))
     lines = fields["value"].replace("\r\n", "\n").replace("\r", "\n").split("\n")

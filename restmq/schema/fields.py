@@ -15,6 +15,7 @@ from restmq.model import (
     BATCH_MAX,
     IDEMPOTENCY_KEY_BYTES_MAX,
     QUEUE_NAME_BYTES_MAX,
+    QUEUES_A_REQUEST_MAX,
     REASON_BYTES_MAX,
     check_queue_name,
     queue_of,
@@ -154,6 +155,26 @@ class Texts:
         raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
 
 
+class QueueNames:
+    """Names of queues, in order: a parameter that may be repeated, or an array. Each counts once."""
+
+    @property
+    def schema(self) -> Schema:
+        return {"type": "array", "items": QUEUE_NAME.schema, "minItems": 1, "maxItems": QUEUES_A_REQUEST_MAX}
+
+    def __call__(self, name: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not 0 < len(value) <= QUEUES_A_REQUEST_MAX:
+            raise InvalidInput(f"the field {name!r} must name 1 to {QUEUES_A_REQUEST_MAX} queues.")
+        return tuple(dict.fromkeys(map(check_queue_name, value)))
+
+    def read(self, name: str, raw: bytes) -> Any:
+        return self.read_all(name, [raw])
+
+    def read_all(self, name: str, values: list[bytes]) -> tuple[str, ...]:
+        """Reads all values of a repeated parameter."""
+        return self(name, [_decode(name, raw) for raw in values])
+
+
 class Values:
     """An array of values: one to the maximum of a batch."""
 
@@ -261,6 +282,7 @@ ANY_TEXT = Text(string())
 ANY_JSON = Exact({})
 BYTES = Exact({"type": "string"})
 JSON_TEXT = Exact({"type": "string", "contentMediaType": "application/json"})
+QUEUE_NAMES = QueueNames()
 VALUES = Values()
 HEADERS = Texts(
     {

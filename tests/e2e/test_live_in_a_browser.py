@@ -51,6 +51,39 @@ def test_event_source_receives_messages_and_catches_up_after_a_restart(
     other.close()
 
 
+def test_event_source_on_several_queues_catches_up_with_all_after_a_restart(
+    browser: webdriver.Chrome, daemon: Daemon, mortal: Daemon, redis: Redis, queue: str
+) -> None:
+    queues = [f"{queue}-a", f"{queue}-b"]
+    path = f"/listen?queue={queues[0]}&queue={queues[1]}"
+    with daemon.client() as client:
+        for each in queues:
+            client.post(f"/p/{each}", data={"history": "100"})
+    other = Comet(daemon, path)
+    browser.get(f"{mortal.url}/queue")
+    browser.execute_script(
+        "window.heard = []; window.source = new EventSource(arguments[0]);"
+        "for (const queue of arguments[1])"
+        "  source.addEventListener(queue, (event) => heard.push([event.type, event.data]));",
+        path,
+        queues,
+    )
+    wait_until(lambda: all(listeners(redis, each) == 2 for each in queues))
+    post(daemon, queues[0], "first")
+    assert heard(browser, 1) == [[queues[0], "first"]]
+    mortal.stop()
+    for each in (*queues, queues[1]):
+        post(daemon, each, "missed")
+    mortal.start()
+    wait_until(lambda: all(listeners(redis, each) == 2 for each in queues))
+    found = heard(browser, 4)
+    assert sorted(found[1:]) == sorted([[each, "missed"] for each in (*queues, queues[1])])
+    for each in queues:
+        post(daemon, each, "live")
+    assert heard(browser, 6)[4:] == [[each, "live"] for each in queues]
+    other.close()
+
+
 def test_websocket_receives_messages_and_echoes(
     browser: webdriver.Chrome, daemon: Daemon, redis: Redis, queue: str
 ) -> None:

@@ -51,6 +51,8 @@ GUARDED = [
     ("rest:consumer", "GET", "/q/x", None),
     ("rest:consumer", "HEAD", "/q/x", None),
     ("rest:consumer", "GET", "/?queue=x", None),
+    ("rest:consumer", "GET", "/take?queue=x&queue=y", None),
+    ("rest:consumer", "HEAD", "/take?queue=x&queue=y", None),
     ("rest:consumer", "HEAD", "/?queue=x", None),
     ("rest:consumer", "GET", "/q/x?callback=f", None),
     ("rest:consumer", "GET", "/q/", None),
@@ -73,6 +75,7 @@ GUARDED = [
     ("rest:producer", "POST", "/control/x", {"status": "start"}),
     ("comet:consumer", "GET", "/c/x", None),
     ("comet:consumer", "GET", "/sse/x", None),
+    ("comet:consumer", "GET", "/listen?queue=x&queue=y", None),
 ]
 
 

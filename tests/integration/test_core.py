@@ -186,22 +186,6 @@ def test_policy_and_status_can_come_before_the_first_message(run: Run, core: Red
     assert [row.started for row in run(core.queue_overview, [queue, queue + "2"])] == [False, True]
 
 
-def test_waiting_on_several_queues_ends_with_the_first_message(
-    run: Run, core: RedisOperations, redis: Redis, queue: str
-) -> None:
-    async def wait_then_add() -> Any:
-        waiting = defer.ensureDeferred(core.queue_block_multi_get([queue + "a", queue + "b"], 30))
-        while not await core.store.command("EXISTS", core.layout.for_queue(f"{queue}b").waiters):
-            pass
-        key = await core.queue_add(queue + "b", b"it came")
-        return key, await waiting
-
-    key, (found, message) = run(wait_then_add)
-    assert (found, message.key, message.value) == (queue + "b", key, b"it came")
-    assert redis.command("EXISTS", f"{queue}a:waiters", f"{queue}b:waiters", f"{queue}b:queue") == 0
-    assert run(core.queue_block_multi_get, [queue], 0.05) is None
-
-
 def test_a_waiter_that_died_is_skipped(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
     redis.command("LPUSH", f"{queue}:waiters", "RESTMQ-DAEMON:dead")
     run(core.queue_add, queue, b"x")
@@ -509,20 +493,6 @@ def test_two_databases_of_one_redis_do_not_share_channels(
     run(private_core.queue_add, "q", b"for database 0")
     assert run(private_core.queue_len, "q") == 1
     assert heard == []
-
-
-def test_a_message_taken_at_the_end_of_a_wait_is_not_lost(
-    run: Run, private_core: RedisOperations, private_redis: Redis
-) -> None:
-    run(private_core.queue_add, "q", b"mine")
-
-    async def fails(_queue: str, _waiter: bytes) -> None:
-        raise StoreUnavailable("away")
-
-    private_core.queue_unregister_waiter = fails  # type: ignore[method-assign]
-    queue, message = run(private_core.queue_block_multi_get, ["q"], 1)
-    assert (queue, message.value) == ("q", b"mine")
-    assert len(private_core.store._pools) == 1
 
 
 def test_newer_expired_messages_do_not_hide_the_newest(

@@ -1,0 +1,170 @@
+"""Several queues at once: ``/take`` takes from the first that has a message, ``/listen`` streams messages of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import cast
+
+from restmq.auth import guard
+from restmq.auth.guard import Access
+from restmq.delivery.consumer import Format
+from restmq.delivery.longpoll import TakeRequest
+from restmq.delivery.several import SeveralQueues, Share
+from restmq.dispatch import EMPTY_QUEUE
+from restmq.handlers.base import Handler
+from restmq.handlers.declare import Answer, declare
+from restmq.handlers.parameters import (
+    JSONP_CALLBACK,
+    LAST_EVENT_ID_HEADER,
+    LAST_ID_OF_SEVERAL,
+    LEASE,
+    PREFETCHED,
+    RAW,
+    SEVERAL_QUEUES,
+    WAIT,
+)
+from restmq.handlers.queues import LEASED_HEADERS, TAKEN_FIELDS, TAKEN_NOTES, QueueHandler
+from restmq.handlers.streams import EVENTS, STREAM, StreamHandler, chunked
+from restmq.handlers.websocket import WebSocketHandler
+from restmq.handlers.websocket_connection import Socket
+from restmq.handlers.websocket_frames import text_frames
+from restmq.http.response import EVENT_STREAM, JAVASCRIPT, JSON, TEXT, chunk
+from restmq.model import Message
+from restmq.schema.answers import QUEUE, obj
+from restmq.schema.encoding import RETRY, comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
+
+_LISTENING = (SEVERAL_QUEUES, LEASE, PREFETCHED, LAST_ID_OF_SEVERAL)
+
+
+class SeveralQueuesHandler(Handler):
+    """A request that names its queues in the query."""
+
+    requires = {"GET": guard.BY_FIELD}
+    reads: Access = guard.CONSUME
+
+    async def allowed_queues(self) -> tuple[str, ...]:
+        """The queues that the request names, each once. Raises an error if the client lacks access to any of them."""
+        queues: tuple[str, ...] = self.parameters["queue"]
+        if not self._is_open(self.reads):
+            await self.services.guard.check_each(self.credentials, self.reads, queues)
+        return queues
+
+    async def head(self) -> None:
+        """Checks the same access if queues are named, but takes nothing."""
+        if self.request.query_text("queue") is not None:
+            self.parameters = self.operations["GET"].read(self.request)
+            await self.allowed_queues()
+        await super().head()
+
+
+class TakeHandler(SeveralQueuesHandler, QueueHandler):
+    """``/take``: the next message of the first queue that has one."""
+
+    @declare(
+        query=(SEVERAL_QUEUES, LEASE, WAIT, RAW, JSONP_CALLBACK),
+        answers={
+            200: Answer(
+                "The message and its queue. With raw=1 or Accept: application/octet-stream the value itself, as at "
+                "/q/{queue}.",
+                {
+                    JSON: obj(TAKEN_NOTES, queue=QUEUE, **TAKEN_FIELDS),
+                    "*/*": {"type": "string", "format": "binary"},
+                },
+                LEASED_HEADERS,
+            ),
+            204: Answer("All of the queues are empty, also after wait. JSONP answers 200 and calls back."),
+        },
+    )
+    async def get(self) -> None:
+        """Takes or leases the next message of the first of these queues that has one, in their order."""
+        self.refuse_accidents()
+        raw, request, presence = self.wants_raw, TakeRequest(1, self.lease_ms), self.request.connection.presence
+        queues, wait_seconds = await self.allowed_queues(), self.parameters["wait"] or 0
+        queue, messages = await self.services.polls.take_first(queues, request, presence, wait_seconds)
+        if not messages:
+            self.answer_empty(204, EMPTY_QUEUE)
+        elif raw:
+            self.answer_raw(messages[0])
+        else:
+            await self.answer_long_json({"queue": queue, **messages[0].fields(with_count=True)}, b"\r\n")
+
+
+@lru_cache(maxsize=4096)
+def lines_of(queue: str, callback: str | None) -> Format:
+    """The format of comet lines, or JSONP calls, that name their queue; the same object for the same arguments."""
+    if callback is None:
+        return Format(partial(comet_line, queue=queue), partial(comet_gap, queue=queue))
+    return Format(
+        lambda message: jsonp(callback, websocket_text(message, queue)),
+        lambda last_key: jsonp(callback, gap_notice(last_key, queue)),
+    )
+
+
+def _lines(callback: str | None, share: Share, _is_first: bool) -> Format:
+    plain = lines_of(share.queue, callback)
+    return chunked(plain) if share.connected.format.wrap is chunk else plain
+
+
+def _events(share: Share, is_first: bool) -> Format:
+    """The format of events. Their ids depend on all queues of a connection, so each connection has its own formats."""
+
+    def render(message: Message) -> bytes:
+        return event(message, share.queue, share.event_id(message))
+
+    return replace(
+        share.connected.format,
+        message=render,
+        gap=partial(event_gap, queue=share.queue),
+        keepalive=EVENTS.keepalive if is_first else b"",
+    )
+
+
+class ListenHandler(SeveralQueuesHandler, StreamHandler):
+    """``/listen``: the messages of several queues on one connection."""
+
+    reads = guard.LISTEN_COMET
+
+    @declare(
+        query=(*_LISTENING, JSONP_CALLBACK),
+        headers=(LAST_EVENT_ID_HEADER,),
+        answers={200: STREAM},
+        errors=(409,),
+        streams=True,
+    )
+    async def get(self) -> None:
+        """Streams the messages of several queues, each with its queue; as events with ``Accept: text/event-stream``."""
+        callback = self.callback
+        if callback is not None:
+            await self._begin_several(JAVASCRIPT, partial(_lines, callback))
+        elif self.request.prefers(EVENT_STREAM, TEXT):
+            await self._begin_several(EVENT_STREAM, _events, first=RETRY)
+        else:
+            await self._begin_several(TEXT, partial(_lines, None))
+
+    async def _begin_several(
+        self, content_type: str, format_of: Callable[[Share, bool], Format], first: bytes = b""
+    ) -> None:
+        queues = await self.allowed_queues()
+        last_id = self.parameters["Last-Event-ID"] or self.parameters["last_event_id"]
+        several = SeveralQueues(self.services.fanout, queues, last_id, format_of)
+        await self.begin(content_type, EVENTS, first, several)
+
+
+class ListenWebSocketHandler(SeveralQueuesHandler, WebSocketHandler):
+    """``/ws/``: the handshake."""
+
+    reads = guard.LISTEN_WEBSOCKET
+
+    @declare(query=_LISTENING, answers={101: Answer("WebSocket from now on.")}, errors=(409, 426), streams=True)
+    async def get(self) -> None:
+        """Sends the messages of several queues as text frames, each with its queue. Runs JSON commands."""
+        queues = await self.allowed_queues()
+        several = SeveralQueues(
+            self.services.fanout,
+            queues,
+            self.parameters["last_event_id"],
+            lambda share, _: text_frames(cast(Socket, share.connected).window_bits, share.queue),
+        )
+        await self.shake_hands(several)
