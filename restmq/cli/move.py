@@ -9,8 +9,8 @@ Rules by which an interrupted move can be repeated, and loses or doubles nothing
    before with another remaining delay or time to live: it is there already.
 3. A message is published only in the first half of its lease. Once the lease has ended, a consumer of the source may
    have the message.
-4. Leases count as deliveries. So a queue has no ``max_deliveries`` while it is moved, or an interrupted move would make
-   dead letters.
+4. Leases count as deliveries, so an interrupted move could make dead letters. To prevent that, the queue has no
+   ``max_deliveries`` while it is moved.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Mover:
         self._stopping.set()
 
     def _check(self, queue: str) -> int:
-        """The number of the queue's messages. Raises UsageError if clients of the source would take some of them."""
+        """The number of the queue's messages. Raises UsageError if clients of the source would take some."""
         stats = self._source.stats(queue)
         takers = stats["waiters"] + (stats["consumers"] if stats["status"] else 0)
         if takers and not self._args.force:
@@ -198,7 +198,7 @@ class Mover:
     # Settings
 
     def _copy_settings(self, queue: str, wanted: dict[str, Any]) -> None:
-        """Copies settings that are not the default, and that the queue is stopped. Others of the target's queue stay.
+        """Copies settings that differ from the default, and the status "stopped". Other settings of the target stay.
 
         Raises UsageError if the target's queue has another value of such a setting.
         """
@@ -257,7 +257,7 @@ class Mover:
     def _ack(self, message: Message) -> bool:
         try:
             self._source.ack(message)
-        except LeaseGone:  # it comes again, and is acked then
+        except LeaseGone:  # the message is leased again later, and acked then
             return False
         return True
 

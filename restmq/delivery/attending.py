@@ -82,7 +82,7 @@ class Attending:
         subscription = self._subscription
         try:
             if subscription.policy is Policy.BROADCAST:
-                self._flush()  # earlier messages must be in the transports, otherwise these do not look full
+                self._flush()  # earlier messages must be in the transports first, so that full ones are known
                 await self._shared.slow_consumers.wait(subscription.live)
             if self._is_replaced():
                 return

@@ -1,4 +1,4 @@
-"""Finds queues that are to end, and that no script began to watch (``queues/lua/_idle.lua``).
+"""Finds queues that may end, but that no script watches yet (``queues/lua/_idle.lua``).
 
 Scripts watch a queue from its first message or setting on. A queue that is older than ``--queue-expires``, or that was
 added by another program, is found here.

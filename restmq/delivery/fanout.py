@@ -34,8 +34,8 @@ Attending
     checks every ``HEARTBEAT_SECONDS`` for queues where messages wait, and for leases that should have ended.
 
 Missed messages
-14. When the daemon's subscription breaks, all live consumers of broadcasts miss what is published until it is there
-    again. They are replayed: they get it from the queue's history, or are told of a gap (``delivery/replay.py``).
+14. When the daemon's subscription breaks, all live consumers of broadcasts miss the messages published until it is
+    renewed. They get these from the queue's history, or are told of a gap (``delivery/replay.py``).
 
 Delivery is at-most-once, in queue order; with leases at-least-once. A maintainer must not write to a consumer without
 flushing first, must not await between taking messages (9) and assigning them, and must attend after every change of a

@@ -1,4 +1,4 @@
-"""A queue with live consumers on this daemon: what arrives for it, and its replays. ``fanout.py`` has the rules."""
+"""A queue with live consumers here: incoming messages and notices, and replays. ``fanout.py`` has the rules."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class LiveQueue:
             self.replay(subscription.take_live(), subscription.last_key, subscription.last_number)
 
     def lose_subscription(self) -> None:
-        """The subscription broke. What is published from now on is missed."""
+        """The subscription broke. Messages published from now on are missed."""
         self.inbox.flush()
         for replay in self.subscription.replays:
             replay.interrupt()

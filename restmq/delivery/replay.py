@@ -175,7 +175,7 @@ class Replay:
                 await self._shared.slow_consumers.wait(self.members)
 
     def _meet_gap(self, messages: list[Message]) -> None:
-        """The history does not have the message to begin after. If there was none, that is no gap by itself."""
+        """The history does not have the message to begin after. If there is no such message, that alone is no gap."""
         if self._last_key or self._last_number is None:
             self._tell_gap()
         elif not messages:
@@ -192,7 +192,7 @@ class Replay:
         return sum(number > self._last_number for number in arrived) != given
 
     def _write_arrived(self) -> None:
-        """Writes the messages that arrived. If any were missed, each gap in the numbers is told in its place."""
+        """Writes the messages that arrived. If any were missed, a gap notice is sent at each gap in the numbers."""
         run, number = self._before_marker.messages, self._last_number
         if number is not None and self._may_have_missed():
             arrived, run = run, []

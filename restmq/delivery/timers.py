@@ -27,7 +27,7 @@ _ROUNDING_SECONDS = 0.001
 _RETRY_SECONDS = 1.0
 #: Maximum time between two checks, because the clock of Redis may be set, and may drift from the one here.
 _LATEST_SECONDS = 5.0
-#: The same for a partition without deadlines, whose first one is announced. A cluster has a thousand such partitions.
+#: The same for a partition without deadlines; its first one is announced. A cluster has up to 1,024 of them.
 _LATEST_IDLE_SECONDS = 60.0
 
 

@@ -79,7 +79,7 @@ class Socket(BoundedInput, TransportConsumer):
         self._answer_waiting()
 
     def onAutoPingTimeout(self) -> None:
-        """Closes the connection. But if a pong may lie unread behind commands, the client gets the same time again."""
+        """Closes the connection. But if a pong may be unread behind commands, the client gets the same time again."""
         if self.reading_paused and not self.paused:
             self.autoPingTimeoutCall = self.factory.reactor.callLater(_PONG_SECONDS, self.onAutoPingTimeout)
         else:
@@ -121,7 +121,7 @@ class Socket(BoundedInput, TransportConsumer):
                 answer = payload if is_binary else await self._answer(payload)
                 if self.state != self.STATE_OPEN:
                     return
-                # Not by autobahn: it rejects an answer that is longer than the limit for messages from clients.
+                # Not with autobahn's method, which rejects an answer longer than the limit for messages from clients.
                 self.send(frame(answer, BINARY_FRAME if is_binary else TEXT_FRAME, self.window_bits))
                 self._waiting.popleft()
                 self._waiting_bytes -= len(payload)
@@ -186,7 +186,7 @@ class Socket(BoundedInput, TransportConsumer):
             super().send(data)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """autobahn sends answers, pings and its close frame: behind the messages that are being sent."""
+        """Sends autobahn's answers, pings and close frame behind the messages that are being sent."""
         if not self.send_behind(data):
             super().sendData(data, sync, chopsize)
 

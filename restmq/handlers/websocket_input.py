@@ -1,14 +1,15 @@
-"""The input of a WebSocket: how much of it is parsed at a time, inflated, and kept.
+"""The limits of a WebSocket's input: the bytes that are parsed at a time, inflated, and kept.
 
 Rules:
 
 1. Input is parsed in pieces, for about a millisecond per turn of the event loop (``http.turns``). While more is left,
    or while the subclass is busy (``is_blocked``), the connection is not read.
 2. A compressed message may inflate to 1 MiB and 100 times its compressed size, and to no more than the maximum size of
-   a message. A piece of it inflates to 256 KiB at most.
+   a message. A piece of it inflates to at most 256 KiB.
 3. The frames of a message are joined as they come: a frame of one byte takes one byte.
 4. All bytes that are held count as received bytes of the client's address (``http.quota``): those that are not parsed,
-   those of an incomplete message, and those of messages that are not answered yet. Some are free, for each connection.
+   those of an incomplete message, and those of messages that are not answered yet. Each connection has some bytes free
+   of charge.
 5. The connection is cut if a message arrives more slowly than the body of a request may, or if nothing of it arrives
    for ``request_seconds``.
 """
@@ -22,7 +23,7 @@ from autobahn.twisted.websocket import WebSocketServerProtocol
 
 from restmq.http.connection import HTTPConnection
 
-#: Sizes of a piece: of small frames, or of compressed data; and inside of a long frame.
+#: Size of a piece: of small frames or compressed data, and within a long frame.
 _PIECE_BYTES = 256
 _LONG_PIECE_BYTES = 65536
 _TURN_SECONDS = 0.001
@@ -43,7 +44,7 @@ class BoundedInput(WebSocketServerProtocol):  # type: ignore[misc]  # untyped
     _isMessageCompressed = False  # autobahn sets it with the first message only
 
     def follow(self, connection: HTTPConnection) -> None:
-        """Takes over from an HTTP connection, in whose name input is counted and timed."""
+        """Takes over from an HTTP connection, whose limits on bytes and time go on."""
         self._connection = connection
         self._turns = connection.factory.turns
         self._received = bytearray()
@@ -131,7 +132,7 @@ class BoundedInput(WebSocketServerProtocol):  # type: ignore[misc]  # untyped
         return False
 
     def pace(self) -> None:
-        """Stops or resumes reading, and parsing what is left. Call it when ``is_blocked`` may have changed."""
+        """Stops or resumes reading, and parsing of input that is left. Call it when ``is_blocked`` may have changed."""
         if self.transport is None:
             return
         blocked = self.is_blocked()

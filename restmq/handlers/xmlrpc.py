@@ -94,7 +94,7 @@ class _Call:
         self._unmarshaller.xml(None, None)  # type: ignore[arg-type]  # as xmlrpc.client does: expat gives it text
         self._elements = 0
         self._parser = parser = expat.ParserCreate()
-        parser.buffer_text = True  # else expat makes a call for each line and each reference such as &amp;
+        parser.buffer_text = True  # otherwise expat makes a call for each line and each reference such as &amp;
         parser.StartDoctypeDeclHandler = self._refuse_doctype
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._unmarshaller.end

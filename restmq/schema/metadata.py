@@ -1,4 +1,4 @@
-"""Which headers are kept with a message, and the checks on them.
+"""The headers that are kept with a message, and the checks on them.
 
 A kept header comes back as a header of an HTTP response, so a producer must not be able to set others, such as
 ``Set-Cookie``. The same rules hold for headers of a request and for those in a JSON command.
@@ -14,7 +14,7 @@ from typing import Any
 from restmq.errors import HeadersTooLarge, InvalidInput
 from restmq.model import Metadata
 
-#: CloudEvents (its HTTP binding, 3.1), W3C Trace Context and Baggage, and headers of the user's own.
+#: CloudEvents (its HTTP binding, 3.1), W3C Trace Context and Baggage, and the user's own headers.
 _KEPT_BY_DEFAULT = ("ce-*", "traceparent", "tracestate", "baggage", "x-message-*")
 HEADERS_MAX = 32
 HEADER_BYTES_MAX = 8192
@@ -23,7 +23,7 @@ EVENT_HEADER = "x-message-event"
 #: The content type of bytes of an unknown kind; it is not kept.
 UNTYPED = "application/octet-stream"
 
-#: A body of these types is not a message, but holds some.
+#: A body of these types is not itself a message, but contains messages.
 _PARSED = ("application/x-www-form-urlencoded", "multipart/form-data", "application/x-ndjson")
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -41,7 +41,7 @@ class KeptHeaders:
     """The headers that the server keeps with a message.
 
     Args:
-        patterns: names in lower case; one that ends in ``*`` stands for all names that begin so.
+        patterns: names in lower case; a pattern ``x-*`` stands for all names that begin with ``x-``.
     """
 
     def __init__(self, patterns: Iterable[str] = _KEPT_BY_DEFAULT) -> None:
@@ -54,7 +54,7 @@ class KeptHeaders:
 
     @classmethod
     def parse(cls, text: str) -> KeptHeaders:
-        """Names and patterns joined by commas; none keeps no header. Raises ValueError."""
+        """Parses names and patterns joined by commas; an empty text keeps no header. Raises ValueError."""
         patterns = [name.strip().lower() for name in text.split(",") if name.strip()]
         for pattern in patterns:
             if not _PATTERN.fullmatch(pattern) or _NEVER_KEPT.fullmatch(pattern.replace("*", "")):
@@ -65,11 +65,11 @@ class KeptHeaders:
         return tuple(name for name in names if self._is_kept(name) and not _NEVER_KEPT.fullmatch(name))
 
     def of_request(self, headers: Mapping[str, str], content_type: str) -> Metadata | None:
-        """What is kept of a request; None if there is nothing. Raises HeadersTooLarge, InvalidInput.
+        """The metadata kept of a request; None if there is none. Raises HeadersTooLarge, InvalidInput.
 
         Args:
             headers: header fields as Latin-1, by names in lower case.
-            content_type: the message's; empty if it has none.
+            content_type: the content type of the message; empty if it has none.
         """
         names = self._kept_among(tuple(headers))
         if not names and content_type in ("", UNTYPED):
@@ -77,7 +77,7 @@ class KeptHeaders:
         return self._checked({name: _as_utf8(headers[name]) for name in names}, content_type)
 
     def of_command(self, headers: Mapping[str, str], content_type: str) -> Metadata | None:
-        """What a JSON command gives. Raises as ``of_request``."""
+        """The metadata in a JSON command; None if there is none. Raises as ``of_request``."""
         given: dict[str, str] = {}
         for spelled, value in headers.items():
             name = spelled.lower()

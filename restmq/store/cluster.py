@@ -4,28 +4,28 @@ Theory of operation.
 
 Names
 1.  All keys and channels of a queue are in one of 1,024 partitions, and a partition is in one slot (``keys``). So each
-    script, and each command with a key, runs on one node, atomically, as on one Redis. What concerns all queues is
-    asked of all partitions (``partitions``).
+    script, and each command with a key, runs on one node, atomically, as on one Redis. A call about all queues
+    is made for each partition (``partitions``).
 
 Nodes
 2.  Each primary of the cluster is a ``ClusterNode``: a store like that of one Redis, with its own pool, its own
     connection for ``WAIT``, and its own reports. ``MapKeeper`` keeps the map of nodes up to date.
 3.  While a node has no connection, calls to its partitions fail at once, and calls to others are not affected. A node
-    that hangs holds up only its own calls; when its replica is promoted, the new map closes its connections.
+    that hangs delays only its own calls; when its replica is promoted, the new map closes its connections.
 
 Slots that move
 4.  A node answers MOVED, ASK, TRYAGAIN, CLUSTERDOWN, LOADING, MASTERDOWN or READONLY before it runs anything. Such a
-    call is sent again, until the time limit of a call. So a call is never run twice (``cluster_gate``).
-5.  MOVED and ASK are followed only to members of the cluster, which the map names. A node that names another address,
-    by mistake or on purpose, only makes the map be read again.
+    call is sent again, until its time limit, and never runs twice (``cluster_gate``).
+5.  MOVED and ASK are followed only to members of the cluster, which the map names. If a node names another address, by
+    mistake or on purpose, the map is read again, and nothing else happens.
 6.  While a slot is moved key by key, scripts on it get TRYAGAIN until the slot has moved: each declares a key that
-    never exists (``keys.Partitioned.declare``), so none begins where some of its messages have left.
-7.  Calls are written in the order in which they are made, and wait in that order.
+    never exists (``keys.Partitioned.declare``), so no script begins on a node that some of its messages have left.
+7.  Calls are sent in the order in which they are made, also after they had to wait.
 
 Failures
 8.  A call whose connection is lost fails, and it is unknown whether it ran, as with one Redis. It is never sent again.
-9.  With ``replicas``, an answer waits until replicas of the node that ran the script have it. The connection for
-    ``WAIT`` leads to the same process, or the call fails before it is sent.
+9.  With ``replicas``, an answer waits until replicas of the node that ran the script have its writes. The connection
+    for ``WAIT`` leads to the same process, or the call fails before it is sent.
 
 A maintainer must give each new script keys of one partition only, and each new command its key as the first argument.
 """
@@ -187,7 +187,7 @@ class ClusterStore(BaseStore):
             self._serve()
 
     async def _check(self, node: ClusterNode) -> None:
-        """Checks the layout of the data, and a setting that lets one lost node stop all."""
+        """Checks the layout of the data, and warns of the setting that lets the loss of one node stop all."""
         version = await self._layout_version()
         if version is None:
             self._is_checked = False

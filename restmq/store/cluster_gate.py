@@ -1,8 +1,8 @@
 """Calls on one partition that no node has run yet, because the partition's slot is being moved or has moved.
 
-The first call goes on asking, at once if a node names another one, and else after pauses that grow. The others wait
-behind it: they would get the same answer, and would be done in another order. When the first one is done, all others
-are sent, in their order. Each has the time limit of any call, after which nothing was done.
+The first call is sent again and again: at once if a node names another node, otherwise after pauses that grow. The
+other calls wait behind it, because they would get the same answer, and could run in another order. When the first call
+has run, all others are sent, in their order. A call that is still waiting at its time limit fails, and was not run.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from restmq.store.cluster_node import ClusterNode, Redirection
 log = Logger()
 
 _PAUSE_SECONDS, _PAUSE_FACTOR, _PAUSE_SECONDS_MAX = 0.01, 1.6, 0.25
-#: Nodes that name each other are not asked for ever without a pause.
+#: Number of redirections without a pause, because two nodes may name each other.
 _AT_ONCE_MAX = 3
 
 
 class HeldCall:
-    """A call that can be sent more than once, because so far it was not run.
+    """A call that can be sent again, because no node has run it.
 
     Args:
-        send: sends it to a node; the second argument tells the node that the slot is on its way to it.
-        deadline: the time (reactor seconds) until which it may wait.
+        send: sends the call to a node; the second argument: whether the slot is being moved to this node (``ASKING``).
+        deadline: the time (reactor seconds) until which the call may wait.
     """
 
     __slots__ = ("answer", "deadline", "send", "timer")
@@ -47,10 +47,10 @@ class GateOwner(Protocol):
 
     def node_of(self, partition: int) -> ClusterNode | None: ...
     def follow(self, partition: int, problem: Redirection) -> tuple[ClusterNode, bool] | None:
-        """The node that a call must be sent to now, and whether the slot is on its way to it; None to wait."""
+        """The node for the next try, and whether the slot is being moved to it; None to wait."""
 
     def opened(self, partition: int, calls: list[HeldCall]) -> None:
-        """The gate is open. These calls were still waiting."""
+        """The first call was run. Sends these calls, which waited behind it."""
 
 
 class Gate:
@@ -67,7 +67,7 @@ class Gate:
         return len(self._calls)
 
     def hold(self, call: HeldCall, problem: Redirection | None = None) -> None:
-        """Adds a call. The first one has the answer of a node, and begins to ask."""
+        """Adds a call. If it is the first one, it is sent again as the node's answer says."""
         self._wait(call)
         self._calls.append(call)
         if self._problem is None and problem is not None:
@@ -84,7 +84,7 @@ class Gate:
         call.answer.errback(Failure(StoreUnavailable(str(self._problem))))
 
     async def _ask(self) -> None:
-        """Asks until the first call is done, or none waits any more."""
+        """Sends the first call again until it has run, or no call waits any more."""
         problem = self._problem
         pause, at_once = _PAUSE_SECONDS, 0
         while self._calls:

@@ -1,12 +1,12 @@
-"""Which node of a cluster has which partition: the map, and what keeps it up to date.
+"""The map of a cluster: which node has which partition. ``MapKeeper`` keeps it up to date.
 
-1. Any node tells the whole map (``CLUSTER SLOTS``). Until a node is connected, and when none answers, the addresses of
+1. Any node knows the whole map (``CLUSTER SLOTS``). Until a node is connected, and when none answers, the addresses of
    ``--redis-cluster`` are asked, all at once; the first map counts.
 2. The map is read again when a call or a subscription shows that it is out of date, when a connection is lost, every
    half second while a node is away or slow to answer, and otherwise every 15 seconds. One question is in progress at a
    time.
-3. A node that was cut off from the others has an old map. With the map, a node tells the cluster's epoch, which rises
-   with each failover. A map of an older epoch is not used, unless there was no other for 15 seconds.
+3. A node that was cut off from the others has an old map. So each node is also asked for the cluster's epoch, which
+   rises with each failover. A map of an older epoch is used only if there was no newer one for 15 seconds.
 4. Only addresses in the map are members of the cluster. A connection, and with it the password, goes to members and to
    the addresses of ``--redis-cluster``, and to no others.
 """
@@ -63,7 +63,7 @@ class ClusterMap:
 def parse_map(slots: Any, info: Any, asked: Address) -> ClusterMap:
     """Reads the answers to ``CLUSTER SLOTS`` and ``CLUSTER INFO`` of the node at this address.
 
-    Raises Unusable for an answer that is none.
+    Raises Unusable for an invalid answer.
     """
     if isinstance(slots, ErrorReply):
         raise Unusable(f"it names no nodes of a cluster: {slots}")
@@ -83,7 +83,7 @@ def parse_map(slots: Any, info: Any, asked: Address) -> ClusterMap:
 
 
 def _address(node: Sequence[Any], asked: Address) -> Address | None:
-    """The address of a node. An empty host is the one that was asked; '?' or none is a name that is not known."""
+    """The address of a node. An empty host means the node that was asked; '?' or null: its name is unknown."""
     host, port = node[0], int(node[1])
     if host is None or host == b"?":
         return None
@@ -111,11 +111,11 @@ class MapKeeper:
     """Keeps the map up to date.
 
     Args:
-        settings: have the addresses that are asked first.
+        settings: has the addresses that are asked first.
         nodes: returns the nodes that are connected and answer.
         is_troubled: whether a node is away or slow to answer.
         adopt: called with each new map.
-        fail: called with the reason if nobody tells the map.
+        fail: called with the reason if no node answers with a map.
     """
 
     def __init__(

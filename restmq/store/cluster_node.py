@@ -30,12 +30,12 @@ _SLOW_SECONDS = 0.5
 
 
 class Redirection(StoreUnavailable):
-    """A node did nothing, because another one has the key, or because the key's slot is being moved.
+    """A node did not run a call, because another node has the key, or because the key's slot is being moved.
 
     Attributes:
         code: the first word of the node's answer.
-        address: where the node says that the slot is; None if it does not say, or says its own host.
-        port: the same node's port.
+        address: the host that has the slot; None if the node names none, or its own host.
+        port: the port of the node that has the slot.
     """
 
     def __init__(self, error: ErrorReply, asked: Address) -> None:
@@ -78,7 +78,7 @@ class ClusterNode(Store):
     # Calls
 
     def ask(self, *args: Any) -> defer.Deferred[Any]:
-        """Makes a command; an error that Redis answers is a result."""
+        """Makes a command; returns an error of Redis instead of raising it."""
         try:
             return self._least_busy(self._pool).ask(*args)
         except StoreUnavailable:
@@ -120,7 +120,7 @@ class ClusterNode(Store):
         return defer.ensureDeferred(replicated(answer, replication, waiting))
 
     async def _no_op(self, connection: Connection) -> None:
-        """A write for ``WAIT``. It must be a key of this node, because PUBLISH is not replicated in a cluster."""
+        """A write for ``WAIT``. It must be to a key of this node, because PUBLISH is not replicated in a cluster."""
         script = scripts.load("replicated", True)
         for partition in self._cluster.partitions_of(self)[:_NO_OPS_MAX]:
             key = self.layout.tags[partition] + keys.WRITTEN

@@ -3,8 +3,8 @@
 1. A script publishes on the node where it runs, and counts the subscribers there. So a channel must be subscribed on
    the node that has its slot, and on no other.
 2. When a slot leaves a node, the node ends the subscriptions of that slot. Then the map is read again, and the channels
-   are subscribed on the node that has the slot now. If a new map shows that another node has a slot, its channels move
-   too, also if the old node does not answer any more.
+   are subscribed on the new node of the slot. They are also moved if a new map shows another node for the slot, even if
+   the old node does not answer.
 3. Between the end of a subscription and its confirmation elsewhere, messages are missed. ``on_lost`` and ``on_renewed``
    name the channels concerned, and no others: the loss of one node does not touch the queues of the others.
 4. A node that does not have the slot of a channel rejects the subscription. The rejection names no channel. So all
@@ -222,7 +222,7 @@ class ClusterSubscriber(Subscription):
                 self._parts[known.node].ask_again(channel)
 
     def _tell_later(self) -> None:
-        """Tells of all channels of this turn at once: a node has many, and its loss is one event."""
+        """Reports all channels of this turn in one call: a node has many, and its loss is one event."""
         if self._telling is None:
             self._telling = self._reactor.callLater(0, self._tell)
 

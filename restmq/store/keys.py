@@ -10,7 +10,7 @@ A queue is in partition p, the CRC16 of its name modulo 1,024, and all of its na
 calls a hash tag: the slot of a key is that of its tag. Names that are global in one Redis, such as the set of all
 queues, exist once per partition. So a script finds everything that it needs in one slot. It knows the queue as
 ``{p}Q``, its *stored name*. The tag is added and removed in ``restmq.queues``, and clients never see it. The number of
-partitions can never change. A tag of the queue's name itself would fail for names that begin with a brace, and would
+partitions can never change. The queue's name itself as the tag would fail for names that begin with a brace, and would
 need a set of queues for each of the 16,384 slots.
 """
 
@@ -177,7 +177,7 @@ class Layout:
 
     @property
     def token_pattern(self) -> bytes:
-        """What SCAN finds the keys of all tokens by."""
+        """The pattern with which SCAN finds the keys of all tokens."""
         return b"AUTHKEY:*"
 
     def peers_channel(self, group: str = "") -> bytes:
