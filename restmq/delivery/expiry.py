@@ -31,7 +31,7 @@ class ExpiringQueues(service.Service):  # type: ignore[misc]  # untyped
 
     def startService(self) -> None:
         super().startService()
-        self._look()
+        self._core.store.first_connected.addCallback(lambda _: self._look_after(0))
 
     def stopService(self) -> None:
         super().stopService()

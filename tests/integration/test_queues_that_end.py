@@ -312,6 +312,17 @@ def test_connected_consumers_and_waiting_clients_keep_a_queue(private_folder: Pa
         assert queues(http) == []
 
 
+def test_a_queue_that_no_server_watches_yet_ends_soon_after_the_start(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    private_redis.command("SADD", "QUEUESET", "old")
+    private_redis.command("SET", "old:UUID", "1")
+    private_redis.command("HSET", "old:settings", "expires", "1")
+    daemon = Daemon(private_folder / "daemon", redis=private_redis)
+    with stopping(daemon):
+        wait_until(lambda: private_redis.keys() == {"old:lastnumber"})
+
+
 def test_a_thousand_reply_queues_come_and_go(private_folder: Path, private_redis: Redis) -> None:
     daemon = Daemon(private_folder / "daemon", "--queue-expires", "1", redis=private_redis)
     with stopping(daemon), daemon.client() as http:
