@@ -69,6 +69,7 @@ class Client:
     publish_many = _method(calls.publish_many)
     take = _method(calls.take)
     take_many = _method(calls.take_many)
+    take_first = _method(calls.take_first)
     lease = _method(calls.lease)
     lease_many = _method(calls.lease_many)
     ack = _method(calls.ack)

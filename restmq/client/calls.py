@@ -94,6 +94,27 @@ def take_many(queue: str, count: int, *, wait_seconds: float = 0) -> Call[list[M
     return _receive_call(queue, {"count": count}, wait_seconds, repeatable=False)
 
 
+def take_first(
+    queues: Sequence[str], *, wait_seconds: float = 0, lease_seconds: float | None = None
+) -> Call[Message | None]:
+    """Takes the next message of the first of up to 32 queues that has one; its ``more`` has ``queue``.
+
+    Args:
+        wait_seconds: as for ``take``, for all of the queues.
+        lease_seconds: duration of the lease, 1 to 43200, or 0 for the setting of the message's queue. None (the
+            default) takes the message for good.
+    """
+    query: list[tuple[str, str]] = [("queue", check_queue_name(queue)) for queue in queues]
+    if wait_seconds:
+        query.append(("wait", _number(wait_seconds)))
+    if lease_seconds is not None:
+        query.append(("lease", _number(lease_seconds) if lease_seconds else ""))
+    request = ApiRequest(
+        "GET", "/take?" + urlencode(query), wait_seconds=wait_seconds, repeatable=lease_seconds is not None
+    )
+    return Call(request, lambda response: None if response.check().status == 204 else Message.parse(response.json()))
+
+
 def lease(queue: str, lease_seconds: float | None = None, *, wait_seconds: float = 0) -> Call[Message | None]:
     """Leases the next message (at-least-once). It returns to the queue unless it is acked before the lease ends.
 

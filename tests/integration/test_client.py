@@ -187,6 +187,18 @@ def test_a_take_waits_for_a_message(client: Any, make: Make, daemon: Daemon, que
         assert taken.result(20) == Message(key, b"now")
 
 
+def test_a_message_is_taken_or_leased_from_the_first_queue_that_has_one(client: Any, queue: str) -> None:
+    high, low = f"{queue}/high", f"{queue}&low"
+    keys = [client.publish(name, BINARY) for name in (low, high)]
+    leased = client.take_first([high, low], lease_seconds=0)
+    assert (leased.key, leased.value, leased.more["queue"]) == (keys[1], BINARY, high)
+    taken = client.take_first([high, low], wait_seconds=5)
+    assert (taken.key, taken.receipt, taken.more["queue"]) == (keys[0], "", low)
+    assert client.take_first([high, low]) is None
+    client.ack(leased)
+    assert client.find(keys[1]) is None
+
+
 def test_leases_are_acked_extended_and_nacked(client: Any, queue: str) -> None:
     client.configure(queue, max_deliveries=2)
     key = client.publish(queue, BINARY)
@@ -456,7 +468,9 @@ def test_listen_misses_nothing_of_a_queue_with_history_when_the_server_is_killed
     ):
         waiting = pool.submit(next, messages)
         wait_until(lambda: listeners(redis, queue) == 1)
-        keys = [http.post(f"/q/{queue}", content=BINARY, headers={"Content-Type": "a/b"}).text.strip()]
+        keys = [
+            http.post(f"/q/{queue}", content=BINARY, headers={"Content-Type": "application/octet-stream"}).text.strip()
+        ]
         assert waiting.result(20) == Message(keys[0], BINARY)
         daemon.kill()
         # Without a consumer the messages would wait in the queue; with another one, they only go into the history.
