@@ -19,9 +19,9 @@ __all__ = ["clock", "run", "timed"]
 OF_ONE_REDIS = {
     "test_a_dead_daemon_is_removed_from_the_turns",
     "test_a_full_redis_rejects_messages_with_its_reason",
-    "test_a_message_taken_at_the_end_of_a_wait_is_not_lost",
     "test_a_thousand_idle_consumers_cause_few_calls_to_redis",
     "test_a_waiter_that_died_is_skipped",
+    "test_a_token_must_be_for_all_of_the_queues_and_its_end_ends_the_stream",
     "test_a_watcher_that_reads_nothing_does_not_hold_up_another_one",
     "test_adds_of_one_reactor_turn_are_one_call_and_keep_their_order",
     "test_an_invalid_name_in_old_data_does_not_hide_the_other_queues",
@@ -29,6 +29,7 @@ OF_ONE_REDIS = {
     "test_data_is_kept_apart_by_database_number",
     "test_messages_put_back_in_one_turn_are_one_call",
     "test_messages_written_with_redis_cli_are_delivered",
+    "test_of_messages_that_come_to_several_queues_at_once_the_first_is_taken",
     "test_queues_that_redis_refuses_do_not_delay_the_others",
     "test_redis_may_require_a_password",
     "test_tokens",
