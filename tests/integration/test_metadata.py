@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from cloudevents.v1.http import CloudEvent, from_http, to_binary, to_structured
+from cloudevents.v1.conversion import to_binary, to_structured
+from cloudevents.v1.http import CloudEvent, from_http
 from websockets.sync.client import connect
 
 from restmq.client import Client

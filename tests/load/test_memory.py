@@ -12,7 +12,7 @@ from tests.load.memory import ROWS, measure
     ("row", "most_while_there", "most_after"),
     [
         ("leaving resumers", 100, 100),
-        ("12 unread answers", 700, 150),
+        ("12 unread answers", 800, 150),
         ("waiting bodies", 100, 100),
         ("unfinished bodies", 400, 100),
         ("unfinished frames", 400, 100),
