@@ -290,7 +290,11 @@ class RedisOperations(BroadcastOperations, LeaseOperations, PeekOperations, Toke
         for start in range(0, len(names), _WATCHED_A_CALL):
             part = names[start : start + _WATCHED_A_CALL]
             found = [self.layout.make_keys(name) for name in part]
-            wanted = [found[0].due, *(key for each in found for key in (each.settings, each.idle))]
+            wanted = [
+                found[0].due,
+                found[0].due_channel,
+                *(key for each in found for key in (each.settings, each.idle)),
+            ]
             await self.run_on("watch", wanted, self._clock(), self.expires_seconds, *map(self.layout.stored, part))
 
     async def queue_policy_set(self, queue: str, policy: Policy) -> None:

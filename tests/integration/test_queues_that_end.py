@@ -161,7 +161,8 @@ class TimedQueue:
         end_ms = self.now_ms[0] + round(seconds * 1000)
         while self.now_ms[0] < end_ms:
             self.now_ms[0] = min(end_ms, self.now_ms[0] + 500)
-            if self.name in self._run(self.core.due_queues)[1]:
+            due_ms = self._run(self.core.store.command, "ZSCORE", "QUEUEDUE", self.name)
+            if due_ms is not None and float(due_ms) <= self.now_ms[0]:
                 self.run("queue_promote")
 
     @property
@@ -262,7 +263,10 @@ def test_the_setting_of_a_queue_overrides_the_servers_default(run: Run, core: Re
     assert not timed.exists
 
 
-def test_the_servers_default_holds_for_new_and_for_old_queues(run: Run, core: RedisOperations, queue: str) -> None:
+def test_the_servers_default_holds_for_new_and_for_old_queues(
+    run: Run, private_core: RedisOperations, queue: str
+) -> None:
+    core = private_core
     old = TimedQueue(run, core, f"{queue}-old", expires_seconds=10)
     run(core.queue_add, old.name, b"x")
     run(core.queue_getdel, old.name)
@@ -278,11 +282,12 @@ def test_the_servers_default_holds_for_new_and_for_old_queues(run: Run, core: Re
 
 
 def test_a_queue_that_another_version_took_off_the_schedule_is_watched_again(
-    timed: TimedQueue, run: Run, redis: Redis
+    run: Run, private_core: RedisOperations, private_redis: Redis, queue: str
 ) -> None:
+    timed = TimedQueue(run, private_core, queue)
     timed.run("queue_add", b"x")
     timed.run("queue_getdel")
-    redis.command("ZREM", "QUEUEDUE", timed.name)
+    private_redis.command("ZREM", "QUEUEDUE", timed.name)
     timed.pass_seconds(100)
     assert timed.exists
     run(timed.core.queue_watch_all)
