@@ -85,6 +85,8 @@ def consume(port: int, transport: Transport, queue: str, consumers: int, message
         last_ns = time.monotonic_ns()
         for key, _ in ready:
             data = key.fileobj.recv(262_144)  # type: ignore[union-attr]
+            if not data:
+                raise SystemExit(f"the server closed a consumer of /{transport.path.strip('/')}/{queue}")
             came[key.data].append((last_ns, data))
             seen += data.count(b"<")
     talk.send(judge(came, messages, last_ns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 
@@ -14,6 +15,9 @@ class Connection:
 
     async def open(self, port: int) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
+
+    def close(self) -> None:
+        self._writer.transport.abort()
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
@@ -39,11 +43,12 @@ async def _wake_ups(port: int, waiters: int, messages: int) -> list[float]:
     async def wait() -> None:
         connection = Connection()
         await connection.open(port)
-        while len(took_ms) < messages:
-            status, body = await connection.ask("GET", "/q/waited?wait=60")
-            if status == 200:
-                took_ms.append((time.perf_counter() - posted[json.loads(body)["value"]]) * 1000)
-                woken.set()
+        with contextlib.closing(connection):
+            while len(took_ms) < messages:
+                status, body = await connection.ask("GET", "/q/waited?wait=60")
+                if status == 200:
+                    took_ms.append((time.perf_counter() - posted[json.loads(body)["value"]]) * 1000)
+                    woken.set()
 
     tasks = [asyncio.create_task(wait()) for _ in range(waiters)]
     producer = Connection()
@@ -58,4 +63,5 @@ async def _wake_ups(port: int, waiters: int, messages: int) -> list[float]:
         await woken.wait()
     for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     return took_ms

@@ -49,6 +49,7 @@ from restmq.schema.answers import (
 from restmq.schema.fields import (
     ANY_JSON,
     ANY_TEXT,
+    CONTENT_TYPE,
     HEADERS,
     IDEMPOTENCY_KEY,
     LEASES,
@@ -259,7 +260,7 @@ COMMANDS: dict[str, Command] = {
             "delay": Number(0, DELAY_SECONDS_MAX),
             "idempotency_key": IDEMPOTENCY_KEY,
             "headers": HEADERS,
-            "content_type": ANY_TEXT,
+            "content_type": CONTENT_TYPE,
         },
         one_of=("value", "values"),
     ),

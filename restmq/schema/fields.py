@@ -278,6 +278,12 @@ RECEIPT_TEXT = Text(string(minLength=1), _not_empty)
 CALLBACK_NAME = Text(string(maxLength=CALLBACK_MAX, pattern=CALLBACK_PATTERN), check_callback)
 IDEMPOTENCY_KEY = Text(string(minLength=1, maxLength=IDEMPOTENCY_KEY_BYTES_MAX), _idempotency_key)
 REASON = Text(string(maxLength=REASON_BYTES_MAX, description=f"Up to {REASON_BYTES_MAX} bytes of UTF-8."), _reason)
+CONTENT_TYPE = Text(
+    string(
+        pattern="^(?!application/(x-www-form-urlencoded|x-ndjson)|multipart/form-data)[\\t -~]*$",
+        description="The message's own content type, in ASCII.",
+    )
+)
 ANY_TEXT = Text(string())
 ANY_JSON = Exact({})
 BYTES = Exact({"type": "string"})
