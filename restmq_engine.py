@@ -34,7 +34,7 @@ try:
     from restmq.server.clock import use_monotonic_clock
     from restmq.server.daemon import find_store
     from restmq.server.redis_options import RedisOptions
-    from restmq.store.cluster import make_store
+    from restmq.store.cluster.store import make_store
     from restmq.store.rights import acl_line
     from restmq.store.settings import StoreSettings
     from restmq.transport import Presence

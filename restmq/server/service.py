@@ -47,7 +47,7 @@ from restmq.server.embedded_redis import DataDirectory, EmbeddedServer, default_
 from restmq.server.options import Options
 from restmq.server.workers import Supervisor, WorkerSlot, my_slot, on_hangup
 from restmq.store.base import BaseStore
-from restmq.store.cluster import make_store
+from restmq.store.cluster.store import make_store
 from restmq.store.settings import StoreSettings
 from restmq.web import ROUTES, Application, Route
 

@@ -3,4 +3,5 @@
 ``pool.Store`` makes the calls, and ``subscriber.Subscriber`` listens to channels. Their connections are made and
 examined by ``connection_pool`` and ``handshake``. ``batching.Batcher`` joins the calls of one reactor turn. Only
 ``connection`` imports txredisapi. ``keys`` has the names of all keys and channels, ``rights`` the commands in use.
+``cluster`` has the store of a Redis Cluster.
 """

@@ -18,7 +18,7 @@ from restmq.errors import StoreUnavailable
 from restmq.store.connection import Connection
 
 #: The no-op: a message on a channel without subscribers. Redis replicates it, and it needs no key and no memory. (In a
-#: Redis Cluster, PUBLISH is not replicated; see ``cluster_node``.)
+#: Redis Cluster, PUBLISH is not replicated; see ``cluster.node``.)
 _NO_OP = (b"PUBLISH", b"restmq:replicated", b"")
 
 

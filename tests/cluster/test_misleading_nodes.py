@@ -13,7 +13,7 @@ from twisted.internet import defer, reactor
 
 from restmq.core import RedisOperations
 from restmq.errors import StoreUnavailable
-from restmq.store.cluster import make_store
+from restmq.store.cluster.store import make_store
 from restmq.store.rights import CHECK
 from restmq.store.settings import StoreSettings
 from tests.integration.conftest import Run

@@ -13,7 +13,7 @@ from twisted.internet import defer, reactor
 from twisted.internet.threads import blockingCallFromThread
 
 from restmq.core import RedisOperations
-from restmq.store.cluster import make_store
+from restmq.store.cluster.store import make_store
 from tests.servers import Redis
 
 Run = Callable[..., Any]

@@ -15,7 +15,7 @@ from restmq.frontends.syslog.spool import Counts, Quota, Spool
 from restmq.server import options as shared
 from restmq.server.coercions import seconds, whole_number
 from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, log_addresses, show_address
-from restmq.store.cluster import make_store
+from restmq.store.cluster.store import make_store
 
 _DATAGRAM_BYTES_MAX = 65_535
 _COUNT = whole_number(1, 10_000_000)

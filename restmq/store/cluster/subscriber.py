@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from twisted.internet import defer
 
 from restmq.store.base import Channels, RedisCommand, Subscription
-from restmq.store.cluster_node import AT_ANOTHER_NODE, TRY_LATER, ClusterNode
+from restmq.store.cluster.node import AT_ANOTHER_NODE, TRY_LATER, ClusterNode
 from restmq.store.connection import ErrorReply
 from restmq.store.subscriber import Subscriber
 

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.errors import StoreUnavailable
-from restmq.store.cluster_node import ClusterNode, Redirection
+from restmq.store.cluster.node import ClusterNode, Redirection
 
 log = Logger()
 

@@ -15,7 +15,7 @@ Nodes
 
 Slots that move
 4.  A node answers MOVED, ASK, TRYAGAIN, CLUSTERDOWN, LOADING, MASTERDOWN or READONLY before it runs anything. Such a
-    call is sent again, until its time limit, and never runs twice (``cluster_gate``).
+    call is sent again, until its time limit, and never runs twice (``gate``).
 5.  MOVED and ASK are followed only to members of the cluster, which the map names. If a node names another address, by
     mistake or on purpose, the map is read again, and nothing else happens.
 6.  While a slot is moved key by key, scripts on it get TRYAGAIN until the slot has moved: each declares a key that
@@ -39,13 +39,14 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq.errors import RestMQError, StoreUnavailable
+from restmq.errors import StoreUnavailable
 from restmq.store import keys
 from restmq.store.base import BaseStore, Channels, RedisCommand
-from restmq.store.cluster_gate import Gate, HeldCall
-from restmq.store.cluster_map import ClusterMap, MapKeeper
-from restmq.store.cluster_node import ClusterNode, Redirection
-from restmq.store.cluster_subscriber import ClusterSubscriber
+from restmq.store.cluster.check import layout_version, warn_of_full_coverage
+from restmq.store.cluster.gate import Gate, HeldCall
+from restmq.store.cluster.map import ClusterMap, MapKeeper
+from restmq.store.cluster.node import ClusterNode, Redirection
+from restmq.store.cluster.subscriber import ClusterSubscriber
 from restmq.store.connection import Encoded
 from restmq.store.pool import NOT_READY, Store
 from restmq.store.reports import Outage
@@ -187,8 +188,7 @@ class ClusterStore(BaseStore):
             self._serve()
 
     async def _check(self, node: ClusterNode) -> None:
-        """Checks the layout of the data, and warns of the setting that lets the loss of one node stop all."""
-        version = await self._layout_version()
+        version = await layout_version(self)
         if version is None:
             self._is_checked = False
         elif version != keys.LAYOUT_VERSION:
@@ -196,24 +196,7 @@ class ClusterStore(BaseStore):
                 f"its data has a layout that this version does not know ({version.decode(errors='replace')})"
             )
             self._outage.problem(self._rejected, "", is_down=True)
-        coverage = await node.ask(b"CONFIG", b"GET", b"cluster-require-full-coverage")
-        if isinstance(coverage, list) and coverage[-1:] == [b"yes"]:
-            log.warn(
-                "the cluster stops for all queues when one node is away without a replica "
-                "(cluster-require-full-coverage yes); set it to no, so that only that node's queues stop."
-            )
-
-    async def _layout_version(self) -> bytes | None:
-        """The layout of the data, which an empty cluster gets now; None if it cannot be read."""
-        try:
-            version: bytes | None = await self.command(b"GET", keys.LAYOUT)
-            if version is None:
-                await self.command(b"SET", keys.LAYOUT, keys.LAYOUT_VERSION, b"NX")
-                version = await self.command(b"GET", keys.LAYOUT)
-        except RestMQError as problem:
-            log.debug("the layout cannot be read: {problem}", problem=problem)
-            return None
-        return version
+        await warn_of_full_coverage(node)
 
     # State
 
