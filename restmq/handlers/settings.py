@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 
 from restmq.auth import guard
-from restmq.core import OVERVIEW_QUEUES_A_CALL
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Parameter, answers_json, answers_line, declare
 from restmq.handlers.parameters import FIRST, JSONP_CALLBACK, QUEUES
 from restmq.http.response import HTML
 from restmq.model import DEAD_LETTER, SETTINGS, Policy
+from restmq.queues.overview import OVERVIEW_QUEUES_A_CALL
 from restmq.queues.peek import PEEK_MAX, PLACES
 from restmq.queues.results import QueueOverview
 from restmq.schema.answers import POLICY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, array, by_queue, described, obj, ref

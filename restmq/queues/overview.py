@@ -1,0 +1,129 @@
+"""Operations on many queues at once, and the numbers of one queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from restmq.model import Policy, check_queue_name, is_queue_name
+from restmq.queues.base import Operations, rows
+from restmq.queues.results import TOTALS, QueueOverview, QueueStats
+from restmq.store import keys
+from restmq.store.partitions import gather
+
+OVERVIEW_QUEUES_A_CALL = 500
+_NAMES_A_CALL = 2000
+_WATCHED_A_CALL = 500
+
+
+class OverviewOperations(Operations):
+    """The operations behind the lists of queues, the statistics and the metrics."""
+
+    def at_a_time(self, queues: int) -> int:
+        """The number of queues to ask for at a time, for this number of queues per call to one Redis.
+
+        A cluster gets a call for each partition, so more queues make fewer calls.
+        """
+        return queues * 50 if self.layout.is_partitioned else queues
+
+    def describe(self, queue: str) -> str:
+        """The store's server that has this queue, as the first RestMQ described it."""
+        partition = self.layout.partition_of(self.layout.tag(queue))
+        server = self.store.node_of(partition) or self.store
+        return str(server.describe())
+
+    async def queue_all(self) -> list[str]:
+        """The names of all queues, sorted."""
+        return (await self.queue_names())[0]
+
+    async def queue_names(self) -> tuple[list[str], int]:
+        """The names of all queues, sorted, and the number of nodes of a cluster whose queues are missing.
+
+        May lack those made meanwhile. Skips old names that are no longer valid. Reads a part of them at a time, because
+        the event loop serves others in between.
+        """
+        found = await gather(self.store, range(len(self.layout.tags)), self._names_in)
+        return sorted(name for names in found.results.values() for name in names), found.missing
+
+    async def _names_in(self, partition: int) -> set[str]:
+        names: set[str] = set()
+        cursor, queue_set = b"0", self.layout.tags[partition] + keys.QUEUE_SET
+        while True:
+            cursor, part = await self.store.command("SSCAN", queue_set, cursor, "COUNT", _NAMES_A_CALL)
+            shown = map(self.layout.shown, part)
+            names.update(name for name in shown if "\ufffd" not in name and is_queue_name(name))
+            if cursor == b"0":
+                return names
+
+    async def queue_overview(self, queues: Iterable[str]) -> list[QueueOverview]:
+        """Rows of the list of queues; one call to Redis per 500. Leaves out queues of nodes that are missing."""
+        names = list(queues)
+        by_partition = self.by_partition(names)
+        found = await gather(
+            self.store, by_partition, lambda partition: self._rows_of(by_partition[partition]), may_miss_all=True
+        )
+        rows_by_name = {row.name: row for rows in found.results.values() for row in rows}
+        return [rows_by_name[name] for name in names if name in rows_by_name]
+
+    async def _rows_of(self, names: list[str]) -> list[QueueOverview]:
+        found: list[QueueOverview] = []
+        for start in range(0, len(names), OVERVIEW_QUEUES_A_CALL):
+            part = names[start : start + OVERVIEW_QUEUES_A_CALL]
+            wanted: list[bytes] = []
+            for name in part:
+                q = self.layout.make_keys(check_queue_name(name))
+                wanted += (q.ready, q.expiring, q.status, q.policy, q.leased, q.delayed, q.dead)
+                wanted += (q.number, q.totals, q.times)
+            flat = await self.run_on("queue_rows", wanted)
+            found += [
+                QueueOverview(
+                    name=name,
+                    length=ready,
+                    started=bool(started),
+                    policy=Policy(policy),
+                    leased=leased,
+                    delayed=delayed,
+                    dead=dead,
+                    number=number,
+                    out=out,
+                    oldest_ms=oldest_ms,
+                )
+                for name, (ready, started, policy, leased, delayed, dead, number, out, oldest_ms) in zip(
+                    part, rows(flat, 9), strict=True
+                )
+            ]
+        return found
+
+    async def queue_stats(self, queue: str) -> QueueStats:
+        """One queue in numbers."""
+        found = await self._run_promoted("stats", queue)
+        ready, leased, delayed, dead, started, policy, age_ms, number, *flat = found
+        totals = {"in": number} | dict.fromkeys(TOTALS, 0)
+        totals |= {name.decode(): int(total) for name, total in rows(flat, 2)}
+        totals["in"] -= totals.pop("before", 0)
+        return QueueStats(
+            name=queue,
+            ready=ready,
+            leased=leased,
+            delayed=delayed,
+            dead=dead,
+            started=bool(started),
+            policy=Policy(policy),
+            oldest_age_ms=age_ms if age_ms >= 0 else None,
+            totals=totals,
+        )
+
+    async def queue_watch_all(self) -> None:
+        """Begins to watch all queues that are to end and are not watched yet (``lua/_idle.lua``)."""
+        by_partition = self.by_partition(await self.queue_all())
+        await gather(self.store, by_partition, lambda partition: self._watch(by_partition[partition]))
+
+    async def _watch(self, names: list[str]) -> None:
+        for start in range(0, len(names), _WATCHED_A_CALL):
+            part = names[start : start + _WATCHED_A_CALL]
+            found = [self.layout.make_keys(name) for name in part]
+            wanted = [
+                found[0].due,
+                found[0].due_channel,
+                *(key for each in found for key in (each.settings, each.idle)),
+            ]
+            await self.run_on("watch", wanted, self._clock(), self.expires_seconds, *map(self.layout.stored, part))
