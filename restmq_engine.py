@@ -28,7 +28,8 @@ try:
     from restmq import __version__
     from restmq.auth.passwords import hash_password
     from restmq.core import RedisOperations
-    from restmq.delivery.longpoll import LongPolls, TakeRequest
+    from restmq.delivery.lines import TakeRequest
+    from restmq.delivery.longpoll import LongPolls
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import WAIT_SECONDS_MAX, Message, Policy, check_queue_name
     from restmq.server.clock import use_monotonic_clock

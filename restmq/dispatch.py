@@ -18,7 +18,8 @@ from msgspec import Raw
 
 from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE, Access
 from restmq.core import RedisOperations
-from restmq.delivery.longpoll import LongPolls, TakeRequest
+from restmq.delivery.lines import TakeRequest
+from restmq.delivery.longpoll import LongPolls
 from restmq.errors import InvalidInput, TooLong
 from restmq.model import (
     BATCH_MAX,

@@ -24,15 +24,7 @@ Theory of operation.
 9.  Notices can be lost. So the daemon asks again after each reconnect, and checks every ``HEARTBEAT_SECONDS`` for
     queues where messages wait.
 
-Several queues
-10. A client that waits for several queues stands in the line of each. Its lines that must ask for it are *due*, in the
-    order of its queues: all of them when it joins, later those that were notified.
-11. At most one line asks for the client at a time, and only the first that is due. So nothing is taken for it from two
-    queues. When the queue of that line is known to be empty, the next due line asks.
-12. A line with such a client asks at the end of the reactor turn in which it was notified. If messages come to several
-    queues at once, all of their lines are due by then, and the first asks.
-13. A client that has its message, or has left, leaves all its lines. Those that were due ask for their other clients,
-    or unregister (rule 7).
+``delivery/lines.py`` has the rules for clients that wait for several queues.
 
 A maintainer must not await between handing messages to a client and sending them: the client may leave in between.
 """
@@ -40,9 +32,7 @@ A maintainer must not await between handing messages to a client and sending the
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -52,6 +42,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations, not_reachable
+from restmq.delivery.lines import Line, Taken, TakeRequest, Waiter
 from restmq.delivery.tasks import PendingCalls, SingleFlight
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message
@@ -68,63 +59,7 @@ REGISTER_AGAIN_SECONDS = 120.0
 WAITERS_MAX = 10_000
 
 
-@dataclass(slots=True, frozen=True)
-class TakeRequest:
-    """A client's request: up to ``count`` messages, taken for good or leased.
-
-    Attributes:
-        lease_ms: length of the lease; None for no lease, 0 for the queue's setting.
-    """
-
-    count: int = 1
-    lease_ms: int | None = None
-
-
-#: The queue that messages are from, and the messages.
-Taken = tuple[str, list[Message]]
 _NOTHING: Taken = ("", [])
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """A client that waits.
-
-    Attributes:
-        lines: those of its queues, in order.
-        due: of several lines those that must ask for it, in order; always empty for one line.
-        is_asked_for: whether a line has a call in progress that asks for it.
-    """
-
-    request: TakeRequest
-    presence: Presence
-    lines: list[_Line] = field(default_factory=list)
-    due: list[_Line] = field(default_factory=list)
-    is_asked_for: bool = False
-    answer: defer.Deferred[Taken] = field(default_factory=defer.Deferred)
-
-    def may_be_asked_for(self, line: _Line) -> bool:
-        return not self.is_asked_for and (not self.due or self.due[0] is line)
-
-    def make_due(self, line: _Line) -> None:
-        self.due = [each for each in self.lines if each is line or each in self.due]
-
-
-@dataclass(slots=True, eq=False)
-class _Line:
-    """The clients that wait for a queue.
-
-    Attributes:
-        registered: whether Redis may have our channel among the queue's waiters.
-        registered_at: time of the last registration, in reactor seconds.
-        channel: the daemon's channel for this queue.
-    """
-
-    queue: str
-    channel: bytes
-    registered: bool = False
-    registered_at: float = 0.0
-    waiters: deque[_Waiter] = field(default_factory=deque)
-    serving: SingleFlight = field(init=False)
 
 
 class LongPolls(service.Service):  # type: ignore[misc]  # untyped
@@ -133,8 +68,8 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
     def __init__(self, core: RedisOperations, reactor: Any) -> None:
         self._core = core
         self._reactor = reactor
-        self._lines: dict[str, _Line] = {}
-        self._waiting = self._waiting_for_several = 0
+        self._lines: dict[str, Line] = {}
+        self._waiting = 0
         self._notices_missed: set[bytes] = set()
         self._calls = PendingCalls()
         self._daemon = secrets.token_hex(8)
@@ -212,27 +147,20 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
     ) -> Taken:
         if self._waiting >= WAITERS_MAX:
             raise StoreUnavailable(f"{WAITERS_MAX} clients wait here already; try again in a moment.")
-        is_several = len(queues) > 1
         self._waiting += 1
-        self._waiting_for_several += is_several
         try:
-            return await self._wait_in_lines(queues, _Waiter(request, presence), wait_seconds)
+            return await self._wait_in_lines(queues, Waiter(request, presence), wait_seconds)
         finally:
             self._waiting -= 1
-            self._waiting_for_several -= is_several
 
-    async def _wait_in_lines(self, queues: Sequence[str], waiter: _Waiter, wait_seconds: float) -> Taken:
-        waiter.lines = [self._lines.get(queue) or self._new_line(queue) for queue in queues]
-        for line in waiter.lines:
-            line.waiters.append(waiter)
+    async def _wait_in_lines(self, queues: Sequence[str], waiter: Waiter, wait_seconds: float) -> Taken:
+        waiter.join([self._lines.get(queue) or self._new_line(queue) for queue in queues])
         first = waiter.lines[0]
-        is_due = len(first.waiters) == 1 or self._reactor.seconds() - first.registered_at > REGISTER_AGAIN_SECONDS
-        if len(queues) > 1:
-            waiter.due, is_due = list(waiter.lines), True
         leave = partial(self._leave, waiter)
         timeout = self._reactor.callLater(wait_seconds, leave)
         waiter.presence.watch(leave)
-        if is_due:
+        is_old = self._reactor.seconds() - first.registered_at > REGISTER_AGAIN_SECONDS
+        if waiter.due or len(first.waiters) == 1 or is_old:
             first.serving.request()
         try:
             taken: Taken = await waiter.answer
@@ -242,20 +170,12 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             if timeout.active():
                 timeout.cancel()
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         if not waiter.answer.called:
-            self._remove(waiter)
+            waiter.leave()
             waiter.answer.callback(_NOTHING)
 
-    def _remove(self, waiter: _Waiter, served: _Line | None = None) -> None:
-        """Removes a client from its lines (rule 13), of which the one that serves it now asks by itself."""
-        for line in waiter.lines:
-            line.waiters.remove(waiter)
-            if line is not served and (not line.waiters or line in waiter.due):
-                line.serving.request()
-        waiter.lines, waiter.due = [], []
-
-    def _remove_disconnected(self, line: _Line) -> None:
+    def _remove_disconnected(self, line: Line) -> None:
         """Removes clients at the front that disconnected while their connection was not being read."""
         while line.waiters and line.waiters[0].presence.left:
             self._leave(line.waiters[0])
@@ -273,32 +193,29 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
 
     # Serving a line
 
-    def _new_line(self, queue: str, registered: bool = False) -> _Line:
+    def _new_line(self, queue: str, registered: bool = False) -> Line:
         channel = self._core.layout.daemon_channel(self._daemon, queue)
-        line = self._lines[queue] = _Line(queue, channel, registered)
+        line = self._lines[queue] = Line(queue, channel, registered)
         line.serving = SingleFlight(partial(self._serve_once, line), partial(self._failed, line), self._calls.run)
         return line
 
     def _serve(self, queue: str) -> None:
         line = self._lines.get(queue) or self._new_line(queue, registered=True)  # rule 7
-        several = [waiter for waiter in line.waiters if len(waiter.lines) > 1] if self._waiting_for_several else []
-        if not several:
+        if line.several:
+            line.make_due()
+            self._reactor.callLater(0, line.serving.request)  # rule 3 of lines.py
+        else:
             line.serving.request()
-            return
-        for waiter in several:
-            waiter.make_due(line)
-        self._reactor.callLater(0, line.serving.request)  # rule 12
 
-    async def _serve_once(self, line: _Line) -> None:
+    async def _serve_once(self, line: Line) -> None:
         await self._subscribe(line.channel)
         self._remove_disconnected(line)
         if not line.waiters:
             await self._end(line)
             return
-        asking = _first_alike(line)
+        asking = line.first_alike()
         if not asking:  # other lines ask for its clients; then it is this line's turn
-            for waiter in line.waiters:
-                waiter.make_due(line)
+            line.make_due()
             return
         request = TakeRequest(min(sum(each.request.count for each in asking), BATCH_MAX), asking[0].request.lease_ms)
         for waiter in asking:
@@ -309,12 +226,12 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._hand_out(line, asking, messages)
         for waiter in asking:
             waiter.is_asked_for = False
-        if line.registered and self._waiting_for_several:
-            self._pass_on(line)
+        if line.registered:
+            line.pass_on()
         if messages or not line.waiters:
             line.serving.request()
 
-    async def _end(self, line: _Line) -> None:
+    async def _end(self, line: Line) -> None:
         """Unregisters a line without clients, and removes it unless a client comes meanwhile."""
         if line.registered:
             line.registered = False
@@ -332,7 +249,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         self._subscribed[channel].addCallback(lambda _: None if confirmed.called else confirmed.callback(None))
         await confirmed.addTimeout(self._core.store.settings.call_timeout_seconds, self._reactor, not_reachable)
 
-    def _hand_out(self, line: _Line, asking: list[_Waiter], messages: list[Message]) -> None:
+    def _hand_out(self, line: Line, asking: list[Waiter], messages: list[Message]) -> None:
         at = 0
         for waiter in asking:
             if at == len(messages):
@@ -340,30 +257,22 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             if not waiter.answer.called:
                 share = messages[at : at + waiter.request.count]
                 at += len(share)
-                self._remove(waiter, served=line)
+                waiter.leave(served=line)
                 waiter.answer.callback((line.queue, share))
         if at < len(messages):
             self._put_back(line.queue, messages[at:])
 
-    def _pass_on(self, line: _Line) -> None:
-        """The line's queue is empty: of each client that waits for several queues, the next due line asks (rule 11)."""
-        for waiter in list(line.waiters):
-            if line in waiter.due:
-                waiter.due.remove(line)
-                if waiter.due and not waiter.is_asked_for:
-                    waiter.due[0].serving.request()
-
     def _put_back(self, queue: str, messages: list[Message]) -> None:
         self._calls.put_back(queue, len(messages), self._core.queue_put_back(queue, messages))
 
-    def _failed(self, line: _Line, failure: Failure) -> None:
+    def _failed(self, line: Line, failure: Failure) -> None:
         if not failure.check(RestMQError):
             log.failure("serving the clients that wait for {queue} failed", failure=failure, queue=line.queue)
             failure = Failure(StoreUnavailable("the wait failed; try again in a moment."))
         if self._lines.get(line.queue) is line:
             del self._lines[line.queue]
         for waiter in list(line.waiters):
-            self._remove(waiter, served=line)
+            waiter.leave(served=line)
             waiter.answer.errback(failure)
 
     def _serve_all(self, channels: Channels) -> None:
@@ -391,18 +300,3 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         for row in rows:
             if row.length:
                 self._serve(row.name)
-
-
-def _first_alike(line: _Line) -> list[_Waiter]:
-    """The first clients with the same kind of delivery that the line may ask for, for up to 1000 messages."""
-    alike: list[_Waiter] = []
-    count = 0
-    for waiter in line.waiters:
-        if count >= BATCH_MAX:
-            break
-        if waiter.may_be_asked_for(line):
-            if alike and waiter.request.lease_ms != alike[0].request.lease_ms:
-                break
-            alike.append(waiter)
-            count += waiter.request.count
-    return alike

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from restmq.auth import guard
 from restmq.auth.guard import Access
-from restmq.delivery.longpoll import TakeRequest
+from restmq.delivery.lines import TakeRequest
 from restmq.dispatch import EMPTY_QUEUE
 from restmq.errors import InvalidInput, WireError
 from restmq.handlers.base import Handler

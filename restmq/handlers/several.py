@@ -10,7 +10,7 @@ from typing import cast
 from restmq.auth import guard
 from restmq.auth.guard import Access
 from restmq.delivery.consumer import Format
-from restmq.delivery.longpoll import TakeRequest
+from restmq.delivery.lines import TakeRequest
 from restmq.delivery.several import SeveralQueues, Share
 from restmq.dispatch import EMPTY_QUEUE
 from restmq.handlers.base import Handler

@@ -10,7 +10,7 @@ from typing import Any
 from xml.parsers import expat
 
 from restmq.auth.guard import BY_COMMAND, CONSUME, PRODUCE
-from restmq.delivery.longpoll import TakeRequest
+from restmq.delivery.lines import TakeRequest
 from restmq.dispatch import check_size
 from restmq.errors import InvalidInput
 from restmq.handlers.base import Handler

@@ -1,0 +1,128 @@
+"""The lines of clients that wait for queues. ``delivery/longpoll.py`` serves them, and its rules hold here too.
+
+A client that waits for several queues stands in the line of each. Rules:
+
+1.  Its lines that must ask for it are *due*, in the order of its queues: all of them when it joins, later those that
+    were notified.
+2.  At most one line asks for the client at a time, and only the first that is due. So nothing is taken for it from two
+    queues. When the queue of that line is known to be empty, the next due line asks.
+3.  A line with such a client asks at the end of the reactor turn in which it was notified. If messages come to several
+    queues at once, all of their lines are due by then, and the first asks.
+4.  A client that has its message, or has left, leaves all its lines. Those that were due ask for their other clients,
+    or unregister (rule 7 there).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from twisted.internet import defer
+
+from restmq.delivery.tasks import SingleFlight
+from restmq.model import BATCH_MAX, Message
+from restmq.transport import Presence
+
+
+@dataclass(slots=True, frozen=True)
+class TakeRequest:
+    """A client's request: up to ``count`` messages, taken for good or leased.
+
+    Attributes:
+        lease_ms: length of the lease; None for no lease, 0 for the queue's setting.
+    """
+
+    count: int = 1
+    lease_ms: int | None = None
+
+
+#: The queue that messages are from, and the messages.
+Taken = tuple[str, list[Message]]
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A client that waits.
+
+    Attributes:
+        lines: those of its queues, in order.
+        due: of several lines those that must ask for it, in order; always empty for one line.
+        is_asked_for: whether a line has a call in progress that asks for it.
+    """
+
+    request: TakeRequest
+    presence: Presence
+    lines: list[Line] = field(default_factory=list)
+    due: list[Line] = field(default_factory=list)
+    is_asked_for: bool = False
+    answer: defer.Deferred[Taken] = field(default_factory=defer.Deferred)
+
+    def join(self, lines: list[Line]) -> None:
+        self.lines = lines
+        for line in lines:
+            line.waiters.append(self)
+        if len(lines) > 1:
+            self.due = list(lines)
+            for line in lines:
+                line.several.append(self)
+
+    def leave(self, served: Line | None = None) -> None:
+        """Leaves its lines (rule 4), of which the one that serves it now asks by itself."""
+        for line in self.lines:
+            line.waiters.remove(self)
+            if len(self.lines) > 1:
+                line.several.remove(self)
+            if line is not served and (not line.waiters or line in self.due):
+                line.serving.request()
+        self.lines, self.due = [], []
+
+    def make_due(self, line: Line) -> None:
+        self.due = [each for each in self.lines if each is line or each in self.due]
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """The clients that wait for a queue.
+
+    Attributes:
+        channel: the daemon's channel for this queue.
+        registered: whether Redis may have our channel among the queue's waiters.
+        registered_at: time of the last registration, in reactor seconds.
+        several: those of its clients that wait for other queues too.
+        serving: asks Redis for its clients.
+    """
+
+    queue: str
+    channel: bytes
+    registered: bool = False
+    registered_at: float = 0.0
+    waiters: deque[Waiter] = field(default_factory=deque)
+    several: list[Waiter] = field(default_factory=list)
+    serving: SingleFlight = field(init=False)
+
+    def first_alike(self) -> list[Waiter]:
+        """The first clients with the same kind of delivery that it may ask for, for up to 1000 messages."""
+        alike: list[Waiter] = []
+        count = 0
+        for waiter in self.waiters:
+            if count >= BATCH_MAX:
+                break
+            if not waiter.is_asked_for and (not waiter.due or waiter.due[0] is self):
+                if alike and waiter.request.lease_ms != alike[0].request.lease_ms:
+                    break
+                alike.append(waiter)
+                count += waiter.request.count
+        return alike
+
+    def make_due(self) -> None:
+        """It must ask for each of its clients; other lines may ask first (rule 2)."""
+        for waiter in self.several:
+            waiter.make_due(self)
+
+    def pass_on(self) -> None:
+        """Its queue is empty: of each client that waits for several queues, the next due line asks (rule 2)."""
+        for waiter in list(self.several):
+            if self in waiter.due:
+                waiter.due.remove(self)
+                if waiter.due and not waiter.is_asked_for:
+                    waiter.due[0].serving.request()
