@@ -23,6 +23,8 @@ from restmq.delivery.tasks import SingleFlight
 from restmq.model import BATCH_MAX, Message
 from restmq.transport import Presence
 
+ASKED_FOR_MIN = 16
+
 
 @dataclass(slots=True, frozen=True)
 class TakeRequest:
@@ -88,6 +90,7 @@ class Line:
         channel: the daemon's channel for this queue.
         registered: whether Redis may have our channel among the queue's waiters.
         registered_at: time of the last registration, in reactor seconds.
+        asked_for_max: maximum number of clients that the next call asks for.
         several: those of its clients that wait for other queues too.
         serving: asks Redis for its clients.
     """
@@ -96,6 +99,7 @@ class Line:
     channel: bytes
     registered: bool = False
     registered_at: float = 0.0
+    asked_for_max: int = ASKED_FOR_MIN
     waiters: deque[Waiter] = field(default_factory=deque)
     several: list[Waiter] = field(default_factory=list)
     serving: SingleFlight = field(init=False)
@@ -105,7 +109,7 @@ class Line:
         alike: list[Waiter] = []
         count = 0
         for waiter in self.waiters:
-            if count >= BATCH_MAX:
+            if count >= BATCH_MAX or len(alike) >= self.asked_for_max:
                 break
             if not waiter.is_asked_for and (not waiter.due or waiter.due[0] is self):
                 if alike and waiter.request.lease_ms != alike[0].request.lease_ms:

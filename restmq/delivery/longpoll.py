@@ -14,8 +14,9 @@ Theory of operation.
     rotates the waiters and forgets a registration after a while (``REGISTER_AGAIN_SECONDS``).
 3.  The daemon subscribes to its channel before it asks the first time. Otherwise a notice could come before it listens.
 4.  A client that joins a REGISTERED line asks nothing: the queue is known to be empty.
-5.  One call requests the messages of the first clients with the same kind of delivery. Messages go to these clients in
-    the order of the line.
+5.  One call requests the messages of the first clients with the same kind of delivery: of ``ASKED_FOR_MIN``, and of
+    twice as many as before while there are enough messages. So one message costs the same in a long line as in a short.
+    The messages go to these clients in the order of the line.
 6.  A client that has disconnected gets nothing. Messages that were taken for it return to the front of the queue. To
     find such clients even while their connection is not being read, the daemon checks ``Presence.left`` before it asks.
 7.  A line without clients unregisters, also if it was notified although it had no client any more. Redis then notifies
@@ -42,7 +43,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations, not_reachable
-from restmq.delivery.lines import Line, Taken, TakeRequest, Waiter
+from restmq.delivery.lines import ASKED_FOR_MIN, Line, Taken, TakeRequest, Waiter
 from restmq.delivery.tasks import PendingCalls, SingleFlight
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message
@@ -223,6 +224,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         messages = await self._ask(line.queue, request, line.channel)
         line.registered = len(messages) < request.count
         line.registered_at = self._reactor.seconds()
+        line.asked_for_max = ASKED_FOR_MIN if line.registered else 2 * len(asking)
         self._hand_out(line, asking, messages)
         for waiter in asking:
             waiter.is_asked_for = False

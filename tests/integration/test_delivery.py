@@ -99,6 +99,18 @@ def test_waiters_are_served_in_the_order_in_which_they_came(
     assert [answer.result().json()["value"] for answer in waiting] == list("abcdef")
 
 
+def test_messages_that_come_together_reach_a_long_line_of_waiters(
+    http: httpx.Client, background: InBackground, queue: str
+) -> None:
+    waiting = [background.get(f"/q/{queue}?wait=60") for _ in range(60)]
+    wait_for_waiters(http, queue, 60)
+    add(http, queue, *map(str, range(58)))
+    wait_for_waiters(http, queue, 2)
+    add(http, queue, "58", "59", "60")
+    assert {int(answer.result().json()["value"]) for answer in waiting} == set(range(60))
+    assert http.get(f"/q/{queue}").json()["value"] == "60"
+
+
 def test_a_disconnected_waiter_takes_nothing(
     http: httpx.Client, daemon: Daemon, background: InBackground, queue: str
 ) -> None:
