@@ -43,7 +43,7 @@ class ApiRequest:
     Attributes:
         path: path and query, percent-encoded.
         wait_seconds: time that the server may wait before it answers.
-        repeatable: whether it is safe to send the request retryable if it is unknown whether the server ran it.
+        repeatable: whether it is safe to send the request again if it is unknown whether the server ran it.
     """
 
     method: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 import cyclone.web
 from twisted.logger import Logger
@@ -18,14 +17,13 @@ from twisted.python.failure import Failure
 from restmq import errors
 from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
 from restmq.auth.origins import is_prefetch
-from restmq.dispatch import CommandContext
 from restmq.errors import WireError
 from restmq.handlers.declare import UNDECLARED, Operation, as_utf8
 from restmq.handlers.error_status import MethodNotAllowed, render_error, status_of
 from restmq.handlers.services import Services
 from restmq.handlers.templates import render
 from restmq.http.forms import FORM_PIECE_BYTES
-from restmq.http.request import Request
+from restmq.http.request import Request, unquoted
 from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head
 from restmq.model import check_queue_name
 from restmq.monitoring.request_counters import CLIENT_GONE
@@ -126,7 +124,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             if endpoint is not None:
                 access, read, run = endpoint
                 if access.section:
-                    if not self._is_open(access):
+                    if not self.is_open(access):
                         await services.guard.check(self.credentials, access, self.queue)
                 elif access is BY_COMMAND and len(request.body) > READ_UNCHECKED_BYTES_MAX:
                     await services.guard.check_any(self.credentials, OF_COMMANDS)
@@ -198,7 +196,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
 
     # The request
 
-    def _is_open(self, access: Access) -> bool:
+    def is_open(self, access: Access) -> bool:
         """Whether the client has sent no credentials and needs none. This usual case needs no ``await``."""
         request = self.request
         no_token = "authorization" not in request.headers and "authkey=" not in request.query
@@ -338,45 +336,6 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         if not self._finished:
             self.services.traffic.answered(self.request, CLIENT_GONE, 0)
 
-    def command_context(self) -> CommandContext:
-        """The context in which this client's JSON commands run."""
-        services = self.services
-
-        async def check(access: Access, queue: str | None) -> None:
-            if not self._is_open(access):
-                await services.guard.check(self.credentials, access, queue)
-
-        async def queues() -> list[str]:
-            return await services.visible_queues(self.credentials)
-
-        return CommandContext(
-            core=services.core,
-            polls=services.polls,
-            check=check,
-            queues=queues,
-            kept_headers=services.kept_headers,
-            stats=services.queue_stats,
-            presence=self.request.connection.presence,
-            default_queue=self.queue,
-            command_bytes_max=services.command_bytes_max,
-            next_turn=services.turns.next,
-        )
-
     async def head(self) -> None:
         """Answers HEAD with the head of a GET's answer. It does not run the GET, which may take a message."""
         self.answer(b"", JSON)
-
-
-def unquoted(raw: str) -> str:
-    """Percent-decodes a name from a raw path. A plus stays a plus. Raises InvalidInput if the name is not UTF-8."""
-    if "%" in raw:
-        for piece in raw.split("%")[1:]:
-            if len(piece) < 2 or not all(c in "0123456789abcdefABCDEF" for c in piece[:2]):
-                raise errors.InvalidInput(
-                    "the path has a '%' that is not followed by two hexadecimal digits; write '%25' for a '%'."
-                )
-        try:
-            return unquote_to_bytes(raw).decode()
-        except UnicodeDecodeError:
-            raise errors.InvalidInput("the queue's name is not valid UTF-8; percent-encode its UTF-8 bytes.") from None
-    return raw

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from restmq import dispatch
-from restmq.auth.guard import BY_COMMAND, OPEN
+from restmq.auth.guard import BY_COMMAND, OPEN, Access
+from restmq.commands import COMMANDS, CommandContext
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Body, Parameter, answers_json, answers_page, declare
 from restmq.handlers.parameters import JSONP_CALLBACK
@@ -29,6 +30,28 @@ def _takes(command: str) -> dict[str, Any]:
     }
 
 
+def command_context(handler: Handler) -> CommandContext:
+    """The context in which the JSON commands of this handler's client run."""
+    services = handler.services
+
+    async def check(access: Access, queue: str | None) -> None:
+        if not handler.is_open(access):
+            await services.guard.check(handler.credentials, access, queue)
+
+    return CommandContext(
+        core=services.core,
+        polls=services.polls,
+        check=check,
+        queues=lambda: services.visible_queues(handler.credentials),
+        kept_headers=services.kept_headers,
+        stats=services.queue_stats,
+        presence=handler.request.connection.presence,
+        default_queue=handler.queue,
+        command_bytes_max=services.command_bytes_max,
+        next_turn=services.turns.next,
+    )
+
+
 class CommandHandler(Handler):
     """Runs a JSON command, which is the body or the form field ``body`` or ``msg``."""
 
@@ -37,7 +60,7 @@ class CommandHandler(Handler):
     @declare(answers={200: answers_page("The page.")})
     async def get(self) -> None:
         """A page to try commands."""
-        self.answer_page("commands.html", commands=sorted(dispatch.COMMANDS))
+        self.answer_page("commands.html", commands=sorted(COMMANDS))
 
     head = get
 
@@ -46,7 +69,7 @@ class CommandHandler(Handler):
         """Runs a JSON command."""
         given = self.parameters["msg"] if self.parameters["body"] is None else self.parameters["body"]
         text = (self.request.body if self.request.media_type == JSON else given) or b""
-        context = self.command_context()
+        context = command_context(self)
         await self.answer_long_json(await dispatch.run(context, await dispatch.read(context, text)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from restmq import __version__
 from restmq.auth.guard import OPEN, Access
-from restmq.dispatch import COMMANDS, Command
+from restmq.commands import COMMANDS, Command
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, Operation, Parameter, answers_json, answers_page, declare
 from restmq.http.response import HTML, JAVASCRIPT, JSON

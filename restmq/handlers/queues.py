@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from restmq.auth import guard
 from restmq.auth.guard import Access
+from restmq.commands import EMPTY_QUEUE
 from restmq.delivery.lines import TakeRequest
-from restmq.dispatch import EMPTY_QUEUE
 from restmq.errors import InvalidInput, WireError
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, Body, answers_json, declare

@@ -9,10 +9,10 @@ from typing import cast
 
 from restmq.auth import guard
 from restmq.auth.guard import Access
+from restmq.commands import EMPTY_QUEUE
 from restmq.delivery.consumer import Format
 from restmq.delivery.lines import TakeRequest
 from restmq.delivery.several import SeveralQueues, Share
-from restmq.dispatch import EMPTY_QUEUE
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
 from restmq.handlers.parameters import (
@@ -47,7 +47,7 @@ class SeveralQueuesHandler(Handler):
     async def allowed_queues(self) -> tuple[str, ...]:
         """The queues that the request names, each once. Raises an error if the client lacks access to any of them."""
         queues: tuple[str, ...] = self.parameters["queue"]
-        if not self._is_open(self.reads):
+        if not self.is_open(self.reads):
             await self.services.guard.check_each(self.credentials, self.reads, queues)
         return queues
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
 from restmq.delivery.several import SeveralQueues
+from restmq.handlers.commands import command_context
 from restmq.handlers.declare import Answer, as_utf8, declare
 from restmq.handlers.error_status import UpgradeRequired
 from restmq.handlers.streams import LISTENING, ConsumerHandler
@@ -42,7 +43,7 @@ class WebSocketHandler(ConsumerHandler):
         self.services.traffic.answered(self.request, 101)
         socket = self.services.websockets.buildProtocol(None)
         last_key = self.parameters["last_event_id"]
-        socket.prepare(self.command_context(), last_key, self.request.connection)
+        socket.prepare(command_context(self), last_key, self.request.connection)
         socket.attach(
             fanout=several or self.services.fanout,
             queue=queues[0],

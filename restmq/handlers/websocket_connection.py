@@ -15,9 +15,9 @@ from twisted.logger import Logger
 
 from restmq import dispatch
 from restmq.auth import guard
+from restmq.commands import CommandContext
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.transport_consumer import TransportConsumer
-from restmq.dispatch import CommandContext
 from restmq.errors import RestMQError
 from restmq.handlers.websocket_frames import BINARY_FRAME, TEXT_FRAME, frame, text_frames
 from restmq.handlers.websocket_input import BoundedInput

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
 
 from cyclone.httpserver import HTTPRequest
 
@@ -185,3 +186,18 @@ def _ranges(accept: str) -> dict[str, tuple[float, int]]:
 @lru_cache(maxsize=128)
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
+
+
+def unquoted(raw: str) -> str:
+    """Percent-decodes a name from a raw path. A plus stays a plus. Raises InvalidInput if the name is not UTF-8."""
+    if "%" in raw:
+        for piece in raw.split("%")[1:]:
+            if len(piece) < 2 or not all(c in "0123456789abcdefABCDEF" for c in piece[:2]):
+                raise InvalidInput(
+                    "the path has a '%' that is not followed by two hexadecimal digits; write '%25' for a '%'."
+                )
+        try:
+            return unquote_to_bytes(raw).decode()
+        except UnicodeDecodeError:
+            raise InvalidInput("the queue's name is not valid UTF-8; percent-encode its UTF-8 bytes.") from None
+    return raw

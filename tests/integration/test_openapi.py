@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from restmq.dispatch import COMMANDS
+from restmq.commands import COMMANDS
 from restmq.handlers import pages
 from restmq.handlers.declare import UNDECLARED
 from restmq.web import ELSEWHERE, ROUTES

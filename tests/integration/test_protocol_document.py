@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from restmq.dispatch import COMMANDS
+from restmq.commands import COMMANDS
 from restmq.handlers.openapi import describe
 from restmq.handlers.websocket_connection import CLOSE_CODES
 from restmq.model import DEAD_LETTER, SETTINGS

@@ -13,7 +13,8 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
 from restmq.auth.guard import OF_COMMANDS, Access
-from restmq.dispatch import COMMANDS, CommandContext, read, read_if_command, run
+from restmq.commands import COMMANDS, CommandContext
+from restmq.dispatch import read, read_if_command, run
 from restmq.errors import InvalidInput, NotAllowed, TooLong
 from restmq.schema.encoding import to_json
 from restmq.transport import Presence

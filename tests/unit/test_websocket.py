@@ -16,11 +16,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from restmq.auth.guard import CONSUME, Access, Credentials
+from restmq.commands import CommandContext
 from restmq.delivery.backpressure import BackpressureLimits
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.outbox import SharedBytes
-from restmq.dispatch import CommandContext
 from restmq.errors import NotAllowed
+from restmq.handlers.commands import command_context
 from restmq.handlers.websocket import WebSocketHandler
 from restmq.handlers.websocket_connection import COMMANDS_WAITING_MAX, WAITING_BYTES_MAX, Socket, make_factory
 from restmq.handlers.websocket_frames import COMPRESSED_UP_TO_BYTES, frame, text_frames
@@ -59,7 +60,7 @@ def test_the_cookie_is_read_once_however_many_commands_come() -> None:
     )
     handler = WebSocketHandler(services, request)
     handler.queue = "q"
-    client = handler.command_context()
+    client = command_context(handler)
     defer.ensureDeferred(client.check(CONSUME, "q"))
     request.headers = {"cookie": "auth=another:one"}
     defer.ensureDeferred(client.check(CONSUME, "q"))

@@ -1,0 +1,326 @@
+"""The JSON commands: an explicit table from a command's name to an operation.
+
+A command is an object with ``cmd`` and its fields, e.g. ``{"cmd": "add", "queue": "jobs", "value": "dig"}``. Its answer
+is an object too. ``COMMANDS`` lists all commands with their fields and the access that they require.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE, Access
+from restmq.core import RedisOperations
+from restmq.delivery.lines import TakeRequest
+from restmq.delivery.longpoll import LongPolls
+from restmq.model import (
+    BATCH_MAX,
+    DELAY_SECONDS_MAX,
+    LEASE_SECONDS_MAX,
+    TTL_SECONDS_MAX,
+    WAIT_SECONDS_MAX,
+    Message,
+)
+from restmq.schema.answers import (
+    BOOLEAN,
+    BYTES,
+    KEY,
+    MESSAGE,
+    NOTES,
+    NUMBER,
+    QUEUE,
+    STRING,
+    WHOLE,
+    ZERO_OR_ONE,
+    any_of,
+    array,
+    obj,
+    ref,
+)
+from restmq.schema.fields import (
+    ANY_JSON,
+    ANY_TEXT,
+    CONTENT_TYPE,
+    HEADERS,
+    IDEMPOTENCY_KEY,
+    LEASES,
+    MESSAGE_KEY,
+    QUEUE_NAME,
+    QUEUE_NAMES,
+    REASON,
+    RECEIPT_TEXT,
+    VALUES,
+    Flag,
+    Kind,
+    Number,
+    Schema,
+    whole,
+)
+from restmq.schema.json_input import message_of
+from restmq.schema.metadata import KeptHeaders
+from restmq.transport import Presence
+
+#: The work on a longer command is done in several turns of the event loop.
+LONG_BYTES = 65536
+EMPTY_QUEUE = {"error": "empty queue"}
+
+Fields = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class CommandContext:
+    """The context of a client's commands: the services they use, and the checks for this client.
+
+    Attributes:
+        check: raises an error if the client does not have this access to this queue; None means no single queue.
+        queues: the names of all queues that the client may see.
+        stats: the answer of ``/stats/<queue>``.
+        presence: whether the client is still connected.
+        kept_headers: the headers that are kept with messages.
+        default_queue: the queue of a command that names none.
+        command_bytes_max: maximum size of a command.
+        next_turn: waits until it is this command's turn to be worked on.
+    """
+
+    core: RedisOperations
+    polls: LongPolls
+    check: Callable[[Access, str | None], Awaitable[None]]
+    queues: Callable[[], Awaitable[list[str]]]
+    stats: Callable[[str], Awaitable[Fields]]
+    presence: Presence
+    command_bytes_max: int
+    next_turn: Callable[[], Awaitable[None]]
+    kept_headers: KeptHeaders = field(default_factory=KeptHeaders)
+    default_queue: str | None = None
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Command:
+    """A command of the protocol.
+
+    Attributes:
+        text: its description.
+        answer: JSON Schema of its answer.
+        names_queue: whether it acts on one queue, which its field ``queue`` or the keys of leased messages name.
+        fields: its other fields, each with the kind that checks it.
+        required: names of the fields that it must have.
+        one_of: names of fields, of which it must have exactly one.
+        needs: fields that need another field.
+    """
+
+    operation: Callable[[CommandContext, str, Fields], Awaitable[Fields]]
+    access: Access
+    text: str
+    answer: Schema
+    fields: dict[str, Kind] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
+    needs: dict[str, str] = field(default_factory=dict)
+    names_queue: bool = True
+
+
+# Operations
+
+
+async def _add(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    values = [message_of(raw, "the value") for raw in fields.get("values", [fields.get("value")])]
+    if sum(map(len, values)) > LONG_BYTES:
+        await context.next_turn()
+    options: tuple[Any, ...] = (fields.get("ttl", 0), fields.get("delay", 0), fields.get("idempotency_key", b""))
+    if "headers" in fields or "content_type" in fields:
+        options += (context.kept_headers.of_command(fields.get("headers", {}), fields.get("content_type", "")),)
+    if "values" not in fields and not any(options):
+        keys = [await context.core.queue_add(queue, values[0])]
+    else:
+        keys = await context.core.queue_add_many(queue, values, *options)
+    if "values" in fields:
+        return {"queue": queue, "keys": keys}
+    return {"queue": queue, "value": orjson.Fragment(bytes(fields["value"])), "key": keys[0]}
+
+
+async def _get(context: CommandContext, queue: str, _fields: Fields) -> Fields:
+    message = await context.core.queue_get(queue, softget=True)
+    return {"queue": queue, **message.fields(with_count=True)} if message else EMPTY_QUEUE
+
+
+async def _take(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    return await _receive(context, queue, fields, None)
+
+
+async def _lease(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    return await _receive(context, queue, fields, round(fields.get("lease", 0) * 1000))
+
+
+async def _receive(context: CommandContext, queue: str, fields: Fields, lease_ms: int | None) -> Fields:
+    wanted = TakeRequest(fields.get("count", 1), lease_ms)
+    queues = tuple(dict.fromkeys((queue, *fields.get("queues", ()))))
+    for other in queues[1:]:
+        await context.check(CONSUME, other)
+    taken = await context.polls.take_first(queues, wanted, context.presence, fields.get("wait", 0))
+    return _received(*taken, "count" in fields)
+
+
+def _received(queue: str, messages: list[Message], many: bool) -> Fields:
+    if not messages:
+        return EMPTY_QUEUE
+    if many:
+        return {"queue": queue, "messages": [message.fields() for message in messages]}
+    return {"queue": queue, **messages[0].fields()}
+
+
+async def _delete(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    return {"queue": queue, "key": fields["key"], "deleted": await context.core.queue_del(queue, fields["key"])}
+
+
+async def _ack(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    if leases := fields.get("messages"):
+        acked = await context.core.queue_ack_many(queue, leases)
+        answers = [{"key": key, "acked": done} for (key, _), done in zip(leases, acked, strict=True)]
+        return {"queue": queue, "messages": answers}
+    await context.core.queue_ack(fields["key"], fields["receipt"])
+    return {"queue": queue, "key": fields["key"], "acked": True}
+
+
+async def _extend(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    await context.core.queue_extend(fields["key"], fields["receipt"], round(fields["lease"] * 1000))
+    return {"queue": queue, "key": fields["key"], "lease": fields["lease"]}
+
+
+async def _nack(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    delay_ms = round(fields["delay"] * 1000) if "delay" in fields else None
+    await context.core.queue_nack(fields["key"], fields["receipt"], delay_ms, fields.get("reason", ""))
+    return {"queue": queue, "key": fields["key"], "nacked": True}
+
+
+async def _redrive(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    to = fields.get("to", "")
+    if to:
+        await context.check(PRODUCE, to)
+    return {"queue": queue, "redriven": await context.core.queue_redrive(queue, fields.get("key", ""), to)}
+
+
+async def _purge(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    if fields.get("remove"):
+        deleted = await context.core.queue_remove(queue)
+    else:
+        deleted = await context.core.queue_purge(queue, close_consumers=True) > 0
+    return {"queue": queue, "status": int(deleted)}
+
+
+async def _stats(context: CommandContext, queue: str, _fields: Fields) -> Fields:
+    return await context.stats(queue)
+
+
+async def _list(context: CommandContext, _queue: str, _fields: Fields) -> Fields:
+    return {"queues": await context.queues()}
+
+
+_LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
+_RECEIVING: dict[str, Kind] = {
+    "count": whole(1, BATCH_MAX),
+    "queues": QUEUE_NAMES,
+    "wait": Number(0, WAIT_SECONDS_MAX),
+}
+_LEASED: dict[str, Kind] = {"key": MESSAGE_KEY, "receipt": RECEIPT_TEXT}
+_EMPTY = ref("Empty")
+_RECEIVED = any_of(
+    obj(
+        {"encoding": STRING, "receipt": STRING, "count": WHOLE, **NOTES},
+        queue=QUEUE,
+        key=KEY,
+        value=STRING,
+    ),
+    obj(queue=QUEUE, messages=array(MESSAGE)),
+    _EMPTY,
+)
+
+COMMANDS: dict[str, Command] = {
+    "add": Command(
+        _add,
+        PRODUCE,
+        "Adds a message, or many in one atomic step. A value that is not a string is stored as its JSON text.",
+        any_of(obj(queue=QUEUE, key=KEY, value=BYTES), obj(queue=QUEUE, keys=array(KEY))),
+        {
+            "value": ANY_JSON,
+            "values": VALUES,
+            "ttl": Number(0, TTL_SECONDS_MAX),
+            "delay": Number(0, DELAY_SECONDS_MAX),
+            "idempotency_key": IDEMPOTENCY_KEY,
+            "headers": HEADERS,
+            "content_type": CONTENT_TYPE,
+        },
+        one_of=("value", "values"),
+    ),
+    "get": Command(
+        _get,
+        CONSUME,
+        "Peeks at the next message and leaves it there. Its count is the number of peeks.",
+        any_of(
+            obj({"encoding": STRING, **NOTES}, queue=QUEUE, key=KEY, value=STRING, count=WHOLE),
+            _EMPTY,
+        ),
+    ),
+    "take": Command(_take, CONSUME, "Takes the next message, or several (at-most-once).", _RECEIVED, _RECEIVING),
+    "del": Command(
+        _delete,
+        CONSUME,
+        "Deletes a message, wherever it is in the queue.",
+        obj(queue=QUEUE, key=STRING, deleted=BOOLEAN),
+        {"key": ANY_TEXT},
+        ("key",),
+    ),
+    "lease": Command(
+        _lease,
+        CONSUME,
+        "Leases the next message, or several (at-least-once).",
+        _RECEIVED,
+        {**_RECEIVING, "lease": _LEASE_SECONDS},
+    ),
+    "ack": Command(
+        _ack,
+        CONSUME,
+        "Acks a leased message, which deletes it; or several of one queue, and answers for each.",
+        any_of(
+            obj(queue=QUEUE, key=KEY, acked=BOOLEAN),
+            obj(queue=QUEUE, messages=array(obj(key=KEY, acked=BOOLEAN))),
+        ),
+        {**_LEASED, "messages": LEASES},
+        one_of=("key", "messages"),
+        needs={"key": "receipt", "receipt": "key"},
+    ),
+    "extend": Command(
+        _extend,
+        CONSUME,
+        "Extends a lease to this many seconds from now.",
+        obj(queue=QUEUE, key=KEY, lease=NUMBER),
+        {**_LEASED, "lease": _LEASE_SECONDS},
+        ("key", "receipt", "lease"),
+    ),
+    "nack": Command(
+        _nack,
+        CONSUME,
+        "Nacks a leased message: it returns to its place in the queue, at once or after a delay.",
+        obj(queue=QUEUE, key=KEY, nacked=BOOLEAN),
+        {**_LEASED, "delay": Number(0, DELAY_SECONDS_MAX), "reason": REASON},
+        ("key", "receipt"),
+    ),
+    "redrive": Command(
+        _redrive,
+        CONFIGURE,
+        "Moves dead letters back to the end of the queue, or to another queue.",
+        obj(queue=QUEUE, redriven=WHOLE),
+        {"key": MESSAGE_KEY, "to": QUEUE_NAME},
+    ),
+    "purge": Command(
+        _purge,
+        PURGE,
+        "Deletes the queue's messages in every state and disconnects its consumers; may also remove the queue itself.",
+        obj(queue=QUEUE, status=ZERO_OR_ONE),
+        {"remove": Flag()},
+    ),
+    "stats": Command(_stats, CONSUME, "Shows the queue's counters.", ref("QueueStats")),
+    "list": Command(_list, CONSUME, "Lists the names of all queues.", obj(queues=array(QUEUE)), names_queue=False),
+}
