@@ -1,27 +1,16 @@
 """``restmq move``: move queues to another server.
 
-Rules by which an interrupted move can be repeated, and loses or doubles nothing:
-
-1. A message is removed from the source only after the target has confirmed it. A ready message is leased, published and
-   acked. A delayed message or a dead letter, which can't be leased, is peeked at, published and deleted.
-2. The idempotency key of a publish is derived from the source's URL, the message's key there and its value. So the
-   target adds a message once, however often it is sent within 24 hours. A conflict means that the message was sent
-   before with another remaining delay or time to live: it is there already.
-3. A message is published only in the first half of its lease. Once the lease has ended, a consumer of the source may
-   have the message.
-4. Leases count as deliveries, so an interrupted move could make dead letters. To prevent that, the queue has no
-   ``max_deliveries`` while it is moved.
+``cli/transfer.py`` has the rules by which messages are moved. One more: leases count as deliveries, so an interrupted
+move could make dead letters. To prevent that, a queue has no ``max_deliveries`` while it is moved.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -30,13 +19,12 @@ import click
 
 from restmq.cli.arguments import YEAR_SECONDS, BoundedNumber, Commands, flag, option, queues_argument
 from restmq.cli.output import INTERRUPTED, Progress, RetryNotices, print_error, print_json, print_table, stopping
-from restmq.client import Call, Client, Message, Server, Stopped, Unreachable
+from restmq.cli.transfer import Transfer
+from restmq.client import Call, Client, Server, Stopped, Unreachable
 from restmq.client.server import DEFAULT_URL, PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE
-from restmq.errors import Conflict, InvalidInput, LeaseGone, NotAllowed, RestMQError
-from restmq.model import DEAD_LETTER, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, SETTINGS, Policy
+from restmq.errors import InvalidInput, RestMQError
+from restmq.model import DEAD_LETTER, LEASE_SECONDS_MAX, SETTINGS, Policy
 
-_BATCH = 100
-_ACKS_AT_ONCE = 4
 _RECHECK_SECONDS = 1.0
 _SETTINGS = (*SETTINGS, DEAD_LETTER)
 _TARGET_VARIABLES = {
@@ -128,10 +116,10 @@ class Mover:
         self._source = source
         self._target = target
         self._stopping = threading.Event()
-        self._are_distinct = False
         self._moved: list[Moved] = []
         self._done = 0
         self._progress = Progress(0)
+        self._transfer = Transfer(source, target, lease_seconds=args.lease, stopping=self._stopping, moved=self._show)
 
     def run(self) -> int:
         """Moves the queues. Returns the exit status: 1 if messages are left or a queue is unknown."""
@@ -142,11 +130,11 @@ class Mover:
             return 1
         queues = list(dict.fromkeys(self._args.queues)) or known
         self._progress = Progress(sum(self._check(queue) for queue in queues))
-        with stopping(self._stop, once=False), ThreadPoolExecutor(_ACKS_AT_ONCE, "ack") as threads:
+        with stopping(self._stop, once=False), closing(self._transfer):
             try:
                 for queue in queues:
                     if not self._stopping.is_set():
-                        self._move(queue, threads)
+                        self._move(queue)
             finally:
                 self._progress.end()
                 self._report()
@@ -172,7 +160,7 @@ class Mover:
             )
         return _held(stats)
 
-    def _move(self, queue: str, threads: ThreadPoolExecutor) -> None:
+    def _move(self, queue: str) -> None:
         settings = self._source.settings(queue)
         if not self._args.keep_settings:
             self._copy_settings(queue, settings)
@@ -182,8 +170,11 @@ class Mover:
         with self._without_limit(queue, settings):
             while not self._stopping.is_set():
                 self._wait_for_leases(queue, deadline)
-                dead, delayed = self._move_resting(queue, "dead"), self._move_resting(queue, "delayed")
-                ready = self._move_ready(queue, threads)
+                dead, delayed = (
+                    self._transfer.move_resting(queue, "dead"),
+                    self._transfer.move_resting(queue, "delayed"),
+                )
+                ready = self._transfer.move_ready(queue)
                 moved.dead, moved.delayed, moved.ready = moved.dead + dead, moved.delayed + delayed, moved.ready + ready
                 if not (dead or delayed or ready):
                     break
@@ -228,110 +219,6 @@ class Mover:
             if limit:
                 with suppress(Stopped, Unreachable):
                     self._source.configure(queue, max_deliveries=limit)
-
-    # Messages
-
-    def _move_ready(self, queue: str, threads: ThreadPoolExecutor) -> int:
-        """Moves ready messages until there are none. Returns their number."""
-        count = 0
-        while not self._stopping.is_set():
-            safe_until = time.monotonic() + self._args.lease / 2
-            messages = self._source.lease_many(queue, _BATCH, self._args.lease)
-            if not messages:
-                break
-            acks: list[Future[bool]] = []
-            try:
-                self._check_servers_differ(messages[0])
-                for message in messages:
-                    if time.monotonic() >= safe_until or self._stopping.is_set():
-                        break
-                    self._publish(queue, message)
-                    acks.append(threads.submit(self._ack, message))
-            finally:
-                acked = self._finish(acks)
-                self._give_back(messages[len(acks) :])
-            count += acked
-            self._show(acked)
-        return count
-
-    def _ack(self, message: Message) -> bool:
-        try:
-            self._source.ack(message)
-        except LeaseGone:  # the message is leased again later, and acked then
-            return False
-        return True
-
-    def _finish(self, acks: list[Future[bool]]) -> int:
-        """Waits for the acks. Returns the number of messages that are acked. Raises the first error."""
-        try:
-            return sum(ack.result() for ack in acks)
-        finally:
-            for ack in acks:
-                ack.cancel()
-
-    def _give_back(self, messages: list[Message]) -> None:
-        """Returns leased messages to their places. If the source is away, they return when their leases end."""
-        for message in messages:
-            try:
-                self._source.nack(message)
-            except LeaseGone:
-                continue
-            except RestMQError:
-                return
-
-    def _move_resting(self, queue: str, place: str) -> int:
-        """Moves delayed messages or dead letters until there are none. Returns their number."""
-        count = 0
-        while True:
-            before = count
-            for seen in self._source.peek(queue, place, count=_BATCH):
-                if self._stopping.is_set():
-                    return count
-                message = self._source.find(seen.key)
-                if message is None or message.more["state"] != place:
-                    continue
-                self._check_servers_differ(message)
-                key = self._publish(queue, message)
-                if self._source.delete(queue, message.key):
-                    count += 1
-                    self._show(1)
-                elif key:  # a consumer of the source has it
-                    self._target.delete(queue, key)
-            if count == before:
-                return count
-
-    def _publish(self, queue: str, message: Message) -> str:
-        """Publishes the message at the target. Returns its new key, or '' if it is there already."""
-        now_ms = time.time() * 1000
-        expires_ms = message.more.get("expires", 0)
-        ttl_seconds = max(0.001, (expires_ms - now_ms) / 1000) if expires_ms else 0
-        state = message.more.get("state")
-        due_ms = message.more["due"] if state == "delayed" else 0
-        delay_seconds = min(DELAY_SECONDS_MAX, max(0.0, (due_ms - now_ms) / 1000))
-        origin = f"{self._source.server.url.rstrip('/')}\n{message.key}\n".encode()
-        try:
-            return self._target.publish(
-                queue,
-                message.value,
-                delay_seconds=delay_seconds,
-                ttl_seconds=ttl_seconds,
-                idempotency_key="move-" + hashlib.sha256(origin + message.value).hexdigest(),
-                content_type=message.more.get("content_type", ""),
-                headers=message.more.get("headers"),
-                dead=state == "dead",
-            )
-        except Conflict:
-            return ""
-
-    def _check_servers_differ(self, message: Message) -> None:
-        """Raises UsageError if the target has the same message in the same state: both URLs lead to the same queues."""
-        if self._are_distinct:
-            return
-        with suppress(NotAllowed):  # the target's credentials may permit nothing but publishing
-            there = self._target.find(message.key)
-            if there is not None and there == self._source.find(message.key):
-                raise click.UsageError("--from and --to lead to the same queues.")
-        self._are_distinct = True
 
     # Reports
 
