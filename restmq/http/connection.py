@@ -14,24 +14,21 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any
 
-from twisted.internet import protocol
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from restmq.errors import WireError
+from restmq.http.client_transport import LINGER_SECONDS, ClientTransport
 from restmq.http.limits import Limits
 from restmq.http.parser import RequestParser, head_of
-from restmq.http.quota import ClientQuota
 from restmq.http.request import Request
-from restmq.http.turns import QUIET_SECONDS, SMALL_BYTES, SMALL_SECONDS, Turns
-from restmq.http.unread import UnreadResponses
-from restmq.transport import Presence, hung_up, notice_vanished_client, send_at_once
+from restmq.http.turns import QUIET_SECONDS, SMALL_BYTES, SMALL_SECONDS
+from restmq.transport import Presence, notice_vanished_client, send_at_once
 
-_LINGER_SECONDS = 2.0
 #: While the server drains, a new connection may still send its first request within this time.
 _FIRST_REQUEST_SECONDS = 1.0
 _UPGRADE_BYTES_MAX = 65536
@@ -43,35 +40,13 @@ _FREE_BYTES = 16 * 1024
 _SHORT_READ_BYTES = 4096
 
 
-class Server(Protocol):
-    """The interface of a connection's factory; ``http.server`` implements it."""
-
-    limits: Limits
-    draining: bool
-    seconds: Callable[[], float]
-    turns: Turns
-    received: ClientQuota
-    unread: UnreadResponses
-
-    def admit(self, connection: HTTPConnection) -> WireError | None: ...
-    def forget(self, connection: HTTPConnection) -> None: ...
-    def __call__(self, request: Request) -> Any: ...
-    def refused(self, address: str, refusal: WireError) -> None: ...
-    def render_refusal(self, refusal: WireError) -> bytes: ...
-
-
 @implementer(IPushProducer)
-class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
+class HTTPConnection(ClientTransport):
     """Parses one client's bytes, queues pipelined requests, and hands over one request at a time."""
 
     #: cyclone's handlers read these two.
     no_keep_alive = False
     xheaders = False
-
-    factory: Server
-    remote_ip = ""
-    secure = False
-    admitted = False
 
     def connectionMade(self) -> None:
         peer = self.transport.getPeer()
@@ -243,18 +218,6 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         """Runs an iterator to its end, a step per turn."""
         await self._turns.run(steps)
 
-    def _pause_reading(self, paused: bool) -> None:
-        if paused != self._reading_paused:
-            self._reading_paused = paused
-            if paused:
-                self.transport.pauseProducing()
-            else:
-                self.transport.resumeProducing()
-
-    def _disconnected_while_paused(self) -> bool:
-        """Whether the client has disconnected while reading is paused, so that ``connectionLost`` comes only later."""
-        return self._reading_paused and hung_up(self.transport)
-
     def pauseProducing(self) -> None:
         """The transport is full: the client does not read its responses, so it gets no more of them."""
         self._client_reads = False
@@ -275,10 +238,6 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         limits = self._limits
         seconds = limits.request_seconds if self._parser.in_request else limits.idle_seconds
         self.deadline = self.factory.seconds() + seconds + unsent_bytes / limits.bytes_per_second
-
-    def write(self, data: bytes) -> None:
-        """Sends a part of a response that continues."""
-        self.transport.write(data)
 
     def finished(self, data: bytes, keep_alive: bool) -> None:
         """Sends a whole response, or the last bytes of one. Then the next request has its turn."""
@@ -309,28 +268,8 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
             self._account()
 
     def _end(self, linger: bool = False) -> None:
-        """Closes when all is sent.
-
-        Args:
-            linger: keep reading and ignoring input until the client closes or the deadline passes. Closing with unread
-                input would send a reset, which can destroy the last response on its way (RFC 9112, 9.6).
-        """
         self._discard()
-        self.transport.unregisterProducer()
-        if linger and not self.secure and hasattr(self.transport, "loseWriteConnection"):
-            self._pause_reading(False)
-            self.transport.loseWriteConnection()
-        else:  # TLS has its own close, which waits for the client's
-            self.transport.loseConnection()
-
-    def abort(self) -> None:
-        """Cuts a response that cannot be completed, so that it does not look complete."""
-        self.transport.abortConnection()
-
-    def cut(self) -> None:
-        """Closes at once, because the client does not read its response."""
-        self.factory.refused(self.remote_ip, WireError(408, "the client does not read its response."))
-        self.transport.abortConnection()
+        self._close(linger)
 
     def stream(self, consumer: Any) -> None:
         """Makes the response endless: the consumer writes to the transport and is its producer.
@@ -346,24 +285,12 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         self.transport.unregisterProducer()
         self.transport.registerProducer(consumer, True)
 
-    def expect_end(self) -> None:
-        """A stream ends when its consumer has sent the rest, which may not take long."""
-        self.deadline = self.factory.seconds() + _LINGER_SECONDS
-
-    def end_stream(self, last: bytes) -> None:
-        """Sends a stream's last bytes and closes."""
-        self._streaming = None
-        self.transport.unregisterProducer()
-        self.transport.write(last)
-        self.deadline = self.factory.seconds() + _LINGER_SECONDS
-        self.transport.loseConnection()
-
     # Refusals and deadlines
 
     def _refuse(self, refusal: WireError) -> None:
         self.factory.refused(self.remote_ip, refusal)
         self.transport.write(self.factory.render_refusal(refusal))
-        self.deadline = self.factory.seconds() + _LINGER_SECONDS
+        self.deadline = self.factory.seconds() + LINGER_SECONDS
         self._end(linger=True)
 
     def deadline_passed(self) -> None:
@@ -374,7 +301,7 @@ class HTTPConnection(protocol.Protocol):  # type: ignore[misc]  # untyped
         elif self._parser.in_request and self._client_reads:
             self._refuse(WireError(408, "the request took too long to arrive; send it faster."))
         else:
-            self.deadline = self.factory.seconds() + _LINGER_SECONDS
+            self.deadline = self.factory.seconds() + LINGER_SECONDS
             self._end()
 
     def _earns_time(self) -> bool:
