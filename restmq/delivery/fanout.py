@@ -63,7 +63,7 @@ from restmq.delivery.outbox import SharedBytes
 from restmq.delivery.shared import Shared
 from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
-from restmq.model import Policy, number_of
+from restmq.model import Policy
 from restmq.queues.results import QueueOverview
 from restmq.store.base import Channels, RedisCommand
 
@@ -79,13 +79,11 @@ _READ_BYTES_MAX = 32 << 20
 _WINDOWS_BYTES = 4 << 20
 _WINDOW_BYTES_MIN = 64 << 10
 
-_LIMITS = BackpressureLimits()
-
 
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
     """All live consumers of this daemon. Transports call ``connect`` and ``leave``."""
 
-    def __init__(self, core: RedisOperations, reactor: Any, limits: BackpressureLimits = _LIMITS) -> None:
+    def __init__(self, core: RedisOperations, reactor: Any, limits: BackpressureLimits) -> None:
         self.limits = limits
         self.seconds: Callable[[], float] = reactor.seconds
         self._core = core
@@ -145,8 +143,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def consumers(self, queue: str) -> Sequence[Consumer]:
         """The queue's consumers on this daemon, in the order in which they connected."""
-        live = self._live.get(queue)
-        return live.subscription.consumers if live else ()
+        return self._live[queue].subscription.consumers if queue in self._live else ()
 
     # Consumers connect and leave
 
@@ -170,17 +167,12 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         live.inbox.flush()
         live.subscription.consumers.append(consumer)
         live.subscription.live.append(consumer)
-        if live.subscription.policy is Policy.ROUNDROBIN:
-            live.attending.attend()
+        live.capacity_changed()
         self._subscribe(queue, live)
 
     def position(self, queue: str) -> str:
-        """The position of a live consumer that has got no message (see ``several.py``); empty if it is not known."""
-        live = self._live.get(queue)
-        if live is None or live.subscription.policy is not Policy.BROADCAST or live.subscription.last_number < 0:
-            return ""
-        last_key = live.subscription.last_key
-        return str(number_of(last_key)) if last_key else f"~{live.subscription.last_number}"
+        """As ``QueueSubscription.position``; empty if the queue has no consumers."""
+        return self._live[queue].subscription.position() if queue in self._live else ""
 
     def _open(self, queue: str) -> LiveQueue:
         live = self._live[queue] = self._by_channel[self._channel_of(queue)] = LiveQueue(
@@ -223,8 +215,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             self._subscriber.unsubscribe(self._channel_of(queue))
             del self._live[queue], self._by_channel[self._channel_of(queue)]
             live.stop()
-        if subscription.policy is Policy.ROUNDROBIN:
-            live.attending.attend()
+        live.capacity_changed()
 
     def drop(self, queue: str, consumer: Consumer) -> None:
         """Removes and closes a consumer that is too far behind."""
@@ -237,7 +228,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._close(queue, CloseReason.TOO_SLOW, [consumer])
 
     def _shed_later(self) -> None:
-        """Too many bytes wait for all consumers together. Not at once, because this is called within a write."""
+        """Too many bytes wait. They are shed later, because this is called within a write."""
         if not self._is_shedding:
             self._is_shedding = True
             self._reactor.callLater(0, self._shed)
@@ -246,25 +237,23 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         """Drops the consumers with the most unsent bytes (``backpressure.py``, rule 8)."""
         self._is_shedding = False
         behind = [(c.unsent_bytes, queue, c) for queue in self.queues for c in self.consumers(queue) if c.unsent_bytes]
-        behind.sort(key=itemgetter(0), reverse=True)
-        for dropped, (_, queue, consumer) in enumerate(behind):
-            if self.shared_bytes.total <= self.shared_bytes.bytes_max:
-                behind = behind[:dropped]
-                break
+        behind.sort(key=itemgetter(0))
+        dropped_before = self.counters.dropped
+        while behind and self.shared_bytes.total > self.shared_bytes.bytes_max:
             self.counters.dropped += 1
+            _, queue, consumer = behind.pop()
             self._close(queue, CloseReason.TOO_SLOW, [consumer])
         log.warn(
             "{count} consumers were dropped: all consumers together left more than {limit} bytes unread.",
-            count=len(behind),
+            count=self.counters.dropped - dropped_before,
             limit=self.shared_bytes.bytes_max,
         )
 
     def ready(self, queue: str, consumer: Consumer) -> None:
         """A consumer that was full can take messages again."""
         self._shared.slow_consumers.release(consumer)
-        live = self._live.get(queue)
-        if live is not None and live.subscription.policy is Policy.ROUNDROBIN:
-            live.attending.attend()
+        if queue in self._live:
+            self._live[queue].capacity_changed()
 
     def _close(self, queue: str, reason: CloseReason, consumers: list[Consumer]) -> None:
         for consumer in consumers:
@@ -310,12 +299,14 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             self._attend(queue)  # consumers may have joined meanwhile (rule 12)
 
     def _attend(self, queue: str) -> None:
-        live = self._live.get(queue)
-        if live is not None:
-            live.attending.attend()
+        if queue in self._live:
+            self._live[queue].attending.attend()
+
+    def _on(self, channels: Channels) -> list[LiveQueue]:
+        return [live for live in self._live.values() if not live.channels.isdisjoint(channels)]
 
     def _subscription_lost(self, channels: Channels) -> None:
-        lost = [live for live in self._live.values() if not live.channels.isdisjoint(channels)]
+        lost = self._on(channels)
         if not lost:
             return
         self.counters.lost_subscriptions += 1
@@ -328,15 +319,11 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             live.lose_subscription()
 
     def _commands_to_hold(self, channels: Channels) -> list[RedisCommand]:
-        return [
-            command
-            for queue, live in self._live.items()
-            if live.subscription.policy is Policy.BROADCAST and not live.channels.isdisjoint(channels)
-            for command in self._core.commands_to_hold(queue)
-        ]
+        broadcasting = [live for live in self._on(channels) if live.subscription.policy is Policy.BROADCAST]
+        return [command for live in broadcasting for command in self._core.commands_to_hold(live.queue)]
 
     def _subscription_renewed(self, channels: Channels) -> None:
-        for live in [live for live in self._live.values() if not live.channels.isdisjoint(channels)]:
+        for live in self._on(channels):
             live.renew_subscription()
 
     # Timers

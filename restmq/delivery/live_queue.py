@@ -49,7 +49,7 @@ class LiveQueue:
         self.is_followed = False
         #: The key and the record of the next message, if it has one (``queues/lua/_publish.lua``).
         self._record = (b"", b"")
-        self._queue = queue
+        self.queue = queue
         self._shared = shared
         self._subscribed: defer.Deferred[None] = defer.Deferred()
         self._current = current
@@ -85,6 +85,11 @@ class LiveQueue:
         current = self._current()
         if current is not None:
             current.attending.attend()
+
+    def capacity_changed(self) -> None:
+        """A consumer joined, left, or can take more."""
+        if self.subscription.policy is Policy.ROUNDROBIN:
+            self.attending.attend()
 
     def stop(self) -> None:
         """The last consumer has left."""
@@ -136,7 +141,7 @@ class LiveQueue:
             "message {key} could not be read in time. The consumers of {queue} get it from the queue's history, or are "
             "told of a gap.",
             key=key,
-            queue=self._queue,
+            queue=self.queue,
         )
         self._replay_live()
 
@@ -144,7 +149,7 @@ class LiveQueue:
 
     def replay(self, members: list[Consumer], last_key: str, last_number: int | None = None) -> None:
         """Brings consumers up to date, then makes them live (see ``replay.py``)."""
-        replay = Replay(self._queue, self._shared, members, last_key, last_number)
+        replay = Replay(self.queue, self._shared, members, last_key, last_number)
         self.subscription.replays.append(replay)
         defer.ensureDeferred(self._run(replay)).addErrback(self._replay_failed, replay)
 
@@ -158,9 +163,9 @@ class LiveQueue:
 
     def _replay_failed(self, failure: Any, replay: Replay) -> None:
         if failure.check(RestMQError):
-            log.warn("the history of {queue} can't be read: {why}", queue=self._queue, why=failure.getErrorMessage())
+            log.warn("the history of {queue} can't be read: {why}", queue=self.queue, why=failure.getErrorMessage())
         else:
-            log.failure("replaying {queue} failed", failure=failure, queue=self._queue)
+            log.failure("replaying {queue} failed", failure=failure, queue=self.queue)
         self._close(CloseReason.TRY_AGAIN, list(replay.members))
         self.subscription.replays.remove(replay)
 

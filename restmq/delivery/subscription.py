@@ -66,6 +66,12 @@ class QueueSubscription:
         self.cursor = 0
         return taken
 
+    def position(self) -> str:
+        """The position of a live consumer that has got no message (see ``several.py``); empty if it is not known."""
+        if self.policy is not Policy.BROADCAST or self.last_number < 0:
+            return ""
+        return str(number_of(self.last_key)) if self.last_key else f"~{self.last_number}"
+
     def reach_marker(self, marker: str, last_number: int, last_key: str) -> None:
         """A marker arrived on the channel."""
         self.last_number = max(self.last_number, last_number)

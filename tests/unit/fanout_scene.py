@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet import defer, task
 
 from restmq.auth.guard import LISTEN_COMET, Credentials
+from restmq.delivery.backpressure import BackpressureLimits
 from restmq.delivery.consumer import PREFETCH, CloseReason, Format
 from restmq.delivery.fanout import Fanout
 from restmq.errors import StoreUnavailable
@@ -186,7 +187,7 @@ class Scene:
     def __init__(self) -> None:
         self.clock = task.Clock()
         self.core = StubCore()
-        self.fanout = Fanout(self.core, self.clock)  # type: ignore[arg-type]
+        self.fanout = Fanout(self.core, self.clock, BackpressureLimits())  # type: ignore[arg-type]
         self.rendered: list[str] = []
         self.format = Format(self.render, lambda key: f"gap {key}|".encode())
 
