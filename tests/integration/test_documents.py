@@ -31,7 +31,7 @@ RUN_BY = {
         "./start_scripts/restmq_server",
     ): "integration/test_service.py::test_a_start_script_runs_from_any_directory",
     ("README.md", "./start_scripts/run_tests"): "no: these are its tests",
-    ("README.md", "curl -d value="): "integration/test_documents.py::test_the_five_curl_lines_of_the_readme_work",
+    ("README.md", "curl -d value="): "boxes/test_first_session.py::test_a_first_session_goes_as_the_readme_says",
     ("CONTRIBUTING.md", "./start_scripts/run_tests"): "no: these are its tests",
     ("docs/command-line.md", ""): "integration/test_cli.py::test_every_command_in_the_document_runs",
     (
@@ -121,40 +121,10 @@ def test_every_code_block_names_its_language() -> None:
 
 
 def test_the_commands_of_the_readme_exist_and_are_executable() -> None:
-    scripts = [line for line in commands("README.md") if not line.startswith("curl")]
+    scripts = [line for line in commands("README.md") if line.startswith("./")]
     assert scripts == ["./start_scripts/restmq_server", "./start_scripts/run_tests"]
-    for script in [*scripts, ".ci/run"]:
+    for script in [*scripts, "./start_scripts/restmq", ".ci/run"]:
         assert os.access(ROOT / script, os.X_OK), script
-
-
-@pytest.mark.needs("curl")
-def test_the_five_curl_lines_of_the_readme_work(private_folder: Path, private_redis: Redis) -> None:
-    daemon = Daemon(private_folder, redis=private_redis)
-
-    def run(line: str) -> str:
-        return subprocess.run(prepared(line), capture_output=True, check=True, timeout=20).stdout.decode()
-
-    def prepared(line: str) -> list[str]:
-        return shlex.split(line.replace("http://localhost:8888", daemon.url).replace("curl ", "curl -sS --fail "))
-
-    put, take, listen, lease, ack = [line for line in commands("README.md") if line.startswith("curl")]
-    with stopping(daemon), daemon.client() as http:
-        assert run(put) == "test:1\r\n"
-        assert run(take) == '{"key":"test:1","value":"hello","count":0}\r\n'
-        assert http.get("/q/test").status_code == 204
-        stream = subprocess.Popen(prepared(listen), stdout=subprocess.PIPE)
-        wait_until(lambda: listeners(private_redis, "test"))
-        run(put)
-        worker = subprocess.Popen(prepared(lease), stdout=subprocess.PIPE)
-        wait_until(lambda: http.get("/stats/jobs").json()["waiters"])
-        http.post("/q/jobs", data={"value": "dig"})
-        job = json.loads(worker.communicate(timeout=20)[0])
-        assert job["key"] in ack
-        assert http.get("/stats/jobs").json()["leased"] == 1
-        run(ack.replace("RECEIPT", job["receipt"]))
-        assert http.get("/stats/jobs").json()["totals"]["acked"] == 1
-    assert json.loads(stream.communicate(timeout=20)[0])["key"] == "test:2"
-    assert (stream.returncode, worker.returncode) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +132,7 @@ def test_the_five_curl_lines_of_the_readme_work(private_folder: Path, private_re
     [
         ("docs/security.md", ["restmq"], {"--queue", "--hash-password"}),
         ("docs/syslog-collectd.md", ["syslogd", "collectd"], set()),
-        ("docs/deploy.md", ["restmq"], {"--stop-timeout"}),
+        ("docs/deploy.md", ["restmq"], {"--stop-timeout", "--no-healthcheck"}),
         ("docs/delivery.md", ["restmq"], {"--kills", "--failovers"}),
         ("docs/operation.md", ["restmq"], {"--appendonly", "--create-token"}),
         ("docs/performance.md", ["restmq"], {"--before", "--headless"}),

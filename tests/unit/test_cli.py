@@ -20,7 +20,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
 
 
 def names() -> list[str]:
-    return list(commands().group.commands)
+    """The commands, but for ``serve``: its options are those of the server."""
+    return [name for name in commands().group.commands if name != "serve"]
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +31,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
                             "dead", "redrive", "remove", "move", "bench", "completion"}  # fmt: skip
     for name in names():
         assert f"\n  {name} " in shown
+    assert "\n  serve " in shown
 
 
 def test_every_command_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
