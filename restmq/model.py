@@ -67,21 +67,61 @@ class Policy(enum.IntEnum):
 
 
 @dataclass(slots=True, frozen=True)
+class Attribute:
+    """A typed attribute of a message, as SQS has them.
+
+    Attributes:
+        data_type: ``String``, ``Number`` or ``Binary``, perhaps with a period and the user's own name behind it.
+        value: its text; base64 of ``Binary``.
+    """
+
+    data_type: str
+    value: str
+
+    @property
+    def is_binary(self) -> bool:
+        return self.data_type.startswith("Binary")
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of its value."""
+        return base64.b64decode(self.value) if self.is_binary else self.value.encode()
+
+
+@dataclass(slots=True, frozen=True)
 class Metadata:
     """What a producer sends with a message beside its value.
 
     Attributes:
         content_type: the value's media type; empty for none.
         headers: by name, in lower case.
+        attributes: by name.
     """
 
     content_type: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> Metadata:
+        """Reads the members of a record."""
+        attributes = fields.get("attributes")
+        return cls(
+            fields.get("content_type", ""),
+            fields.get("headers", {}),
+            {name: Attribute(one["type"], one["value"]) for name, one in attributes.items()} if attributes else {},
+        )
 
     def fields(self) -> dict[str, Any]:
         """The members of a JSON answer: those that there are."""
         shown: dict[str, Any] = {"content_type": self.content_type} if self.content_type else {}
-        return {**shown, "headers": dict(self.headers)} if self.headers else shown
+        if self.headers:
+            shown["headers"] = dict(self.headers)
+        if self.attributes:
+            shown["attributes"] = {
+                name: {"type": one.data_type, "value": one.value} for name, one in self.attributes.items()
+            }
+        return shown
 
     def record(self, sent_ms: int) -> bytes:
         """The record of a new message (``queues/lua/_record.lua``)."""
@@ -170,7 +210,7 @@ class Deliveries:
             fields.get("reason", ""),
             fields.get("failed", 0),
             fields.get("origin"),
-            Metadata(fields.get("content_type", ""), fields.get("headers", {})),
+            Metadata.parse(fields),
             fields.get("sent", 0),
         )
 

@@ -139,8 +139,7 @@ class QueueHandler(Handler):
     def answer_raw(self, message: Message) -> None:
         sent = Deliveries.parse(message.record).metadata
         # The content type is sent exactly as it came.
-        kept = {"Content-Type": sent.content_type or OCTETS, **sent.headers}
-        self._extra_headers += _INERT + "".join(metadata.as_field(*header) for header in kept.items())
+        self._extra_headers += _INERT + metadata.shown_headers(sent)
         self._add_header("X-RestMQ-Key", quote(message.key, safe=_PATH_SAFE))
         if message.receipt:
             self._add_header("X-RestMQ-Receipt", message.receipt)

@@ -20,6 +20,8 @@ HEADERS_MAX = 32
 HEADER_BYTES_MAX = 8192
 #: Names the type of a message's Server-Sent Event.
 EVENT_HEADER = "x-message-event"
+#: Begins the name of the header that has an attribute of a message.
+ATTRIBUTE_HEADER = "x-message-attribute-"
 #: The content type of bytes of an unknown kind; it is not kept.
 UNTYPED = "application/octet-stream"
 
@@ -115,6 +117,21 @@ def as_field(name: str, value: str) -> str:
     return f"{name}: {value.encode().decode('latin-1')}\r\n"
 
 
+def shown_headers(sent: Metadata) -> str:
+    """The header fields of a raw message: its content type, its headers, and its attributes.
+
+    Leaves out attributes whose values have control characters, and those beyond ``HEADER_BYTES_MAX``; a message's JSON
+    has them all.
+    """
+    kept = {"Content-Type": sent.content_type or UNTYPED, **sent.headers}
+    left_bytes = HEADER_BYTES_MAX
+    for name, one in sent.attributes.items():
+        left_bytes -= len(name) + len(one.value.encode())
+        if left_bytes >= 0 and not _CONTROL.search(one.value):
+            kept.setdefault(ATTRIBUTE_HEADER + name, one.value)
+    return "".join(as_field(*header) for header in kept.items())
+
+
 #: JSON Schema of the metadata in a message's JSON.
 SCHEMA: dict[str, Any] = {
     "content_type": {"type": "string", "description": "The content type that it was sent with, if it had one."},
@@ -122,6 +139,15 @@ SCHEMA: dict[str, Any] = {
         "type": "object",
         "additionalProperties": {"type": "string"},
         "description": "The headers that it was sent with, if there were any.",
+    },
+    "attributes": {
+        "type": "object",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {"type": {"type": "string"}, "value": {"type": "string"}},
+            "required": ["type", "value"],
+        },
+        "description": "The attributes that it was sent with over SQS, if there were any; Binary ones as base64.",
     },
     "sent": {"type": "integer", "description": "With content_type or headers: when it was added, ms since 1970."},
 }
