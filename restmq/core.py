@@ -14,12 +14,12 @@ from twisted.internet import defer
 
 from restmq.errors import InvalidInput, QueueFull, StoreUnavailable
 from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Metadata, Policy, check_queue_name
-from restmq.queues.base import IDEMPOTENCY_MS, State, key_reused, rows
+from restmq.queues.base import IDEMPOTENCY_MS, State, key_reused
 from restmq.queues.broadcast import BroadcastOperations
 from restmq.queues.leases import LeaseOperations, new_receipt
-from restmq.queues.overview import OverviewOperations
 from restmq.queues.peek import PeekOperations
-from restmq.queues.results import Attendance, ReplayPage
+from restmq.queues.results import Attendance, ReplayPage, read_settings
+from restmq.queues.sqs import SqsOperations
 from restmq.queues.tokens import TokenOperations
 from restmq.store.base import BaseStore, Subscription
 from restmq.store.batching import Batcher
@@ -31,7 +31,7 @@ def _full() -> QueueFull:
     return QueueFull("the queue holds as many messages as its setting max_length allows; try again later.")
 
 
-class RedisOperations(BroadcastOperations, LeaseOperations, OverviewOperations, PeekOperations, TokenOperations):
+class RedisOperations(BroadcastOperations, LeaseOperations, SqsOperations, PeekOperations, TokenOperations):
     """All operations, on one Redis that any number of daemons and tools share."""
 
     def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None, expires_seconds: int = 0) -> None:
@@ -200,9 +200,9 @@ class RedisOperations(BroadcastOperations, LeaseOperations, OverviewOperations, 
 
     async def queue_settings_get(self, queue: str) -> dict[str, int | str]:
         """The queue's settings, without those that have their defaults."""
-        flat = await self.store.command("HGETALL", self.layout.for_queue(check_queue_name(queue)).settings)
-        found = {name.decode(): value.decode() for name, value in rows(flat, 2)}
-        return {name: value if name == DEAD_LETTER else int(value) for name, value in found.items()}
+        return read_settings(
+            await self.store.command("HGETALL", self.layout.for_queue(check_queue_name(queue)).settings)
+        )
 
     async def queue_replay(
         self, queue: str, after: str, marker: str, *, page_bytes: int = 1 << 20, continues: bool = False

@@ -42,6 +42,9 @@ SETTINGS = {
 #: The setting that names another queue for the dead letters.
 DEAD_LETTER = "dead_letter"
 
+#: The end of the names of queues that may be FIFO queues.
+_FIFO_SUFFIX = ".fifo"
+
 # The server's own keys begin with these prefixes; a queue with such a name could read or overwrite those keys.
 _RESERVED_PREFIXES = ("AUTHKEY:", "queuestat:")
 _RESERVED_NAMES = ("AUTHKEY",)
@@ -257,6 +260,11 @@ def _checked(name: str) -> str:
     if name in _RESERVED_NAMES or name.startswith(_RESERVED_PREFIXES):
         raise InvalidInput("that queue name is reserved for the server's own keys; choose another.")
     return name
+
+
+def may_be_fifo(queue: str) -> bool:
+    """Whether a queue of this name can be a FIFO queue (``queues/lua/fifo/_groups.lua``)."""
+    return queue.endswith(_FIFO_SUFFIX)
 
 
 def limit_queue_names(bytes_max: int) -> None:

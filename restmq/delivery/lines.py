@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from twisted.internet import defer
 
 from restmq.delivery.tasks import SingleFlight
-from restmq.model import BATCH_MAX, Message
+from restmq.model import BATCH_MAX, Message, may_be_fifo
 from restmq.transport import Presence
 
 ASKED_FOR_MIN = 16
@@ -105,11 +105,14 @@ class Line:
     serving: SingleFlight = field(init=False)
 
     def first_alike(self) -> list[Waiter]:
-        """The first clients with the same kind of delivery that it may ask for, for up to 1000 messages."""
+        """The first clients with the same kind of delivery that it may ask for, for up to 1000 messages.
+
+        Only one of a FIFO queue, because several would share out the messages of a group.
+        """
         alike: list[Waiter] = []
-        count = 0
+        count, most = 0, 1 if may_be_fifo(self.queue) else self.asked_for_max
         for waiter in self.waiters:
-            if count >= BATCH_MAX or len(alike) >= self.asked_for_max:
+            if count >= BATCH_MAX or len(alike) >= most:
                 break
             if not waiter.is_asked_for and (not waiter.due or waiter.due[0] is self):
                 if alike and waiter.request.lease_ms != alike[0].request.lease_ms:

@@ -83,11 +83,14 @@ class ConsumerHandler(Handler):
         """The requested lease in ms (0 for none), and the maximum number of unacked messages of each queue.
 
         Raises:
-            Conflict: a lease was requested on a broadcast queue.
+            Conflict: a lease was requested on a broadcast queue, or a queue is a FIFO queue.
             StoreUnavailable: the server is stopping.
         """
         lease_ms, prefetch = self.lease_ms, self.parameters["prefetch"] or PREFETCH
         core = self.services.core
+        for queue in queues:
+            if await core.queue_is_fifo(queue):
+                raise Conflict("a FIFO queue has no live consumers; lease its messages with GET /q/QUEUE?lease=30.")
         if lease_ms is None:
             lease_ms, prefetch = 0, PREFETCH
         else:

@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.errors import Conflict, InvalidInput, RestMQError, StoreRefused, StoreUnavailable
-from restmq.model import Message, check_queue_name
+from restmq.model import Message, check_queue_name, may_be_fifo
 from restmq.store import scripts
 from restmq.store.base import BaseStore
 from restmq.store.connection import Encoded, script_arguments
@@ -42,8 +42,8 @@ def _arguments(
     layout: Layout, name: str, queue: str, clock: int | str = "", more_keys: Sequence[bytes] = ()
 ) -> tuple[Script, Encoded]:
     """A queue's script, and its first arguments: number of keys, the keys, the queue's stored name, the clock."""
-    script = scripts.load(name, layout.is_partitioned)
     found = layout.for_queue(check_queue_name(queue))
+    script = scripts.load(name, layout.is_partitioned, may_be_fifo(queue))
     wanted = [*(getattr(found, key) for key in script.keys), *more_keys]
     return script, script_arguments(layout, wanted, layout.stored(queue), clock)
 
@@ -232,8 +232,8 @@ class Operations:
         """
         there = self.layout.for_queue(check_queue_name(other))
         wanted = self.layout.stored_key(key) if key else ""
-        if self.layout.is_partitioned:
-            return await self._move_dead_to_another_node(queue, other, wanted, by_user)
+        if self.layout.is_partitioned or may_be_fifo(other):
+            return await self._copy_dead(queue, other, wanted, by_user)
         more_keys = [there.queue_set, there.number, there.last_number, there.totals]
         more_keys += [there.ready, there.expiring, there.deliveries, there.times]
         args = (self.layout.stored(other), int(by_user), wanted)
@@ -241,15 +241,13 @@ class Operations:
         await self._run("wake", other)
         return moved, remaining, rested
 
-    async def _move_dead_to_another_node(
-        self, queue: str, other: str, wanted: bytes | str, by_user: bool
-    ) -> tuple[int, int, int]:
-        """As ``_move_dead`` in a cluster, where no script has keys of two queues.
+    async def _copy_dead(self, queue: str, other: str, wanted: bytes | str, by_user: bool) -> tuple[int, int, int]:
+        """As ``_move_dead`` in a cluster, where no script has keys of two queues, or to a FIFO queue.
 
         First the other queue takes copies, then this one drops the letters. If that fails in between, the copies are
         sent again, and the other queue knows them by the letter's key and time of death.
         """
-        rested, *flat = await self._run("letters", queue, int(by_user), wanted)
+        rested, *flat = await self._run("letters", queue, int(by_user), wanted, len(self.layout.tag(queue)))
         letters = list(rows(flat, 5))
         if letters:
             copies = [(_digest(key, score), *copy) for key, score, *copy in letters]

@@ -22,6 +22,7 @@ from restmq.model import (
     Message,
     Metadata,
     check_queue_name,
+    may_be_fifo,
     number_of,
     queue_of,
 )
@@ -89,7 +90,12 @@ class LeaseOperations(Operations):
 
     def queue_lease_one(self, queue: str, lease_ms: int) -> defer.Deferred[Message | None]:
         """Leases the next message, or returns None; otherwise as queue_lease."""
+        if may_be_fifo(queue):  # one call for several clients would share out a group
+            return defer.ensureDeferred(self._lease_alone(queue, lease_ms))
         return self._leases.add((queue, lease_ms), None)
+
+    async def _lease_alone(self, queue: str, lease_ms: int) -> Message | None:
+        return next(iter(await self.queue_lease(queue, 1, lease_ms)), None)
 
     async def _lease_each(self, kind: tuple[str, int], askers: list[None]) -> list[Message | Exception | None]:
         queue, lease_ms = kind

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from restmq.model import Message, Policy
+from restmq.model import DEAD_LETTER, Message, Policy
+from restmq.queues.base import rows
 
 TOTALS = ("out", "leased", "acked", "redelivered", "expired", "dead")
 
@@ -104,3 +106,9 @@ class ReplayPage:
     more: bool
     last_key: str
     messages: list[Message]
+
+
+def read_settings(flat: Iterable[bytes]) -> dict[str, int | str]:
+    """A queue's settings from their hash."""
+    found = {name.decode(): value.decode() for name, value in rows(flat, 2)}
+    return {name: value if name == DEAD_LETTER else int(value) for name, value in found.items()}

@@ -71,12 +71,19 @@ class QueueKeys(NamedTuple):
     dead: bytes
     times: bytes
     idle: bytes
+    sqs: bytes
+    ordered: bytes
+    grouped: bytes
+    groups: bytes
+    locked: bytes
+    sent_ids: bytes
+    sent_times: bytes
     due: bytes
     due_channel: bytes
 
     def being_dropped(self) -> tuple[bytes, ...]:
         """The names to which a purge renames the list and the sorted sets of messages, before it drops their values."""
-        return tuple(name + b":purging" for name in (self.ready, self.leased, self.delayed, self.dead))
+        return tuple(name + b":purging" for name in (self.ready, self.leased, self.delayed, self.dead, self.ordered))
 
 
 class Layout:
@@ -151,6 +158,13 @@ class Layout:
             dead=name + b":dead",
             times=name + b":times",
             idle=name + b":idle",
+            sqs=name + b":sqs",
+            ordered=name + b":ordered",
+            grouped=name + b":grouped",
+            groups=name + b":groups",
+            locked=name + b":locked",
+            sent_ids=name + b":sentids",
+            sent_times=name + b":senttimes",
             due=tag + DUE,
             due_channel=self.due_channel(tag),
         )

@@ -11,6 +11,11 @@ Comment lines in a file declare its parts:
 A script has the keys of its queue under the names of the fields of ``restmq.store.keys.QueueKeys``, in capitals, e.g.
 ``READY``. It gets those whose names it uses. ``PUBLISH`` and ``NUMSUB`` are the commands for channels: in a cluster,
 those for sharded channels, which are known to the node of their slot alone.
+
+A script for a queue whose name ends in ``.fifo`` has two parts. If the queue's hash says that it is a FIFO queue, the
+first part runs, otherwise the second, which is the usual script. In the first part, each file of ``lua/fifo`` replaces
+the file of the same name in ``lua``. ``-- include plain: _part`` inserts the file that is replaced, so that a part can
+extend its functions. Queues with other names pay nothing for this.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from importlib import resources
 
 from restmq.store.keys import QueueKeys
 
-_INCLUDE = re.compile(r"^( *)-- include: (\w+)\n", re.MULTILINE)
+_INCLUDE = re.compile(r"^( *)-- include( plain)?: (\w+)\n", re.MULTILINE)
 _COMMENT_OR_STRING = re.compile(r"--.*|'[^']*'")
 _DURABLE = re.compile(r"^-- durable$", re.MULTILINE)
 _ALLOW_OOM = re.compile(r"^-- allow-oom$", re.MULTILINE)
@@ -45,30 +50,50 @@ class Script:
     durable: bool
 
 
+#: A script for a queue that may be a FIFO queue.
+_EITHER = """\
+if redis.call('HGET', SQS, 'a:FifoQueue') == 'true' then
+return (function()
+{fifo}
+end)()
+end
+{plain}"""
+
 #: Words of pub/sub, for one Redis and for a cluster.
 _WORDS = {"PUBLISH": ("PUBLISH", "SPUBLISH"), "NUMSUB": ("NUMSUB", "SHARDNUMSUB")}
 
 
+def _read(name: str, for_fifo: bool) -> str:
+    """A script with its includes."""
+    folder = resources.files("restmq").joinpath("queues", "lua")
+
+    def read(part: str, included: set[str], plain: bool = False) -> str:
+        def insert(found: re.Match[str]) -> str:
+            indent, is_plain, inner = found.groups()
+            if inner in included and not is_plain:
+                return ""
+            return read(inner, set(included) if indent else included, bool(is_plain))
+
+        included.add(part)
+        file = folder.joinpath("fifo", part + ".lua")
+        if plain or not for_fifo or not file.is_file():
+            file = folder.joinpath(part + ".lua")
+        return _INCLUDE.sub(insert, file.read_text("utf-8"))
+
+    return read(name, set())
+
+
 @cache
-def load(name: str, is_partitioned: bool = False) -> Script:
+def load(name: str, is_partitioned: bool = False, may_be_fifo: bool = False) -> Script:
     """The script ``queues/lua/<name>.lua`` with its includes. Raises FileNotFoundError.
 
     Args:
         is_partitioned: whether it is for a cluster, where a guard precedes its keys (``keys.Partitioned.declare``).
+        may_be_fifo: whether it is for a queue that may be a FIFO queue, by its name.
     """
-
-    def read(part: str, included: set[str]) -> str:
-        def insert(found: re.Match[str]) -> str:
-            indent, inner = found.groups()
-            if inner in included:
-                return ""
-            return read(inner, set(included) if indent else included)
-
-        included.add(part)
-        text = resources.files("restmq").joinpath("queues", "lua", part + ".lua").read_text("utf-8")
-        return _INCLUDE.sub(insert, text)
-
-    text = read(name, set())
+    text = _read(name, False)
+    if may_be_fifo:
+        text = _EITHER.format(fifo=_read(name, True), plain=text)
     words = set(re.findall(r"\w+", _COMMENT_OR_STRING.sub("", text)))
     keys = tuple(key for key in QueueKeys._fields if key.upper() in words)
     for word, (plain, sharded) in _WORDS.items():

@@ -83,8 +83,9 @@ WORDS_OF_LUA |= {"tonumber", "tostring", "type", "unpack", "until", "while"}
 
 @pytest.mark.parametrize("name", SCRIPTS)
 @pytest.mark.parametrize("is_partitioned", [False, True])
-def test_a_script_defines_all_names_that_it_uses(name: str, is_partitioned: bool) -> None:
-    script = scripts.load(name, is_partitioned)
+@pytest.mark.parametrize("may_be_fifo", [False, True])
+def test_a_script_defines_all_names_that_it_uses(name: str, is_partitioned: bool, may_be_fifo: bool) -> None:
+    script = scripts.load(name, is_partitioned, may_be_fifo)
     assert "include:" not in script.source.decode()
     text = re.sub(r"--.*|'[^']*'", "", script.source.decode())
     defined = re.findall(r"\b(?:local(?: function)?|function|for)\s+([\w, ]+)|\bfunction[ \w]*\(([\w, ]*)\)", text)

@@ -81,7 +81,7 @@ def test_trouble_of_one_connection_is_logged_but_is_no_reason_while_others_work(
 
 def test_the_check_of_rights_covers_all_commands() -> None:
     known = {command[0] for command in (*rights.REDIS_COMMANDS, *rights.CHANNEL_COMMANDS)}
-    lua = "\n".join(path.read_text() for path in (ROOT / "restmq/queues/lua").glob("*.lua"))
+    lua = "\n".join(path.read_text() for path in (ROOT / "restmq/queues/lua").rglob("*.lua"))
     in_scripts = set(re.findall(r"\bp?call\('?([A-Z]+)\b", lua))
     python = "\n".join(path.read_text() for path in (ROOT / "restmq").rglob("*.py"))
     in_python = set(re.findall(r"\bcommand\(\s*\"([A-Z]+)\"", python))

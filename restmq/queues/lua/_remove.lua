@@ -6,5 +6,6 @@ local function remove()
   if last > 0 then call('SET', LAST_NUMBER, string.format('%.0f', last), 'EX', REMEMBERED_SECONDS) end
   call('ZREM', DUE, QUEUE)
   call('UNLINK', READY, EXPIRING, RECEIPTS, DELIVERIES, HISTORY, HISTORY_VALUES, TIMES, TURNS, IDLE)
+  call('UNLINK', SQS, ORDERED, GROUPED, GROUPS, LOCKED, SENT_IDS, SENT_TIMES)
   return call('SREM', QUEUE_SET, QUEUE) + call('UNLINK', NUMBER, TOTALS, SETTINGS, POLICY, STATUS)
 end

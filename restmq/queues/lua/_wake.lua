@@ -20,10 +20,6 @@ local function wake()
       end
     end
   end
-  for _ = 1, DEAD_DAEMONS_MAX do
-    local waiter = call('RPOPLPUSH', WAITERS, WAITERS)
-    if not waiter then return end
-    if call(PUBLISH, waiter, QUEUE) > 0 then return end
-    call('LREM', WAITERS, 0, waiter)
-  end
+  -- include: _wake_waiter
+  wake_waiter()
 end

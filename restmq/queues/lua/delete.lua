@@ -5,6 +5,7 @@
 -- include: _prelude
 -- include: _lease
 -- include: _expiry
+-- include: _places
 local key = ARGV[3]
 local alive = expiry_if_alive(key)
 local removed = call('ZREM', DELAYED, key) + call('ZREM', DEAD, key)
@@ -12,7 +13,6 @@ if call('ZSCORE', LEASED, key) then
   end_lease(key)
   removed = removed + 1
 end
-if removed == 0 then removed = call('LREM', READY, -1, key) end
-if removed == 0 then return 0 end
+if removed == 0 and not leave(key) then return 0 end
 forget({key})
 return alive and 1 or 0

@@ -6,6 +6,8 @@
 -- delay or time of death in ms since 1970 or 0, looks, record of deliveries or '', …}.
 -- include: _prelude
 -- include: _died
+-- include: _length
+-- include: _places
 local place, first, count, bytes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local last = first + count - 1
 local now = now_ms()
@@ -17,13 +19,11 @@ if sets[place] then
   local flat = call('ZRANGE', sets[place], first, last, 'WITHSCORES')
   for i = 1, #flat, 2 do keys[#keys + 1], at_ms[flat[i]] = flat[i], when(flat[i + 1]) end
 elseif place == 'newest' then
-  keys = call('LRANGE', READY, first, last)
+  keys = from_end(first, last)
 else
-  local front = call('LRANGE', READY, -1 - last, -1 - first)
-  for i = #front, 1, -1 do keys[#keys + 1] = front[i] end
+  keys = from_front(first, last)
 end
 
-local function length() return call('LLEN', READY) - call('ZCOUNT', EXPIRING, '-inf', now) end
 local found = {sets[place] and call('ZCARD', sets[place]) or length()}
 for _, key in ipairs(keys) do
   local expires_ms = call('PEXPIRETIME', key)

@@ -4,9 +4,10 @@
 -- include: _prelude
 -- include: _value
 -- include: _columns
+-- include: _places
 local keys, values, looks, expiries, records = {}, {}, {}, {}, {}
 local SCANNED_MAX, WANTED = 2000, tonumber(ARGV[3])
-for _, key in ipairs(call('LRANGE', READY, 0, SCANNED_MAX - 1)) do
+for _, key in ipairs(from_end(0, SCANNED_MAX - 1)) do
   if #keys >= WANTED then break end
   local value = value_of(key)
   if value then

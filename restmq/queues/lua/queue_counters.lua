@@ -5,7 +5,7 @@
 -- -1 if there is none or its age is unknown.
 local KEYS_A_QUEUE = 9
 local call = redis.call
--- include: _oldest
+-- include: _ready_of
 local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}
@@ -16,12 +16,10 @@ for i = 1, #KEYS, KEYS_A_QUEUE do
   local counts = call('HMGET', totals, 'before', 'out', 'leased', 'acked', 'redelivered', 'expired', 'dead')
   add((call('GET', number) or 0) - (counts[1] or 0))
   for j = 2, #counts do add(counts[j]) end
-  local length = call('LLEN', ready)
-  if length > 0 then length = length - call('ZCOUNT', expiring, '-inf', now_ms) end
+  local length, oldest = ready_of(ready, expiring, times, now_ms)
   add(length)
   for _, set in ipairs({leased, delayed, dead}) do add(call('ZCARD', set)) end
   add(call('GET', status) == '0' and 0 or 1)
-  local oldest = length > 0 and oldest_mark(ready, expiring, times, now_ms)
   add(oldest and math.max(0, now_ms - tonumber(oldest)) or -1)
 end
 return found

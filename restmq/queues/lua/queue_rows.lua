@@ -5,15 +5,14 @@
 -- since 1970, or nil if there is none or it is unknown.
 local KEYS_A_QUEUE = 10
 local call = redis.call
--- include: _oldest
+-- include: _ready_of
 local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}
 local function add(number) found[#found + 1] = number end -- Redis turns false into nil
 
 for i = 1, #KEYS, KEYS_A_QUEUE do
-  local ready = call('LLEN', KEYS[i])
-  if ready > 0 then ready = ready - call('ZCOUNT', KEYS[i + 1], '-inf', now_ms) end
+  local ready, oldest = ready_of(KEYS[i], KEYS[i + 1], KEYS[i + 9], now_ms)
   add(ready)
   add(call('GET', KEYS[i + 2]) == '0' and 0 or 1)
   add(call('GET', KEYS[i + 3]) == '2' and 2 or 1)
@@ -21,7 +20,6 @@ for i = 1, #KEYS, KEYS_A_QUEUE do
   local before, out = unpack(call('HMGET', KEYS[i + 8], 'before', 'out'))
   add((call('GET', KEYS[i + 7]) or 0) - (before or 0))
   add(tonumber(out or 0))
-  local oldest = ready > 0 and oldest_mark(KEYS[i], KEYS[i + 1], KEYS[i + 9], now_ms)
   add(oldest and tonumber(oldest) or false)
 end
 return found

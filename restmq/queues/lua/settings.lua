@@ -3,16 +3,11 @@
 -- resets a setting to its default.
 -- allow-oom
 -- include: _prelude
+-- include: _set
 -- include: _forwarding
 -- include: _fit_history
 -- include: _watch
-for i = 4, #ARGV, 2 do
-  if ARGV[i + 1] == '0' or ARGV[i + 1] == '' then
-    call('HDEL', SETTINGS, ARGV[i])
-  else
-    call('HSET', SETTINGS, ARGV[i], ARGV[i + 1])
-  end
-end
+set(SETTINGS, 4, #ARGV, true)
 fit_history(setting('history'), tonumber(call('HGET', SETTINGS, 'history_bytes') or HISTORY_BYTES_DEFAULT))
 watch(ARGV[3])
 if must_forward() then schedule(0) end

@@ -1,0 +1,1 @@
+local function search(key) return call('ZSCORE', ORDERED, key) and true or false end

@@ -1,0 +1,14 @@
+-- include: _groups
+-- include plain: _start_leases
+local start_leases_plainly = start_leases
+
+-- Also locks the groups of the messages.
+local function start_leases(keys, ...)
+  local found = start_leases_plainly(keys, ...)
+  for _, key in ipairs(keys) do
+    local group = group_of(record_of(key))
+    call('HINCRBY', LOCKED, group, 1)
+    call('ZREM', GROUPS, group)
+  end
+  return found
+end

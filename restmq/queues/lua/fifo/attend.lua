@@ -1,0 +1,2 @@
+-- A FIFO queue has no live consumers: several consumers would get messages of one group at once.
+return {2, 0}

@@ -1,0 +1,27 @@
+-- Sets the ends of leases anew, by receipt handles of SQS, each separately.
+-- ARGV: queue, clock, then key, receipt, count and time of the delivery, lease in ms or 0 to give the message back, …
+-- Returns {the queue to forward dead letters to, or ''; for each 'changed', 'not_in_flight', 'old' or 'gone'}.
+-- allow-oom
+-- include: _prelude
+-- include: _handle
+-- include: _fail
+-- include: _wake
+local states = {}
+for i = 3, #ARGV, 5 do
+  local key, receipt = ARGV[i], ARGV[i + 1]
+  local state, lease_ms = state_of(unpack(ARGV, i, i + 3)), tonumber(ARGV[i + 4])
+  if state == 'leased' and holds(key, receipt) then
+    state = 'changed'
+    if lease_ms > 0 then
+      call('ZADD', LEASED, now_ms() + lease_ms, key)
+      schedule(now_ms() + lease_ms)
+    else
+      fail_deliveries({key}, {delay_ms = 0})
+    end
+  elseif state == 'leased' or state == 'returned' then
+    state = 'not_in_flight'
+  end
+  states[#states + 1] = state
+end
+wake()
+return {must_forward() and call('HGET', SETTINGS, 'dead_letter') or '', unpack(states)}

@@ -1,0 +1,2 @@
+from tests.integration.test_fifo_queues import *  # noqa: F403
+from tests.integration.test_queues_of_sqs import *  # noqa: F403
