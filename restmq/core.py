@@ -21,7 +21,7 @@ from restmq.queues.peek import PeekOperations
 from restmq.queues.results import Attendance, ReplayPage, read_settings
 from restmq.queues.sqs import SqsOperations
 from restmq.queues.tokens import TokenOperations
-from restmq.store.base import BaseStore, Subscription
+from restmq.store.base import BaseStore, ChannelEvents, Subscription
 from restmq.store.batching import Batcher
 
 _PLAIN_ADD = (0, 0, 0, "", 0, "")  # no ttl, no delay, not all or nothing, no fingerprint, no record
@@ -274,8 +274,8 @@ class RedisOperations(BroadcastOperations, LeaseOperations, SqsOperations, PeekO
         return Attendance(Policy(policy), call_again, self._messages(queue, taken), state == State.HELD_BACK)
 
     def pubsub(self, on_message: Any, **callbacks: Any) -> Subscription:
-        """A separate connection for channels; see ``BaseStore.subscriber``."""
-        return self.store.subscriber(on_message, **callbacks)
+        """A separate connection for channels; see ``ChannelEvents``."""
+        return self.store.subscriber(ChannelEvents(on_message, **callbacks))
 
 
 def not_reachable(_failure: Any, _timeout: float) -> None:

@@ -10,11 +10,11 @@ from twisted.python.failure import Failure
 
 from restmq.delivery.shared import Shared
 from restmq.delivery.subscription import QueueSubscription
-from restmq.delivery.tasks import SingleFlight
 from restmq.errors import RestMQError
 from restmq.model import BATCH_MAX, Message, Policy
 from restmq.queues.base import State
 from restmq.queues.broadcast import HELD_MS_MAX
+from restmq.store.batching import SingleFlight
 
 log = Logger()
 

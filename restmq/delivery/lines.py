@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 
 from twisted.internet import defer
 
-from restmq.delivery.tasks import SingleFlight
 from restmq.model import BATCH_MAX, Message, may_be_fifo
+from restmq.store.batching import SingleFlight
 from restmq.transport import Presence
 
 ASKED_FOR_MIN = 16

@@ -16,9 +16,9 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.core import RedisOperations
-from restmq.delivery.tasks import SingleFlight
 from restmq.errors import InvalidInput, RestMQError, StoreRefused
 from restmq.store.base import Channels
+from restmq.store.batching import SingleFlight
 
 log = Logger()
 

@@ -140,8 +140,15 @@ class Exact:
         return raw
 
 
+class NotInForms:
+    """The base of kinds that only a JSON command can have."""
+
+    def read(self, name: str, raw: bytes) -> Any:
+        raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
+
+
 @dataclass(slots=True, frozen=True)
-class Texts:
+class Texts(NotInForms):
     """An object of names and texts."""
 
     schema: Schema
@@ -150,9 +157,6 @@ class Texts:
         if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
             raise InvalidInput(f"the field {name!r} must be an object of names and texts.")
         return value
-
-    def read(self, name: str, raw: bytes) -> Any:
-        raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
 
 
 class QueueNames:
@@ -175,7 +179,7 @@ class QueueNames:
         return self(name, [_decode(name, raw) for raw in values])
 
 
-class Values:
+class Values(NotInForms):
     """An array of values: one to the maximum of a batch."""
 
     schema: Schema = {"type": "array", "items": {}, "minItems": 1, "maxItems": BATCH_MAX}
@@ -185,11 +189,8 @@ class Values:
             raise InvalidInput(f"the field {name!r} must be an array of 1 to {BATCH_MAX} values.")
         return value
 
-    def read(self, name: str, raw: bytes) -> Any:
-        raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
 
-
-class Leases:
+class Leases(NotInForms):
     """An array of leases, each an object of a message's key and its receipt: one to the maximum of a batch."""
 
     @property
@@ -209,9 +210,6 @@ class Leases:
             if not isinstance(lease, dict) or lease.keys() != {"key", "receipt"}:
                 raise InvalidInput(f"each of {name!r} must be an object of 'key' and 'receipt', and nothing else.")
         return [(MESSAGE_KEY("key", lease["key"]), RECEIPT_TEXT("receipt", lease["receipt"])) for lease in value]
-
-    def read(self, name: str, raw: bytes) -> Any:
-        raise InvalidInput(f"the field {name!r} is not allowed in a form; send a JSON command.")
 
 
 def _decode(name: str, raw: bytes) -> str:

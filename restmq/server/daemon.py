@@ -21,7 +21,7 @@ from restmq.errors import ConfigurationError
 from restmq.server.embedded_redis import DataDirectory, default_data_dir
 from restmq.server.redis_options import RedisOptions
 from restmq.store.base import BaseStore
-from restmq.store.settings import StoreSettings
+from restmq.store.settings import StoreSettings, show_address
 
 log = Logger()
 
@@ -91,7 +91,7 @@ class Listener(service.Service, ABC):  # type: ignore[misc]  # untyped
 
     @property
     def addresses(self) -> list[str]:
-        return [show_address(port.getHost(), self.scheme, self.path) for port in self._ports]
+        return [url_of(port.getHost(), self.scheme, self.path) for port in self._ports]
 
     @property
     def only_loopback(self) -> bool:
@@ -133,17 +133,15 @@ def _endpoint(reactor: Any, description: str) -> Any:
 def cannot_listen(problem: BaseException) -> str:
     """A one-line error for the operator."""
     if isinstance(problem, error.CannotListenError):
-        where = f"{problem.interface or ''}:{problem.port}"
-        return f"can't listen on {where}: {problem.socketError}."
+        return f"can't listen on {show_address((problem.interface or '', problem.port))}: {problem.socketError}."
     return f"can't listen: {problem}."
 
 
-def show_address(address: Any, scheme: str, path: str = "") -> str:
+def url_of(address: Any, scheme: str, path: str = "") -> str:
     """A port's address as a URL."""
     if not hasattr(address, "port"):
         return f"unix:{getattr(address, 'name', '?')}"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    return f"{scheme}://{host}:{address.port}{path}"
+    return f"{scheme}://{show_address((address.host, address.port))}{path}"
 
 
 def redis_answers(settings: StoreSettings) -> bool:

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from restmq.errors import ConfigurationError
 from restmq.server import child
+from restmq.store.settings import show_address
 
 log = Logger()
 
@@ -106,8 +107,7 @@ class TcpListener:
     @property
     def where(self) -> str:
         """Address and port, for people."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        return show_address((self.address, self.port))
 
     @property
     def is_open_to_others(self) -> bool:

@@ -26,7 +26,8 @@ from twisted.python.failure import Failure
 from restmq.errors import ConfigurationError
 from restmq.monitoring.worker_counters import Membership
 from restmq.server import child
-from restmq.server.daemon import show_address
+from restmq.server.daemon import url_of
+from restmq.store.settings import show_address
 
 log = Logger()
 
@@ -158,8 +159,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
                 listening.listen(_BACKLOG)
                 self._sockets.append(listening)
         except OSError as problem:
-            host, port = self._address
-            raise ConfigurationError(f"can't listen on {host}:{port}: {problem}.") from None
+            raise ConfigurationError(f"can't listen on {show_address(self._address)}: {problem}.") from None
         super().privilegedStartService()
 
     def startService(self) -> None:
@@ -171,7 +171,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
 
     def _log_address(self) -> None:
         listening = address.IPv4Address("TCP", *self._sockets[0].getsockname()[:2])
-        url = show_address(listening, "http", "/")
+        url = url_of(listening, "http", "/")
         log.info("{count} workers are ready; the server listens on {url}.", count=self._count, url=url)
 
     def _spawn(self, index: int) -> _Worker:

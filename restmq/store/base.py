@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,24 @@ from restmq.store.settings import StoreSettings
 
 Channels = Collection[bytes]
 RedisCommand = tuple[bytes | int, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class ChannelEvents:
+    """The functions that a subscriber calls.
+
+    Attributes:
+        on_message: called with channel and payload of each message, in the order in which Redis sent them.
+        on_lost: called with channels whose messages are missed from now on.
+        on_renewed: called with such channels when they are subscribed again.
+        before_renewal: called with such channels; returns commands to run before they are subscribed again, if another
+            Redis process answers than before (after a restart or a failover).
+    """
+
+    on_message: Callable[[bytes, bytes], None]
+    on_lost: Callable[[Channels], None] = lambda _: None
+    on_renewed: Callable[[Channels], None] = lambda _: None
+    before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: []
 
 
 class Subscription(abc.ABC):
@@ -113,22 +132,8 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
         """
 
     @abc.abstractmethod
-    def subscriber(
-        self,
-        on_message: Callable[[bytes, bytes], None],
-        on_lost: Callable[[Channels], None] = lambda _: None,
-        on_renewed: Callable[[Channels], None] = lambda _: None,
-        before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
-    ) -> Subscription:
-        """Subscribes to channels, on connections of its own.
-
-        Args:
-            on_message: called with channel and payload of each message, in the order in which Redis sent them.
-            on_lost: called with channels whose messages are missed from now on.
-            on_renewed: called with such channels when they are subscribed again.
-            before_renewal: called with such channels; returns commands to run before they are subscribed again, if
-                another Redis process answers than before (after a restart or a failover).
-        """
+    def subscriber(self, events: ChannelEvents) -> Subscription:
+        """Subscribes to channels, on connections of its own."""
 
     @abc.abstractmethod
     def drop(self, subscriber: Any) -> defer.Deferred[Any]:

@@ -109,3 +109,44 @@ class SharedCall(Generic[Result]):
         waiting, self._waiting = self._waiting, []
         for answer in waiting:
             answer.callback(result)  # also if it is a Failure
+
+
+class SingleFlight:
+    """Runs a call one at a time. A request during a run causes one more run after it.
+
+    Args:
+        call: the coroutine function to run.
+        failed: handles the failure of a run. Requests made during that run are dropped.
+        start: starts the coroutine; for example ``PendingCalls.run``.
+    """
+
+    __slots__ = ("_again", "_call", "_failed", "_start", "running")
+
+    def __init__(
+        self,
+        call: Callable[[], Awaitable[None]],
+        failed: Callable[[Failure], None],
+        start: Callable[[Coroutine[Any, Any, None]], defer.Deferred[None]] = defer.ensureDeferred,
+    ) -> None:
+        self._call = call
+        self._failed = failed
+        self._start = start
+        self._again = False
+        self.running = False
+
+    def request(self) -> None:
+        """Runs the call now, or once more after the run in progress."""
+        if self.running:
+            self._again = True
+            return
+        self.running = True
+        self._start(self._run()).addErrback(self._failed)
+
+    async def _run(self) -> None:
+        try:
+            self._again = True
+            while self._again:
+                self._again = False
+                await self._call()
+        finally:
+            self.running = False

@@ -108,7 +108,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
     def execute_command(self, *args: Any, **_: Any) -> defer.Deferred[Any]:
         # txredisapi's own also serves pipelines and transactions, which are not used here.
         if not self.connected:
-            raise txredisapi.ConnectionError("Not connected")
+            return defer.fail(txredisapi.ConnectionError("Not connected"))
         self.sent_at.append(self.factory.seconds())
         send_at_once(self.transport, self._build_command(*args))
         answer: defer.Deferred[Any] = self.replyQueue.get()
@@ -116,32 +116,20 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
 
     def call(self, *args: Any) -> defer.Deferred[Any]:
         """Makes a command. Fails with StoreUnavailable, or with the owner's error for an error that Redis answered."""
-        try:
-            return self.execute_command(*args).addErrback(self._translate)
-        except txredisapi.RedisError:
-            return defer.fail().addErrback(self._translate)
+        return self.execute_command(*args).addErrback(self._translate)
 
     def ask(self, *args: Any) -> defer.Deferred[Any]:
         """As ``call``, but an error that Redis answers is a result: an ErrorReply."""
-        try:
-            return self.execute_command(*args).addErrback(_as_result)
-        except txredisapi.RedisError:
-            return defer.fail().addErrback(_as_result)
+        return self.execute_command(*args).addErrback(_as_result)
 
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
         """Runs a script by its hash, or by its text if Redis does not know it (after a restart). Fails as ``call``."""
-        try:
-            answer = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
-        except txredisapi.RedisError:
-            return defer.fail().addErrback(self._translate)
+        answer = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
         return answer.addErrback(self._send_text, self._translate, script, first_args, *args)
 
     def ask_script(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
         """Runs a script. An error that Redis answers is a result, as with ``ask``."""
-        try:
-            answer = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
-        except txredisapi.RedisError:
-            return defer.fail().addErrback(_as_result)
+        answer = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
         return answer.addErrback(self._send_text, _as_result, script, first_args, *args)
 
     def _send_text(
@@ -150,18 +138,15 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         """Teaches Redis a script that it does not know, and runs it. Hands any other error to ``otherwise``."""
         if not _is_unknown_script(failure):
             return otherwise(failure)
-        # A user may have the right for only one of SCRIPT LOAD and EVAL.
-        try:
-            self.execute_command(b"SCRIPT", b"LOAD", script.source).addErrback(lambda _: None)
-            again = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
-        except txredisapi.RedisError:  # the connection is lost
-            return otherwise(Failure())
 
         def evaluate(failure: Failure) -> Any:
             if not _is_unknown_script(failure):
                 return failure
             return self.execute_command(b"EVAL", script.source, first_args, *args)
 
+        # A user may have the right for only one of SCRIPT LOAD and EVAL.
+        self.execute_command(b"SCRIPT", b"LOAD", script.source).addErrback(lambda _: None)
+        again = self.execute_command(b"EVALSHA", script.sha, first_args, *args)
         return again.addErrback(evaluate).addErrback(otherwise)
 
     def _translate(self, failure: Failure) -> Failure:

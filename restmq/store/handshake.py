@@ -95,7 +95,7 @@ async def examine(connection: Connection, settings: StoreSettings) -> Server:
     _raise_if_unusable(answers, settings)
     if len(answers) < len(results):
         raise StoreUnavailable("the connection was lost")
-    facts = _facts(answers["info"])
+    facts = info_fields(answers["info"])
     return Server(facts.get("run_id", "").encode(), facts)
 
 
@@ -128,7 +128,7 @@ def _raise_if_unusable(answers: Mapping[str, Any], settings: StoreSettings) -> N
         raise _IS_SENTINEL
     if role not in (None, b"master"):
         raise IS_REPLICA
-    facts = _facts(answers.get("info"))
+    facts = info_fields(answers.get("info"))
     is_cluster = facts.get("cluster_enabled") == "1" or codes.get("exists") in _OF_A_CLUSTER
     if is_cluster and not settings.is_cluster_node:
         raise _IS_CLUSTER
@@ -158,7 +158,8 @@ def _missing(check: Any) -> str:
     return ""
 
 
-def _facts(info: Any) -> dict[str, str]:
+def info_fields(info: Any) -> dict[str, str]:
+    """The fields in an answer such as that to ``INFO``; none if the question was not permitted."""
     if not isinstance(info, bytes):
         return {}
     lines = info.decode("utf-8", "replace").splitlines()

@@ -86,6 +86,15 @@ class QueueKeys(NamedTuple):
         return tuple(name + b":purging" for name in (self.ready, self.leased, self.delayed, self.dead, self.ordered))
 
 
+#: What the names of keys add to their queue's name: that of the field, unless the first RestMQ had another one.
+_OWN_WORDS = {"number": "UUID", "ready": "queue", "policy": "queuepolicy"}
+_SUFFIXES = {
+    field: b":" + _OWN_WORDS.get(field, field.replace("_", "")).encode()
+    for field in QueueKeys._fields
+    if field not in ("queue_set", "status", "channel", "due", "due_channel")
+}
+
+
 class Layout:
     """The layout of one Redis.
 
@@ -135,38 +144,11 @@ class Layout:
         name = tag + plain
         return QueueKeys(
             queue_set=tag + QUEUE_SET,
-            number=name + b":UUID",
-            last_number=name + b":lastnumber",
-            ready=name + b":queue",
             status=tag + b"queuestat::" + plain,
-            policy=name + b":queuepolicy",
             channel=name + (b":PUBSUB:%d" % self._db if self._db else b":PUBSUB"),
-            flow=name + b":flow",
-            held=name + b":held",
-            beside=name + b":beside",
-            turns=name + b":turns",
-            waiters=name + b":waiters",
-            expiring=name + b":expiring",
-            totals=name + b":totals",
-            settings=name + b":settings",
-            history=name + b":history",
-            history_values=name + b":historyvalues",
-            leased=name + b":leased",
-            receipts=name + b":receipts",
-            deliveries=name + b":deliveries",
-            delayed=name + b":delayed",
-            dead=name + b":dead",
-            times=name + b":times",
-            idle=name + b":idle",
-            sqs=name + b":sqs",
-            ordered=name + b":ordered",
-            grouped=name + b":grouped",
-            groups=name + b":groups",
-            locked=name + b":locked",
-            sent_ids=name + b":sentids",
-            sent_times=name + b":senttimes",
             due=tag + DUE,
             due_channel=self.due_channel(tag),
+            **{field: name + suffix for field, suffix in _SUFFIXES.items()},
         )
 
     def due_channel(self, tag: bytes = b"") -> bytes:

@@ -22,10 +22,10 @@ from twisted.logger import Logger
 
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
 from restmq.store import handshake, keys, scripts
-from restmq.store.base import BaseStore, Channels, RedisCommand
+from restmq.store.base import BaseStore, ChannelEvents
 from restmq.store.connection import Connection, Encoded, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
-from restmq.store.replication import Replication, publish_no_op
+from restmq.store.replication import NO_OP, Replication
 from restmq.store.reports import Outage, Refusals
 from restmq.store.scripts import Script
 from restmq.store.sentinel import Sentinels
@@ -69,8 +69,8 @@ class Store(BaseStore):
     def _make_pool(self, size: int, kind: Callable[..., Connection] = Connection) -> ConnectionPool:
         return ConnectionPool(settings=self.settings, size=size, owner=self, reactor=self._reactor, kind=kind)
 
-    def _no_op(self, connection: Connection) -> Awaitable[None]:
-        return publish_no_op(connection)
+    async def _no_op(self, connection: Connection) -> None:
+        await connection.call(*NO_OP)
 
     @property
     def _pools(self) -> list[ConnectionPool]:
@@ -113,7 +113,7 @@ class Store(BaseStore):
         timeout = self.settings.call_timeout_seconds
         if self.settings.socket_path:
             return endpoints.UNIXClientEndpoint(self._reactor, self.settings.socket_path, timeout=timeout)
-        return endpoint_to(self.settings.host, self.settings.port, self.settings, self._reactor, timeout)
+        return endpoint_to((self.settings.host, self.settings.port), self.settings, self._reactor, timeout)
 
     def _abort_overdue(self) -> None:
         for pool in self._pools:
@@ -204,20 +204,8 @@ class Store(BaseStore):
 
     # Pub/sub
 
-    def subscriber(
-        self,
-        on_message: Callable[[bytes, bytes], None],
-        on_lost: Callable[[Channels], None] = lambda _: None,
-        on_renewed: Callable[[Channels], None] = lambda _: None,
-        before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
-    ) -> Subscriber:
-        return self._add_subscriber(
-            on_message=on_message, on_lost=on_lost, on_renewed=on_renewed, before_renewal=before_renewal
-        )
-
-    def _add_subscriber(self, shard: Shard | None = None, **callbacks: Any) -> Subscriber:
-        pool = self._make_pool(1, SubscriberConnection)
-        subscriber = Subscriber(pool=pool, reactor=self._reactor, shard=shard, **callbacks)
+    def subscriber(self, events: ChannelEvents, shard: Shard | None = None) -> Subscriber:
+        subscriber = Subscriber(self._make_pool(1, SubscriberConnection), events, self._reactor, shard)
         self._subscribers.append(subscriber)
         if self.running:
             subscriber.start(self._endpoint())

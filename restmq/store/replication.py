@@ -19,14 +19,7 @@ from restmq.store.connection import Connection
 
 #: The no-op: a message on a channel without subscribers. Redis replicates it, and it needs no key and no memory. (In a
 #: Redis Cluster, PUBLISH is not replicated; see ``cluster.node``.)
-_NO_OP = (b"PUBLISH", b"restmq:replicated", b"")
-
-
-async def publish_no_op(connection: Connection) -> None:
-    """The no-op on one Redis."""
-    await connection.call(*_NO_OP)
-
-
+NO_OP = (b"PUBLISH", b"restmq:replicated", b"")
 _NOT_THE_SAME = "the message store (Redis) is in a failover. Nothing was done; try again in a moment."
 
 
@@ -45,7 +38,7 @@ class Replication:
         connection: Callable[[], Connection],
         replicas: int,
         wait_ms: int,
-        no_op: Callable[[Connection], Awaitable[Any]] = publish_no_op,
+        no_op: Callable[[Connection], Awaitable[Any]],
     ) -> None:
         self._connection = connection
         self._replicas = replicas

@@ -24,11 +24,12 @@ from twisted.python.failure import Failure
 
 from restmq.errors import StoreRefused
 from restmq.store.asking import ask_once, authenticate, why_no_answer
+from restmq.store.base import ChannelEvents
 from restmq.store.batching import SharedCall
 from restmq.store.connection import Connection, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 from restmq.store.handshake import Server, Unusable
-from restmq.store.settings import Address, SentinelSettings, StoreSettings
+from restmq.store.settings import Address, SentinelSettings, StoreSettings, show_address
 from restmq.store.subscriber import Subscriber
 from restmq.store.tls import endpoint_to
 
@@ -59,20 +60,20 @@ class Sentinels:
     def __init__(
         self, settings: StoreSettings, sentinel: SentinelSettings, moved: Callable[[Address], None], reactor: Any
     ) -> None:
-        self._settings = settings
-        self._sentinel = sentinel
+        self.settings = settings
+        self.sentinel = sentinel
         self._moved = moved
-        self._reactor = reactor
+        self.reactor = reactor
         self._watches: dict[Address, _Watch] = {}
         self._primary: _Primary | None = None
         #: Returns where the primary is.
         self.find = SharedCall(self._ask_all)
         self._connecting: dict[defer.Deferred[Any], Address] = {}
-        self._ask_again = task.LoopingCall(self._look)
+        self._ask_again = task.LoopingCall(self.look)
         self._ask_again.clock = reactor
 
     def start(self) -> None:
-        for address in self._sentinel.addresses:
+        for address in self.sentinel.addresses:
             self._add(address)
         self._ask_again.start(_ASK_EVERY_SECONDS, now=False)
 
@@ -83,15 +84,7 @@ class Sentinels:
 
     def _add(self, address: Address, is_named: bool = True) -> None:
         if address not in self._watches:
-            self._watches[address] = _Watch(
-                address=address,
-                settings=self._settings,
-                sentinel=self._sentinel,
-                is_voter=is_named,
-                switched=self._announced,
-                came_up=self._look,
-                reactor=self._reactor,
-            )
+            self._watches[address] = _Watch(self, address, is_named)
 
     # The endpoint
 
@@ -101,13 +94,13 @@ class Sentinels:
 
     async def _connect(self, factory: Any) -> Any:
         address = await self.find()
-        timeout = self._settings.call_timeout_seconds
-        connecting = endpoint_to(address[0], address[1], self._settings, self._reactor, timeout).connect(factory)
+        timeout = self.settings.call_timeout_seconds
+        connecting = endpoint_to(address, self.settings, self.reactor, timeout).connect(factory)
         self._connecting[connecting] = address
         try:
             connection = await connecting
         except error.ConnectionRefusedError as problem:
-            raise error.ConnectError(string=f"{_show(address)}: {problem}") from None
+            raise error.ConnectError(string=f"{show_address(address)}: {problem}") from None
         finally:
             del self._connecting[connecting]
         connection.address = address
@@ -115,7 +108,7 @@ class Sentinels:
             connection.transport.abortConnection()
         return connection
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Asks again; nobody waits for the answer."""
         self.find().addErrback(lambda _: None)
 
@@ -131,9 +124,9 @@ class Sentinels:
 
         def answered(result: Any, watch: _Watch) -> None:
             if isinstance(result, Failure):
-                problems.append(f"{_show(watch.address)}: {why_no_answer(result)}")
+                problems.append(f"{show_address(watch.address)}: {why_no_answer(result)}")
             elif self._primary is not None and result.epoch < self._primary.epoch:
-                problems.append(f"{_show(watch.address)}: it has missed the last failover")
+                problems.append(f"{show_address(watch.address)}: it has missed the last failover")
             else:
                 watch.is_voter = True
                 answers.append(result)
@@ -154,13 +147,13 @@ class Sentinels:
 
     def _ask_one(self, watch: _Watch) -> defer.Deferred[_Primary]:
         asked = defer.ensureDeferred(self._question(watch))
-        return asked.addTimeout(_ASK_SECONDS, self._reactor)
+        return asked.addTimeout(_ASK_SECONDS, self.reactor)
 
     async def _question(self, watch: _Watch) -> _Primary:
-        name, sentinel = self._sentinel.primary, self._sentinel
+        name, sentinel = self.sentinel.primary, self.sentinel
         questions = [(b"SENTINEL", *words, name) for words in _QUESTIONS]
         address, primary, others = await ask_once(
-            watch.endpoint, self._reactor, self._settings, sentinel.username, sentinel.password, questions
+            watch.endpoint, self.reactor, self.settings, sentinel.username, sentinel.password, questions
         )
         if address is None:
             raise Unusable(f"it knows no primary {name!r} (--redis-master)")
@@ -173,9 +166,9 @@ class Sentinels:
         host, port = address
         return _Primary(int(_fields(primary)["config-epoch"]), (host.decode(), int(port)))
 
-    def _announced(self, watch: _Watch, payload: bytes) -> None:
-        if self._sentinel.primary.encode() in payload.split(b" "):
-            self._ask_one(watch).addCallbacks(self._decide, lambda _: self._look())
+    def announced(self, watch: _Watch, payload: bytes) -> None:
+        if self.sentinel.primary.encode() in payload.split(b" "):
+            self._ask_one(watch).addCallbacks(self._decide, lambda _: self.look())
 
     def _decide(self, primary: _Primary) -> None:
         known = self._primary
@@ -184,7 +177,7 @@ class Sentinels:
         self._primary = primary
         if known is None or known.address == primary.address:
             return
-        log.info("Sentinel says that Redis is at {where} now.", where=_show(primary.address))
+        log.info("Sentinel says that Redis is at {where} now.", where=show_address(primary.address))
         for connecting, address in list(self._connecting.items()):
             if address != primary.address:
                 connecting.cancel()
@@ -200,10 +193,6 @@ def _fields(flat: list[bytes]) -> dict[str, str]:
     return dict(zip(words[::2], words[1::2], strict=False))
 
 
-def _show(address: Address) -> str:
-    return f"{address[0]}:{address[1]}"
-
-
 class _Watch:
     """Listens to one Sentinel, for as long as the store runs.
 
@@ -212,22 +201,12 @@ class _Watch:
             and has never answered, may not be reachable from here.
     """
 
-    def __init__(
-        self,
-        *,
-        address: Address,
-        settings: StoreSettings,
-        sentinel: SentinelSettings,
-        is_voter: bool,
-        switched: Callable[[_Watch, bytes], None],
-        came_up: Callable[[], None],
-        reactor: Any,
-    ) -> None:
+    def __init__(self, owner: Sentinels, address: Address, is_voter: bool) -> None:
+        settings, reactor = owner.settings, owner.reactor
         self.address = address
         self.is_voter = is_voter
-        self.endpoint = endpoint_to(address[0], address[1], settings, reactor, _ASK_SECONDS)
-        self._sentinel = sentinel
-        self._came_up = came_up
+        self.endpoint = endpoint_to(address, settings, reactor, _ASK_SECONDS)
+        self._owner = owner
         self._pool = ConnectionPool(
             settings=replace(settings, sentinel=None),
             size=1,
@@ -236,13 +215,8 @@ class _Watch:
             kind=SubscriberConnection,
             examine=self._greet,
         )
-        self._subscriber = Subscriber(
-            pool=self._pool,
-            on_message=lambda _channel, payload: switched(self, payload),
-            on_lost=lambda _: None,
-            on_renewed=lambda _: None,
-            reactor=reactor,
-        )
+        events = ChannelEvents(lambda _channel, payload: owner.announced(self, payload))
+        self._subscriber = Subscriber(self._pool, events, reactor)
         self._overdue = task.LoopingCall(self._pool.abort_overdue, settings.call_timeout_seconds)
         self._overdue.clock = reactor
         self._overdue.start(_ASK_SECONDS, now=False)
@@ -251,7 +225,7 @@ class _Watch:
         self._subscriber.start(self.endpoint)
 
     async def _greet(self, connection: Connection, _settings: StoreSettings) -> Server:
-        greeted = await authenticate(connection, self._sentinel.username, self._sentinel.password)
+        greeted = await authenticate(connection, self._owner.sentinel.username, self._owner.sentinel.password)
         if isinstance(greeted, ErrorReply):
             raise Unusable(str(greeted))
         return Server(b"", {})
@@ -265,7 +239,7 @@ class _Watch:
 
     def joined(self, pool: Any, connection: Any, server: Server) -> None:
         self._subscriber.connection_ready(connection)
-        self._came_up()
+        self._owner.look()
 
     def lost(self, pool: Any, connection: Any, why: str) -> None:
         self._subscriber.connection_lost()

@@ -8,6 +8,12 @@ from dataclasses import dataclass, field
 Address = tuple[str, int]
 
 
+def show_address(address: Address) -> str:
+    """Host and port, for people."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(slots=True, frozen=True, kw_only=True)
 class TLSSettings:
     """TLS for connections to Redis and its Sentinels. All paths are PEM files.
@@ -40,7 +46,7 @@ class SentinelSettings:
     password: str | None = field(default=None, repr=False)
 
     def where(self) -> str:
-        return f"{self.primary} (by Sentinel {', '.join(f'{host}:{port}' for host, port in self.addresses)})"
+        return f"{self.primary} (by Sentinel {', '.join(map(show_address, self.addresses))})"
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -79,5 +85,5 @@ class StoreSettings:
         if self.sentinel is not None:
             return self.sentinel.where()
         if self.cluster:
-            return f"cluster {','.join(f'{host}:{port}' for host, port in self.cluster)}"
-        return self.socket_path or f"{self.host}:{self.port}"
+            return f"cluster {','.join(map(show_address, self.cluster))}"
+        return self.socket_path or show_address((self.host, self.port))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import defer, task
 
-from restmq.store.base import Channels, RedisCommand, Subscription
+from restmq.store.base import ChannelEvents, Subscription
 from restmq.store.connection import ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 
@@ -26,33 +25,17 @@ class Subscriber(Subscription):
 
     Args:
         pool: a pool of one SubscriberConnection.
-        on_message: called with channel and payload of each message, in the order in which Redis sent them.
-        on_lost: called with all channels when the connection is lost. Messages published from then on are missed.
-        on_renewed: called with all channels when they are subscribed again on a new connection.
-        before_renewal: called with all channels before that, if another Redis process answers; returns commands to run.
         shard: for a node of a cluster, what happens to channels whose slot the node does not have; None for one Redis.
     """
 
-    def __init__(
-        self,
-        *,
-        pool: ConnectionPool,
-        on_message: Callable[[bytes, bytes], None],
-        on_lost: Callable[[Channels], None],
-        on_renewed: Callable[[Channels], None],
-        reactor: Any,
-        before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
-        shard: Shard | None = None,
-    ) -> None:
+    def __init__(self, pool: ConnectionPool, events: ChannelEvents, reactor: Any, shard: Shard | None = None) -> None:
         self.pool = pool
+        self._events = events
         self._shard = shard
         self._subscribe, self._unsubscribe = (
             (b"SUBSCRIBE", b"UNSUBSCRIBE") if shard is None else (b"SSUBSCRIBE", b"SUNSUBSCRIBE")
         )
-        self.message_received = on_message
-        self._on_lost = on_lost
-        self._on_renewed = on_renewed
-        self._before_renewal = before_renewal
+        self.message_received = events.on_message
         self._server = b""
         self._connection: SubscriberConnection | None = None
         self._channels: set[bytes] = set()
@@ -90,7 +73,7 @@ class Subscriber(Subscription):
         is_other = self._was_lost and connection.server != self._server
         self._server = connection.server
         # A command that fails, e.g. because Redis is full, does not keep the channels from being subscribed.
-        commands = self._before_renewal(frozenset(self._channels)) if is_other else []
+        commands = self._events.before_renewal(frozenset(self._channels)) if is_other else []
         answers = [connection.ask(*command) for command in commands]
         answered = defer.DeferredList(answers, consumeErrors=True)
         answered.addCallback(lambda _: self._subscribe_all(connection) if connection.connected else None)
@@ -109,7 +92,7 @@ class Subscriber(Subscription):
         self._connection = None
         if self._channels:
             self._was_lost = True
-            self._on_lost(frozenset(self._channels))
+            self._events.on_lost(frozenset(self._channels))
 
     def confirmed(self, channel: bytes) -> None:
         for confirmed in self._unconfirmed.pop(channel, []):
@@ -120,7 +103,7 @@ class Subscriber(Subscription):
         if channel in self._renewing:
             self._renewing.discard(channel)
             if not self._renewing:
-                self._on_renewed(frozenset(self._channels))
+                self._events.on_renewed(frozenset(self._channels))
 
     def ended(self, channel: bytes) -> None:
         if self._shard is not None and channel in self._channels and channel not in self._unconfirmed:

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet import endpoints
 
 from restmq.errors import ConfigurationError
-from restmq.store.settings import StoreSettings, TLSSettings
+from restmq.store.settings import Address, StoreSettings, TLSSettings
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
@@ -60,9 +60,9 @@ def _certificates(path: str) -> list[Any]:
     return found
 
 
-def endpoint_to(host: str, port: int, settings: StoreSettings, reactor: Any, timeout: float) -> Any:
+def endpoint_to(address: Address, settings: StoreSettings, reactor: Any, timeout: float) -> Any:
     """The endpoint of a server at this address, with TLS if the settings have it."""
-    plain = endpoints.HostnameEndpoint(reactor, host, port, timeout=timeout)
+    plain = endpoints.HostnameEndpoint(reactor, *address, timeout=timeout)
     if settings.tls is None:
         return plain
-    return endpoints.wrapClientTLS(client_options(settings.tls)(host), plain)
+    return endpoints.wrapClientTLS(client_options(settings.tls)(address[0]), plain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
-from restmq.delivery.tasks import SingleFlight
+from restmq.store.batching import SingleFlight
 
 
 def test_requests_during_a_run_cause_one_more_run_after_it() -> None:

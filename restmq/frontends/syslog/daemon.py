@@ -14,7 +14,7 @@ from restmq.frontends.syslog.receiver import Intake, TcpReceiver, UdpReceiver
 from restmq.frontends.syslog.spool import Counts, Quota, Spool
 from restmq.server import options as shared
 from restmq.server.coercions import seconds, whole_number
-from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, log_addresses, show_address
+from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, log_addresses, url_of
 from restmq.store.cluster.store import make_store
 
 _DATAGRAM_BYTES_MAX = 65_535
@@ -97,7 +97,7 @@ def makeService(options: Options) -> service.IService:
     if not options["no-udp"]:
         udp = (options["port"], UdpReceiver(intake, udp_quota), options["listen"], _DATAGRAM_BYTES_MAX)
         UdpListener(*udp).setServiceParent(parts)
-        udp_addresses = [show_address(address.IPv4Address("UDP", options["listen"], options["port"]), "udp")]
+        udp_addresses = [url_of(address.IPv4Address("UDP", options["listen"], options["port"]), "udp")]
     reactor.callWhenRunning(
         lambda: log_addresses("RestMQ syslogd", [*tcp.addresses, *udp_addresses], store, where, "lines wait")
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet import defer, task
 from twisted.logger import Logger
@@ -24,9 +24,10 @@ from twisted.python.failure import Failure
 
 from restmq.store import keys
 from restmq.store.asking import ask_once, why_no_answer
+from restmq.store.batching import SingleFlight
 from restmq.store.connection import ErrorReply
-from restmq.store.handshake import Unusable
-from restmq.store.settings import Address, StoreSettings
+from restmq.store.handshake import Unusable, info_fields
+from restmq.store.settings import Address, StoreSettings, show_address
 from restmq.store.tls import endpoint_to
 
 log = Logger()
@@ -79,7 +80,8 @@ def parse_map(slots: Any, info: Any, asked: Address) -> ClusterMap:
     owners = tuple(by_slot[slot] for slot in _PARTITION_SLOTS)
     if not any(owners):
         raise Unusable("it belongs to no cluster, or to one without slots")
-    return ClusterMap(owners, frozenset(members), _epoch(info))
+    epoch = info_fields(info).get("cluster_current_epoch", "")
+    return ClusterMap(owners, frozenset(members), int(epoch) if epoch.isdigit() else None)
 
 
 def _address(node: Sequence[Any], asked: Address) -> Address | None:
@@ -88,23 +90,6 @@ def _address(node: Sequence[Any], asked: Address) -> Address | None:
     if host is None or host == b"?":
         return None
     return (host.decode() or asked[0], port)
-
-
-def _epoch(info: Any) -> int | None:
-    if not isinstance(info, bytes):
-        return None
-    fields = dict(line.split(":", 1) for line in info.decode("utf-8", "replace").splitlines() if ":" in line)
-    epoch = fields.get("cluster_current_epoch", "")
-    return int(epoch) if epoch.isdigit() else None
-
-
-class Answering(Protocol):
-    """A connected node that can be asked."""
-
-    @property
-    def address(self) -> Address: ...
-    def ask_for_map(self) -> defer.Deferred[list[Any]]:
-        """The answers to ``CLUSTER SLOTS`` and ``CLUSTER INFO``."""
 
 
 class MapKeeper:
@@ -136,7 +121,7 @@ class MapKeeper:
         self._reactor = reactor
         self._epoch = 0
         self._adopted_at = -_RENEW_SECONDS
-        self._is_asking = self._ask_again = False
+        self._asking = SingleFlight(self._ask, lambda failure: log.failure("reading the cluster's map failed", failure))
         self._stopped = False
         self._look = task.LoopingCall(self._look_whether_it_is_time)
         self._look.clock = reactor
@@ -155,21 +140,8 @@ class MapKeeper:
 
     def renew(self) -> None:
         """Reads the map now, or once more after the question in progress."""
-        if self._stopped:
-            return
-        if self._is_asking:
-            self._ask_again = True
-            return
-        self._is_asking = True
-        asked = defer.ensureDeferred(self._ask())
-        asked.addErrback(lambda failure: log.failure("reading the cluster's map failed", failure))
-        asked.addCallback(self._asked)
-
-    def _asked(self, _: Any) -> None:
-        self._is_asking = False
-        if self._ask_again:
-            self._ask_again = False
-            self._reactor.callLater(0, self.renew)
+        if not self._stopped:
+            self._asking.request()
 
     async def _ask(self) -> None:
         found = await self._ask_nodes() or await self._ask_addresses()
@@ -202,7 +174,7 @@ class MapKeeper:
 
         def told(result: Any, address: Address) -> None:
             if isinstance(result, Failure):
-                problems.append(f"{address[0]}:{address[1]}: {why_no_answer(result)}")
+                problems.append(f"{show_address(address)}: {why_no_answer(result)}")
                 if len(problems) == len(addresses):
                     self._fail(f"no node says which nodes there are ({'; '.join(sorted(problems))})")
                     first.callback(None)
@@ -217,7 +189,7 @@ class MapKeeper:
 
     async def _ask_address(self, address: Address) -> ClusterMap:
         settings = self._settings
-        endpoint = endpoint_to(address[0], address[1], settings, self._reactor, _ANSWER_SECONDS)
+        endpoint = endpoint_to(address, settings, self._reactor, _ANSWER_SECONDS)
         slots, info = await ask_once(
             endpoint, self._reactor, settings, settings.username, settings.password, _QUESTIONS
         )

@@ -13,7 +13,6 @@ from restmq.store.connection import Connection, Encoded, ErrorReply, script_argu
 from restmq.store.pool import Store, replicated
 from restmq.store.scripts import Script
 from restmq.store.settings import Address, StoreSettings
-from restmq.store.subscriber import Shard, Subscriber
 
 #: Answers after which nothing was done, and the same call may succeed soon, here or at another node.
 AT_ANOTHER_NODE = ("MOVED", "ASK")
@@ -139,10 +138,6 @@ class ClusterNode(Store):
             except Redirection as problem:
                 if problem.code not in (*AT_ANOTHER_NODE, "TRYAGAIN"):
                     raise
-
-    def shard_subscriber(self, shard: Shard, **callbacks: Any) -> Subscriber:
-        """As ``subscriber``, for channels whose slots may leave this node."""
-        return self._add_subscriber(shard, **callbacks)
 
     # Events of pools
 

@@ -41,7 +41,7 @@ from twisted.python.failure import Failure
 
 from restmq.errors import StoreUnavailable
 from restmq.store import keys
-from restmq.store.base import BaseStore, Channels, RedisCommand
+from restmq.store.base import BaseStore, ChannelEvents
 from restmq.store.cluster.check import layout_version, warn_of_full_coverage
 from restmq.store.cluster.gate import Gate, HeldCall
 from restmq.store.cluster.map import ClusterMap, MapKeeper
@@ -319,22 +319,8 @@ class ClusterStore(BaseStore):
 
     # Pub/sub
 
-    def subscriber(
-        self,
-        on_message: Callable[[bytes, bytes], None],
-        on_lost: Callable[[Channels], None] = lambda _: None,
-        on_renewed: Callable[[Channels], None] = lambda _: None,
-        before_renewal: Callable[[Channels], list[RedisCommand]] = lambda _: [],
-    ) -> ClusterSubscriber:
-        subscriber = ClusterSubscriber(
-            self,
-            self.layout.partition_of,
-            on_message=on_message,
-            on_lost=on_lost,
-            on_renewed=on_renewed,
-            before_renewal=before_renewal,
-            reactor=self._reactor,
-        )
+    def subscriber(self, events: ChannelEvents) -> ClusterSubscriber:
+        subscriber = ClusterSubscriber(self, self.layout.partition_of, events, self._reactor)
         self._subscribers.append(subscriber)
         return subscriber
 

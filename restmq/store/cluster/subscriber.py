@@ -14,12 +14,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from twisted.internet import defer
 
-from restmq.store.base import Channels, RedisCommand, Subscription
+from restmq.store.base import ChannelEvents, Channels, Subscription
 from restmq.store.cluster.node import AT_ANOTHER_NODE, TRY_LATER, ClusterNode
 from restmq.store.connection import ErrorReply
 from restmq.store.subscriber import Subscriber
@@ -53,28 +53,12 @@ class _Channel:
 
 
 class ClusterSubscriber(Subscription):
-    """Channels on all nodes; each node that has any gets one connection.
+    """Channels on all nodes; each node that has any gets one connection."""
 
-    Args: see ``BaseStore.subscriber``.
-    """
-
-    def __init__(
-        self,
-        nodes: Nodes,
-        partition_of: Callable[[bytes], int],
-        *,
-        on_message: Callable[[bytes, bytes], None],
-        on_lost: Callable[[Channels], None],
-        on_renewed: Callable[[Channels], None],
-        before_renewal: Callable[[Channels], list[RedisCommand]],
-        reactor: Any,
-    ) -> None:
+    def __init__(self, nodes: Nodes, partition_of: Callable[[bytes], int], events: ChannelEvents, reactor: Any) -> None:
         self._nodes = nodes
         self._partition_of = partition_of
-        self._on_message = on_message
-        self._on_lost = on_lost
-        self._on_renewed = on_renewed
-        self._before_renewal = before_renewal
+        self._events = events
         self._reactor = reactor
         self._channels: dict[bytes, _Channel] = {}
         self._parts: dict[ClusterNode, Subscriber] = {}
@@ -132,7 +116,7 @@ class ClusterSubscriber(Subscription):
         if node is None:
             return
         # A command that fails does not keep the channel from being subscribed.
-        commands = self._before_renewal([channel]) if known.is_lost else []
+        commands = self._events.before_renewal([channel]) if known.is_lost else []
         answered = defer.DeferredList([self._nodes.command(*command) for command in commands], consumeErrors=True)
         answered.addCallback(self._subscribe, channel, known, node)
 
@@ -147,13 +131,12 @@ class ClusterSubscriber(Subscription):
     def _part_of(self, node: ClusterNode) -> Subscriber:
         part = self._parts.get(node)
         if part is None:
-            part = self._parts[node] = node.shard_subscriber(
-                self,
-                on_message=self._on_message,
+            events = replace(
+                self._events,
                 on_lost=lambda channels: self._node_lost(node, channels),
                 on_renewed=lambda channels: self._node_renewed(node, channels),
-                before_renewal=self._before_renewal,
             )
+            part = self._parts[node] = node.subscriber(events, shard=self)
         return part
 
     # What the nodes tell
@@ -231,6 +214,6 @@ class ClusterSubscriber(Subscription):
         lost, self._lost = self._lost, set()
         renewed, self._renewed = self._renewed, set()
         if lost:
-            self._on_lost(lost)
+            self._events.on_lost(lost)
         if renewed:
-            self._on_renewed(renewed)
+            self._events.on_renewed(renewed)
