@@ -27,6 +27,8 @@ BATCH_MAX = 1000
 QUEUES_A_REQUEST_MAX = 32
 IDEMPOTENCY_KEY_BYTES_MAX = 255
 REASON_BYTES_MAX = 1024
+#: Longer values take more than a few milliseconds to render.
+RENDERED_AT_ONCE_MAX = 1 << 18
 
 #: The numeric settings of a queue, each with its maximum; 0 stands for the default.
 SETTINGS = {
@@ -154,13 +156,17 @@ class Message:
     def fields(self, with_count: bool = False) -> dict[str, Any]:
         """The message in a JSON answer: key and value; if leased, receipt, count and expiry; notes, if any.
 
+        A long value that is not UTF-8 is a ``memoryview``; ``schema/encoding.py`` renders it as base64.
+
         Args:
             with_count: whether to show the count of a message that is not leased, too.
         """
         try:
             fields: dict[str, Any] = {"key": self.key, "value": self.value.decode()}
         except UnicodeDecodeError:
-            fields = {"key": self.key, **text_or_base64(self.value)}
+            is_long = len(self.value) > RENDERED_AT_ONCE_MAX
+            value = memoryview(self.value) if is_long else base64.b64encode(self.value).decode("ascii")
+            fields = {"key": self.key, "value": value, "encoding": "base64"}
         if self.receipt:
             fields |= {"receipt": self.receipt, "count": self.count}
             if self.expires_ms:

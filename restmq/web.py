@@ -88,9 +88,8 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
 
     def __init__(self, services: Services, limits: Limits, reactor: Any, routes: Sequence[Route] = ROUTES) -> None:
         super().__init__([], transforms=[])
-        self.start_server(limits, reactor)
+        self.start_server(limits, reactor, services.turns)
         self.services = services
-        services.turns = self.turns
         services.description = describe(routes)
         self._routes: list[tuple[Callable[[str], Any], type[Handler], str]] = [
             (route_pattern(template).fullmatch, handler_class, template) for template, handler_class in routes

@@ -8,6 +8,8 @@ from typing import Any
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from restmq.delivery.consumer import write_messages
+from restmq.delivery.format import prepare_all
 from restmq.delivery.shared import Shared
 from restmq.delivery.subscription import QueueSubscription
 from restmq.errors import RestMQError
@@ -100,7 +102,7 @@ class Attending:
             self._is_first = False
             subscription.policy = found.policy
             if found.messages:
-                self._deliver_in_turn(found.messages, lease_ms)
+                await self._deliver_in_turn(found.messages, lease_ms)
             if found.call_again or (capacity == 1 and found.messages):
                 self._attending.request()
             if found.is_held_back:
@@ -109,14 +111,18 @@ class Attending:
             if self._is_replaced():
                 self._attend_anew()
 
-    def _deliver_in_turn(self, messages: list[Message], lease_ms: int) -> None:
+    async def _deliver_in_turn(self, messages: list[Message], lease_ms: int) -> None:
         """Gives each message to the next ready consumer; the rest goes back to the front of the queue."""
         self._flush()
         served, left = self._subscription.assign(messages, lease_ms, self._shared.reactor.seconds())
         if left:
             self._shared.calls.put_back(self._queue, len(left), self._core.queue_put_back(self._queue, left))
         for consumer, share in served:
-            consumer.write(consumer.format.render(share))
+            prepared = await prepare_all(share, [consumer], self._shared.turns)
+            if consumer in self._subscription.consumers:
+                write_messages([consumer], prepared)
+            elif not lease_ms:  # it left meanwhile; leases that it had are released
+                self._shared.calls.put_back(self._queue, len(share), self._core.queue_put_back(self._queue, share))
 
     def _attend_later(self) -> None:
         """Attends after the longest time that a queue is held back: a daemon may never confirm."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from restmq.auth.guard import Access, Credentials
 from restmq.delivery.backpressure import BackpressureLimits
+from restmq.delivery.format import Format
 from restmq.delivery.outbox import SharedBytes
 from restmq.model import Message
 
@@ -24,29 +24,6 @@ class CloseReason(enum.Enum):
     TRY_AGAIN = "the queue's history can't be read; try again"
     SHUTDOWN = "the server is stopping"
     NOT_ALLOWED = "listening here is no longer allowed"
-
-
-@dataclass(slots=True, frozen=True, eq=False)
-class Format:
-    """The rendering of messages for a transport. Consumers with the same format share the rendered bytes.
-
-    Attributes:
-        message: renders a message.
-        gap: renders the notice that messages after this key are lost to the consumer.
-        keepalive: sent at intervals on an idle connection; empty for none.
-        transport: name of the transport, for people.
-        wrap: frames the bytes of one write.
-    """
-
-    message: Callable[[Message], bytes]
-    gap: Callable[[str], bytes]
-    keepalive: bytes = b""
-    transport: str = "comet"
-    wrap: Callable[[bytes], bytes] = bytes
-
-    def render(self, messages: Iterable[Message]) -> bytes:
-        """Messages that are sent in one write."""
-        return self.wrap(b"".join(map(self.message, messages)))
 
 
 class Consumer(Protocol):
@@ -67,8 +44,8 @@ class Consumer(Protocol):
     def unsent_bytes(self) -> int:
         """Bytes that wait for it."""
 
-    def write(self, data: bytes) -> None:
-        """Sends what its format has rendered and wrapped. Other consumers may share the bytes."""
+    def write(self, *pieces: bytes) -> None:
+        """Sends what its format has rendered and wrapped. Other consumers may share the pieces."""
 
     def capacity(self) -> int:
         """Number of messages that it can take now with round robin. After a 0, it calls ``ready`` when it has some."""
@@ -87,12 +64,12 @@ def write_messages(consumers: Sequence[Consumer], messages: Sequence[Message]) -
     """Writes messages to consumers, rendered once per format."""
     if not messages:
         return
-    rendered: dict[Format, bytes] = {}
+    rendered: dict[Format, tuple[bytes, ...]] = {}
     for consumer in list(consumers):  # a write may drop a consumer
-        data = rendered.get(consumer.format)
-        if data is None:
-            data = rendered[consumer.format] = consumer.format.render(messages)
-        consumer.write(data)
+        pieces = rendered.get(consumer.format)
+        if pieces is None:
+            pieces = rendered[consumer.format] = consumer.format.render(messages)
+        consumer.write(*pieces)
 
 
 def write_gap(consumers: Sequence[Consumer], last_key: str) -> None:

@@ -63,6 +63,7 @@ from restmq.delivery.outbox import SharedBytes
 from restmq.delivery.shared import Shared
 from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
+from restmq.http.turns import Turns
 from restmq.model import Policy
 from restmq.queues.results import QueueOverview
 from restmq.store.base import Channels, RedisCommand
@@ -83,7 +84,7 @@ _WINDOW_BYTES_MIN = 64 << 10
 class Fanout(service.Service):  # type: ignore[misc]  # untyped
     """All live consumers of this daemon. Transports call ``connect`` and ``leave``."""
 
-    def __init__(self, core: RedisOperations, reactor: Any, limits: BackpressureLimits) -> None:
+    def __init__(self, core: RedisOperations, reactor: Any, limits: BackpressureLimits, turns: Turns) -> None:
         self.limits = limits
         self.seconds: Callable[[], float] = reactor.seconds
         self._core = core
@@ -97,6 +98,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             slow_consumers=SlowConsumers(reactor),
             read_budget=ByteBudget(_READ_BYTES_MAX),
             calls=self._calls,
+            turns=turns,
         )
         self.counters = self._shared.counters
         self.shared_bytes = SharedBytes(limits.unsent_bytes_total, self._shed_later)

@@ -66,7 +66,7 @@ class Inbox:
 
     Args:
         budget: shared by all inboxes of the daemon.
-        read: reads the value of a stored message; returns None if it is lost.
+        read: returns a stored message with its value; None if it is lost.
         deliver: delivers messages.
         lose: called with the key of a message that is lost.
         handle: handles a notice.
@@ -79,7 +79,7 @@ class Inbox:
         self,
         *,
         budget: ByteBudget,
-        read: Callable[[str], Awaitable[bytes | None]],
+        read: Callable[[StoredMessage], Awaitable[Message | None]],
         deliver: Callable[[list[Message]], None],
         lose: Callable[[str], None],
         handle: Callable[[Notice], None],
@@ -128,11 +128,11 @@ class Inbox:
     async def _deliver_stored(self, stored: StoredMessage) -> None:
         await self._budget.acquire(stored.size_bytes)
         try:
-            value = await self._read(stored.key)
-            if value is None:
+            message = await self._read(stored)
+            if message is None:
                 self._lose(stored.key)
             else:
-                self._deliver([Message(stored.key, value, record=stored.record)])
+                self._deliver([message])
         finally:
             self._budget.release(stored.size_bytes)
             self._is_reading = False

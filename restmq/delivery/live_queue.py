@@ -10,6 +10,7 @@ from twisted.logger import Logger
 
 from restmq.delivery.attending import Attending
 from restmq.delivery.consumer import CloseReason, Consumer
+from restmq.delivery.format import prepare
 from restmq.delivery.inbox import Inbox, Notice, StoredMessage
 from restmq.delivery.replay import Replay
 from restmq.delivery.shared import Shared
@@ -130,11 +131,15 @@ class LiveQueue:
             marker, last_number, last_key = notice.text.split(" ", 2)
             self.subscription.reach_marker(marker, int(last_number), last_key[self._tag_bytes :])
 
-    async def _read_stored(self, key: str) -> bytes | None:
+    async def _read_stored(self, stored: StoredMessage) -> Message | None:
         try:
-            return await self._shared.core.queue_stored_value(key)
+            value = await self._shared.core.queue_stored_value(stored.key)
         except RestMQError:
             return None
+        if value is None:
+            return None
+        message = Message(stored.key, value, record=stored.record)
+        return await prepare(message, self.subscription.consumers, self._shared.turns)
 
     def _lose(self, key: str) -> None:
         log.warn(

@@ -36,6 +36,7 @@ from typing import Any
 from twisted.internet import defer, task
 
 from restmq.delivery.consumer import Consumer, write_gap, write_messages
+from restmq.delivery.format import prepare_all
 from restmq.delivery.shared import Shared
 from restmq.errors import StoreUnavailable
 from restmq.model import Message, number_of
@@ -169,7 +170,7 @@ class Replay:
                 self._before_marker.clear()
             if page.gap:
                 self._meet_gap(page.messages)
-            write_messages(self.members, page.messages)
+            write_messages(self.members, await prepare_all(page.messages, self.members, self._shared.turns))
             self._last_key, is_first, more = page.last_key, False, page.more
             if more:
                 await self._shared.slow_consumers.wait(self.members)

@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from restmq.delivery.consumer import CloseReason, Consumer, Format
+from restmq.delivery.consumer import CloseReason, Consumer
 from restmq.delivery.fanout import Fanout
+from restmq.delivery.format import Format
 from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import InvalidInput
 from restmq.model import Message, number_of
@@ -70,8 +71,8 @@ class Share:
     def unsent_bytes(self) -> int:
         return self.connected.unsent_bytes
 
-    def write(self, data: bytes) -> None:
-        self.connected.write(data)
+    def write(self, *pieces: bytes) -> None:
+        self.connected.write(*pieces)
 
     def capacity(self) -> int:
         return 0 if self.connected.paused else max(0, self._prefetch - len(self.leases))

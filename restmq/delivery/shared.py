@@ -9,6 +9,7 @@ from restmq.core import RedisOperations
 from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
 from restmq.delivery.inbox import ByteBudget
 from restmq.delivery.tasks import PendingCalls
+from restmq.http.turns import Turns
 
 
 @dataclass(slots=True)
@@ -41,4 +42,5 @@ class Shared:
     slow_consumers: SlowConsumers
     read_budget: ByteBudget
     calls: PendingCalls
+    turns: Turns
     counters: FanoutCounters = field(default_factory=FanoutCounters)

@@ -10,7 +10,8 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from restmq.auth.guard import Access, Credentials
-from restmq.delivery.consumer import PREFETCH, CloseReason, ConsumerOwner, Format
+from restmq.delivery.consumer import PREFETCH, CloseReason, ConsumerOwner
+from restmq.delivery.format import Format
 from restmq.delivery.outbox import Outbox
 from restmq.transport import offer, silent_seconds, unsent_bytes, write_and_resume
 
@@ -75,39 +76,42 @@ class TransportConsumer(ABC):
         self.prefetch = prefetch
         self.leases = {} if lease_ms else _NO_LEASES
 
-    def write(self, data: bytes) -> None:
+    def write(self, *pieces: bytes) -> None:
         was_full = self.paused
         if was_full and self._is_too_slow():
             self._fanout.drop(self._queue, self)
             return
-        self.send(data)
+        self.send(*pieces)
         if self.paused:
+            size_bytes = sum(map(len, pieces))
             if was_full:
-                self._backlog_bytes += len(data)
+                self._backlog_bytes += size_bytes
             if self._fanout.seconds() < self._deadline_seconds:
-                self._deadline_seconds += self._fanout.limits.seconds_for(len(data))
+                self._deadline_seconds += self._fanout.limits.seconds_for(size_bytes)
 
-    def send(self, data: bytes) -> None:
+    def send(self, *pieces: bytes) -> None:
         """Sends bytes, or keeps them until the system takes them."""
+        data = pieces[0]
         if self.paused or self._outbox is not None:
-            self._keep(data)
-        elif len(data) > _SLICE_BYTES:
-            self._keep(data)
+            self._keep(pieces)
+        elif len(pieces) > 1 or len(data) > _SLICE_BYTES:
+            self._keep(pieces)
             self._send_kept()
         else:
             sent = offer(self.outlet, data)
             if sent is None:
                 self.outlet.write(data)
             elif sent < len(data):
-                outbox = self._keep(data)
+                outbox = self._keep(pieces)
                 outbox.consume(sent)
                 self._wait_for_system(outbox)
 
-    def _keep(self, data: bytes) -> Outbox:
+    def _keep(self, pieces: tuple[bytes, ...]) -> Outbox:
         outbox = self._outbox
         if outbox is None:
             outbox = self._outbox = Outbox(self._fanout.shared_bytes)
-        outbox.append(data)
+        for piece in pieces:
+            outbox.append(piece)
         return outbox
 
     def _send_kept(self) -> None:

@@ -6,7 +6,7 @@ replaces its way of a request through a handler: it runs the handler's method an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -27,7 +27,7 @@ from restmq.http.request import Request, unquoted
 from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head
 from restmq.model import check_queue_name
 from restmq.monitoring.request_counters import CLIENT_GONE
-from restmq.schema.encoding import has_long_values, json_in_pieces, jsonp, to_json
+from restmq.schema.encoding import escape_for_script, has_long_values, json_in_pieces, jsonp, to_json
 
 log = Logger()
 
@@ -259,8 +259,12 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     def _add_header(self, name: str, value: str) -> None:
         self._extra_headers += f"{name}: {value}\r\n"
 
-    def answer(self, body: bytes, content_type: str | None, status: int = 200) -> None:
-        """Writes the whole answer at once. It has no ETag: a 304 would lose the message that it answers with."""
+    def answer(self, body: bytes, content_type: str | None, status: int = 200, rest: Sequence[bytes] = ()) -> None:
+        """Writes the whole answer. It has no ETag: a 304 would lose the message that it answers with.
+
+        Args:
+            rest: more of a long body, in pieces.
+        """
         if self._finished or self.gone:
             self._finished = True
             return
@@ -268,14 +272,19 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
         request = self.request
         keep_alive = request.keep_alive and not request.upgrade and not self.services.draining
         more = f"{self._extra_headers}X-Request-Id: {request.id}\r\n" if request.id else self._extra_headers
-        length_bytes = None if status == 204 else len(body)
+        length_bytes = None if status == 204 else len(body) + sum(map(len, rest))
         rendered = head(status, request.version, content_type, length_bytes, keep_alive, more)
-        self.services.traffic.answered(request, status, 0 if request.method == "HEAD" else len(body))
-        request.connection.finished(rendered if request.method == "HEAD" else rendered + body, keep_alive)
+        is_head = request.method == "HEAD"
+        self.services.traffic.answered(request, status, 0 if is_head else length_bytes or 0)
+        request.connection.finished(rendered if is_head else rendered + body, keep_alive, () if is_head else rest)
 
     def answer_json(self, value: Any, end: bytes = b"") -> None:
         """Answers with JSON, or with JSONP if the request has a callback."""
-        self._answer_document(to_json(value), end)
+        callback = self.callback
+        if callback is None:
+            self.answer(to_json(value) + end, JSON)
+        else:
+            self.answer(jsonp(callback, to_json(value)), JAVASCRIPT)
 
     async def answer_long_json(self, value: Any, end: bytes = b"") -> None:
         """The same for an answer that may have long messages: it is rendered in several turns."""
@@ -283,15 +292,14 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self.answer_json(value, end)
             return
         pieces: list[bytes] = []
-        await self.services.turns.run(json_in_pieces(value, pieces))
-        self._answer_document(b"".join(pieces), end)
-
-    def _answer_document(self, document: bytes, end: bytes) -> None:
         callback = self.callback
         if callback is None:
-            self.answer(document + end, JSON)
+            await self.services.turns.run(json_in_pieces(value, pieces))
+            self.answer(b"", JSON, rest=[*pieces, end])
         else:
-            self.answer(jsonp(callback, document), JAVASCRIPT)
+            await self.services.turns.run(json_in_pieces(value, pieces, escape_for_script))
+            begin, _, end = jsonp(callback, b"_").rpartition(b"_")
+            self.answer(begin, JAVASCRIPT, rest=[*pieces, end])
 
     def answer_text(self, text: str) -> None:
         """Answers with a line of text, or with a JSONP string."""

@@ -37,7 +37,7 @@ class Services:
         traffic: the request counters and the access log.
         websockets: autobahn's factory.
         command_bytes_max: maximum size of a JSON command or an XML-RPC call.
-        turns: the turns of the event loop. ``web.Application`` sets them.
+        turns: the turns of the event loop.
         metrics: the data of ``/metrics``. It is set after the application, because it counts its connections.
         kept_headers: the headers that are kept with messages.
         description: the OpenAPI document. ``web.Application`` sets it from its route table.
@@ -54,7 +54,7 @@ class Services:
     traffic: Traffic
     websockets: WebSocketServerFactory
     command_bytes_max: int
-    turns: Turns = field(init=False)
+    turns: Turns
     metrics: Metrics = field(init=False)
     description: dict[str, Any] = field(default_factory=dict)
     kept_headers: KeptHeaders = field(default_factory=KeptHeaders)

@@ -10,7 +10,7 @@ from typing import cast
 from restmq.auth import guard
 from restmq.auth.guard import Access
 from restmq.commands import EMPTY_QUEUE
-from restmq.delivery.consumer import Format
+from restmq.delivery.format import Format
 from restmq.delivery.lines import TakeRequest
 from restmq.delivery.several import SeveralQueues, Share
 from restmq.handlers.base import Handler
@@ -30,10 +30,20 @@ from restmq.handlers.streams import EVENTS, STREAM, StreamHandler, chunked
 from restmq.handlers.websocket import WebSocketHandler
 from restmq.handlers.websocket_connection import Socket
 from restmq.handlers.websocket_frames import text_frames
-from restmq.http.response import EVENT_STREAM, JAVASCRIPT, JSON, TEXT, chunk
+from restmq.http.response import EVENT_STREAM, JAVASCRIPT, JSON, TEXT, around_chunk
 from restmq.model import Message
 from restmq.schema.answers import QUEUE, obj
-from restmq.schema.encoding import RETRY, comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
+from restmq.schema.encoding import (
+    RETRY,
+    comet_gap,
+    comet_line,
+    event,
+    event_gap,
+    gap_notice,
+    jsonp,
+    script_text,
+    websocket_text,
+)
 
 _LISTENING = (SEVERAL_QUEUES, LEASE, PREFETCHED, LAST_ID_OF_SEVERAL)
 
@@ -99,12 +109,13 @@ def lines_of(queue: str, callback: str | None) -> Format:
     return Format(
         lambda message: jsonp(callback, websocket_text(message, queue)),
         lambda last_key: jsonp(callback, gap_notice(last_key, queue)),
+        body=script_text,
     )
 
 
 def _lines(callback: str | None, share: Share, _is_first: bool) -> Format:
     plain = lines_of(share.queue, callback)
-    return chunked(plain) if share.connected.format.wrap is chunk else plain
+    return chunked(plain) if share.connected.format.envelope is around_chunk else plain
 
 
 def _events(share: Share, is_first: bool) -> Format:

@@ -7,7 +7,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 from restmq.auth import guard
-from restmq.delivery.consumer import PREFETCH, CloseReason, Format
+from restmq.delivery.consumer import PREFETCH, CloseReason
+from restmq.delivery.format import Format
 from restmq.delivery.several import SeveralQueues
 from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import Conflict, StoreUnavailable
@@ -15,9 +16,20 @@ from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
 from restmq.handlers.parameters import JSONP_CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
 from restmq.http.request import ClientConnection
-from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, chunk
+from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, around_chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
-from restmq.schema.encoding import RETRY, comet_gap, comet_line, event, event_gap, gap_notice, jsonp, websocket_text
+from restmq.schema.encoding import (
+    RETRY,
+    comet_gap,
+    comet_line,
+    event,
+    event_gap,
+    event_text,
+    gap_notice,
+    jsonp,
+    script_text,
+    websocket_text,
+)
 
 LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)
 
@@ -30,7 +42,7 @@ EVENT_ANSWER = Answer("Endless messages.", {EVENT_STREAM: _ENDLESS})
 
 COMET = Format(comet_line, comet_gap)
 #: Without an empty line: at one, some clients yield an event although none has arrived.
-EVENTS = Format(event, event_gap, keepalive=b":\n", transport="sse")
+EVENTS = Format(event, event_gap, keepalive=b":\n", transport="sse", body=event_text)
 
 
 @lru_cache(maxsize=1024)
@@ -39,13 +51,14 @@ def jsonp_lines(callback: str) -> Format:
     return Format(
         lambda message: jsonp(callback, websocket_text(message)),
         lambda last_key: jsonp(callback, gap_notice(last_key)),
+        body=script_text,
     )
 
 
 @lru_cache(maxsize=1024)
 def chunked(plain: Format) -> Format:
     """A format in chunks of HTTP/1.1; the same one for the same format."""
-    return replace(plain, wrap=chunk)
+    return replace(plain, envelope=around_chunk)
 
 
 class Stream(TransportConsumer):
@@ -70,7 +83,9 @@ class Stream(TransportConsumer):
             self._connection.abort()
         else:
             self._connection.expect_end()
-            self.finish(partial(self._connection.end_stream, b"0\r\n\r\n" if self.format.wrap is chunk else b""))
+            self.finish(
+                partial(self._connection.end_stream, b"0\r\n\r\n" if self.format.envelope is around_chunk else b"")
+            )
 
     def on_connection_close(self) -> None:
         self.detach()

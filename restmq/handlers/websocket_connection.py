@@ -19,7 +19,7 @@ from restmq.commands import CommandContext
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import RestMQError
-from restmq.handlers.websocket_frames import BINARY_FRAME, TEXT_FRAME, frame, text_frames
+from restmq.handlers.websocket_frames import BINARY_FRAME, TEXT_FRAME, frame, frame_head, text_frames
 from restmq.handlers.websocket_input import BoundedInput
 from restmq.http.connection import HTTPConnection
 from restmq.schema.encoding import has_long_values, json_in_pieces, to_json
@@ -118,11 +118,14 @@ class Socket(BoundedInput, TransportConsumer):
         try:
             while self._waiting and not self.paused:
                 payload, is_binary = self._waiting[0]
-                answer = payload if is_binary else await self._answer(payload)
+                answer = [payload] if is_binary else await self._answer(payload)
                 if self.state != self.STATE_OPEN:
                     return
                 # Not with autobahn's method, which rejects an answer longer than the limit for messages from clients.
-                self.send(frame(answer, BINARY_FRAME if is_binary else TEXT_FRAME, self.window_bits))
+                if len(answer) == 1:
+                    self.send(frame(answer[0], BINARY_FRAME if is_binary else TEXT_FRAME, self.window_bits))
+                else:
+                    self.send(frame_head(sum(map(len, answer))), *answer)
                 self._waiting.popleft()
                 self._waiting_bytes -= len(payload)
                 self.account()
@@ -130,23 +133,23 @@ class Socket(BoundedInput, TransportConsumer):
         finally:
             self._running = False
 
-    async def _answer(self, text: bytes) -> bytes:
-        """The answer to a command; any other text itself."""
+    async def _answer(self, text: bytes) -> list[bytes]:
+        """The answer to a command, in pieces; any other text itself."""
         fields: dict[str, Raw] | None = None
         try:
             fields = await dispatch.read_if_command(self._context, text)
             if fields is None:
-                return text
+                return [text]
             answer = await dispatch.run(self._context, fields)
         except RestMQError as error:
             answer = {"error": str(error)}
         if fields and "id" in fields:
             answer = {**answer, "id": orjson.Fragment(bytes(fields["id"]))}
         if not has_long_values(answer):
-            return to_json(answer)
+            return [to_json(answer)]
         pieces: list[bytes] = []
         await self._turns.run(json_in_pieces(answer, pieces))
-        return b"".join(pieces)
+        return pieces
 
     def _failed(self, failure: Any) -> None:
         log.failure("a command over WebSocket failed", failure=failure)
@@ -181,9 +184,9 @@ class Socket(BoundedInput, TransportConsumer):
     def outlet(self) -> Any:
         return self.transport
 
-    def send(self, data: bytes) -> None:
+    def send(self, *pieces: bytes) -> None:
         if self.state == self.STATE_OPEN:
-            super().send(data)
+            super().send(*pieces)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """Sends autobahn's answers, pings and close frame behind the messages that are being sent."""

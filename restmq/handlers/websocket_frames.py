@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from restmq.delivery.consumer import Format
+from restmq.delivery.format import LONG_VALUE_BYTES, Format
 from restmq.model import Message
 from restmq.schema.encoding import gap_notice, websocket_text
 
@@ -34,12 +34,16 @@ def frame(payload: bytes, first_byte: int = TEXT_FRAME, window_bits: int = 0) ->
         deflate = zlib.compressobj(wbits=-window_bits)
         payload = (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
         first_byte |= _COMPRESSED
-    size = len(payload)
-    if size < 126:
-        return bytes((first_byte, size)) + payload
-    if size < 65536:
-        return struct.pack("!BBH", first_byte, 126, size) + payload
-    return struct.pack("!BBQ", first_byte, 127, size) + payload
+    return frame_head(len(payload), first_byte) + payload
+
+
+def frame_head(size_bytes: int, first_byte: int = TEXT_FRAME) -> bytes:
+    """The bytes before the payload of a frame."""
+    if size_bytes < 126:
+        return bytes((first_byte, size_bytes))
+    if size_bytes < 65536:
+        return struct.pack("!BBH", first_byte, 126, size_bytes)
+    return struct.pack("!BBQ", first_byte, 127, size_bytes)
 
 
 @lru_cache(maxsize=4096)
@@ -53,4 +57,11 @@ def text_frames(window_bits: int = 0, queue: str = "") -> Format:
     def render(message: Message) -> bytes:
         return frame(websocket_text(message, queue), TEXT_FRAME, window_bits)
 
-    return Format(render, lambda last_key: frame(gap_notice(last_key, queue)), transport="websocket")
+    return Format(
+        render,
+        lambda last_key: frame(gap_notice(last_key, queue)),
+        transport="websocket",
+        text=partial(websocket_text, queue=queue),
+        head=frame_head,
+        long_bytes=COMPRESSED_UP_TO_BYTES if window_bits else LONG_VALUE_BYTES,
+    )

@@ -42,12 +42,13 @@ class XmlRpcHandler(Handler):
     async def post(self) -> None:
         """XML-RPC methods ``get(queue)``, which takes the next message, and ``set(queue, value)``, which adds one."""
         try:
-            answer = await self._call()
+            begin, *rest = await self._call()
         except InvalidInput as error:
-            answer = _document(xmlrpc.client.Fault(_XMLRPC_FAULT, str(error)))
-        self.answer(answer, "text/xml")
+            begin, rest = _document(xmlrpc.client.Fault(_XMLRPC_FAULT, str(error))), []
+        self.answer(begin, "text/xml", rest=rest)
 
-    async def _call(self) -> bytes:
+    async def _call(self) -> list[bytes]:
+        """Returns the answer in pieces."""
         core, guard, turns = self.services.core, self.services.guard, self.services.turns
         check_size(self.request.body, self.services.command_bytes_max)
         call = _Call()
@@ -61,12 +62,12 @@ class XmlRpcHandler(Handler):
                 begin, _, end = _document((answer,)).partition(b"<string></string>")
                 pieces: list[bytes] = []
                 await turns.run(_render_value(message.value, pieces))
-                return b"".join([begin, *pieces, end])
-            return _document((None,))
+                return [begin, *pieces, end]
+            return [_document((None,))]
         if method == "set" and len(arguments) == 2:
             queue, value = check_queue_name(arguments[0]), arguments[1]
             await guard.check(self.credentials, PRODUCE, queue)
-            return _document((await core.queue_add(queue, value if isinstance(value, bytes) else value.encode()),))
+            return [_document((await core.queue_add(queue, value if isinstance(value, bytes) else value.encode()),))]
         raise InvalidInput("unknown method or wrong number of arguments; use get(queue) or set(queue, value).")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -12,9 +13,11 @@ from restmq.http.limits import Limits
 from restmq.http.quota import ClientQuota
 from restmq.http.turns import Turns
 from restmq.http.unread import UnreadResponses
-from restmq.transport import hung_up
+from restmq.transport import hung_up, unsent_bytes
 
 LINGER_SECONDS = 2.0
+#: The rest of a response that has none.
+NOTHING: deque[bytes] = deque(maxlen=0)
 
 
 class HTTPFactory(Protocol):
@@ -48,6 +51,9 @@ class ClientTransport(protocol.Protocol):  # type: ignore[misc]  # untyped
     deadline: float | None = None
     _reading_paused = False
     _streaming: Any = None
+    _client_reads = True
+    _rest = NOTHING
+    _keeps_alive = True
 
     def _pause_reading(self, paused: bool) -> None:
         if paused != self._reading_paused:
@@ -64,6 +70,16 @@ class ClientTransport(protocol.Protocol):  # type: ignore[misc]  # untyped
     def write(self, data: bytes) -> None:
         """Sends a part of a response that continues."""
         self.transport.write(data)
+
+    def _write_rest(self) -> None:
+        """Writes the rest of a long response, as far as the client reads it."""
+        while self._rest and self._client_reads:
+            self.transport.write(self._rest.popleft())
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that the system has not taken yet."""
+        return unsent_bytes(self.transport) + sum(map(len, self._rest))
 
     def abort(self) -> None:
         """Cuts a response that cannot be completed, so that it does not look complete."""

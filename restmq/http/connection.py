@@ -14,7 +14,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
@@ -22,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from restmq.errors import WireError
-from restmq.http.client_transport import LINGER_SECONDS, ClientTransport
+from restmq.http.client_transport import LINGER_SECONDS, NOTHING, ClientTransport
 from restmq.http.limits import Limits
 from restmq.http.parser import RequestParser, head_of
 from restmq.http.request import Request
@@ -61,7 +62,6 @@ class HTTPConnection(ClientTransport):
         self._charged_bytes = 0
         self._earned_seconds = 0.0
         self._reading_paused = False
-        self._client_reads = True
         self._discarding = False
         self.presence = Presence(self._disconnected_while_paused)
         self.deadline: float | None = self.factory.seconds() + self._limits.request_seconds
@@ -226,7 +226,11 @@ class HTTPConnection(ClientTransport):
     def resumeProducing(self) -> None:
         self._client_reads = True
         self._unread.discard(self)
-        if self._current is None and not self._discarding:
+        if self._rest:
+            self._write_rest()
+            if not self._rest:
+                self._end_response(self._keeps_alive)
+        elif self._current is None and not self._discarding:
             self._wait_for_client()
             self._next()
 
@@ -239,11 +243,23 @@ class HTTPConnection(ClientTransport):
         seconds = limits.request_seconds if self._parser.in_request else limits.idle_seconds
         self.deadline = self.factory.seconds() + seconds + unsent_bytes / limits.bytes_per_second
 
-    def finished(self, data: bytes, keep_alive: bool) -> None:
-        """Sends a whole response, or the last bytes of one. Then the next request has its turn."""
+    def finished(self, data: bytes, keep_alive: bool, rest: Sequence[bytes] = ()) -> None:
+        """Sends a whole response, or the last bytes of one. Then the next request has its turn.
+
+        Args:
+            rest: more of a long response. The transport gets the next piece when it has sent the last one.
+        """
         send_at_once(self.transport, data)
-        self._current = self._handler = None
-        self._wait_for_client(len(data))
+        self._handler = None
+        self._wait_for_client(len(data) + sum(map(len, rest)))
+        if rest:
+            self._rest, self._keeps_alive = deque(rest), keep_alive
+        self._write_rest()
+        if not self._rest:
+            self._end_response(keep_alive)
+
+    def _end_response(self, keep_alive: bool) -> None:
+        self._current = None
         parser = self._parser
         if self._charged_bytes:
             self._account()
@@ -263,6 +279,7 @@ class HTTPConnection(ClientTransport):
     def _discard(self) -> None:
         """Ignores all that the client has sent and will send."""
         self._discarding, self._current = True, None
+        self._rest = NOTHING
         self._parser.forget()
         if self._charged_bytes:
             self._account()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -37,8 +37,8 @@ class ClientConnection(Protocol):
     async def run(self, steps: Iterator[None]) -> None:
         """Runs an iterator to its end, a step per turn of the event loop."""
 
-    def finished(self, data: bytes, keep_alive: bool) -> None:
-        """Sends a whole response, or the last bytes of one."""
+    def finished(self, data: bytes, keep_alive: bool, rest: Sequence[bytes] = ()) -> None:
+        """Sends a whole response, or the last bytes of one; of a long one, the rest in pieces."""
 
     def write(self, data: bytes) -> None:
         """Sends a part of a response that continues."""

@@ -50,3 +50,8 @@ def _common_fields(status: int, version: str, content_type: str | None, keep_ali
 def chunk(data: bytes) -> bytes:
     """One chunk of a chunked body (RFC 9112, 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def around_chunk(size_bytes: int) -> tuple[bytes, bytes]:
+    """The bytes before and after the data of a chunk."""
+    return b"%x\r\n" % size_bytes, b"\r\n"

@@ -32,12 +32,12 @@ class HTTPServer(ABC):
     draining = False
     noisy = False  # Twisted logs nothing when a port opens and closes
 
-    def start_server(self, limits: Limits, reactor: Any) -> None:
+    def start_server(self, limits: Limits, reactor: Any, turns: Turns | None = None) -> None:
         self.limits = limits
         self.seconds: Callable[[], float] = reactor.seconds
         self._call_later = reactor.callLater
         self.connections: set[HTTPConnection] = set()
-        self.turns = Turns(reactor.callLater, time.perf_counter)
+        self.turns = turns or Turns(reactor.callLater, time.perf_counter)
         self._admitted = ClientQuota(limits.connections, limits.connections_per_address)
         self.received = ClientQuota(limits.received_bytes, limits.received_bytes_per_address)
         self.unread = UnreadResponses(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from restmq.http.quota import ClientQuota
-from restmq.transport import kernel_unsent_bytes, unsent_bytes
+from restmq.transport import kernel_unsent_bytes
 
 
 class UnreadConnection(Protocol):
@@ -22,6 +22,10 @@ class UnreadConnection(Protocol):
 
     remote_ip: str
     transport: Any
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that the system has not taken yet."""
 
     def cut(self) -> None:
         """Closes at once."""
@@ -81,7 +85,7 @@ class UnreadResponses:
                 self._cut(connection)
 
     def _measure(self, connection: UnreadConnection, backlog: _Backlog, now: float) -> None:
-        ours = unsent_bytes(connection.transport)
+        ours = connection.unsent_bytes
         self._quota.change(connection.remote_ip, ours - backlog.charged_bytes)
         backlog.charged_bytes = ours
         left = ours + kernel_unsent_bytes(connection.transport)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from operator import itemgetter
 from typing import Any
 
 import orjson
 
 from restmq.errors import InvalidInput
-from restmq.model import Message
+from restmq.model import RENDERED_AT_ONCE_MAX, Message
 
 _NAME = "[A-Za-z_$][A-Za-z0-9_$]*"
 CALLBACK_PATTERN = rf"^{_NAME}(?:\.{_NAME})*$"
@@ -19,7 +20,9 @@ CALLBACK_MAX = 128
 #: Begins a stream of Server-Sent Events: clients reconnect after this time (ms). No empty line, as it is no event.
 RETRY = b"retry: 2000\n"
 
-_PIECE_CHARACTERS = 1 << 18
+_PIECE_CHARACTERS = RENDERED_AT_ONCE_MAX
+#: Bytes that are rendered at a time as base64: a multiple of three.
+_BASE64_PIECE_BYTES = 3 << 16
 _value_of = itemgetter("value")
 _CALLBACK = re.compile(CALLBACK_PATTERN)
 
@@ -27,35 +30,47 @@ _CALLBACK = re.compile(CALLBACK_PATTERN)
 def to_json(value: Any) -> bytes:
     """Compact JSON in UTF-8. Integers of any size stay exact."""
     try:
-        return orjson.dumps(value)
+        return orjson.dumps(value, _as_base64)
     except TypeError:  # orjson has no integers beyond 64 bits
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=_as_base64).encode()
+
+
+def _as_base64(value: Any) -> str:
+    """A long value that is not UTF-8, as ``Message.fields`` shows it."""
+    if type(value) is not memoryview:
+        raise TypeError
+    return b64encode(value).decode("ascii")
 
 
 def has_long_values(answer: dict[str, Any] | list[dict[str, Any]]) -> bool:
     """Whether an answer with a message or messages takes more than a few milliseconds to render."""
     if isinstance(answer, dict) and "messages" not in answer:
         value = answer.get("value")
-        return type(value) is str and len(value) > _PIECE_CHARACTERS
+        return isinstance(value, (str, memoryview)) and len(value) > _PIECE_CHARACTERS
     messages = answer["messages"] if isinstance(answer, dict) else answer
     if not messages or "value" not in messages[0]:  # such as the acked messages of a command
         return False
     return sum(map(len, map(_value_of, messages))) > _PIECE_CHARACTERS
 
 
-def json_in_pieces(value: Any, pieces: list[bytes]) -> Iterator[None]:
+def json_in_pieces(value: Any, pieces: list[bytes], escape: Callable[[bytes], bytes] = bytes) -> Iterator[None]:
     """Renders JSON as ``to_json`` does, and yields after about each 256 KiB.
 
     Args:
         pieces: what is rendered is appended here.
+        escape: changes each piece.
     """
-    since = 0
+    group: list[bytes] = []
+    size = 0
     for piece in _pieces(value):
-        pieces.append(piece)
-        since += len(piece)
-        if since > _PIECE_CHARACTERS:
-            since = 0
+        group.append(piece)
+        size += len(piece)
+        if size > _PIECE_CHARACTERS:
+            pieces.append(escape(b"".join(group)))
+            group.clear()
+            size = 0
             yield
+    pieces.append(escape(b"".join(group)))
 
 
 def _pieces(value: Any) -> Iterator[bytes]:
@@ -75,11 +90,57 @@ def _pieces(value: Any) -> Iterator[bytes]:
         yield b"]"
     elif isinstance(value, str) and len(value) > _PIECE_CHARACTERS:
         yield b'"'
-        for start in range(0, len(value), _PIECE_CHARACTERS):
-            yield orjson.dumps(value[start : start + _PIECE_CHARACTERS])[1:-1]
+        yield from map(_inner_json, _parts(value))
+        yield b'"'
+    elif type(value) is memoryview:
+        yield b'"'
+        yield from base64_text(value)
         yield b'"'
     else:
         yield to_json(value)
+
+
+def _parts(text: str) -> Iterator[str]:
+    return (text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS))
+
+
+def _inner_json(text: str) -> bytes:
+    """The inside of a JSON string."""
+    return orjson.dumps(text)[1:-1]
+
+
+def json_text(_message: Message, text: str) -> Iterator[bytes]:
+    """The value of a message inside a JSON string, in pieces."""
+    return map(_inner_json, _parts(text))
+
+
+def script_text(_message: Message, text: str) -> Iterator[bytes]:
+    """The same for JSONP."""
+    return (escape_for_script(_inner_json(part)) for part in _parts(text))
+
+
+def base64_text(value: bytes | memoryview) -> Iterator[bytes]:
+    """A value as base64, in pieces."""
+    starts = range(0, len(value), _BASE64_PIECE_BYTES)
+    return (b64encode(value[start : start + _BASE64_PIECE_BYTES]) for start in starts)
+
+
+def event_text(message: Message, text: str) -> Iterator[bytes]:
+    """The value of a message as ``event`` renders it, in pieces."""
+    return json_text(message, text) if message.receipt else _data_lines(text)
+
+
+def _data_lines(text: str) -> Iterator[bytes]:
+    after_return = False
+    for part in _parts(text):
+        rest = part[1:] if after_return and part.startswith("\n") else part
+        after_return = part.endswith("\r")
+        yield _with_data_fields(rest).encode()
+
+
+def _with_data_fields(text: str) -> str:
+    """Begins a ``data`` field after each line end, whichever it is."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\ndata: ")
 
 
 def check_callback(name: str) -> str:
@@ -90,9 +151,13 @@ def check_callback(name: str) -> str:
 
 
 def jsonp(callback: str, document: bytes) -> bytes:
-    """``callback(document);``. Escapes U+2028 and U+2029, which are line ends in older JavaScript."""
-    safe = document.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
-    return b"%b(%b);\r\n" % (callback.encode(), safe)
+    """``callback(document);``."""
+    return b"%b(%b);\r\n" % (callback.encode(), escape_for_script(document))
+
+
+def escape_for_script(document: bytes) -> bytes:
+    """Escapes U+2028 and U+2029, which are line ends in older JavaScript."""
+    return document.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
 
 
 def gap_notice(last_key: str, queue: str = "") -> bytes:
@@ -118,7 +183,7 @@ def comet_line(message: Message, queue: str = "") -> bytes:
 def websocket_text(message: Message, queue: str = "") -> bytes:
     """The payload of a text frame: the message as JSON; with its queue for a consumer of several."""
     fields = message.fields()
-    return orjson.dumps({"queue": queue, **fields} if queue else fields)
+    return to_json({"queue": queue, **fields} if queue else fields)
 
 
 def event(message: Message, queue: str = "", event_id: str = "") -> bytes:
@@ -136,8 +201,7 @@ def event(message: Message, queue: str = "", event_id: str = "") -> bytes:
     event_id = event_id or message.key
     start = f"event: {kind}\nid: {event_id}\n" if kind else f"id: {event_id}\n"
     if message.receipt:
-        return b"%bdata: %b\n\n" % (start.encode(), orjson.dumps(fields))
-    lines = fields["value"].replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    encoding = "encoding: base64\n" if "encoding" in fields else ""
-    data = "".join(f"data: {line}\n" for line in lines)
-    return f"{start}{encoding}{data}\n".encode()
+        return b"%bdata: %b\n\n" % (start.encode(), to_json(fields))
+    if "encoding" in fields:
+        return b"%bencoding: base64\ndata: %b\n\n" % (start.encode(), b64encode(message.value))
+    return f"{start}data: {_with_data_fields(fields['value'])}\n\n".encode()

@@ -26,6 +26,7 @@ from restmq.delivery.revocation import Revocation
 from restmq.delivery.timers import Deadlines
 from restmq.handlers.services import Services
 from restmq.handlers.websocket_connection import make_factory
+from restmq.http.turns import Turns
 from restmq.model import limit_queue_names
 from restmq.monitoring.access_log import AccessLog, LogFile, write_to_log
 from restmq.monitoring.dashboard_feed import DashboardFeed
@@ -182,7 +183,8 @@ def _make_services(
 ) -> Services:
     """The services for handlers, without the metrics."""
     limits = BackpressureLimits(options["max-unsent"], options["stall-timeout"], options["max-unsent-total"])
-    fanout = Fanout(core, reactor, limits)
+    turns = Turns(reactor.callLater, time.perf_counter)
+    fanout = Fanout(core, reactor, limits, turns)
     polls = LongPolls(core, reactor)
     guard = Guard(acl, core, options.failures(reactor.seconds), PasswordCheck())
     listeners = ListenerStatistics(fanout, polls, peers, reactor)
@@ -200,6 +202,7 @@ def _make_services(
         kept_headers=options["keep-headers"],
         websockets=make_factory(reactor, options.limits().body_bytes),
         command_bytes_max=options["max-command"],
+        turns=turns,
     )
 
 

@@ -10,9 +10,11 @@ from twisted.internet import defer, task
 
 from restmq.auth.guard import LISTEN_COMET, Credentials
 from restmq.delivery.backpressure import BackpressureLimits
-from restmq.delivery.consumer import PREFETCH, CloseReason, Format
+from restmq.delivery.consumer import PREFETCH, CloseReason
 from restmq.delivery.fanout import Fanout
+from restmq.delivery.format import Format
 from restmq.errors import StoreUnavailable
+from restmq.http.turns import Turns
 from restmq.model import Message, Policy
 from restmq.queues.base import State
 from restmq.queues.results import Attendance, QueueOverview, ReplayPage
@@ -165,8 +167,8 @@ class StubConsumer:
         self.waits_until = 0.0
         self.unsent_bytes = 0
 
-    def write(self, frames: bytes) -> None:
-        self.writes.append(frames)
+    def write(self, *pieces: bytes) -> None:
+        self.writes.append(b"".join(pieces))
 
     def capacity(self) -> int:
         return PREFETCH - len(self.leases) if self.ready else 0
@@ -187,7 +189,8 @@ class Scene:
     def __init__(self) -> None:
         self.clock = task.Clock()
         self.core = StubCore()
-        self.fanout = Fanout(self.core, self.clock, BackpressureLimits())  # type: ignore[arg-type]
+        turns = Turns(self.clock.callLater, self.clock.seconds)
+        self.fanout = Fanout(self.core, self.clock, BackpressureLimits(), turns)  # type: ignore[arg-type]
         self.rendered: list[str] = []
         self.format = Format(self.render, lambda key: f"gap {key}|".encode())
 
@@ -203,7 +206,8 @@ class Scene:
 
     def lease(self, key: str, receipt: str) -> None:
         """Leases a message to this daemon for a second, as Redis does."""
-        self.fanout._live["q"].attending._deliver_in_turn([Message(key, b"v", receipt=receipt)], 1000)
+        attending = self.fanout._live["q"].attending
+        defer.ensureDeferred(attending._deliver_in_turn([Message(key, b"v", receipt=receipt)], 1000))
 
     def end_lease(self, key: str, receipt: str) -> None:
         """Notifies the daemon that a lease has ended, as Redis does."""

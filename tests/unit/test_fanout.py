@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from twisted.internet import defer
 
-from restmq.delivery.consumer import PREFETCH, CloseReason, Format
+from restmq.delivery.consumer import PREFETCH, CloseReason
 from restmq.delivery.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS
+from restmq.delivery.format import Format
 from restmq.model import Message, Policy
 from restmq.queues.results import Attendance
 from tests.unit.fanout_scene import Scene, StubConsumer
@@ -63,9 +64,23 @@ def test_messages_that_no_consumer_can_take_go_back_in_order(scene: Scene) -> No
     (consumer,) = scene.consumers(1)
     messages = [Message(f"q:{n}", b"v") for n in range(3)]
     consumer.ready = False
-    scene.fanout._live["q"].attending._deliver_in_turn(messages, 0)
+    defer.ensureDeferred(scene.fanout._live["q"].attending._deliver_in_turn(messages, 0))
     assert scene.core.returned == messages
     assert consumer.writes == []
+
+
+@pytest.mark.parametrize("lease_ms", [0, 1000])
+def test_a_long_message_whose_consumer_leaves_while_it_is_rendered_goes_back(scene: Scene, lease_ms: int) -> None:
+    scene.core.policy = Policy.ROUNDROBIN
+    (consumer,) = scene.consumers(1)
+    consumer.lease_ms = lease_ms
+    message = Message("q:1", b"v" * 1_000_000, receipt="r" if lease_ms else "")
+    defer.ensureDeferred(scene.fanout._live["q"].attending._deliver_in_turn([message], lease_ms))
+    scene.fanout.leave("q", consumer)
+    scene.clock.advance(0)
+    assert consumer.writes == []
+    assert scene.core.returned == ([] if lease_ms else [message])
+    assert scene.core.released == ([("q:1", "r")] if lease_ms else [])
 
 
 def test_a_turn_for_a_queue_without_consumers_goes_to_the_next_daemon(scene: Scene) -> None:

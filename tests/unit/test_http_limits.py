@@ -179,6 +179,56 @@ def test_a_client_that_reads_nothing_for_thirty_seconds_is_disconnected() -> Non
     assert client.transport.aborted
 
 
+def long_response(app: App, *rest: bytes) -> Client:
+    """A client that has read nothing of a response in pieces, and has sent another request."""
+    client = Client(app, transport=FullTransport()).send(get("/1"))
+    app.requests[0].connection.finished(b"<head>", True, rest)
+    return client.send(get("/2"))
+
+
+def test_the_rest_of_a_long_response_follows_at_the_pace_of_the_client() -> None:
+    app = App(answer_at_once=False)
+    pieces = [bytes([n]) * MIB for n in range(5)]
+    client = long_response(app, *pieces)
+    while client.transport.dataBuffer:
+        assert len(client.transport.dataBuffer) <= MIB + 6
+        assert len(app.requests) == 1
+        client.transport.take(MIB + 6)
+    assert client.got == b"<head>" + b"".join(pieces)
+    app.settle()
+    assert len(app.requests) == 2
+
+
+def test_the_rest_of_a_long_response_is_sent_before_the_connection_is_closed() -> None:
+    app = App(answer_at_once=False)
+    client = Client(app, transport=FullTransport()).send(get("/1"))
+    app.requests[0].connection.finished(b"<head>", False, [b"a" * MIB, b"b"])
+    assert not client.transport.closed
+    client.transport.take(MIB + 6)
+    assert client.transport.dataBuffer == b"b"
+    assert client.transport.closed
+
+
+def test_the_rest_of_a_long_response_counts_as_unread() -> None:
+    app = App(answer_at_once=False, unread_bytes_per_address=2 * MIB)
+    client = long_response(app, *[b"v" * MIB] * 3)
+    assert Client(app).send(get("/3")).got == b"[503]"
+    client.leave()
+    app.answer_at_once = True
+    assert Client(app).send(get("/4")).got == b"</4>"
+
+
+def test_a_client_that_reads_a_long_response_too_slowly_is_disconnected() -> None:
+    app = App(answer_at_once=False, idle_seconds=75, bytes_per_second=16_384, unread_seconds=30)
+    client = long_response(app, *[b"v" * MIB] * 10)
+    for _ in range(26):  # 640 s for 10 MiB, and 75
+        app.clock.advance(29)
+        client.transport.take(1)
+        app.close_overdue()
+    assert client.transport.closed
+    assert len(app.requests) == 1
+
+
 def test_a_client_that_has_read_everything_is_no_longer_limited() -> None:
     app = App(answer_at_once=False)
     client = unread(app)
@@ -216,7 +266,7 @@ def test_a_single_response_may_be_larger_than_the_limit_and_then_others_are_refu
     assert Client(app).send(get("/3")).got == b"</3>"
 
 
-@pytest.mark.parametrize("response", ["none", "unread", "stream", "upgrade"])
+@pytest.mark.parametrize("response", ["none", "unread", "rest", "stream", "upgrade"])
 def test_a_closed_connection_leaves_no_reference_cycle(response: str) -> None:
     """The garbage collector runs so rarely that a cycle would hold a large buffer for hours."""
     gc.collect()
@@ -228,6 +278,8 @@ def test_a_closed_connection_leaves_no_reference_cycle(response: str) -> None:
         connection: Any = client.connection
         if response == "unread":
             connection.finished(b"x" * MIB, True)
+        elif response == "rest":
+            connection.finished(b"x" * MIB, True, [b"y" * MIB] * 2)
         elif response == "stream":
             connection.stream(None)
         client.leave()

@@ -12,7 +12,8 @@ from twisted.internet import tcp
 
 from restmq.auth.guard import Credentials
 from restmq.delivery.backpressure import BackpressureLimits
-from restmq.delivery.consumer import CloseReason, Format
+from restmq.delivery.consumer import CloseReason
+from restmq.delivery.format import Format
 from restmq.delivery.outbox import Outbox, SharedBytes
 from restmq.delivery.transport_consumer import TransportConsumer
 
