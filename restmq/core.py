@@ -16,10 +16,10 @@ from restmq.errors import InvalidInput, QueueFull, StoreUnavailable
 from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Metadata, Policy, check_queue_name
 from restmq.queues.base import IDEMPOTENCY_MS, State, key_reused
 from restmq.queues.broadcast import BroadcastOperations
-from restmq.queues.leases import LeaseOperations, new_receipt
+from restmq.queues.leases import new_receipt
+from restmq.queues.moves import MoveOperations
 from restmq.queues.peek import PeekOperations
 from restmq.queues.results import Attendance, ReplayPage, read_settings
-from restmq.queues.sqs import SqsOperations
 from restmq.queues.tokens import TokenOperations
 from restmq.store.base import BaseStore, ChannelEvents, Subscription
 from restmq.store.batching import Batcher
@@ -31,7 +31,7 @@ def _full() -> QueueFull:
     return QueueFull("the queue holds as many messages as its setting max_length allows; try again later.")
 
 
-class RedisOperations(BroadcastOperations, LeaseOperations, SqsOperations, PeekOperations, TokenOperations):
+class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, TokenOperations):
     """All operations, on one Redis that any number of daemons and tools share."""
 
     def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None, expires_seconds: int = 0) -> None:

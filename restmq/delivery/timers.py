@@ -104,9 +104,9 @@ class _PartitionTimer:
             self.schedule(min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS))
 
     async def _promote(self, queue: str) -> None:
-        """Promotes due messages of one queue. An error of one queue must not delay the others."""
+        """Does what is due in one queue. An error of one queue must not delay the others."""
         try:
-            await self._core.queue_promote(queue)
+            await self._core.queue_on_due(queue)
         except (StoreRefused, InvalidInput) as problem:
             await self._core.queue_postpone(queue)  # also fails if Redis refuses everything
             log.warn("due messages of {queue} can't be promoted: {problem}", queue=queue, problem=problem)

@@ -250,13 +250,13 @@ class Operations:
         rested, *flat = await self._run("letters", queue, int(by_user), wanted, len(self.layout.tag(queue)))
         letters = list(rows(flat, 5))
         if letters:
-            copies = [(_digest(key, score), *copy) for key, score, *copy in letters]
+            copies = [(digest(key, score), *copy) for key, score, *copy in letters]
             await self._run("adopt", other, *(part for copy in copies for part in copy))
         taken = [part for letter in letters for part in letter[:2]]
         remaining = await self._run("adopted", queue, int(by_user), *taken)
         return len(letters), 0 if wanted else remaining, rested
 
 
-def _digest(key: bytes, score: bytes) -> str:
-    """Identifies a dead letter by its key and its time of death."""
+def digest(key: bytes, score: bytes) -> str:
+    """Identifies a message that moves to another queue, by its key and its time of death."""
     return hashlib.sha1(key + b" " + score, usedforsecurity=False).hexdigest()

@@ -290,7 +290,7 @@ class LeaseOperations(Operations):
         until_ms, *queues = await self.run_on("due_queues", [due], self._clock(), _DUE_QUEUES_A_CALL)
         return None if until_ms < 0 else until_ms / 1000, [self.layout.shown(queue) for queue in queues]
 
-    async def queue_postpone(self, queue: str) -> None:
-        """Makes a due queue that cannot be promoted due again in ten seconds, so that it does not hold up others."""
-        due = self.layout.tag(queue) + keys.DUE
-        await self.run_on("postpone", [due], self._clock(), self.layout.stored(queue), _POSTPONE_MS)
+    async def queue_postpone(self, name: str) -> None:
+        """Makes what is due, but cannot be done, due again in ten seconds, so that it does not hold up others."""
+        tag = self.layout.tag(name.partition("\n")[0])  # the name may be one of a task (lua/_moves.lua)
+        await self.run_on("postpone", [tag + keys.DUE], self._clock(), tag + name.encode(), _POSTPONE_MS)

@@ -78,6 +78,7 @@ class QueueKeys(NamedTuple):
     locked: bytes
     sent_ids: bytes
     sent_times: bytes
+    moves: bytes
     due: bytes
     due_channel: bytes
 

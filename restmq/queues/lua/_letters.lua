@@ -1,5 +1,6 @@
 -- include: _dead
 -- include: _record
+-- include: _number
 -- Dead letters that move to another queue. Without a user's request, a message that was forwarded HOPS_MAX times, e.g.
 -- between queues that name each other, rests: it stays among the dead letters of its queue.
 local MOVED_MAX, HOPS_MAX = 500, 5
@@ -24,5 +25,6 @@ local function moved_record(key, record, by_user)
     failed = record.failed, hops = not by_user and hops_of(record) or nil}
   record = undelivered(record)
   record.order, record.origin = nil, origin
+  if record.group then record.number = record.number or number_of(key) end
   return record
 end
