@@ -216,7 +216,8 @@ class SqsOperations(OverviewOperations):
         """Removes messages for good by their receipt handles, also after their leases.
 
         Returns:
-            For each ``deleted``, ``gone`` (there is no such message any more) or ``old`` (it was delivered again).
+            For each ``deleted``, ``gone`` (there is no such message any more) or, in a FIFO queue, ``old`` (it was
+            delivered again since).
         """
         tag = self.layout.tag(queue)
         flat = [part for handle in handles for part in _handle_parts(tag, handle)]
@@ -237,7 +238,8 @@ class SqsOperations(OverviewOperations):
 
 def _fields(attributes: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
     """The fields of the hash ``SQS`` (``lua/_sqs.lua``)."""
-    return {"a:" + name: value for name, value in attributes.items()} | {"t:" + name: tags[name] for name in tags}
+    fields = {"a:" + name: value for name, value in attributes.items()}
+    return fields | {"t:" + name: "=" + value for name, value in tags.items()}
 
 
 def _flat(pairs: Mapping[str, int | str]) -> list[int | str]:
@@ -250,7 +252,7 @@ def _described(columns: Sequence[Any], made: bool = False) -> SqsQueue:
     return SqsQueue(
         made=made,
         attributes={name[2:]: value for name, value in fields.items() if name.startswith("a:")},
-        tags={name[2:]: value for name, value in fields.items() if name.startswith("t:")},
+        tags={name[2:]: value[1:] for name, value in fields.items() if name.startswith("t:")},
         created_ms=int(fields.get("created", 0)),
         modified_ms=int(fields.get("modified", 0)),
         settings=read_settings(settings),

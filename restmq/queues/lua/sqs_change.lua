@@ -8,9 +8,9 @@
 -- include: _wake
 local states = {}
 for i = 3, #ARGV, 5 do
-  local key, receipt = ARGV[i], ARGV[i + 1]
+  local key = ARGV[i]
   local state, lease_ms = state_of(unpack(ARGV, i, i + 3)), tonumber(ARGV[i + 4])
-  if state == 'leased' and holds(key, receipt) then
+  if state == 'leased' and tonumber(call('ZSCORE', LEASED, key)) > now_ms() then
     state = 'changed'
     if lease_ms > 0 then
       call('ZADD', LEASED, now_ms() + lease_ms, key)
