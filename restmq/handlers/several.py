@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import cast
 
 from restmq.auth import guard
@@ -26,24 +25,14 @@ from restmq.handlers.parameters import (
     WAIT,
 )
 from restmq.handlers.queues import LEASED_HEADERS, TAKEN_FIELDS, TAKEN_NOTES, QueueHandler
-from restmq.handlers.streams import EVENTS, STREAM, StreamHandler, chunked
+from restmq.handlers.streams import EVENTS, STREAM, StreamHandler, chunked, lines
 from restmq.handlers.websocket import WebSocketHandler
 from restmq.handlers.websocket_connection import Socket
 from restmq.handlers.websocket_frames import text_frames
-from restmq.http.response import EVENT_STREAM, JAVASCRIPT, JSON, TEXT, around_chunk
+from restmq.http.response import EVENT_STREAM, JSON, around_chunk
 from restmq.model import Message
 from restmq.schema.answers import QUEUE, obj
-from restmq.schema.encoding import (
-    RETRY,
-    comet_gap,
-    comet_line,
-    event,
-    event_gap,
-    gap_notice,
-    jsonp,
-    script_text,
-    websocket_text,
-)
+from restmq.schema.encoding import RETRY, event, event_gap
 
 _LISTENING = (SEVERAL_QUEUES, LEASE, PREFETCHED, LAST_ID_OF_SEVERAL)
 
@@ -101,20 +90,8 @@ class TakeHandler(SeveralQueuesHandler, QueueHandler):
             await self.answer_long_json({"queue": queue, **messages[0].fields(with_count=True)}, b"\r\n")
 
 
-@lru_cache(maxsize=4096)
-def lines_of(queue: str, callback: str | None) -> Format:
-    """The format of comet lines, or JSONP calls, that name their queue; the same object for the same arguments."""
-    if callback is None:
-        return Format(partial(comet_line, queue=queue), partial(comet_gap, queue=queue))
-    return Format(
-        lambda message: jsonp(callback, websocket_text(message, queue)),
-        lambda last_key: jsonp(callback, gap_notice(last_key, queue)),
-        body=script_text,
-    )
-
-
 def _lines(callback: str | None, share: Share, _is_first: bool) -> Format:
-    plain = lines_of(share.queue, callback)
+    plain = lines(callback, share.queue)
     return chunked(plain) if share.connected.format.envelope is around_chunk else plain
 
 
@@ -146,21 +123,12 @@ class ListenHandler(SeveralQueuesHandler, StreamHandler):
     )
     async def get(self) -> None:
         """Streams the messages of several queues, each with its queue; as events with ``Accept: text/event-stream``."""
-        callback = self.callback
-        if callback is not None:
-            await self._begin_several(JAVASCRIPT, partial(_lines, callback))
-        elif self.request.prefers(EVENT_STREAM, TEXT):
-            await self._begin_several(EVENT_STREAM, _events, first=RETRY)
-        else:
-            await self._begin_several(TEXT, partial(_lines, None))
-
-    async def _begin_several(
-        self, content_type: str, format_of: Callable[[Share, bool], Format], first: bytes = b""
-    ) -> None:
+        are_events = self.wanted_type == EVENT_STREAM
+        format_of = _events if are_events else partial(_lines, self.callback)
         queues = await self.allowed_queues()
         last_id = self.parameters["Last-Event-ID"] or self.parameters["last_event_id"]
         several = SeveralQueues(self.services.fanout, queues, last_id, format_of)
-        await self.begin(content_type, EVENTS, first, several)
+        await self.begin(self.wanted_type, EVENTS, RETRY if are_events else b"", several)
 
 
 class ListenWebSocketHandler(SeveralQueuesHandler, WebSocketHandler):

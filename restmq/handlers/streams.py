@@ -40,17 +40,22 @@ STREAM = Answer(
 )
 EVENT_ANSWER = Answer("Endless messages.", {EVENT_STREAM: _ENDLESS})
 
-COMET = Format(comet_line, comet_gap)
 #: Without an empty line: at one, some clients yield an event although none has arrived.
 EVENTS = Format(event, event_gap, keepalive=b":\n", transport="sse", body=event_text)
 
 
-@lru_cache(maxsize=1024)
-def jsonp_lines(callback: str) -> Format:
-    """The format of a comet stream of JSONP calls; the same object for the same callback."""
+@lru_cache(maxsize=4096)
+def lines(callback: str | None, queue: str = "") -> Format:
+    """The format of comet lines, or of JSONP calls; the same object for the same arguments.
+
+    Args:
+        queue: is named with each message, for a consumer of several queues.
+    """
+    if callback is None:
+        return Format(partial(comet_line, queue=queue), partial(comet_gap, queue=queue))
     return Format(
-        lambda message: jsonp(callback, websocket_text(message)),
-        lambda last_key: jsonp(callback, gap_notice(last_key)),
+        lambda message: jsonp(callback, websocket_text(message, queue)),
+        lambda last_key: jsonp(callback, gap_notice(last_key, queue)),
         body=script_text,
     )
 
@@ -153,6 +158,13 @@ class StreamHandler(ConsumerHandler):
     async def begin_events(self) -> None:
         await self.begin(EVENT_STREAM, EVENTS, first=RETRY)
 
+    @property
+    def wanted_type(self) -> str:
+        """JavaScript for JSONP; events if the client accepts them; otherwise lines of text."""
+        if self.callback is not None:
+            return JAVASCRIPT
+        return EVENT_STREAM if self.request.prefers(EVENT_STREAM, TEXT) else TEXT
+
 
 class CometHandler(StreamHandler):
     """``/c/<queue>``: each message is a line of JSON, or an event if the client accepts events."""
@@ -166,13 +178,10 @@ class CometHandler(StreamHandler):
     )
     async def get(self) -> None:
         """Streams messages (comet), each a line of JSON or a JSONP call; events with ``Accept: text/event-stream``."""
-        callback = self.callback
-        if callback is not None:
-            await self.begin(JAVASCRIPT, jsonp_lines(callback))
-        elif self.request.prefers(EVENT_STREAM, TEXT):
+        if self.wanted_type == EVENT_STREAM:
             await self.begin_events()
         else:
-            await self.begin(TEXT, COMET)
+            await self.begin(self.wanted_type, lines(self.callback))
 
 
 class EventHandler(StreamHandler):

@@ -27,6 +27,7 @@ STANDARD_OUTPUT = "-"
 _ID = re.compile(r"[\w.:=+/@-]{1,64}", re.ASCII)
 _TRACE = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-")
 
+_FACTS = ("id", "trace", "address", "method", "path", "version", "route", "status", "bytes", "seconds")
 #: The facts about a request. They are None if the request was rejected before it was parsed.
 Entry = dict[str, Any]
 
@@ -116,22 +117,22 @@ class AccessLog:
 
     def answered(self, request: Request, status: int, body_bytes: int | None, took_seconds: float) -> None:
         trace = _TRACE.match(request.headers.get("traceparent", ""))
-        entry = {
-            "id": request.id,
-            "trace": trace and trace[1],
-            "address": request.remote_ip,
-            "method": request.method,
-            "path": request.path,
-            "version": request.version,
-            "route": request.route,
-            "status": status,
-            "bytes": body_bytes,
-            "seconds": round(took_seconds, 6),
-        }
-        self._write(self._render(entry, self._now()))
+        self._log(
+            request.id,
+            trace and trace[1],
+            request.remote_ip,
+            request.method,
+            request.path,
+            request.version,
+            request.route,
+            status,
+            body_bytes,
+            round(took_seconds, 6),
+        )
 
     def refused(self, address: str, status: int) -> None:
         """Logs a rejection. The line contains no data from the client, because this data was not parsed."""
-        names = ("id", "trace", "address", "method", "path", "version", "route", "status", "bytes", "seconds")
-        nothing = dict.fromkeys(names)
-        self._write(self._render({**nothing, "address": address, "status": status}, self._now()))
+        self._log(None, None, address, None, None, None, None, status, None, None)
+
+    def _log(self, *facts: Any) -> None:
+        self._write(self._render(dict(zip(_FACTS, facts, strict=True)), self._now()))

@@ -7,7 +7,7 @@ The leader stores each snapshot in Redis, from which the next leader continues.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -219,27 +219,20 @@ class Metrics(Collector):
         yield GaugeMetricFamily(
             "restmq_http_connections", "Connections of clients, live consumers included.", value=connections
         )
-        build = GaugeMetricFamily("restmq_build_info", "1; the label is the version of RestMQ.", labels=["version"])
-        build.add_metric([__version__], 1)
-        yield build
+        text = "1; the label is the version of RestMQ."
+        yield _gauge("restmq_build_info", text, ("version",), [((__version__,), 1)])
         yield from self._of_processes()
 
     def _of_redis(self) -> Iterator[Metric]:
         """Of a cluster, a sample for each node, with its address as the label."""
         store = self._core.store
         labels = ("node",) if store.layout.is_partitioned else ()
-        up = GaugeMetricFamily("restmq_redis_up", "1 if Redis answered at this scrape, else 0.", labels=labels)
-        ping = GaugeMetricFamily(
-            "restmq_redis_ping_seconds", "Duration of a PING to Redis at this scrape.", labels=labels
-        )
-        for where in sorted(server.settings.where() for server in store.servers):
-            named = [where] if labels else []
-            up.add_metric(named, int(where in self._pings))
-            if where in self._pings:
-                ping.add_metric(named, self._pings[where])
-        yield up
+        nodes = {where: (where,) if labels else () for where in sorted(each.settings.where() for each in store.servers)}
+        up = ((labelled, int(where in self._pings)) for where, labelled in nodes.items())
+        yield _gauge("restmq_redis_up", "1 if Redis answered at this scrape, else 0.", labels, up)
         if self._pings:
-            yield ping
+            pings = ((labelled, self._pings[where]) for where, labelled in nodes.items() if where in self._pings)
+            yield _gauge("restmq_redis_ping_seconds", "Duration of a PING to Redis at this scrape.", labels, pings)
 
     def _of_queues(self, snapshot: QueuesSnapshot) -> Iterator[Metric]:
         labelled = dict(sorted(snapshot.labelled.items()))
@@ -250,23 +243,21 @@ class Metrics(Collector):
             for queue, counters in queues.items():
                 counter.add_metric([queue], count(counters))
             yield counter
-        held = GaugeMetricFamily("restmq_messages", "Messages in the queue now.", labels=["queue", "state"])
-        age = GaugeMetricFamily(
+        yield _gauge(
+            "restmq_messages",
+            "Messages in the queue now.",
+            ("queue", "state"),
+            (((queue, state), number(known)) for queue, known in queues.items() for state, number in _STATES.items()),
+        )
+        yield _gauge(
             "restmq_oldest_message_age_seconds",
             "Age of the oldest ready message; absent if there is none or its age is unknown.",
-            labels=["queue"],
+            ("queue",),
+            (((queue,), known.oldest_age_ms / 1000) for queue, known in queues.items() if known.oldest_age_ms >= 0),
         )
-        started = GaugeMetricFamily(
-            "restmq_queue_started", "1 if connected consumers are served, 0 if the queue was stopped.", labels=["queue"]
-        )
-        for queue, counters in queues.items():
-            for state, number in _STATES.items():
-                held.add_metric([queue, state], number(counters))
-            if counters.oldest_age_ms >= 0:
-                age.add_metric([queue], counters.oldest_age_ms / 1000)
-        for queue, counters in labelled.items():
-            started.add_metric([queue], counters.started)
-        yield from (held, age, started)
+        text = "1 if connected consumers are served, 0 if the queue was stopped."
+        started = (((queue,), known.started) for queue, known in labelled.items())
+        yield _gauge("restmq_queue_started", text, ("queue",), started)
 
     def _of_listeners(self) -> Iterator[Metric]:
         """The consumers and waiters of this server. A queue without a label counts with the others."""
@@ -275,15 +266,15 @@ class Metrics(Collector):
         for queue, counts in self._listeners.items():
             label = queue if queue in labelled else OTHERS
             counted[label] = tuple(map(sum, zip(counted[label], counts, strict=True)))
-        consumers = GaugeMetricFamily(
-            "restmq_consumers", "Consumers connected to this server.", labels=["queue", "transport"]
+        rows = sorted(counted.items())
+        consumers = (
+            ((queue, transport), number)
+            for queue, counts in rows
+            for transport, number in zip(TRANSPORTS, counts, strict=False)
         )
-        waiters = GaugeMetricFamily("restmq_waiters", "Clients of this server in a long poll.", labels=["queue"])
-        for queue, (*connected, waiting) in sorted(counted.items()):
-            for transport, number in zip(TRANSPORTS, connected, strict=True):
-                consumers.add_metric([queue, transport], number)
-            waiters.add_metric([queue], waiting)
-        yield from (consumers, waiters)
+        yield _gauge("restmq_consumers", "Consumers connected to this server.", ("queue", "transport"), consumers)
+        waiters = (((queue,), counts[-1]) for queue, counts in rows)
+        yield _gauge("restmq_waiters", "Clients of this server in a long poll.", ("queue",), waiters)
 
     def _of_requests(self, counts_by_name: Counts) -> Iterator[Metric]:
         durations = HistogramMetricFamily(
@@ -327,3 +318,11 @@ class Metrics(Collector):
                     if (name, tuple(labels)) in known:
                         shown.add_sample(name, {"worker": place, **labels}, value)
             yield shown
+
+
+def _gauge(name: str, text: str, labels: Sequence[str], samples: Iterable[tuple[Sequence[str], float]]) -> Metric:
+    """A gauge with samples: the labels of each, and its value."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, number in samples:
+        family.add_metric(values, number)
+    return family

@@ -75,21 +75,8 @@ class OverviewOperations(Operations):
                 wanted += (q.number, q.totals, q.times)
             flat = await self.run_on("queue_rows", wanted)
             found += [
-                QueueOverview(
-                    name=name,
-                    length=ready,
-                    started=bool(started),
-                    policy=Policy(policy),
-                    leased=leased,
-                    delayed=delayed,
-                    dead=dead,
-                    number=number,
-                    out=out,
-                    oldest_ms=oldest_ms,
-                )
-                for name, (ready, started, policy, leased, delayed, dead, number, out, oldest_ms) in zip(
-                    part, rows(flat, 9), strict=True
-                )
+                QueueOverview(name, length, bool(started), Policy(policy), *numbers)
+                for name, (length, started, policy, *numbers) in zip(part, rows(flat, 9), strict=True)
             ]
         return found
 
@@ -100,17 +87,8 @@ class OverviewOperations(Operations):
         totals = {"in": number} | dict.fromkeys(TOTALS, 0)
         totals |= {name.decode(): int(total) for name, total in rows(flat, 2)}
         totals["in"] -= totals.pop("before", 0)
-        return QueueStats(
-            name=queue,
-            ready=ready,
-            leased=leased,
-            delayed=delayed,
-            dead=dead,
-            started=bool(started),
-            policy=Policy(policy),
-            oldest_age_ms=age_ms if age_ms >= 0 else None,
-            totals=totals,
-        )
+        oldest_age_ms = age_ms if age_ms >= 0 else None
+        return QueueStats(queue, ready, leased, delayed, dead, bool(started), Policy(policy), oldest_age_ms, totals)
 
     async def queue_watch_all(self) -> None:
         """Begins to watch all queues that are to end and are not watched yet (``lua/_idle.lua``)."""

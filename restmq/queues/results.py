@@ -12,7 +12,7 @@ from restmq.queues.base import rows
 TOTALS = ("out", "leased", "acked", "redelivered", "expired", "dead")
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
+@dataclass(slots=True, frozen=True)
 class QueueStats:
     """A queue in numbers: its messages now, and totals since its first message.
 
@@ -50,7 +50,7 @@ class QueueStats:
         }
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
+@dataclass(slots=True, frozen=True)
 class QueueOverview:
     """A row of the list of queues.
 

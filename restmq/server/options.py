@@ -25,6 +25,8 @@ STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105  its name, not i
 _BYTES = whole_number(1, 1 << 31)
 _COUNT = whole_number(1, 1_000_000)
 _PORT = whole_number(1, 65535)
+_NAME_BYTES = whole_number(1, QUEUE_NAME_BYTES_MAX)
+_EXPIRY = whole_number(0, TTL_SECONDS_MAX)
 
 
 def _naming(flag: str, coerce: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -95,7 +97,7 @@ class Options(DaemonOptions):
             "store-listen",
             None,
             "127.0.0.1",
-            f"address for --store-port; {STORE_PASSWORD_VARIABLE} sets a password",
+            f"address of --store-port; password: {STORE_PASSWORD_VARIABLE}",
             ip_address,
         ],
         ["max-body", None, 16777216, "maximum size of a request body in bytes", _BYTES],
@@ -104,28 +106,10 @@ class Options(DaemonOptions):
         ["max-request-line", None, 8192, "maximum length of a URL in bytes", _BYTES],
         ["max-headers", None, 65536, "maximum size of a request's header section in bytes", _BYTES],
         ["max-header-fields", None, 100, "maximum number of header fields in a request", _COUNT],
-        [
-            "request-timeout",
-            None,
-            30,
-            "seconds in which a request must arrive; a body has more, see --min-rate",
-            seconds,
-        ],
+        ["request-timeout", None, 30, "seconds for a request to arrive; a body has more (--min-rate)", seconds],
         ["idle-timeout", None, 75, "seconds after which an idle connection is closed", seconds],
-        [
-            "max-queue-name",
-            None,
-            QUEUE_NAME_BYTES_MAX,
-            "maximum length of a queue name in bytes",
-            whole_number(1, QUEUE_NAME_BYTES_MAX),
-        ],
-        [
-            "queue-expires",
-            None,
-            0,
-            "seconds after which an unused queue without messages is removed; 0 for never",
-            whole_number(0, TTL_SECONDS_MAX),
-        ],
+        ["max-queue-name", None, QUEUE_NAME_BYTES_MAX, "maximum length of a queue name in bytes", _NAME_BYTES],
+        ["queue-expires", None, 0, "seconds after which an empty, unused queue is removed; 0: never", _EXPIRY],
         ["max-pipelined", None, 16, "maximum number of pipelined requests that wait on a connection", _COUNT],
         ["max-connections", None, 10000, "maximum number of connections", _COUNT],
         ["max-connections-per-address", None, 2000, "maximum number of connections from one address", _COUNT],
@@ -135,28 +119,16 @@ class Options(DaemonOptions):
         ["max-unread-per-address", None, 268435456, "the same to one address", _BYTES],
         ["unread-timeout", None, 30, "seconds after which a client that reads nothing of its response is cut", seconds],
         ["min-rate", None, 16384, "slowest bytes per second of a request's body or a response", _BYTES],
-        [
-            "max-unsent",
-            None,
-            1048576,
-            "maximum unread bytes per live consumer, not counting the current message; briefly four times as much",
-            _BYTES,
-        ],
+        ["max-unsent", None, 1048576, "maximum unread bytes per live consumer (briefly four times as much)", _BYTES],
         ["max-unsent-total", None, 268435456, "maximum unread bytes of all live consumers together", _BYTES],
-        [
-            "stall-timeout",
-            None,
-            10,
-            "seconds that a live consumer has to catch up, plus as many for each MiB sent",
-            seconds,
-        ],
+        ["stall-timeout", None, 10, "seconds for a live consumer to catch up; as many again per MiB sent", seconds],
         ["max-failures", None, 1000, "maximum number of wrong passwords and tokens per minute", _COUNT],
         ["max-failures-per-address", None, 10, "the same from one address; of IPv6, from one /64", _COUNT],
         [
             "keep-headers",
             None,
             KeptHeaders(),
-            "headers to keep with a message, joined by commas; * at the end stands for any ending",
+            "headers to keep with a message, joined by commas; x-* stands for all that begin with x-",
             KeptHeaders.parse,
         ],
         ["peer-timeout", None, 0.5, "seconds to wait for statistics from other servers and workers", seconds],

@@ -19,6 +19,7 @@ _REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not 
 _SENTINEL_PASSWORD_VARIABLE = "RESTMQ_SENTINEL_PASSWORD"  # noqa: S105
 
 _PORT = whole_number(1, 65535)
+_POOL = whole_number(1, 1000)
 _DB = whole_number(0, 1_000_000)
 _POOL_PER_NODE = 4
 _SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
@@ -61,13 +62,7 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         ],
         ["redis-host", None, None, "Redis host [default: 127.0.0.1]"],
         ["redis-port", None, None, "Redis port [default: 6379]", _PORT],
-        [
-            "redis-pool",
-            None,
-            None,
-            "number of connections to Redis [default: 10; 4 to each node of a cluster]",
-            whole_number(1, 1000),
-        ],
+        ["redis-pool", None, None, "connections to Redis [default: 10; 4 per node of a cluster]", _POOL],
         ["redis-db", None, None, "number of the Redis database [default: 0]", _DB],
         ["redis-socket", None, None, "path of Redis' Unix socket, instead of host and port"],
         ["redis-username", None, None, "Redis ACL user"],
@@ -76,21 +71,10 @@ class RedisOptions(usage.Options):  # type: ignore[misc]  # untyped
         ["redis-tls-cert", None, None, "file with the certificate to show to Redis"],
         ["redis-tls-key", None, None, "file with its private key"],
         ["redis-tls-name", None, None, "name in Redis' certificate [default: the host]"],
-        [
-            "redis-cluster",
-            None,
-            None,
-            "host:port[,host:port…] of a Redis Cluster; its nodes name the others",
-            _nodes,
-        ],
+        ["redis-cluster", None, None, "host:port[,host:port…] of a Redis Cluster; its nodes name the others", _nodes],
         ["redis-sentinel", None, None, "host:port[,host:port…] of Sentinels, which know where Redis is", _addresses],
         ["redis-master", None, None, "name by which the Sentinels know Redis [default: mymaster]"],
-        [
-            "redis-sentinel-username",
-            None,
-            None,
-            f"ACL user of the Sentinels; the password is in {_SENTINEL_PASSWORD_VARIABLE}",
-        ],
+        ["redis-sentinel-username", None, None, f"ACL user of the Sentinels; password: {_SENTINEL_PASSWORD_VARIABLE}"],
         ["redis-timeout", None, 5, "maximum seconds that a call to Redis may take", seconds],
     ]
     optFlags: list[list[Any]] = [["redis-tls", None, "encrypt connections to Redis"]]
