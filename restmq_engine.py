@@ -43,7 +43,7 @@ except ImportError as missing:
     print(f"restmq_engine: {missing}. Run it with the Python in which RestMQ is installed.", file=sys.stderr)
     raise SystemExit(1) from None
 
-TOKEN_BYTES = 24
+TOKEN_BYTES, SECRET_BYTES = 24, 30
 PRIVILEGES = ("read", "write", "create", "admin")
 RECONNECT_CHECK_SECONDS = 0.2
 
@@ -56,6 +56,7 @@ class Request:
     queue: str
     value: bytes | None
     privileges: list[str]
+    signing: bool
     interrupted: defer.Deferred[None]
 
     @property
@@ -173,14 +174,17 @@ async def authorize(asked: Request) -> bool:
 async def create_token(asked: Request) -> bool:
     token = asked.token or secrets.token_hex(TOKEN_BYTES)  # hex digits never look like an option
     names = [check_queue_name(name) for name in asked.queue.split(",")]
-    await asked.core.authorization_create(token, names, asked.privileges)
-    say(token)
+    secret = secrets.token_urlsafe(SECRET_BYTES) if asked.signing else ""
+    await asked.core.authorization_create(token, names, asked.privileges, secret)
+    say(f"{token}\t{secret}" if secret else token)
     return True
 
 
 async def list_tokens(asked: Request) -> bool:
     async for token, record in asked.core.authorizations():
         fields = {"queues": record.queues, "privs": sorted(record.privileges)} if record else {"broken": True}
+        if record and record.secret:
+            fields["signing"] = True
         say(f"{token}\t{json.dumps(fields)}")
     return True
 
@@ -257,6 +261,11 @@ def parser() -> argparse.ArgumentParser:
         default="read,write",
         help=f"rights of a new token, separated by commas: {', '.join(PRIVILEGES)} [default: read,write]",
     )
+    described.add_argument(
+        "--signing",
+        action="store_true",
+        help="with --create-token: also print a secret, with which SQS clients sign; the token alone opens nothing",
+    )
     redis = described.add_argument_group("location of Redis")
     for name, _short, default, text, *coerce in RedisOptions.optParameters:
         redis.add_argument(f"--{name}", default=default, type=checked(coerce[0] if coerce else str), help=text)
@@ -301,7 +310,7 @@ async def perform(
     use_monotonic_clock(reactor)
     globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
     store = make_store(settings, reactor)
-    asked = Request(RedisOperations(store), given.queue, value, given.privs, defer.Deferred())
+    asked = Request(RedisOperations(store), given.queue, value, given.privs, given.signing, defer.Deferred())
     done: defer.Deferred[None] = defer.Deferred()
 
     def interrupt() -> defer.Deferred[None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import cyclone.web
@@ -75,6 +77,26 @@ ROUTES: list[Route] = [
 ]
 
 
+#: The header that only requests of the SQS interface have, and the marks of its older protocol, in a query or a form.
+_SQS_HEADER, _SQS_VERSION = "x-amz-target", b"Version=2012-11-05"
+_SQS_FORM = re.compile(rb"(?=.*(?:^|&)Action=)(?=.*(?:^|&)Version=2012-11-05(?:&|$))(?!.*(?:^|&)queue=)", re.DOTALL)
+#: The templates of the paths to which such a query or form may be sent.
+_SQS_TEMPLATES = ("/", ELSEWHERE)
+
+
+def _is_sqs_form(request: Request) -> bool:
+    """Whether the request is one of Amazon's query protocol. A form with the field ``queue`` is RestMQ's own."""
+    fields = request.body if request.body and request.is_form else request.query.encode("latin-1")
+    return _SQS_VERSION in fields and _SQS_FORM.match(fields) is not None
+
+
+@cache
+def _sqs_handler() -> type[Handler]:
+    """The handler of the SQS interface, which is loaded at its first use."""
+    handler: type[Handler] = import_module("restmq.frontends.sqs.handler").SqsHandler
+    return handler
+
+
 def route_pattern(template: str) -> re.Pattern[str]:
     """The pattern of the raw paths that match a template."""
     if template == ELSEWHERE:
@@ -97,14 +119,24 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
 
     def __call__(self, request: Request) -> Handler:
         """Runs the request's handler. Paths are matched raw; the handler decodes the queue's name, once."""
+        if _SQS_HEADER in request.headers:
+            return self._run_sqs(request)
         for match, handler_class, template in self._routes:
             found = match(request.path)
             if found:
+                if template in _SQS_TEMPLATES and _is_sqs_form(request):
+                    return self._run_sqs(request)
                 self.services.traffic.arrived(request, template)
                 handler = handler_class(self.services, request)
                 handler.start(*found.groups())
                 return handler
         raise AssertionError("the last route matches every path")
+
+    def _run_sqs(self, request: Request) -> Handler:
+        self.services.traffic.arrived(request, "sqs")
+        handler = _sqs_handler()(self.services, request)
+        handler.start()
+        return handler
 
     def start_draining(self) -> None:
         self.services.draining = True

@@ -50,12 +50,17 @@ OF_COMMANDS = (PRODUCE, CONSUME, CONFIGURE, PURGE)
 
 @dataclass(slots=True, frozen=True)
 class Credentials:
-    """A client's address, and its password or token."""
+    """A client's address, and its password or token.
+
+    Attributes:
+        is_signed: whether the client signed its request with the secret of the token, in place of sending the token.
+    """
 
     address: str
     username: str | None = None
     password: str = ""
     token: str | None = None
+    is_signed: bool = False
 
     @property
     def secret(self) -> bytes:
@@ -68,11 +73,20 @@ class WrongCredentials(NotAuthenticated):
     """The credentials are wrong, not only missing."""
 
 
+class WrongSignature(WrongCredentials):
+    """The signature of a request was not made with the token's secret."""
+
+
 class Guard:
-    """Checks access."""
+    """Checks access.
+
+    Attributes:
+        signs_always: whether requests that can be signed must be, whatever the rules say.
+    """
 
     def __init__(self, acl: Acl, core: RedisOperations, failures: Failures, passwords: PasswordCheck) -> None:
         self.acl = acl
+        self.signs_always = False
         self._core = core
         self._failures = failures
         self._passwords = passwords
@@ -97,6 +111,35 @@ class Guard:
         for queue in queues:
             if not covers(queue):
                 raise NotAllowed(f"the token is not for the queue {queue!r}.")
+
+    async def must_sign(self, access: Access) -> bool:
+        """Whether a client that can sign its requests must do so: with a password in force, or once a token signs."""
+        return (
+            self.signs_always
+            or bool(self.acl.section(access.section).password)
+            or await self._core.has_signing_tokens()
+        )
+
+    async def check_signature(self, address: str, token: str, is_right: Callable[[str], bool]) -> Credentials:
+        """The credentials of a client that signed its request. Counts failures as ``check`` does.
+
+        Args:
+            is_right: whether the request was signed with this secret.
+
+        Raises:
+            WrongSignature: it was not.
+            WrongCredentials: there is no such token, or it does not sign.
+        """
+        credentials = Credentials(address, token=token, is_signed=True)
+        self._failures.check(address, credentials.secret)
+        found = await self._core.authorization(token)
+        self._failures.check(address, credentials.secret)
+        if found is not None and found.secret and is_right(found.secret):
+            return credentials
+        self._failures.note_failure(address)
+        if found is None or not found.secret:
+            raise WrongCredentials("the access key is unknown; make one with --create-token --signing.")
+        raise WrongSignature("the signature is wrong; check the secret access key.")
 
     async def permits(self, credentials: Credentials, access: Access) -> bool:
         """Whether the client has this access, and so may get more details. Counts failures as ``check`` does."""
@@ -129,7 +172,7 @@ class Guard:
             return
         self._failures.check(credentials.address, credentials.secret)
         if credentials.token is not None:
-            refusal = await self._check_token(credentials.token, access, queue)
+            refusal = await self._check_token(credentials, credentials.token, access, queue)
         elif credentials.username is None:
             refusal = NotAuthenticated("send a username and password, or a token.")
         else:
@@ -158,7 +201,7 @@ class Guard:
         if not section.admits(credentials.address):
             return False
         if credentials.token is not None:
-            return record is not None and _refusal(record, access, queue) is None
+            return record is not None and not record.secret and _refusal(record, access, queue) is None
         if not section.password:
             return True
         return credentials.username is not None and await self._is_right(credentials, section)
@@ -182,9 +225,11 @@ class Guard:
             for name, access in wanted.items()
         }
 
-    async def _check_token(self, token: str, access: Access, queue: str | None) -> NotAllowed | NotAuthenticated | None:
+    async def _check_token(
+        self, credentials: Credentials, token: str, access: Access, queue: str | None
+    ) -> NotAllowed | NotAuthenticated | None:
         found = await self._core.authorization(token)
-        if found is None:
+        if found is None or bool(found.secret) != credentials.is_signed:  # who reads a signed request has its token
             return WrongCredentials("the token is unknown; check it, or ask for a new one.")
         refusal = _refusal(found, access, queue)
         return None if refusal is None else NotAllowed(refusal)

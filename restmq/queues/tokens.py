@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import math
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from restmq.queues.base import Operations
 from restmq.store.partitions import gather
 
 _TOKENS_A_CALL = 1000
+_SIGNING_SECONDS = 2.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -19,10 +21,13 @@ class Authorization:
 
     Attributes:
         queues: names or globs (``*``, ``?``, ``[…]``) of queues.
+        secret: signs requests in place of the token, which is then no secret and opens nothing by itself; empty if the
+            token does not sign.
     """
 
     queues: tuple[str, ...]
     privileges: frozenset[str]
+    secret: str = ""
 
     def covers(self, queue: str) -> bool:
         """Whether one of the names or globs matches the queue."""
@@ -31,6 +36,8 @@ class Authorization:
 
 class TokenOperations(Operations):
     """Operations on tokens' records."""
+
+    _signing: tuple[float, bool] = (-math.inf, False)
 
     async def authorize(self, queue: str, token: str) -> bool:
         """Whether the token's record covers the queue."""
@@ -57,14 +64,32 @@ class TokenOperations(Operations):
             found.update(zip(some, map(_authorization, records), strict=True))
         return found
 
-    async def authorization_create(self, token: str, queues: Iterable[str], privileges: Iterable[str]) -> None:
-        """Writes a token's record; replaces an older one."""
-        record = json.dumps({"queues": list(queues), "privs": list(privileges)})
-        await self.store.command("SET", self.layout.token(token), record)
+    async def authorization_create(
+        self, token: str, queues: Iterable[str], privileges: Iterable[str], secret: str = ""
+    ) -> None:
+        """Writes a token's record; replaces an older one.
+
+        Args:
+            secret: for a token that signs.
+        """
+        fields = {"queues": list(queues), "privs": list(privileges), **({"secret": secret} if secret else {})}
+        await self.store.command("SADD" if secret else "SREM", self.layout.signing_tokens, token)
+        await self.store.command("SET", self.layout.token(token), json.dumps(fields))
 
     async def authorization_revoke(self, token: str) -> bool:
         """Deletes a token's record. Returns whether there was one."""
-        return bool(await self.store.command("DEL", self.layout.token(token)))
+        found = bool(await self.store.command("DEL", self.layout.token(token)))
+        await self.store.command("SREM", self.layout.signing_tokens, token)
+        return found
+
+    async def has_signing_tokens(self) -> bool:
+        """Whether any token signs; known for some seconds."""
+        read_at, known = self._signing
+        now = self.store.clock.seconds()
+        if now - read_at > _SIGNING_SECONDS:
+            known = bool(await self.store.command("EXISTS", self.layout.signing_tokens))
+            self._signing = now, known
+        return known
 
     async def authorizations(self) -> AsyncIterator[tuple[str, Authorization | None]]:
         """All tokens with their rights, None for an invalid record; found by SCAN, a bounded number per call."""
@@ -87,4 +112,5 @@ def _authorization(record: bytes | None) -> Authorization | None:
         return None
     if not all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in (names, privileges)):
         return None
-    return Authorization(tuple(names), frozenset(privileges))
+    secret = fields.get("secret", "")
+    return Authorization(tuple(names), frozenset(privileges), secret) if isinstance(secret, str) else None

@@ -137,6 +137,7 @@ class Options(DaemonOptions):
         ["trusted-proxies", None, None, "addresses and networks whose X-Forwarded-For is believed", parse_hosts],
         ["access-log", None, "off", "format of the access log: off, common or json"],
         ["access-log-file", None, None, "file of the access log; - for standard output [default: the log]"],
+        ["sqs-auth", None, "auto", "whether SQS clients must sign: auto (as docs/security.md says) or sigv4 (always)"],
         ["metrics-queues", None, 100, "maximum number of queues with own metrics: the busiest", whole_number(0, 1000)],
     ]
     optFlags = [["durable", None, "answer when the message is on disk (private store) or on replicas (outside Redis)"]]
@@ -162,6 +163,8 @@ class Options(DaemonOptions):
     def postOptions(self) -> None:
         if self["access-log"] not in FORMATS:
             raise usage.UsageError(f"--access-log must be one of {', '.join(FORMATS)}.")
+        if self["sqs-auth"] not in ("auto", "sigv4"):
+            raise usage.UsageError("--sqs-auth must be auto or sigv4.")
         if self["access-log-file"] and self["access-log"] == "off":
             raise usage.UsageError("--access-log-file has no effect; add --access-log common or json.")
         if self["embedded"] not in ("auto", "always", "never"):

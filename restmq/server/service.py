@@ -187,6 +187,7 @@ def _make_services(
     fanout = Fanout(core, reactor, limits, turns)
     polls = LongPolls(core, reactor)
     guard = Guard(acl, core, options.failures(reactor.seconds), PasswordCheck())
+    guard.signs_always = options["sqs-auth"] == "sigv4"
     listeners = ListenerStatistics(fanout, polls, peers, reactor)
     return Services(
         core=core,

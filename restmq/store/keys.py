@@ -173,6 +173,11 @@ class Layout:
         return self.shown(stored).removeprefix("AUTHKEY:")
 
     @property
+    def signing_tokens(self) -> bytes:
+        """The set of the tokens that sign requests."""
+        return self.stored("RESTMQ-SIGNING")
+
+    @property
     def token_pattern(self) -> bytes:
         """The pattern with which SCAN finds the keys of all tokens."""
         return b"AUTHKEY:*"

@@ -1,0 +1,85 @@
+"""The handler of all requests of the SQS interface, whatever their path."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+from restmq.auth.guard import OPEN, Access, Credentials
+from restmq.frontends.sqs.call import SqsCall, SqsOperation
+from restmq.frontends.sqs.errors import SqsError, as_sqs_error, missing
+from restmq.frontends.sqs.formats import JSON_FORMAT, QUERY_FORMAT, TARGET_HEADER, WireFormat
+from restmq.frontends.sqs.move_tasks import MOVE_OPERATIONS
+from restmq.frontends.sqs.queue_operations import QUEUE_OPERATIONS
+from restmq.frontends.sqs.receiving import RECEIVE_OPERATIONS
+from restmq.frontends.sqs.sending import SEND_OPERATIONS
+from restmq.frontends.sqs.shapes import missing_in
+from restmq.frontends.sqs.signature import ALGORITHM, check_signature, parse_signature
+from restmq.handlers.base import Handler
+from restmq.handlers.services import Services
+from restmq.http.request import Request
+
+OPERATIONS: dict[str, SqsOperation] = {
+    **QUEUE_OPERATIONS,
+    **MOVE_OPERATIONS,
+    **SEND_OPERATIONS,
+    **RECEIVE_OPERATIONS,
+}
+
+
+class SqsHandler(Handler):
+    """Reads an operation's input, runs it, and renders its answer or its error."""
+
+    requires = {"GET": OPEN, "POST": OPEN}
+
+    def __init__(self, services: Services, request: Request) -> None:
+        super().__init__(services, request)
+        self._format: WireFormat = JSON_FORMAT if TARGET_HEADER in request.headers else QUERY_FORMAT
+        self._request_id = str(uuid.uuid4())
+        self._operation = ""
+
+    async def post(self) -> None:
+        """Runs an operation."""
+        request, name = self.request, self._format.operation(self.request)
+        operation = OPERATIONS.get(name)
+        if operation is None:
+            raise SqsError("InvalidAction", f"The action {name or '(none)'} is not valid for this endpoint.")
+        self._operation = name
+        request.route = f"sqs:{name}"
+        given = self._format.read(request, operation.shape)
+        absent = missing_in(given)
+        if absent:
+            raise missing(absent)
+        result = await operation.run(SqsCall(self.services, request, self._identify), given)
+        self._send(self._format.render(name, result, self._request_id), 200)
+
+    get = post
+
+    def _send(self, body: bytes, status: int) -> None:
+        self._add_header("x-amzn-RequestId", self._request_id)
+        self.answer(body, self._format.content_type, status=status)
+
+    def _answer_error(self, error: BaseException | None) -> None:
+        if self._finished:
+            return
+        shown = as_sqs_error(error)
+        self._extra_headers = self.services.admission.cors_headers(self.request)
+        retry_after = getattr(error, "retry_after_seconds", None)
+        if retry_after is not None:
+            self._add_header("Retry-After", str(retry_after))
+        body, more = self._format.render_error(shown, self._request_id)
+        self._extra_headers += more
+        self._send(body, shown.status)
+
+    async def _identify(self, access: Access) -> Credentials:
+        """The client's credentials. Raises SqsError if it must sign its request and has not, or not rightly."""
+        request, guard = self.request, self.services.guard
+        if "authorization" in request.headers and not request.headers["authorization"].startswith(ALGORITHM):
+            return self.credentials
+        if not await guard.must_sign(access):
+            return Credentials(request.remote_ip)
+        found = parse_signature(request)
+        now = datetime.now(UTC)
+        return await guard.check_signature(
+            request.remote_ip, found.access_key, lambda secret: check_signature(request, found, secret, now)
+        )

@@ -1,0 +1,190 @@
+"""ReceiveMessage, and what a consumer does with the messages: delete them, change their visibility."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from restmq.auth.guard import CONSUME
+from restmq.delivery.lines import TakeRequest
+from restmq.errors import InvalidInput
+from restmq.frontends.sqs import shapes
+from restmq.frontends.sqs.attributes import ENCODING, as_answer, chosen, md5_of, received
+from restmq.frontends.sqs.batches import checked_entries, run_batch
+from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
+from restmq.frontends.sqs.errors import SqsError, invalid
+from restmq.frontends.sqs.names import ACCOUNT, arn_of
+from restmq.frontends.sqs.queue_attributes import WAIT, number_of_attribute, visibility_of
+from restmq.frontends.sqs.sending import TRACE_ATTRIBUTE, TRACE_HEADER, md5_of_body
+from restmq.model import Attribute, Message, Metadata, number_of, queue_of
+from restmq.queues.sqs import Handle
+
+VISIBILITY_MAX, WAIT_MAX, MESSAGES_MAX = 43_200, 20, 10
+#: Ids of messages that were not sent over SQS are made of their keys.
+_KEYS = uuid.UUID("5f1b6a3e-0d8c-4f6b-9a55-2f8f0c3f4a17")
+
+
+async def receive_message(call: SqsCall, given: shapes.ReceiveMessage) -> SqsResult:
+    """Leases messages: at-least-once. A client that disconnects meanwhile gets none."""
+    queue = await call.queue(given.queue_url, CONSUME)
+    count = _in_range("MaxNumberOfMessages", given.max_number_of_messages, 1, MESSAGES_MAX)
+    wait = _in_range("WaitTimeSeconds", given.wait_time_seconds, 0, WAIT_MAX)
+    visibility = _in_range("VisibilityTimeout", given.visibility_timeout, 0, VISIBILITY_MAX)
+    found = await call.existing(queue)
+    seconds = visibility_of(found) if visibility is None else visibility
+    messages = await call.services.polls.take(
+        queue,
+        TakeRequest(count or 1, seconds * 1000 or 1),
+        call.request.connection.presence,
+        number_of_attribute(found, WAIT) if wait is None else wait,
+    )
+    return {"Messages": [_shown(message, given) for message in messages]} if messages else {}
+
+
+def _in_range(parameter: str, value: int | None, least: int, most: int) -> int | None:
+    if value is not None and not least <= value <= most:
+        raise invalid(parameter, value, f"Must be between {least} and {most}, if provided")
+    return value
+
+
+def _shown(message: Message, given: shapes.ReceiveMessage) -> dict[str, Any]:
+    record = json.loads(message.record)
+    attributes = received(Metadata.parse(record))
+    trace = attributes.pop(TRACE_HEADER, None)
+    try:
+        body = message.value.decode()
+    except UnicodeDecodeError:
+        body = base64.b64encode(message.value).decode()
+        attributes[ENCODING] = Attribute("String", "base64")
+    shown: dict[str, Any] = {
+        "MessageId": _id_of(message, record),
+        "ReceiptHandle": str(Handle.of(message)),
+        "MD5OfBody": md5_of_body(body.encode()),
+        "Body": body,
+    }
+    names = {*(given.attribute_names or ()), *(given.message_system_attribute_names or ())}
+    if names:
+        system = _system_attributes(message, record, trace)
+        wanted = {name: value for name, value in system.items() if name in names or "All" in names}
+        shown |= {"Attributes": wanted} if wanted else {}
+    asked_for = chosen(attributes, given.message_attribute_names or ())
+    if asked_for:
+        shown |= {"MD5OfMessageAttributes": md5_of(asked_for), "MessageAttributes": as_answer(asked_for)}
+    return shown
+
+
+def _id_of(message: Message, record: dict[str, Any]) -> str:
+    """The id that a message got when it was sent; one that its first key makes, for a message from elsewhere."""
+    return record.get("id") or str(uuid.uuid5(_KEYS, record.get("origin", {}).get("key", message.key)))
+
+
+def _system_attributes(message: Message, record: dict[str, Any], trace: Attribute | None) -> dict[str, str]:
+    shown = {
+        "SenderId": ACCOUNT,
+        "SentTimestamp": str(int(record.get("sent") or record["first"])),
+        "ApproximateReceiveCount": str(message.count),
+        "ApproximateFirstReceiveTimestamp": str(int(record["first"])),
+    }
+    if "group" in record:
+        shown |= {
+            "MessageGroupId": record["group"],
+            "SequenceNumber": f"{int(record.get('number') or number_of(message.key)):020d}",
+        }
+    if "dedup" in record:
+        shown["MessageDeduplicationId"] = record["dedup"]
+    if trace:
+        shown[TRACE_ATTRIBUTE] = trace.value
+    if "origin" in record:
+        shown["DeadLetterQueueSourceArn"] = arn_of(queue_of(record["origin"]["key"]))
+    return shown
+
+
+def _handle(queue: str, text: str | None) -> Handle:
+    """Raises SqsError if this is no handle of a message of the queue."""
+    try:
+        handle = Handle.parse(text or "")
+        if handle.queue == queue:
+            return handle
+    except InvalidInput:
+        pass
+    raise SqsError("ReceiptHandleIsInvalid", f'The input receipt handle "{text}" is not a valid receipt handle.')
+
+
+async def _known_handle(call: SqsCall, queue: str, text: str | None) -> Handle:
+    """As ``_handle``, but a missing queue is the more important error."""
+    try:
+        return _handle(queue, text)
+    except SqsError as problem:
+        await call.existing(queue)
+        raise SqsError(problem.name, "The input receipt handle is invalid.") from None
+
+
+async def _delete(call: SqsCall, queue: str, handles: Sequence[Handle]) -> list[str]:
+    """Deletes messages. The handle of an earlier delivery deletes nothing and succeeds, as on SQS."""
+    states = await call.core.sqs_delete(queue, handles)
+    if "gone" in states:
+        await call.existing(queue)
+    return states
+
+
+async def delete_message(call: SqsCall, given: shapes.DeleteMessage) -> SqsResult:
+    queue = await call.queue(given.queue_url, CONSUME)
+    await _delete(call, queue, [await _known_handle(call, queue, given.receipt_handle)])
+    return {}
+
+
+async def delete_message_batch(call: SqsCall, given: shapes.DeleteMessageBatch) -> SqsResult:
+    queue = await call.queue(given.queue_url, CONSUME)
+
+    async def finish(*_: object) -> SqsResult:
+        return {}
+
+    return await run_batch(
+        checked_entries("DeleteMessageBatchRequestEntry", given.entries),
+        lambda entry: _handle(queue, entry.receipt_handle),
+        lambda handles: _delete(call, queue, handles),
+        finish,
+    )
+
+
+def _visibility(given: shapes.ChangeMessageVisibility | shapes.ChangeMessageVisibilityEntry) -> int:
+    return _in_range("VisibilityTimeout", given.visibility_timeout, 0, VISIBILITY_MAX) or 0
+
+
+async def _changed(call: SqsCall, queue: str, handle: Handle, state: str) -> SqsResult:
+    """The answer to a change. Raises SqsError if nothing was changed."""
+    if state == "changed":
+        return {}
+    if state == "not_in_flight":
+        raise SqsError("MessageNotInflight", "The message referred to isn't in flight.")
+    await call.existing(queue)
+    raise invalid("ReceiptHandle", handle, "Message does not exist or is not available for visibility timeout change")
+
+
+async def change_message_visibility(call: SqsCall, given: shapes.ChangeMessageVisibility) -> SqsResult:
+    queue = await call.queue(given.queue_url, CONSUME)
+    change = await _known_handle(call, queue, given.receipt_handle), _visibility(given)
+    (state,) = await call.core.sqs_change_visibility(queue, [change])
+    return await _changed(call, queue, change[0], state)
+
+
+async def change_message_visibility_batch(call: SqsCall, given: shapes.ChangeMessageVisibilityBatch) -> SqsResult:
+    queue = await call.queue(given.queue_url, CONSUME)
+    return await run_batch(
+        checked_entries("ChangeMessageVisibilityBatchRequestEntry", given.entries),
+        lambda entry: (_handle(queue, entry.receipt_handle), _visibility(entry)),
+        lambda changes: call.core.sqs_change_visibility(queue, changes),
+        lambda _, change, state: _changed(call, queue, change[0], state),
+    )
+
+
+RECEIVE_OPERATIONS = {
+    "ChangeMessageVisibility": SqsOperation(change_message_visibility, shapes.ChangeMessageVisibility),
+    "ChangeMessageVisibilityBatch": SqsOperation(change_message_visibility_batch, shapes.ChangeMessageVisibilityBatch),
+    "DeleteMessage": SqsOperation(delete_message, shapes.DeleteMessage),
+    "DeleteMessageBatch": SqsOperation(delete_message_batch, shapes.DeleteMessageBatch),
+    "ReceiveMessage": SqsOperation(receive_message, shapes.ReceiveMessage),
+}
