@@ -13,8 +13,7 @@ from twisted.internet import defer, task
 
 from restmq.delivery import format as formats
 from restmq.delivery.format import Format, LongMessage, prepare
-from restmq.handlers.several import lines_of
-from restmq.handlers.streams import COMET, EVENTS, chunked, jsonp_lines
+from restmq.handlers.streams import EVENTS, chunked, lines
 from restmq.handlers.websocket_frames import text_frames
 from restmq.http.turns import Turns
 from restmq.model import Message, Metadata
@@ -28,16 +27,16 @@ def shortened(wanted: Format) -> Format:
 
 PIECE = 64
 FORMATS = {
-    "comet": COMET,
-    "comet in chunks": chunked(COMET),
-    "JSONP": jsonp_lines("show"),
-    "JSONP in chunks": chunked(jsonp_lines("show")),
+    "comet": lines(None),
+    "comet in chunks": chunked(lines(None)),
+    "JSONP": lines("show"),
+    "JSONP in chunks": chunked(lines("show")),
     "events": EVENTS,
     "events in chunks": chunked(EVENTS),
     "WebSocket": text_frames(),
     "WebSocket with compression": text_frames(15),
-    "a line of several queues": lines_of("ü", None),
-    "JSONP of several queues": lines_of("ü", "show"),
+    "a line of several queues": lines(None, "ü"),
+    "JSONP of several queues": lines("show", "ü"),
     "WebSocket of several queues": text_frames(0, "ü"),
 }
 FORMATS = {name: shortened(wanted) for name, wanted in FORMATS.items()}
@@ -93,11 +92,11 @@ def test_a_long_message_looks_as_if_it_were_short(name: str, value: bytes, recei
 
 
 def test_formats_share_the_rendered_value_of_a_long_message() -> None:
-    lines = [shortened(jsonp_lines(f"f{n}")) for n in range(50)]
-    message = prepared(Message("q:1", b"\x01" * 1000 * PIECE), *lines, LINES, FORMATS["WebSocket"])
+    formats = [shortened(lines(f"f{n}")) for n in range(50)]
+    message = prepared(Message("q:1", b"\x01" * 1000 * PIECE), *formats, LINES, FORMATS["WebSocket"])
     assert isinstance(message, LongMessage)
     assert len(message.bodies) == 2  # JSON, and JSON for scripts
-    pieces = {id(piece): piece for each in lines for piece in each.render([message])}
+    pieces = {id(piece): piece for each in formats for piece in each.render([message])}
     assert sum(map(len, pieces.values())) < 7000 * PIECE
 
 
@@ -123,7 +122,7 @@ def test_a_long_message_is_rendered_for_consumers_that_join_meanwhile() -> None:
     while not found:
         clock.advance(0)
     assert isinstance(found[0], LongMessage)
-    assert set(found[0].bodies) == {COMET.body, EVENTS.body}
+    assert set(found[0].bodies) == {lines(None).body, EVENTS.body}
 
 
 def test_a_short_message_is_not_prepared() -> None:
