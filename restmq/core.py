@@ -37,9 +37,8 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
     def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None, expires_seconds: int = 0) -> None:
         super().__init__(store, now_ms)
         self.expires_seconds = expires_seconds
-        call_later = store.clock.callLater
-        self._adds: Batcher[str, bytes, str] = Batcher(call_later, self._add_each)
-        self._takes: Batcher[str, None, Message | None] = Batcher(call_later, self._take_each)
+        self._adds: Batcher[str, bytes, str] = Batcher(store.turn_end, self._add_each)
+        self._takes: Batcher[str, None, Message | None] = Batcher(store.turn_end, self._take_each)
 
     async def queue_add(self, queue: str, value: bytes, ttl_seconds: float = 0) -> str:
         """Adds a message; the queue exists from its first message on.

@@ -82,10 +82,10 @@ class LeaseOperations(Operations):
 
     def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(store, now_ms)
-        self._leases: Batcher[tuple[str, int], None, Message | None] = Batcher(store.clock.callLater, self._lease_each)
-        self._acks: Batcher[str, tuple[str, str], None] = Batcher(store.clock.callLater, self._ack_each)
+        self._leases: Batcher[tuple[str, int], None, Message | None] = Batcher(store.turn_end, self._lease_each)
+        self._acks: Batcher[str, tuple[str, str], None] = Batcher(store.turn_end, self._ack_each)
         self._put_backs: Batcher[tuple[str, bool], Sequence[Message], None] = Batcher(
-            store.clock.callLater, self._put_back_each
+            store.turn_end, self._put_back_each
         )
 
     def queue_lease_one(self, queue: str, lease_ms: int) -> defer.Deferred[Message | None]:

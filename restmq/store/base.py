@@ -13,6 +13,7 @@ from twisted.application import service
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
+from restmq.store.batching import TurnEnd
 from restmq.store.connection import Encoded
 from restmq.store.keys import Layout
 from restmq.store.scripts import Script
@@ -62,6 +63,7 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
 
     Attributes:
         layout: the names of keys and channels.
+        turn_end: runs all batches of a reactor turn, in order.
         first_connected: fires when Redis can be used for the first time.
         facts: the fields of ``INFO`` of the server that was connected to last; empty if it is not permitted.
         time_ms: the wall clock, in ms since 1970, for times that are stored or shown.
@@ -72,6 +74,7 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
         self.settings = settings
         self.layout = layout
         self._reactor = reactor
+        self.turn_end = TurnEnd(reactor.callLater)
         self.first_connected: defer.Deferred[None] = defer.Deferred()
         self.facts: Mapping[str, str] = MappingProxyType({})
         self.time_ms: Callable[[], int] = lambda: int(time.time() * 1000)

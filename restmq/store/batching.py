@@ -7,18 +7,41 @@ the work that one request asks of it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
 from restmq.model import BATCH_MAX
+from restmq.store.connection import Connection
 
 _BATCH_BYTES_MAX = 1 << 20
 
 Kind = TypeVar("Kind", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class TurnEnd:
+    """Runs functions at the end of the reactor turn, in order, and sends the commands to Redis that they make together.
+
+    Args:
+        call_later: the reactor's ``callLater``.
+    """
+
+    def __init__(self, call_later: Callable[..., Any]) -> None:
+        self._call_later = call_later
+        self._calls: list[Callable[[], Any]] = []
+
+    def add(self, call: Callable[[], Any]) -> None:
+        if not self._calls:
+            self._call_later(0, self._run)
+        self._calls.append(call)
+
+    def _run(self) -> None:
+        calls, self._calls = self._calls, []
+        Connection.send_together(calls)
 
 
 class _Batch(Generic[Item, Result]):
@@ -47,16 +70,16 @@ class Batcher(Generic[Kind, Item, Result]):
     """Joins calls of each kind.
 
     Args:
-        call_later: the reactor's ``callLater``.
+        turn_end: the store's.
         send: makes one call for many items; returns for each item, in order, its result or its error.
     """
 
     def __init__(
         self,
-        call_later: Callable[..., Any],
+        turn_end: TurnEnd,
         send: Callable[[Kind, list[Item]], Awaitable[Sequence[Result | Exception]]],
     ) -> None:
-        self._call_later = call_later
+        self._turn_end = turn_end
         self._send = send
         self._batches: dict[Kind, _Batch[Item, Result]] = {}
 
@@ -65,7 +88,7 @@ class Batcher(Generic[Kind, Item, Result]):
         batch = self._batches.get(kind)
         if batch is None:
             batch = self._batches[kind] = _Batch()
-            self._call_later(0, self._flush, kind, batch)
+            self._turn_end.add(partial(self._flush, kind, batch))
         answer: defer.Deferred[Result] = defer.Deferred()
         batch.items.append(item)
         batch.answers.append(answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import txredisapi
 from twisted.internet import defer
@@ -78,7 +78,10 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         attempt: number of attempts in a row that failed before this connection was made.
         joined_at: the time (reactor seconds) from which its owner could use it.
         is_overdue: whether it was closed because the server did not answer in time.
+        held: commands that are sent when ``send_together`` ends.
     """
+
+    _holding: ClassVar[list[Connection] | None] = None
 
     def __init__(self, owner: Owner, attempt: int = 0) -> None:
         super().__init__(charset=None, convertNumbers=False)
@@ -89,6 +92,7 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         self.attempt = attempt
         self.joined_at = 0.0
         self.is_overdue = False
+        self.held: list[bytes] = []
 
     def _build_command(self, *args: Any, **kwargs: Any) -> bytes:
         # Several times as fast as txredisapi's own, and takes pre-encoded arguments.
@@ -110,9 +114,29 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
         if not self.connected:
             return defer.fail(txredisapi.ConnectionError("Not connected"))
         self.sent_at.append(self.factory.seconds())
-        send_at_once(self.transport, self._build_command(*args))
+        command, holding = self._build_command(*args), Connection._holding
+        if holding is None:
+            send_at_once(self.transport, command)
+        else:
+            if not self.held:
+                holding.append(self)
+            self.held.append(command)
         answer: defer.Deferred[Any] = self.replyQueue.get()
         return answer.addCallback(self.handle_reply)
+
+    @staticmethod
+    def send_together(calls: Iterable[Callable[[], Any]]) -> None:
+        """Runs functions that make commands, and then sends the commands: one system call for each connection."""
+        holding: list[Connection] = []
+        Connection._holding = holding
+        try:
+            for call in calls:
+                call()
+        finally:
+            Connection._holding = None
+            for connection in holding:
+                commands, connection.held = connection.held, []
+                send_at_once(connection.transport, b"".join(commands))
 
     def call(self, *args: Any) -> defer.Deferred[Any]:
         """Makes a command. Fails with StoreUnavailable, or with the owner's error for an error that Redis answered."""

@@ -36,6 +36,8 @@ from restmq.store.tls import endpoint_to
 log = Logger()
 
 _WATCH_INTERVAL_SECONDS = 0.5
+#: Number of calls of one reactor turn on one connection. Beyond it, another connection takes part.
+_CALLS_TOGETHER_MAX = 100
 _NOT_REACHABLE = "the message store (Redis) is not reachable; try again in a moment."
 NOT_READY = "the message store (Redis) takes no writes now; see the server's log."
 #: Errors by which a server says that it is a replica. Redis checks this before a script's first write.
@@ -156,13 +158,17 @@ class Store(BaseStore):
     # Calls
 
     def _least_busy(self, pool: ConnectionPool) -> Connection:
-        """The connection with the fewest calls in flight: always the first one while it keeps up."""
+        """The connection that sends the calls of this turn, or that with the fewest calls in flight.
+
+        So it is the first one while that keeps up.
+        """
         best: Connection | None = None
         for connection in pool.pool:
+            if not connection.sent_at or 0 < len(connection.held) < _CALLS_TOGETHER_MAX:
+                best = connection
+                break
             if best is None or len(connection.sent_at) < len(best.sent_at):
                 best = connection
-            if not best.sent_at:
-                break
         if best is None:
             raise StoreUnavailable(self._outage.complaint or _NOT_REACHABLE)
         if len(best.sent_at) >= self.settings.calls_in_flight_max:

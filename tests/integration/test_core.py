@@ -131,6 +131,35 @@ def test_adds_of_one_reactor_turn_are_one_call_and_keep_their_order(
     assert [int(message.value) for message in run(core.queue_tail, "m1", 100)] == list(range(1, 100, 2))
 
 
+def test_calls_of_one_reactor_turn_on_many_queues_reach_redis_together(
+    run: Run, private_core: RedisOperations, private_redis: Redis
+) -> None:
+    core = private_core
+
+    async def at_once() -> Any:
+        adds = [defer.ensureDeferred(core.queue_add(f"m{n}", b"x")) for n in range(90)]
+        return await defer.gatherResults(adds)
+
+    def reads() -> int:
+        stats = private_redis.command("INFO", "stats").splitlines()
+        return int(next(line for line in stats if line.startswith("total_reads_processed:")).partition(":")[2])
+
+    run(core.queue_add, "warm", b"up")
+    before = reads()
+    assert run(at_once) == [f"m{n}:1" for n in range(90)]
+    assert reads() - before < 20  # one, and some for what the daemon asks by itself
+
+
+def test_calls_of_one_reactor_turn_run_in_their_order(run: Run, core: RedisOperations, queue: str) -> None:
+    async def at_once() -> Any:
+        other = core.queue_getdel(f"{queue}-other")
+        added = defer.ensureDeferred(core.queue_add(queue, b"x"))
+        taken = core.queue_getdel(queue)
+        return await defer.gatherResults([other, added, taken])
+
+    assert run(at_once) == [None, f"{queue}:1", Message(f"{queue}:1", b"x")]
+
+
 def scripts_run(redis: Redis) -> int:
     stats = redis.command("INFO", "commandstats")
     lines = [line for line in stats.splitlines() if line.startswith(("cmdstat_evalsha:", "cmdstat_eval:"))]

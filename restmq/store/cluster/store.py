@@ -55,6 +55,8 @@ from restmq.store.settings import Address, StoreSettings
 
 log = Logger()
 
+_Way = Callable[..., defer.Deferred[Any]]
+
 _NOT_REACHABLE = "the message store (Redis Cluster) is not reachable; try again in a moment."
 _NO_NODE = "no node of the message store (Redis Cluster) has this queue's part; try again in a moment."
 _OVERLOADED = "too many calls wait for parts of the message store (Redis Cluster) that are being moved; try again."
@@ -227,44 +229,42 @@ class ClusterStore(BaseStore):
     # Calls
 
     def command(self, *args: Any) -> defer.Deferred[Any]:
-        partition = self.layout.partition_of(args[1])
-        return self._call(
-            partition,
-            lambda node, is_coming: node.command_asking(*args) if is_coming else node.command(*args),
-        )
+        return self._call(self.layout.partition_of(args[1]), ClusterNode.command, ClusterNode.command_asking, args)
 
     def publish(self, channel: bytes, payload: bytes) -> defer.Deferred[int]:
         return self.command(b"SPUBLISH", channel, payload)
 
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        return self._call(
-            first_args.partition,
-            lambda node, is_coming: (
-                node.run_asking(script, first_args, *args) if is_coming else node.run(script, first_args, *args)
-            ),
-        )
+        return self._call(first_args.partition, ClusterNode.run, ClusterNode.run_asking, (script, first_args, *args))
 
-    def _call(self, partition: int, send: Callable[[ClusterNode, bool], defer.Deferred[Any]]) -> defer.Deferred[Any]:
+    def _call(self, partition: int, way: _Way, way_asking: _Way, args: tuple[Any, ...]) -> defer.Deferred[Any]:
+        """Makes a call in one of two ways: the second is for a node to which the partition's slot is being moved."""
         node = self._owners[partition]
         if node is None or self._rejected:
             return defer.fail(StoreUnavailable(self._why_no_node()))
         if partition in self._gates:
-            return self._hold(partition, send)
-        return send(node, False).addErrback(self._redirected, partition, send)
+            return self._hold(partition, way, way_asking, args)
+        return way(node, *args).addErrback(self._redirected, partition, way, way_asking, args)
 
     def _why_no_node(self) -> str:
         if self._nodes and not self._rejected:
             return _NO_NODE
         return self._outage.complaint or _NOT_REACHABLE
 
-    def _redirected(self, failure: Failure, partition: int, send: Any) -> Any:
+    def _redirected(self, failure: Failure, partition: int, way: _Way, way_asking: _Way, args: Any) -> Any:
         if not isinstance(failure.value, Redirection):
             return failure
-        return self._hold(partition, send, failure.value)
+        return self._hold(partition, way, way_asking, args, failure.value)
 
-    def _hold(self, partition: int, send: Any, problem: Redirection | None = None) -> defer.Deferred[Any]:
+    def _hold(
+        self, partition: int, way: _Way, way_asking: _Way, args: Any, problem: Redirection | None = None
+    ) -> defer.Deferred[Any]:
         if sum(map(len, self._gates.values())) >= self.settings.calls_in_flight_max:
             return defer.fail(StoreUnavailable(_OVERLOADED))
+
+        def send(node: ClusterNode, is_coming: bool) -> defer.Deferred[Any]:
+            return (way_asking if is_coming else way)(node, *args)
+
         call = HeldCall(send, self._reactor.seconds() + self.settings.call_timeout_seconds)
         self._enter(partition, call, problem)
         return call.answer
