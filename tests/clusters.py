@@ -9,6 +9,7 @@ from typing import Any
 
 from restmq.store import keys
 from restmq.store.settings import StoreSettings
+from tests.proxy import Proxy
 from tests.servers import Redis, free_port, wait_until
 
 NODE_TIMEOUT_MS = 2000
@@ -16,25 +17,42 @@ _SLOTS = 16384
 
 
 class Node(Redis):
-    """A node, also reachable by TCP. Its id survives its process."""
+    """A node, also reachable by TCP. Its id survives its process.
 
-    def __init__(self, folder: Path, port: int, bus_port: int, *options: str) -> None:
-        self.port = port
+    Args:
+        lag_seconds: how late its data arrives at its replicas. What is on its way when the node is killed is lost.
+    """
+
+    def __init__(self, folder: Path, *options: str, lag_seconds: float = 0.0, program: str | None = None) -> None:
+        self.port = port = free_port()
+        self.bus_port = bus_port = free_port()
+        self.proxy = Proxy(port, lag_seconds) if lag_seconds else None
         ports = ("--tls-port", str(port), "--port", "0") if "--tls-cluster" in options else ("--port", str(port))
         at = (*ports, "--bind", "127.0.0.1", "--cluster-port", str(bus_port))
         cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS))
         quick = ("--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0")
-        super().__init__(folder, *at, *cluster, *quick, *options)
+        if self.proxy is not None:
+            named = ("--cluster-announce-port", str(self.proxy.port), "--cluster-announce-bus-port", str(bus_port))
+            quick += ("--cluster-announce-ip", "127.0.0.1", *named)
+        super().__init__(folder, *at, *cluster, *quick, *options, program=program)
         self.id: str = self.command("CLUSTER", "MYID")
+
+    @property
+    def named_port(self) -> int:
+        """The port that the cluster names."""
+        return self.port if self.proxy is None else self.proxy.port
 
     def start_elsewhere(self) -> None:
         """Starts the node at other ports, with its data."""
-        before, self.port = str(self.port), free_port()
-        bus = self.options.index("--cluster-port") + 1
-        options = list(self.options)
-        options[options.index(before)], options[bus] = str(self.port), str(free_port())
-        self.options = tuple(options)
+        changed = {str(self.port): str(free_port()), str(self.bus_port): str(free_port())}
+        self.port, self.bus_port = map(int, changed.values())
+        self.options = tuple(changed.get(option, option) for option in self.options)
         self.start()
+
+    def kill(self) -> None:
+        super().kill()
+        if self.proxy is not None:
+            self.proxy.cut()
 
     def is_primary(self) -> bool:
         return bool(self.command("ROLE")[0] == "master")
@@ -45,12 +63,23 @@ class Cluster:
 
     Args:
         replicas: number of replicas of each primary.
+        lag_seconds: how late the data of a primary arrives at its replicas.
         options: for each node.
     """
 
-    def __init__(self, folder: Path, *options: str, primaries: int = 3, replicas: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        primaries: int = 3,
+        replicas: int = 1,
+        lag_seconds: float = 0.0,
+        program: str | None = None,
+    ) -> None:
         self.folder = folder
         self.options = options
+        self._lag_seconds = lag_seconds
+        self._program = program
         self.nodes: list[Node] = []
         try:
             for _ in range(primaries * (1 + replicas)):
@@ -62,7 +91,8 @@ class Cluster:
 
     def add_node(self) -> Node:
         """Starts a node that is in no cluster yet."""
-        node = Node(self.folder / f"node-{len(self.nodes)}", free_port(), free_port(), *self.options)
+        place = self.folder / f"node-{len(self.nodes)}"
+        node = Node(place, *self.options, lag_seconds=self._lag_seconds, program=self._program)
         self.nodes.append(node)
         return node
 
@@ -82,8 +112,7 @@ class Cluster:
 
     def meet(self, node: Node) -> None:
         """Makes a node known to the others."""
-        bus_port = node.options[node.options.index("--cluster-port") + 1]
-        self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.port), bus_port)
+        self.nodes[0].command("CLUSTER", "MEET", "127.0.0.1", str(node.named_port), str(node.bus_port))
 
     def _follows(self, node: Node, primary: Node) -> bool:
         return bool(node.command("CLUSTER", "REPLICATE", primary.id) == "OK")
@@ -114,6 +143,12 @@ class Cluster:
 
     def primaries(self) -> list[Node]:
         return [node for node in self.nodes if node.is_alive() and node.is_primary()]
+
+    def flags_of(self, node: Node) -> str:
+        """What another node thinks of this one, such as ``master,fail``."""
+        other = next(other for other in self.nodes if other is not node and other.is_alive())
+        lines = other.command("CLUSTER", "NODES").splitlines()
+        return next(line.split(" ")[2] for line in lines if line.startswith(node.id))
 
     def owner(self, queue: str) -> Node:
         """The primary that has a queue."""
@@ -175,6 +210,8 @@ class Cluster:
         for node in self.nodes:
             if node.is_alive():
                 node.kill()
+            if node.proxy is not None:
+                node.proxy.stop()
 
 
 def slot_of(queue: str) -> int:

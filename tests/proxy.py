@@ -13,14 +13,15 @@ class Proxy:
 
     Attributes:
         target: the port that new connections are led to.
-        delay_seconds: how late everything arrives at the target, in order.
+        lag_seconds: how late the data of a Redis arrives at its replicas, in order. Other clients do not wait.
     """
 
-    def __init__(self, target: int, delay_seconds: float = 0.0, port: int = 0) -> None:
+    def __init__(self, target: int, lag_seconds: float = 0.0, port: int = 0) -> None:
         self.target = target
-        self.delay_seconds = delay_seconds
+        self.lag_seconds = lag_seconds
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._to_replicas: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._server = self._run(asyncio.start_server(self._serve, "127.0.0.1", port))
@@ -36,20 +37,26 @@ class Proxy:
             writer.close()
             return
         self._writers |= {writer, there_writer}
-        ways = self._carry(reader, there_writer, self.delay_seconds), self._carry(there_reader, writer, 0.0)
+        ways = self._carry(reader, there_writer, writer), self._carry(there_reader, writer)
         await asyncio.gather(*ways, return_exceptions=True)
         self._writers -= {writer, there_writer}
+        self._to_replicas.discard(writer)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_seconds: float) -> None:
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: asyncio.StreamWriter | None = None
+    ) -> None:
+        """Hands on all that is read. Requests come with the writer of their answers."""
         try:
             while data := await reader.read(65536):
-                if delay_seconds:
-                    self._loop.call_later(delay_seconds, writer.write, data)
+                if answers is not None and self.lag_seconds and b"REPLCONF" in data:
+                    self._to_replicas.add(answers)
+                if writer in self._to_replicas:
+                    self._loop.call_later(self.lag_seconds, _write, writer, data)
                 else:
                     writer.write(data)
                     await writer.drain()
         finally:
-            self._loop.call_later(delay_seconds, writer.close)
+            self._loop.call_later(self.lag_seconds if writer in self._to_replicas else 0, writer.close)
 
     def cut(self) -> None:
         """Ends all connections at once; what was on its way is lost."""
@@ -69,3 +76,8 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(20)
         self._loop.close()
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(data)

@@ -37,8 +37,10 @@ class Trap(Proxy):
         self._request, self._remaining, self._answered = request, number, answered
         self.victim = victim
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_seconds: float) -> None:
-        is_request = writer.get_extra_info("peername")[1] == self.target
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: asyncio.StreamWriter | None = None
+    ) -> None:
+        is_request = answers is not None
         try:
             while data := await reader.read(65536):
                 if self.victim is not None:
