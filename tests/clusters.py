@@ -144,6 +144,9 @@ class Cluster:
     def primaries(self) -> list[Node]:
         return [node for node in self.nodes if node.is_alive() and node.is_primary()]
 
+    def replica_of(self, primary: Node) -> Node:
+        return next(node for node in self.nodes if node.is_alive() and node.command("ROLE")[2] == primary.named_port)
+
     def flags_of(self, node: Node) -> str:
         """What another node thinks of this one, such as ``master,fail``."""
         other = next(other for other in self.nodes if other is not node and other.is_alive())

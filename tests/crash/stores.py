@@ -101,11 +101,8 @@ class Nodes:
             self._cluster.move(slot, there)
         else:
             primary = self._cluster.owner(chance.choice(QUEUES))
-            self._faults[fault](primary, self._replica_of(primary))
+            self._faults[fault](primary, self._cluster.replica_of(primary))
         wait_until(self._is_whole, 60, "the cluster is whole")
-
-    def _replica_of(self, primary: Node) -> Node:
-        return next(node for node in self._cluster.nodes if node.command("ROLE")[2] == primary.named_port)
 
     def _kill_primary(self, primary: Node, replica: Node) -> None:
         primary.kill()

@@ -201,7 +201,7 @@ class ClusterSubscriber(Subscription):
                 continue
             before = known.node
             self._place(channel, known)
-            if known.node is not None and known.node is before:
+            if known.node is before and known.node in self._parts:  # otherwise it is about to be subscribed
                 self._parts[known.node].ask_again(channel)
 
     def _tell_later(self) -> None:
