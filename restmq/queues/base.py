@@ -245,7 +245,8 @@ class Operations:
         """As ``_move_dead`` in a cluster, where no script has keys of two queues, or to a FIFO queue.
 
         First the other queue takes copies, then this one drops the letters. If that fails in between, the copies are
-        sent again, and the other queue knows them by the letter's key and time of death.
+        sent again, and the other queue knows them by the letter's key and time of death. With ``replicas``, the death
+        and then the copies are on replicas before the next step, so a failover neither loses nor repeats a letter.
         """
         rested, *flat = await self._run("letters", queue, int(by_user), wanted, len(self.layout.tag(queue)))
         letters = list(rows(flat, 5))

@@ -67,7 +67,7 @@ def test_an_answer_waits_for_replicas_of_the_node_that_has_the_queue(private_fol
     with stopping(daemon), daemon.client() as http:
         assert {http.post(f"/q/d{number}", content=b"x").status_code for number in range(10)} == {200}
         primary = small.owner("d1")
-        replica = next(node for node in small.nodes if node.command("ROLE")[2] == primary.port)
+        replica = small.replica_of(primary)
         replica.pause()
         try:
             answer = http.post("/q/d1", content=b"x")

@@ -2,6 +2,7 @@
 -- however often the call is repeated within a day.
 -- ARGV: queue, clock, then a digest of the letter, its value, expiry in ms since 1970 or 0, record with its origin, …
 -- Returns the number of those that were new.
+-- durable
 -- include: _prelude
 -- include: _age
 -- include: _wake

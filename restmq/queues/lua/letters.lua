@@ -4,6 +4,7 @@
 -- bytes of the tag before each name.
 -- Returns {number of those that now rest; key, score in DEAD, value, expiry in ms since 1970 or 0, record for the other
 -- queue, …}.
+-- durable
 -- allow-oom
 -- include: _prelude
 -- include: _expiry
