@@ -25,7 +25,7 @@ def rendered(value: bytes) -> tuple[bytes, int]:
     [
         (b"", b"string"),
         ("<ü&>\t\n".encode(), b"string"),
-        ("<ü&>".encode() * MIB, b"string"),
+        ("<ü&>".encode() * (MIB // 4), b"string"),
         (b"\r", b"base64"),
         (b"x" * MIB + b"\x01", b"base64"),
         (b"\xff" * MIB, b"base64"),
