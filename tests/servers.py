@@ -93,6 +93,12 @@ class Redis:
         """Sends one command on a new connection. Returns the reply as str, int, list or None."""
         return self.commands([args])[0]
 
+    def make_due(self, *queues: str) -> None:
+        """Brings forward to now what is scheduled for these queues, such as another attempt in ten seconds."""
+        for queue in queues:
+            assert self.command("ZADD", "QUEUEDUE", "XX", "CH", "1", queue) == 1, f"nothing is scheduled for {queue}"
+        self.command("PUBLISH", "RESTMQ-DUE:0", "0")
+
     def commands(self, many: list[tuple[str | bytes, ...]]) -> list[Any]:
         import hiredis
 

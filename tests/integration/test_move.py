@@ -57,6 +57,8 @@ class Trap(Proxy):
 class Pair:
     """A server to move from and a server to move to."""
 
+    target_redis: Redis
+
     def __init__(self, folder: Path, source: Daemon, target: Daemon) -> None:
         self.source, self.target = source, target
         self._folder = folder
@@ -89,7 +91,9 @@ def pair(folder: Path) -> Iterator[Pair]:
     redises = [Redis(folder / f"move-{side}") for side in ("from", "to")]
     daemons = [Daemon(redis.folder, redis=redis) for redis in redises]
     with stopping(*daemons, *redises):
-        yield Pair(folder, *daemons)
+        found = Pair(folder, *daemons)
+        found.target_redis = redises[1]
+        yield found
 
 
 @pytest.fixture
@@ -483,8 +487,9 @@ def test_a_dead_letter_can_be_added(target: httpx.Client, queue: str) -> None:
     assert ready(target, queue) == [b"one", b"two", b"three", b"four", b"five"]
 
 
-def test_an_added_dead_letter_is_forwarded(target: httpx.Client, queue: str) -> None:
+def test_an_added_dead_letter_is_forwarded(pair: Pair, target: httpx.Client, queue: str) -> None:
     target.post(f"/p/{queue}", data={"dead_letter": queue + "-dead"})
     add(target, queue, b"x", query="?dead=true")
+    pair.target_redis.make_due(queue)
     message = target.get(f"/q/{queue}-dead?wait=30").json()
     assert (message["value"], message["dead_letter"]["key"]) == ("x", f"{queue}:1")
