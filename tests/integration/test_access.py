@@ -580,11 +580,13 @@ def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: 
 
         at_unix = socket.socket(socket.AF_UNIX)
         at_unix.connect(str(unix))
-        for gone in (connect(), at_unix):
-            gone.sendall(2 * f"GET /q/{queue}-left?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-            wait_until(lambda: waiters(1))
-            gone.close()
-            wait_until(lambda: waiters(0))
+        leaving = (connect(), at_unix)
+        for client in leaving:
+            client.sendall(2 * f"GET /q/{queue}-left?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        wait_until(lambda: waiters(2))
+        for client in leaving:
+            client.close()
+        wait_until(lambda: waiters(0))
 
 
 def test_an_invalid_endpoint_is_one_line_of_error(private_folder: Path) -> None:

@@ -245,7 +245,8 @@ def up(daemon: Daemon) -> bool:
 def test_a_slow_broadcast_consumer_is_dropped_and_the_others_get_everything(
     private_folder: Path, private_redis: Redis
 ) -> None:
-    with stopping(Daemon(private_folder, "--max-unsent", "100000", redis=private_redis)) as daemon:
+    limits = ("--max-unsent", "100000", "--stall-timeout", "1")
+    with stopping(Daemon(private_folder, *limits, redis=private_redis)) as daemon:
         slow, quick = (listen(daemon, private_redis, "slow") for _ in range(2))
         big = "x" * 100_000
         keys = []
