@@ -30,7 +30,7 @@ from restmq.handlers.settings import (
     StatsListHandler,
 )
 from restmq.handlers.several import ListenHandler, ListenWebSocketHandler, TakeHandler
-from restmq.handlers.streams import CometHandler, EventHandler
+from restmq.handlers.streams import CometHandler, EventHandler, TapHandler
 from restmq.handlers.websocket import WebSocketHandler
 from restmq.handlers.xmlrpc import XmlRpcHandler
 from restmq.http.limits import Limits
@@ -49,6 +49,7 @@ ROUTES: list[Route] = [
     ("/d/{queue}", DeadLettersHandler),
     ("/c/{queue}", CometHandler),
     ("/sse/{queue}", EventHandler),
+    ("/tap/{queue}", TapHandler),
     ("/ws/{queue}", WebSocketHandler),
     ("/ws/", ListenWebSocketHandler),
     ("/listen", ListenHandler),

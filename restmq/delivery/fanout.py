@@ -57,7 +57,7 @@ from twisted.logger import Logger
 from restmq.core import RedisOperations
 from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
 from restmq.delivery.consumer import CloseReason, Consumer
-from restmq.delivery.inbox import ByteBudget
+from restmq.delivery.inbox import ByteBudget, EndOfTurn
 from restmq.delivery.live_queue import LiveQueue
 from restmq.delivery.outbox import SharedBytes
 from restmq.delivery.shared import Shared
@@ -107,7 +107,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         self._by_channel: dict[bytes, LiveQueue] = {}
         #: The daemon's own channels; one in each partition that has queues with consumers here, or had some.
         self._own_channels: set[bytes] = set()
-        self._unflushed: list[LiveQueue] = []
+        self._end_of_turn = EndOfTurn(reactor)
         self._subscriber = core.pubsub(
             self._received,
             on_lost=self._subscription_lost,
@@ -270,18 +270,9 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
             if channel in self._own_channels:
                 self._handle_notice(payload)
             return
-        if not live.inbox:
-            self._unflushed.append(live)
-            if len(self._unflushed) == 1:
-                self._reactor.callLater(0, self._flush)
+        self._end_of_turn.flush(live.inbox)
         kind, _, content = payload.partition(b" ")
         live.receive(kind, content)
-
-    def _flush(self) -> None:
-        """Delivers the broadcast messages of this reactor turn."""
-        unflushed, self._unflushed = self._unflushed, []
-        for live in unflushed:
-            live.inbox.flush()
 
     def _handle_notice(self, notice: bytes) -> None:
         """A notice on the daemon's own channel: attend to a queue, or a lease has ended."""

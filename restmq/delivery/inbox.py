@@ -1,15 +1,18 @@
-"""Handles messages and notices from a queue's channel, in the order in which Redis published them."""
+"""Handles messages and notices from a channel of a queue, in the order in which Redis published them."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet import defer
 from twisted.logger import Logger
 
+from restmq.delivery.format import Formatted, prepare
+from restmq.errors import RestMQError
+from restmq.http.turns import Turns
 from restmq.model import Message
 
 log = Logger()
@@ -61,44 +64,104 @@ class ByteBudget:
             turn.callback(None)
 
 
+class EndOfTurn:
+    """Flushes the inboxes in which something arrived, once per reactor turn: each consumer then gets one write."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._unflushed: list[Inbox] = []
+
+    def flush(self, inbox: Inbox) -> None:
+        """Flushes the inbox at the end of this turn. Called before something is received."""
+        if not inbox:
+            self._unflushed.append(inbox)
+            if len(self._unflushed) == 1:
+                self._reactor.callLater(0, self._flush_all)
+
+    def _flush_all(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for inbox in unflushed:
+            inbox.flush()
+
+
 class Inbox:
     """Delivers messages and handles notices in order. While a stored value is read, later entries wait.
 
     Args:
+        tag_bytes: length of the queue's tag, with which stored keys begin.
         budget: shared by all inboxes of the daemon.
-        read: returns a stored message with its value; None if it is lost.
+        read: reads the value of a stored message, by its key; returns None if it is lost.
+        consumers: the live list of the consumers that a stored message is rendered for.
         deliver: delivers messages.
         lose: called with the key of a message that is lost.
         handle: handles a notice.
         run: starts a coroutine.
     """
 
-    __slots__ = ("_budget", "_deliver", "_entries", "_handle", "_is_reading", "_lose", "_read", "_run")
+    __slots__ = (
+        "_budget",
+        "_consumers",
+        "_deliver",
+        "_entries",
+        "_handle",
+        "_is_reading",
+        "_lose",
+        "_read",
+        "_record",
+        "_run",
+        "_tag_bytes",
+        "_turns",
+    )
 
     def __init__(
         self,
         *,
+        tag_bytes: int,
         budget: ByteBudget,
-        read: Callable[[StoredMessage], Awaitable[Message | None]],
+        turns: Turns,
+        read: Callable[[str], Awaitable[bytes | None]],
+        consumers: Sequence[Formatted],
         deliver: Callable[[list[Message]], None],
         lose: Callable[[str], None],
         handle: Callable[[Notice], None],
         run: Callable[[Coroutine[Any, Any, None]], defer.Deferred[None]],
     ) -> None:
+        self._tag_bytes = tag_bytes
         self._budget = budget
+        self._turns = turns
         self._read = read
+        self._consumers = consumers
         self._deliver = deliver
         self._lose = lose
         self._handle = handle
         self._run = run
         self._entries: deque[Message | StoredMessage | Notice] = deque()
         self._is_reading = False
+        #: The key and the record of the next message, if it has one (``queues/lua/_announce.lua``).
+        self._record = (b"", b"")
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def append(self, entry: Message | StoredMessage | Notice) -> None:
-        self._entries.append(entry)
+    def receive(self, kind: bytes, content: bytes) -> None:
+        """A message, its record or a notice arrived. A message waits until the inbox is flushed."""
+        if kind == b"message":
+            key, _, value = content.partition(b"\n")
+            self._entries.append(Message(key[self._tag_bytes :].decode(), value, record=self._record_of(key)))
+        elif kind == b"record":
+            key, _, record = content.partition(b"\n")
+            self._record = (key, record)
+        else:
+            if kind == b"stored":
+                size, _, key = content.partition(b" ")
+                stored = StoredMessage(key[self._tag_bytes :].decode(), int(size), self._record_of(key))
+                self._entries.append(stored)
+            else:
+                self._entries.append(Notice(kind, content.decode()))
+            self.flush()
+
+    def _record_of(self, key: bytes) -> bytes:
+        return self._record[1] if self._record[0] == key else b""
 
     def clear(self) -> None:
         """Forgets all entries: there are no consumers any more."""
@@ -128,12 +191,19 @@ class Inbox:
     async def _deliver_stored(self, stored: StoredMessage) -> None:
         await self._budget.acquire(stored.size_bytes)
         try:
-            message = await self._read(stored)
-            if message is None:
+            value = await self._value_of(stored)
+            if value is None:
                 self._lose(stored.key)
             else:
-                self._deliver([message])
+                message = Message(stored.key, value, record=stored.record)
+                self._deliver([await prepare(message, self._consumers, self._turns)])
         finally:
             self._budget.release(stored.size_bytes)
             self._is_reading = False
         self.flush()
+
+    async def _value_of(self, stored: StoredMessage) -> bytes | None:
+        try:
+            return await self._read(stored.key)
+        except RestMQError:
+            return None

@@ -10,13 +10,12 @@ from twisted.logger import Logger
 
 from restmq.delivery.attending import Attending
 from restmq.delivery.consumer import CloseReason, Consumer
-from restmq.delivery.format import prepare
-from restmq.delivery.inbox import Inbox, Notice, StoredMessage
+from restmq.delivery.inbox import Inbox, Notice
 from restmq.delivery.replay import Replay
 from restmq.delivery.shared import Shared
 from restmq.delivery.subscription import QueueSubscription
 from restmq.errors import RestMQError
-from restmq.model import Message, Policy
+from restmq.model import Policy
 
 log = Logger()
 
@@ -48,16 +47,17 @@ class LiveQueue:
         self._tag_bytes = len(shared.core.layout.tag(queue))
         self.subscription = QueueSubscription()
         self.is_followed = False
-        #: The key and the record of the next message, if it has one (``queues/lua/_publish.lua``).
-        self._record = (b"", b"")
         self.queue = queue
         self._shared = shared
         self._subscribed: defer.Deferred[None] = defer.Deferred()
         self._current = current
         self._close = close
         self.inbox = Inbox(
+            tag_bytes=self._tag_bytes,
             budget=shared.read_budget,
-            read=self._read_stored,
+            turns=shared.turns,
+            read=shared.core.queue_stored_value,
+            consumers=self.subscription.consumers,
             deliver=self.subscription.broadcast,
             lose=self._lose,
             handle=self._handle,
@@ -100,26 +100,11 @@ class LiveQueue:
     # What arrives on the queue's channel
 
     def receive(self, kind: bytes, content: bytes) -> None:
-        """A message or a notice arrived. A message waits in the inbox until it is flushed."""
-        if kind == b"message":
-            key, _, value = content.partition(b"\n")
-            self.inbox.append(Message(key[self._tag_bytes :].decode(), value, record=self._record_of(key)))
-        elif kind == b"stored":
-            size, _, stored_key = content.partition(b" ")
-            record = self._record_of(stored_key)
-            self.inbox.append(StoredMessage(stored_key[self._tag_bytes :].decode(), int(size), record))
-            self.inbox.flush()
-        elif kind == b"record":
-            key, _, record = content.partition(b"\n")
-            self._record = (key, record)
-        elif kind in (b"drain", b"changed"):
+        """A message or a notice arrived."""
+        if kind in (b"drain", b"changed"):
             self.attending.attend()
         else:
-            self.inbox.append(Notice(kind, content.decode()))
-            self.inbox.flush()
-
-    def _record_of(self, key: bytes) -> bytes:
-        return self._record[1] if self._record[0] == key else b""
+            self.inbox.receive(kind, content)
 
     def _handle(self, notice: Notice) -> None:
         """Handles a notice when all messages before it are delivered."""
@@ -130,16 +115,6 @@ class LiveQueue:
         elif notice.kind == b"mark":
             marker, last_number, last_key = notice.text.split(" ", 2)
             self.subscription.reach_marker(marker, int(last_number), last_key[self._tag_bytes :])
-
-    async def _read_stored(self, stored: StoredMessage) -> Message | None:
-        try:
-            value = await self._shared.core.queue_stored_value(stored.key)
-        except RestMQError:
-            return None
-        if value is None:
-            return None
-        message = Message(stored.key, value, record=stored.record)
-        return await prepare(message, self.subscription.consumers, self._shared.turns)
 
     def _lose(self, key: str) -> None:
         log.warn(

@@ -1,4 +1,4 @@
-"""Closes connected consumers within seconds when the access rules or their token no longer admit them.
+"""Closes connected consumers and taps within seconds when the access rules or their token no longer admit them.
 
 All consumers of this daemon are checked together. Their tokens are read a thousand per call, and only if a consumer
 uses one.
@@ -6,7 +6,8 @@ uses one.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from twisted.application import service
 from twisted.internet import defer, task
@@ -14,8 +15,7 @@ from twisted.logger import Logger
 
 from restmq.auth.guard import Guard
 from restmq.core import RedisOperations
-from restmq.delivery.consumer import CloseReason
-from restmq.delivery.fanout import Fanout
+from restmq.delivery.consumer import CloseReason, Consumer
 from restmq.errors import RestMQError
 
 log = Logger()
@@ -24,11 +24,20 @@ CHECK_SECONDS = 3.0
 _CHECKS_PER_TURN = 500
 
 
+class Connected(Protocol):
+    """Connected consumers, or taps, of this daemon."""
+
+    @property
+    def queues(self) -> list[str]: ...
+    def consumers(self, queue: str) -> Sequence[Consumer]: ...
+    def leave(self, queue: str, consumer: Consumer) -> None: ...
+
+
 class Revocation(service.Service):  # type: ignore[misc]  # untyped
     """Checks all consumers every few seconds. While Redis does not answer, all stay: they get no messages either."""
 
-    def __init__(self, fanout: Fanout, guard: Guard, core: RedisOperations, reactor: Any) -> None:
-        self._fanout = fanout
+    def __init__(self, connected: Sequence[Connected], guard: Guard, core: RedisOperations, reactor: Any) -> None:
+        self._connected = connected
         self._guard = guard
         self._core = core
         self._reactor = reactor
@@ -52,17 +61,22 @@ class Revocation(service.Service):  # type: ignore[misc]  # untyped
             log.failure("checking the access of connected consumers failed", failure=failure)
 
     async def _close_refused(self) -> None:
-        connected = [(queue, consumer) for queue in self._fanout.queues for consumer in self._fanout.consumers(queue)]
-        tokens = {consumer.credentials.token for _, consumer in connected}
+        connected = [
+            (part, queue, consumer)
+            for part in self._connected
+            for queue in part.queues
+            for consumer in part.consumers(queue)
+        ]
+        tokens = {consumer.credentials.token for _, _, consumer in connected}
         records = await self._core.authorizations_of(token for token in tokens if token is not None)
-        for number, (queue, consumer) in enumerate(connected, 1):
+        for number, (part, queue, consumer) in enumerate(connected, 1):
             token = consumer.credentials.token
             if token is not None and token not in records:
                 continue  # its part of the store does not answer
             record = records.get(token or "")
             admitted = await self._guard.still_admits(consumer.credentials, consumer.access, queue, record)
-            if not admitted and consumer in self._fanout.consumers(queue):
-                self._fanout.leave(queue, consumer)
+            if not admitted and consumer in part.consumers(queue):
+                part.leave(queue, consumer)
                 consumer.close(CloseReason.NOT_ALLOWED)
             if number % _CHECKS_PER_TURN == 0:
                 await task.deferLater(self._reactor, 0)  # messages pass in between

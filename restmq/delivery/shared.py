@@ -18,7 +18,7 @@ class FanoutCounters:
 
     Attributes:
         dropped: consumers that were closed because they were too far behind.
-        gaps: consumers that were told of a gap.
+        gaps: consumers and taps that were told of a gap.
         lost_subscriptions: times that the daemon's subscription to Redis broke.
     """
 

@@ -44,6 +44,8 @@ RAW = Parameter("raw", OneOf(("0", "1")), "1 for the value itself, with the head
 PREFETCHED = Parameter("prefetch", whole(1, BATCH_MAX), f"maximum number of unacked messages (default {PREFETCH}).")
 LAST_ID_OF_SEVERAL = Parameter("last_event_id", ANY_TEXT, "id of the last event seen; resumes after it.")
 LAST_EVENT_ID = Parameter("last_event_id", ANY_TEXT, "key of the last message seen; resumes after it.")
+LAST_ID_OF_TAP = Parameter("last_event_id", ANY_TEXT, "key of the last message seen; if it is not the last one, a gap.")
+TAP = Parameter("tap", OneOf(("0", "1")), "1 for copies of the messages, as at /tap/{queue}; takes nothing.")
 LAST_EVENT_ID_HEADER = Parameter("Last-Event-ID", ANY_TEXT, "the same; browsers send it when they reconnect.")
 
 VALUE = Parameter("value", BYTES, "the message.")

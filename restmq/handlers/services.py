@@ -13,6 +13,7 @@ from restmq.auth.guard import Credentials, Guard
 from restmq.core import RedisOperations
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
+from restmq.delivery.taps import Taps
 from restmq.handlers.admission import Admission
 from restmq.http.turns import Turns
 from restmq.monitoring.dashboard_feed import DashboardFeed
@@ -29,6 +30,7 @@ class Services:
     Attributes:
         core: the operations on queues.
         fanout: the live consumers.
+        taps: the clients that watch queues.
         polls: takes messages, at once or by long poll.
         guard: the access check.
         admission: the checks of host names, origins and proxies, which come before the access check.
@@ -46,6 +48,7 @@ class Services:
 
     core: RedisOperations
     fanout: Fanout
+    taps: Taps
     polls: LongPolls
     guard: Guard
     admission: Admission

@@ -146,4 +146,4 @@ class ListenWebSocketHandler(SeveralQueuesHandler, WebSocketHandler):
             self.parameters["last_event_id"],
             lambda share, _: text_frames(cast(Socket, share.connected).window_bits, share.queue),
         )
-        await self.shake_hands(several)
+        await self.listen(several, *queues)

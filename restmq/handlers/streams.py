@@ -1,4 +1,4 @@
-"""Endless answers with a queue's messages: comet at ``/c/<queue>``, Server-Sent Events at ``/sse/<queue>``."""
+"""Endless answers with a queue's messages: comet at ``/c/<queue>``, events at ``/sse/<queue>``, ``/tap/<queue>``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from functools import lru_cache, partial
 from typing import Any
 
 from restmq.auth import guard
-from restmq.delivery.consumer import PREFETCH, CloseReason
+from restmq.delivery.consumer import PREFETCH, CloseReason, ConsumerOwner
 from restmq.delivery.format import Format
 from restmq.delivery.several import SeveralQueues
 from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
-from restmq.handlers.parameters import JSONP_CALLBACK, LAST_EVENT_ID, LAST_EVENT_ID_HEADER, LEASE, PREFETCHED
+from restmq.handlers.parameters import (
+    JSONP_CALLBACK,
+    LAST_EVENT_ID,
+    LAST_EVENT_ID_HEADER,
+    LAST_ID_OF_TAP,
+    LEASE,
+    PREFETCHED,
+)
 from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, around_chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
@@ -39,6 +46,7 @@ STREAM = Answer(
     {TEXT: _ENDLESS, JAVASCRIPT: _ENDLESS, EVENT_STREAM: _ENDLESS},
 )
 EVENT_ANSWER = Answer("Endless messages.", {EVENT_STREAM: _ENDLESS})
+TAPPED = Answer("Endless messages.", {TEXT: _ENDLESS, EVENT_STREAM: _ENDLESS})
 
 #: Without an empty line: at one, some clients yield an event although none has arrived.
 EVENTS = Format(event, event_gap, keepalive=b":\n", transport="sse", body=event_text)
@@ -120,9 +128,13 @@ class ConsumerHandler(Handler):
         if lease_ms == 0 and self.lease_ms is not None:
             settings = [(await core.queue_settings_get(queue)).get("lease") for queue in queues]
             lease_ms = min(int(seconds or LEASE_SECONDS_DEFAULT) for seconds in settings) * 1000
+        self.refuse_when_stopping()
+        return lease_ms, prefetch
+
+    def refuse_when_stopping(self) -> None:
+        """Raises StoreUnavailable if the server is stopping: a client that reconnects must reach another one."""
         if self.services.draining:
             raise StoreUnavailable("the server is stopping; try again in a moment.")
-        return lease_ms, prefetch
 
 
 class StreamHandler(ConsumerHandler):
@@ -136,24 +148,28 @@ class StreamHandler(ConsumerHandler):
         self.refuse_accidents()
         queues = several.queues if several else (self.queue_name,)
         lease_ms, prefetch = await self.leasing(*queues)
-        if self.gone:
-            return
-        last_key = self.parameters["Last-Event-ID"] or self.parameters["last_event_id"]
+        if not self.gone:
+            owner = several or self.services.fanout
+            self._connect(owner, queues[0], content_type, wire_format, first, lease_ms=lease_ms, prefetch=prefetch)
+
+    def _connect(
+        self,
+        owner: ConsumerOwner,
+        queue: str,
+        content_type: str,
+        wire_format: Format,
+        first: bytes,
+        **leasing: int,
+    ) -> None:
+        """Begins the response, and connects a consumer that writes to it."""
         if self.begin_stream(content_type):
             wire_format = chunked(wire_format)
         stream = Stream(self.request.connection)
-        stream.attach(
-            fanout=several or self.services.fanout,
-            queue=queues[0],
-            wire_format=wire_format,
-            credentials=self.credentials,
-            lease_ms=lease_ms,
-            prefetch=prefetch,
-        )
+        stream.attach(fanout=owner, queue=queue, wire_format=wire_format, credentials=self.credentials, **leasing)
         self.request.connection.stream(stream)
         if first:
             stream.write(wire_format.wrap(first))
-        (several or self.services.fanout).connect(queues[0], stream, last_key)
+        owner.connect(queue, stream, self.parameters["Last-Event-ID"] or self.parameters["last_event_id"])
 
     async def begin_events(self) -> None:
         await self.begin(EVENT_STREAM, EVENTS, first=RETRY)
@@ -191,3 +207,25 @@ class EventHandler(StreamHandler):
     async def get(self) -> None:
         """Streams messages as Server-Sent Events."""
         await self.begin_events()
+
+
+class TapHandler(StreamHandler):
+    """``/tap/<queue>``: copies of messages; see ``delivery/taps.py``."""
+
+    @declare(
+        query=(LAST_ID_OF_TAP,),
+        headers=(LAST_EVENT_ID_HEADER,),
+        answers={200: TAPPED},
+        streams=True,
+    )
+    async def get(self) -> None:
+        """Streams a copy of each message that is put into the queue from now on, and takes none; lines or events."""
+        self.refuse_accidents()
+        self.refuse_when_stopping()
+        async with self.services.taps.opened(self.queue_name):
+            if self.gone:
+                return
+            if self.request.prefers(EVENT_STREAM, TEXT):
+                self._connect(self.services.taps, self.queue_name, EVENT_STREAM, EVENTS, RETRY)
+            else:
+                self._connect(self.services.taps, self.queue_name, TEXT, lines(None), b"")

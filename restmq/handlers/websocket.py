@@ -9,10 +9,12 @@ from functools import cached_property
 
 from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
-from restmq.delivery.several import SeveralQueues
+from restmq.delivery.consumer import PREFETCH, ConsumerOwner
+from restmq.errors import InvalidInput
 from restmq.handlers.commands import command_context
 from restmq.handlers.declare import Answer, as_utf8, declare
 from restmq.handlers.error_status import UpgradeRequired
+from restmq.handlers.parameters import TAP
 from restmq.handlers.streams import LISTENING, ConsumerHandler
 from restmq.handlers.websocket_frames import text_frames
 
@@ -23,20 +25,33 @@ class WebSocketHandler(ConsumerHandler):
     requires = {"GET": guard.LISTEN_WEBSOCKET}
 
     @declare(
-        query=LISTENING,
+        query=(*LISTENING, TAP),
         answers={101: Answer("WebSocket from now on.")},
         errors=(409, 426),
         streams=True,
     )
     async def get(self) -> None:
         """Sends messages as text frames (RFC 6455). Runs JSON commands in text frames; echoes other frames."""
-        await self.shake_hands(None)
+        if self.parameters["tap"] != "1":
+            await self.listen(self.services.fanout, self.queue_name)
+            return
+        self.refuse_plain_http()
+        if self.lease_ms is not None:
+            raise InvalidInput("a tap takes no messages, so it can't lease them; leave out tap or lease.")
+        self.refuse_when_stopping()
+        async with self.services.taps.opened(self.queue_name):
+            self.shake_hands(self.services.taps, self.queue_name)
 
-    async def shake_hands(self, several: SeveralQueues | None) -> None:
-        queues = several.queues if several else (self.queue_name,)
+    def refuse_plain_http(self) -> None:
         if not self.request.upgrade:
             raise UpgradeRequired("this path speaks WebSocket; use /c/<queue> or /sse/<queue> for plain HTTP.")
+
+    async def listen(self, owner: ConsumerOwner, *queues: str) -> None:
+        self.refuse_plain_http()
         lease_ms, prefetch = await self.leasing(*queues)
+        self.shake_hands(owner, queues[0], lease_ms, prefetch)
+
+    def shake_hands(self, owner: ConsumerOwner, queue: str, lease_ms: int = 0, prefetch: int = PREFETCH) -> None:
         if self.gone:
             return
         self._finished = True
@@ -45,8 +60,8 @@ class WebSocketHandler(ConsumerHandler):
         last_key = self.parameters["last_event_id"]
         socket.prepare(command_context(self), last_key, self.request.connection)
         socket.attach(
-            fanout=several or self.services.fanout,
-            queue=queues[0],
+            fanout=owner,
+            queue=queue,
             wire_format=text_frames(),
             credentials=self.credentials,
             lease_ms=lease_ms,

@@ -38,17 +38,19 @@ class State(enum.IntEnum):
     HELD_BACK = 3
 
 
-def _arguments(
-    layout: Layout, name: str, queue: str, clock: int | str = "", more_keys: Sequence[bytes] = ()
+def queue_arguments(
+    layout: Layout, name: str, queue: str, clock: int | str = "", more_keys: Sequence[bytes] = (), of_taps: bool = False
 ) -> tuple[Script, Encoded]:
     """A queue's script, and its first arguments: number of keys, the keys, the queue's stored name, the clock."""
     found = layout.for_queue(check_queue_name(queue))
     script = scripts.load(name, layout.is_partitioned, may_be_fifo(queue))
+    if of_taps:
+        found = found.of_taps()
     wanted = [*(getattr(found, key) for key in script.keys), *more_keys]
     return script, script_arguments(layout, wanted, layout.stored(queue), clock)
 
 
-_cached_arguments = lru_cache(maxsize=8192)(_arguments)
+_cached_arguments = lru_cache(maxsize=8192)(queue_arguments)
 
 
 def rows(flat: Iterable[Any], width: int) -> Iterable[tuple[Any, ...]]:
@@ -108,7 +110,7 @@ class Operations:
         if self._now_ms is None and not more_keys:
             loaded, first = _cached_arguments(self.layout, script, queue)
         else:
-            loaded, first = _arguments(self.layout, script, queue, self._clock(), more_keys)
+            loaded, first = queue_arguments(self.layout, script, queue, self._clock(), more_keys)
         return self.store.run(loaded, first, *args)
 
     def run_on(self, script: str, names: list[bytes], *args: Any) -> defer.Deferred[Any]:
@@ -235,7 +237,7 @@ class Operations:
         if self.layout.is_partitioned or may_be_fifo(other):
             return await self._copy_dead(queue, other, wanted, by_user)
         more_keys = [there.queue_set, there.number, there.last_number, there.totals]
-        more_keys += [there.ready, there.expiring, there.deliveries, there.times]
+        more_keys += [there.ready, there.expiring, there.deliveries, there.times, there.tapped, there.channel]
         args = (self.layout.stored(other), int(by_user), wanted)
         moved, remaining, rested = await self._run("forward", queue, *args, more_keys=more_keys)
         await self._run("wake", other)

@@ -1,12 +1,19 @@
-"""Operations for broadcasts between Redis and the daemons: flow control, and values beside the channel."""
+"""Operations between Redis and the daemons for broadcasts and taps: flow control, and values beside the channel."""
 
 from __future__ import annotations
 
-from restmq.queues.base import Operations, State
+from typing import Any
+
+from twisted.internet import defer
+
+from restmq.queues.base import Operations, State, queue_arguments
 from restmq.store.base import RedisCommand
 
 #: As in ``lua/_flow.lua``.
 HELD_MS_MAX = 3000
+#: As in ``lua/_tap.lua``.
+_TAP_WINDOW_BYTES = 16 << 20
+_TAPPED_MS = 30_000
 
 
 class BroadcastOperations(Operations):
@@ -38,4 +45,24 @@ class BroadcastOperations(Operations):
     async def queue_stored_value(self, key: str) -> bytes | None:
         """The value of a message that was published beside the channel; None if it has expired."""
         value: bytes | None = await self.store.command("GET", self.layout.stored_key(key))
+        return value
+
+    async def queue_tap(self, queue: str) -> None:
+        """Has each message that is put into the queue copied to the channel of its taps, for the next 30 seconds.
+
+        Publishes a marker there, with the number of the last message. A copy is at-most-once: see ``lua/_tap.lua``.
+        """
+        await self._run_for_taps("tap", queue, _TAPPED_MS)
+
+    async def queue_confirm_copies(self, queue: str, round_number: int) -> None:
+        """Confirms the copies before the marker of a round, as ``queue_confirm`` does for broadcasts."""
+        await self._run_for_taps("confirm", queue, round_number, _TAP_WINDOW_BYTES, b"")
+
+    def _run_for_taps(self, script: str, queue: str, *args: Any) -> defer.Deferred[Any]:
+        loaded, first = queue_arguments(self.layout, script, queue, self._clock(), of_taps=True)
+        return self.store.run(loaded, first, *args)
+
+    async def queue_copied_value(self, key: str) -> bytes | None:
+        """The value of a copy for taps that is beside their channel; None if it has expired."""
+        value: bytes | None = await self.store.command("GET", self.layout.stored_key(key) + b":tapped")
         return value

@@ -20,6 +20,9 @@ CALLBACK_MAX = 128
 #: Begins a stream of Server-Sent Events: clients reconnect after this time (ms). No empty line, as it is no event.
 RETRY = b"retry: 2000\n"
 
+#: The type of notices of gaps. No message has it.
+GAP = "gap"
+
 _PIECE_CHARACTERS = RENDERED_AT_ONCE_MAX
 #: Bytes that are rendered at a time as base64: a multiple of three.
 _BASE64_PIECE_BYTES = 3 << 16
@@ -162,7 +165,7 @@ def escape_for_script(document: bytes) -> bytes:
 
 def gap_notice(last_key: str, queue: str = "") -> bytes:
     """JSON that tells a consumer that it missed messages after this one; a consumer of several queues, of which."""
-    return orjson.dumps({"event": "gap", "last_event_id": last_key, **({"queue": queue} if queue else {})})
+    return orjson.dumps({"event": GAP, "last_event_id": last_key, **({"queue": queue} if queue else {})})
 
 
 def comet_gap(last_key: str, queue: str = "") -> bytes:
@@ -193,11 +196,12 @@ def event(message: Message, queue: str = "", event_id: str = "") -> bytes:
     is sent as JSON, because its consumer needs the receipt. The header ``x-message-event`` names the event's type.
 
     Args:
-        queue: the event's type if the message names none, for a consumer of several queues.
+        queue: the event's type if the message names none, for a consumer of several queues. Events of the queue ``gap``
+            have no type, as they would look like notices.
         event_id: the id instead of the key.
     """
     fields = message.fields()
-    kind = fields.get("headers", {}).get("x-message-event", queue)
+    kind = fields.get("headers", {}).get("x-message-event", queue if queue != GAP else "")
     event_id = event_id or message.key
     start = f"event: {kind}\nid: {event_id}\n" if kind else f"id: {event_id}\n"
     if message.receipt:

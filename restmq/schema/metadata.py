@@ -13,6 +13,7 @@ from typing import Any
 
 from restmq.errors import HeadersTooLarge, InvalidInput
 from restmq.model import Metadata
+from restmq.schema.encoding import GAP
 
 #: CloudEvents (its HTTP binding, 3.1), W3C Trace Context and Baggage, and the user's own headers.
 _KEPT_BY_DEFAULT = ("ce-*", "traceparent", "tracestate", "baggage", "x-message-*")
@@ -100,8 +101,10 @@ class KeptHeaders:
             raise HeadersTooLarge(
                 f"the message has too many headers; {HEADERS_MAX} headers and {HEADER_BYTES_MAX} bytes are allowed."
             )
-        if headers.get(EVENT_HEADER) == "gap":
-            raise InvalidInput(f"the header {EVENT_HEADER} can't be gap, the server's own event; choose another name.")
+        if headers.get(EVENT_HEADER) == GAP:
+            raise InvalidInput(
+                f"the header {EVENT_HEADER} can't be {GAP}, the server's own event; choose another name."
+            )
         return Metadata("" if content_type == UNTYPED else content_type, headers)
 
 

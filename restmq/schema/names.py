@@ -16,7 +16,7 @@ from restmq.errors import InvalidInput
 MEANINGFUL = frozenset((
     "count", "dead", "dead_letter", "delay", "expires", "first", "history", "history_bytes", "idempotency_key", "key",
     "last_event_id", "lease", "list", "max_deliveries", "max_length", "messages", "prefetch", "raw", "reason",
-    "receipt", "remove", "retry_delay", "retry_delay_max", "to", "values", "wait",
+    "receipt", "remove", "retry_delay", "retry_delay_max", "tap", "to", "values", "wait",
 ))  # fmt: skip
 #: More unknown names are rejected without comparing them.
 _UNKNOWN_MAX = 20

@@ -23,6 +23,7 @@ from restmq.delivery.expiry import ExpiringQueues
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
 from restmq.delivery.revocation import Revocation
+from restmq.delivery.taps import Taps
 from restmq.delivery.timers import Deadlines
 from restmq.handlers.services import Services
 from restmq.handlers.websocket_connection import make_factory
@@ -160,7 +161,8 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         services.metrics.workers,  # stops after the connections are drained, and writes what they counted
         _Drain(application, options["drain-timeout"]),
         services.fanout,
-        Revocation(services.fanout, services.guard, core, reactor),
+        services.taps,
+        Revocation((services.fanout, services.taps), services.guard, core, reactor),
         services.polls,
         services.dashboard_feed,
         web,  # stops first: a client that another part disconnects must not reconnect here
@@ -192,6 +194,7 @@ def _make_services(
     return Services(
         core=core,
         fanout=fanout,
+        taps=Taps(core, reactor, limits=limits, turns=turns, counters=fanout.counters),
         polls=polls,
         guard=guard,
         admission=options.admission(),

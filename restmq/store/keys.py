@@ -57,6 +57,7 @@ class QueueKeys(NamedTuple):
     flow: bytes
     held: bytes
     beside: bytes
+    tapped: bytes
     turns: bytes
     waiters: bytes
     expiring: bytes
@@ -85,6 +86,13 @@ class QueueKeys(NamedTuple):
     def being_dropped(self) -> tuple[bytes, ...]:
         """The names to which a purge renames the list and the sorted sets of messages, before it drops their values."""
         return tuple(name + b":purging" for name in (self.ready, self.leased, self.delayed, self.dead, self.ordered))
+
+    def of_taps(self) -> QueueKeys:
+        """The same, but with the channel and the flow control of the queue's taps, as ``lua/_tap.lua`` names them."""
+        name = self.tapped.removesuffix(b"ped")
+        return self._replace(
+            channel=self.channel + b":TAP", flow=name + b"flow", held=name + b"held", beside=name + b"beside"
+        )
 
 
 #: What the names of keys add to their queue's name: that of the field, unless the first RestMQ had another one.

@@ -41,6 +41,7 @@ REDIS_COMMANDS: tuple[tuple[str, ...], ...] = (
 #: One channel of each kind.
 _CHANNELS = (
     "restmq:PUBSUB",
+    "restmq:PUBSUB:TAP",
     keys.one_redis().due_channel().decode(),
     keys.one_redis().daemon_channel("x", "x").decode(),
     keys.one_redis().peers_channel().decode(),

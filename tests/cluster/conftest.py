@@ -22,6 +22,7 @@ OF_ONE_REDIS = {
     "test_a_thousand_idle_consumers_cause_few_calls_to_redis",
     "test_a_waiter_that_died_is_skipped",
     "test_a_token_must_be_for_all_of_the_queues_and_its_end_ends_the_stream",
+    "test_a_tap_needs_the_right_to_read",
     "test_a_watcher_that_reads_nothing_does_not_hold_up_another_one",
     "test_adds_of_one_reactor_turn_are_one_call_and_keep_their_order",
     "test_an_invalid_name_in_old_data_does_not_hide_the_other_queues",

@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import itertools
 import os
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +21,19 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from twisted.internet import reactor
 
 from restmq.core import RedisOperations
+from restmq.delivery.backpressure import BackpressureLimits
+from restmq.delivery.format import Format
+from restmq.delivery.shared import FanoutCounters
+from restmq.delivery.taps import Taps
 from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
+from restmq.http.turns import Turns
 from restmq.model import Deliveries, Message, Metadata
 from tests.integration.conftest import Clock, Run
-from tests.servers import Redis
+from tests.servers import Redis, wait_until
+from tests.unit.fanout_scene import StubConsumer
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "150"))
 fresh = itertools.count()
@@ -77,6 +85,7 @@ class Model:
     retry_delay_max: int = 0
     grave: Model | None = None
     sent: dict[bytes, tuple[object, list[str]]] = field(default_factory=dict)
+    put: list[str] = field(default_factory=list)
 
     def alive(self, entry: Entry) -> bool:
         return entry.expires_ms == 0 or entry.expires_ms > self.now
@@ -86,7 +95,8 @@ class Model:
 
     def next_key(self) -> str:
         self.number += 1
-        return f"{self.name}:{self.number}"
+        self.put.append(f"{self.name}:{self.number}")
+        return self.put[-1]
 
     def add(self, values: list[bytes], ttl_ms: int, delay_ms: int) -> list[str]:
         if (
@@ -216,8 +226,29 @@ def metadata_of(message: Message) -> Metadata:
     return METADATA if message.value.startswith(HEADED) else Metadata()
 
 
-def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock) -> type[RuleBasedStateMachine]:
-    """The state machine on one Redis."""
+class Tap(StubConsumer):
+    """Notes the key of each message, and gaps."""
+
+    def __init__(self) -> None:
+        super().__init__(Format(lambda message: message.key.encode() + b"|", lambda last_key: b"gap|"))
+
+    def write(self, *pieces: bytes) -> None:
+        self.writes += b"".join(pieces).split(b"|")[:-1]
+
+
+async def watch(taps: Taps, queue: str) -> Tap:
+    tap = Tap()
+    async with taps.opened(queue):
+        taps.connect(queue, tap, None)
+    return tap
+
+
+async def leave(taps: Taps, queue: str, tap: Tap) -> None:
+    taps.leave(queue, tap)
+
+
+def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock, taps: Taps) -> type[RuleBasedStateMachine]:
+    """The state machine on one Redis. Some of the queues have taps, which must make no difference."""
 
     class Queue(RuleBasedStateMachine):
         @initialize(
@@ -226,9 +257,16 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock) -> type
             retry=st.sampled_from([(0, 0), (0, 0), (1, 0), (1, 2)]),
             with_grave=st.booleans(),
             large=st.booleans(),
+            tapped=st.booleans(),
         )
         def begin(
-            self, max_deliveries: int, max_length: int, retry: tuple[int, int], with_grave: bool, large: bool
+            self,
+            max_deliveries: int,
+            max_length: int,
+            retry: tuple[int, int],
+            with_grave: bool,
+            large: bool,
+            tapped: bool,
         ) -> None:
             self.large = large
             number = next(fresh)
@@ -239,6 +277,7 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock) -> type
             self.queue = self.model.name
             self.model.grave = self.grave if with_grave else None
             run(core.queue_settings_set, self.queue, said | {"dead_letter": self.grave.name if with_grave else ""})
+            self.taps = [run(watch, taps, name) for name in (self.queue, self.grave.name)] if tapped else []
             self.receipts: list[tuple[str, str]] = []
             self.keys: list[str] = [f"{self.queue}:1"]
 
@@ -482,7 +521,8 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock) -> type
             run(core.queue_remove, self.queue)
             assert run(core.queue_settings_get, self.queue) == {}
             assert self.queue not in run(core.queue_all)
-            self.model = Model(self.queue, clock.now_ms, number=model.number, before=model.number, sent=model.sent)
+            self.model = Model(self.queue, clock.now_ms, number=model.number, before=model.number)
+            self.model.sent, self.model.put = model.sent, model.put
 
         @invariant()
         def the_numbers_are_the_same(self) -> None:
@@ -536,18 +576,32 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock) -> type
         def teardown(self) -> None:
             if not hasattr(self, "model"):
                 return
+            self.the_taps_saw_everything()
             for queue in (self.queue, self.grave.name):
                 run(core.queue_purge, queue)
                 left = {key.removeprefix(queue) for key in redis.command("KEYS", f"{queue}:*")}
                 kept = {":UUID", ":settings", ":totals", ":lastnumber"}
-                assert {key for key in left if not key.startswith((":idempotency:", ":adopted:"))} <= kept
+                assert {key for key in left if not key.startswith((":idempotency:", ":adopted:", ":tap"))} <= kept
+
+        def the_taps_saw_everything(self) -> None:
+            for tap, model in zip(self.taps, (self.model, self.grave), strict=False):
+                wait_until(lambda tap=tap, put=model.put: len(tap.writes) >= len(put))
+                assert tap.writes == [key.encode() for key in model.put]
+                run(leave, taps, model.name, tap)
 
     return Queue
 
 
 def test_the_queue_does_what_a_plain_model_does(run: Run, redis: Redis, timed: RedisOperations, clock: Clock) -> None:
+    taps = Taps(
+        timed,
+        reactor,
+        limits=BackpressureLimits(),
+        turns=Turns(reactor.callLater, time.perf_counter),  # type: ignore[attr-defined]
+        counters=FanoutCounters(),
+    )
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        machine(run, redis, timed, clock),
+        machine(run, redis, timed, clock, taps),
         settings=settings(
             max_examples=EXAMPLES if type(redis) is Redis else EXAMPLES // 3,  # a cluster is slower to look into
             stateful_step_count=50,

@@ -85,12 +85,22 @@ def test_methods_that_are_not_described_are_not_allowed(http: httpx.Client) -> N
 def test_endless_answers_begin_as_described(http: httpx.Client, daemon: Daemon, queue: str) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     endless = {path for path, methods in paths.items() if methods.get("get", {}).get("x-endless")}
-    assert endless == {"/c/{queue}", "/sse/{queue}", "/listen", "/ws/{queue}", "/ws/", "/dashboard/events"}
+    assert endless == {
+        "/c/{queue}",
+        "/sse/{queue}",
+        "/tap/{queue}",
+        "/listen",
+        "/ws/{queue}",
+        "/ws/",
+        "/dashboard/events",
+    }
     for path, headers in (
         ("/c/{queue}", ""),
         ("/c/{queue}?callback=f", ""),
         ("/c/{queue}", "Accept: text/event-stream\r\n"),
         ("/sse/{queue}", ""),
+        ("/tap/{queue}", ""),
+        ("/tap/{queue}", "Accept: text/event-stream\r\n"),
         ("/listen?queue={queue}", ""),
         ("/listen?queue={queue}", "Accept: text/event-stream\r\n"),
         ("/dashboard/events", ""),
@@ -125,7 +135,7 @@ def test_the_page_shows_every_operation_and_loads_nothing_from_elsewhere(http: h
 @pytest.mark.parametrize(
     ("rules", "selected"),
     [
-        ("", ["--exclude-path-regex", "^/(c/|sse/|listen|dashboard/events)", "--max-examples", "10"]),
+        ("", ["--exclude-path-regex", "^/(c/|sse/|tap/|listen|dashboard/events)", "--max-examples", "10"]),
         # Some of the same requests, where a password changes the answer.
         (
             "[rest:producer]\nusername = alice\npassword = secret\n",

@@ -218,6 +218,17 @@ def test_events_have_their_queue_as_type_unless_the_message_has_one(
     stream.close()
 
 
+def test_events_of_a_queue_named_gap_do_not_look_like_notices(
+    daemon: Daemon, redis: Redis, http: httpx.Client, queue: str
+) -> None:
+    stream = follow(daemon, redis, ["gap", queue], "Accept: text/event-stream\r\n")
+    post(http, "gap", "plain")
+    http.post("/q/gap", content=b"typed", headers={"X-Message-Event": "order", "Content-Type": "text/plain"})
+    found = events(stream, 2)
+    assert [(event.get("event"), event["data"]) for event in found] == [(None, "plain"), ("order", "typed")]
+    stream.close()
+
+
 def test_all_queues_are_resumed_without_a_gap_or_a_repeat(
     daemon: Daemon, second: Daemon, redis: Redis, http: httpx.Client, two: list[str]
 ) -> None:

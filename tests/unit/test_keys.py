@@ -20,6 +20,7 @@ def all_names(layout: keys.Layout, queue: str) -> dict[str, str]:
     found = layout.for_queue(queue)
     names = {
         **found._asdict(),
+        **{f"taps' {kind}": getattr(found.of_taps(), kind) for kind in ("channel", "flow", "held", "beside")},
         **{f"purging {number}": name for number, name in enumerate(found.being_dropped())},
         "stored": layout.stored(queue),
         "message": layout.stored_key(f"{queue}:17"),

@@ -77,7 +77,7 @@ class Scene:
         core: Any = self.core
         fanout: Any = self.fanout
         self.revocation = Revocation(
-            fanout,
+            [fanout],
             Guard(self.acl, core, Failures(self.clock.seconds, 1000, 10), PasswordCheck(in_thread)),
             core,
             self.clock,

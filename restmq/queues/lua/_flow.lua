@@ -19,7 +19,8 @@
 -- 7. When Redis restarts or fails over, its daemons reconnect within about two seconds. Each of them begins with an empty
 --    FLOW and HELD for HELD_MS_MAX, before it subscribes. So messages that are added meanwhile join the backlog, and are
 --    not delivered to the consumers of the first daemon alone.
--- A maintainer must not publish a message on the channel but through _publish.lua, and must keep an expiry on each of
+-- Taps have a channel and a flow of their own, of the same form (_tap.lua).
+-- A maintainer must not publish a message on a channel but through _announce.lua, and must keep an expiry on each of
 -- these keys: they hold only data on its way to daemons.
 local STEP, FIRST_WINDOW, INLINE_MAX = 65536, 65536, 65536
 local OVERHEAD = 64

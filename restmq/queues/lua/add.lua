@@ -17,7 +17,7 @@ local FIRST = 10
 local count = #ARGV - FIRST + 1
 local expires_ms = ttl_ms > 0 and now_ms() + ttl_ms or 0
 local due_ms = delay_ms > 0 and now_ms() + delay_ms or 0
-local status, policy, held = unpack(call('MGET', STATUS, POLICY, HELD))
+local status, policy, held, tapped = unpack(call('MGET', STATUS, POLICY, HELD, TAPPED))
 local live = delay_ms == 0 and status ~= '0' and policy ~= '2' and not held and call('LLEN', READY) == 0
 local keys = {''}
 
@@ -110,5 +110,10 @@ if due_ms > 0 then
   schedule(due_ms)
 elseif must_store then
   wake()
+end
+if tapped then
+  -- include: _tap
+  local copy = copying(QUEUE, CHANNEL)
+  for i = 2, #keys do copy(keys[i], ARGV[FIRST + i - 2], record) end
 end
 return keys

@@ -8,6 +8,7 @@
 -- include: _record
 -- include: _fail
 -- include: _begin
+-- include: _copy
 local ttl_ms, fingerprint, FIRST = tonumber(ARGV[3]), ARGV[4], 7
 local count, keys = #ARGV - FIRST + 1, {''}
 local function key_of(number) return string.format('%s:%.0f', QUEUE, number) end
@@ -29,6 +30,7 @@ for i = 1, count do
   if ttl_ms > 0 then call('PEXPIREAT', key, string.format('%.0f', now_ms() + ttl_ms)) end
   if ARGV[6] ~= '' then call('HSET', DELIVERIES, key, ARGV[6]) end
   make_dead_letter(key, now_ms())
+  copy(key, ARGV[FIRST + i - 1], ARGV[6])
 end
 if fingerprint ~= '' then
   call('SET', KEYS[#KEYS], string.format('%s %.0f %d', fingerprint, first, count), 'PX', ARGV[5])

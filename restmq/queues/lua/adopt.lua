@@ -7,6 +7,7 @@
 -- include: _age
 -- include: _wake
 -- include: _begin
+-- include: _copy
 local KNOWN_MS = 86400000
 -- If one of these keys has a wrong type, the script fails here, before it has taken anything.
 if call('SADD', QUEUE_SET, QUEUE) == 1 then begin(NUMBER, LAST_NUMBER, TOTALS) end
@@ -28,6 +29,7 @@ for i = 3, #ARGV, 4 do
     call('HSET', DELIVERIES, key, record)
     call('LPUSH', READY, key)
     new = new + 1
+    copy(key, value, record)
   end
 end
 wake()

@@ -1,7 +1,8 @@
 -- Moves dead letters to another queue, as new messages with a note of their origin. A bounded number per call. Without a
 -- user's request, to the queue that the setting dead_letter names (see _letters). In a cluster, letters, adopt and
 -- adopted do this instead.
--- KEYS: more at the end, of the other queue: queue_set, number, last_number, totals, ready, expiring, deliveries, times.
+-- KEYS: more at the end, of the other queue: queue_set, number, last_number, totals, ready, expiring, deliveries, times,
+-- tapped, channel.
 -- ARGV: queue, clock, the other queue's name, 1 if a user asked for it or 0, the key of one dead letter or '' for all.
 -- Returns {number moved, number of dead letters that remain to be moved, number of those that now rest}.
 -- allow-oom
@@ -14,7 +15,8 @@
 -- include: _begin
 local OTHER, by_user, wanted = ARGV[3], ARGV[4] == '1', ARGV[5]
 local QUEUES, OTHER_NUMBER, OTHER_LAST, OTHER_TOTALS, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES, OTHER_TIMES =
-  unpack(KEYS, #KEYS - 7)
+  unpack(KEYS, #KEYS - 9)
+local OTHER_TAPPED, OTHER_CHANNEL = unpack(KEYS, #KEYS - 1)
 local letters = letters_to_move(by_user, wanted)
 if #letters == 0 then return {0, 0, 0} end
 
@@ -25,7 +27,11 @@ call('HLEN', OTHER_DELIVERIES)
 call('ZCARD', OTHER_EXPIRING)
 call('LLEN', OTHER_READY)
 mark_time(next_number, OTHER_READY, OTHER_EXPIRING, OTHER_TIMES)
-local moved, rested = 0, 0
+local moved, rested, copy = 0, 0, nil
+if call('EXISTS', OTHER_TAPPED) == 1 then
+  -- include: _tap
+  copy = copying(OTHER, OTHER_CHANNEL)
+end
 for _, key in ipairs(letters) do
   local record, expires_ms = record_of(key), expiry_if_alive(key)
   if not expires_ms then
@@ -36,7 +42,9 @@ for _, key in ipairs(letters) do
   else
     local other_key = OTHER .. ':' .. string.format('%.0f', call('INCR', OTHER_NUMBER))
     call('RENAME', key, other_key)
-    call('HSET', OTHER_DELIVERIES, other_key, cjson.encode(moved_record(key, record, by_user)))
+    local new_record = cjson.encode(moved_record(key, record, by_user))
+    call('HSET', OTHER_DELIVERIES, other_key, new_record)
+    if copy then copy(other_key, call('GET', other_key), new_record) end
     if expires_ms > 0 then call('ZADD', OTHER_EXPIRING, expires_ms, other_key) end
     call('LPUSH', OTHER_READY, other_key)
     forget({key})

@@ -1,4 +1,5 @@
 -- include: _groups
+-- include: _copy
 -- append(value, record, group, expires_ms, due_ms): adds a message to the end of its group; the times are in ms since
 -- 1970 or 0. Returns its number.
 local function append(value, record, group, expires_ms, due_ms)
@@ -18,5 +19,6 @@ local function append(value, record, group, expires_ms, due_ms)
     call('ZADD', EXPIRING, expires_ms, key)
   end
   settle(group)
+  copy(key, value, record)
   return number
 end
