@@ -27,6 +27,11 @@ httpx._transports.default.create_ssl_context = functools.cache(httpx.create_ssl_
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30.0
+#: The header fields of a handshake (RFC 6455, 4.1).
+WEBSOCKET = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
 
 
 def wait_until(what: Callable[[], Any], seconds: float = 20.0, why: str = "") -> Any:
@@ -209,6 +214,12 @@ class Daemon:
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), 20)
+
+    def get(self, path: str, headers: str = "") -> socket.socket:
+        """A connection on which a GET was sent."""
+        connection = self.connect()
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n".encode())
+        return connection
 
     def stop(self) -> int:
         """Ends the daemon as an operator does, and returns its exit status."""

@@ -23,7 +23,7 @@ from restmq.auth.acl import SECTIONS
 from restmq.auth.guard import BY_COMMAND, BY_FIELD, OPEN
 from restmq.auth.passwords import hash_password
 from restmq.web import ROUTES
-from tests.servers import Comet, Daemon, Redis, curl, free_port, listeners, refusal, stopping, wait_until
+from tests.servers import WEBSOCKET, Comet, Daemon, Redis, curl, free_port, listeners, refusal, stopping, wait_until
 
 
 def with_acl(folder: Path, redis: Redis, rules: str, *options: str) -> Daemon:
@@ -567,11 +567,7 @@ def test_tls_with_alpn_serves_requests_and_streams(private_folder: Path, redis: 
             while f"{queue}:2".encode() not in received:
                 received += comet.recv(65536)
         with connect() as web:
-            web.sendall(
-                f"GET /ws/{queue} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n"
-                "Sec-WebSocket-Version: 13\r\n\r\n".encode()
-            )
+            web.sendall(f"GET /ws/{queue} HTTP/1.1\r\nHost: localhost\r\n{WEBSOCKET}\r\n".encode())
             assert web.recv(65536).startswith(b"HTTP/1.1 101 ")
 
         def waiters(count: int) -> bool:

@@ -103,10 +103,8 @@ def test_a_stream_is_logged_when_it_begins_and_a_rejection_without_the_clients_d
 
 
 def test_a_client_that_disconnects_is_logged_as_499(logging_daemon: Daemon, log_path: Path, queue: str) -> None:
-    with logging_daemon.connect() as connection:
-        connection.sendall(f"GET /q/{queue}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        with logging_daemon.client() as http:
-            wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 1)
+    with logging_daemon.get(f"/q/{queue}?wait=30"), logging_daemon.client() as http:
+        wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 1)
     wait_until(lambda: '"status":499' in log_path.read_text())
     (gone,) = [line for line in lines(log_path, 1) if line["status"] == 499]
     assert gone["route"] == "/q/{queue}"

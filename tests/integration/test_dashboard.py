@@ -144,8 +144,7 @@ def test_a_watcher_that_reads_nothing_does_not_hold_up_another_one(private_folde
     names = [f"{number:04}" + "x" * 200 for number in range(3000)]
     private_redis.commands([("SADD", "QUEUESET", *names)])
     with stopping(daemon), daemon.client() as http:
-        deaf = daemon.connect()
-        deaf.sendall(b"GET /dashboard/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        deaf = daemon.get("/dashboard/events")
         watcher = Watcher(daemon)
         assert http.get("/dashboard/events").status_code == 503  # two watch
         for number in range(3):

@@ -114,8 +114,7 @@ def test_messages_that_come_together_reach_a_long_line_of_waiters(
 def test_a_disconnected_waiter_takes_nothing(
     http: httpx.Client, daemon: Daemon, background: InBackground, queue: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", daemon.port)) as gone:
-        gone.sendall(f"GET /q/{queue}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    with daemon.get(f"/q/{queue}?wait=60"):
         wait_for_waiters(http, queue, 1)
         second = background.get(f"/q/{queue}?wait=60")
         wait_for_waiters(http, queue, 2)
@@ -147,7 +146,7 @@ def test_a_disconnected_waiter_with_pipelined_requests_takes_nothing(
         "lease": _get(f"/q/{queue}?wait=60&lease=600"),
         "command": _command(queue, cmd="take", wait=60),
     }
-    with socket.create_connection(("127.0.0.1", daemon.port)) as gone:
+    with daemon.connect() as gone:
         gone.sendall(2 * waits[way] + 100 * _get(f"/q/{queue}"))
         wait_for_waiters(http, queue, 1)
     add(http, queue, "mine")
@@ -159,7 +158,7 @@ def test_a_disconnected_waiter_with_pipelined_requests_takes_nothing(
 def test_a_disconnected_waiter_is_not_counted_even_if_no_message_comes(
     http: httpx.Client, daemon: Daemon, queue: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", daemon.port)) as gone:
+    with daemon.connect() as gone:
         gone.sendall(2 * _get(f"/q/{queue}?wait=60"))
         wait_for_waiters(http, queue, 1)
     wait_for_waiters(http, queue, 0)
@@ -168,7 +167,7 @@ def test_a_disconnected_waiter_is_not_counted_even_if_no_message_comes(
 def test_a_client_that_pipelines_behind_its_wait_gets_all_answers(
     http: httpx.Client, daemon: Daemon, queue: str
 ) -> None:
-    with socket.create_connection(("127.0.0.1", daemon.port), 20) as client:
+    with daemon.connect() as client:
         client.sendall(2 * _get(f"/q/{queue}?wait=60"))
         wait_for_waiters(http, queue, 1)
         add(http, queue, "first", "second")

@@ -12,14 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Daemon, Redis, listeners, stopping, wait_until
+from tests.servers import WEBSOCKET, Daemon, Redis, listeners, stopping, wait_until
 
 KB, MIB = 1000, 1 << 20
 KEY = re.compile(rb"\bload:(\d+)[\"\n]")
-WEBSOCKET = (
-    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
 #: An unsolicited pong, which shows the server that the client is there, as a client's answer to a ping would.
 PONG = b"\x8a\x80\0\0\0\0"
 TRANSPORTS = [("/c/load", ""), ("/sse/load", ""), ("/ws/load", WEBSOCKET)]
@@ -35,8 +31,7 @@ class Listeners:
         self._tails = [b"" for _ in TRANSPORTS]
         self._selector = selectors.DefaultSelector()
         for number, (path, headers) in enumerate(TRANSPORTS):
-            connection = daemon.connect()
-            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n".encode())
+            connection = daemon.get(path, headers)
             self._selector.register(connection, selectors.EVENT_READ, number)
         wait_until(lambda: listeners(redis, "load") == daemons, why="the daemon subscribes")
         wait_until(lambda: self._count(daemon) == daemons * len(TRANSPORTS), why="all consumers are connected")

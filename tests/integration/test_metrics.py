@@ -108,8 +108,7 @@ def count_by_transport(http: httpx.Client, daemon: Daemon, redis: Redis, queue: 
     http.get(f"/q/{queue}")
     streams = [Comet(daemon, path) for path in (f"/c/{queue}", f"/sse/{queue}", f"/sse/{queue}")]
     wait_until(lambda: listeners(redis, queue))
-    with daemon.connect() as waiter:
-        waiter.sendall(f"GET /q/{queue}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    with daemon.get(f"/q/{queue}?wait=30"):
         wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 1)
         samples = scrape(http)
         counted = {

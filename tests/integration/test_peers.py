@@ -229,8 +229,7 @@ def accepted(daemon: Daemon) -> bool:
 
 @contextlib.contextmanager
 def waiting(daemon: Daemon, queue: str) -> Iterator[None]:
-    with daemon.connect() as waiter:
-        waiter.sendall(f"GET /q/{queue}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    with daemon.get(f"/q/{queue}?wait=30"):
         yield
 
 

@@ -338,8 +338,7 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_it_at_once(
     daemon = Daemon(private_folder, redis=private_redis)
     sending = daemon.connect()
     sending.sendall(b"POST /q/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\nvalue=")
-    asked = daemon.connect()
-    asked.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    asked = daemon.get("/healthz")
     assert asked.recv(1000).startswith(b"HTTP/1.1 200")
     daemon.process.terminate()
     assert asked.recv(1000) == b""

@@ -13,13 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
+from tests.servers import WEBSOCKET, Comet, Daemon, Redis, listeners, stopping, wait_until
 
 MIB = 1 << 20
-WEBSOCKET = (
-    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-)
 
 
 def resident_bytes(daemon: Daemon) -> int:

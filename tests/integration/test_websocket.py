@@ -18,7 +18,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
+from tests.servers import WEBSOCKET, Comet, Daemon, Redis, listeners, stopping, wait_until
 
 
 def url(daemon: Daemon, queue: str, query: str = "") -> str:
@@ -187,11 +187,7 @@ def test_a_socket_that_does_not_read_is_told_to_try_again_later(private_folder: 
 
     async def conversation() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port, limit=2**24)
-        key = base64.b64encode(os.urandom(16)).decode()
-        writer.write(
-            f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
+        writer.write(f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\n{WEBSOCKET}\r\n".encode())
         await reader.readuntil(b"\r\n\r\n")
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await heard(redis, queue)
@@ -277,13 +273,8 @@ def test_frames_in_the_same_segment_as_the_handshake_are_not_lost(daemon: Daemon
     with daemon.connect() as raw:
         mask = b"\x01\x02\x03\x04"
         masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(b"early"))
-        raw.sendall(
-            f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-            + bytes((0x81, 0x80 | 5))
-            + mask
-            + masked
-        )
+        head = f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\n{WEBSOCKET}\r\n".encode()
+        raw.sendall(head + bytes((0x81, 0x80 | 5)) + mask + masked)
         received = b""
         while not received.endswith(b"\x81\x05early"):
             more = raw.recv(65536)
@@ -332,12 +323,7 @@ class Rude:
     """A WebSocket client that sends given bytes, and answers no close frame."""
 
     def __init__(self, daemon: Daemon, queue: str) -> None:
-        self.socket = daemon.connect()
-        key = base64.b64encode(os.urandom(16)).decode()
-        self.socket.sendall(
-            f"GET /ws/{queue} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
+        self.socket = daemon.get(f"/ws/{queue}", WEBSOCKET)
         while not self.read(1).endswith(b"\n\r\n"):
             pass
 
