@@ -201,6 +201,7 @@ class Metrics(Collector):
             for (method, status), seen in outcomes.items()
         }
         counts |= {f"refused {status}": [number] for status, number in self._traffic.refusals.items()}
+        counts |= {f"sqs {' '.join(labels)}": [number] for labels, number in self._traffic.sqs_errors.items()}
         return counts | {name: [getattr(self._fanout.counters, name)] for name in _FANOUT_COUNTERS}
 
     def _process_samples(self) -> list[Sample]:
@@ -290,6 +291,11 @@ class Metrics(Collector):
         fanout = {
             name: CounterMetricFamily(family, text, labels=()) for name, (family, text) in _FANOUT_COUNTERS.items()
         }
+        sqs_errors = CounterMetricFamily(
+            "restmq_sqs_errors",
+            "Errors that SQS clients got, with those of entries of batches, by Amazon's code.",
+            labels=["operation", "code"],
+        )
         for name, numbers in sorted(counts_by_name.items()):
             kind, *labels = name.split(" ")
             if kind == "http" and len(labels) == 3 and len(numbers) == len(_BOUNDS) + 2:
@@ -297,9 +303,11 @@ class Metrics(Collector):
                 durations.add_metric(labels, list(zip((*_BOUNDS, "+Inf"), accumulate(counts), strict=True)), seconds)
             elif kind == "refused" and len(labels) == len(numbers) == 1:
                 refused.add_metric(labels, numbers[0])
+            elif kind == "sqs" and len(labels) == 2 and len(numbers) == 1:
+                sqs_errors.add_metric(labels, numbers[0])
             elif name in fanout and len(numbers) == 1:
                 fanout[name].add_metric([], numbers[0])
-        yield from (*fanout.values(), durations, refused)
+        yield from (*fanout.values(), durations, refused, sqs_errors)
 
     def _of_processes(self) -> Iterator[Metric]:
         """Metrics of this process; with workers, those of each worker, labelled with the worker's number.

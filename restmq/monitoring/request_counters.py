@@ -41,6 +41,7 @@ class Traffic:
     Attributes:
         routes: outcomes by the route's template. Their number is bounded by routes, methods and statuses.
         refusals: number of requests and connections refused before a handler saw them, by status.
+        sqs_errors: number of errors of the SQS interface, also of entries of batches, by operation and code.
     """
 
     def __init__(self, clock: Callable[[], float], log: AccessLog | None = None) -> None:
@@ -48,6 +49,7 @@ class Traffic:
         self.log = log
         self.routes: defaultdict[str, Outcomes] = defaultdict(lambda: defaultdict(Durations))
         self.refusals: Counter[int] = Counter()
+        self.sqs_errors: Counter[tuple[str, str]] = Counter()
 
     def arrived(self, request: Request, route: str) -> None:
         """The request is complete, and its handler begins. Its duration is measured from now on."""

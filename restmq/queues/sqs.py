@@ -128,7 +128,7 @@ class SqsOperations(OverviewOperations):
 
     def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None) -> None:
         super().__init__(store, now_ms)
-        self._sends: Batcher[str, Sequence[_Parts], list[Sent]] = Batcher(store.clock.callLater, self._send_each)
+        self._sends: Batcher[str, Sequence[_Parts], list[Sent]] = Batcher(store.turn_end, self._send_each)
 
     async def sqs_create(
         self,

@@ -36,7 +36,7 @@ class SqsHandler(Handler):
         super().__init__(services, request)
         self._format: WireFormat = JSON_FORMAT if TARGET_HEADER in request.headers else QUERY_FORMAT
         self._request_id = str(uuid.uuid4())
-        self._operation = ""
+        self._operation = "unknown"
 
     async def post(self) -> None:
         """Runs an operation."""
@@ -51,9 +51,14 @@ class SqsHandler(Handler):
         if absent:
             raise missing(absent)
         result = await operation.run(SqsCall(self.services, request, self._identify), given)
+        for entry in result.get("Failed", ()):
+            self._count_error(entry["Code"])
         self._send(self._format.render(name, result, self._request_id), 200)
 
     get = post
+
+    def _count_error(self, code: str) -> None:
+        self.services.traffic.sqs_errors[self._operation, code] += 1
 
     def _send(self, body: bytes, status: int) -> None:
         self._add_header("x-amzn-RequestId", self._request_id)
@@ -63,6 +68,7 @@ class SqsHandler(Handler):
         if self._finished:
             return
         shown = as_sqs_error(error)
+        self._count_error(shown.code)
         self._extra_headers = self.services.admission.cors_headers(self.request)
         retry_after = getattr(error, "retry_after_seconds", None)
         if retry_after is not None:
