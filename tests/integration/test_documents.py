@@ -133,7 +133,7 @@ def test_the_commands_of_the_readme_exist_and_are_executable() -> None:
         ("docs/security.md", ["restmq"], {"--queue", "--hash-password"}),
         ("docs/syslog-collectd.md", ["syslogd", "collectd"], set()),
         ("docs/deploy.md", ["restmq"], {"--stop-timeout", "--no-healthcheck"}),
-        ("docs/delivery.md", ["restmq"], {"--kills", "--failovers"}),
+        ("docs/delivery.md", ["restmq"], {"--kills", "--failovers", "--sentinel", "--cluster", "--moves", "--lag"}),
         ("docs/operation.md", ["restmq"], {"--appendonly", "--create-token"}),
         ("docs/performance.md", ["restmq"], {"--before", "--headless"}),
         ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),

@@ -6,11 +6,14 @@ local call = redis.call
 -- Outcomes of a script, see restmq/queues/base.py (State).
 local DONE, MORE, PROMOTE_FIRST, HELD_BACK = 0, 1, 2, 3
 
--- The clock stands still while a script runs; Redis expires keys by the same clock.
+-- The same time in all of the script: the clock of Redis 7.0 goes on while a script runs.
+local now = tonumber(CLOCK)
 local function now_ms()
-  if CLOCK ~= '' then return tonumber(CLOCK) end
-  local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not now then
+    local time = call('TIME')
+    now = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return now
 end
 
 local function setting(name) return tonumber(call('HGET', SETTINGS, name) or 0) end
