@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import hashlib
 import json
 import os
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 try:
@@ -32,6 +34,7 @@ try:
     from restmq.delivery.longpoll import LongPolls
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import WAIT_SECONDS_MAX, Message, Policy, check_queue_name
+    from restmq.queues.tokens import Authorization
     from restmq.server.clock import use_monotonic_clock
     from restmq.server.daemon import find_store
     from restmq.server.redis_options import RedisOptions
@@ -46,6 +49,7 @@ except ImportError as missing:
 TOKEN_BYTES, SECRET_BYTES = 24, 30
 PRIVILEGES = ("read", "write", "create", "admin")
 RECONNECT_CHECK_SECONDS = 0.2
+EXPIRES_SECONDS_MAX = 100 * 365 * 86_400
 
 
 @dataclass(slots=True)
@@ -57,6 +61,8 @@ class Request:
     value: bytes | None
     privileges: list[str]
     signing: bool
+    name: str
+    expires_seconds: int
     interrupted: defer.Deferred[None]
 
     @property
@@ -171,29 +177,51 @@ async def authorize(asked: Request) -> bool:
     return True
 
 
+def name_of(token: str, record: Authorization | None) -> str:
+    """The token's name; of one without a name, the beginning of its hash, which tells nothing of the secret."""
+    return (record.name if record else "") or hashlib.sha256(token.encode()).hexdigest()[:12]
+
+
+async def tokens_named(core: RedisOperations, name: str) -> list[str]:
+    return [token async for token, record in core.authorizations() if name_of(token, record) == name]
+
+
 async def create_token(asked: Request) -> bool:
     token = asked.token or secrets.token_hex(TOKEN_BYTES)  # hex digits never look like an option
     names = [check_queue_name(name) for name in asked.queue.split(",")]
+    if asked.name and await tokens_named(asked.core, asked.name):
+        complain(f"a token has the name {asked.name!r} already; revoke it first, or choose another name.")
+        return False
     secret = secrets.token_urlsafe(SECRET_BYTES) if asked.signing else ""
-    await asked.core.authorization_create(token, names, asked.privileges, secret)
+    await asked.core.authorization_create(
+        token, names, asked.privileges, secret=secret, name=asked.name, expires_seconds=asked.expires_seconds
+    )
     say(f"{token}\t{secret}" if secret else token)
     return True
 
 
+def shown_time(time_ms: int) -> str | None:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds") if time_ms else None
+
+
 async def list_tokens(asked: Request) -> bool:
     async for token, record in asked.core.authorizations():
-        fields = {"queues": record.queues, "privs": sorted(record.privileges)} if record else {"broken": True}
-        if record and record.secret:
-            fields["signing"] = True
-        say(f"{token}\t{json.dumps(fields)}")
+        fields: dict[str, Any] = {"broken": True}
+        if record is not None:
+            fields = {"queues": record.queues, "privs": sorted(record.privileges)}
+            fields |= {"created": shown_time(record.created_ms), "expires": shown_time(record.expires_ms)}
+        if record and record.secret:  # then the token itself is no secret
+            fields["signing"] = token
+        say(f"{name_of(token, record)}\t{json.dumps(fields)}")
     return True
 
 
 async def revoke_token(asked: Request) -> bool:
-    if await asked.core.authorization_revoke(asked.token):
-        return True
-    print("no such token", file=sys.stderr)
-    return False
+    found = [asked.token] if asked.value is not None else await tokens_named(asked.core, asked.name)
+    revoked = [token for token in found if await asked.core.authorization_revoke(token)]
+    if not revoked:
+        print("no such token", file=sys.stderr)
+    return bool(revoked)
 
 
 #: Short option, long option, required options, help, action.
@@ -216,8 +244,14 @@ ACTIONS: list[tuple[str, str, tuple[str, ...], str, Action]] = [
         "create a token for --queue (names or globs, separated by commas) with --privs",
         create_token,
     ),
-    ("-l", "--list-tokens", (), "list all tokens with their queues and rights", list_tokens),
-    ("-d", "--revoke-token", ("value",), "revoke the token --value", revoke_token),
+    ("-l", "--list-tokens", (), "list the names of all tokens with their queues, rights and times", list_tokens),
+    (
+        "-d",
+        "--revoke-token",
+        ("name",),
+        "revoke the token with this --name (or, if it is given, the token --value)",
+        revoke_token,
+    ),
 ]
 
 
@@ -239,6 +273,13 @@ def privileges(text: str) -> list[str]:
         if word not in PRIVILEGES:
             raise ValueError(f"unknown privilege; use {', '.join(PRIVILEGES)}")
     return words
+
+
+def positive(text: str) -> int:
+    seconds = int(text)
+    if not 1 <= seconds <= EXPIRES_SECONDS_MAX:
+        raise ValueError(f"use a number of seconds from 1 to {EXPIRES_SECONDS_MAX}")
+    return seconds
 
 
 def parser() -> argparse.ArgumentParser:
@@ -265,6 +306,10 @@ def parser() -> argparse.ArgumentParser:
         "--signing",
         action="store_true",
         help="with --create-token: also print a secret, with which SQS clients sign; the token alone opens nothing",
+    )
+    described.add_argument("--name", help="name of a token")
+    described.add_argument(
+        "--expires", type=checked(positive), default=0, help="seconds until a new token expires [default: never]"
     )
     redis = described.add_argument_group("location of Redis")
     for name, _short, default, text, *coerce in RedisOptions.optParameters:
@@ -310,7 +355,16 @@ async def perform(
     use_monotonic_clock(reactor)
     globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
     store = make_store(settings, reactor)
-    asked = Request(RedisOperations(store), given.queue, value, given.privs, given.signing, defer.Deferred())
+    asked = Request(
+        core=RedisOperations(store),
+        queue=given.queue,
+        value=value,
+        privileges=given.privs,
+        signing=given.signing,
+        name=given.name or "",
+        expires_seconds=given.expires,
+        interrupted=defer.Deferred(),
+    )
     done: defer.Deferred[None] = defer.Deferred()
 
     def interrupt() -> defer.Deferred[None]:
@@ -353,7 +407,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(0)
     action, needs = next((run_it, needs) for _, long, needs, _, run_it in ACTIONS if long == given.action)
     for name in needs:
-        if getattr(given, name) is None:
+        if getattr(given, name) is None and not (name == "name" and given.value is not None):
             described.error(f"{given.action} needs --{name}")
     value = None if given.value is None else os.fsencode(given.value)
     if action is produce and value is None:

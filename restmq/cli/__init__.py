@@ -8,17 +8,17 @@ from typing import NoReturn
 
 import click
 
-from restmq.cli import bench, completion, messages, move, queues, serve, watch, work
+from restmq.cli import bench, completion, dead, leases, messages, move, peek, ping, queues, serve, token, watch, work
 from restmq.cli.arguments import CommandFunction, Commands
-from restmq.cli.output import INTERRUPTED, RetryNotices, abandon_output, print_error
+from restmq.cli.output import RetryNotices, abandon_output, print_error
 from restmq.client import BadAnswer, Busy, Client, Server, Stopped, Unreachable
+from restmq.client.interrupts import interrupted_status
 from restmq.errors import InvalidInput, NotAllowed, NotAuthenticated, RestMQError
 
 NOTHING_FOUND, USAGE_ERROR, REJECTED, ACCESS_DENIED, UNREACHABLE = 1, 2, 3, 4, 5
 
 #: Exit status by class of error; the first match counts.
 _STATUS: tuple[tuple[type[RestMQError], int], ...] = (
-    (Stopped, INTERRUPTED),
     (NotAuthenticated, ACCESS_DENIED),
     (NotAllowed, ACCESS_DENIED),
     (Unreachable, UNREACHABLE),
@@ -41,10 +41,11 @@ def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
         abandon_output()
         status = NOTHING_FOUND
     except KeyboardInterrupt:
-        status = INTERRUPTED
+        status = interrupted_status()
+    except Stopped:
+        status = interrupted_status()
     except RestMQError as error:
-        if not isinstance(error, Stopped):
-            print_error(error)
+        print_error(error)
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
     except OSError as problem:
         print_error(f"{problem.filename or 'the operating system'}: {problem.strerror or problem}")
@@ -55,7 +56,7 @@ def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
 def commands() -> Commands:
     """The command line with all commands."""
     described = Commands(run_command)
-    for part in (messages, work, queues, move, watch, bench, serve, completion):
+    for part in (messages, peek, leases, work, queues, dead, move, watch, bench, ping, serve, token, completion):
         part.add_to(described)
     return described
 

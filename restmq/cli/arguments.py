@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,9 @@ COMPLETION_SECONDS = 2.0
 COUNT_MAX = 10**12
 YEAR_SECONDS = 365 * 86_400
 
+_DURATION = re.compile(r"(\d+\.?\d*|\.\d+)(ms|s|m|h|d|)")
+_UNIT_SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
 #: Runs a command with the parsed command line; returns the exit status.
 CommandFunction = Callable[[SimpleNamespace, Client], int]
 
@@ -31,6 +34,9 @@ Environment:
   {USER_VARIABLE:16} and {PASSWORD_VARIABLE}; otherwise the host's entry in ~/.netrc
 
 \b
+A TIME is a number of seconds, or has a unit: 500ms, 30s, 5m, 2h, 1d.
+
+\b
 Exit status:
   0    success; also if a command without an end of its own is interrupted
   1    no message, unknown queue, a job failed, or the reader of a pipe has closed it
@@ -38,7 +44,7 @@ Exit status:
   3    rejected by the server: invalid name, unknown message, conflict, too long
   4    access denied: the token, password or address is not allowed to do this
   5    the server is unreachable, too busy, or not a RestMQ server
-  130  interrupted before the end
+  130  interrupted before the end by SIGINT (Ctrl-C); 143: by SIGTERM
 """
 
 
@@ -67,6 +73,7 @@ class Commands:
         def callback(**args: Any) -> None:
             before = click.get_current_context().find_root().params
             shared = {name: before[name] if args[name] is None else args[name] for name in ("url", "json", "retry")}
+            shared["retry_given"] = shared["retry"] is not None
             if shared["retry"] is None:
                 shared["retry"] = RETRY_SECONDS
             self._run_command(run, SimpleNamespace(**args | shared))
@@ -86,8 +93,13 @@ def _common() -> list[click.Parameter]:
     return [
         option("--url", f"The server's URL.  [default: {DEFAULT_URL}]", "URL"),
         click.Option(["--json"], is_flag=True, default=None, help="Print JSON."),
-        option("--retry", text, "SECONDS", BoundedNumber(0, 10 * YEAR_SECONDS)),
+        option("--retry", text, "TIME", Duration(0, 10 * YEAR_SECONDS)),
     ]
+
+
+def key_argument(**options: Any) -> click.Argument:
+    """The argument that names a message."""
+    return click.Argument(["key"], metavar="KEY", **options)
 
 
 def queue_argument(**options: Any) -> click.Argument:
@@ -114,14 +126,34 @@ def flag(name: str, text: str) -> click.Option:
     return click.Option([name], is_flag=True, help=text)
 
 
-class BoundedNumber(click.FloatRange):
-    """A number within bounds; NaN is invalid."""
+class Duration(click.FloatRange):
+    """A time, as a number with a unit: ``30`` or ``30s``, ``5m``, ``2h``, ``1d``. Converts it to seconds.
+
+    Args:
+        least, most: bounds in seconds.
+    """
+
+    name = "time"
+
+    def __init__(self, least: float, most: float, whole: bool = False) -> None:
+        super().__init__(least, most)
+        self._whole = whole
+
+    def _describe_range(self) -> str:
+        return f"{_in_words(self.min)} to {_in_words(self.max)}"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = super().convert(value, param, ctx)
-        if math.isnan(found):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return found
+        if isinstance(value, str):
+            found = _DURATION.fullmatch(value.strip())
+            if found is None:
+                self.fail(f"{value!r} is not a time; write it like 30, 30s, 5m, 2h or 1d.", param, ctx)
+            value = float(found[1]) * _UNIT_SECONDS[found[2]]
+        seconds = super().convert(value, param, ctx)
+        if not self._whole:
+            return seconds
+        if seconds != int(seconds):
+            self.fail(f"{seconds:g} is not a whole number of seconds.", param, ctx)
+        return int(seconds)
 
 
 def complete_queue(context: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -132,3 +164,11 @@ def complete_queue(context: click.Context, _param: click.Parameter, begun: str) 
             return [CompletionItem(name) for name in client.queues() if name.startswith(begun)]
     except RestMQError:
         return []
+
+
+def _in_words(seconds: float | None) -> str:
+    """A bound of times in its largest whole unit."""
+    assert seconds is not None
+    whole = [unit for unit, size in _UNIT_SECONDS.items() if unit and seconds >= size and seconds % size == 0]
+    unit = max(whole, key=_UNIT_SECONDS.__getitem__, default="ms")
+    return f"{seconds / _UNIT_SECONDS[unit]:g}{unit}" if seconds else "0"

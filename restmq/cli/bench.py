@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import click
 
 from restmq.cli.arguments import Commands, flag, option, queue_argument
-from restmq.cli.output import INTERRUPTED, print_error, print_json, print_table, stopping
+from restmq.cli.output import print_error, print_json, print_table
 from restmq.client import Client
+from restmq.client.interrupts import interrupted_status, stopping
 from restmq.errors import RestMQError
 from restmq.model import BATCH_MAX
 
@@ -99,7 +100,7 @@ def run_bench(args: SimpleNamespace, client: Client) -> int:
                 runs.append(_measure(what, request, args, interrupted))
         finally:
             sweeper.purge(args.queue)
-    return INTERRUPTED if interrupted.is_set() else _report(args, runs)
+    return interrupted_status() if interrupted.is_set() else _report(args, runs)
 
 
 def _measure(what: str, request: Callable[[], int], args: SimpleNamespace, interrupted: threading.Event) -> BenchRun:

@@ -137,7 +137,17 @@ class JobRunner:
         if report.exit_status is None:
             report.note += "returned to the queue."
         elif report.exit_status:
-            report.note += f"{exit_text(report.exit_status)}; returned to the queue."
+            report.note += f"{exit_text(report.exit_status)}; {self._fate(message)}"
+
+    def _fate(self, message: Message) -> str:
+        """What became of a message whose command failed."""
+        try:
+            found = self.client.find(message.key)
+        except RestMQError:
+            return "returned to the queue."
+        if found is None:
+            return "left the queue: it is a dead letter of another queue, or done meanwhile."
+        return "it is a dead letter now." if found.more["state"] == "dead" else "returned to the queue."
 
 
 def _reason(report: JobReport) -> str:

@@ -14,22 +14,23 @@ from typing import Any
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, BoundedNumber, Commands, flag, option, queue_argument
-from restmq.cli.output import Progress, message_fields, print_error, print_json, print_text, stopping
+from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, Commands, Duration, flag, option, queue_argument
+from restmq.cli.output import Progress, message_fields, print_error, print_json, print_text
 from restmq.client import Client, Message
 from restmq.client.exchange import POLL_SECONDS
+from restmq.client.interrupts import stopping
 from restmq.errors import InvalidInput, LeaseGone, RestMQError
 from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SECONDS_MAX
 
 VALUE_BYTES_MAX = 16 << 20
-LEASE_SECONDS = BoundedNumber(1, LEASE_SECONDS_MAX)
+LEASE_SECONDS = Duration(1, LEASE_SECONDS_MAX)
 _READ_BYTES = 1 << 16
 
 
 def add_to(commands: Commands) -> None:
     _add_publish(commands)
     output = [
-        option("--lease", "Lease each message for this time; ack it after printing.", "SECONDS", LEASE_SECONDS),
+        option("--lease", "Lease each message for this time; ack it after printing.", "TIME", LEASE_SECONDS),
         flag("--keys", "Print the key and a tab before each value."),
         flag("--raw", "Print values without a newline after them."),
     ]
@@ -42,7 +43,7 @@ def add_to(commands: Commands) -> None:
         option(
             "--count", "Number of messages.  [default: 1; with --follow: no limit]", "N", click.IntRange(1, COUNT_MAX)
         ),
-        option("--wait", "Maximum time to wait for the messages.", "SECONDS", BoundedNumber(0, YEAR_SECONDS), 0),
+        option("--wait", "Maximum time to wait for the messages.", "TIME", Duration(0, YEAR_SECONDS), 0),
         flag("--follow", "Take messages until interrupted; reconnect if the server was unavailable."),
         option("--batch", "Maximum messages per request.", "N", click.IntRange(1, BATCH_MAX), 1),
         *output,
@@ -77,8 +78,8 @@ def _add_publish(commands: Commands) -> None:
             help="Publish the whole file as one message (-: standard input). Can be repeated.",
             type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         ),
-        option("--delay", "Time before delivery.", "SECONDS", BoundedNumber(0, DELAY_SECONDS_MAX), 0),
-        option("--ttl", "Time until the messages expire; 0: never.", "SECONDS", BoundedNumber(0, TTL_SECONDS_MAX), 0),
+        option("--delay", "Time before delivery.", "TIME", Duration(0, DELAY_SECONDS_MAX), 0),
+        option("--ttl", "Time until the messages expire; 0: never.", "TIME", Duration(0, TTL_SECONDS_MAX), 0),
         click.Option(
             ["--header"],
             multiple=True,
@@ -232,10 +233,15 @@ def run_consume(args: SimpleNamespace, client: Client) -> int:
     return 1
 
 
+def wait_left(deadline: float) -> float:
+    """Seconds that the next request may wait, until ``deadline`` on the monotonic clock."""
+    return min(max(0.0, deadline - time.monotonic()), POLL_SECONDS)
+
+
 def _take_until_timeout(args: SimpleNamespace, client: Client, count: int) -> Iterator[Message]:
     deadline = time.monotonic() + args.wait
     while count:
-        wait_seconds = min(max(0.0, deadline - time.monotonic()), POLL_SECONDS)
+        wait_seconds = wait_left(deadline)
         wanted = min(count, args.batch)
         if args.lease is None:
             messages = client.take_many(args.queue, wanted, wait_seconds=wait_seconds)

@@ -1,4 +1,4 @@
-"""``restmq move``: move queues to another server.
+"""``restmq move``: move queues to another server, or the messages of a queue into another queue.
 
 ``cli/transfer.py`` has the rules by which messages are moved. One more: leases count as deliveries, so an interrupted
 move could make dead letters. To prevent that, a queue has no ``max_deliveries`` while it is moved.
@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import click
 
-from restmq.cli.arguments import YEAR_SECONDS, BoundedNumber, Commands, flag, option, queues_argument
-from restmq.cli.output import INTERRUPTED, Progress, RetryNotices, print_error, print_json, print_table, stopping
+from restmq.cli.arguments import YEAR_SECONDS, Commands, Duration, flag, option, queues_argument
+from restmq.cli.output import Progress, RetryNotices, print_error, print_json, print_table
 from restmq.cli.transfer import Transfer
 from restmq.client import Call, Client, Server, Stopped, Unreachable
+from restmq.client.interrupts import interrupted_status, stopping
 from restmq.client.server import DEFAULT_URL, PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE
 from restmq.errors import InvalidInput, RestMQError
 from restmq.model import DEAD_LETTER, LEASE_SECONDS_MAX, SETTINGS, Policy
@@ -41,22 +42,24 @@ def add_to(commands: Commands) -> None:
     commands.add(
         "move",
         run_move,
-        "move queues to another server",
+        "move queues to another server, or messages to another queue",
         "Moves each QUEUE, or all queues: its policy, settings and status, then its dead letters, delayed messages and "
-        "ready messages, in order. If it is interrupted or fails, run it again within 24 hours with the same URLs: no "
-        "message is lost or queued twice. The credentials of the target are in RESTMQ_TO_TOKEN, or RESTMQ_TO_USER and "
-        "RESTMQ_TO_PASSWORD, or ~/.netrc.",
+        "ready messages, in order. With --to-queue, it moves the messages of one QUEUE into another queue, and no "
+        "settings; without --to, into a queue of the same server. If it is interrupted or fails, run it again within "
+        "24 hours with the same arguments: no message is lost or queued twice. The credentials of the target are in "
+        "RESTMQ_TO_TOKEN, or RESTMQ_TO_USER and RESTMQ_TO_PASSWORD, or ~/.netrc.",
         queues_argument(),
         click.Option(["--from", "--url", "url"], metavar="URL", help=f"The source.  [default: {DEFAULT_URL}]"),
-        click.Option(["--to", "target"], metavar="URL", required=True, help="The target.  [required]"),
+        click.Option(["--to", "target"], metavar="URL", help="The target."),
+        option("--to-queue", "Move the messages of QUEUE into this queue.", "QUEUE", default=""),
         flag("--force", "Move queues although consumers of the source may take some of their messages."),
         flag("--keep-settings", "Do not change the policy, settings and status of the target's queues."),
-        option("--wait", "Maximum time to wait for leased messages.", "SECONDS", BoundedNumber(0, YEAR_SECONDS), 120),
+        option("--wait", "Maximum time to wait for leased messages.", "TIME", Duration(0, YEAR_SECONDS), 120),
         option(
             "--lease",
             "Duration of this command's leases: after it was killed, some messages wait so long.",
-            "SECONDS",
-            BoundedNumber(1, LEASE_SECONDS_MAX),
+            "TIME",
+            Duration(1, LEASE_SECONDS_MAX),
             60,
         ),
     )
@@ -90,18 +93,28 @@ class Moved:
 
 
 def run_move(args: SimpleNamespace, client: Client) -> int:
-    environment = {name: os.environ.get(own, "") for name, own in _TARGET_VARIABLES.items()}
-    try:
-        target_server = Server.from_environment(args.target, environment)
-    except InvalidInput as problem:
-        raise click.UsageError(str(problem)) from None
-    if _address(target_server) == _address(client.server):
-        raise click.UsageError("--from and --to are the same server.")
+    if args.to_queue and len(args.queues) != 1:
+        raise click.UsageError("--to-queue takes exactly one QUEUE.")
+    target_server = _target_server(args, client.server)
+    if _address(target_server) == _address(client.server) and args.to_queue in ("", *args.queues):
+        raise click.UsageError("--from and --to are the same server; name another one, or another --to-queue.")
     with (
         NamedClient(client.server, retry_seconds=args.retry, on_retry=RetryNotices()) as source,
         NamedClient(target_server, retry_seconds=args.retry, on_retry=RetryNotices()) as target,
     ):
         return Mover(args, source, target).run()
+
+
+def _target_server(args: SimpleNamespace, source: Server) -> Server:
+    if args.target is None:
+        if not args.to_queue:
+            raise click.UsageError("name the target with --to, or another queue with --to-queue.")
+        return source
+    environment = {name: os.environ.get(own, "") for name, own in _TARGET_VARIABLES.items()}
+    try:
+        return Server.from_environment(args.target, environment)
+    except InvalidInput as problem:
+        raise click.UsageError(str(problem)) from None
 
 
 def _address(server: Server) -> tuple[str, int, str]:
@@ -119,7 +132,9 @@ class Mover:
         self._moved: list[Moved] = []
         self._done = 0
         self._progress = Progress(0)
-        self._transfer = Transfer(source, target, lease_seconds=args.lease, stopping=self._stopping, moved=self._show)
+        self._transfer = Transfer(
+            source, target, lease_seconds=args.lease, stopping=self._stopping, moved=self._show, into=args.to_queue
+        )
 
     def run(self) -> int:
         """Moves the queues. Returns the exit status: 1 if messages are left or a queue is unknown."""
@@ -139,7 +154,7 @@ class Mover:
                 self._progress.end()
                 self._report()
         if self._stopping.is_set():
-            return INTERRUPTED
+            return interrupted_status()
         return 1 if any(moved.left for moved in self._moved) else 0
 
     def _stop(self) -> None:
@@ -162,7 +177,7 @@ class Mover:
 
     def _move(self, queue: str) -> None:
         settings = self._source.settings(queue)
-        if not self._args.keep_settings:
+        if not (self._args.keep_settings or self._args.to_queue):
             self._copy_settings(queue, settings)
         moved = Moved(queue)
         self._moved.append(moved)

@@ -1,27 +1,24 @@
-"""Output of the command line: values, tables, JSON, a progress bar. Also handles interruption by signals."""
+"""Output of the command line: values, tables, JSON, a progress bar."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from restmq.client import Message
 from restmq.errors import RestMQError
 from restmq.model import text_or_base64
 
-#: Exit status of a command that was interrupted before its end.
-INTERRUPTED = 130
 PROGRESS_AFTER_SECONDS = 0.5
 PROGRESS_EVERY_SECONDS = 0.1
+VALUE_SHOWN = 60
 _BAR_WIDTH = 30
 _FIRST_COLUMN_LEAST, _FIRST_COLUMN_WANTED = 8, 20
 
@@ -40,6 +37,12 @@ def print_json(document: Any) -> None:
 def print_error(text: object) -> None:
     """Writes a line to standard error."""
     print(f"restmq: {visible(str(text))}", file=sys.stderr, flush=True)
+
+
+def confirm(args: SimpleNamespace, done: str) -> None:
+    """Says on standard error what was done, unless the output is JSON."""
+    if not args.json:
+        print_error(done)
 
 
 class RetryNotices:
@@ -122,6 +125,11 @@ def table(
     return lines
 
 
+def shortened(text: str) -> str:
+    """The beginning of a long text, for a column of a table."""
+    return text if len(text) <= VALUE_SHOWN else text[: VALUE_SHOWN - 1] + "…"
+
+
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], spare: Sequence[str] = ()) -> None:
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     print_text("\n".join(table(head, rows, columns, spare)))
@@ -166,49 +174,6 @@ class Progress:
 
     def _write(self, text: str) -> None:
         print(f"\r{cut(text, shutil.get_terminal_size().columns - 1)}\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-# Interruption
-
-
-@contextlib.contextmanager
-def stopping(stop: Callable[[], None], once: bool = True) -> Iterator[None]:
-    """Within the block, SIGINT and SIGTERM call ``stop`` in a separate thread.
-
-    A plain Python signal handler runs only when the main thread executes bytecode. A signal would go unnoticed if it
-    arrived just before the main thread blocks, or in another thread.
-
-    Args:
-        once: True (the default) if a second signal ends the program in the usual way.
-    """
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-
-    def listen() -> None:
-        while os.read(read_end, 1):
-            stop()
-
-    def handle(_number: int, _frame: object) -> None:
-        if once:
-            restore()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    previous_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    listener = threading.Thread(target=listen, name="signals", daemon=True)
-    listener.start()
-    try:
-        yield
-    finally:
-        restore()
-        signal.set_wakeup_fd(previous_fd)
-        os.close(write_end)
-        listener.join()
-        os.close(read_end)
 
 
 def abandon_output() -> None:

@@ -1,4 +1,4 @@
-"""Moves the messages of a queue to another server.
+"""Moves the messages of a queue to another server, or to another queue.
 
 Rules by which an interrupted move can be repeated, and loses or doubles nothing:
 
@@ -35,6 +35,7 @@ class Transfer:
 
     Args:
         lease_seconds: duration of the leases at the source.
+        into: the queue that gets the messages; empty for the queue of the same name.
         stopping: is set when the move is to end after the current message.
         moved: called with the number of messages that were moved.
     """
@@ -47,13 +48,15 @@ class Transfer:
         lease_seconds: float,
         stopping: threading.Event,
         moved: Callable[[int], None],
+        into: str = "",
     ) -> None:
         self._source = source
         self._target = target
         self._lease_seconds = lease_seconds
         self._stopping = stopping
         self._moved = moved
-        self._are_distinct = False
+        self._into = into
+        self._are_distinct = source.server == target.server  # then the queues differ
         self._threads = ThreadPoolExecutor(_ACKS_AT_ONCE, "ack")
 
     def close(self) -> None:
@@ -125,7 +128,7 @@ class Transfer:
                     count += 1
                     self._moved(1)
                 elif key:  # a consumer of the source has it
-                    self._target.delete(queue, key)
+                    self._target.delete(self._into or queue, key)
             if count == before:
                 return count
 
@@ -140,7 +143,7 @@ class Transfer:
         origin = f"{self._source.server.url.rstrip('/')}\n{message.key}\n".encode()
         try:
             return self._target.publish(
-                queue,
+                self._into or queue,
                 message.value,
                 delay_seconds=delay_seconds,
                 ttl_seconds=ttl_seconds,

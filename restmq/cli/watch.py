@@ -14,10 +14,11 @@ from typing import Any
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, BoundedNumber, Commands, option, queues_argument
-from restmq.cli.output import cut, print_json, print_text, stopping, table
+from restmq.cli.arguments import COUNT_MAX, Commands, Duration, option, queues_argument
+from restmq.cli.output import cut, print_json, print_text, table
 from restmq.cli.queues import STATS_HEAD, STATS_SPARE, stats_row
 from restmq.client import Busy, Client, Stopped, Unreachable
+from restmq.client.interrupts import stopping
 
 QUEUES_MAX = 1000
 _QUEUES_WITHOUT_A_TERMINAL = 20
@@ -33,7 +34,7 @@ def add_to(commands: Commands) -> None:
         "Without QUEUE it shows the longest queues. IN/S and OUT/S are messages per second. Continues while the server "
         "is unavailable.",
         queues_argument(),
-        option("--interval", "Time between updates.", "SECONDS", BoundedNumber(0.1, 3600), 1),
+        option("--interval", "Time between updates.", "TIME", Duration(0.1, 3600), 1),
         option("--rounds", "Stop after this number of updates.", "N", click.IntRange(1, COUNT_MAX)),
         option("--limit", "Maximum number of queues.  [default: fits the screen]", "N", click.IntRange(1, QUEUES_MAX)),
     )
@@ -87,9 +88,7 @@ def _statistics(args: SimpleNamespace, client: Client, live: bool) -> list[dict[
     limit = args.limit or max(1, fits)
     if args.queues:
         return [client.stats(queue) for queue in args.queues[:limit]]
-    lines = client.overview()
-    longest = sorted(lines, key=lambda name: (-lines[name]["len"], name))[:limit]
-    return [client.stats(queue) for queue in longest]
+    return sorted(client.stats_of_all(), key=lambda stats: (-stats["ready"], stats["queue"]))[:limit]
 
 
 def _show(client: Client, rows: list[list[object]], problem: str, live: bool) -> None:

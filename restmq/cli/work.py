@@ -19,11 +19,12 @@ from types import SimpleNamespace
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, BoundedNumber, Commands, flag, option, queue_argument
+from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, Commands, Duration, flag, option, queue_argument
 from restmq.cli.jobs import KILL_AFTER_SECONDS, JobRunner
-from restmq.cli.output import INTERRUPTED, print_error, stopping
+from restmq.cli.output import print_error
 from restmq.client import Client, Stopped
 from restmq.client.exchange import POLL_SECONDS
+from restmq.client.interrupts import interrupted_status, stopping
 from restmq.model import DELAY_SECONDS_MAX, LEASE_SECONDS_MAX
 
 JOBS_MAX = 256
@@ -31,7 +32,7 @@ _RECHECK_SECONDS = 2.0
 
 
 def add_to(commands: Commands) -> None:
-    lease_seconds = BoundedNumber(1, LEASE_SECONDS_MAX)
+    lease_seconds = Duration(1, LEASE_SECONDS_MAX)
     commands.add(
         "work",
         run_work,
@@ -39,28 +40,26 @@ def add_to(commands: Commands) -> None:
         "Write -- before the COMMAND. It gets the value on standard input, and RESTMQ_QUEUE, RESTMQ_KEY and "
         "RESTMQ_COUNT (the delivery count) in its environment. If the command exits with 0, the message is acked; "
         "otherwise the message is delivered again, and the exit status is kept as the reason. After SIGTERM or SIGINT "
-        "no more messages are taken, and running commands have --grace seconds to finish. Then they get SIGTERM, and "
+        "no more messages are taken, and running commands have the time --grace to finish. Then they get SIGTERM, and "
         "their messages return to the queue. A second signal ends the grace period.",
         queue_argument(),
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED),
         option("--jobs", "Maximum number of commands at once.", "N", click.IntRange(1, JOBS_MAX), 1),
-        option("--lease", "Duration of a lease; it is extended while the command runs.", "SECONDS", lease_seconds, 60),
+        option("--lease", "Duration of a lease; it is extended while the command runs.", "TIME", lease_seconds, 60),
         option(
             "--timeout",
             "Maximum run time of a command; a command that takes longer is ended and counts as failed.  "
             "[default: none]",
-            "SECONDS",
-            BoundedNumber(0.1, YEAR_SECONDS),
+            "TIME",
+            Duration(0.1, YEAR_SECONDS),
         ),
         option(
             "--again-after",
             "Delay before a failed message is delivered again.  [default: the queue's retry_delay, or else 1]",
-            "SECONDS",
-            BoundedNumber(0, DELAY_SECONDS_MAX),
+            "TIME",
+            Duration(0, DELAY_SECONDS_MAX),
         ),
-        option(
-            "--grace", "Time for running commands to finish after a signal.", "SECONDS", BoundedNumber(0, 86_400), 30
-        ),
+        option("--grace", "Time for running commands to finish after a signal.", "TIME", Duration(0, 86_400), 30),
         option("--count", "Stop after this number of messages.", "N", click.IntRange(1, COUNT_MAX)),
         flag(
             "--until-empty", "Stop when the queue has no ready, delayed or leased messages. Dead letters don't count."
@@ -96,8 +95,8 @@ class Worker:
     def run(self) -> int:
         """Works until the end of the queue, --count or a signal.
 
-        Returns the exit status. After a signal: INTERRUPTED if a command was cut off, else 0. Otherwise: 1 if a command
-        failed, else 0.
+        Returns the exit status. After a signal: that of an interrupted program if a command was cut off or the end of
+        the work was not reached, else 0. Otherwise: 1 if a command failed, else 0.
         """
         with ThreadPoolExecutor(self._args.jobs, "job") as threads, stopping(self._stop, once=False):
             try:
@@ -107,12 +106,18 @@ class Worker:
         if not self._args.json:
             print_error(f"{self._done} done, {self._failed} failed.")
         if self._stopped:
-            return INTERRUPTED if self._cut_off else 0
+            return interrupted_status() if self._cut_off or self._has_more else 0
         return 1 if self._failed else 0
 
     @property
     def _stopped(self) -> bool:
         return self._deadline < inf
+
+    @property
+    def _has_more(self) -> bool:
+        """Whether the work has an end, which was not reached."""
+        args = self._args
+        return args.until_empty or (args.count is not None and self._done + self._failed < args.count)
 
     def _stop(self) -> None:
         """The first signal starts the grace period, the second one ends it."""

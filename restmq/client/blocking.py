@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -13,10 +14,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 from restmq.client import calls
 from restmq.client.connections import HttpConnections
 from restmq.client.errors import Stopped, Unreachable
-from restmq.client.exchange import Call, Message, RetryPolicy
+from restmq.client.exchange import EXTENSIONS_A_LEASE, Call, Message, RetryPolicy, failure_reason
+from restmq.client.interrupts import stopping
 from restmq.client.server import DEFAULT_URL, Server
 from restmq.client.stream import LiveStream
-from restmq.errors import RestMQError
+from restmq.errors import LeaseGone, RestMQError
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -81,11 +83,13 @@ class Client:
     delete = _method(calls.delete)
     queues = _method(calls.queues)
     stats = _method(calls.stats)
+    stats_of_all = _method(calls.stats_of_all)
     overview = _method(calls.overview)
+    ready = _method(calls.ready)
     settings = _method(calls.settings)
     configure = _method(calls.configure)
     pause = _method(calls.pause)
-    start = _method(calls.start)
+    resume = _method(calls.resume)
     purge = _method(calls.purge)
     dead = _method(calls.dead)
     redrive = _method(calls.redrive)
@@ -146,6 +150,43 @@ class Client:
                     error = problem
                 self._sleep_after(error, policy, repeatable=True)
 
+    @contextlib.contextmanager
+    def leased(self, queue: str, lease_seconds: float = 30.0, *, wait_seconds: float = 0) -> Iterator[Message | None]:
+        """Leases the next message while the block runs; None if no message came within ``wait_seconds``.
+
+        The lease is extended as long as the block runs. At its end the message is acked. If the block raises an
+        exception, the message returns to its queue, with the exception's text as the reason.
+
+        Raises LeaseGone at the end of the block if the lease ended nevertheless, because the server was away or this
+        process was suspended: the message may be processed twice.
+        """
+        message = self.lease(queue, lease_seconds, wait_seconds=wait_seconds)
+        if message is None:
+            yield None
+            return
+        with self.twin() as keeper:  # stop() must not keep the message from being acked
+            done = threading.Event()
+            thread = threading.Thread(target=_extend, args=(keeper, message, lease_seconds, done), daemon=True)
+            thread.start()
+            try:
+                yield message
+            except BaseException as failure:
+                done.set()
+                with contextlib.suppress(RestMQError):  # the lease ends by itself
+                    keeper.nack(message, reason=failure_reason(failure))
+                raise
+            done.set()
+            keeper.ack(message)
+
+    @contextlib.contextmanager
+    def until_interrupted(self) -> Iterator[None]:
+        """Within the block, SIGINT (Ctrl-C) and SIGTERM call ``stop``, so that a loop over messages just ends.
+
+        A second signal has its usual effect. Only for the main thread.
+        """
+        with stopping(self.stop):
+            yield
+
     def stop(self) -> None:
         """Ends every iterator, and every call that waits for a response; such a call raises Stopped.
 
@@ -196,3 +237,14 @@ class Client:
             self.on_retry(error, seconds)
         if self.stopped_within(seconds):
             raise Stopped("stopped before the response came.") from None
+
+
+def _extend(client: Client, message: Message, lease_seconds: float, done: threading.Event) -> None:
+    """Extends a lease until ``done`` is set or the lease is gone."""
+    while not done.wait(lease_seconds / EXTENSIONS_A_LEASE):
+        try:
+            client.extend(message, lease_seconds)
+        except LeaseGone:  # the ack will raise it
+            return
+        except RestMQError:
+            continue

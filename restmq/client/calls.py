@@ -16,6 +16,7 @@ from restmq.client.exchange import POLL_SECONDS, ApiRequest, ApiResponse, Call, 
 from restmq.client.requests import (
     FORM,
     Value,
+    checked,
     command_request,
     decimal,
     document_of,
@@ -28,6 +29,7 @@ from restmq.client.requests import (
     publish_request,
     published_key,
     receive_call,
+    several,
 )
 from restmq.errors import InvalidInput, NotFound
 from restmq.model import REASON_BYTES_MAX, check_queue_name, queue_of
@@ -84,7 +86,7 @@ def publish_many(
         values: texts, or bytes that are valid UTF-8. Publish any other bytes one by one.
     """
     try:
-        texts = [value if isinstance(value, str) else value.decode() for value in values]
+        texts = [value if isinstance(value, str) else encoded(value).decode() for value in several("values", values)]
     except UnicodeDecodeError:
         raise InvalidInput("a value in the batch is not valid UTF-8; publish it on its own.") from None
     body = b"\n".join(encoded(json.dumps(text, ensure_ascii=False)) for text in texts)
@@ -115,7 +117,7 @@ def take_first(
         lease_seconds: duration of the lease, 1 to 43200, or 0 for the setting of the message's queue. None (the
             default) takes the message for good.
     """
-    query: list[tuple[str, str]] = [("queue", check_queue_name(queue)) for queue in queues]
+    query: list[tuple[str, str]] = [("queue", check_queue_name(queue)) for queue in several("names", queues)]
     if wait_seconds:
         query.append(("wait", decimal(wait_seconds)))
     if lease_seconds is not None:
@@ -153,7 +155,7 @@ def consume(queue: str, lease_seconds: float | None = None, *, count: int = 1) -
 
 def ack(message: Message) -> Call[None]:
     """Acks a leased message, which removes it for good. Raises LeaseGone if its lease has ended."""
-    path = path_of("m", message.key, {"receipt": message.receipt})
+    path = path_of("m", checked(message).key, {"receipt": message.receipt})
     return Call(ApiRequest("DELETE", path), no_result)
 
 
@@ -164,7 +166,7 @@ def extend(message: Message, lease_seconds: float) -> Call[None]:
 
 def ack_many(messages: Sequence[Message]) -> Call[list[bool]]:
     """Acks up to 1000 leased messages of one queue. Returns for each whether its lease was still in force."""
-    leases = [{"key": message.key, "receipt": message.receipt} for message in messages]
+    leases = [{"key": message.key, "receipt": checked(message).receipt} for message in messages]
     return Call(
         command_request({"cmd": "ack", "messages": leases}),
         lambda response: [bool(answer["acked"]) for answer in response.json()["messages"]],
@@ -230,6 +232,21 @@ def overview() -> Call[dict[str, dict[str, Any]]]:
     return Call(ApiRequest("GET", "/stats/"), lambda response: dict(response.json()["queues"]))
 
 
+def stats_of_all() -> Call[list[dict[str, Any]]]:
+    """The counters of all visible queues, by name. Each has the fields of ``stats``; its ``totals`` are in and out."""
+
+    def read(response: ApiResponse) -> list[dict[str, Any]]:
+        rows = response.json()["queues"]
+        return [{"queue": row.pop("name"), **row} for _, row in sorted(rows.items())]
+
+    return Call(ApiRequest("GET", "/stats/?counts=true"), read)
+
+
+def ready() -> Call[dict[str, Any]]:
+    """Whether the server and its store take writes. Raises Busy, with the server's reason, if they do not."""
+    return Call(ApiRequest("GET", "/readyz"), document_of)
+
+
 def settings(queue: str) -> Call[dict[str, Any]]:
     """The queue's policy as ``value``, and every setting that differs from its default."""
     return Call(ApiRequest("GET", path_of("p", queue)), document_of)
@@ -245,11 +262,11 @@ def configure(queue: str, *, policy: str | None = None, **settings: int | str) -
 
 
 def pause(queue: str) -> Call[None]:
-    """Stops delivery to connected consumers until ``start``. Messages queue up and can still be taken or leased."""
+    """Stops delivery to connected consumers until ``resume``. Messages queue up and can still be taken or leased."""
     return Call(form_request("POST", path_of("control", queue), {"status": "stop"}), no_result)
 
 
-def start(queue: str) -> Call[None]:
+def resume(queue: str) -> Call[None]:
     """Resumes delivery to connected consumers."""
     return Call(form_request("POST", path_of("control", queue), {"status": "start"}), no_result)
 

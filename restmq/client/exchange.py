@@ -21,6 +21,8 @@ CONNECT_SECONDS = 10.0
 IDLE_CONNECTIONS_MAX = 16
 #: Maximum duration of one long poll within a longer wait, so that no proxy cuts it off.
 POLL_SECONDS = 30.0
+#: How often a lease is extended within its duration, so that two extensions may fail.
+EXTENSIONS_A_LEASE = 3
 _PAUSE_SECONDS_MIN = 0.1
 _PAUSE_SECONDS_MAX = 5.0
 
@@ -154,6 +156,11 @@ class Message:
     def text(self) -> str:
         """The value as text. Raises UnicodeDecodeError if it is not valid UTF-8."""
         return self.value.decode()
+
+
+def failure_reason(failure: BaseException) -> str:
+    """Why a job failed, for ``nack``; empty if it was only interrupted."""
+    return f"{type(failure).__name__}: {failure}".rstrip(": ") if isinstance(failure, Exception) else ""
 
 
 class RetryPolicy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -26,6 +26,8 @@ def path_of(route: str, name: str, query: Mapping[str, object] | None = None) ->
 
 
 def encoded(value: Value) -> bytes:
+    if not isinstance(value, str | bytes | bytearray | memoryview):  # bytes(5) would be five NUL bytes
+        raise TypeError(f"a value is str or bytes, not {type(value).__name__}; pass str(value) or json.dumps(value).")
     try:
         return value.encode() if isinstance(value, str) else bytes(value)
     except UnicodeEncodeError:
@@ -34,7 +36,25 @@ def encoded(value: Value) -> bytes:
 
 def decimal(number: float) -> str:
     """A decimal number without an exponent, as the server requires."""
+    if not isinstance(number, int | float) or isinstance(number, bool):
+        raise TypeError(f"a time is a number of seconds, not {number!r}.")
     return f"{number:.3f}".rstrip("0").rstrip(".")
+
+
+def several(what: str, items: Sequence[Any]) -> Sequence[Any]:
+    """The items. Raises TypeError for a str, whose items would be its characters."""
+    if isinstance(items, str | bytes):
+        raise TypeError(f"pass a list of {what}, not one {type(items).__name__}: [{items[:20]!r}].")
+    return items
+
+
+def checked(message: Message) -> Message:
+    """The message. Raises TypeError for anything else, and InvalidInput for a message that is not leased."""
+    if not isinstance(message, Message):
+        raise TypeError(f"pass the Message that lease() returned, not {type(message).__name__}.")
+    if not message.receipt:
+        raise InvalidInput(f"{message.key} was not leased, so it has no receipt; use lease() in place of take().")
+    return message
 
 
 def form_request(method: str, path: str, fields: Mapping[str, object]) -> ApiRequest:
@@ -85,7 +105,7 @@ def receive_call(queue: str, query: dict[str, Any], wait_seconds: float, repeata
 
 
 def lease_request(message: Message, lease_seconds: float, **more: str) -> ApiRequest:
-    form = {"receipt": message.receipt, "lease": decimal(lease_seconds), **more}
+    form = {"receipt": checked(message).receipt, "lease": decimal(lease_seconds), **more}
     return form_request("POST", path_of("m", message.key), form)
 
 

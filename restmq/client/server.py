@@ -23,6 +23,8 @@ PASSWORD_VARIABLE = "RESTMQ_PASSWORD"  # noqa: S105
 class Server:
     """A server's URL, and a token, or a username and password, if it requires them.
 
+    A URL without a scheme, such as ``localhost:8888``, is one of http.
+
     Raises:
         InvalidInput: the URL is invalid, or the token has characters that a header can't hold.
     """
@@ -38,6 +40,8 @@ class Server:
     prefix: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if "://" not in self.url:
+            object.__setattr__(self, "url", f"http://{self.url}")
         parts = urlsplit(self.url)
         try:
             port = parts.port

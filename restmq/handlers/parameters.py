@@ -69,4 +69,5 @@ DEAD_LETTER_KEY = Parameter("key", MESSAGE_KEY, "key of one dead letter; without
 REDRIVE_TO = Parameter("to", QUEUE_NAME, "another queue that they go to, which needs the right to publish to it.")
 REMOVE = Parameter("remove", Flag(), "also remove the queue itself, with its settings, policy, status and counters.")
 FIRST = Parameter("first", whole(0, 10**12), "number of entries to skip (default 0).")
+COUNTS = Parameter("counts", Flag(), "true: each queue has the fields of /stats/{queue} (default false).")
 QUEUES = Parameter("count", whole(1, 100_000), "maximum number of queues, in the order of their names.")

@@ -10,9 +10,10 @@ import orjson
 from restmq.auth import guard
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Parameter, answers_json, answers_line, declare
-from restmq.handlers.parameters import FIRST, JSONP_CALLBACK, QUEUES
+from restmq.handlers.parameters import COUNTS, FIRST, JSONP_CALLBACK, QUEUES
 from restmq.http.response import HTML
 from restmq.model import DEAD_LETTER, SETTINGS, Policy
+from restmq.monitoring.listeners import NOBODY
 from restmq.queues.overview import OVERVIEW_QUEUES_A_CALL
 from restmq.queues.peek import PEEK_MAX, PLACES
 from restmq.queues.results import QueueOverview
@@ -50,7 +51,13 @@ _IN_ALL = described(WHOLE, "The number of all queues, shown or not.")
 _MISSING = {
     "missing": described(WHOLE, "The number of nodes of a Redis Cluster that did not answer; their queues are missing.")
 }
-_OVERVIEW = obj(name=QUEUE, len=WHOLE, status=ZERO_OR_ONE, policy=POLICY)
+#: What counts=true adds.
+_COUNTS = {
+    **dict.fromkeys(("ready", "leased", "delayed", "dead", "consumers", "waiters"), WHOLE),
+    "oldest_age_seconds": {"type": ["number", "null"]},
+    "totals": obj(**{"in": WHOLE, "out": WHOLE}),
+}
+_OVERVIEW = obj(_COUNTS, name=QUEUE, len=WHOLE, status=ZERO_OR_ONE, policy=POLICY)
 
 
 class PolicyHandler(Handler):
@@ -165,19 +172,22 @@ class StatsListHandler(_QueuesHandler):
     """``/stats/``: the length, status and policy of all queues."""
 
     @declare(
-        query=(FIRST, QUEUES, JSONP_CALLBACK),
+        query=(COUNTS, FIRST, QUEUES, JSONP_CALLBACK),
         answers={200: answers_json("By name.", obj(_MISSING, redis=STRING, count=_IN_ALL, queues=by_queue(_OVERVIEW)))},
     )
     async def get(self) -> None:
-        """Shows the length, status and policy of all queues that the client may see."""
-        await self.answer_rows(
-            lambda row: {
-                "name": row.name,
-                "len": row.length,
-                "status": int(row.started),
-                "policy": row.policy.label,
-            }
-        )
+        """Shows the length, status and policy of all queues that the client may see; with ``counts``, all counters."""
+        listeners = await self.services.listeners.everywhere() if self.parameters["counts"] else None
+        now_ms = self.services.core.store.time_ms()
+
+        def fields(row: QueueOverview) -> dict[str, Any]:
+            found = {"name": row.name, "len": row.length, "status": int(row.started), "policy": row.policy.label}
+            if listeners is None:
+                return found
+            *consumers, waiters = listeners.get(row.name, NOBODY)
+            return found | row.counts(now_ms) | {"consumers": sum(consumers), "waiters": waiters}
+
+        await self.answer_rows(fields)
 
 
 class JobsHandler(Handler):

@@ -72,6 +72,17 @@ class QueueOverview:
     out: int = 0
     oldest_ms: int | None = None
 
+    def counts(self, now_ms: int) -> dict[str, Any]:
+        """Its counters in a JSON answer, named as those of QueueStats."""
+        return {
+            "ready": self.length,
+            "leased": self.leased,
+            "delayed": self.delayed,
+            "dead": self.dead,
+            "oldest_age_seconds": None if self.oldest_ms is None else max(0, now_ms - self.oldest_ms) / 1000,
+            "totals": {"in": self.number, "out": self.out},
+        }
+
 
 @dataclass(slots=True, frozen=True)
 class Attendance:

@@ -23,11 +23,17 @@ class Authorization:
         queues: names or globs (``*``, ``?``, ``[…]``) of queues.
         secret: signs requests in place of the token, which is then no secret and opens nothing by itself; empty if the
             token does not sign.
+        name: by which people know the token; empty if it has none.
+        created_ms, expires_ms: times in ms since 1970; 0 if unknown, or for a token that does not expire. Redis itself
+            deletes an expired record.
     """
 
     queues: tuple[str, ...]
     privileges: frozenset[str]
     secret: str = ""
+    name: str = ""
+    created_ms: int = 0
+    expires_ms: int = 0
 
     def covers(self, queue: str) -> bool:
         """Whether one of the names or globs matches the queue."""
@@ -65,16 +71,30 @@ class TokenOperations(Operations):
         return found
 
     async def authorization_create(
-        self, token: str, queues: Iterable[str], privileges: Iterable[str], secret: str = ""
+        self,
+        token: str,
+        queues: Iterable[str],
+        privileges: Iterable[str],
+        *,
+        secret: str = "",
+        name: str = "",
+        expires_seconds: int = 0,
     ) -> None:
         """Writes a token's record; replaces an older one.
 
         Args:
             secret: for a token that signs.
+            expires_seconds: time after which the record vanishes (default 0: never).
         """
-        fields = {"queues": list(queues), "privs": list(privileges), **({"secret": secret} if secret else {})}
+        now_ms = self.store.time_ms()
+        fields: dict[str, object] = {"queues": list(queues), "privs": list(privileges), "created": now_ms}
+        fields |= {field: text for field, text in (("secret", secret), ("name", name)) if text}
+        expiry: list[object] = []
+        if expires_seconds:
+            fields["expires"] = now_ms + 1000 * expires_seconds
+            expiry = ["EX", expires_seconds]
         await self.store.command("SADD" if secret else "SREM", self.layout.signing_tokens, token)
-        await self.store.command("SET", self.layout.token(token), json.dumps(fields))
+        await self.store.command("SET", self.layout.token(token), json.dumps(fields), *expiry)
 
     async def authorization_revoke(self, token: str) -> bool:
         """Deletes a token's record. Returns whether there was one."""
@@ -113,4 +133,14 @@ def _authorization(record: bytes | None) -> Authorization | None:
     if not all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in (names, privileges)):
         return None
     secret = fields.get("secret", "")
-    return Authorization(tuple(names), frozenset(privileges), secret) if isinstance(secret, str) else None
+    if not isinstance(secret, str):
+        return None
+    name, created_ms, expires_ms = (fields.get(field) for field in ("name", "created", "expires"))
+    return Authorization(
+        tuple(names),
+        frozenset(privileges),
+        secret,
+        name if isinstance(name, str) else "",
+        created_ms if isinstance(created_ms, int) else 0,
+        expires_ms if isinstance(expires_ms, int) else 0,
+    )

@@ -14,9 +14,9 @@ from restmq.errors import InvalidInput
 
 #: Names with a meaning in some request, without the names that the first RestMQ ignored in its other requests.
 MEANINGFUL = frozenset((
-    "count", "dead", "dead_letter", "delay", "expires", "first", "history", "history_bytes", "idempotency_key", "key",
-    "last_event_id", "lease", "list", "max_deliveries", "max_length", "messages", "prefetch", "raw", "reason",
-    "receipt", "remove", "retry_delay", "retry_delay_max", "tap", "to", "values", "wait",
+    "count", "counts", "dead", "dead_letter", "delay", "expires", "first", "history", "history_bytes",
+    "idempotency_key", "key", "last_event_id", "lease", "list", "max_deliveries", "max_length", "messages",
+    "prefetch", "raw", "reason", "receipt", "remove", "retry_delay", "retry_delay_max", "tap", "to", "values", "wait",
 ))  # fmt: skip
 #: More unknown names are rejected without comparing them.
 _UNKNOWN_MAX = 20

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pty
 import re
+import select
 import signal
 import struct
 import subprocess
@@ -368,7 +370,7 @@ def test_a_failed_message_is_delivered_again_and_becomes_a_dead_letter(
     failing = script(shell, 'echo "$RESTMQ_COUNT"; echo oh >&2; exit 7')
     worked = shell.run("work", queue, "--again-after", "0", "--until-empty", *failing)
     assert (worked.stdout, worked.returncode) == (b"1\n2\n3\n", 1)
-    assert f"restmq: {key}, delivery 3: exit status 7; returned to the queue.\n".encode() in worked.stderr
+    assert f"restmq: {key}, delivery 3: exit status 7; it is a dead letter now.\n".encode() in worked.stderr
     assert counts(http, queue) == (0, 0, 0, 1)
     assert http.get(f"/d/{queue}").json()["messages"][0]["reason"] == "exit status 7"
     assert b"exit status 7" in shell.output("dead", queue)
@@ -460,7 +462,7 @@ def test_a_signal_to_another_thread_is_noticed_while_the_main_thread_waits(shell
 import os, signal, threading, time
 from pathlib import Path
 from queue import SimpleQueue
-from restmq.cli.output import stopping
+from restmq.client.interrupts import stopping
 
 def main_thread_sleeps():
     time.sleep(0.05)
@@ -488,7 +490,7 @@ def test_a_command_that_outlasts_the_grace_period_is_ended_and_its_message_retur
     working = shell.start("work", queue, "--jobs", "2", "--grace", "0.1", *hangs)
     wait_until(lambda: all((shell.home / key).exists() for key in keys))
     out, complaints, status = ended(working, signal.SIGTERM)
-    assert (out, status) == (b"ending\nending\n", 130)
+    assert (out, status) == (b"ending\nending\n", 143)
     assert complaints.count("returned to the queue") == 2
     assert counts(http, queue) == (2, 0, 0, 0)
 
@@ -541,17 +543,23 @@ def test_queues_are_inspected_and_changed(shell: Shell, http: httpx.Client, queu
     name = f"{queue} ü/😀"
     shell.output("publish", name, "a", "b")
     assert name in shell.output("stats", "--names").decode().splitlines()
-    assert shell.json("stats")[name]["len"] == 2
+    named, *_ = shell.json("stats", name)
+    (listed,) = (stats for stats in shell.json("stats") if stats["queue"] == name)
+    assert named["totals"].pop("acked") == 0
+    assert {field: value for field, value in listed.items() if field not in ("oldest_age_seconds", "totals")} == {
+        field: value for field, value in named.items() if field not in ("oldest_age_seconds", "totals")
+    }
+    assert (listed["ready"], listed["totals"]) == (2, {"in": 2, "out": 0})
     assert f"{name}" in shell.output("stats").decode()
     (head, row) = shell.output("stats", name).decode().splitlines()
     assert head.split()[:3] == ["QUEUE", "READY", "LEASED"]
     assert row.removeprefix(name).split()[:4] == ["2", "0", "0", "0"]
     assert shell.output("policy", name) == b"broadcast\n"
     assert shell.output("policy", name, "roundrobin", "--max-deliveries", "1") == b"roundrobin\nmax_deliveries\t1\n"
-    assert shell.json("policy", name, "--lease", "5")["lease"] == 5
+    assert shell.json("policy", name, "--lease", "5m")["lease"] == 300
     assert shell.json("pause", name) == {"queue": name, "status": 0}
     assert shell.json("stats", name)[0]["status"] == 0
-    shell.output("start", name)
+    assert b"is resumed" in shell.run("resume", name).stderr
     assert shell.json("stats", name)[0]["status"] == 1
 
 
@@ -775,7 +783,88 @@ def test_serve_runs_a_server_until_it_gets_a_signal(shell: Shell, redis: Redis, 
     assert b"--redis-host" in shell.run("serve", "--help").stdout
 
 
-# Completion
+# peek, lease, ack, nack, extend, ping
+
+
+def test_peek_prints_messages_in_any_state_and_takes_nothing(shell: Shell, http: httpx.Client, queue: str) -> None:
+    keys = add(http, queue, "a", BINARY, "c" * 100_000)
+    assert shell.output("peek", queue, "--count", "1") == b"a\n"
+    assert shell.output("peek", queue, "--list", "newest", "--raw", "--count", "1") == b"c" * 100_000
+    assert shell.output("peek", queue, keys[1], "--raw") == BINARY
+    assert shell.json("peek", queue, keys[0])["state"] == "ready"
+    http.get(f"/q/{queue}?lease=600")
+    assert shell.output("peek", queue, "--list", "leased", "--keys") == f"{keys[0]}\ta\n".encode()
+    assert counts(http, queue) == (2, 1, 0, 0)
+    missing = shell.run("peek", queue, f"{queue}:99")
+    assert (missing.returncode, b"there is no message" in missing.stderr) == (1, True)
+    assert shell.run("peek", queue, "--list", "dead").returncode == 1
+
+
+def test_a_script_leases_extends_and_acks_a_message(shell: Shell, http: httpx.Client, queue: str) -> None:
+    (key,) = add(http, queue, "a\tb")
+    shown = shell.output("lease", queue, "--lease", "5m").decode()
+    leased_key, receipt, value = shown.rstrip("\n").split("\t", 2)
+    assert (leased_key, value) == (key, "a\tb")
+    assert shell.run("extend", key, receipt, "10m").stderr == f"restmq: {key} is extended.\n".encode()
+    assert shell.json("ack", key, receipt) == {"key": key, "acked": True}
+    assert stats(http, queue)["totals"]["acked"] == 1
+    again = shell.run("ack", key, receipt)
+    assert (again.returncode, again.stdout, again.stderr.count(b"\n")) == (3, b"", 1)
+    assert shell.run("lease", queue, "--wait", "50ms").returncode == 1
+
+
+def test_a_nacked_message_returns_with_its_reason(shell: Shell, http: httpx.Client, queue: str) -> None:
+    (key,) = add(http, queue, "a")
+    leased = shell.json("lease", queue)
+    shell.output("nack", key, leased["receipt"], "--delay", "1h", "--reason", "no disk")
+    assert counts(http, queue) == (0, 0, 1, 0)
+    assert shell.json("peek", queue, "--list", "delayed")["reason"] == "no disk"
+
+
+def test_lease_waits_for_a_message(shell: Shell, http: httpx.Client, queue: str) -> None:
+    leasing = shell.start("lease", queue, "--wait", "1m")
+    wait_until(lambda: stats(http, queue)["waiters"] == 1)
+    (key,) = add(http, queue, "late")
+    assert ended(leasing)[0].startswith(f"{key}\t".encode())
+
+
+def test_ping_tells_whether_the_store_takes_messages(shell: Shell, private_folder: Path, private_redis: Redis) -> None:
+    assert re.fullmatch(rb"http://127.0.0.1:\d+ is ready: [\d.]+ ms\n", shell.output("ping"))
+    daemon = Daemon(private_folder / "ping", "--redis-timeout", "1", redis=private_redis)
+    with stopping(daemon):
+        assert shell.json("ping", "--url", f"127.0.0.1:{daemon.port}")["status"] == "ready"
+        private_redis.pause()
+        away = shell.run("ping", "--url", daemon.url)
+        private_redis.go_on()
+        assert (away.returncode, away.stdout, b"Retrying" in away.stderr) == (5, b"", False)
+
+
+# Tokens
+
+
+def test_tokens_are_made_listed_and_revoked_by_name(shell: Shell, private_redis: Redis) -> None:
+    redis = ["--redis-socket", private_redis.socket_path]
+    made = shell.output("token", "make", "ci", "--queue", "jobs", "--queue", "mail-*", "--expires", "30d", *redis)
+    token = made.decode().strip()
+    assert 0 < private_redis.command("TTL", f"AUTHKEY:{token}") <= 30 * 86_400
+    private_redis.command("SET", "AUTHKEY:old", json.dumps({"queues": ["*"], "privs": ["read"]}))
+    again = shell.run("token", "make", "ci", "--queue", "jobs", *redis)
+    assert (again.returncode, b"already" in again.stderr) == (1, True)
+    listed = shell.output("token", "list", *redis).decode()
+    assert token not in listed
+    assert "old" not in listed
+    tokens = {name: json.loads(fields) for name, _, fields in (line.partition("\t") for line in listed.splitlines())}
+    assert tokens["ci"]["queues"] == ["jobs", "mail-*"]
+    assert tokens["ci"]["created"] < tokens["ci"]["expires"]
+    (old,) = tokens.keys() - {"ci"}
+    assert tokens[old] == {"queues": ["*"], "privs": ["read"], "created": None, "expires": None}
+    for name in ("ci", old):
+        assert shell.run("token", "revoke", name, *redis).returncode == 0
+    assert shell.run("token", "revoke", "ci", *redis).returncode == 1
+    assert private_redis.keys() == set()
+
+
+# Completion: Tab is pressed in an interactive shell
 
 
 @pytest.fixture
@@ -794,45 +883,54 @@ def with_program(shell: Shell) -> Shell:
     return shell
 
 
-def in_shell(shell: Shell, *command: str) -> str:
-    result = subprocess.run(command, env=shell.env, cwd=shell.home, capture_output=True, text=True, timeout=60)
-    assert result.returncode == 0, result
-    return result.stdout
+SHELLS = [
+    pytest.param(["bash", "--norc", "--noprofile", "-i"], 'eval "$(restmq completion bash)"', id="bash"),
+    pytest.param(
+        ["zsh", "-f", "-i"],
+        'autoload -U compinit; compinit -u -D; eval "$(restmq completion zsh)"',
+        id="zsh",
+        marks=pytest.mark.needs("zsh"),
+    ),
+    pytest.param(
+        ["fish", "--no-config", "-i"], "restmq completion fish | source", id="fish", marks=pytest.mark.needs("fish")
+    ),
+]
 
 
-def test_bash_completes_commands_options_and_queues(completing: Shell, queue: str) -> None:
-    asks = """\
-        eval "$(restmq completion bash)"
-        for line in "restmq pub" "restmq stats --na" "restmq purge $1"; do
-            COMPREPLY=() COMP_WORDS=($line) COMP_CWORD=$(($(wc -w <<<"$line") - 1))
-            _restmq_completion restmq
-            echo "${COMPREPLY[@]}"
-        done"""
-    shown = in_shell(completing, "bash", "-c", asks, "bash", queue[:-1])
-    assert shown.splitlines() == ["publish", "--names", queue]
+@pytest.mark.parametrize(("command", "setup"), SHELLS)
+def test_tab_completes_commands_options_and_queues(
+    completing: Shell, queue: str, command: list[str], setup: str
+) -> None:
+    env = completing.env | {"TERM": "xterm", "XDG_DATA_HOME": str(completing.home)}
+    pid, master = pty.fork()
+    if pid == 0:
+        os.chdir(completing.home)
+        os.execvpe(command[0], command, env)
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    shown = b""
 
+    def read_until(words: bytes) -> None:
+        nonlocal shown
+        while words not in shown:
+            ready, _, _ = select.select([master], [], [], 30)
+            assert ready, (words, shown)
+            shown += os.read(master, 65536)
+            if b"\x1b[0c" in shown:  # fish asks which terminal this is
+                os.write(master, b"\x1b[?1;2c")
+                shown = shown.replace(b"\x1b[0c", b"")
+        shown = shown.partition(words)[2]
 
-@pytest.mark.needs("fish")
-def test_fish_completes_commands_options_and_queues(completing: Shell, queue: str) -> None:
-    asks = f"""\
-        restmq completion fish | source
-        for line in "restmq pub" "restmq stats --na" "restmq purge {queue[:-1]}"
-            complete -C $line
-        end"""
-    found = [line.split("\t")[0] for line in in_shell(completing, "fish", "-c", asks).splitlines()]
-    assert found == ["publish", "--names", queue]
-
-
-@pytest.mark.needs("zsh")
-def test_zsh_completes_commands_options_and_queues(completing: Shell, queue: str) -> None:
-    for line, expected in (("pub", "publish"), ("stats --na", "--names"), (f"purge {queue[:-1]}", queue)):
-        asks = (
-            "zmodload zsh/zpty; zpty z zsh -f -i; "
-            "zpty -w z 'PS1=; autoload -U compinit; compinit -u -D; eval \"$(restmq completion zsh)\"; print rea''dy'; "
-            "zpty -r z out '*ready*'; "
-            f"zpty -w -n z $'restmq {line}\\t'; zpty -r z out '*{expected}*'; print -r -- found"
-        )
-        assert in_shell(completing, "timeout", "50", "zsh", "-f", "-c", asks) == "found\n"
+    asked = (("pub", "publish"), ("stats --na", "--names"), (f"purge {queue[:-1]}", queue))
+    try:
+        os.write(master, f"{setup}; echo rea''dy\r".encode())
+        read_until(b"ready")
+        for line, completed in asked:
+            os.write(master, f"\x15restmq {line}\t".encode())  # Ctrl-U: an empty line
+            read_until(completed[len(line.split()[-1]) :].encode())
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(master)
 
 
 # What docs/command-line.md says
@@ -845,7 +943,8 @@ def document(private_folder: Path, private_redis: Redis) -> Iterator[tuple[Shell
     """docs/command-line.md, and a shell and a server for its examples."""
     daemon = Daemon(private_folder / "daemon", redis=private_redis)
     shell = with_program(Shell(private_folder, daemon.url))
-    yield shell, (ROOT / "docs" / "command-line.md").read_text().replace("http://127.0.0.1:8888", daemon.url)
+    text = (ROOT / "docs" / "command-line.md").read_text().replace("http://127.0.0.1:8888", daemon.url)
+    yield shell, re.sub(r"(?m)^(restmq token .*)$", rf"\1 --redis-socket {private_redis.socket_path}", text)
     for process in shell.started:
         process.kill()
         process.communicate()
@@ -855,11 +954,12 @@ def document(private_folder: Path, private_redis: Redis) -> Iterator[tuple[Shell
 def test_every_command_in_the_document_runs(document: tuple[Shell, str]) -> None:
     shell, text = document
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()]
-    assert len(lines) > 15
-    for line in lines:
-        endless = line.startswith(ENDLESS)
-        command = f"exec {line}" if endless else line
+    assert sum(block.count("\n") for block in blocks) > 30
+    # A block runs as a whole, unless some line of it runs until it is interrupted.
+    parts = [block.splitlines() if any(map(is_endless, block.splitlines())) else [block] for block in blocks]
+    for line in itertools.chain.from_iterable(parts):
+        endless = is_endless(line)
+        command = f"exec {line}" if endless else f"set -e\n{line}"
         process = subprocess.Popen(
             ["bash", "-c", command], env=shell.env, cwd=shell.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -873,6 +973,10 @@ def test_every_command_in_the_document_runs(document: tuple[Shell, str]) -> None
     assert sorted(done, key=int) == [str(n) for n in range(501, 1001)]
 
 
+def is_endless(line: str) -> bool:
+    return line.startswith(ENDLESS)
+
+
 def catches(pid: int, signal_number: int) -> bool:
     """Whether a process has a handler for a signal."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
@@ -881,11 +985,13 @@ def catches(pid: int, signal_number: int) -> bool:
 
 def test_the_python_examples_in_the_document_run(document: tuple[Shell, str]) -> None:
     shell, text = document
-    blocking, deferred = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocking, asynchronous, deferred = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     run = lambda code: subprocess.run(  # noqa: E731
         [sys.executable, "-c", code], env=shell.env, cwd=shell.home, capture_output=True, text=True, timeout=60
     )
     shown = run(blocking)
     assert (shown.stdout, shown.stderr) == ("jobs:1 1 dig\n", "")
+    shown = run(asynchronous)
+    assert (shown.stdout, shown.stderr) == ("dig\n", "")
     shown = run(deferred)
     assert ("value=b'dig'" in shown.stdout, shown.stderr) == (True, "")

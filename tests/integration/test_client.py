@@ -1,9 +1,12 @@
-"""The blocking and the Twisted client against real servers, including ones that fail, reject and cut off."""
+"""The clients (blocking, asyncio, Twisted) against real servers, including ones that fail, reject and cut off."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +18,7 @@ import httpx
 import pytest
 from twisted.internet import defer, reactor
 
-from restmq.client import BadAnswer, Busy, Client, Message, Refused, Server, Stopped, Unreachable
+from restmq.client import AsyncClient, BadAnswer, Busy, Client, Message, Refused, Server, Stopped, Unreachable
 from restmq.client.deferred import DeferredClient
 from restmq.errors import Conflict, InvalidInput, LeaseGone, NotAllowed, NotAuthenticated, NotFound, RestMQError
 from tests.integration.conftest import Run
@@ -63,16 +66,56 @@ class InThread:
             self._run(messages.aclose)
 
 
+class InLoop(InThread):
+    """An AsyncClient whose methods block."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server | str, **options: Any) -> None:
+        self._run = lambda call: asyncio.run_coroutine_threadsafe(call(), loop).result(120)
+
+        async def make() -> AsyncClient:
+            return AsyncClient(server, **options)
+
+        self.client = self._run(make)
+
+    @contextlib.contextmanager
+    def leased(self, *args: Any, **kwargs: Any) -> Iterator[Message | None]:
+        context = self.client.leased(*args, **kwargs)
+        message = self._run(context.__aenter__)
+        try:
+            yield message
+        except BaseException as failure:
+            error = failure
+            self._run(lambda: context.__aexit__(type(error), error, error.__traceback__))
+            raise
+        self._run(lambda: context.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    made = asyncio.new_event_loop()
+    thread = threading.Thread(target=made.run_forever, daemon=True)
+    thread.start()
+    yield made
+    made.call_soon_threadsafe(made.stop)
+    thread.join()
+    made.close()
+
+
 Make = Callable[..., Any]
 
 
-@pytest.fixture(params=["blocking", "deferred"])
-def make(request: pytest.FixtureRequest, run: Run) -> Iterator[Make]:
-    """Makes clients, all blocking or all deferred."""
+@pytest.fixture(params=["blocking", "asyncio", "deferred"])
+def make(request: pytest.FixtureRequest, run: Run, loop: asyncio.AbstractEventLoop) -> Iterator[Make]:
+    """Makes clients, all of one kind."""
     made: list[Any] = []
 
     def make_one(server: Server | str, **options: Any) -> Any:
-        made.append(Client(server, **options) if request.param == "blocking" else InThread(run, server, **options))
+        if request.param == "blocking":
+            made.append(Client(server, **options))
+        elif request.param == "asyncio":
+            made.append(InLoop(loop, server, **options))
+        else:
+            made.append(InThread(run, server, **options))
         return made[-1]
 
     yield make_one
@@ -245,7 +288,7 @@ def test_a_queue_with_any_name_is_inspected_and_changed(client: Any, queue: str)
     assert client.settings(name) == {"queue": name, "value": "roundrobin", "max_deliveries": 1, "lease": 5}
     client.pause(name)
     assert client.stats(name)["status"] == 0
-    client.start(name)
+    client.resume(name)
     assert client.stats(name)["status"] == 1
     for _ in keys:
         client.nack(client.lease(name))
@@ -568,3 +611,125 @@ def test_threads_share_a_client(daemon: Daemon, queue: str) -> None:
         found = list(pool.map(lambda _: client.take(queue), range(500)))
     assert len(set(keys)) == 500
     assert {message.key for message in found if message} == set(keys)
+
+
+# leased
+
+
+with_leased = pytest.mark.parametrize("make", ["blocking", "asyncio"], indirect=True)
+
+
+@with_leased
+def test_a_lease_is_extended_while_the_work_runs_and_acked_at_its_end(
+    client: Any, http: httpx.Client, redis: Redis, queue: str
+) -> None:
+    client.publish(queue, "dig")
+
+    def ends_ms() -> int:
+        ((_, score),) = [redis.command("ZRANGE", f"{queue}:leased", "0", "-1", "WITHSCORES")]
+        return int(float(score))
+
+    with client.leased(queue, 1.5) as message:
+        assert message.value == b"dig"
+        first = ends_ms()
+        wait_until(lambda: ends_ms() > first + 1500)  # more than one lease later it is still leased
+    totals = http.get(f"/stats/{queue}").json()["totals"]
+    assert (totals["acked"], totals["redelivered"]) == (1, 0)
+    with client.leased(queue) as nothing:
+        assert nothing is None
+
+
+@with_leased
+def test_a_message_whose_work_raises_an_exception_returns_with_its_text(
+    client: Any, http: httpx.Client, queue: str
+) -> None:
+    key = client.publish(queue, "dig")
+    with pytest.raises(ZeroDivisionError), client.leased(queue):
+        raise ZeroDivisionError("no such hole")
+    found = client.find(key)
+    assert (found.more["state"], found.more["reason"]) == ("ready", "ZeroDivisionError: no such hole")
+
+
+@with_leased
+def test_work_that_lost_its_lease_is_told(client: Any, http: httpx.Client, queue: str) -> None:
+    key = client.publish(queue, "dig")
+    with pytest.raises(LeaseGone), client.leased(queue):
+        http.post("/queue", json={"cmd": "del", "queue": queue, "key": key})
+
+
+def test_a_stopped_client_still_acks_the_message_whose_work_is_done(
+    daemon: Daemon, http: httpx.Client, queue: str
+) -> None:
+    with Client(daemon.url) as client:
+        client.publish(queue, "dig")
+        with client.leased(queue):
+            client.stop()
+    assert http.get(f"/stats/{queue}").json()["totals"]["acked"] == 1
+
+
+def test_a_cancelled_task_gives_its_message_back(
+    daemon: Daemon, http: httpx.Client, loop: asyncio.AbstractEventLoop, queue: str
+) -> None:
+    http.post(f"/q/{queue}", data={"value": "dig"})
+    began = threading.Event()
+
+    async def work() -> None:
+        async with AsyncClient(daemon.url) as client, client.leased(queue, 600):
+            began.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.run_coroutine_threadsafe(work(), loop)
+    assert began.wait(20)
+    task.cancel()
+    wait_until(lambda: http.get(f"/stats/{queue}").json()["ready"] == 1)
+
+
+def test_ctrl_c_ends_a_loop_over_messages_without_a_traceback(daemon: Daemon, queue: str) -> None:
+    with Client(daemon.url) as client:
+        client.publish(queue, "one")
+        with client.until_interrupted():
+            for message in client.consume(queue):
+                assert message.value == b"one"
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+# Types
+
+
+@pytest.mark.parametrize("value", [5, True, None, [65, 66], {"a": 1}])
+def test_a_value_that_is_no_text_and_no_bytes_is_a_type_error(client: Any, queue: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=r"pass str\(value\) or json.dumps"):
+        client.publish(queue, value)
+    with pytest.raises(TypeError, match="pass str"):
+        client.publish_many(queue, ["a", value])
+
+
+def test_one_text_is_no_list_of_texts(client: Any, queue: str) -> None:
+    with pytest.raises(TypeError, match="pass a list of values"):
+        client.publish_many(queue, "abc")
+    with pytest.raises(TypeError, match="pass a list of names"):
+        client.take_first("abc")
+
+
+def test_only_a_leased_message_can_be_acked(client: Any, queue: str) -> None:
+    key = client.publish(queue, "x")
+    for use in (client.ack, client.nack, lambda message: client.extend(message, 5)):
+        with pytest.raises(TypeError, match="pass the Message"):
+            use(key)
+    message = client.take(queue)
+    with pytest.raises(InvalidInput, match="was not leased"):
+        client.ack(message)
+    with pytest.raises(TypeError, match="number of seconds"):
+        client.lease(queue, "30")
+
+
+def test_bytearrays_and_views_are_values_too(client: Any, queue: str) -> None:
+    client.publish(queue, bytearray(b"ab"))
+    client.publish(queue, memoryview(b"cd"))
+    assert [message.value for message in client.take_many(queue, 5)] == [b"ab", b"cd"]
+
+
+def test_a_url_needs_no_scheme(daemon: Daemon, queue: str) -> None:
+    with Client(f"127.0.0.1:{daemon.port}") as client:
+        assert client.take(queue) is None
+        assert client.server.url == daemon.url

@@ -122,15 +122,16 @@ def test_a_pipe_reader_that_exits_causes_no_error(redis: Redis, queue: str) -> N
 def test_tokens_are_made_listed_checked_and_revoked(redis: Redis, queue: str) -> None:
     token = output(redis, "-r", "--queue", f"{queue},{queue}-*", "--privs", "read").decode().strip()
     record = json.loads(redis.command("GET", f"AUTHKEY:{token}"))
+    assert record.pop("created") > 0
     assert record == {"queues": [queue, f"{queue}-*"], "privs": ["read"]}
-    assert f"{token}\t" in output(redis, "-l").decode()
+    assert token not in output(redis, "-l").decode()
     assert output(redis, "-a", "--queue", f"{queue}-7", "--value", token) == b"authorized: read\n"
     assert engine(redis, "-a", "--queue", "other", "--value", token).returncode == 1
     output(redis, "-d", "--value", token)
     assert engine(redis, "-d", "--value", token).returncode == 1
     assert engine(redis, "-a", "--queue", queue, "--value", token).returncode == 1
     redis.command("SET", f"AUTHKEY:broken-{queue}", '{"queues": "all", "privs": []}')
-    assert f'broken-{queue}\t{{"broken": true}}' in output(redis, "-l").decode()
+    assert '\t{"broken": true}' in output(redis, "-l").decode()
     assert engine(redis, "-a", "--queue", "all", "--value", f"broken-{queue}").returncode == 1
 
 

@@ -221,6 +221,23 @@ def test_delays_and_times_to_live_go_on(pair: Pair, source: httpx.Client, target
     assert abs(leased["expires"] - before["expires"]) < minute_ms
 
 
+def test_messages_move_into_another_queue_of_the_same_server_without_their_settings(
+    pair: Pair, source: httpx.Client, queue: str
+) -> None:
+    source.post(f"/p/{queue}", data={"lease": "77"})
+    for value in ("a", "b"):
+        source.post(f"/q/{queue}", data={"value": value})
+    source.post(f"/q/{queue}?delay=600", data={"value": "later"})
+    other = f"{queue}-other"
+    command = [sys.executable, "-m", "restmq", "move", queue, "--to-queue", other, "--url", pair.source.url]
+    moved = subprocess.run(command, env=pair._env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (moved.returncode, moved.stderr) == (0, "")
+    assert [source.get(f"/q/{other}").json()["value"] for _ in range(2)] == ["a", "b"]
+    assert source.get(f"/stats/{other}").json()["delayed"] == 1
+    assert source.get(f"/stats/{queue}").json()["ready"] == 0
+    assert "lease" not in source.get(f"/p/{other}").json()
+
+
 def test_without_names_all_queues_are_moved_and_a_stopped_one_stays_stopped(private_folder: Path) -> None:
     redises = [Redis(private_folder / side) for side in ("from", "to")]
     daemons = [Daemon(redis.folder, redis=redis) for redis in redises]

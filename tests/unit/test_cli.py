@@ -7,6 +7,7 @@ import re
 import pytest
 
 from restmq.cli import commands
+from restmq.cli.arguments import Duration
 from tests.servers import ROOT
 
 
@@ -27,8 +28,9 @@ def names() -> list[str]:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     status, shown, _ = run(capsys, "--help")
     assert status == 0
-    assert set(names()) == {"publish", "consume", "tail", "work", "stats", "watch", "purge", "pause", "start", "policy",
-                            "dead", "redrive", "remove", "move", "bench", "completion"}  # fmt: skip
+    assert set(names()) == {"publish", "consume", "tail", "work", "peek", "lease", "ack", "nack", "extend", "stats",
+                            "watch", "purge", "remove", "pause", "resume", "policy", "dead", "redrive", "move", "ping",
+                            "token", "bench", "completion"}  # fmt: skip
     for name in names():
         assert f"\n  {name} " in shown
     assert "\n  serve " in shown
@@ -41,13 +43,27 @@ def test_every_command_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> No
     assert "bench [OPTIONS] [QUEUE]\n" in run(capsys, "bench", "-h")[1]
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30", 30), ("30s", 30), ("1.5", 1.5), ("500ms", 0.5), ("5m", 300), ("2h", 7200), ("1d", 86_400), (" 1s ", 1)],
+)
+def test_a_time_has_a_unit(text: str, seconds: float) -> None:
+    assert Duration(0, 10**9).convert(text, None, None) == seconds
+
+
+def test_the_bounds_of_a_time_are_shown_with_their_units(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "[1s to 12h]" in run(capsys, "lease", "--help")[1]
+    assert "is not in the range 0 to 30d" in run(capsys, "publish", "q", "x", "--delay", "31d")[2]
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, "RestMQ 2.0.0\n", "")
 
 
 def test_the_document_names_every_command_and_no_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs" / "command-line.md").read_text()
-    known = set(re.findall(r"--[a-z-]+", "".join(run(capsys, name, "--help")[1] for name in names())))
+    helps = [run(capsys, *name.split(), "--help")[1] for name in (*names(), "token make")]
+    known = set(re.findall(r"--[a-z-]+", "".join(helps)))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()
     for name in names():
         assert re.search(rf"restmq {name}\b", text), name
@@ -62,7 +78,10 @@ def test_the_document_names_every_command_and_no_unknown_option(capsys: pytest.C
         ["--token", "t", "stats"],
         ["stats", "--token", "t"],
         ["stats", "--url", "http://ann:s3cret@127.0.0.1:8888"],
-        ["stats", "--url", "127.0.0.1:8888"],
+        ["stats", "--url", "ftp://127.0.0.1:8888"],
+        ["consume", "q", "--wait", "5 minutes"],
+        ["policy", "q", "--lease", "1.5s"],
+        ["publish", "q", "x", "--delay", "31d"],
         ["consume", "q", "--count", "0"],
         ["consume", "q", "--wait", "nan"],
         ["policy", "q", "sometimes"],
@@ -72,7 +91,11 @@ def test_the_document_names_every_command_and_no_unknown_option(capsys: pytest.C
         ["publish", "q", "--file", "nowhere"],
         ["completion", "csh"],
         ["move", "q"],
-        ["move", "q", "--to", "nonsense"],
+        ["move", "q", "--to", "http://"],
+        ["move", "q", "--to-queue", "q"],
+        ["move", "q", "other", "--to-queue", "third"],
+        ["lease", "q", "--wait", "1w"],
+        ["ack", "q:1"],
         ["move", "q", "--from", "http://localhost:1", "--to", "http://localhost:1/"],
     ],
 )

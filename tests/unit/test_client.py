@@ -40,7 +40,7 @@ def test_a_url_gives_host_port_and_path_prefix(url: str, host: str, port: int, p
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:8888", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://u:p@x", "http://u@x",
+    ["", "ftp://127.0.0.1:8888", "ftp://x", "http://", "http://x:99999", "http://x:y", "http://u:p@x", "http://u@x",
      "http://x/?a=b", "http://x/#a", "http://x/a b", "http://x/\r\nHost: y", "http://ü.example"],
 )  # fmt: skip
 def test_an_invalid_url_is_rejected(url: str) -> None:

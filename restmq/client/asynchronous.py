@@ -1,0 +1,267 @@
+"""The client for asyncio, on httpx (``pip install restmq[asyncio]``). Every method is a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from math import inf
+from typing import Concatenate, ParamSpec, TypeVar
+
+import httpx
+
+from restmq.client import calls
+from restmq.client.errors import BadAnswer, Unreachable
+from restmq.client.exchange import (
+    CONNECT_SECONDS,
+    EXTENSIONS_A_LEASE,
+    IDLE_CONNECTIONS_MAX,
+    RESPONSE_BYTES_MAX,
+    ApiRequest,
+    ApiResponse,
+    Call,
+    Message,
+    RetryPolicy,
+    failure_reason,
+)
+from restmq.client.server import DEFAULT_URL, Server
+from restmq.client.stream import LiveStream
+from restmq.errors import LeaseGone, RestMQError
+
+#: Shorter than the server's idle timeout, so that no request goes to a connection that the server is closing.
+_IDLE_SECONDS = 45.0
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _method(make: Callable[_P, Call[_T]]) -> Callable[Concatenate[AsyncClient, _P], Awaitable[_T]]:
+    """Turns a function of ``restmq.client.calls`` into a method that runs the call."""
+
+    @wraps(make)
+    async def method(self: AsyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await self.run(make(*args, **kwargs))
+
+    return method
+
+
+class AsyncClient:
+    """A client for one server. It keeps connections alive. Cancelling a call closes its connection.
+
+    ``restmq.client.calls`` documents the methods. Use a client in one event loop only.
+
+    Args:
+        server, retry_seconds, timeout_seconds, lasting, on_retry: as for ``restmq.client.Client``.
+    """
+
+    def __init__(
+        self,
+        server: Server | str = DEFAULT_URL,
+        *,
+        retry_seconds: float = 30.0,
+        timeout_seconds: float = 30.0,
+        lasting: bool = False,
+        on_retry: Callable[[RestMQError, float], None] | None = None,
+    ) -> None:
+        self.server = Server(server) if isinstance(server, str) else server
+        self.retry_seconds = retry_seconds
+        self.lasting = lasting
+        self.on_retry = on_retry
+        self.answered = False
+        self._connections = AsyncHttpConnections(self.server, timeout_seconds)
+
+    publish = _method(calls.publish)
+    publish_many = _method(calls.publish_many)
+    take = _method(calls.take)
+    take_many = _method(calls.take_many)
+    take_first = _method(calls.take_first)
+    lease = _method(calls.lease)
+    lease_many = _method(calls.lease_many)
+    ack = _method(calls.ack)
+    ack_many = _method(calls.ack_many)
+    extend = _method(calls.extend)
+    nack = _method(calls.nack)
+    find = _method(calls.find)
+    peek = _method(calls.peek)
+    delete = _method(calls.delete)
+    queues = _method(calls.queues)
+    stats = _method(calls.stats)
+    stats_of_all = _method(calls.stats_of_all)
+    overview = _method(calls.overview)
+    ready = _method(calls.ready)
+    settings = _method(calls.settings)
+    configure = _method(calls.configure)
+    pause = _method(calls.pause)
+    resume = _method(calls.resume)
+    purge = _method(calls.purge)
+    dead = _method(calls.dead)
+    redrive = _method(calls.redrive)
+    drop_dead = _method(calls.drop_dead)
+
+    async def run(self, call: Call[_T]) -> _T:
+        """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
+        policy = self._retry_policy()
+        while True:
+            try:
+                result = call.result(await self._connections.exchange(call.request))
+            except RestMQError as error:
+                await self._sleep_after(error, policy, call.request.repeatable)
+            else:
+                self.answered = True
+                return result
+
+    @contextlib.asynccontextmanager
+    async def leased(
+        self, queue: str, lease_seconds: float = 30.0, *, wait_seconds: float = 0
+    ) -> AsyncIterator[Message | None]:
+        """As ``restmq.client.Client.leased``."""
+        message = await self.lease(queue, lease_seconds, wait_seconds=wait_seconds)
+        if message is None:
+            yield None
+            return
+        extending = asyncio.create_task(self._extend(message, lease_seconds))
+        try:
+            yield message
+        except BaseException as failure:
+            extending.cancel()
+            with contextlib.suppress(RestMQError):  # the lease ends by itself
+                await self.nack(message, reason=failure_reason(failure))
+            raise
+        extending.cancel()
+        await self.ack(message)
+
+    async def _extend(self, message: Message, lease_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(lease_seconds / EXTENSIONS_A_LEASE)
+            try:
+                await self.extend(message, lease_seconds)
+            except LeaseGone:  # the ack will raise it
+                return
+            except RestMQError:
+                continue
+
+    async def consume(
+        self, queue: str, lease_seconds: float | None = None, *, count: int = 1
+    ) -> AsyncIterator[Message]:
+        """As ``restmq.client.Client.consume``. Cancel the iterating task to end it."""
+        call = calls.consume(queue, lease_seconds, count=count)
+        while True:
+            for message in await self.run(call):
+                yield message
+
+    async def listen(
+        self,
+        queue: str,
+        *,
+        last_key: str = "",
+        lease_seconds: float | None = None,
+        prefetch: int | None = None,
+        on_gap: Callable[[str], None] | None = None,
+    ) -> AsyncIterator[Message]:
+        """As ``restmq.client.Client.listen``.
+
+        Close the iterator (``contextlib.aclosing``), or its connection stays open.
+        """
+        stream = LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        policy = self._retry_policy()
+        while True:
+            try:
+                async with self._connections.stream(stream.request()) as chunks:
+                    self.answered = True
+                    policy = self._retry_policy()
+                    async for chunk in chunks:
+                        for message in stream.feed(chunk):
+                            yield message
+                error: RestMQError = Unreachable("the server ended the stream.", sent=True)
+            except RestMQError as problem:
+                error = problem
+            await self._sleep_after(error, policy, repeatable=True)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._connections.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # Retries
+
+    def _retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(inf if self.lasting and self.answered else self.retry_seconds, time.monotonic)
+
+    async def _sleep_after(self, error: RestMQError, policy: RetryPolicy, repeatable: bool) -> None:
+        seconds = policy.delay_seconds(error, repeatable)
+        if self.on_retry is not None:
+            self.on_retry(error, seconds)
+        await asyncio.sleep(seconds)
+
+
+class AsyncHttpConnections:
+    """HTTP connections to one server. Every method raises Unreachable if no complete response arrives."""
+
+    def __init__(self, server: Server, timeout_seconds: float) -> None:
+        self._server = server
+        self._timeout_seconds = timeout_seconds
+        self._http = httpx.AsyncClient(
+            verify=ssl.create_default_context() if server.secure else False,
+            trust_env=False,  # as the other clients: no proxies
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=IDLE_CONNECTIONS_MAX, keepalive_expiry=_IDLE_SECONDS
+            ),
+        )
+
+    async def exchange(self, request: ApiRequest) -> ApiResponse:
+        """Sends the request and reads the whole response. Raises BadAnswer if it is too long."""
+        async with self._begun(request, self._timeout_seconds + request.wait_seconds) as response:
+            return ApiResponse(response.status_code, dict(response.headers), await _whole_body(response))
+
+    @contextlib.asynccontextmanager
+    async def stream(self, request: ApiRequest) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Sends the request; yields the chunks of a live stream. Raises an error if the response is no stream."""
+        async with self._begun(request, None) as response:
+            head = ApiResponse(response.status_code, dict(response.headers), b"")
+            if not head.is_stream:
+                ApiResponse(head.status, head.headers, await _whole_body(response)).check_stream()
+            yield response.aiter_raw()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _begun(self, request: ApiRequest, read_seconds: float | None) -> AsyncIterator[httpx.Response]:
+        """The response, whose body is to be read in the block."""
+        timeout = httpx.Timeout(self._timeout_seconds, connect=CONNECT_SECONDS, read=read_seconds)
+        path = self._server.prefix + request.path
+        try:
+            async with self._http.stream(
+                request.method,
+                self._server.url,
+                content=request.body,
+                headers=[(name.encode(), value.encode()) for name, value in request.fields(self._server).items()],
+                timeout=timeout,
+                extensions={"target": path.encode("ascii")},  # exactly so: httpx would resolve a queue named ".."
+            ) as response:
+                yield response
+        except (httpx.ConnectError, httpx.ConnectTimeout) as problem:
+            raise Unreachable(f"{self._server.url} can't be reached: {problem}.", sent=False) from None
+        except httpx.TimeoutException:
+            raise Unreachable(f"{self._server.url} did not answer in time.", sent=True) from None
+        except httpx.TransportError as problem:
+            why = str(problem) or type(problem).__name__
+            raise Unreachable(f"the connection to {self._server.url} was lost: {why}.", sent=True) from None
+
+
+async def _whole_body(response: httpx.Response) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.aiter_raw():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > RESPONSE_BYTES_MAX:
+            raise BadAnswer(f"the response is longer than {RESPONSE_BYTES_MAX} bytes.")
+    return b"".join(chunks)
