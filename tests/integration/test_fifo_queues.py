@@ -64,6 +64,27 @@ def test_a_receiver_gets_as_many_as_possible_of_one_group_and_locks_it(
     assert texts(receive(run, timed, fifo)) == ["b3"]
 
 
+@pytest.mark.parametrize("by", ["ack", "handle", "key", "lease"])
+def test_the_end_of_a_lease_wakes_the_next_waiter(
+    run: Run, timed: RedisOperations, redis: Redis, clock: Clock, fifo: str, by: str
+) -> None:
+    """The waiter is of a daemon that is gone, so to wake it removes it."""
+    send(run, timed, fifo, "a1", "a2")
+    (message,) = receive(run, timed, fifo, 1)
+    assert run(timed.queue_lease, fifo, 1, 1000, b"gone") == []
+    assert redis.command("LLEN", f"{fifo}:waiters") == 1
+    if by == "ack":
+        run(timed.queue_ack, message.key, message.receipt)
+    elif by == "handle":
+        delete(run, timed, [message])
+    elif by == "key":
+        run(timed.queue_del, fifo, message.key)
+    else:
+        clock.go_on(31)
+        run(timed.queue_promote, fifo)
+    assert redis.command("LLEN", f"{fifo}:waiters") == 0
+
+
 def test_messages_whose_lease_ends_come_before_the_rest_of_their_group(
     run: Run, timed: RedisOperations, clock: Clock, fifo: str
 ) -> None:

@@ -1,5 +1,6 @@
 -- include: _groups
--- Drops all keys of these messages, which are not leased any more.
+-- include: _wake
+-- Drops all keys of these messages, which are not leased any more. If that is the end of leases, their groups may go on.
 -- include plain: _forget
 local forget_plainly = forget
 
@@ -13,4 +14,5 @@ local function forget(keys)
   end
   forget_plainly(keys)
   for group in pairs(groups) do settle(group) end
+  if unlocked then wake() end
 end

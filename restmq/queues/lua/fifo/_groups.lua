@@ -16,6 +16,9 @@
 -- are as they are to be.
 local GROUP_DEFAULT, GROUP_BYTES_MAX = 'default', 128
 
+-- Whether this script has unlocked a group.
+local unlocked = false
+
 -- The group of a message: that of SQS, or of the header X-Message-Group.
 local function group_of(record)
   local group = record.group or record.headers and record.headers['x-message-group'] or ''
