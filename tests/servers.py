@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -233,6 +234,12 @@ class Daemon:
 
     def assert_no_tracebacks(self) -> None:
         assert "Traceback" not in self.log, self.log
+
+
+def patched_twistd(*statements: str) -> list[str]:
+    """The command of a ``twistd`` that first runs these statements, such as one that makes an interval shorter."""
+    lines = ["import sys", *statements, "from twisted.scripts.twistd import run", "run()"]
+    return [sys.executable, "-c", "\n".join(lines)]
 
 
 def twistd(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.servers import ROOT, Comet, Daemon, Redis, environment, listeners, stopping, wait_until
+from tests.servers import ROOT, Comet, Daemon, Redis, environment, listeners, patched_twistd, stopping, wait_until
 
 pytestmark = pytest.mark.needs("cc")
 
@@ -93,7 +93,8 @@ def assert_delivers(listener: Comet, key: str) -> None:
 def test_the_timers_of_a_server_keep_their_time(
     private_folder: Path, private_redis: Redis, clock: WallClock, jump: int
 ) -> None:
-    daemon = start(private_folder, private_redis, clock, "--redis-timeout", "2")
+    twistd = patched_twistd("from restmq.delivery import fanout", "fanout.KEEPALIVE_SECONDS = 3.0")
+    daemon = start(private_folder, private_redis, clock, "--redis-timeout", "1", twistd=twistd)
     with stopping(daemon), ThreadPoolExecutor() as pool:
         idle = Comet(daemon, "/sse/idle")
         delayed, leased = add(daemon, "delayed", delay=2), add(daemon, "leased")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,22 +13,17 @@ import pytest
 from aiosseclient import aiosseclient
 from httpx_sse import connect_sse
 
-from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
+from tests.servers import Comet, Daemon, Redis, listeners, patched_twistd, stopping, wait_until
 
 NPM_EVENTSOURCE = "eventsource@4.1.1"
 #: A server that sends its comments often.
-TALKATIVE = """
-from restmq.delivery import fanout
-fanout.KEEPALIVE_SECONDS = 0.05
-from twisted.scripts.twistd import run
-run()
-"""
+TALKATIVE = patched_twistd("from restmq.delivery import fanout", "fanout.KEEPALIVE_SECONDS = 0.05")
 VALUES = ["one", "two\nlines", ""]
 
 
 @pytest.fixture(scope="module")
 def talkative(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    daemon = Daemon(folder / "talkative", redis=redis, twistd=[sys.executable, "-c", TALKATIVE])
+    daemon = Daemon(folder / "talkative", redis=redis, twistd=TALKATIVE)
     with stopping(daemon):
         yield daemon
 

@@ -7,13 +7,12 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.servers import WEBSOCKET, Comet, Daemon, Redis, listeners, stopping, wait_until
+from tests.servers import WEBSOCKET, Comet, Daemon, Redis, listeners, patched_twistd, stopping, wait_until
 
 MIB = 1 << 20
 
@@ -69,13 +68,10 @@ def test_consumers_with_the_most_unread_bytes_are_dropped_when_there_are_too_man
 
 
 #: A daemon that checks more often whether its clients have vanished.
-IMPATIENT = """
-import sys
-from restmq.delivery import fanout, transport_consumer
-fanout.KEEPALIVE_SECONDS, transport_consumer._VANISHED_SECONDS = 0.2, 1.0
-from twisted.scripts.twistd import run
-run()
-"""
+IMPATIENT = patched_twistd(
+    "from restmq.delivery import fanout, transport_consumer",
+    "fanout.KEEPALIVE_SECONDS, transport_consumer._VANISHED_SECONDS = 0.2, 1.0",
+)
 
 
 @pytest.mark.skipif(not shutil.which("unshare") or not shutil.which("ip"), reason="needs network namespaces")
@@ -83,9 +79,7 @@ def test_a_consumer_whose_machine_vanished_gives_its_messages_back(private_folde
     in_namespace = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     if subprocess.run([*in_namespace, "true"], check=False, capture_output=True).returncode:
         pytest.skip("network namespaces are not allowed here")
-    daemon = Daemon(
-        private_folder / "one", redis=private_redis, twistd=[*in_namespace, sys.executable, "-c", IMPATIENT]
-    )
+    daemon = Daemon(private_folder / "one", redis=private_redis, twistd=[*in_namespace, *IMPATIENT])
     other = Daemon(private_folder / "other", redis=private_redis)
     with stopping(daemon, other), other.client() as http:
         inside = ["nsenter", "-t", str(daemon.process.pid), "-U", "-n", "--preserve-credentials"]
@@ -106,7 +100,7 @@ def test_a_consumer_whose_machine_vanished_gives_its_messages_back(private_folde
 
 
 def test_a_consumer_that_lives_and_does_not_read_stays_connected(private_folder: Path, private_redis: Redis) -> None:
-    daemon = Daemon(private_folder, redis=private_redis, twistd=[sys.executable, "-c", IMPATIENT])
+    daemon = Daemon(private_folder, redis=private_redis, twistd=IMPATIENT)
     with stopping(daemon), daemon.client() as http:
         idle = Comet(daemon, "/c/q")
         wait_until(lambda: listeners(private_redis, "q"))
