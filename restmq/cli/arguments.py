@@ -108,9 +108,10 @@ def queue_argument(**options: Any) -> click.Argument:
     return click.Argument(["queue"], metavar=metavar, shell_complete=complete_queue, **options)
 
 
-def queues_argument() -> click.Argument:
-    """The argument that names zero or more queues."""
-    return click.Argument(["queues"], metavar="[QUEUE]...", nargs=-1, shell_complete=complete_queue)
+def queues_argument(required: bool = False) -> click.Argument:
+    """The argument that names several queues: one at least if it is required."""
+    metavar = "QUEUE..." if required else "[QUEUE]..."
+    return click.Argument(["queues"], metavar=metavar, nargs=-1, required=required, shell_complete=complete_queue)
 
 
 def option(

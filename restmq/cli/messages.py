@@ -14,7 +14,16 @@ from typing import Any
 
 import click
 
-from restmq.cli.arguments import COUNT_MAX, YEAR_SECONDS, Commands, Duration, flag, option, queue_argument
+from restmq.cli.arguments import (
+    COUNT_MAX,
+    YEAR_SECONDS,
+    Commands,
+    Duration,
+    flag,
+    option,
+    queue_argument,
+    queues_argument,
+)
 from restmq.cli.output import Progress, message_fields, print_error, print_json, print_text
 from restmq.client import Client, Message
 from restmq.client.exchange import POLL_SECONDS
@@ -38,8 +47,9 @@ def add_to(commands: Commands) -> None:
         "consume",
         run_consume,
         "take messages from a queue and print them",
-        "The server removes each message when it sends it. With --lease it removes the message after it was printed.",
-        queue_argument(),
+        "The server removes each message when it sends it. With --lease it removes the message after it was printed. "
+        "Of several queues, each message comes from the first that has one.",
+        queues_argument(required=True),
         option(
             "--count", "Number of messages.  [default: 1; with --follow: no limit]", "N", click.IntRange(1, COUNT_MAX)
         ),
@@ -51,13 +61,15 @@ def add_to(commands: Commands) -> None:
     commands.add(
         "tail",
         run_tail,
-        "print messages live, as a connected consumer",
-        "With the policy broadcast every consumer gets every message, with roundrobin a share of them. Messages that "
-        "already wait in the queue come first. Reconnects if the connection is lost; if the queue keeps a history, no "
-        "message is missed.",
+        "print each message that is put into a queue, and take none",
+        "Shows a copy of each message from now on, whatever becomes of it. With --take it is a connected consumer "
+        "instead: messages that wait in the queue come first; with the policy broadcast every consumer gets every "
+        "message, with roundrobin a share of them. Reconnects if the connection is lost, and tells of messages that it "
+        "missed; with --take and a history none are.",
         queue_argument(),
+        flag("--take", "Take messages, as a connected consumer."),
         option("--count", "Stop after this number of messages.", "N", click.IntRange(1, COUNT_MAX)),
-        option("--after", "Start after this message, if the queue keeps a history.", "KEY", default=""),
+        option("--after", "With --take: start after this message, if the queue keeps a history.", "KEY", default=""),
         *output,
     )
 
@@ -217,12 +229,15 @@ def _is_text(value: bytes) -> bool:
 
 
 def run_consume(args: SimpleNamespace, client: Client) -> int:
+    if len(args.queues) > 1 and args.batch > 1:
+        raise click.UsageError("--batch takes one queue; of several queues, each request takes one message.")
     client.lasting = args.follow
     count = args.count or (None if args.follow else 1)
     print_message = MessagePrinter(args, client.twin())
     with stopping(client.stop):
         if args.follow:
-            messages = client.consume(args.queue, args.lease, count=min(args.batch, count or BATCH_MAX))
+            queues = args.queues if len(args.queues) > 1 else args.queues[0]
+            messages = client.consume(queues, args.lease, count=min(args.batch, count or BATCH_MAX))
         else:
             messages = _take_until_timeout(args, client, count or 1)
         for message in itertools.islice(messages, count):
@@ -243,10 +258,13 @@ def _take_until_timeout(args: SimpleNamespace, client: Client, count: int) -> It
     while count:
         wait_seconds = wait_left(deadline)
         wanted = min(count, args.batch)
-        if args.lease is None:
-            messages = client.take_many(args.queue, wanted, wait_seconds=wait_seconds)
+        if len(args.queues) > 1:
+            message = client.take_first(args.queues, wait_seconds=wait_seconds, lease_seconds=args.lease)
+            messages = [] if message is None else [message]
+        elif args.lease is None:
+            messages = client.take_many(args.queues[0], wanted, wait_seconds=wait_seconds)
         else:
-            messages = client.lease_many(args.queue, wanted, args.lease, wait_seconds=wait_seconds)
+            messages = client.lease_many(args.queues[0], wanted, args.lease, wait_seconds=wait_seconds)
         yield from messages
         count -= len(messages)
         if not messages and time.monotonic() >= deadline:
@@ -255,12 +273,22 @@ def _take_until_timeout(args: SimpleNamespace, client: Client, count: int) -> It
 
 def run_tail(args: SimpleNamespace, client: Client) -> int:
     def on_gap(last_key: str) -> None:
-        print_error(f"messages after {last_key} were missed: the queue's history no longer holds them.")
+        where = "the queue's history no longer holds them" if args.take else "the connection broke or was too slow"
+        print_error(f"messages after {last_key} were missed: {where}.")
 
+    if not args.take and (args.lease is not None or args.after):
+        raise click.UsageError("--lease and --after need --take; without it, tail shows copies of new messages.")
     client.lasting = True
     print_message = MessagePrinter(args, client.twin())
     with stopping(client.stop):
-        messages = client.listen(args.queue, last_key=args.after, lease_seconds=args.lease, on_gap=on_gap)
+        if args.take:
+            print_error(
+                f"taking messages from {args.queue}: those that wait in it, and new ones. With the policy roundrobin "
+                "no other consumer gets them; with broadcast all connected consumers do."
+            )
+            messages = client.listen(args.queue, last_key=args.after, lease_seconds=args.lease, on_gap=on_gap)
+        else:
+            messages = client.tap(args.queue, on_gap=on_gap)
         for message in itertools.islice(messages, args.count):
             print_message(message)
     return 0

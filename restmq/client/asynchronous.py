@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import wraps
 from math import inf
 from typing import Concatenate, ParamSpec, TypeVar
@@ -144,7 +144,7 @@ class AsyncClient:
                 continue
 
     async def consume(
-        self, queue: str, lease_seconds: float | None = None, *, count: int = 1
+        self, queue: str | Sequence[str], lease_seconds: float | None = None, *, count: int = 1
     ) -> AsyncIterator[Message]:
         """As ``restmq.client.Client.consume``. Cancel the iterating task to end it."""
         call = calls.consume(queue, lease_seconds, count=count)
@@ -152,7 +152,7 @@ class AsyncClient:
             for message in await self.run(call):
                 yield message
 
-    async def listen(
+    def listen(
         self,
         queue: str,
         *,
@@ -165,7 +165,15 @@ class AsyncClient:
 
         Close the iterator (``contextlib.aclosing``), or its connection stays open.
         """
-        stream = LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        return self._follow(
+            LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        )
+
+    def tap(self, queue: str, *, on_gap: Callable[[str], None] | None = None) -> AsyncIterator[Message]:
+        """As ``restmq.client.Client.tap``. Close the iterator, as that of ``listen``."""
+        return self._follow(LiveStream(queue, is_tap=True, on_gap=on_gap))
+
+    async def _follow(self, stream: LiveStream) -> AsyncIterator[Message]:
         policy = self._retry_policy()
         while True:
             try:

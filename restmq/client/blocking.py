@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from math import inf
 from queue import Empty, SimpleQueue
@@ -107,14 +107,17 @@ class Client:
                 self.answered = True
                 return result
 
-    def consume(self, queue: str, lease_seconds: float | None = None, *, count: int = 1) -> Iterator[Message]:
+    def consume(
+        self, queue: str | Sequence[str], lease_seconds: float | None = None, *, count: int = 1
+    ) -> Iterator[Message]:
         """Yields messages as they arrive, until ``stop``: taken for good, or leased if ``lease_seconds`` is given.
 
         Reconnects after the server was unavailable. A message in transit at that moment may be lost unless it is
         leased.
 
         Args:
-            count: maximum number of messages per request (default 1).
+            queue: a queue, or up to 32: each message is taken from the first of them that has one.
+            count: maximum number of messages per request (default 1); of several queues, each request takes one.
         """
         call = calls.consume(queue, lease_seconds, count=count)
         with contextlib.suppress(Stopped):
@@ -135,7 +138,22 @@ class Client:
         Reconnects after the connection was lost. If the queue keeps a history, the missed messages come first.
         ``restmq.client.stream.LiveStream`` documents the arguments.
         """
-        stream = LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        return self._follow(
+            LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        )
+
+    def tap(self, queue: str, *, on_gap: Callable[[str], None] | None = None) -> Iterator[Message]:
+        """Yields a copy of each message that is put into the queue from the first iteration on, until ``stop``.
+
+        Takes nothing from the queue. Reconnects after the connection was lost.
+
+        Args:
+            on_gap: called with the last key seen if messages after it were missed: while there was no connection, or
+                because this client reads too slowly.
+        """
+        return self._follow(LiveStream(queue, is_tap=True, on_gap=on_gap))
+
+    def _follow(self, stream: LiveStream) -> Iterator[Message]:
         policy = self._retry_policy()
         with contextlib.suppress(Stopped):
             while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -146,8 +147,12 @@ def lease_many(
     return receive_call(queue, query, wait_seconds, repeatable=True)
 
 
-def consume(queue: str, lease_seconds: float | None = None, *, count: int = 1) -> Call[list[Message]]:
+def consume(queue: str | Sequence[str], lease_seconds: float | None = None, *, count: int = 1) -> Call[list[Message]]:
     """One long poll of a client's ``consume``. It is retried even if the lost response may have contained messages."""
+    if not isinstance(queue, str):
+        first = take_first(queue, wait_seconds=POLL_SECONDS, lease_seconds=lease_seconds)
+        request = replace(first.request, repeatable=True)
+        return Call(request, lambda response: [message for message in [first.read(response)] if message is not None])
     if lease_seconds is not None:
         return lease_many(queue, count, lease_seconds, wait_seconds=POLL_SECONDS)
     return receive_call(queue, {"count": count}, POLL_SECONDS, repeatable=True)

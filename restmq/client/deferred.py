@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import wraps
 from math import inf
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -92,7 +92,7 @@ class DeferredClient:
         return defer.ensureDeferred(self._run(call))
 
     async def consume(
-        self, queue: str, lease_seconds: float | None = None, *, count: int = 1
+        self, queue: str | Sequence[str], lease_seconds: float | None = None, *, count: int = 1
     ) -> AsyncIterator[Message]:
         """As ``restmq.client.Client.consume``. Cancel the iterating task to end it."""
         call = calls.consume(queue, lease_seconds, count=count)
@@ -100,7 +100,7 @@ class DeferredClient:
             for message in await self.run(call):
                 yield message
 
-    async def listen(
+    def listen(
         self,
         queue: str,
         *,
@@ -113,7 +113,15 @@ class DeferredClient:
 
         Close the iterator (``contextlib.aclosing``), or its connection stays open.
         """
-        stream = LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        return self._follow(
+            LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
+        )
+
+    def tap(self, queue: str, *, on_gap: Callable[[str], None] | None = None) -> AsyncIterator[Message]:
+        """As ``restmq.client.Client.tap``. Close the iterator, as that of ``listen``."""
+        return self._follow(LiveStream(queue, is_tap=True, on_gap=on_gap))
+
+    async def _follow(self, stream: LiveStream) -> AsyncIterator[Message]:
         policy = self._retry_policy()
         while True:
             body: ResponseBody | None = None

@@ -17,26 +17,28 @@ from restmq.model import check_queue_name
 
 
 class LiveStream:
-    """The state that a consumer keeps from one connection to the next.
+    """The state that a consumer, or a tap, keeps from one connection to the next.
 
     Args:
+        is_tap: whether to watch the queue and take nothing. Then only ``last_key`` and ``on_gap`` have an effect.
         last_key: key of the last message seen. If the queue keeps a history, the messages after it come first.
         lease_seconds: duration of each message's lease; the queue must have the policy roundrobin. 0 for the queue's
             setting, None (the default) to take messages for good.
         prefetch: maximum number of leased messages that are not yet acked (default: the server's).
-        on_gap: called with the last key seen if the history no longer reaches back to it.
+        on_gap: called with the last key seen if messages after it were missed.
     """
 
     def __init__(
         self,
         queue: str,
         *,
+        is_tap: bool = False,
         last_key: str = "",
         lease_seconds: float | None = None,
         prefetch: int | None = None,
         on_gap: Callable[[str], None] | None = None,
     ) -> None:
-        self._path = "/c/" + quote(check_queue_name(queue), safe="")
+        self._path = ("/tap/" if is_tap else "/c/") + quote(check_queue_name(queue), safe="")
         self._last_key = last_key
         self._on_gap = on_gap
         self._query: dict[str, Any] = {}

@@ -100,5 +100,5 @@ export function post(target, fields) {
 export function webSocketAddress(target) {
   const { token } = credentials;
   const address = SERVER.replace(/^http/, "ws") + target;
-  return token ? `${address}?authkey=${encodeURIComponent(token)}` : address;  // browsers can't set headers for a WebSocket
+  return token ? `${address}${target.includes("?") ? "&" : "?"}authkey=${encodeURIComponent(token)}` : address;  // browsers can't set headers for a WebSocket
 }

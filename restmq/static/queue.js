@@ -36,7 +36,7 @@ export class QueuePage {
     this.chart = new Chart(`Messages waiting, in and out, of ${name} in the last five minutes`);
     this.panels = {
       messages: new Messages(name, queue, () => model.may, () => model.now),
-      tail: new Tail(name, queue, () => model.may),
+      tail: new Tail(name, () => model.may),
       consumers: new Consumers(name, queue, () => model.may),
       settings: new Settings(name, queue, () => model.may, () => this.resume()),
     };

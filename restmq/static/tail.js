@@ -1,7 +1,7 @@
-// The live tail: a real consumer, so that the messages it shows have been delivered to it.
+// The live tail: a tap, which shows each message that is put into the queue, and takes none.
 
 import { path, request, webSocketAddress } from "./api.js";
-import { h, setClass, setText } from "./dom.js";
+import { h, setText } from "./dom.js";
 import { clock, plural } from "./format.js";
 import { preview, renderValue } from "./json.js";
 import { events, lines } from "./stream.js";
@@ -10,27 +10,27 @@ const SHOWN_AT_MOST = 200;
 const RETRY_MS = 1000;
 
 const TRANSPORTS = {
-  comet: { label: "Comet", offer: "comet", listen: listenComet },
-  sse: { label: "Server-Sent Events", offer: "comet", listen: listenEvents },
-  websocket: { label: "WebSocket", offer: "websocket", listen: listenWebSocket },
+  lines: { label: "Lines", offer: "comet", watch: watchLines },
+  sse: { label: "Server-Sent Events", offer: "comet", watch: watchEvents },
+  websocket: { label: "WebSocket", offer: "websocket", watch: watchWebSocket },
 };
 
-async function* listenComet(queue, signal, onOpen) {
-  const response = await request(path("/c/", queue), { signal });
+async function* watchLines(queue, last_event_id, signal, onOpen) {
+  const response = await request(path("/tap/", queue, { last_event_id }), { signal });
   onOpen();
   for await (const line of lines(response)) if (line) yield JSON.parse(line);
 }
 
-async function* listenEvents(queue, signal, onOpen) {
-  const response = await request(path("/sse/", queue), { signal });
+async function* watchEvents(queue, last_event_id, signal, onOpen) {
+  const response = await request(path("/tap/", queue, { last_event_id }), { signal, headers: { Accept: "text/event-stream" } });
   onOpen();
   for await (const event of events(response)) {
-    if (event.type === "message") yield { key: event.id, value: event.data, encoding: event.encoding };
+    yield event.type === "gap" ? JSON.parse(event.data) : { key: event.id, value: event.data, encoding: event.encoding };
   }
 }
 
-async function* listenWebSocket(queue, signal, onOpen) {
-  const socket = new WebSocket(webSocketAddress(path("/ws/", queue)), "restmq");
+async function* watchWebSocket(queue, last_event_id, signal, onOpen) {
+  const socket = new WebSocket(webSocketAddress(path("/ws/", queue, { tap: 1, last_event_id })), "restmq");
   const received = [];
   let wake = () => {};
   let ended = null;
@@ -47,25 +47,24 @@ async function* listenWebSocket(queue, signal, onOpen) {
 
 export class Tail {
   #name;
-  #queue;
   #may;
   #abort = null;
   #received = 0;
+  #lastKey = "";
 
-  constructor(name, queue, may) {
+  constructor(name, may) {
     this.#name = name;
-    this.#queue = queue;
     this.#may = may;
-    this.warning = h("p", { class: "note", id: "tail-warning" });
+    this.note = h("p", { class: "note", id: "tail-note" }, "Shows a copy of each message that is put into the queue from now on, and takes none.");
     this.choices = Object.entries(TRANSPORTS).map(([transport, { label }], i) => h("label", {},
       h("input", { type: "radio", name: "tail", value: transport, checked: i === 0 }), label));
-    this.go = h("button", { type: "button", class: "main", "aria-describedby": "tail-warning", on: { click: () => (this.#abort ? this.stop() : this.#start()) } });
+    this.go = h("button", { type: "button", class: "main", "aria-describedby": "tail-note", on: { click: () => (this.#abort ? this.stop() : this.#start()) } });
     this.state = h("span", { class: "aside", role: "status" });
-    this.list = h("ol", { class: "messages tail", "aria-label": "Received messages, newest first" });
+    this.list = h("ol", { class: "messages tail", "aria-label": "Messages that were put in, newest first" });
     this.element = h("section", { class: "panel", "aria-labelledby": "tail-title" },
       h("header", {}, h("h2", { id: "tail-title" }, "Live tail"), this.state),
       h("div", { class: "line" }, h("fieldset", { class: "choice" }, h("legend", { class: "unseen" }, "Transport"), ...this.choices), this.go),
-      this.warning, this.list);
+      this.note, this.list);
   }
 
   get isListening() {
@@ -82,12 +81,8 @@ export class Tail {
       const offered = this.choices.find((choice) => !choice.hidden);
       if (offered) offered.firstChild.checked = true;
     }
-    const { row } = this.#queue();
-    const [text, isTaking] = caution(row, this.#queue().consumers);
-    this.warning.hidden = this.#abort !== null;
-    setText(this.warning, text);
-    setClass(this.warning, "warn", isTaking);
-    setText(this.go, this.#abort ? "Stop" : isTaking ? "Listen, and take messages" : "Listen");
+    this.note.hidden = this.#abort !== null;
+    setText(this.go, this.#abort ? "Stop" : "Watch");
   }
 
   #chosen() {
@@ -99,13 +94,14 @@ export class Tail {
     this.#abort = abort;
     const transport = TRANSPORTS[this.#chosen().value];
     this.#received = 0;
+    this.#lastKey = "";
     this.list.replaceChildren();
     this.update();
     while (!abort.signal.aborted) {
       setText(this.state, "Connecting…");
       try {
-        const listening = () => setText(this.state, `Listening by ${transport.label}`);
-        for await (const message of transport.listen(this.#name, abort.signal, listening)) this.#show(message);
+        const watching = () => setText(this.state, `Watching by ${transport.label}`);
+        for await (const message of transport.watch(this.#name, this.#lastKey, abort.signal, watching)) this.#show(message);
         setText(this.state, "The server ended the connection. Retrying…");
       } catch (error) {
         if (abort.signal.aborted) return;
@@ -129,8 +125,12 @@ export class Tail {
   }
 
   #show(message) {
-    if (message.event === "gap") return;
+    if (message.event === "gap") {
+      this.list.prepend(h("li", { class: "note" }, "Messages are missing here: the connection broke, or this page was too slow."));
+      return;
+    }
     this.#received += 1;
+    this.#lastKey = message.key;
     const body = h("div", { class: "message-body" });
     const details = h("details", { on: { toggle: () => { if (details.open && !body.childNodes.length) body.append(renderValue(message.value, message.encoding, false)); } } },
       h("summary", {}, h("code", { class: "key" }, message.key.slice(message.key.lastIndexOf(":") + 1)),
@@ -138,16 +138,4 @@ export class Tail {
     this.list.prepend(h("li", { data: { key: message.key } }, details));
     while (this.list.childElementCount > SHOWN_AT_MOST) this.list.lastElementChild.remove();
   }
-}
-
-/** What listening does to the queue in its current state, and whether it takes messages from others. */
-function caution(row, consumers) {
-  if (row.policy !== "broadcast") {
-    return ["This is a real consumer. With round robin it takes each message that it gets from the queue; no other consumer gets that message.", true];
-  }
-  if (row.ready && row.started) {
-    return [`This is a real consumer. It takes the ${plural(row.ready, "waiting message")} from the queue.`, true];
-  }
-  if (consumers) return ["This is a real consumer. The queue broadcasts, so all other consumers get the same messages.", false];
-  return ["This is a real consumer. While it is the only one, new messages go to it and do not wait for others.", true];
 }

@@ -94,10 +94,11 @@ class Page:
     def wait_for_messages(self, wanted: list[str], panel: str = "#messages") -> None:
         wait_until(lambda: self.messages(panel) == wanted, why=f"{wanted}, not {self.messages(panel)}")
 
-    def listen(self, transport: str) -> None:
+    def watch(self, transport: str) -> None:
+        """Begins the live tail."""
         self.find(f"input[name=tail][value={transport}]").click()
-        self.press("Listen", "section[aria-labelledby=tail-title]")
-        self.wait_for("section[aria-labelledby=tail-title] header", "Listening by")
+        self.press("Watch", "section[aria-labelledby=tail-title]")
+        self.wait_for("section[aria-labelledby=tail-title] header", "Watching by")
 
     def screenshot(self, name: str) -> Path:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

@@ -119,13 +119,14 @@ def test_a_token_is_asked_for_and_limits_the_offered_actions(guarded: Page, queu
     guarded.find(".rows a").click()
     guarded.wait_for_messages(["1 x"])
     assert {"Pause", "Start", "Purge…", "Publish", "Save"} & guarded.offered() == set()
-    guarded.listen("websocket")
-    guarded.wait_for_messages(["1 x"], ".tail")
+    guarded.watch("websocket")
     guarded.press("Signed in")
     sign_in(guarded, f"owner-{queue}")
     guarded.button("Publish")
     assert {"Pause", "Purge…", "Publish", "Save"} <= guarded.offered()
-    guarded.wait_for("section[aria-labelledby=consumers-title]", "127.0.0.1")
+    guarded.find("#publish-text").send_keys("y")
+    guarded.press("Publish", ".publish")
+    guarded.wait_for_messages(["2 y"], ".tail")
 
 
 def test_a_password_known_to_the_browser_signs_in(guarded: Page) -> None:

@@ -272,7 +272,7 @@ def test_consume_and_tail_continue_after_the_server_was_killed(
     shell: Shell, mortal: Daemon, http: httpx.Client, queue: str
 ) -> None:
     consuming = shell.start("--url", mortal.url, "consume", queue, "--follow")
-    tailing = shell.start("tail", queue + "-live", "--url", mortal.url)
+    tailing = shell.start("tail", queue + "-live", "--take", "--url", mortal.url)
     assert consuming.stdout is not None and tailing.stdout is not None
     with mortal.client() as there:
         for value in (b"before", b"after"):
@@ -311,22 +311,83 @@ def test_leased_messages_are_not_lost_when_the_reader_of_the_pipe_exits(
 
 def test_tail_prints_live_and_from_the_history(shell: Shell, http: httpx.Client, redis: Redis, queue: str) -> None:
     http.post(f"/p/{queue}", data={"history": "2"})
-    tailing = shell.start("tail", queue, "--json", "--count", "4")
+    tailing = shell.start("tail", "--take", queue, "--json", "--count", "4")
     wait_until(lambda: listeners(redis, queue))
     keys = add(http, queue, "a\r\nb", BINARY, "c", "d")
     out, _, status = ended(tailing)
     assert [json.loads(line)["key"] for line in out.splitlines()] == keys
     assert (json.loads(out.splitlines()[0])["value"], status) == ("a\r\nb", 0)
     wait_until(lambda: not listeners(redis, queue))
-    again = shell.run("tail", queue, "--after", keys[0], "--count", "2")
+    again = shell.run("tail", "--take", queue, "--after", keys[0], "--count", "2")
     assert (again.stdout, again.returncode) == (b"c\nd\n", 0)
     assert f"messages after {keys[0]} were missed".encode() in again.stderr
+
+
+def test_tail_shows_what_is_put_in_and_takes_nothing(
+    shell: Shell, http: httpx.Client, redis: Redis, queue: str
+) -> None:
+    http.post(f"/p/{queue}", data={"policy": "roundrobin"})
+    add(http, queue, "before")
+    tailing = shell.start("tail", queue, "--keys", "--count", "2")
+    wait_until(lambda: redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB:TAP")[1] == 1)
+    wait_until(lambda: redis.command("EXISTS", f"{queue}:tapped") == 1)
+    keys = add(http, queue, "a\r\nb", "c")
+    out, complaints, status = ended(tailing)
+    assert (out.encode() if isinstance(out, str) else out) == f"{keys[0]}\ta\r\nb\n{keys[1]}\tc\n".encode()
+    assert (complaints, status) == ("", 0)
+    assert everything(http, queue) == ["before", "a\r\nb", "c"]
+
+
+def test_tail_goes_on_after_the_server_was_killed_and_reports_what_it_missed(
+    shell: Shell, mortal: Daemon, redis: Redis, http: httpx.Client, queue: str
+) -> None:
+    tailing = shell.start("tail", queue, "--url", mortal.url, "--count", "2")
+    assert tailing.stdout is not None
+    for value in (b"before", b"after"):
+        wait_until(lambda: redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB:TAP")[1] == 1)
+        wait_until(lambda: redis.command("EXISTS", f"{queue}:tapped") == 1)
+        (key,) = add(http, queue, value)
+        assert tailing.stdout.readline() == value + b"\n"
+        if value == b"before":
+            mortal.kill()
+            last = key
+            redis.command("DEL", f"{queue}:tapped")
+            add(http, queue, "missed")
+            mortal.start()
+    _, complaints, status = ended(tailing)
+    assert (status, f"messages after {last} were missed: the connection broke" in complaints) == (0, True)
+
+
+def test_tail_says_that_it_takes_messages(shell: Shell, http: httpx.Client, queue: str) -> None:
+    add(http, queue, "a")
+    result = shell.run("tail", "--take", queue, "--count", "1")
+    assert (result.stdout, result.returncode) == (b"a\n", 0)
+    assert f"taking messages from {queue}: those that wait in it".encode() in result.stderr
+    assert everything(http, queue) == []
+
+
+@pytest.mark.parametrize("options", [["--lease", "3"], ["--after", "x:1"]])
+def test_tail_without_take_has_no_leases_and_no_history(shell: Shell, queue: str, options: list[str]) -> None:
+    result = shell.run("tail", queue, *options)
+    assert (result.returncode, b"need --take" in result.stderr) == (2, True)
+
+
+def test_consume_takes_from_the_first_of_several_queues(shell: Shell, http: httpx.Client, queue: str) -> None:
+    high, low = queue + "-high", queue + "-low"
+    for name in (low, high):
+        add(http, name, f"1 {name}", f"2 {name}")
+    wanted = f"1 {high}\n2 {high}\n1 {low}\n".encode()
+    assert shell.output("consume", high, low, "--lease", "60", "--count", "3") == wanted
+    assert shell.output("consume", high, low, "--follow", "--count", "1") == f"2 {low}\n".encode()
+    assert shell.run("consume", high, low).returncode == 1
+    refused = shell.run("consume", high, low, "--batch", "2")
+    assert (refused.returncode, b"--batch takes one queue" in refused.stderr) == (2, True)
 
 
 def test_tail_with_leases_acks_each_printed_message(shell: Shell, http: httpx.Client, queue: str) -> None:
     http.post(f"/p/{queue}", data={"policy": "roundrobin"})
     add(http, queue, "a", "b", "c")
-    assert shell.output("tail", queue, "--lease", "600", "--count", "2") == b"a\nb\n"
+    assert shell.output("tail", "--take", queue, "--lease", "600", "--count", "2") == b"a\nb\n"
     wait_until(lambda: counts(http, queue) == (1, 0, 0, 0))
 
 
@@ -935,7 +996,13 @@ def test_tab_completes_commands_options_and_queues(
 
 # What docs/command-line.md says
 
-ENDLESS = ("restmq watch", "restmq tail news", "restmq consume mail --follow", "restmq work jobs --timeout")
+ENDLESS = (
+    "restmq watch",
+    "restmq tail",
+    "restmq consume mail --f",
+    "restmq consume urgent",
+    "restmq work jobs --timeout",
+)
 
 
 @pytest.fixture

@@ -54,6 +54,9 @@ class InThread:
     def listen(self, *args: Any, **kwargs: Any) -> Iterator[Message]:
         return self._iterate(self.client.listen(*args, **kwargs))
 
+    def tap(self, *args: Any, **kwargs: Any) -> Iterator[Message]:
+        return self._iterate(self.client.tap(*args, **kwargs))
+
     def _iterate(self, messages: Any) -> Iterator[Message]:
         async def following() -> Message:
             found: Message = await anext(messages)
@@ -525,6 +528,44 @@ def test_listen_misses_nothing_of_a_queue_with_history_when_the_server_is_killed
             found = [next(messages).key for _ in keys[1:]]
         assert found == keys[1:]
     daemon.stop()
+
+
+def test_a_tap_yields_copies_and_reports_gaps(
+    make: Make, private_folder: Path, redis: Redis, http: httpx.Client, queue: str
+) -> None:
+    gaps: list[str] = []
+    daemon = Daemon(private_folder, redis=redis)
+    with (
+        contextlib.closing(make(daemon.url, retry_seconds=60).tap(queue, on_gap=gaps.append)) as messages,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        waiting = pool.submit(next, messages)
+        wait_until(lambda: redis.command("PUBSUB", "NUMSUB", f"{queue}:PUBSUB:TAP")[1] == 1)
+        wait_until(lambda: redis.command("EXISTS", f"{queue}:tapped") == 1)
+        key = http.post(f"/q/{queue}", content=BINARY, headers={"Content-Type": "image/png"}).text.strip()
+        found = waiting.result(20)
+        assert (found.key, found.value, found.more["content_type"]) == (key, BINARY, "image/png")
+        daemon.kill()
+        redis.command("DEL", f"{queue}:tapped")
+        http.post(f"/q/{queue}", data={"value": "missed"})
+        daemon.start()
+        waiting = pool.submit(next, messages)
+        wait_until(lambda: redis.command("EXISTS", f"{queue}:tapped") == 1)
+        new = http.post(f"/q/{queue}", data={"value": "new"}).text.strip()
+        assert waiting.result(20).key == new
+        assert gaps == [key]
+    daemon.stop()
+    assert [http.get(f"/q/{queue}").json()["key"] for _ in range(3)][::2] == [key, new]
+
+
+def test_consume_takes_from_the_first_of_several_queues(client: Any, queue: str) -> None:
+    high, low = f"{queue}-high", f"{queue}-low"
+    client.publish(low, "1")
+    client.publish(high, "2")
+    with contextlib.closing(client.consume([high, low], lease_seconds=60)) as messages:
+        found = [next(messages) for _ in range(2)]
+    assert [(message.text, message.more["queue"]) for message in found] == [("2", high), ("1", low)]
+    assert client.ack_many(found[:1]) == [True]
 
 
 def test_a_gap_in_the_history_is_reported(client: Any, http: httpx.Client, redis: Redis, queue: str) -> None:
