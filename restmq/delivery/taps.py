@@ -29,176 +29,23 @@ from typing import Any
 
 from twisted.application import service
 from twisted.internet import defer, task
-from twisted.logger import Logger
 
 from restmq.core import RedisOperations, not_reachable
 from restmq.delivery.backpressure import BackpressureLimits
-from restmq.delivery.consumer import CloseReason, Consumer, write_gap, write_messages
-from restmq.delivery.inbox import ByteBudget, EndOfTurn, Inbox, Notice
+from restmq.delivery.consumer import CloseReason, Consumer
+from restmq.delivery.inbox import ByteBudget, EndOfTurn
 from restmq.delivery.outbox import SharedBytes
 from restmq.delivery.shared import FanoutCounters
+from restmq.delivery.tapped_queue import TappedQueue
 from restmq.delivery.tasks import PendingCalls
-from restmq.errors import RestMQError
 from restmq.http.turns import Turns
-from restmq.model import Message, number_of
 from restmq.store.base import Channels, Subscription
-from restmq.store.batching import SingleFlight
-
-log = Logger()
 
 RENEWAL_SECONDS = 5.0
 _KEEPALIVE_SECONDS = 12.0
 _READ_BYTES_MAX = 32 << 20
 #: The part of ``unsent_bytes_total`` that all taps together may use, beside that of the live consumers.
 _PART_OF_UNSENT_BYTES = 4
-
-
-class _TappedQueue:
-    """The taps of one queue on this daemon.
-
-    Attributes:
-        users: number of clients that are about to become taps.
-        was_lost: whether the subscription broke since the last marker.
-    """
-
-    def __init__(
-        self,
-        queue: str,
-        *,
-        core: RedisOperations,
-        calls: PendingCalls,
-        budget: ByteBudget,
-        turns: Turns,
-        counters: FanoutCounters,
-    ) -> None:
-        self.taps: list[Consumer] = []
-        self.users = 0
-        self.was_lost = False
-        self._queue = queue
-        self._core = core
-        self._calls = calls
-        self._counters = counters
-        self._number: int | None = None
-        #: The taps that have fallen behind, each with the key of the last message that it got.
-        self._behind: dict[Consumer, str] = {}
-        self._opening: list[defer.Deferred[None]] = []
-        self._round = 0
-        self._confirming = SingleFlight(self._confirm_once, self._failed, calls.run)
-        self.inbox = Inbox(
-            tag_bytes=len(core.layout.tag(queue)),
-            budget=budget,
-            turns=turns,
-            read=core.queue_copied_value,
-            consumers=self.taps,
-            deliver=self._deliver,
-            lose=self._lose,
-            handle=self._handle,
-            run=calls.run,
-        )
-
-    @property
-    def last_key(self) -> str:
-        """The key of the last message that was put into the queue; empty if it is not known."""
-        return "" if self._number is None else f"{self._queue}:{self._number}"
-
-    def renew(self) -> None:
-        """Renews the queue's key, and asks for a marker (rules 1 and 3)."""
-        self._calls.run(self._core.queue_tap(self._queue)).addErrback(self._failed)
-
-    def _failed(self, failure: Any) -> None:
-        # Without Redis nothing is put into the queue. The next renewal tells of a gap.
-        if not failure.check(RestMQError):
-            log.failure("a call for the taps of {queue} failed", failure=failure, queue=self._queue)
-
-    def admission(self) -> defer.Deferred[None]:
-        """Fires when a tap sees all messages from now on (rule 4)."""
-        admitted: defer.Deferred[None] = defer.Deferred(lambda _: self._opening.remove(admitted))
-        if self._number is not None and not self.was_lost:
-            admitted.callback(None)
-        else:
-            self._opening.append(admitted)
-        return admitted
-
-    # What arrives on the channel
-
-    def _deliver(self, messages: list[Message]) -> None:
-        start, number = 0, self._number
-        for place, message in enumerate(messages):
-            if number is not None and number_of(message.key) > number + 1:
-                self._write(messages[start:place])
-                self._tell_gap()
-                start = place
-            number = number_of(message.key)
-        self._write(messages[start:])
-
-    def _write(self, messages: list[Message]) -> None:
-        if messages:
-            write_messages(self._up_to_date(), messages)
-            self._number = number_of(messages[-1].key)
-
-    def _up_to_date(self) -> Sequence[Consumer]:
-        return [tap for tap in self.taps if tap not in self._behind] if self._behind else self.taps
-
-    def _handle(self, notice: Notice) -> None:
-        number = int(notice.text)
-        if notice.kind == b"sync":
-            self._round = number
-            self._confirming.request()
-        elif notice.kind == b"at":
-            self._reach_marker(number)
-
-    def _reach_marker(self, number: int) -> None:
-        if self._number is not None and (number > self._number or (self.was_lost and number != self._number)):
-            self._tell_gap()
-        self._number, self.was_lost = number, False
-        opening, self._opening = self._opening, []
-        for admitted in opening:
-            admitted.callback(None)
-
-    async def _confirm_once(self) -> None:
-        await self._core.queue_confirm_copies(self._queue, self._round)
-
-    def _lose(self, key: str) -> None:
-        """The value of a message could not be read."""
-        self._tell_gap()
-        self._number = number_of(key)
-
-    def _tell_gap(self) -> None:
-        self._write_gap(self._up_to_date(), self.last_key)
-
-    def _write_gap(self, taps: Sequence[Consumer], last_key: str) -> None:
-        self._counters.gaps += len(taps)
-        write_gap(taps, last_key)
-
-    # Slow taps
-
-    def fall_behind(self, tap: Consumer) -> None:
-        """The tap gets nothing more for now."""
-        if tap in self.taps:
-            self._behind.setdefault(tap, self.last_key)
-
-    def catch_up(self, tap: Consumer) -> None:
-        """The tap has read everything."""
-        last_key = self._behind.pop(tap, None)
-        if last_key is not None:
-            self._write_gap([tap], last_key)
-
-    def add(self, tap: Consumer, last_key: str | None) -> None:
-        """Adds a tap, and tells it of a gap if it has seen another message than the last one."""
-        self.inbox.flush()
-        self.taps.append(tap)
-        if last_key and last_key != self.last_key:
-            self._write_gap([tap], last_key)
-
-    def remove(self, tap: Consumer) -> None:
-        self.taps.remove(tap)
-        self._behind.pop(tap, None)
-
-    def keep_alive(self) -> None:
-        for tap in list(self.taps):
-            if tap.format.keepalive and tap.capacity():  # not to a tap that still has something to read
-                tap.write(tap.format.wrap(tap.format.keepalive))
-            tap.close_if_vanished()
 
 
 class Taps(service.Service):  # type: ignore[misc]  # untyped
@@ -227,8 +74,8 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
         self._calls = PendingCalls()
         self._budget = ByteBudget(_READ_BYTES_MAX)
         self._end_of_turn = EndOfTurn(reactor)
-        self._live: dict[str, _TappedQueue] = {}
-        self._by_channel: dict[bytes, _TappedQueue] = {}
+        self._live: dict[str, TappedQueue] = {}
+        self._by_channel: dict[bytes, TappedQueue] = {}
         #: Made for the first tap, as most daemons have none.
         self._subscriber: Subscription | None = None
         self._renewal = task.LoopingCall(self._renew)
@@ -282,8 +129,8 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
             live.users -= 1
             self._close_if_unused(queue, live)
 
-    def _open(self, queue: str) -> _TappedQueue:
-        live = _TappedQueue(
+    def _open(self, queue: str) -> TappedQueue:
+        live = TappedQueue(
             queue,
             core=self._core,
             calls=self._calls,
@@ -300,7 +147,7 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
         self._subscriber.subscribe(channel).addCallback(lambda _: live.renew())
         return live
 
-    def _close_if_unused(self, queue: str, live: _TappedQueue) -> None:
+    def _close_if_unused(self, queue: str, live: TappedQueue) -> None:
         if live.users or live.taps or self._live.get(queue) is not live:
             return
         channel = self._channel_of(queue)
@@ -350,7 +197,7 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
             kind, _, content = payload.partition(b" ")
             live.inbox.receive(kind, content)
 
-    def _on(self, channels: Channels) -> list[_TappedQueue]:
+    def _on(self, channels: Channels) -> list[TappedQueue]:
         return [live for channel, live in self._by_channel.items() if channel in channels]
 
     def _subscription_lost(self, channels: Channels) -> None:
