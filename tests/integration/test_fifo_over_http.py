@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,9 +12,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from restmq.core import RedisOperations
-from restmq.queues.sqs import SqsEntry
 from tests.integration.conftest import Run
-from tests.servers import Comet, Daemon, Redis, stopping, wait_until
+from tests.servers import Comet, Daemon, wait_until
 
 
 @pytest.fixture
@@ -94,7 +92,7 @@ def test_live_consumers_of_a_queue_that_becomes_a_fifo_queue_are_closed(
 
 
 def test_clients_that_wait_get_different_groups(
-    daemon: Daemon, redis: Redis, http: httpx.Client, fifo: str, pool: ThreadPoolExecutor
+    daemon: Daemon, http: httpx.Client, fifo: str, pool: ThreadPoolExecutor
 ) -> None:
     waiting = [pool.submit(lambda: lease(daemon.client(), fifo, wait=20)) for _ in range(4)]
     wait_until(lambda: http.get(f"/stats/{fifo}").json()["waiters"] == 4)
@@ -112,41 +110,3 @@ def test_an_ack_wakes_the_client_that_waits_for_the_group(
     wait_until(lambda: http.get(f"/stats/{fifo}").json()["waiters"] == 1)
     ack(http, first)
     assert waiting.result()["value"] == "a2"
-
-
-def test_each_group_keeps_its_order_under_twenty_consumers_of_two_daemons_one_of_which_is_killed(
-    folder: Path, private_redis: Redis, run: Run, private_core: RedisOperations, pool: ThreadPoolExecutor
-) -> None:
-    """A message may come twice, but never before all older ones of its group were done."""
-    queue, count, groups = "work.fifo", 300, 17
-    run(private_core.sqs_create, queue, {"FifoQueue": "true"}, {}, {})
-    entries = [SqsEntry(b"%d" % number, {}, None, f"g{number % groups}", str(number)) for number in range(count)]
-    run(private_core.sqs_send, queue, entries)
-    daemons = [Daemon(folder / f"fifo-{number}", redis=private_redis) for number in range(2)]
-    finished: dict[int, list[int]] = {group: [] for group in range(groups)}
-
-    def finish(message: dict[str, Any], http: httpx.Client) -> None:
-        number = int(message["value"])
-        before = finished[number % groups]
-        older = list(range(number % groups, number, groups))
-        assert before in (older, [*older, number])  # the second if the answer to its ack was lost
-        finished[number % groups] = [*older, number]
-        ack(http, message)
-
-    def consume(number: int) -> None:
-        http = daemons[number % 2].client()
-        while sum(map(len, finished.values())) < count:
-            try:
-                message = lease(http, queue, lease=5, wait=1)
-                if message:
-                    finish(message, http)
-            except httpx.TransportError:
-                http = daemons[1].client()
-
-    with stopping(*daemons):
-        working = [pool.submit(consume, number) for number in range(20)]
-        wait_until(lambda: sum(map(len, finished.values())) > count / 4 or any(done.done() for done in working))
-        daemons[0].kill()
-        for done in working:
-            done.result()
-    assert finished == {group: list(range(group, count, groups)) for group in range(groups)}

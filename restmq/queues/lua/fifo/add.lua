@@ -24,8 +24,10 @@ local room = capacity()
 if all_or_nothing and room < count then return {'full'} end
 if room < count then keys[1] = 'full' end
 
-local record = given ~= '' and given or string.format('{"count":0,"sent":%.0f}', now)
-local group = group_of(cjson.decode(record))
+local record = given ~= '' and cjson.decode(given) or {count = 0, sent = now}
+local group = group_of(record)
+record.group = group
+record = cjson.encode(record)
 local expires_ms, due_ms = ttl_ms > 0 and now + ttl_ms or 0, delay_ms > 0 and now + delay_ms or 0
 for i = FIRST, FIRST + math.min(count, room) - 1 do
   keys[#keys + 1] = key_of(append(ARGV[i], record, group, expires_ms, due_ms))
