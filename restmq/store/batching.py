@@ -41,7 +41,10 @@ class TurnEnd:
 
     def _run(self) -> None:
         calls, self._calls = self._calls, []
-        Connection.send_together(calls)
+        if len(calls) == 1:
+            calls[0]()
+        else:
+            Connection.send_together(calls)
 
 
 class _Batch(Generic[Item, Result]):

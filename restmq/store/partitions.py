@@ -45,7 +45,7 @@ async def gather(
     by_node: dict[Any, list[int]] = {}
     for partition in partitions:
         by_node.setdefault(store.node_of(partition), []).append(partition)
-    lots = [_Lot(store, wanted, ask) for wanted in by_node.values()]
+    lots = [_Lot(store, node, wanted, ask) for node, wanted in by_node.items()]
     await defer.gatherResults([defer.ensureDeferred(lot.run()) for lot in lots])
     problems = [lot.problem for lot in lots if lot.problem is not None]
     for problem in problems:
@@ -56,11 +56,15 @@ async def gather(
 
 
 class _Lot(Generic[Found]):
-    """The partitions of one node."""
+    """The partitions of one node, or those that no node has. A node that is known to hang is not waited for again."""
 
-    def __init__(self, store: BaseStore, partitions: list[int], ask: Callable[[int], Awaitable[Found]]) -> None:
+    def __init__(
+        self, store: BaseStore, node: Any, partitions: list[int], ask: Callable[[int], Awaitable[Found]]
+    ) -> None:
         self.results: dict[int, Found] = {}
         self.problem: Exception | None = None
+        if node is not None and node.is_slow(store.part_seconds):
+            self.problem = StoreUnavailable("a node of the message store (Redis) does not answer.")
         self._store = store
         self._partitions = partitions
         self._ask = ask

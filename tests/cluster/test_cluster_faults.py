@@ -154,6 +154,39 @@ def test_a_primary_that_hangs_costs_the_queues_of_others_nothing(
     assert http.get(f"/q/{hurt}").json()["value"] == "before"
 
 
+def test_while_a_primary_hangs_pages_answer_before_its_calls_end_and_say_what_is_missing(private_folder: Path) -> None:
+    cluster = Cluster(private_folder / "cluster", replicas=0)
+    # The time limit of calls is longer than that of this client.
+    daemon = Daemon(private_folder / "daemon", "--redis-cluster", cluster.addresses, "--redis-timeout", "300")
+    try:
+        with stopping(daemon), daemon.client() as http:
+            queues = queue_of_each(cluster)
+            hung, hurt = next(iter(queues.items()))
+            others = set(queues.values()) - {hurt}
+            for queue in queues.values():
+                add(http, queue)
+            hung.pause()
+            for _ in range(2):
+                for path in ("/stats/", "/control/"):
+                    shown = http.get(path, headers={"Accept": "application/json"}).json()
+                    assert (set(shown["queues"]), shown["missing"]) == (others, 1)
+                metrics = http.get("/metrics").text
+                assert f'restmq_redis_up{{node="127.0.0.1:{hung.port}"}} 0.0' in metrics
+                assert all(f'restmq_messages{{queue="{queue}",state="ready"}} 1.0' in metrics for queue in others)
+                assert all(http.get(f"/stats/{queue}").json()["ready"] == 1 for queue in others)
+            assert http.get("/readyz").status_code == 200
+            with http.stream("GET", "/dashboard/events") as events:
+                lines = iter(events.iter_lines())
+                while (line := next(lines)) != "event: snapshot":
+                    pass
+                snapshot = json.loads(next(lines).removeprefix("data: "))
+            assert snapshot["missing"] == 1
+            assert {row[0] for row in snapshot["queues"]} == others
+            hung.go_on()
+    finally:
+        cluster.stop()
+
+
 def test_slots_move_both_ways_under_load_and_nothing_is_lost_or_comes_twice(
     private_cluster: Cluster, daemon: Daemon, http: httpx.Client
 ) -> None:

@@ -69,10 +69,10 @@ class ClusterNode(Store):
         """Closes the node's connections when their calls are answered: it is no longer a primary of the cluster."""
         return self._stop(after_answers=True)
 
-    def is_slow(self) -> bool:
-        """Whether a call has waited for its answer for a while."""
+    def is_slow(self, seconds: float = _SLOW_SECONDS) -> bool:
+        """Whether a call has waited for its answer for this time."""
         now = self._reactor.seconds()
-        return any(one.sent_at and now - one.sent_at[0] > _SLOW_SECONDS for one in self._pool.pool)
+        return any(one.sent_at and now - one.sent_at[0] > seconds for one in self._pool.pool)
 
     # Calls
 

@@ -308,7 +308,7 @@ class ClusterStore(BaseStore):
     async def check_ready(self, may_explain: Callable[[], Awaitable[bool]]) -> str | None:
         asked = [defer.ensureDeferred(node.check_ready(may_explain)) for node in self.servers]
         for one in asked:
-            one.addTimeout(self.settings.call_timeout_seconds / 2, self._reactor)
+            one.addTimeout(self.part_seconds, self._reactor)
         results = await defer.DeferredList(asked, consumeErrors=True)
         ready = sum(success for success, _ in results)
         if not ready or self._rejected:
