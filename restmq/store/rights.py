@@ -106,6 +106,6 @@ def acl_line(user: str, is_cluster: bool = False) -> str:
     """The Redis command that creates a user with all the rights that RestMQ needs, and no others."""
     used = (*REDIS_COMMANDS, *CHANNEL_COMMANDS, *(CLUSTER_COMMANDS if is_cluster else ()))
     names = {"|".join(command[:2]) if command[0] in ("PUBSUB", "CLUSTER") else command[0] for command in used}
-    beside = (*_BESIDE, "cluster|info", "config|get") if is_cluster else _BESIDE
+    beside = (*_BESIDE, "cluster|nodes", "config|get") if is_cluster else _BESIDE
     rights = sorted({name.lower() for name in names} | set(beside))
     return f"ACL SETUSER {user} on >PASSWORD ~* &* -@all {' '.join('+' + right for right in rights)}"

@@ -177,7 +177,7 @@ def test_while_a_primary_hangs_pages_answer_before_its_calls_end_and_say_what_is
             assert http.get("/readyz").status_code == 200
             with http.stream("GET", "/dashboard/events") as events:
                 lines = iter(events.iter_lines())
-                while (line := next(lines)) != "event: snapshot":
+                while next(lines) != "event: snapshot":
                     pass
                 snapshot = json.loads(next(lines).removeprefix("data: "))
             assert snapshot["missing"] == 1
@@ -241,6 +241,23 @@ def test_calls_wait_while_a_slot_moves_and_run_once(private_cluster: Cluster, ht
     taking.join()
     assert taken[0]["key"] == keys[0]
     assert all_taken(http, queue) == keys[1:]
+
+
+def test_a_new_node_is_asked_for_what_has_moved_to_it_before_it_has_a_slot(
+    private_cluster: Cluster, http: httpx.Client
+) -> None:
+    here, queue = next(iter(queue_of_each(private_cluster).items()))
+    http.post(f"/p/{queue}", data={"policy": "roundrobin", "max_length": "7"}).raise_for_status()
+    new = private_cluster.add_node()
+    private_cluster.meet(new)
+    private_cluster.settle()
+    private_cluster.start_moving(slot_of(queue), new)
+    private_cluster.move_keys(slot_of(queue), here, new)
+    assert http.get(f"/p/{queue}").json() == {"queue": queue, "value": "roundrobin", "max_length": 7}
+    assert "cmdstat_asking" in new.command("INFO", "commandstats")
+    private_cluster.end_moving(slot_of(queue), here, new)
+    add(http, queue)
+    assert http.get("/readyz").json() == {"status": "ready", "parts": "4 of 4"}
 
 
 def test_a_node_is_added_and_another_one_removed(private_cluster: Cluster, http: httpx.Client) -> None:

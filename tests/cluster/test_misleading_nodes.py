@@ -56,7 +56,7 @@ class Node:
         name = " ".join(words[:2]).upper() if words[0] in ("CLUSTER", "COMMAND") else words[0]
         fixed = {
             "CLUSTER SLOTS": f"*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:{self.port}\r\n",
-            "CLUSTER INFO": "$24\r\ncluster_current_epoch:1 \r\n",
+            "CLUSTER NODES": "$13\r\nno such words\r\n",
             "ROLE": "*1\r\n$6\r\nmaster\r\n",
             "INFO": "$19\r\ncluster_enabled:1\r\n\r\n",
             "COMMAND INFO": "*1\r\n*1\r\n$11\r\npexpiretime\r\n",

@@ -5,16 +5,17 @@
 2. The map is read again when a call or a subscription shows that it is out of date, when a connection is lost, every
    half second while a node is away or slow to answer, and otherwise every 15 seconds. One question is in progress at a
    time.
-3. A node that was cut off from the others has an old map. So each node is also asked for the cluster's epoch, which
-   rises with each failover. A map of an older epoch is used only if there was no newer one for 15 seconds.
-4. Only addresses in the map are members of the cluster. A connection, and with it the password, goes to members and to
-   the addresses of ``--redis-cluster``, and to no others.
+3. Each node is also asked which nodes it knows (``CLUSTER NODES``), because the map lacks primaries without slots.
+4. A node that was cut off from the others has an old map. The highest epoch of its nodes tells: it rises with each
+   failover and each slot that moves. A map of an older epoch is used only if there was no newer one for 15 seconds.
+5. Only addresses that nodes name so are members of the cluster. A connection, and with it the password, goes to members
+   and to the addresses of ``--redis-cluster``, and to no others.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from restmq.store import keys
 from restmq.store.asking import ask_once, why_no_answer
 from restmq.store.batching import SingleFlight
 from restmq.store.connection import ErrorReply
-from restmq.store.handshake import Unusable, info_fields
+from restmq.store.handshake import Unusable
 from restmq.store.settings import Address, StoreSettings, show_address
 from restmq.store.tls import endpoint_to
 
@@ -36,7 +37,7 @@ _SLOTS = 16384
 _LOOK_SECONDS = 0.5
 _RENEW_SECONDS = 15.0
 _ANSWER_SECONDS = 1.0
-_QUESTIONS = ((b"CLUSTER", b"SLOTS"), (b"CLUSTER", b"INFO"))
+_QUESTIONS = ((b"CLUSTER", b"SLOTS"), (b"CLUSTER", b"NODES"))
 
 
 def _slot_of(tag: bytes) -> int:
@@ -52,8 +53,9 @@ class ClusterMap:
 
     Attributes:
         owners: the address of the primary that has each partition; None if no node has it.
-        members: the addresses of all primaries and replicas.
-        epoch: the cluster's epoch; None if the node does not permit the question.
+        members: the addresses of all primaries and replicas; without those that have no slots, if the node does not
+            permit the question.
+        epoch: the highest epoch of a node; None if the node does not permit the question.
     """
 
     owners: tuple[Address | None, ...]
@@ -61,8 +63,8 @@ class ClusterMap:
     epoch: int | None = None
 
 
-def parse_map(slots: Any, info: Any, asked: Address) -> ClusterMap:
-    """Reads the answers to ``CLUSTER SLOTS`` and ``CLUSTER INFO`` of the node at this address.
+def parse_map(slots: Any, nodes: Any, asked: Address) -> ClusterMap:
+    """Reads the answers to ``CLUSTER SLOTS`` and ``CLUSTER NODES`` of the node at this address.
 
     Raises Unusable for an invalid answer.
     """
@@ -80,8 +82,11 @@ def parse_map(slots: Any, info: Any, asked: Address) -> ClusterMap:
     owners = tuple(by_slot[slot] for slot in _PARTITION_SLOTS)
     if not any(owners):
         raise Unusable("it belongs to no cluster, or to one without slots")
-    epoch = info_fields(info).get("cluster_current_epoch", "")
-    return ClusterMap(owners, frozenset(members), int(epoch) if epoch.isdigit() else None)
+    epochs = []
+    for places, epoch in _known_nodes(nodes, asked):
+        members.update(places)
+        epochs.append(epoch)
+    return ClusterMap(owners, frozenset(members), max(epochs, default=None))
 
 
 def _address(node: Sequence[Any], asked: Address) -> Address | None:
@@ -90,6 +95,18 @@ def _address(node: Sequence[Any], asked: Address) -> Address | None:
     if host is None or host == b"?":
         return None
     return (host.decode() or asked[0], port)
+
+
+def _known_nodes(nodes: Any, asked: Address) -> Iterator[tuple[list[Address], int]]:
+    """The addresses and the epoch of each node in an answer to ``CLUSTER NODES``."""
+    text = nodes.decode("utf-8", "replace") if isinstance(nodes, bytes) else ""
+    for line in text.splitlines():
+        _, places, flags, _, _, _, epoch, *_ = [*line.split(" "), *[""] * 7]
+        place, name, *_ = [*places.split(","), ""]  # host:port@port[,name[,other=fields]]
+        host, _, port = place.partition("@")[0].rpartition(":")
+        if port.isdigit() and epoch.isdigit() and not {"handshake", "noaddr"} & set(flags.split(",")):
+            hosts = (host or asked[0], *([name] if name and "=" not in name else ()))
+            yield [(each, int(port)) for each in hosts], int(epoch)
 
 
 class MapKeeper:
@@ -160,8 +177,8 @@ class MapKeeper:
         random.shuffle(nodes)
         for node in nodes[:3]:
             try:
-                slots, info = await node.ask_for_map().addTimeout(_ANSWER_SECONDS, self._reactor)
-                return parse_map(slots, info, node.address)
+                slots, nodes = await node.ask_for_map().addTimeout(_ANSWER_SECONDS, self._reactor)
+                return parse_map(slots, nodes, node.address)
             except Exception as problem:
                 log.debug("{node} does not tell the map: {problem}", node=node.address, problem=problem)
         return None
@@ -190,7 +207,7 @@ class MapKeeper:
     async def _ask_address(self, address: Address) -> ClusterMap:
         settings = self._settings
         endpoint = endpoint_to(address, settings, self._reactor, _ANSWER_SECONDS)
-        slots, info = await ask_once(
+        slots, nodes = await ask_once(
             endpoint, self._reactor, settings, settings.username, settings.password, _QUESTIONS
         )
-        return parse_map(slots, info, address)
+        return parse_map(slots, nodes, address)

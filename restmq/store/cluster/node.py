@@ -84,9 +84,11 @@ class ClusterNode(Store):
             return defer.fail()
 
     def ask_for_map(self) -> defer.Deferred[list[Any]]:
-        """The answers to ``CLUSTER SLOTS`` and ``CLUSTER INFO``."""
+        """The answers to ``CLUSTER SLOTS`` and ``CLUSTER NODES``."""
         answer: defer.Deferred[list[Any]] = defer.Deferred()
-        asked = defer.gatherResults([self.ask(b"CLUSTER", b"SLOTS"), self.ask(b"CLUSTER", b"INFO")], consumeErrors=True)
+        asked = defer.gatherResults(
+            [self.ask(b"CLUSTER", b"SLOTS"), self.ask(b"CLUSTER", b"NODES")], consumeErrors=True
+        )
         asked.addCallbacks(
             lambda found: answer.called or answer.callback(found),
             lambda failure: None if answer.called else answer.errback(failure.value.subFailure),

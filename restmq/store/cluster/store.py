@@ -78,6 +78,7 @@ class ClusterStore(BaseStore):
         self._nodes: dict[Address, ClusterNode] = {}
         self._leaving: set[defer.Deferred[Any]] = set()
         self._members: frozenset[Address] = frozenset()
+        self._coming: set[Address] = set()  # the nodes to which slots are moved that have none in the map yet
         self._owners: list[ClusterNode | None] = [None] * keys.PARTITIONS
         self._partitions: dict[ClusterNode, list[int]] = {}
         self._gates: dict[int, Gate] = {}
@@ -122,8 +123,9 @@ class ClusterStore(BaseStore):
             self._outage.end()
         self._members = found.members
         nodes = {address: self._node_at(address) for address in dict.fromkeys(found.owners) if address is not None}
+        self._coming &= found.members - nodes.keys()
         for address, node in list(self._nodes.items()):
-            if address not in nodes:
+            if address not in nodes and address not in self._coming:
                 self._remove(address, node)
         owners = [nodes[address] if address is not None else None for address in found.owners]
         if owners != self._owners or self._has_moved:
@@ -281,6 +283,7 @@ class ClusterStore(BaseStore):
             return None
         node = self._node_at(problem.address)
         if problem.code == "ASK":
+            self._coming.add(problem.address)
             return node, True
         self._owners[partition] = node
         self._has_moved = True  # the next map tells the subscribers
