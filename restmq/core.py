@@ -24,8 +24,6 @@ from restmq.queues.tokens import TokenOperations
 from restmq.store.base import BaseStore, ChannelEvents, Subscription
 from restmq.store.batching import Batcher
 
-_PLAIN_ADD = (0, 0, 0, "", 0, "")  # no ttl, no delay, not all or nothing, no fingerprint, no record
-
 
 def _full() -> QueueFull:
     return QueueFull("the queue holds as many messages as its setting max_length allows; try again later.")
@@ -57,9 +55,16 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
 
     async def _add_each(self, queue: str, values: list[bytes]) -> list[str | Exception]:
         """Adds each value separately: if the queue becomes full, the first ones are in."""
-        _, *added = await self._run("add", queue, *_PLAIN_ADD, self.expires_seconds, *values)
+        options = self._options(expires=self.expires_seconds)
+        _, *added = await self._run("add", queue, *options, *values)
         keys: list[str | Exception] = [*self._shown(queue, added)]
         return keys + [_full() for _ in values[len(added) :]]
+
+    @staticmethod
+    def _options(**options: Any) -> list[Any]:
+        """Options as ``lua/_options.lua`` expects them: the number of arguments, then names and values."""
+        flat = [part for option in options.items() if option[1] for part in option]
+        return [len(flat), *flat]
 
     async def queue_add_many(
         self,
@@ -92,14 +97,16 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
         times_ms = [max(1, round(seconds * 1000)) if seconds else 0 for seconds in (ttl_seconds, delay_seconds)]
         parameters = b"%d,%d," % tuple(times_ms) + (metadata.record(0) if metadata is not None else b"")
         fingerprint, more_keys = self._fingerprint(queue, idempotency_key, parameters, values)
-        record = metadata.record(self.store.time_ms()) if metadata is not None else b""
-        state, *added = await self._run(
-            "add",
-            queue,
-            *(*times_ms, 1, fingerprint, IDEMPOTENCY_MS, record, self.expires_seconds),
-            *values,
-            more_keys=more_keys,
+        options = self._options(
+            whole=1,
+            ttl_ms=times_ms[0],
+            delay_ms=times_ms[1],
+            fingerprint=fingerprint,
+            fingerprint_ms=fingerprint and IDEMPOTENCY_MS,
+            record=metadata.record(self.store.time_ms()) if metadata is not None else b"",
+            expires=self.expires_seconds,
         )
+        state, *added = await self._run("add", queue, *options, *values, more_keys=more_keys)
         if state == b"full":
             raise _full()
         if state == b"conflict":

@@ -43,7 +43,7 @@ def queue_arguments(
 ) -> tuple[Script, Encoded]:
     """A queue's script, and its first arguments: number of keys, the keys, the queue's stored name, the clock."""
     found = layout.for_queue(check_queue_name(queue))
-    script = scripts.load(name, layout.is_partitioned, may_be_fifo(queue))
+    script = scripts.load(name, layout.is_partitioned, may_be_fifo(queue), layout.db, of_taps)
     if of_taps:
         found = found.of_taps()
     wanted = [*(getattr(found, key) for key in script.keys), *more_keys]
@@ -58,27 +58,32 @@ def rows(flat: Iterable[Any], width: int) -> Iterable[tuple[Any, ...]]:
     return zip(*[iter(flat)] * width, strict=True)
 
 
-def _messages(columns: Sequence[Any], tag_bytes: int) -> list[Message]:
-    """Messages from the columns in which scripts return them: see ``as_columns`` in ``lua/_columns.lua``."""
-    if not columns:
+def _messages(flat: Sequence[Any], tag_bytes: int) -> list[Message]:
+    """Messages from the flat list in which scripts return them: see ``append_messages`` in ``lua/_columns.lua``."""
+    if not flat:
         return []
-    keys, values, counts, expiries, receipts, records = columns
+    kinds, size = flat[0], (len(flat) - 1) // (2 + flat[0].bit_count())
+    columns = (flat[start : start + size] for start in range(1, len(flat), size))
+    keys, values = next(columns), next(columns)
     if tag_bytes:
         keys = [key[tag_bytes:] for key in keys]
-    if not (counts or expiries or receipts or records):
+    if not kinds:
         return [Message(key.decode(), value) for key, value in zip(keys, values, strict=True)]
+    defaults = (1, 1 if kinds & 4 else 0), (2, 0), (4, b""), (8, b"")
+    counts, expiries, receipts, records = (
+        next(columns) if kinds & kind else repeat(default) for kind, default in defaults
+    )
     return [
         Message(
-            key.decode(), value, count=int(count), expires_ms=int(expires_ms), receipt=receipt.decode(), record=record
+            key.decode(),
+            value,
+            count=int(count or 0),
+            expires_ms=expires_ms,
+            receipt=receipt.decode(),
+            record=record or b"",
         )
         for key, value, count, expires_ms, receipt, record in zip(
-            keys,
-            values,
-            counts or repeat(0),
-            expiries or repeat(0),
-            receipts or repeat(b""),
-            records or repeat(b""),
-            strict=False,
+            keys, values, counts, expiries, receipts, records, strict=False
         )
     ]
 
@@ -118,9 +123,9 @@ class Operations:
         loaded = scripts.load(script, self.layout.is_partitioned)
         return self.store.run(loaded, script_arguments(self.layout, names), *args)
 
-    def _messages(self, queue: str, columns: Sequence[Any]) -> list[Message]:
+    def _messages(self, queue: str, flat: Sequence[Any]) -> list[Message]:
         """Messages from the answer of a script."""
-        return _messages(columns, len(self.layout.tag(queue)))
+        return _messages(flat, len(self.layout.tag(queue)))
 
     def _shown(self, queue: str, stored: Iterable[bytes]) -> list[str]:
         """The keys that clients know, of these messages of one queue."""

@@ -40,7 +40,7 @@ class Encoded:
 def script_arguments(layout: Layout, keys: list[bytes], *args: Any) -> Encoded:
     """The first arguments of a script: number of keys, the keys, further arguments."""
     declared = layout.declare(keys)
-    return Encoded([len(declared), *declared, *args], layout.partition_of(declared[0]))
+    return Encoded([len(declared), *declared, *args], layout.partition_of(declared[0]) if declared else 0)
 
 
 def _encode(arg: Any) -> bytes:

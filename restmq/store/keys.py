@@ -71,6 +71,7 @@ class QueueKeys(NamedTuple):
     delayed: bytes
     dead: bytes
     times: bytes
+    marked: bytes
     idle: bytes
     sqs: bytes
     ordered: bytes
@@ -111,6 +112,7 @@ class Layout:
         db: number of the database. It is in the names of channels, because pub/sub has no databases.
 
     Attributes:
+        db: as given.
         is_partitioned: whether names have tags.
         tags: the tag of each partition. One Redis is one partition, without a tag.
         for_queue: returns the keys of a queue; as ``make_keys``, with a cache for queues in use.
@@ -120,7 +122,7 @@ class Layout:
     tags: tuple[bytes, ...] = (b"",)
 
     def __init__(self, db: int = 0) -> None:
-        self._db = db
+        self.db = db
         self.for_queue: Callable[[str], QueueKeys] = lru_cache(maxsize=4096)(self.make_keys)
 
     def tag(self, name: str) -> bytes:
@@ -154,7 +156,7 @@ class Layout:
         return QueueKeys(
             queue_set=tag + QUEUE_SET,
             status=tag + b"queuestat::" + plain,
-            channel=name + (b":PUBSUB:%d" % self._db if self._db else b":PUBSUB"),
+            channel=name + (b":PUBSUB:%d" % self.db if self.db else b":PUBSUB"),
             due=tag + DUE,
             due_channel=self.due_channel(tag),
             **{field: name + suffix for field, suffix in _SUFFIXES.items()},
@@ -162,7 +164,7 @@ class Layout:
 
     def due_channel(self, tag: bytes = b"") -> bytes:
         """The channel that tells all daemons of a deadline earlier than all others in ``DUE`` of this partition."""
-        return tag + b"RESTMQ-DUE:%d" % self._db
+        return tag + b"RESTMQ-DUE:%d" % self.db
 
     def idempotency(self, queue: str, key_digest: str) -> bytes:
         """The key that remembers an idempotency key, which is given as its SHA-256."""
@@ -192,7 +194,7 @@ class Layout:
 
     def peers_channel(self, group: str = "") -> bytes:
         """The channel on which all daemons ask each other; with a group, the workers of one server."""
-        return self.stored(f"RESTMQ-PEERS:{self._db}" + (f":{group}" if group else ""))
+        return self.stored(f"RESTMQ-PEERS:{self.db}" + (f":{group}" if group else ""))
 
     def peer_channel(self, peer: str) -> bytes:
         """The channel on which one daemon gets questions of other daemons, and their answers."""

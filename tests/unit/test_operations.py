@@ -30,8 +30,8 @@ def shared_out(askers: int, *answers: tuple[int, bool] | StoreUnavailable) -> tu
         if isinstance(answer, StoreUnavailable):
             raise answer
         found, more = answer
-        columns = [[b"q:%d" % number for number in range(found)], [b"v"] * found, [], [], [], []]
-        return columns if found else [], more
+        flat = [0, *(b"q:%d" % number for number in range(found)), *[b"v"] * found]
+        return flat if found else [], more
 
     operations = Operations(SimpleNamespace(layout=keys.one_redis()))  # type: ignore[arg-type]
     results: list[Any] = []

@@ -8,10 +8,12 @@ local MARK_EVERY_MS, MARKS_PER_AGE = 1000, 200
 -- be given.
 local function mark_time(number, ready, expiring, times)
   ready, expiring, times = ready or READY, expiring or EXPIRING, times or TIMES
-  local now = now_ms()
-  local last, last_number = unpack(call('ZRANGE', times, -1, -1, 'WITHSCORES'))
-  if last and now - tonumber(last) < MARK_EVERY_MS and call('EXISTS', ready) == 1 then return end
-  local oldest = oldest_mark(ready, expiring, times, now)
+  local now, last, last_number, oldest = now_ms(), nil, nil, nil
+  if call('EXISTS', ready) == 1 then
+    last, last_number = unpack(call('ZRANGE', times, -1, -1, 'WITHSCORES'))
+    if last and now - tonumber(last) < MARK_EVERY_MS then return end
+    oldest = oldest_mark(ready, expiring, times, now)
+  end
   if oldest then
     call('ZREMRANGEBYSCORE', times, '-inf', '(' .. call('ZSCORE', times, oldest))
     if now - tonumber(last) < (now - tonumber(oldest)) / MARKS_PER_AGE or tonumber(last_number) > number then return end

@@ -33,15 +33,16 @@ local function publish_backlog(daemon)
     hold_back()
     return HELD_BACK
   end
-  local keys, values, expiries = pop(PUBLISHED_MAX, window - unconfirmed)
-  local records = take_out(keys, values, {unpack(expiries)})[6] or {}
+  local popped = pop(PUBLISHED_MAX, window - unconfirmed)
+  local expiries = popped.expiries or {}
+  local _, records = take_out(popped)
   local is_open = true
-  for i, key in ipairs(keys) do
-    local _, more = publish(key, values[i], expiries[i], shown(records[i]))
+  for i, key in ipairs(popped.keys) do
+    local _, more = publish(key, popped.values[i], expiries[i] or 0, shown(records and records[i]))
     is_open = is_open and more
   end
   if call('LLEN', READY) == 0 then return DONE end
   if not is_open then return HELD_BACK end
-  if #keys > 0 and call(PUBLISH, daemon, QUEUE) > 0 then return DONE end
+  if #popped.keys > 0 and call(PUBLISH, daemon, QUEUE) > 0 then return DONE end
   return MORE
 end

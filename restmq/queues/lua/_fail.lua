@@ -60,9 +60,9 @@ local function fail_deliveries(keys, cause)
     orders[key] = order_of(key, records[key])
   end
   sort_by_order(keys, orders)
-  for _, key in ipairs(keys) do
-    local record = records[key]
-    local receipt = end_lease(key)
+  local receipts = #keys > 0 and end_leases(keys)
+  for i, key in ipairs(keys) do
+    local record, receipt = records[key], string.match(receipts[i] or '', '^%S*')
     local ended_ms = cause.ended_ms and cause.ended_ms[key] or now_ms()
     local due_ms = ended_ms + delay_of(record, receipt)
     if cause.blameless then

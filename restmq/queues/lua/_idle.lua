@@ -1,3 +1,4 @@
+-- include: _setting
 -- Queues that end. A queue with the setting `expires`, or without it the server's --queue-expires, is removed after this
 -- time without messages, consumers and waiters, in which nothing was asked of it.
 --

@@ -1,4 +1,5 @@
 -- include: _announce
+-- include: _setting
 -- publish(key, value, expires_ms, record): sends a message to all live consumers, on every daemon. Returns whether any
 -- daemon received it, and whether another message may be published (_flow.lua, rule 4). A message that was received
 -- goes into the queue's history, if it keeps one.

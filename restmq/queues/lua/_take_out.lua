@@ -1,13 +1,12 @@
--- include: _columns
 -- include: _forget
--- Removes popped messages for good. Returns them as columns.
-local function take_out(keys, values, expiries)
-  if #keys == 0 then return {} end
-  local refcounts = {}
-  for i, key in ipairs(keys) do refcounts[i] = key .. ':refcount' end
-  local looks = call('MGET', unpack(refcounts))
-  local records = call('EXISTS', DELIVERIES) == 1 and call('HMGET', DELIVERIES, unpack(keys)) or {}
-  forget(keys)
+-- Removes popped messages for good. Returns their looks and records for append_messages.
+local function take_out(popped)
+  local keys, names = popped.keys, {}
+  if #keys == 0 then return end
+  for i, key in ipairs(keys) do names[i] = key .. ':refcount' end
+  local looks = call('EXISTS', unpack(names)) > 0 and call('MGET', unpack(names))
+  local records = popped.has_records and call('HMGET', DELIVERIES, unpack(keys))
+  forget(keys, popped.expiries ~= nil, popped.has_records, looks ~= false)
   call('HINCRBY', TOTALS, 'out', #keys)
-  return as_columns(keys, values, looks, expiries, {}, records)
+  return looks, records
 end

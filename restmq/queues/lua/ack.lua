@@ -6,19 +6,20 @@
 -- include: _prelude
 -- include: _lease
 -- include: _forget
-local acked, results = {}, {}
-for i = 3, #ARGV, 2 do
-  local key = ARGV[i]
-  if holds(key, ARGV[i + 1]) then
-    end_lease(key)
-    acked[#acked + 1], results[#results + 1] = key, 1
-  else
-    results[#results + 1] = 0
+local keys, ends, receipts = leases(3, #ARGV)
+local acked, acked_receipts, results, seen = {}, {}, {}, {}
+for i, key in ipairs(keys) do
+  local is_acked = ends[i] and not seen[key]
+  results[i] = is_acked and 1 or 0
+  if is_acked then
+    acked[#acked + 1], acked_receipts[#acked + 1], seen[key] = key, receipts[i], true
   end
 end
 if #acked > 0 then
-  forget(acked)
-  call('HINCRBY', TOTALS, 'out', #acked)
-  call('HINCRBY', TOTALS, 'acked', #acked)
+  end_leases(acked, acked_receipts)
+  forget(acked, false)
+  local count = string.format('%d', #acked)
+  call('HINCRBY', TOTALS, 'out', count)
+  call('HINCRBY', TOTALS, 'acked', count)
 end
 return results

@@ -22,13 +22,16 @@
 -- ARGV: queue, clock, the daemon's channel, its weight (number of ready consumers), number of messages that they can
 -- hold, lease in ms or 0, receipt, the window in bytes that it grants, or 0 if it has no consumers, 1 to
 -- publish a marker first or 0.
--- Returns {1 broadcast or 2 roundrobin; state; the messages as columns (see _columns), if there are any}.
+-- Returns {1 broadcast or 2 roundrobin; state; the messages (see _columns), if there are any}.
 -- allow-oom
 -- include: _prelude
+-- include: _started
+-- include: _broadcasts
 -- include: _overdue
 -- include: _pop
 -- include: _take_out
 -- include: _start_leases
+-- include: _columns
 -- include: _wake
 local SHARE_MAX = 16
 
@@ -42,16 +45,16 @@ local function take_turn()
     call('ZADD', TURNS, lowest or 0, daemon)
   end
   if call('ZCARD', TURNS) > 1 then capacity = math.min(capacity, SHARE_MAX * weight) end
-  local keys, values, expiries, more = pop(capacity)
-  call('ZINCRBY', TURNS, #keys / weight, daemon)
-  local found
+  local popped = pop(capacity)
+  call('ZINCRBY', TURNS, #popped.keys / weight, daemon)
+  local counts, receipts, records
   if lease_ms > 0 then
-    found = start_leases(keys, values, expiries, lease_ms, receipt, daemon)
+    counts, receipts, records = start_leases(popped, lease_ms, receipt, daemon)
   else
-    found = take_out(keys, values, expiries)
+    counts, records = take_out(popped)
   end
   wake()
-  return {ROUNDROBIN, more and MORE or DONE, unpack(found)}
+  return append_messages({ROUNDROBIN, popped.more and MORE or DONE}, popped, counts, receipts, records)
 end
 
 if ARGV[9] == '1' then

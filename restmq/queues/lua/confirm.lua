@@ -5,6 +5,8 @@
 -- Returns the state: HELD_BACK if messages wait for other daemons, MORE if the daemon must attend again.
 -- allow-oom
 -- include: _prelude
+-- include: _started
+-- include: _broadcasts
 -- include: _backlog
 local round, pending, grant = unpack(call('HMGET', FLOW, 'round', 'pending', 'grant'))
 if round ~= ARGV[3] or not pending then

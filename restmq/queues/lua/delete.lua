@@ -10,7 +10,7 @@ local key = ARGV[3]
 local alive = expiry_if_alive(key)
 local removed = call('ZREM', DELAYED, key) + call('ZREM', DEAD, key)
 if call('ZSCORE', LEASED, key) then
-  end_lease(key)
+  end_leases({key})
   removed = removed + 1
 end
 if removed == 0 and not leave(key) then return 0 end

@@ -5,7 +5,8 @@
 -- include: _prelude
 -- include: _lease
 -- include: _schedule
-if not holds(ARGV[3], ARGV[4]) then return 0 end
+local _, ends = leases(3, 4)
+if not ends[1] then return 0 end
 local due_ms = now_ms() + tonumber(ARGV[5])
 call('ZADD', LEASED, due_ms, ARGV[3])
 schedule(due_ms)

@@ -8,17 +8,21 @@
 -- include: _overdue
 -- include: _pop
 -- include: _start_leases
+-- include: _columns
 if overdue() then return {PROMOTE_FIRST} end
 local count = tonumber(ARGV[3])
-local keys, values, expiries, more = pop(count)
-if more and #keys == 0 then return {MORE} end
-if #keys == 0 and scheduled_ms then call('SET', IDLE, '0', 'XX') end
+local popped = pop(count)
+if popped.more and #popped.keys == 0 then return {MORE} end
+if #popped.keys == 0 and scheduled_ms then call('SET', IDLE, '0', 'XX') end
 local lease_ms = tonumber(ARGV[5])
-if lease_ms == 0 then lease_ms = setting('lease') * 1000 end
+if lease_ms == 0 then
+  -- include: _setting
+  lease_ms = setting('lease') * 1000
+end
 if lease_ms == 0 then lease_ms = tonumber(ARGV[7]) end
-local found = start_leases(keys, values, expiries, lease_ms, ARGV[6], '')
+local counts, receipts, records = start_leases(popped, lease_ms, ARGV[6], '')
 if ARGV[4] ~= '' then
   -- include: _waiter
-  register_waiter(ARGV[4], #keys >= count)
+  register_waiter(ARGV[4], #popped.keys >= count)
 end
-return {more and MORE or DONE, unpack(found)}
+return append_messages({popped.more and MORE or DONE}, popped, counts, receipts, records)

@@ -3,8 +3,6 @@
 -- Returns for each the ms until it ends, or 0 if it has ended.
 -- include: _prelude
 -- include: _lease
-local remaining_ms, now = {}, now_ms()
-for i = 3, #ARGV, 2 do
-  remaining_ms[#remaining_ms + 1] = holds(ARGV[i], ARGV[i + 1]) and call('ZSCORE', LEASED, ARGV[i]) - now or 0
-end
-return remaining_ms
+local _, ends = leases(3, #ARGV)
+for i, end_ms in ipairs(ends) do ends[i] = end_ms and end_ms - now_ms() or 0 end
+return ends

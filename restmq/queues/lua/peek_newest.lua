@@ -1,6 +1,6 @@
 -- Peeks at the newest messages; the peek is not counted. Skips expired ones among the newest 2,000.
 -- ARGV: queue, clock, maximum number.
--- Returns the messages as columns (see _columns), the newest first.
+-- Returns the messages (see _columns), the newest first.
 -- include: _prelude
 -- include: _value
 -- include: _columns
@@ -12,8 +12,8 @@ for _, key in ipairs(from_end(0, SCANNED_MAX - 1)) do
   local value = value_of(key)
   if value then
     local i = #keys + 1
-    keys[i], values[i], looks[i] = key, value, call('GET', key .. ':refcount') or '0'
-    expiries[i], records[i] = tonumber(call('ZSCORE', EXPIRING, key) or 0), call('HGET', DELIVERIES, key) or ''
+    keys[i], values[i], looks[i] = key, value, call('GET', key .. ':refcount')
+    expiries[i], records[i] = tonumber(call('ZSCORE', EXPIRING, key) or 0), call('HGET', DELIVERIES, key)
   end
 end
-return as_columns(keys, values, looks, expiries, {}, records)
+return append_messages({}, {keys = keys, values = values, expiries = expiries}, looks, nil, records)

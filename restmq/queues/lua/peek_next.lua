@@ -21,7 +21,7 @@ for _ = 1, EXPIRED_MAX do
     local looks = call('INCR', key .. ':refcount')
     if expires_ms > 0 then call('PEXPIREAT', key .. ':refcount', string.format('%.0f', expires_ms)) end
     local record = call('HGET', DELIVERIES, key)
-    return {DONE, unpack(as_columns({key}, {value}, {tostring(looks)}, {expires_ms}, {}, {record}))}
+    return append_messages({DONE}, {keys = {key}, values = {value}, expiries = {expires_ms}}, {looks}, nil, {record})
   end
   call('RPOP', READY)
   if not foreign then forget({key}) end

@@ -16,7 +16,7 @@
 -- 2. Nothing but this script ends a lease or a delay by time. DUE says when it must run (see _overdue). Scripts that
 --    read the front of the queue ask overdue() first and then answer PROMOTE_FIRST. So no client sees a state that the
 --    clock has ended, even if no daemon's timer has fired yet.
--- 3. A lease is in force only before its deadline, whether or not this script has run (holds(), see _lease).
+-- 3. A lease is in force only before its deadline, whether or not this script has run (leases(), see _lease).
 -- 4. Messages whose leases end take their old places (see _order). A call handles the leases that ended last first:
 --    then each call puts its messages before those of the call before, which is cheap.
 -- 5. Delayed messages join the end, ordered by due time, then by number. Those that were delivered before, and wait for

@@ -29,7 +29,7 @@ if not renamed and remaining() == 0 then
     purged = purged + call('ZCARD', set)
     if call('EXISTS', set) == 1 then call('RENAME', set, dropping[i + 1]) end
   end
-  call('UNLINK', EXPIRING, RECEIPTS, DELIVERIES, HISTORY, HISTORY_VALUES, TIMES, GROUPED, GROUPS, LOCKED)
+  call('UNLINK', EXPIRING, RECEIPTS, DELIVERIES, HISTORY, HISTORY_VALUES, TIMES, MARKED, GROUPED, GROUPS, LOCKED)
   if ARGV[5] == '1' then
     -- include: _remove
     removed = remove()

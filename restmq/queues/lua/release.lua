@@ -6,10 +6,10 @@
 -- include: _prelude
 -- include: _fail
 -- include: _wake
+local keys, ends = leases(6, #ARGV)
 local released, seen = {}, {}
-for i = 6, #ARGV, 2 do
-  local key = ARGV[i]
-  if not seen[key] and holds(key, ARGV[i + 1]) then
+for i, key in ipairs(keys) do
+  if ends[i] and not seen[key] then
     released[#released + 1], seen[key] = key, true
   end
 end

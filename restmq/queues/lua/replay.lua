@@ -5,6 +5,7 @@
 -- Returns {1 if the queue keeps a history or 0; 1 if messages after the key are lost or 0; state, MORE for another
 -- page; the key of the last message read; key, value, record or '', …}.
 -- include: _prelude
+-- include: _setting
 -- include: _marker
 local ENTRIES_MAX = 1000
 local after, marker, bytes_max, continues = ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6] == '1'

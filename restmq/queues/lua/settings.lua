@@ -4,6 +4,7 @@
 -- allow-oom
 -- include: _prelude
 -- include: _set
+-- include: _setting
 -- include: _forwarding
 -- include: _fit_history
 -- include: _watch

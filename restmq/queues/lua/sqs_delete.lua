@@ -12,7 +12,7 @@ for i = 3, #ARGV, 4 do
   local key = ARGV[i]
   local state = state_of(unpack(ARGV, i, i + 3))
   if state == 'leased' then
-    end_lease(key)
+    end_leases({key})
   elseif state == 'returned' and call('ZREM', DELAYED, key) == 0 then
     leave(key)
   end

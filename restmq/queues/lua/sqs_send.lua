@@ -15,13 +15,14 @@ end
 
 local delay, retention, size_max = unpack(call('HMGET', SQS, 'a:DelaySeconds', 'a:MessageRetentionPeriod',
   'a:MaximumMessageSize'))
-local ttl_ms, answers = string.format('%.0f', (retention or 0) * 1000), {}
+local ttl_ms, answers = (retention or 0) * 1000, {}
 for i = 4, #ARGV, 7 do
   local delay_ms, size, _, _, _, record, value = unpack(ARGV, i, i + 6)
   local state, key = 'too_large', ''
   if tonumber(size) <= tonumber(size_max or math.huge) then
-    if delay_ms == '' then delay_ms = string.format('%.0f', (delay or 0) * 1000) end
-    state, key = unpack(add({QUEUE, CLOCK, ttl_ms, delay_ms, '1', '', '0', record, ARGV[3], value}))
+    if delay_ms == '' then delay_ms = (delay or 0) * 1000 end
+    state, key = unpack(add({QUEUE, ARGV[2], 10, 'ttl_ms', ttl_ms, 'delay_ms', delay_ms, 'whole', '1', 'record', record,
+      'expires', ARGV[3], value}))
   end
   answers[#answers + 1], answers[#answers + 2] = state == '' and 'sent' or state, string.match(key or '', '%d*$')
   answers[#answers + 1] = ''

@@ -4,6 +4,8 @@
 -- in ms of the oldest ready message, or -1 if there is none or its age is unknown; number of the last message; name and
 -- number of each total, …}.
 -- include: _prelude
+-- include: _started
+-- include: _broadcasts
 -- include: _overdue
 -- include: _length
 -- include: _age

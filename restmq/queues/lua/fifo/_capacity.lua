@@ -1,5 +1,6 @@
 -- include: _length
 -- include: _forget
+-- include: _setting
 -- The number of messages that the queue's setting max_length allows beside those that it holds.
 local SWEPT_EACH, SWEPT = 2, 10
 

@@ -4,7 +4,7 @@
 -- include plain: _forget
 local forget_plainly = forget
 
-local function forget(keys)
+local function forget(keys, ...)
   local groups = {}
   for _, key in ipairs(keys) do
     local group = group_of(record_of(key))
@@ -12,7 +12,7 @@ local function forget(keys)
     call('ZREM', ORDERED, key)
     groups[group] = true
   end
-  forget_plainly(keys)
+  forget_plainly(keys, ...)
   for group in pairs(groups) do settle(group) end
   if unlocked then wake() end
 end

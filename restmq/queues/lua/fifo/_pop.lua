@@ -2,7 +2,7 @@
 -- include: _forget
 -- pop(count, bytes_max): pops up to `count` live messages: as many as possible of the group whose first message is the
 -- oldest, then of the next one. Drops expired ones. Stops early at `bytes_max`, if given, or when the answer has become
--- large. Returns keys, values, expiries (ms since 1970, or 0), and whether there may be more.
+-- large. Returns a table as the part that this replaces.
 -- The groups are settled by the caller, which leases the messages or drops their keys.
 local BYTES_MAX = 16777216
 
@@ -33,5 +33,6 @@ local function pop(count, bytes_max)
     forget(expired)
     call('HINCRBY', TOTALS, 'expired', #expired)
   end
-  return keys, values, expiries, #keys < count and (#expired > 0 or bytes >= bytes_max)
+  local more = #keys < count and (#expired > 0 or bytes >= bytes_max)
+  return {keys = keys, values = values, expiries = expiries, has_records = true, more = more}
 end

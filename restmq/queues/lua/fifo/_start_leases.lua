@@ -3,12 +3,12 @@
 local start_leases_plainly = start_leases
 
 -- Also locks the groups of the messages.
-local function start_leases(keys, ...)
-  local found = start_leases_plainly(keys, ...)
-  for _, key in ipairs(keys) do
+local function start_leases(popped, ...)
+  local counts, receipts, records = start_leases_plainly(popped, ...)
+  for _, key in ipairs(popped.keys) do
     local group = group_of(record_of(key))
     call('HINCRBY', LOCKED, group, 1)
     call('ZREM', GROUPS, group)
   end
-  return found
+  return counts, receipts, records
 end

@@ -2,18 +2,16 @@
 -- their group; those without one are of one group.
 -- durable
 -- include: _prelude
+-- include: _options
 -- include: _append
 -- include: _capacity
 -- include: _wake
 -- include: _schedule
-local ttl_ms, delay_ms, all_or_nothing = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
-local fingerprint, fingerprint_ms, given = ARGV[6], ARGV[7], ARGV[8]
-local FIRST = 10
-local count, keys, now = #ARGV - FIRST + 1, {''}, now_ms()
+local keys = {''}
 
-if fingerprint ~= '' then
+if options.fingerprint then
   local seen, first, seen_count = string.match(call('GET', KEYS[#KEYS]) or '', '^(%S+) (%d+) (%d+)$')
-  if seen and seen ~= fingerprint then return {'conflict'} end
+  if seen and seen ~= options.fingerprint then return {'conflict'} end
   if seen then
     for number = tonumber(first), first + seen_count - 1 do keys[#keys + 1] = key_of(number) end
     return keys
@@ -21,20 +19,19 @@ if fingerprint ~= '' then
 end
 sweep(count)
 local room = capacity()
-if all_or_nothing and room < count then return {'full'} end
+if options.whole and room < count then return {'full'} end
 if room < count then keys[1] = 'full' end
 
-local record = given ~= '' and cjson.decode(given) or {count = 0, sent = now}
+record = record ~= '' and cjson.decode(record) or {count = 0, sent = now_ms()}
 local group = group_of(record)
 record.group = group
 record = cjson.encode(record)
-local expires_ms, due_ms = ttl_ms > 0 and now + ttl_ms or 0, delay_ms > 0 and now + delay_ms or 0
-for i = FIRST, FIRST + math.min(count, room) - 1 do
+for i = first_value, first_value + math.min(count, room) - 1 do
   keys[#keys + 1] = key_of(append(ARGV[i], record, group, expires_ms, due_ms))
 end
-if fingerprint ~= '' then
-  local first = call('GET', NUMBER) - count + 1
-  call('SET', KEYS[#KEYS], string.format('%s %.0f %d', fingerprint, first, count), 'PX', fingerprint_ms)
+if options.fingerprint then
+  local known = string.format('%s %.0f %d', options.fingerprint, call('GET', NUMBER) - count + 1, count)
+  call('SET', KEYS[#KEYS], known, 'PX', options.fingerprint_ms)
 end
 if due_ms > 0 then schedule(due_ms) else wake() end
 return keys

@@ -1,0 +1,1 @@
+local function broadcasts() return call('GET', POLICY) ~= '2' end

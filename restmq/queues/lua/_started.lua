@@ -1,0 +1,1 @@
+local function started() return call('GET', STATUS) ~= '0' end
