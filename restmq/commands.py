@@ -25,8 +25,8 @@ from restmq.model import (
     Message,
 )
 from restmq.schema.answers import (
+    ANY_VALUE,
     BOOLEAN,
-    BYTES,
     KEY,
     MESSAGE,
     NOTES,
@@ -242,7 +242,7 @@ COMMANDS: dict[str, Command] = {
         _add,
         PRODUCE,
         "Adds a message, or many in one atomic step. A value that is not a string is stored as its JSON text.",
-        any_of(obj(queue=QUEUE, key=KEY, value=BYTES), obj(queue=QUEUE, keys=array(KEY))),
+        any_of(obj(queue=QUEUE, key=KEY, value=ANY_VALUE), obj(queue=QUEUE, keys=array(KEY))),
         {
             "value": ANY_JSON,
             "values": VALUES,

@@ -14,7 +14,7 @@ NUMBER: Schema = {"type": "number", "minimum": 0}
 WHOLE: Schema = {"type": "integer", "minimum": 0}
 BOOLEAN: Schema = {"type": "boolean"}
 ZERO_OR_ONE: Schema = {"type": "integer", "enum": [0, 1]}
-BYTES: Schema = {}
+ANY_VALUE: Schema = {}
 
 
 def obj(_optional: dict[str, Schema] | None = None, **members: Schema) -> Schema:

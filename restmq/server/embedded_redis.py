@@ -94,7 +94,7 @@ def _version(path: str) -> tuple[int, ...]:
 
 
 @dataclass(slots=True, frozen=True)
-class TcpListener:
+class StoreListener:
     """The TCP address on which other clients can reach the private store; this server uses its Unix socket.
 
     The password goes to the store's standard input, and so is neither on a command line nor in a file.
@@ -239,7 +239,7 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
         directory: DataDirectory,
         reactor: Any,
         durable: bool = False,
-        listener: TcpListener | None = None,
+        listener: StoreListener | None = None,
     ) -> None:
         self._program = program.path
         self._directory = directory

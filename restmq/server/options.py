@@ -17,7 +17,7 @@ from restmq.model import QUEUE_NAME_BYTES_MAX, TTL_SECONDS_MAX
 from restmq.monitoring.access_log import FORMATS
 from restmq.schema.metadata import KeptHeaders
 from restmq.server.coercions import ip_address, seconds, whole_number
-from restmq.server.embedded_redis import TcpListener
+from restmq.server.embedded_redis import StoreListener
 from restmq.server.redis_options import RedisOptions
 
 STORE_PASSWORD_VARIABLE = "RESTMQ_STORE_PASSWORD"  # noqa: S105  its name, not its value
@@ -208,8 +208,8 @@ class Options(DaemonOptions):
     def failures(self, seconds: Callable[[], float]) -> Failures:
         return Failures(seconds, self["max-failures"], self["max-failures-per-address"])
 
-    def store_listener(self) -> TcpListener | None:
+    def store_listener(self) -> StoreListener | None:
         """The private store's TCP listener, with the password from the environment; None without --store-port."""
         if self["store-port"] is None:
             return None
-        return TcpListener(self["store-listen"], self["store-port"], os.environ.get(STORE_PASSWORD_VARIABLE) or None)
+        return StoreListener(self["store-listen"], self["store-port"], os.environ.get(STORE_PASSWORD_VARIABLE) or None)

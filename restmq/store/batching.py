@@ -18,7 +18,7 @@ from restmq.store.connection import Connection
 
 _BATCH_BYTES_MAX = 1 << 20
 
-Kind = TypeVar("Kind", bound=Hashable)
+BatchKind = TypeVar("BatchKind", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -69,7 +69,7 @@ class _Batch(Generic[Item, Result]):
             answer.errback(failure)
 
 
-class Batcher(Generic[Kind, Item, Result]):
+class Batcher(Generic[BatchKind, Item, Result]):
     """Joins calls of each kind.
 
     Args:
@@ -80,13 +80,13 @@ class Batcher(Generic[Kind, Item, Result]):
     def __init__(
         self,
         turn_end: TurnEnd,
-        send: Callable[[Kind, list[Item]], Awaitable[Sequence[Result | Exception]]],
+        send: Callable[[BatchKind, list[Item]], Awaitable[Sequence[Result | Exception]]],
     ) -> None:
         self._turn_end = turn_end
         self._send = send
-        self._batches: dict[Kind, _Batch[Item, Result]] = {}
+        self._batches: dict[BatchKind, _Batch[Item, Result]] = {}
 
-    def add(self, kind: Kind, item: Item, size_bytes: int = 0) -> defer.Deferred[Result]:
+    def add(self, kind: BatchKind, item: Item, size_bytes: int = 0) -> defer.Deferred[Result]:
         """Joins the batch of this kind. The batch goes out at the end of the turn, or now if it has become large."""
         batch = self._batches.get(kind)
         if batch is None:
@@ -100,13 +100,13 @@ class Batcher(Generic[Kind, Item, Result]):
             self._flush(kind, batch)
         return answer
 
-    def flush(self, kind: Kind) -> None:
+    def flush(self, kind: BatchKind) -> None:
         """Sends this kind's batch now, so that it goes before the caller's next call."""
         batch = self._batches.get(kind)
         if batch is not None:
             self._flush(kind, batch)
 
-    def _flush(self, kind: Kind, batch: _Batch[Item, Result]) -> None:
+    def _flush(self, kind: BatchKind, batch: _Batch[Item, Result]) -> None:
         if self._batches.get(kind) is batch:
             del self._batches[kind]
             sent = defer.ensureDeferred(self._send(kind, batch.items))

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from restmq.errors import StoreUnavailable
 from restmq.store.connection import Connection, ErrorReply
-from restmq.store.handshake import Server, Unusable, examine
+from restmq.store.handshake import RedisServer, Unusable, examine
 from restmq.store.settings import StoreSettings
 
 log = Logger()
@@ -30,7 +30,7 @@ _CLOSE_SECONDS = 1.0
 class PoolOwner(Protocol):
     """The part of the store that its pools call."""
 
-    def joined(self, pool: Any, connection: Connection, server: Server) -> None: ...
+    def joined(self, pool: Any, connection: Connection, server: RedisServer) -> None: ...
     def lost(self, pool: Any, connection: Connection, why: str) -> None:
         """The reason is empty if the pool itself closed the connection."""
 
@@ -63,7 +63,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         owner: PoolOwner,
         reactor: Any,
         kind: Callable[..., Connection] = Connection,
-        examine: Callable[[Connection, StoreSettings], Awaitable[Server]] = examine,
+        examine: Callable[[Connection, StoreSettings], Awaitable[RedisServer]] = examine,
     ) -> None:
         self.seconds = reactor.seconds
         self.pool: list[Any] = []

@@ -31,7 +31,7 @@ _PREFIX = "the message store (Redis)"
 
 
 @dataclass(slots=True, frozen=True)
-class Server:
+class RedisServer:
     """The Redis process at the other end of a connection.
 
     Attributes:
@@ -75,7 +75,7 @@ _IS_STALE = Unusable("it is a replica without its primary", "is a replica and ta
 _WANTS_PASSWORD = Unusable("it requires a password; pass --redis-password or set RESTMQ_REDIS_PASSWORD")
 
 
-async def examine(connection: Connection, settings: StoreSettings) -> Server:
+async def examine(connection: Connection, settings: StoreSettings) -> RedisServer:
     """Authenticates to the server, and checks its kind, its version and the user's rights.
 
     Raises:
@@ -96,7 +96,7 @@ async def examine(connection: Connection, settings: StoreSettings) -> Server:
     if len(answers) < len(results):
         raise StoreUnavailable("the connection was lost")
     facts = info_fields(answers["info"])
-    return Server(facts.get("run_id", "").encode(), facts)
+    return RedisServer(facts.get("run_id", "").encode(), facts)
 
 
 async def missing_rights(connection: Connection, settings: StoreSettings) -> str:

@@ -224,7 +224,7 @@ class Store(BaseStore):
 
     # Events of pools
 
-    def joined(self, pool: ConnectionPool, connection: Any, server: handshake.Server) -> None:
+    def joined(self, pool: ConnectionPool, connection: Any, server: handshake.RedisServer) -> None:
         connection.server = server.run_id or b"unknown %d" % self._unknown_servers
         if pool is self._pool:
             self._outage.usable()

@@ -28,7 +28,7 @@ from restmq.store.base import ChannelEvents
 from restmq.store.batching import SharedCall
 from restmq.store.connection import Connection, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
-from restmq.store.handshake import Server, Unusable
+from restmq.store.handshake import RedisServer, Unusable
 from restmq.store.settings import Address, SentinelSettings, StoreSettings, show_address
 from restmq.store.subscriber import Subscriber
 from restmq.store.tls import endpoint_to
@@ -224,11 +224,11 @@ class _Watch:
             self._subscriber.subscribe(channel)
         self._subscriber.start(self.endpoint)
 
-    async def _greet(self, connection: Connection, _settings: StoreSettings) -> Server:
+    async def _greet(self, connection: Connection, _settings: StoreSettings) -> RedisServer:
         greeted = await authenticate(connection, self._owner.sentinel.username, self._owner.sentinel.password)
         if isinstance(greeted, ErrorReply):
             raise Unusable(str(greeted))
-        return Server(b"", {})
+        return RedisServer(b"", {})
 
     def stop(self) -> defer.Deferred[None]:
         self._overdue.stop()
@@ -237,7 +237,7 @@ class _Watch:
 
     # What the pool tells. What is wrong with a Sentinel is told when it is asked.
 
-    def joined(self, pool: Any, connection: Any, server: Server) -> None:
+    def joined(self, pool: Any, connection: Any, server: RedisServer) -> None:
         self._subscriber.connection_ready(connection)
         self._owner.look()
 

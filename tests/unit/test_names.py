@@ -11,9 +11,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "restmq"
 
-#: Names that still have several meanings. Shorten this list.
-STILL_AMBIGUOUS = {"BYTES", "Connection", "Counts", "Kind", "Server", "TcpListener", "queue_of", "read"}
-
 
 def justified_names() -> set[str]:
     """The names that docs/architecture.md lists with a reason."""
@@ -40,6 +37,5 @@ def test_a_public_name_that_is_defined_twice_has_its_reason_in_the_architecture_
             if not name.startswith("_"):
                 places[name].append(path.relative_to(PACKAGE).as_posix())
     repeated = {name: modules for name, modules in places.items() if len(modules) > 1}
-    unjustified = {name: modules for name, modules in repeated.items() if name not in justified_names()}
-    assert {name: modules for name, modules in unjustified.items() if name not in STILL_AMBIGUOUS} == {}
+    assert {name: modules for name, modules in repeated.items() if name not in justified_names()} == {}
     assert repeated.keys() >= justified_names()

@@ -14,8 +14,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
-from restmq.frontends.syslog.receiver import Connection, Intake, TcpReceiver, UdpReceiver, host_of
-from restmq.frontends.syslog.spool import Counts, Quota, Spool
+from restmq.frontends.syslog.receiver import Intake, Sender, TcpReceiver, UdpReceiver, host_of
+from restmq.frontends.syslog.spool import LineCounts, Quota, Spool
 
 HOLD_SECONDS = 60.0
 DRAIN_SECONDS = 10
@@ -63,7 +63,7 @@ class Syslogd:
     def __init__(self, lines_max: int = 100_000, connections_max: int = 100, per_host_max: int = 100) -> None:
         self.clock = task.Clock()
         self.core = StubCore()
-        self.counts = Counts(60)
+        self.counts = LineCounts(60)
         self.counts.clock = self.clock
         self.spool = Spool(
             self.core,  # type: ignore[arg-type]
@@ -79,8 +79,8 @@ class Syslogd:
         self.spool.on_capacity = self.tcp.resume_connections
         self.counts.describe_waiting = lambda: f"{self.spool.waiting_lines} wait"
 
-    def connect(self, host: str = "192.0.2.1") -> Connection:
-        connection: Connection = self.tcp.buildProtocol(None)
+    def connect(self, host: str = "192.0.2.1") -> Sender:
+        connection: Sender = self.tcp.buildProtocol(None)
         connection.makeConnection(Transport(peerAddress=address.IPv4Address("TCP", host, 40000)))
         return connection
 
@@ -108,7 +108,7 @@ class Syslogd:
         return not (self.spool.waiting_lines or any(quota.lines or quota.size_bytes for quota in quotas))
 
 
-def is_paused(connection: Connection) -> bool:
+def is_paused(connection: Sender) -> bool:
     return bool(connection.transport.producerState == "paused")
 
 

@@ -11,7 +11,7 @@ from restmq.auth.acl import parse_hosts
 from restmq.core import RedisOperations
 from restmq.errors import ConfigurationError
 from restmq.frontends.syslog.receiver import Intake, TcpReceiver, UdpReceiver
-from restmq.frontends.syslog.spool import Counts, Quota, Spool
+from restmq.frontends.syslog.spool import LineCounts, Quota, Spool
 from restmq.server import options as shared
 from restmq.server.coercions import seconds, whole_number
 from restmq.server.daemon import InOrder, Listener, cannot_listen, find_store, listening_on, log_addresses, url_of
@@ -44,7 +44,7 @@ class Options(shared.DaemonOptions):
     optFlags = [["no-udp", None, "do not listen for UDP"]]
 
 
-class TcpListener(Listener):
+class SenderListener(Listener):
     """Listens for TCP senders."""
 
     def __init__(self, receiver: TcpReceiver, listen_on: list[Any], drain_seconds: float, clock: Any) -> None:
@@ -74,7 +74,7 @@ def makeService(options: Options) -> service.IService:
     settings, where = find_store(options, options["data-dir"])
     drain_seconds = options["drain-timeout"]
     store = make_store(settings, reactor)
-    counts = Counts(options["count-interval"])
+    counts = LineCounts(options["count-interval"])
     spool = Spool(
         RedisOperations(store), counts, hold_seconds=options["hold-time"], drain_seconds=drain_seconds, clock=reactor
     )
@@ -89,7 +89,7 @@ def makeService(options: Options) -> service.IService:
     receiver = TcpReceiver(intake, tcp_quota, options["max-connections"], options["max-connections-per-address"])
     spool.on_capacity = receiver.resume_connections
     counts.describe_waiting = lambda: f"wait for Redis: {spool.waiting_lines}, {receiver.describe_waiting()}"
-    tcp = TcpListener(receiver, listening_on(options, reactor), drain_seconds, reactor)
+    tcp = SenderListener(receiver, listening_on(options, reactor), drain_seconds, reactor)
     parts = InOrder()
     for part in (store, counts, spool, tcp):
         part.setServiceParent(parts)

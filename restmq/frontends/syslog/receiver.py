@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from restmq.auth.acl import Hosts, parse_address
 from restmq.frontends.syslog.framing import Frame, Frames, strip_count
 from restmq.frontends.syslog.message import BLANKS, encode_line
-from restmq.frontends.syslog.spool import Counts, Quota, Spool
+from restmq.frontends.syslog.spool import LineCounts, Quota, Spool
 from restmq.transport import notice_vanished_client
 
 log = Logger()
@@ -33,7 +33,7 @@ class Intake:
     """Rules for lines that TCP and UDP share."""
 
     spool: Spool
-    counts: Counts
+    counts: LineCounts
     #: Wall clock, in milliseconds since 1970.
     time_ms: Callable[[], int]
     line_bytes_max: int
@@ -51,10 +51,10 @@ class Intake:
             if frame.truncated:
                 self.counts.by_event["truncated"] += 1
             value = encode_line(line, host, self.time_ms() / 1000, frame.truncated)
-            self.spool.put(queue_of(host), value, *quotas)
+            self.spool.put(queue_for(host), value, *quotas)
 
 
-def queue_of(host: str) -> str:
+def queue_for(host: str) -> str:
     return f"syslogd:{host}"
 
 
@@ -64,7 +64,7 @@ def host_of(address: str) -> str:
     return str(mapped or address)
 
 
-class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
+class Sender(protocol.Protocol):  # type: ignore[misc]  # untyped
     """A TCP sender. A closed connection counts towards the limits until the spool has all its lines."""
 
     factory: TcpReceiver
@@ -95,7 +95,7 @@ class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
     def has_capacity(self) -> bool:
         spool = self.factory.intake.spool
         return self._quota.has_capacity() and spool.has_capacity(
-            queue_of(self.host), self.factory.quota, always_one=True
+            queue_for(self.host), self.factory.quota, always_one=True
         )
 
     def spool_lines(self) -> None:
@@ -125,7 +125,7 @@ class Connection(protocol.Protocol):  # type: ignore[misc]  # untyped
 class TcpReceiver(protocol.ServerFactory):  # type: ignore[misc]  # untyped
     """All TCP connections, and the quota that they share."""
 
-    protocol = Connection
+    protocol = Sender
     noisy = False
 
     def __init__(self, intake: Intake, quota: Quota, connections_max: int, connections_per_host_max: int) -> None:
@@ -133,12 +133,12 @@ class TcpReceiver(protocol.ServerFactory):  # type: ignore[misc]  # untyped
         self.quota = quota
         self._connections_max = connections_max
         self._connections_per_host_max = connections_per_host_max
-        self._connections: set[Connection] = set()
+        self._connections: set[Sender] = set()
         #: Connections without capacity; the one that has waited longest is first.
-        self.waiting: dict[Connection, None] = {}
+        self.waiting: dict[Sender, None] = {}
         self._empty: defer.Deferred[None] | None = None
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: Sender) -> bool:
         """Counts a new connection, or rejects it."""
         if not self.intake.allows(connection.host):
             problem = "sender not among --senders"
@@ -152,7 +152,7 @@ class TcpReceiver(protocol.ServerFactory):  # type: ignore[misc]  # untyped
         self.intake.counts.lose(f"connections rejected ({problem})")
         return False
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Sender) -> None:
         self._connections.remove(connection)
         if not self._connections and self._empty is not None and not self._empty.called:
             self._empty.callback(None)
@@ -199,7 +199,7 @@ class UdpReceiver(protocol.DatagramProtocol):  # type: ignore[misc]  # untyped
         host = host_of(addr[0])
         if not self._intake.allows(host):
             self._intake.counts.lose("dropped (UDP: sender not among --senders)")
-        elif not self._intake.spool.has_capacity(queue_of(host), self._quota):
+        elif not self._intake.spool.has_capacity(queue_for(host), self._quota):
             self._intake.counts.lose("dropped (UDP: too many lines wait for Redis)")
         else:
             line, bytes_max = strip_count(datagram), self._intake.line_bytes_max

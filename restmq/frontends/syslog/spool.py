@@ -34,7 +34,7 @@ _RETRY_SECONDS_MAX = 2.0
 _NAMED_QUEUES_MAX = 10
 
 
-class Counts(internet.TimerService):  # type: ignore[misc]  # untyped
+class LineCounts(internet.TimerService):  # type: ignore[misc]  # untyped
     """Numbers of lines and connections since the start, by event (received, saved, dropped, and so on).
 
     A summary is logged at intervals if a number has changed, and at the end.
@@ -128,7 +128,7 @@ class Spool(service.Service):  # type: ignore[misc]  # untyped
     """
 
     def __init__(
-        self, core: RedisOperations, counts: Counts, *, hold_seconds: float, drain_seconds: float, clock: Any
+        self, core: RedisOperations, counts: LineCounts, *, hold_seconds: float, drain_seconds: float, clock: Any
     ) -> None:
         self._core = core
         self._counts = counts

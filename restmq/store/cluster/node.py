@@ -143,7 +143,7 @@ class ClusterNode(Store):
 
     # Events of pools
 
-    def joined(self, pool: Any, connection: Any, server: handshake.Server) -> None:
+    def joined(self, pool: Any, connection: Any, server: handshake.RedisServer) -> None:
         super().joined(pool, connection, server)
         if pool is self._pool:
             self._cluster.node_joined(self)
