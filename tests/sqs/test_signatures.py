@@ -133,6 +133,9 @@ def test_an_access_key_may_do_what_its_token_may(signing: Daemon, private_redis:
     assert code_of(reader.send_message, QueueUrl=jobs, MessageBody="x") == "AccessDenied"
     assert code_of(reader.receive_message, QueueUrl=mail) == "AccessDenied"
     assert code_of(reader.purge_queue, QueueUrl=jobs) == "AccessDenied"
+    owner = connect(signing.port, *make_key(private_redis, "jobs", "read,write,admin"))
+    policy = '{"deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:mail", "maxReceiveCount": 3}'
+    assert code_of(owner.set_queue_attributes, QueueUrl=jobs, Attributes={"RedrivePolicy": policy}) == "AccessDenied"
     writer = connect(signing.port, *make_key(private_redis, "jobs", "write"))
     writer.send_message(QueueUrl=jobs, MessageBody="x")
     assert code_of(writer.receive_message, QueueUrl=jobs) == "AccessDenied"

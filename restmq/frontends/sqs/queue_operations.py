@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 
-from restmq.auth.guard import CONFIGURE, CONSUME, PURGE
+from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE
 from restmq.errors import Conflict
 from restmq.frontends.sqs import shapes
 from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
@@ -63,6 +63,7 @@ async def _split(call: SqsCall, queue: str, attributes: Attributes) -> tuple[Att
         target, _ = redrive_of(policy)
         if target == queue:
             raise invalid(REDRIVE, policy, "Dead letter target is the queue itself")
+        await call.check(PRODUCE, target)
         dead_letters = await call.existing(target)
         if is_fifo(dead_letters) != queue.endswith(FIFO_SUFFIX):
             raise invalid(REDRIVE, policy, "Dead letter target and source queue must be of the same type")
