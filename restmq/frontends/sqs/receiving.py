@@ -16,7 +16,7 @@ from restmq.frontends.sqs.attributes import ENCODING, as_answer, chosen, md5_of,
 from restmq.frontends.sqs.batches import checked_entries, run_batch
 from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
 from restmq.frontends.sqs.errors import SqsError, invalid
-from restmq.frontends.sqs.names import ACCOUNT, arn_of
+from restmq.frontends.sqs.names import ACCOUNT, FIFO_SUFFIX, arn_of
 from restmq.frontends.sqs.queue_attributes import WAIT, number_of_attribute, visibility_of
 from restmq.frontends.sqs.sending import TRACE_ATTRIBUTE, TRACE_HEADER, md5_of_body
 from restmq.model import Attribute, Message, Metadata, number_of, queue_of
@@ -88,11 +88,10 @@ def _system_attributes(message: Message, record: dict[str, Any], trace: Attribut
         "ApproximateReceiveCount": str(message.count),
         "ApproximateFirstReceiveTimestamp": str(int(record["first"])),
     }
-    if "group" in record:
-        shown |= {
-            "MessageGroupId": record["group"],
-            "SequenceNumber": f"{int(record.get('number') or number_of(message.key)):020d}",
-        }
+    if queue_of(message.key).endswith(FIFO_SUFFIX):
+        group = record.get("group") or record.get("headers", {}).get("x-message-group") or "default"
+        number = int(record.get("number") or number_of(message.key))
+        shown |= {"MessageGroupId": group, "SequenceNumber": f"{number:020d}"}
     if "dedup" in record:
         shown["MessageDeduplicationId"] = record["dedup"]
     if trace:
