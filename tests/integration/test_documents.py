@@ -80,6 +80,11 @@ RUN_BY = {
         "docs/security.md",
         ".venv/bin/python ",
     ): "integration/test_documents.py::test_the_token_commands_of_the_security_page_work",
+    ("docs/sqs.md", "export AWS_"): "sqs/test_document.py::test_the_commands_of_aws_cli_work",
+    (
+        "docs/sqs.md",
+        ".venv/bin/python ",
+    ): "sqs/test_document.py::test_the_command_that_makes_an_access_key_works",
     (
         "docs/syslog-collectd.md",
         "./start_scripts/",
@@ -117,7 +122,7 @@ def test_every_code_block_names_its_language() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *```(.*)$", (ROOT / page).read_text(), re.MULTILINE)
         assert set(fences[1::2]) <= {""}, page
-        assert set(fences[::2]) <= {"sh", "python", "json", "yaml", "text", "nginx", "apache", ""}, page
+        assert set(fences[::2]) <= {"sh", "python", "json", "yaml", "text", "nginx", "apache", "js", ""}, page
 
 
 def test_the_commands_of_the_readme_exist_and_are_executable() -> None:
@@ -130,7 +135,11 @@ def test_the_commands_of_the_readme_exist_and_are_executable() -> None:
 @pytest.mark.parametrize(
     ("document", "commands", "of_other_programs"),
     [
-        ("docs/security.md", ["restmq"], {"--queue", "--hash-password", "--expires", "--value", "--name"}),
+        (
+            "docs/security.md",
+            ["restmq"],
+            {"--queue", "--hash-password", "--expires", "--value", "--name", "--revoke-token"},
+        ),
         ("docs/syslog-collectd.md", ["syslogd", "collectd"], set()),
         ("docs/deploy.md", ["restmq"], {"--stop-timeout", "--no-healthcheck"}),
         ("docs/delivery.md", ["restmq"], {"--kills", "--failovers", "--sentinel", "--cluster", "--moves", "--lag"}),

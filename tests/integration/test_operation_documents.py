@@ -28,6 +28,7 @@ def names(private_folder: Path, private_redis: Redis) -> set[str]:
     daemon = Daemon(private_folder, redis=private_redis)
     with stopping(daemon), daemon.client() as http:
         http.post("/q/x", data={"value": "x"})
+        http.post("/", headers={"X-Amz-Target": "AmazonSQS.Unknown"})
         with daemon.connect() as connection:
             connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
             connection.recv(100)
