@@ -8,6 +8,7 @@ The leader stores each snapshot in Redis, from which the next leader continues.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
 
@@ -64,11 +65,13 @@ _STATES: dict[str, Callable[[QueueCounters], int]] = {
     "dead": lambda queue: queue.dead,
 }
 
-#: The counters of the fan-out, as ``FanoutCounters`` names them: metric and description.
-_FANOUT_COUNTERS = {
+#: The counters of the fan-out and of the store, as FanoutCounters and StoreCounters name them: metric and description.
+_PLAIN_COUNTERS = {
     "dropped": ("restmq_consumers_dropped", "Consumers dropped because they read too slowly."),
     "gaps": ("restmq_consumers_told_of_gaps", "Consumers that were told that they missed messages."),
     "lost_subscriptions": ("restmq_subscriptions_lost", "Times that the subscription to Redis broke."),
+    "redis_refusals": ("restmq_redis_refusals", "Operations that Redis answered with an error."),
+    "failovers": ("restmq_redis_failovers", "Times that another Redis server became the primary."),
 }
 
 
@@ -202,7 +205,8 @@ class Metrics(Collector):
         }
         counts |= {f"refused {status}": [number] for status, number in self._traffic.refusals.items()}
         counts |= {f"sqs {' '.join(labels)}": [number] for labels, number in self._traffic.sqs_errors.items()}
-        return counts | {name: [getattr(self._fanout.counters, name)] for name in _FANOUT_COUNTERS}
+        plain = asdict(self._fanout.counters) | asdict(self._core.store.counters)
+        return counts | {name: [number] for name, number in plain.items() if name in _PLAIN_COUNTERS}
 
     def _process_samples(self) -> list[Sample]:
         families = self._process.collect()
@@ -288,9 +292,7 @@ class Metrics(Collector):
             "Requests rejected before routing: malformed, too long, too slow, too many connections.",
             labels=["status"],
         )
-        fanout = {
-            name: CounterMetricFamily(family, text, labels=()) for name, (family, text) in _FANOUT_COUNTERS.items()
-        }
+        plain = {name: CounterMetricFamily(family, text, labels=()) for name, (family, text) in _PLAIN_COUNTERS.items()}
         sqs_errors = CounterMetricFamily(
             "restmq_sqs_errors",
             "Errors that SQS clients got, with those of entries of batches, by Amazon's code.",
@@ -305,9 +307,9 @@ class Metrics(Collector):
                 refused.add_metric(labels, numbers[0])
             elif kind == "sqs" and len(labels) == 2 and len(numbers) == 1:
                 sqs_errors.add_metric(labels, numbers[0])
-            elif name in fanout and len(numbers) == 1:
-                fanout[name].add_metric([], numbers[0])
-        yield from (*fanout.values(), durations, refused, sqs_errors)
+            elif name in plain and len(numbers) == 1:
+                plain[name].add_metric([], numbers[0])
+        yield from (*plain.values(), durations, refused, sqs_errors)
 
     def _of_processes(self) -> Iterator[Metric]:
         """Metrics of this process; with workers, those of each worker, labelled with the worker's number.

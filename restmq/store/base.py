@@ -55,6 +55,19 @@ class Subscription(abc.ABC):
     def stop(self) -> None: ...
 
 
+@dataclass(slots=True)
+class StoreCounters:
+    """Numbers that only grow.
+
+    Attributes:
+        redis_refusals: operations that Redis answered with an error.
+        failovers: times that another server became the primary; of a cluster, servers that became primaries.
+    """
+
+    redis_refusals: int = 0
+    failovers: int = 0
+
+
 class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
     """Makes all calls to Redis.
 
@@ -67,6 +80,7 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
         first_connected: fires when Redis can be used for the first time.
         facts: the fields of ``INFO`` of the server that was connected to last; empty if it is not permitted.
         time_ms: the wall clock, in ms since 1970, for times that are stored or shown.
+        counters: what happened so far.
         part_seconds: maximum time to wait for a node of a cluster, where others have answers too.
     """
 
@@ -78,6 +92,7 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
         self.first_connected: defer.Deferred[None] = defer.Deferred()
         self.facts: Mapping[str, str] = MappingProxyType({})
         self.time_ms: Callable[[], int] = lambda: int(time.time() * 1000)
+        self.counters = StoreCounters()
         self.part_seconds = 0.5
 
     @property

@@ -123,6 +123,7 @@ class Store(BaseStore):
 
     def _primary_moved(self, address: tuple[str, int]) -> None:
         """Gives up all connections to another server: what is written there now would be lost."""
+        self.counters.failovers += 1
         for pool in self._pools:
             pool.abort_others(lambda connection: connection.address in (None, address))
             pool.hurry()
@@ -259,6 +260,7 @@ class Store(BaseStore):
         return pool is not self._pool or all(other.pool for other in self._pools if other is not pool)
 
     def refused(self, pool: ConnectionPool, connection: Any, error: ErrorReply) -> Exception:
+        self.counters.redis_refusals += 1
         is_first = self._refusals.note(error)
         if error.code in _OF_A_REPLICA:
             if connection in pool.pool:

@@ -99,6 +99,7 @@ def test_the_primary_is_followed_when_it_is_killed_and_when_it_comes_back(
         assert b"after" in stream.lines(1)[0]
         assert set(producer.answered) <= set(take_all(http))
         assert http.get("/readyz").status_code == 200
+        assert "\nrestmq_redis_failovers_total 1.0\n" in http.get("/metrics").text
 
 
 def test_a_planned_failover_loses_nothing_that_all_replicas_had(private_folder: Path) -> None:

@@ -142,6 +142,8 @@ class ClusterStore(BaseStore):
         node = self._nodes.get(address)
         if node is None:
             node = self._nodes[address] = ClusterNode(address, self.settings, self, self._reactor)
+            node.counters = self.counters
+            self.counters.failovers += any(self._owners)
             log.info("{where} is a primary of the cluster.", where=node.settings.where())
             node.startService()
         return node
