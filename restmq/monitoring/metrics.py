@@ -68,7 +68,7 @@ _STATES: dict[str, Callable[[QueueCounters], int]] = {
 #: The counters of the fan-out and of the store, as FanoutCounters and StoreCounters name them: metric and description.
 _PLAIN_COUNTERS = {
     "dropped": ("restmq_consumers_dropped", "Consumers dropped because they read too slowly."),
-    "gaps": ("restmq_consumers_told_of_gaps", "Consumers that were told that they missed messages."),
+    "gaps": ("restmq_consumers_told_of_gaps", "Consumers and taps that were told that they missed messages."),
     "lost_subscriptions": ("restmq_subscriptions_lost", "Times that the subscription to Redis broke."),
     "redis_refusals": ("restmq_redis_refusals", "Operations that Redis answered with an error."),
     "failovers": ("restmq_redis_failovers", "Times that another Redis server became the primary."),
