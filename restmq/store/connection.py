@@ -127,6 +127,10 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
     @staticmethod
     def send_together(calls: Iterable[Callable[[], Any]]) -> None:
         """Runs functions that make commands, and then sends the commands: one system call for each connection."""
+        if Connection._holding is not None:
+            for call in calls:
+                call()
+            return
         holding: list[Connection] = []
         Connection._holding = holding
         try:

@@ -6,17 +6,21 @@ bounded time, and say how many nodes are missing. One Redis is one partition, an
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
 from restmq.errors import StoreUnavailable
 from restmq.store.base import BaseStore
+from restmq.store.connection import Connection
 
-#: Maximum number of calls under way to one node.
-_CALLS_A_NODE = 32
+#: Number of calls that a node gets at once. Redis serves no other client meanwhile.
+_CALLS_TOGETHER = 16
+_SILENT = "a node of the message store (Redis) does not answer in time."
 
 Found = TypeVar("Found")
 
@@ -64,33 +68,49 @@ class _Lot(Generic[Found]):
         self.results: dict[int, Found] = {}
         self.problem: Exception | None = None
         if node is not None and node.is_slow(store.part_seconds):
-            self.problem = StoreUnavailable("a node of the message store (Redis) does not answer.")
+            self.problem = StoreUnavailable(_SILENT)
         self._store = store
         self._partitions = partitions
         self._ask = ask
 
     async def run(self) -> None:
-        remaining = iter(self._partitions)
-        asking = [self._ask_some(remaining) for _ in range(min(_CALLS_A_NODE, len(self._partitions)))]
-        await defer.gatherResults([defer.ensureDeferred(asks) for asks in asking])
-
-    async def _ask_some(self, remaining: Iterator[int]) -> None:
-        for partition in remaining:
+        for start in range(0, len(self._partitions), _CALLS_TOGETHER):
             if self.problem is not None:
                 return
-            try:
-                self.results[partition] = await self._in_time(partition)
-            except Exception as problem:
-                self.problem = problem
+            await self._ask_together(self._partitions[start : start + _CALLS_TOGETHER])
 
-    def _in_time(self, partition: int) -> defer.Deferred[Found]:
-        """The answer, if it comes in time. A call that was sent is not cancelled."""
-        answer: defer.Deferred[Found] = defer.Deferred()
-        asked = defer.ensureDeferred(self._ask(partition))
-        asked.addCallbacks(lambda result: answer.called or answer.callback(result),
-                           lambda failure: None if answer.called else answer.errback(failure))  # fmt: skip
-        return answer.addTimeout(self._store.part_seconds, self._store.clock, _too_late)
+    def _ask_together(self, partitions: list[int]) -> defer.Deferred[None]:
+        """Asks these partitions; fires when all have answered, or when the node is silent for too long.
 
+        A call that was sent is not cancelled.
+        """
+        store = self._store
+        done: defer.Deferred[None] = defer.Deferred()
+        silence = store.clock.callLater(store.part_seconds, lambda: end(StoreUnavailable(_SILENT)))
+        waiting = len(partitions)
 
-def _too_late(_failure: Any, seconds: float) -> None:
-    raise StoreUnavailable(f"a node of the message store (Redis) does not answer within {seconds} s.")
+        def end(problem: Exception | None) -> None:
+            self.problem = self.problem or problem
+            if silence.active():
+                silence.cancel()
+            done.callback(None)
+
+        def answered(result: Any, partition: int) -> None:
+            nonlocal waiting
+            waiting -= 1
+            if done.called:
+                return
+            if isinstance(result, Failure):
+                self.problem = self.problem or result.value
+            else:
+                self.results[partition] = result
+            if waiting:
+                silence.reset(store.part_seconds)
+            else:
+                end(None)
+
+        def ask(partition: int) -> None:
+            defer.ensureDeferred(self._ask(partition)).addBoth(answered, partition)
+
+        Connection.send_together([partial(ask, partition) for partition in partitions])
+        return done
