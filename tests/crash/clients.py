@@ -135,7 +135,7 @@ def work(daemons: Daemons, journal: Journal, seed: int) -> None:
 def serve(daemons: Daemons, journal: Journal, _seed: int) -> None:
     """A live consumer that acks, until it is killed."""
     while True:
-        for message in daemons.stream(f"/c/{TURNS}?lease={LEASE_SECONDS}"):
+        for message in daemons.stream(f"/c/{TURNS}?lease={LEASE_SECONDS}&prefetch=2"):
             _finish(daemons, journal, TURNS, message)
 
 

@@ -207,7 +207,7 @@ def crash(folder: Path, store: Store, plan: list[str], chance: random.Random) ->
                 store.fail(what, chance)
         clients.kill_all("produce", "count")
         with daemons[0].client() as http:
-            wait_until(lambda: not waiting(http), 60, "the clients have done all")
+            wait_until(lambda: not waiting(http), 120, "the clients have done all")
         wait_until(lambda: all_have_heard(folder), 60, "the consumers have heard all")
         clients.kill_all("work", "serve", "take", "listen")
         wait_until(lambda: "QUEUEDUE" not in store.lasting_keys(), 20, "no lease is waited for")
