@@ -71,7 +71,7 @@ def test_the_end_of_a_lease_wakes_the_next_waiter(
     """The waiter is of a daemon that is gone, so to wake it removes it."""
     send(run, timed, fifo, "a1", "a2")
     (message,) = receive(run, timed, fifo, 1)
-    assert run(timed.queue_lease, fifo, 1, 1000, b"gone") == []
+    assert run(timed.queue_lease, fifo, 1, 1000, timed.layout.daemon_channel("gone", fifo)) == []
     assert redis.command("LLEN", f"{fifo}:waiters") == 1
     if by == "ack":
         run(timed.queue_ack, message.key, message.receipt)
