@@ -79,20 +79,13 @@ def write_gap(consumers: Sequence[Consumer], last_key: str) -> None:
 
 
 class ConsumerOwner(Protocol):
-    """The part of the fan-out that a consumer calls."""
+    """The part of the fan-out that a consumer calls; ``Fanout`` describes the methods."""
 
     limits: BackpressureLimits
     seconds: Callable[[], float]
     shared_bytes: SharedBytes
 
-    def connect(self, queue: str, consumer: Consumer, last_key: str | None) -> None:
-        """Adds a consumer, which resumes after ``last_key`` if there is one."""
-
-    def leave(self, queue: str, consumer: Consumer) -> None:
-        """Removes a consumer whose connection has ended."""
-
-    def drop(self, queue: str, consumer: Consumer) -> None:
-        """Removes and closes a consumer that is too far behind."""
-
-    def ready(self, queue: str, consumer: Consumer) -> None:
-        """Tells that a consumer can take messages again."""
+    def connect(self, queue: str, consumer: Consumer, last_key: str | None) -> None: ...
+    def leave(self, queue: str, consumer: Consumer) -> None: ...
+    def drop(self, queue: str, consumer: Consumer) -> None: ...
+    def ready(self, queue: str, consumer: Consumer) -> None: ...

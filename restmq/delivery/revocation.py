@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from twisted.application import service
+from twisted.application import internet
 from twisted.internet import defer, task
 from twisted.logger import Logger
 
@@ -33,25 +33,16 @@ class Connected(Protocol):
     def leave(self, queue: str, consumer: Consumer) -> None: ...
 
 
-class Revocation(service.Service):  # type: ignore[misc]  # untyped
+class Revocation(internet.TimerService):  # type: ignore[misc]  # untyped
     """Checks all consumers every few seconds. While Redis does not answer, all stay: they get no messages either."""
 
     def __init__(self, connected: Sequence[Connected], guard: Guard, core: RedisOperations, reactor: Any) -> None:
+        super().__init__(CHECK_SECONDS, self._check)
+        self.clock = reactor
         self._connected = connected
         self._guard = guard
         self._core = core
         self._reactor = reactor
-        self._timer = task.LoopingCall(self._check)
-        self._timer.clock = reactor
-
-    def startService(self) -> None:
-        super().startService()
-        self._timer.start(CHECK_SECONDS, now=False)
-
-    def stopService(self) -> None:
-        super().stopService()
-        if self._timer.running:
-            self._timer.stop()
 
     def _check(self) -> defer.Deferred[None]:
         return defer.ensureDeferred(self._close_refused()).addErrback(self._failed)

@@ -23,7 +23,7 @@ Headers = Mapping[str, str]
 
 
 class ClientConnection(Protocol):
-    """The connection on which a request came: how its handler responds."""
+    """The connection on which a request came: how its handler responds. ``HTTPConnection`` describes the methods."""
 
     remote_ip: str
     secure: bool
@@ -31,32 +31,15 @@ class ClientConnection(Protocol):
     transport: Any
 
     @property
-    def limits(self) -> Limits:
-        """The limits of HTTP."""
-
-    async def run(self, steps: Iterator[None]) -> None:
-        """Runs an iterator to its end, a step per turn of the event loop."""
-
-    def finished(self, data: bytes, keep_alive: bool, rest: Sequence[bytes] = ()) -> None:
-        """Sends a whole response, or the last bytes of one; of a long one, the rest in pieces."""
-
-    def write(self, data: bytes) -> None:
-        """Sends a part of a response that continues."""
-
-    def stream(self, consumer: Any) -> None:
-        """Gives the rest of the connection to a consumer that writes to the transport itself."""
-
-    def expect_end(self) -> None:
-        """See ``HTTPConnection.expect_end``."""
-
-    def end_stream(self, last: bytes) -> None:
-        """Sends a stream's last bytes and closes."""
-
-    def hand_over(self, request: Request, successor: Any) -> None:
-        """Gives the connection to another protocol (WebSocket)."""
-
-    def abort(self) -> None:
-        """Cuts a response that cannot be completed."""
+    def limits(self) -> Limits: ...
+    async def run(self, steps: Iterator[None]) -> None: ...
+    def finished(self, data: bytes, keep_alive: bool, rest: Sequence[bytes] = ()) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def stream(self, consumer: Any) -> None: ...
+    def expect_end(self) -> None: ...
+    def end_stream(self, last: bytes) -> None: ...
+    def hand_over(self, request: Request, successor: Any) -> None: ...
+    def abort(self) -> None: ...
 
 
 class Request(HTTPRequest):  # type: ignore[misc]  # untyped
