@@ -127,6 +127,20 @@ def test_duplicates_may_be_those_of_a_group(sqs: Any, queue: str) -> None:
     assert texts(receive(sqs, url)) == ["a", "b"]
 
 
+def test_the_throughput_limit_per_group_needs_the_scope_of_a_group(sqs: Any, url: str, queue: str) -> None:
+    limit, scope = {"FifoThroughputLimit": "perMessageGroupId"}, {"DeduplicationScope": "messageGroup"}
+    with pytest.raises(sqs.exceptions.InvalidAttributeValue):
+        make(sqs, "other-" + queue, **limit)
+    with pytest.raises(sqs.exceptions.InvalidAttributeValue):
+        sqs.set_queue_attributes(QueueUrl=url, Attributes=limit)
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=scope)
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=limit)
+    with pytest.raises(sqs.exceptions.InvalidAttributeValue):
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"DeduplicationScope": "queue"})
+    shown = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    assert shown.items() >= (limit | scope | FIFO).items()
+
+
 def test_a_failed_message_comes_first_and_goes_to_the_dead_letters_in_order(sqs: Any, url: str, queue: str) -> None:
     dead = make(sqs, "dead-" + queue)
     redrive_to(sqs, url, dead, 2)

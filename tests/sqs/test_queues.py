@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.servers import wait_until
+from tests.servers import Redis, wait_until
 
 
 def attributes_of(sqs: Any, url: str) -> dict[str, str]:
@@ -39,6 +39,15 @@ def test_a_new_queue_has_amazons_defaults(sqs: Any, url: str, queue: str) -> Non
         "ApproximateNumberOfMessages": "0",
     }
     assert expected.items() <= found.items()
+
+
+def test_a_message_has_the_time_to_live_that_the_queue_shows(sqs: Any, url: str, queue: str, redis: Redis) -> None:
+    sqs.send_message(QueueUrl=url, MessageBody="for four days")
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"MessageRetentionPeriod": "60"})
+    sqs.send_message(QueueUrl=url, MessageBody="for a minute")
+    remaining_ms = [redis.command("PTTL", f"{queue}:{number}") for number in (1, 2)]
+    assert 345_500_000 < remaining_ms[0] <= 345_600_000
+    assert 0 < remaining_ms[1] <= 60_000
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ VISIBILITY, RETENTION, MESSAGE_SIZE = "VisibilityTimeout", "MessageRetentionPeri
 DELAY, WAIT = "DelaySeconds", "ReceiveMessageWaitTimeSeconds"
 REDRIVE, REDRIVE_ALLOW, POLICY = "RedrivePolicy", "RedriveAllowPolicy", "Policy"
 FIFO, CONTENT_BASED = "FifoQueue", "ContentBasedDeduplication"
+_SCOPE, _THROUGHPUT = "DeduplicationScope", "FifoThroughputLimit"
 
 #: Numbers: minimum, maximum and default.
 _NUMBERS = {
@@ -32,10 +33,12 @@ _WORDS = {
     FIFO: ("true", "false"),
     CONTENT_BASED: ("true", "false"),
     "SqsManagedSseEnabled": ("true", "false"),
-    "DeduplicationScope": ("queue", "messageGroup"),
-    "FifoThroughputLimit": ("perQueue", "perMessageGroupId"),
+    _SCOPE: ("queue", "messageGroup"),
+    _THROUGHPUT: ("perQueue", "perMessageGroupId"),
 }
-_FIFO_ONLY = (CONTENT_BASED, "DeduplicationScope", "FifoThroughputLimit")
+_FIFO_ONLY = (CONTENT_BASED, _SCOPE, _THROUGHPUT)
+#: What a new queue has if the client names no value.
+DEFAULTS = {RETENTION: str(_NUMBERS[RETENTION][2])}
 _JSON = (POLICY, REDRIVE, REDRIVE_ALLOW)
 _SETTABLE = {*_NUMBERS, *_WORDS, *_JSON, "KmsMasterKeyId"}
 _READ_ONLY = {
@@ -62,6 +65,16 @@ def read_queue_attributes(queue: str, given: Mapping[str, str | int | bool]) -> 
         if name in attributes and not is_fifo:
             raise _unknown(name)
     return attributes
+
+
+def check_throughput(attributes: Mapping[str, str]) -> None:
+    """Raises SqsError if all attributes of a FIFO queue together are not allowed."""
+    if attributes.get(_THROUGHPUT) == "perMessageGroupId" and attributes.get(_SCOPE) != "messageGroup":
+        raise SqsError(
+            "InvalidAttributeValue",
+            f"Invalid value for the parameter {_THROUGHPUT}. Reason: The perMessageGroupId value is allowed only when "
+            f"the value for {_SCOPE} is messageGroup.",
+        )
 
 
 def _as_text(value: str | int | bool) -> str:
@@ -181,7 +194,7 @@ def all_attributes(queue: str, found: SqsQueue) -> Attributes:
         policy = {"deadLetterTargetArn": arn_of(str(target)), "maxReceiveCount": int(most)}
         shown[REDRIVE] = json.dumps(policy)
     if is_fifo(found):
-        defaults = {CONTENT_BASED: "false", "DeduplicationScope": "queue", "FifoThroughputLimit": "perQueue"}
+        defaults = {CONTENT_BASED: "false", _SCOPE: "queue", _THROUGHPUT: "perQueue"}
         shown = {**defaults, **shown}
     return shown
 

@@ -13,12 +13,14 @@ from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
 from restmq.frontends.sqs.errors import SqsError, invalid, queue_missing
 from restmq.frontends.sqs.names import FIFO_SUFFIX, check_new_name, queue_in_arn
 from restmq.frontends.sqs.queue_attributes import (
+    DEFAULTS,
     FIFO,
     REDRIVE,
     REDRIVE_ALLOW,
     Attributes,
     Settings,
     all_attributes,
+    check_throughput,
     chosen_attributes,
     differs,
     is_fifo,
@@ -41,8 +43,9 @@ async def create_queue(call: SqsCall, given: shapes.CreateQueue) -> SqsResult:
             "The name of a FIFO queue can only include alphanumeric characters, hyphens, or "
             "underscores, must end with .fifo suffix and be 1 to 80 in length.",
         )
+    check_throughput(attributes)
     stored, settings = await _split(call, queue, attributes)
-    stored = {name: value for name, value in stored.items() if value}
+    stored = DEFAULTS | {name: value for name, value in stored.items() if value}
     try:
         found = await call.core.sqs_create(queue, stored, _checked_tags(queue, given.tags or {}), settings)
     except Conflict as problem:
@@ -143,10 +146,11 @@ async def get_queue_attributes(call: SqsCall, given: shapes.GetQueueAttributes) 
 async def set_queue_attributes(call: SqsCall, given: shapes.SetQueueAttributes) -> SqsResult:
     queue = await call.queue(given.queue_url, CONFIGURE)
     attributes = read_queue_attributes(queue, given.attributes or {})
-    if FIFO in attributes:
+    if queue.endswith(FIFO_SUFFIX) or FIFO in attributes:
         found = await call.existing(queue)
-        if attributes.pop(FIFO) != found.attributes.get(FIFO):
+        if attributes.pop(FIFO, found.attributes.get(FIFO)) != found.attributes.get(FIFO):
             raise SqsError("InvalidAttributeName", "Unknown Attribute FifoQueue.")
+        check_throughput(found.attributes | attributes)
     if not await call.core.sqs_set(queue, *await _split(call, queue, attributes)):
         raise queue_missing()
     return {}
