@@ -95,6 +95,7 @@ class Socket(BoundedInput, TransportConsumer):
         self._leave()
         self._connection.factory.forget(self._connection)
         super().connectionLost(reason)
+        self.is_closed = defer.Deferred()  # autobahn's has this object as its result: a reference cycle
         self.release()
 
     def _leave(self) -> None:

@@ -164,6 +164,7 @@ class HTTPConnection(ClientTransport):
         self._parser.forget()
         self._parser = _NO_PARSER
         self._handler, self._current, self._discarding, self.deadline = None, None, True, None
+        self.presence.leave()
         self._account()
         self._unread.discard(self)
         self._pause_reading(False)

@@ -190,6 +190,11 @@ class Connection(txredisapi.RedisProtocol):  # type: ignore[misc]  # untyped
             self.sent_at.popleft()
         super().replyReceived(reply)
 
+    @staticmethod
+    def handle_reply(reply: Any) -> Any:
+        """As txredisapi's, which raises an error: its traceback would be a cycle that holds the call's arguments."""
+        return Failure(reply) if isinstance(reply, Exception) else reply
+
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         # txredisapi's own also serves transactions.
         reader = self._reader
