@@ -30,8 +30,7 @@ class Attending:
     Args:
         window_bytes: returns the number of unconfirmed bytes to grant.
         flush: delivers the messages that have arrived on the queue's channel.
-        is_replaced: whether all consumers of this object left, and others have joined since.
-        attend_anew: attends for these other consumers.
+        current: returns the queue's object of this class: another one if all consumers left and others joined, or None.
     """
 
     def __init__(
@@ -42,8 +41,7 @@ class Attending:
         subscription: QueueSubscription,
         window_bytes: Callable[[], int],
         flush: Callable[[], None],
-        is_replaced: Callable[[], bool],
-        attend_anew: Callable[[], None],
+        current: Callable[[], Attending | None],
     ) -> None:
         self._queue = queue
         self._shared = shared
@@ -52,8 +50,7 @@ class Attending:
         self._subscription = subscription
         self._window_bytes = window_bytes
         self._flush = flush
-        self._is_replaced = is_replaced
-        self._attend_anew = attend_anew
+        self._current = current
         self._is_first = True
         self._round = 0
         self._timer: Any = None
@@ -74,6 +71,10 @@ class Attending:
         else:
             log.failure("attending to {queue} failed", failure=failure, queue=self._queue)
 
+    def _successor(self) -> Attending | None:
+        current = self._current()
+        return current if current is not self else None
+
     # Attending
 
     def attend(self) -> None:
@@ -86,7 +87,7 @@ class Attending:
             if subscription.policy is Policy.BROADCAST:
                 self._flush()  # earlier messages must be in the transports first, so that full ones are known
                 await self._shared.slow_consumers.wait(subscription.live)
-            if self._is_replaced():
+            if self._successor():
                 return
             lease_ms, weight, capacity = subscription.demand()
             window_bytes = self._window_bytes() if subscription.consumers else 0
@@ -108,8 +109,8 @@ class Attending:
             if found.is_held_back:
                 self._attend_later()
         finally:
-            if self._is_replaced():
-                self._attend_anew()
+            if successor := self._successor():
+                successor.attend()
 
     async def _deliver_in_turn(self, messages: list[Message], lease_ms: int) -> None:
         """Gives each message to the next ready consumer; the rest goes back to the front of the queue."""

@@ -84,6 +84,14 @@ class EndOfTurn:
             inbox.flush()
 
 
+async def _no_value(_key: str) -> None:
+    """Of a closed inbox."""
+
+
+def _ignore(_entry: str | Notice) -> None:
+    """Of a closed inbox."""
+
+
 class Inbox:
     """Delivers messages and handles notices in order. While a stored value is read, later entries wait.
 
@@ -163,9 +171,10 @@ class Inbox:
     def _record_of(self, key: bytes) -> bytes:
         return self._record[1] if self._record[0] == key else b""
 
-    def clear(self) -> None:
-        """Forgets all entries: there are no consumers any more."""
+    def close(self) -> None:
+        """Forgets all entries, and its owner: there are no consumers any more."""
         self._entries.clear()
+        self._read, self._lose, self._handle = _no_value, _ignore, _ignore
 
     def flush(self) -> None:
         """Handles all entries, or those before a value that must be read first; then ``_deliver_stored`` continues."""

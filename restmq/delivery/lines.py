@@ -16,9 +16,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
+from restmq.delivery.tasks import PendingCalls
 from restmq.model import BATCH_MAX, Message, may_be_fifo
 from restmq.store.batching import SingleFlight
 from restmq.transport import Presence
@@ -82,7 +85,16 @@ class Waiter:
         self.due = [each for each in self.lines if each is line or each in self.due]
 
 
-@dataclass(slots=True, eq=False)
+class LineServer(Protocol):
+    """Serves lines: ``longpoll.LongPolls``."""
+
+    async def serve_once(self, line: Line) -> None:
+        """Asks Redis for the clients of a line."""
+
+    def serving_failed(self, line: Line, failure: Failure) -> None: ...
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Line:
     """The clients that wait for a queue.
 
@@ -92,17 +104,28 @@ class Line:
         registered_at: time of the last registration, in reactor seconds.
         asked_for_max: maximum number of clients that the next call asks for.
         several: those of its clients that wait for other queues too.
-        serving: asks Redis for its clients.
+        serving: has the server ask Redis for its clients.
     """
 
     queue: str
     channel: bytes
+    server: LineServer
+    calls: PendingCalls
     registered: bool = False
     registered_at: float = 0.0
     asked_for_max: int = ASKED_FOR_MIN
     waiters: deque[Waiter] = field(default_factory=deque)
     several: list[Waiter] = field(default_factory=list)
     serving: SingleFlight = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.serving = SingleFlight(self._serve, self._fail, self.calls.run)
+
+    async def _serve(self) -> None:
+        await self.server.serve_once(self)
+
+    def _fail(self, failure: Failure) -> None:
+        self.server.serving_failed(self, failure)
 
     def first_alike(self) -> list[Waiter]:
         """The first clients with the same kind of delivery that it may ask for, for up to 1000 messages.

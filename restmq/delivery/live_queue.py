@@ -69,8 +69,7 @@ class LiveQueue:
             subscription=self.subscription,
             window_bytes=window_bytes,
             flush=self.inbox.flush,
-            is_replaced=lambda: current() not in (self, None),
-            attend_anew=self._attend_current,
+            current=lambda: live.attending if (live := current()) else None,  # refers to no single live queue
         )
 
     def follow(self, subscribed: defer.Deferred[None]) -> None:
@@ -94,7 +93,7 @@ class LiveQueue:
 
     def stop(self) -> None:
         """The last consumer has left."""
-        self.inbox.clear()
+        self.inbox.close()
         self.attending.stop()
 
     # What arrives on the queue's channel

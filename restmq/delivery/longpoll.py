@@ -49,7 +49,6 @@ from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message
 from restmq.queues.results import QueueOverview
 from restmq.store.base import Channels
-from restmq.store.batching import SingleFlight
 from restmq.transport import Presence
 
 log = Logger()
@@ -197,8 +196,7 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
 
     def _new_line(self, queue: str, registered: bool = False) -> Line:
         channel = self._core.layout.daemon_channel(self._daemon, queue)
-        line = self._lines[queue] = Line(queue, channel, registered)
-        line.serving = SingleFlight(partial(self._serve_once, line), partial(self._failed, line), self._calls.run)
+        line = self._lines[queue] = Line(queue, channel, self, self._calls, registered)
         return line
 
     def _serve(self, queue: str) -> None:
@@ -209,7 +207,8 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
         else:
             line.serving.request()
 
-    async def _serve_once(self, line: Line) -> None:
+    async def serve_once(self, line: Line) -> None:
+        """See ``LineServer``."""
         await self._subscribe(line.channel)
         self._remove_disconnected(line)
         if not line.waiters:
@@ -268,7 +267,8 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
     def _put_back(self, queue: str, messages: list[Message]) -> None:
         self._calls.put_back(queue, len(messages), self._core.queue_put_back(queue, messages))
 
-    def _failed(self, line: Line, failure: Failure) -> None:
+    def serving_failed(self, line: Line, failure: Failure) -> None:
+        """Tells the clients of a line; see ``LineServer``."""
         if not failure.check(RestMQError):
             log.failure("serving the clients that wait for {queue} failed", failure=failure, queue=line.queue)
             failure = Failure(StoreUnavailable("the wait failed; try again in a moment."))

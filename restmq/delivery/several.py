@@ -129,7 +129,9 @@ class SeveralQueues:
                 self._fanout.resume(share.queue, share, "", int(number))
 
     def leave(self, _queue: str, _consumer: Consumer) -> None:
-        for share in self.shares:
+        shares, self.shares = self.shares, []
+        for share in shares:
+            share.format = share.connected.format  # its own one may refer to it: a reference cycle
             self._fanout.leave(share.queue, share)
 
     def drop(self, queue: str, _consumer: Consumer) -> None:

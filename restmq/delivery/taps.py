@@ -152,7 +152,7 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
             return
         channel = self._channel_of(queue)
         del self._live[queue], self._by_channel[channel]
-        live.inbox.clear()
+        live.inbox.close()
         if self._subscriber is not None:
             self._subscriber.unsubscribe(channel)
 

@@ -120,7 +120,7 @@ class Socket(BoundedInput, TransportConsumer):
             while self._waiting and not self.paused:
                 payload, is_binary = self._waiting[0]
                 answer = [payload] if is_binary else await self._answer(payload)
-                if self.state != self.STATE_OPEN:
+                if self.state != self.STATE_OPEN or not self._waiting:  # the client left meanwhile
                     return
                 # Not with autobahn's method, which rejects an answer longer than the limit for messages from clients.
                 if len(answer) == 1:

@@ -117,6 +117,8 @@ class _Call:
             self.arguments, self.method = self._unmarshaller.close(), self._unmarshaller.getmethodname()
         except (expat.ExpatError, ValueError, TypeError, xmlrpc.client.Error, LookupError):
             raise InvalidInput("the body is not a valid XML-RPC call.") from None
+        finally:
+            del self._parser  # it refers to this object: a reference cycle
 
     def _start(self, element: str, attributes: dict[str, str]) -> None:
         if element not in _XML_ELEMENTS:

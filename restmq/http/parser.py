@@ -131,7 +131,7 @@ class RequestParser:
         except httptools.HttpParserCallbackError as error:
             if not isinstance(error.__context__, WireError):
                 raise
-            self.refusal = error.__context__.with_traceback(None)  # whose frames refer to this parser
+            self.refusal = _bare(error.__context__)
         except httptools.HttpParserInvalidMethodError:
             self.refusal = WireError(501 if _METHOD.match(data) else 400, "unknown HTTP method.")
         except httptools.HttpParserError as error:
@@ -259,6 +259,12 @@ class RequestParser:
         self.requests.pop()
         self._parser = httptools.HttpRequestParser(self)
         self._feed(head_of(request, but="upgrade"))
+
+
+def _bare(refusal: WireError) -> WireError:
+    """The same without the frames that raised it, because they refer to the parser: a reference cycle."""
+    refusal.__context__ = None
+    return refusal.with_traceback(None)
 
 
 def _read_fields(raw: tuple[tuple[bytes, bytes], ...], version: str) -> Headers:

@@ -6,8 +6,10 @@ the work that one request asks of it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 from functools import partial
+from types import MethodType
 from typing import Any, Generic, TypeVar
 
 from twisted.internet import defer
@@ -21,6 +23,7 @@ _BATCH_BYTES_MAX = 1 << 20
 BatchKind = TypeVar("BatchKind", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class TurnEnd:
@@ -137,8 +140,15 @@ class SharedCall(Generic[Result]):
             answer.callback(result)  # also if it is a Failure
 
 
+def _weakly(function: _Function) -> Callable[[], _Function | None]:
+    """Returns a function that returns this one; None for a method of an object that nobody else has."""
+    return weakref.WeakMethod(function) if isinstance(function, MethodType) else lambda: function
+
+
 class SingleFlight:
     """Runs a call one at a time. A request during a run causes one more run after it.
+
+    It does not keep alive the object whose methods it calls, because that object usually has it as an attribute.
 
     Args:
         call: the coroutine function to run.
@@ -154,8 +164,8 @@ class SingleFlight:
         failed: Callable[[Failure], None],
         start: Callable[[Coroutine[Any, Any, None]], defer.Deferred[None]] = defer.ensureDeferred,
     ) -> None:
-        self._call = call
-        self._failed = failed
+        self._call = _weakly(call)
+        self._failed = _weakly(failed)
         self._start = start
         self._again = False
         self.running = False
@@ -165,14 +175,16 @@ class SingleFlight:
         if self.running:
             self._again = True
             return
-        self.running = True
-        self._start(self._run()).addErrback(self._failed)
+        call, failed = self._call(), self._failed()
+        if call is not None and failed is not None:
+            self.running = True
+            self._start(self._run(call)).addErrback(failed)
 
-    async def _run(self) -> None:
+    async def _run(self, call: Callable[[], Awaitable[None]]) -> None:
         try:
             self._again = True
             while self._again:
                 self._again = False
-                await self._call()
+                await call()
         finally:
             self.running = False

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import httpx
 
 from bench.rig import Server
-from tests.load.clients import HOST, Request, frame, websocket
+from tests.load.clients import HOST, Request, frame, post, websocket
 from tests.load.measuring import MIB, Rest, resident, target, tracebacks
 from tests.servers import Redis, listeners, wait_until
 
@@ -52,10 +52,14 @@ class Kind:
 
 
 _COMMAND = frame(b'{"cmd":"stats","queue":"leak"}')
+_WAIT = frame(b'{"cmd":"take","queue":"leak-poll","wait":60}')
 KINDS = {
     "comet": Kind(Request("GET /c/leak"), 1000, "leak"),
     "sse": Kind(Request("GET /sse/leak"), 1000, "leak"),
     "websocket": Kind(websocket("/ws/leak", _COMMAND, "Sec-WebSocket-Extensions: permessage-deflate"), 1000, "leak"),
+    "command": Kind(websocket("/ws/leak", _WAIT), 300, "leak-poll"),
+    "several": Kind(Request("GET /listen?queue=leak&queue=leak-poll", ("Accept: text/event-stream",)), 1000, "leak"),
+    "xml": Kind(post("/xmlrpc", "text/xml", b"<methodCall>" + b" " * 100_000), 300),
     "half message": Kind(websocket("/ws/leak", frame(b"x" * 100_000)[:-1]), 1000),
     "long poll": Kind(Request("GET /q/leak-poll?wait=60"), 300, "leak-poll"),
     "resume": Kind(Request("GET /c/leak-history?last_event_id=leak-history:1"), 20_000),

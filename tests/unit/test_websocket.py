@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 from twisted.internet import defer
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from restmq.auth.guard import CONSUME, Access, Credentials
 from restmq.commands import CommandContext
@@ -248,6 +250,16 @@ def test_after_the_servers_close_frame_no_command_runs_and_the_clients_close_fra
     conversation.answer()
     assert len(conversation.commands) == 1
     assert conversation.transport.aborted  # at once, as the handshake is complete
+
+
+def test_a_command_that_ends_because_its_client_leaves_is_not_answered(conversation: Conversation) -> None:
+    failures: list[Any] = []
+    conversation.socket._failed = failures.append  # type: ignore[method-assign]
+    conversation.say(sent(TAKE))
+    conversation.presence.watch(lambda: conversation.commands[0].callback(None))  # as a command with "wait" does
+    conversation.socket.connectionLost(Failure(ConnectionDone()))
+    assert failures == []
+    assert conversation.transport.value() == b""
 
 
 def test_a_client_that_does_not_read_its_answers_has_no_more_commands_run(conversation: Conversation) -> None:
