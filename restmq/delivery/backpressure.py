@@ -118,5 +118,5 @@ class SlowConsumers:
 
     def release(self, consumer: Waitable) -> None:
         """The consumer is WRITABLE again, or has left."""
-        for released in self._awaited.pop(consumer, []):
+        for released in list(self._awaited.pop(consumer, [])):  # each removes itself
             released.callback(None)

@@ -198,3 +198,14 @@ def test_the_wait_ends_when_a_consumer_is_writable_leaves_or_reaches_its_deadlin
     assert done.called
     assert not clock.getDelayedCalls()
     assert not slow._awaited
+
+
+def test_all_that_wait_for_a_consumer_go_on_when_it_leaves() -> None:
+    clock = task.Clock()
+    slow = SlowConsumers(clock)
+    consumer = Full(100)
+    consumers = [consumer]
+    waits = [defer.ensureDeferred(slow.wait(consumers)) for _ in range(3)]
+    consumers.clear()
+    slow.release(consumer)
+    assert all(wait.called for wait in waits)
