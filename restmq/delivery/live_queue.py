@@ -126,7 +126,7 @@ class LiveQueue:
 
     # Replays
 
-    def replay(self, members: list[Consumer], last_key: str, last_number: int | None = None) -> None:
+    def replay(self, members: list[Consumer], last_key: str, last_number: int | None) -> None:
         """Brings consumers up to date, then makes them live (see ``replay.py``)."""
         replay = Replay(self.queue, self._shared, members, last_key, last_number)
         self.subscription.replays.append(replay)

@@ -90,7 +90,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         everybody, group: the channels of all daemons, and of the workers of this server (None if it has no workers).
     """
 
-    def __init__(self, core: RedisOperations, reactor: Any, answer_seconds: float, group: str = "") -> None:
+    def __init__(self, core: RedisOperations, reactor: Any, answer_seconds: float, group: str) -> None:
         self.id = secrets.token_hex(8)
         self._layout = core.layout
         self.everybody = core.layout.peers_channel()

@@ -44,7 +44,7 @@ class Traffic:
         sqs_errors: number of errors of the SQS interface, also of entries of batches, by operation and code.
     """
 
-    def __init__(self, clock: Callable[[], float], log: AccessLog | None = None) -> None:
+    def __init__(self, clock: Callable[[], float], log: AccessLog | None) -> None:
         self.clock = clock
         self.log = log
         self.routes: defaultdict[str, Outcomes] = defaultdict(lambda: defaultdict(Durations))

@@ -163,7 +163,7 @@ def escape_for_script(document: bytes) -> bytes:
     return document.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
 
 
-def gap_notice(last_key: str, queue: str = "") -> bytes:
+def gap_notice(last_key: str, queue: str) -> bytes:
     """JSON that tells a consumer that it missed messages after this one; a consumer of several queues, of which."""
     return orjson.dumps({"event": GAP, "last_event_id": last_key, **({"queue": queue} if queue else {})})
 
@@ -183,7 +183,7 @@ def comet_line(message: Message, queue: str = "") -> bytes:
     return websocket_text(message, queue) + b"\r\n"
 
 
-def websocket_text(message: Message, queue: str = "") -> bytes:
+def websocket_text(message: Message, queue: str) -> bytes:
     """The payload of a text frame: the message as JSON; with its queue for a consumer of several."""
     fields = message.fields()
     return to_json({"queue": queue, **fields} if queue else fields)

@@ -238,8 +238,8 @@ class EmbeddedServer(service.Service):  # type: ignore[misc]  # untyped
         program: Program,
         directory: DataDirectory,
         reactor: Any,
-        durable: bool = False,
-        listener: StoreListener | None = None,
+        durable: bool,
+        listener: StoreListener | None,
     ) -> None:
         self._program = program.path
         self._directory = directory

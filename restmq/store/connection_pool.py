@@ -62,7 +62,7 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         size: int,
         owner: PoolOwner,
         reactor: Any,
-        kind: Callable[..., Connection] = Connection,
+        kind: Callable[..., Connection],
         examine: Callable[[Connection, StoreSettings], Awaitable[RedisServer]] = examine,
     ) -> None:
         self.seconds = reactor.seconds

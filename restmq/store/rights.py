@@ -71,7 +71,7 @@ _BESIDE = ("evalsha", "script|load", "select", "role", "info", "command|info")
 CHECK = scripts.load("check")
 
 
-def check_arguments(is_cluster: bool = False) -> list[str]:
+def check_arguments(is_cluster: bool) -> list[str]:
     """The arguments of ``check.lua``: each command with the number of its words before it."""
     commands = (*REDIS_COMMANDS, *(CLUSTER_COMMANDS if is_cluster else CHANNEL_COMMANDS))
     return [word for command in commands for word in (str(len(command)), *command)]
@@ -102,7 +102,7 @@ def _join(commands: list[str]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def acl_line(user: str, is_cluster: bool = False) -> str:
+def acl_line(user: str, is_cluster: bool) -> str:
     """The Redis command that creates a user with all the rights that RestMQ needs, and no others."""
     used = (*REDIS_COMMANDS, *CHANNEL_COMMANDS, *(CLUSTER_COMMANDS if is_cluster else ()))
     names = {"|".join(command[:2]) if command[0] in ("PUBSUB", "CLUSTER") else command[0] for command in used}
