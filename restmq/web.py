@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
@@ -78,6 +78,8 @@ ROUTES: list[Route] = [
 ]
 
 
+#: Longest path whose route is remembered.
+_SHORT_PATH = 256
 #: The header that only requests of the SQS interface have, and the marks of its older protocol, in a query or a form.
 _SQS_HEADER, _SQS_VERSION = "x-amz-target", b"Version=2012-11-05"
 _SQS_FORM = re.compile(rb"(?=.*(?:^|&)Action=)(?=.*(?:^|&)Version=2012-11-05(?:&|$))(?!.*(?:^|&)queue=)", re.DOTALL)
@@ -117,20 +119,28 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
         self._routes: list[tuple[Callable[[str], Any], type[Handler], str]] = [
             (route_pattern(template).fullmatch, handler_class, template) for template, handler_class in routes
         ]
+        #: Clients repeat the same paths.
+        self._find_short_route = lru_cache(maxsize=1024)(self._find_route)
 
     def __call__(self, request: Request) -> Handler:
         """Runs the request's handler. Paths are matched raw; the handler decodes the queue's name, once."""
         if _SQS_HEADER in request.headers:
             return self._run_sqs(request)
+        find = self._find_short_route if len(request.path) <= _SHORT_PATH else self._find_route
+        handler_class, template, variable = find(request.path)
+        if template in _SQS_TEMPLATES and _is_sqs_form(request):
+            return self._run_sqs(request)
+        self.services.traffic.arrived(request, template)
+        handler = handler_class(self.services, request)
+        handler.start(*variable)
+        return handler
+
+    def _find_route(self, path: str) -> tuple[type[Handler], str, tuple[str, ...]]:
+        """The handler, the template, and the variable part of the path, if there is one."""
         for match, handler_class, template in self._routes:
-            found = match(request.path)
+            found = match(path)
             if found:
-                if template in _SQS_TEMPLATES and _is_sqs_form(request):
-                    return self._run_sqs(request)
-                self.services.traffic.arrived(request, template)
-                handler = handler_class(self.services, request)
-                handler.start(*found.groups())
-                return handler
+                return handler_class, template, found.groups()
         raise AssertionError("the last route matches every path")
 
     def _run_sqs(self, request: Request) -> Handler:

@@ -36,7 +36,7 @@ from restmq.model import BATCH_MAX, Deliveries, Message, Metadata
 from restmq.schema import metadata
 from restmq.schema.answers import EXPIRES, KEY, NOTES, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.encoding import to_json
-from restmq.schema.json_input import message_in
+from restmq.schema.json_input import message_in, texts_on_lines
 
 OCTETS = metadata.UNTYPED
 NDJSON = "application/x-ndjson"
@@ -226,6 +226,9 @@ def _read_lines(body: bytes, messages: list[bytes]) -> Iterator[None]:
     It yields between pieces of work. Raises InvalidInput or WireError, with nothing done.
     """
     position = yielded = 0
+    if len(body) <= _PIECE_BYTES:
+        messages += texts_on_lines(body)
+        position = len(body) if messages else 0
     while position < len(body):
         begin = _NOT_BLANK.search(body, position, position + _PIECE_BYTES)
         if begin is None:

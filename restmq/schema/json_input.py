@@ -13,6 +13,7 @@ At least 500 levels of nesting are read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -30,6 +31,8 @@ _FIELD_BYTES_MAX = 4096
 _TEXTS_BYTES_MAX = 65536
 #: A part of msgspec's message for a member that the strict decoder does not know.
 _UNKNOWN = "unknown field"
+
+_BLANK_LINE = re.compile(rb"\n[ \t\r]*\n")
 
 _any_object = msgspec.json.Decoder(dict[str, Raw])
 _any_value = msgspec.json.Decoder(Raw)
@@ -126,6 +129,18 @@ def message_in(text: bytes, noun: str) -> bytes:
         return message_of(_any_value.decode(text), noun)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         refuse(noun, problem)
+
+
+def texts_on_lines(text: bytes) -> list[bytes]:
+    """The messages of up to 1000 lines that are all strings, one on each; empty if there is anything else."""
+    lines = text.count(b"\n") + (not text.endswith(b"\n"))
+    if lines > BATCH_MAX or not text.startswith(b'"') or _BLANK_LINE.search(text):
+        return []
+    try:
+        texts = _string.decode_lines(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+    return [one.encode() for one in texts] if len(texts) == lines else []
 
 
 def command_field(kind: Kind, name: str, raw: Raw) -> Any:

@@ -45,6 +45,19 @@ def test_an_invalid_line_is_named_by_its_number_and_the_place_in_it(body: bytes,
         lines_of(body)
 
 
+@pytest.mark.parametrize("body", [b'"a" "b"', b'"a" "b"\n\n', b'"a""b"\n"c"', b'"a" "b"\n \n', b'"a"\r"b"\n\t\n'])
+def test_two_strings_on_a_line_are_an_error(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match="line 1 "):
+        lines_of(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'"\xc3\xa9"\n"\\u00e9"', b'"\xc3\xa9"\r\n"\\u00e9" \r\n', b'\n"\xc3\xa9"\n "\\u00e9"']
+)
+def test_strings_on_lines_are_messages(body: bytes) -> None:
+    assert lines_of(body) == [b"\xc3\xa9"] * 2
+
+
 @pytest.mark.parametrize("value", [b"3.10", b"-0", b"1e2", b"1e400", b'{"a": 1, "a": 2}', b"9" * 1000])
 def test_a_value_keeps_its_text_exactly(value: bytes) -> None:
     assert lines_of(b"\n".join([value, b" " + value + b"\r"])) == [value, value]
