@@ -1,7 +1,7 @@
--- Copies of messages for taps, which watch what is put into a queue. TAPPED exists while any daemon has a tap on the queue
--- (tap.lua). The copies have a channel and a flow control of their own, by the rules of _flow.lua, with two differences:
--- the window is large and does not change, and while it is used up, messages are not held back, but not copied. Numbers
--- of messages have no gaps, so the daemons notice it (delivery/taps.py).
+-- Copies of messages for taps, which watch what is put into a queue. TAPPED exists while any daemon has a tap on the
+-- queue (tap.lua). The copies have a channel and a flow control of their own, by the rules of _flow.lua, with two
+-- differences: the window is large and does not change, and while it is used up, messages are not held back, but are not
+-- copied. Numbers of messages have no holes, so the daemons notice that (delivery/taps.py).
 local TAP_WINDOW = 16777216
 
 -- Returns copy(key, value, record), for the messages of the queue with this stored name and channel.
