@@ -80,9 +80,9 @@ def private_redis(_lent: ClusterAsRedis) -> ClusterAsRedis:
 
 
 @pytest.fixture
-def private_cluster(private_folder: Path) -> Iterator[Cluster]:
-    """A cluster that the test may damage: three primaries, each with a replica."""
-    cluster = Cluster(private_folder / "cluster")
+def private_cluster(private_folder: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A cluster that the test may damage: three primaries, each with a replica. A parameter names the program."""
+    cluster = Cluster(private_folder / "cluster", program=getattr(request, "param", None))
     yield cluster
     cluster.stop()
 

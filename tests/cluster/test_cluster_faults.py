@@ -14,7 +14,11 @@ import pytest
 
 from tests.clusters import Cluster, Node, slot_of
 from tests.proxy import Proxy
-from tests.servers import Comet, Daemon, stopping, wait_until
+from tests.servers import Comet, Daemon, redis_program, stopping, valkey_program, wait_until
+
+ON_REDIS_AND_VALKEY = pytest.mark.parametrize(
+    "private_cluster", [redis_program(), valkey_program()], ids=["redis", "valkey"], indirect=True
+)
 
 
 @pytest.fixture
@@ -87,6 +91,7 @@ def all_taken(http: httpx.Client, queue: str) -> list[str]:
         keys.append(answer.json()["key"])
 
 
+@ON_REDIS_AND_VALKEY
 def test_a_killed_primary_concerns_its_own_queues_until_its_replica_takes_over(
     private_cluster: Cluster, daemon: Daemon, http: httpx.Client
 ) -> None:
@@ -187,6 +192,7 @@ def test_while_a_primary_hangs_pages_answer_before_its_calls_end_and_say_what_is
         cluster.stop()
 
 
+@ON_REDIS_AND_VALKEY
 def test_slots_move_both_ways_under_load_and_nothing_is_lost_or_comes_twice(
     private_cluster: Cluster, daemon: Daemon, http: httpx.Client
 ) -> None:
