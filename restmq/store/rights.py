@@ -11,15 +11,12 @@ _KEY = keys.QUEUE_SET.decode()
 #: The commands, each with arguments of the right number: Redis checks rights by the whole command. Commands that change
 #: nothing and that RestMQ can do without (INFO, ROLE, COMMAND, EVAL) are not here.
 REDIS_COMMANDS: tuple[tuple[str, ...], ...] = (
-    *(
-        (name, _KEY)
-        for name in ("GET", "MGET", "DEL", "UNLINK", "EXISTS", "TYPE", "STRLEN", "INCR", "DECR", "PEXPIRETIME")
-    ),
+    *((name, _KEY) for name in ("GET", "MGET", "DEL", "UNLINK", "EXISTS", "TYPE", "STRLEN", "INCR", "PEXPIRETIME")),
     *((name, _KEY) for name in ("LLEN", "LPOP", "RPOP", "HGETALL", "HKEYS", "HLEN", "SCARD")),
     *((name, _KEY) for name in ("ZCARD", "ZPOPMIN")),
     *(
         (name, _KEY, "1")
-        for name in ("SET", "MSET", "INCRBY", "EXPIRE", "PEXPIRE", "PEXPIREAT", "SADD", "SREM", "SSCAN")
+        for name in ("SET", "MSET", "INCRBY", "DECRBY", "EXPIRE", "PEXPIRE", "PEXPIREAT", "SADD", "SREM", "SSCAN")
     ),
     *(
         (name, _KEY, "1")
