@@ -13,7 +13,7 @@ import cyclone.web
 from restmq.errors import WireError
 from restmq.handlers.base import Handler
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler
-from restmq.handlers.dashboard import ConsumersHandler, EventsHandler
+from restmq.handlers.dashboard import ConsumersHandler, EventsHandler, SqsQueueHandler
 from restmq.handlers.error_status import render_error
 from restmq.handlers.health import HealthHandler, MetricsHandler, ReadinessHandler
 from restmq.handlers.messages import DeadLettersHandler, MessageHandler
@@ -67,6 +67,7 @@ ROUTES: list[Route] = [
     ("/dashboard", DashboardHandler),
     ("/dashboard/events", EventsHandler),
     ("/dashboard/consumers/{queue}", ConsumersHandler),
+    ("/dashboard/sqs/{queue}", SqsQueueHandler),
     ("/static/{file}", StaticHandler),
     ("/favicon.ico", IconHandler),
     ("/metrics", MetricsHandler),

@@ -25,6 +25,12 @@ _CONSUMER = obj(
     held=WHOLE,
     server=described(STRING, "Host and process that the consumer is connected to."),
 )
+_TEXTS = {"type": "object", "additionalProperties": STRING}
+_GROUPS = obj(
+    free=described(WHOLE, "Number of groups that can be served."),
+    locked=described(WHOLE, "Number of groups with leased messages."),
+    shown=described(array(obj(group=STRING, leased=WHOLE)), "Some of the locked groups."),
+)
 
 
 class EventsHandler(Handler):
@@ -95,3 +101,31 @@ class ConsumersHandler(Handler):
         """Lists the queue's consumers on all servers, up to 500, with their addresses."""
         found = await self.services.listeners.consumers(self.queue_name)
         self.answer_json({"queue": self.queue_name, **msgspec.to_builtins(found)}, b"\r\n")
+
+
+class SqsQueueHandler(Handler):
+    """``/dashboard/sqs/<queue>``: what SQS clients have set, and the groups of a FIFO queue."""
+
+    requires = {"GET": guard.CONSUME}
+
+    @declare(
+        answers={
+            200: answers_json(
+                "Attributes and tags; groups, if it is a FIFO queue.",
+                obj({"groups": _GROUPS}, queue=QUEUE, attributes=_TEXTS, tags=_TEXTS),
+            )
+        }
+    )
+    async def get(self) -> None:
+        """Shows a queue's attributes and tags of SQS, and the groups of a FIFO queue."""
+        core = self.services.core
+        found, groups = await core.sqs_get(self.queue_name), await core.queue_groups(self.queue_name)
+        answer = {
+            "queue": self.queue_name,
+            "attributes": found.attributes if found else {},
+            "tags": found.tags if found else {},
+        }
+        if groups:
+            shown = [{"group": group, "leased": leased} for group, leased in groups.shown]
+            answer["groups"] = {"free": groups.free, "locked": groups.locked, "shown": shown}
+        self.answer_json(answer, b"\r\n")

@@ -57,6 +57,21 @@ class SqsQueue:
 
 
 @dataclass(slots=True, frozen=True)
+class Groups:
+    """The groups of a FIFO queue.
+
+    Attributes:
+        free: number of groups that can be served.
+        locked: number of groups with leased messages.
+        shown: some of the locked ones, and their numbers of leased messages.
+    """
+
+    free: int
+    locked: int
+    shown: list[tuple[str, int]]
+
+
+@dataclass(slots=True, frozen=True)
 class SqsEntry:
     """A message to send.
 
@@ -164,6 +179,16 @@ class SqsOperations(OverviewOperations):
             return False
         found = await self.store.command("HGET", self.layout.for_queue(check_queue_name(queue)).sqs, "a:FifoQueue")
         return bool(found == b"true")
+
+    async def queue_groups(self, queue: str) -> Groups | None:
+        """The groups of a FIFO queue; None for another queue."""
+        if not may_be_fifo(queue):
+            return None
+        found = await self._run("groups", queue)
+        if not found:
+            return None
+        free, locked, *flat = found
+        return Groups(free, locked, [(group.decode(errors="replace"), count) for group, count in rows(flat, 2)])
 
     async def sqs_set(self, queue: str, attributes: Mapping[str, str], settings: Mapping[str, int | str]) -> bool:
         """Changes attributes ("" removes one) and settings (0 or "" resets one) in one step. False: no such queue."""

@@ -9,6 +9,7 @@ import { Messages } from "./messages.js";
 import { Figures, consumers } from "./overview.js";
 import { publishPanel } from "./publish.js";
 import { Settings } from "./settings.js";
+import { Sqs } from "./sqs.js";
 import { Tail } from "./tail.js";
 
 export class QueuePage {
@@ -39,6 +40,7 @@ export class QueuePage {
       tail: new Tail(name, () => model.may),
       consumers: new Consumers(name, queue, () => model.may),
       settings: new Settings(name, queue, () => model.may, () => this.resume()),
+      sqs: new Sqs(name, queue),
     };
     this.publish = publishPanel(name);
     this.why = h("p", { class: "hint" });
@@ -46,7 +48,7 @@ export class QueuePage {
     const acts = h("div", { class: "acts" }, this.switch, this.purge);
     const panels = h("div", { class: "panels" },
       h("div", { class: "column wide" }, this.panels.messages.element, this.panels.tail.element),
-      h("div", { class: "column" }, this.publish, this.panels.consumers.element, this.panels.settings.element));
+      h("div", { class: "column" }, this.publish, this.panels.consumers.element, this.panels.sqs.element, this.panels.settings.element));
     this.facts = [state, this.notes, this.figures.element, this.chart.figure];
     this.offers = [acts, panels];
     this.element = h("div", { class: "queue-page" },
@@ -81,6 +83,7 @@ export class QueuePage {
     }
     this.update();
     this.panels.settings.load();
+    this.panels.sqs.load();
   }
 
   close() {

@@ -10,7 +10,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.e2e.page import Page
-from tests.servers import Redis, wait_until
+from tests.servers import Daemon, Redis, wait_until
+from tests.sqs.clients import connect
 
 pytestmark = pytest.mark.needs("chromium", "chromedriver")
 
@@ -116,3 +117,19 @@ def test_chart_scales_are_whole_numbers(page: Page, http: httpx.Client, queue: s
     page.open(queue)
     page.wait_for_figure("ready", "6")
     wait_until(lambda: page.text(".chart .depth-most") == "10")
+
+
+def test_attributes_tags_and_locked_groups_of_sqs_are_shown(
+    page: Page, daemon: Daemon, http: httpx.Client, queue: str
+) -> None:
+    sqs, name = connect(daemon.port), f"{queue}.fifo"
+    made = sqs.create_queue(QueueName=name, Attributes={"FifoQueue": "true"}, tags={"team": "birds"})
+    http.post(f"/q/{name}", content="x", headers={"Content-Type": "text/plain", "X-Message-Group": "owls"})
+    page.open(name)
+    page.wait_for("#sqs", "birds")
+    page.wait_for("#sqs", "1 free group, 0 locked")
+    sqs.receive_message(QueueUrl=made["QueueUrl"])
+    page.wait_for("#sqs", "owls")
+    page.open(queue)
+    page.wait_for_figure("ready", "0")
+    assert not page.browser.find_element(By.ID, "sqs").is_displayed()

@@ -65,6 +65,7 @@ GUARDED = [
     ("rest:consumer", "GET", "/control/x", None),
     ("rest:consumer", "GET", "/dashboard/events", None),
     ("rest:consumer", "GET", "/dashboard/consumers/x", None),
+    ("rest:consumer", "GET", "/dashboard/sqs/x", None),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "get", "queue": "x"}'}),
     ("rest:consumer", "POST", "/queue/x", {"body": '{"cmd": "take"}'}),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "del", "queue": "x", "key": "x:1"}'}),

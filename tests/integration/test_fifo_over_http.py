@@ -110,3 +110,20 @@ def test_an_ack_wakes_the_client_that_waits_for_the_group(
     wait_until(lambda: http.get(f"/stats/{fifo}").json()["waiters"] == 1)
     ack(http, first)
     assert waiting.result()["value"] == "a2"
+
+
+def test_the_dashboard_is_told_attributes_tags_and_locked_groups(
+    run: Run, core: RedisOperations, http: httpx.Client, fifo: str
+) -> None:
+    run(core.sqs_set, fifo, {"DelaySeconds": "0"}, {})
+    run(core.sqs_tag, fifo, {"team": "a b"})
+    send(http, fifo, "a1", "a2", "b1", "c1")
+    lease(http, fifo, count=2)
+    shown = http.get(f"/dashboard/sqs/{fifo}").json()
+    assert shown == {
+        "queue": fifo,
+        "attributes": {"FifoQueue": "true", "DelaySeconds": "0"},
+        "tags": {"team": "a b"},
+        "groups": {"free": 2, "locked": 1, "shown": [{"group": "a", "leased": 2}]},
+    }
+    assert http.get("/dashboard/sqs/other").json() == {"queue": "other", "attributes": {}, "tags": {}}
