@@ -84,6 +84,37 @@ def test_event_source_on_several_queues_catches_up_with_all_after_a_restart(
     other.close()
 
 
+def test_event_source_taps_a_queue_beside_a_worker_and_is_told_of_what_it_missed(
+    browser: webdriver.Chrome, daemon: Daemon, mortal: Daemon, queue: str
+) -> None:
+    def work() -> str:
+        with daemon.client() as client:
+            leased = client.get(f"/q/{queue}", params={"lease": 60, "wait": 20}).json()
+            acked = client.delete(f"/m/{leased['key']}", params={"receipt": leased["receipt"]})
+            return str(leased["value"]) if acked.status_code == 204 else "not acked"
+
+    browser.get(f"{mortal.url}/queue")
+    browser.execute_script(
+        "window.heard = []; window.source = new EventSource(`/tap/${arguments[0]}`);"
+        "source.onmessage = (event) => heard.push(event.data);"
+        "source.addEventListener('gap', (event) => heard.push(JSON.parse(event.data).last_event_id));",
+        queue,
+    )
+    wait_until(lambda: browser.execute_script("return source.readyState === EventSource.OPEN"))
+    values = ["one", "two", "three"]
+    for value in values:
+        last = post(daemon, queue, value)
+    assert [work() for _ in values] == values
+    assert heard(browser, 3) == values
+    mortal.stop()
+    post(daemon, queue, "missed")
+    mortal.start()
+    assert heard(browser, 4) == [*values, last]
+    post(daemon, queue, "live")
+    assert heard(browser, 5) == [*values, last, "live"]
+    assert [work() for _ in range(2)] == ["missed", "live"]
+
+
 def test_websocket_receives_messages_and_echoes(
     browser: webdriver.Chrome, daemon: Daemon, redis: Redis, queue: str
 ) -> None:
