@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
+
+import orjson
 
 from restmq.errors import Conflict, InvalidInput, NotFound
 from restmq.model import Message, Policy, check_queue_name, may_be_fifo, queue_of
@@ -117,7 +118,7 @@ class Handle:
     @classmethod
     def of(cls, message: Message) -> Handle:
         """The handle of a leased message."""
-        return cls(message.key, message.receipt, message.count, int(json.loads(message.record)["last"]))
+        return cls(message.key, message.receipt, message.count, int(orjson.loads(message.record)["last"]))
 
     def __str__(self) -> str:
         text = f"{self.key}\n{self.receipt}\n{self.count}\n{self.last_ms}"
@@ -298,8 +299,8 @@ def _sent_parts(entry: SqsEntry, sent_ms: int) -> _Parts:
         deduplication_id = deduplication_id or hashlib.sha256(entry.value).hexdigest()
         members |= {"group": entry.group, "dedup": deduplication_id}
     try:
-        record = json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+        record = orjson.dumps(members)
+    except orjson.JSONEncodeError:
         raise InvalidInput("an attribute of the message is not valid Unicode.") from None
     delay_ms = "" if entry.delay_seconds is None else entry.delay_seconds * 1000
     is_given = int(bool(entry.deduplication_id))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime
 
 from restmq.auth.guard import OPEN, Access, Credentials
@@ -10,6 +9,7 @@ from restmq.frontends.sqs.call import SqsCall, SqsOperation
 from restmq.frontends.sqs.errors import SqsError, as_sqs_error, missing
 from restmq.frontends.sqs.formats import JSON_FORMAT, QUERY_FORMAT, TARGET_HEADER, WireFormat
 from restmq.frontends.sqs.move_tasks import MOVE_OPERATIONS
+from restmq.frontends.sqs.names import new_id
 from restmq.frontends.sqs.queue_operations import QUEUE_OPERATIONS
 from restmq.frontends.sqs.receiving import RECEIVE_OPERATIONS
 from restmq.frontends.sqs.sending import SEND_OPERATIONS
@@ -35,7 +35,7 @@ class SqsHandler(Handler):
     def __init__(self, services: Services, request: Request) -> None:
         super().__init__(services, request)
         self._format: WireFormat = JSON_FORMAT if TARGET_HEADER in request.headers else QUERY_FORMAT
-        self._request_id = str(uuid.uuid4())
+        self._request_id = new_id()
         self._operation = "unknown"
 
     async def post(self) -> None:

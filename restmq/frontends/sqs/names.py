@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from random import getrandbits
 from urllib.parse import quote, unquote
 
 from restmq.frontends.sqs.errors import SqsError
@@ -24,6 +25,12 @@ def check_new_name(name: str) -> str:
             "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length",
         )
     return name
+
+
+def new_id() -> str:
+    """A random id in the form of a UUID of version 4. It is no secret; ``uuid.uuid4`` takes five times as long."""
+    digits = f"{getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def queue_url(request: Request, queue: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-import json
 import uuid
 from collections.abc import Sequence
 from typing import Any
+
+import orjson
 
 from restmq.auth.guard import CONSUME
 from restmq.delivery.lines import TakeRequest
@@ -51,7 +52,7 @@ def _in_range(parameter: str, value: int | None, least: int, most: int) -> int |
 
 
 def _shown(message: Message, given: shapes.ReceiveMessage) -> dict[str, Any]:
-    record = json.loads(message.record)
+    record = orjson.loads(message.record)
     attributes = received(Metadata.parse(record))
     trace = attributes.pop(TRACE_HEADER, None)
     try:
@@ -61,7 +62,7 @@ def _shown(message: Message, given: shapes.ReceiveMessage) -> dict[str, Any]:
         attributes[ENCODING] = Attribute("String", "base64")
     shown: dict[str, Any] = {
         "MessageId": _id_of(message, record),
-        "ReceiptHandle": str(Handle.of(message)),
+        "ReceiptHandle": str(Handle(message.key, message.receipt, message.count, int(record["last"]))),
         "MD5OfBody": md5_of_body(body.encode()),
         "Body": body,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import uuid
 from collections.abc import Sequence
 
 from restmq.auth.guard import PRODUCE
@@ -14,7 +13,7 @@ from restmq.frontends.sqs.attributes import md5_of, read_attributes
 from restmq.frontends.sqs.batches import checked_entries, run_batch
 from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
 from restmq.frontends.sqs.errors import SqsError, invalid, missing, queue_missing
-from restmq.frontends.sqs.names import FIFO_SUFFIX
+from restmq.frontends.sqs.names import FIFO_SUFFIX, new_id
 from restmq.frontends.sqs.queue_attributes import CONTENT_BASED, MESSAGE_SIZE, number_of_attribute
 from restmq.model import Attribute, Metadata
 from restmq.queues.sqs import Sent, SqsEntry
@@ -50,7 +49,7 @@ def _prepare(queue: str, given: shapes.NewMessage) -> _Prepared:
     value = body.encode()
     attributes = read_attributes(given.message_attributes or {})
     trace = _trace(given)
-    message_id = str(uuid.uuid4())
+    message_id = new_id()
     answer = {"MessageId": message_id, "MD5OfMessageBody": md5_of_body(value)}
     if attributes:
         answer["MD5OfMessageAttributes"] = md5_of(attributes)
