@@ -59,6 +59,7 @@ KINDS = {
     "websocket": Kind(websocket("/ws/leak", _COMMAND, "Sec-WebSocket-Extensions: permessage-deflate"), 1000, "leak"),
     "command": Kind(websocket("/ws/leak", _WAIT), 300, "leak-poll"),
     "several": Kind(Request("GET /listen?queue=leak&queue=leak-poll", ("Accept: text/event-stream",)), 1000, "leak"),
+    "tap": Kind(Request("GET /tap/leak"), 1000, "leak"),
     "xml": Kind(post("/xmlrpc", "text/xml", b"<methodCall>" + b" " * 100_000), 300),
     "half message": Kind(websocket("/ws/leak", frame(b"x" * 100_000)[:-1]), 1000),
     "long poll": Kind(Request("GET /q/leak-poll?wait=60"), 300, "leak-poll"),
