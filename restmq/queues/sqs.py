@@ -27,6 +27,8 @@ from restmq.store.batching import Batcher
 
 #: The names that SQS allows.
 SQS_NAME = re.compile(r"(?=.{1,80}$)[A-Za-z0-9_-]+(\.fifo)?")
+#: The header of a message that names its group.
+GROUP_HEADER = "x-message-group"
 _GROUP = re.compile(r"[!-~]{1,128}")
 _LIST_MAX = 1000
 #: An SqsEntry as ``lua/sqs_send.lua`` expects it.
@@ -298,6 +300,7 @@ def _sent_parts(entry: SqsEntry, sent_ms: int) -> _Parts:
             raise InvalidInput("a message group has 1 to 128 printable characters, without blanks.")
         deduplication_id = deduplication_id or hashlib.sha256(entry.value).hexdigest()
         members |= {"group": entry.group, "dedup": deduplication_id}
+        members["headers"] = {**members.get("headers", {}), GROUP_HEADER: entry.group}
     try:
         record = orjson.dumps(members)
     except orjson.JSONEncodeError:

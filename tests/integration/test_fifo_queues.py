@@ -156,6 +156,16 @@ def test_forgotten_ids_leave_redis(run: Run, timed: RedisOperations, redis: Redi
     assert redis.command("ZCARD", f"{fifo}:senttimes") == redis.command("HLEN", f"{fifo}:sentids") == 20
 
 
+def test_thousands_of_messages_in_one_call_replace_as_many_that_have_expired(
+    run: Run, timed: RedisOperations, redis: Redis, clock: Clock, fifo: str
+) -> None:
+    run(timed.sqs_set, fifo, {"MessageRetentionPeriod": "60"}, {})
+    for _ in range(3):
+        assert {one.state for one in send(run, timed, fifo, *(f"a{number}" for number in range(3000)))} == {"sent"}
+        clock.go_on(301)
+    assert redis.command("ZCARD", f"{fifo}:ordered") == redis.command("ZCARD", f"{fifo}:senttimes") == 3000
+
+
 def test_a_delay_of_the_queue_keeps_the_order(run: Run, timed: RedisOperations, clock: Clock, fifo: str) -> None:
     run(timed.sqs_set, fifo, {"DelaySeconds": "10"}, {})
     send(run, timed, fifo, "a1")

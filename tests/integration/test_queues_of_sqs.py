@@ -210,6 +210,15 @@ def test_a_message_that_was_received_again_has_two_good_handles_or_in_a_fifo_que
     assert run(timed.sqs_delete, handle.queue, [Handle.of(again)]) == ["deleted" if is_fifo else "gone"]
 
 
+def test_an_invented_handle_of_a_message_that_nobody_received_deletes_nothing(
+    run: Run, timed: RedisOperations, received: Message
+) -> None:
+    handle = Handle.of(received)
+    other = Handle(f"{handle.queue}:2", handle.receipt, handle.count, handle.last_ms)
+    assert run(timed.sqs_delete, handle.queue, [other]) == ["gone"]
+    assert run(timed.queue_find, f"{handle.queue}:2").state == "ready"
+
+
 def test_a_handle_of_a_message_that_waits_for_its_retry_deletes_it(
     run: Run, timed: RedisOperations, received: Message
 ) -> None:

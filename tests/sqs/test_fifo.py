@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from botocore.exceptions import BotoCoreError
 
@@ -95,6 +96,16 @@ def test_messages_come_in_order_with_group_and_sequence_number(sqs: Any, url: st
     numbers = [each["SequenceNumber"] for each in attributes]
     assert numbers == sorted(set(numbers)) == [each["SequenceNumber"] for each in sent]
     assert {len(number) for number in numbers} == {20}
+
+
+def test_http_and_sqs_see_the_same_groups(sqs: Any, url: str, queue: str, http: httpx.Client) -> None:
+    send(sqs, url, "a1")
+    http.post(f"/q/{queue}.fifo", content="b1", headers={"Content-Type": "text/plain", "X-Message-Group": "b"})
+    taken = http.get(f"/q/{queue}.fifo", params={"lease": 30, "raw": 1})
+    assert (taken.text, taken.headers["X-Message-Group"]) == ("a1", "a")
+    (message,) = receive(sqs, url, MessageAttributeNames=["All"])
+    assert (message["Body"], message["Attributes"]["MessageGroupId"]) == ("b1", "b")
+    assert message["MessageAttributes"].keys() == {"content-type"}
 
 
 def test_a_group_waits_while_one_of_its_messages_is_in_flight(sqs: Any, url: str) -> None:

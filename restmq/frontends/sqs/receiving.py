@@ -21,7 +21,7 @@ from restmq.frontends.sqs.names import ACCOUNT, FIFO_SUFFIX, arn_of
 from restmq.frontends.sqs.queue_attributes import WAIT, number_of_attribute, visibility_of
 from restmq.frontends.sqs.sending import TRACE_ATTRIBUTE, TRACE_HEADER, md5_of_body
 from restmq.model import Attribute, Message, Metadata, number_of, queue_of
-from restmq.queues.sqs import Handle
+from restmq.queues.sqs import GROUP_HEADER, Handle
 
 VISIBILITY_MAX, WAIT_MAX, MESSAGES_MAX = 43_200, 20, 10
 #: Ids of messages that were not sent over SQS are made of their keys.
@@ -55,6 +55,8 @@ def _shown(message: Message, given: shapes.ReceiveMessage) -> dict[str, Any]:
     record = orjson.loads(message.record)
     attributes = received(Metadata.parse(record))
     trace = attributes.pop(TRACE_HEADER, None)
+    if "group" in record:  # which is the attribute MessageGroupId
+        attributes.pop(GROUP_HEADER, None)
     try:
         body = message.value.decode()
     except UnicodeDecodeError:

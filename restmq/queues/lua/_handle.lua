@@ -2,8 +2,10 @@
 -- include: _record
 -- state_of(key, receipt, count, last): the state of a message for a receipt handle of SQS: 'leased' (perhaps overdue),
 -- 'returned' (ready or delayed), 'gone', or 'old': the handle is not that of the last delivery, where that counts.
--- As with SQS, each handle of a message stays good until the message is deleted.
+-- As with SQS, each handle of a message stays good until the message is deleted. A message that was never delivered has
+-- none.
 local function state_of(key)
-  if call('EXISTS', key) == 0 or call('ZSCORE', DEAD, key) then return 'gone' end
-  return call('ZSCORE', LEASED, key) and 'leased' or 'returned'
+  if call('ZSCORE', LEASED, key) then return 'leased' end
+  local is_dead = call('ZSCORE', DEAD, key)
+  return not is_dead and call('EXISTS', key) == 1 and record_of(key).count > 0 and 'returned' or 'gone'
 end

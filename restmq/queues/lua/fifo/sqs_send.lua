@@ -8,16 +8,14 @@
 -- include: _capacity
 -- include: _wake
 -- include: _schedule
-local KNOWN_MS, FORGOTTEN_EACH = 300000, 4
+local KNOWN_MS = 300000
 local delay, retention, size_max, by_content, scope = unpack(call('HMGET', SQS, 'a:DelaySeconds',
   'a:MessageRetentionPeriod', 'a:MaximumMessageSize', 'a:ContentBasedDeduplication', 'a:DeduplicationScope'))
 local now = now_ms()
 local delay_ms = (delay or 0) * 1000
 local expires_ms, due_ms = retention and now + retention * 1000 or 0, delay_ms > 0 and now + delay_ms or 0
 
-local function forget_ids(count)
-  local ids = call('ZRANGEBYSCORE', SENT_TIMES, '-inf', now, 'LIMIT', 0, count)
-  if #ids == 0 then return end
+local function forget_ids(ids)
   call('HDEL', SENT_IDS, unpack(ids))
   call('ZREM', SENT_TIMES, unpack(ids))
 end
@@ -51,7 +49,7 @@ end
 
 local answers, count = {}, (#ARGV - 3) / 7
 sweep(count)
-forget_ids(FORGOTTEN_EACH * count)
+drop_overdue(SENT_TIMES, count, forget_ids)
 for i = 4, #ARGV, 7 do
   local state, number, message_id = send(unpack(ARGV, i + 1, i + 6))
   for _, part in ipairs({state, number or '', message_id or ''}) do answers[#answers + 1] = part end
