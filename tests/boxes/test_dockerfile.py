@@ -109,6 +109,17 @@ def test_docker_compose_understands_its_file(file: str) -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("file", ["docker-compose.yml", "docker-compose.sentinel.yml", "docker-compose.cluster.yml"])
+def test_every_service_has_limits_and_may_write_only_to_its_volumes(file: str) -> None:
+    for name, service in yaml.safe_load((ROOT / file).read_text())["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"] and service["pids_limit"], name
+        for published in service.get("ports", ()):
+            assert published.startswith("127.0.0.1:"), name
+
+
 def test_two_servers_run_on_an_outside_valkey_and_trust_nginx_alone(services: dict[str, Any]) -> None:
     options = Options()
     options.parseOptions(services["restmq"]["command"])
