@@ -39,6 +39,10 @@ RUN_BY = {
         "curl -H 'Content-Type",
     ): "integration/test_metadata.py::test_the_commands_of_the_protocol_run",
     ("docs/delivery.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
+    (
+        "docs/when-something-is-wrong.md",
+        "restmq ping",
+    ): "integration/test_trouble_document.py::test_the_first_commands_of_the_page_run",
     ("docs/quickstart.md", ""): "integration/test_documents.py::test_all_commands_of_a_page_run",
     (
         "docs/deploy.md",
