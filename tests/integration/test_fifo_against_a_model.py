@@ -114,7 +114,7 @@ def test_random_operations_on_a_fifo_queue_keep_to_the_model(run: Run, core: Red
             """The message of a handle, and its state for the handle."""
             number = int(handle.key.rpartition(":")[2])
             entry = next((one for one in self.model.entries if one.number == number), None)
-            if entry is None or entry.state == "dead":
+            if entry is None or entry.state == "dead" or not entry.delivered:
                 return None, "gone"
             is_last = (entry.delivered, entry.last_ms) == (handle.count, handle.last_ms)
             if entry.state == "leased":
