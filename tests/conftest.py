@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -36,9 +37,21 @@ def is_fast(item: pytest.Item) -> bool:
     """Whether a test needs no tool, and no server but the Redis and the daemon that all tests of a worker share."""
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
     if folder == "integration":
-        fixtures = set(getattr(item, "fixturenames", ()))
-        return not list(item.iter_markers("needs")) and not fixtures & {"private_folder", "private_redis", "tmp_path"}
+        return not list(item.iter_markers("needs")) and not any(map(starts_servers, fixtures_of(item)))
     return folder == "unit"
+
+
+def fixtures_of(item: pytest.Item) -> list[pytest.FixtureDef[Any]]:
+    """All fixtures that a test uses, also by other fixtures."""
+    found = getattr(item, "_fixtureinfo", None)
+    return [definitions[-1] for definitions in found.name2fixturedefs.values()] if found else []
+
+
+def starts_servers(fixture: pytest.FixtureDef[Any]) -> bool:
+    """Whether a fixture has a folder of its own, as for a server, or is that of a module that starts one."""
+    if fixture.argname in ("redis", "daemon") and fixture.scope == "session":
+        return False
+    return fixture.argname == "tmp_path" or "folder" in fixture.argnames
 
 
 def pytest_configure(config: pytest.Config) -> None:
