@@ -43,7 +43,8 @@ def offer(transport: Any, data: bytes | memoryview) -> int | None:
     if transport.dataBuffer or transport._tempDataBuffer or not transport.connected or transport.disconnecting:
         return 0
     try:
-        return int(transport.socket.send(data))
+        sent: int = transport.socket.send(data)
+        return sent
     except OSError:  # the socket is full; or it is broken, which the reactor notices too
         return 0
 

@@ -27,11 +27,16 @@ _VANISHED_SECONDS = 48.0
 
 @implementer(IPushProducer)
 class TransportConsumer(ABC):
-    """A consumer on a Twisted transport. ``delivery/backpressure.py`` has the rules that it implements."""
+    """A consumer on a Twisted transport. ``delivery/backpressure.py`` has the rules that it implements.
+
+    While the system takes everything, ``_direct`` is the transport, and a write is a call of its socket and little
+    else. It is None if there is more to do: bytes wait, the transport is not plain, or the connection is closing.
+    """
 
     __slots__ = (
         "_backlog_bytes",
         "_deadline_seconds",
+        "_direct",
         "_fanout",
         "_finish",
         "_last_unsent_bytes",
@@ -70,6 +75,7 @@ class TransportConsumer(ABC):
         self.paused = False
         self._backlog_bytes = self._last_unsent_bytes = 0
         self._deadline_seconds = self._progress_seconds = self._silent_since = 0.0
+        self._direct: Any = None
         self._outbox: Outbox | None = None
         self._finish: Callable[[], None] | None = None
         self.lease_ms = lease_ms
@@ -77,6 +83,13 @@ class TransportConsumer(ABC):
         self.leases = {} if lease_ms else _NO_LEASES
 
     def write(self, *pieces: bytes) -> None:
+        data = pieces[0]
+        if self._direct is not None and len(data) <= _SLICE_BYTES and len(pieces) == 1:
+            sent = offer(self._direct, data)
+            if sent != len(data):
+                self._keep_rest(data, sent or 0)
+                self._give_time(len(data))
+            return
         was_full = self.paused
         if was_full and self._is_too_slow():
             self._fanout.drop(self._queue, self)
@@ -86,8 +99,12 @@ class TransportConsumer(ABC):
             size_bytes = sum(map(len, pieces))
             if was_full:
                 self._backlog_bytes += size_bytes
-            if self._fanout.seconds() < self._deadline_seconds:
-                self._deadline_seconds += self._fanout.limits.seconds_for(size_bytes)
+            self._give_time(size_bytes)
+
+    def _give_time(self, size_bytes: int) -> None:
+        """These bytes were written while the consumer is FULL."""
+        if self._fanout.seconds() < self._deadline_seconds:
+            self._deadline_seconds += self._fanout.limits.seconds_for(size_bytes)
 
     def send(self, *pieces: bytes) -> None:
         """Sends bytes, or keeps them until the system takes them."""
@@ -102,11 +119,17 @@ class TransportConsumer(ABC):
             if sent is None:
                 self.outlet.write(data)
             elif sent < len(data):
-                outbox = self._keep(pieces)
-                outbox.consume(sent)
-                self._wait_for_system(outbox)
+                self._keep_rest(data, sent)
+            else:
+                self._direct = self.outlet
+
+    def _keep_rest(self, data: bytes, sent: int) -> None:
+        outbox = self._keep((data,))
+        outbox.consume(sent)
+        self._wait_for_system(outbox)
 
     def _keep(self, pieces: tuple[bytes, ...]) -> Outbox:
+        self._direct = None
         outbox = self._outbox
         if outbox is None:
             outbox = self._outbox = Outbox(self._fanout.shared_bytes)
@@ -212,6 +235,7 @@ class TransportConsumer(ABC):
 
     def detach(self) -> None:
         """The connection has ended."""
+        self._direct = None
         if self._outbox is not None:
             self._outbox.clear()
             self._outbox = self._finish = None
@@ -219,7 +243,7 @@ class TransportConsumer(ABC):
 
     def pauseProducing(self) -> None:
         if not self.paused:  # a transport calls this with each write
-            self.paused = True
+            self.paused, self._direct = True, None
             self._deadline_seconds = self._fanout.seconds() + self._fanout.limits.stall_seconds
 
     def resumeProducing(self) -> None:

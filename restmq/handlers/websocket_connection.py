@@ -99,6 +99,7 @@ class Socket(BoundedInput, TransportConsumer):
         self.release()
 
     def _leave(self) -> None:
+        self._direct = None
         self._waiting.clear()
         self._waiting_bytes = 0
         self.release()
