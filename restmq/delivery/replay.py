@@ -19,7 +19,8 @@ Theory of operation. A ``Replay`` has members: consumers that read the same part
 5.  If the queue keeps no history, the members get all messages that arrived, before and after the marker. The marker
     carries the number of the queue's last message. After a broken subscription, if fewer messages arrived than numbers
     were given, messages may be lost, and the members get a gap notice at each gap in the numbers.
-6.  If the history no longer has the message to begin after, the members get a gap notice, and then the rest.
+6.  If the history no longer has the message to begin after, the members get a gap notice, and then the rest. If a
+    failover undid that message, they had all before it, so they get the notice and only what follows.
 7.  If the subscription breaks, or the store does not answer, reading continues after the last page that was read.
 8.  A member may leave at any time. When the last member has left, the replay ends after its call in progress.
 

@@ -108,6 +108,18 @@ def test_a_reader_that_falls_behind_the_history_gets_a_gap(
     assert run(core.queue_replay, queue, first.last_key, "marker").gap is False
 
 
+@pytest.mark.parametrize(
+    ("after", "repeats"), [(6, False), (9, False), (500, True)], ids=["undone", "several undone", "numbers began again"]
+)
+def test_a_reader_of_a_message_that_a_failover_undid_gets_a_gap_and_no_repeats(
+    run: Run, core: RedisOperations, queue: str, heard: list[bytes], after: int, repeats: bool
+) -> None:
+    run(core.queue_settings_set, queue, {"history": 10})
+    keys = add(run, core, queue, [b"x"] * 5)
+    page = run(core.queue_replay, queue, f"{queue}:{after}", "marker")
+    assert (page.gap, page.last_key, keys_of([page])) == (True, keys[-1], keys if repeats else [])
+
+
 def test_the_history_keeps_at_most_history_bytes(
     run: Run, core: RedisOperations, redis: Redis, queue: str, heard: list[bytes]
 ) -> None:

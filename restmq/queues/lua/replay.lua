@@ -16,6 +16,14 @@ if setting('history') == 0 then
 end
 local position = call('LPOS', HISTORY, after, 'RANK', -1)
 local first = position and position + 1 or 0
+if not position then
+  -- If a failover undid the message, its number is beyond those in the history, which precede it. If the data was lost,
+  -- numbers began at 1 again.
+  local function number_of(key) return tonumber(string.match(key or '', ':(%d+)$') or 0) end
+  local newest = call('LINDEX', HISTORY, -1)
+  local last_number, number = number_of(newest), number_of(after)
+  if number > last_number and number < 2 * last_number then first, after = call('LLEN', HISTORY), newest end
+end
 local keys = call('LRANGE', HISTORY, first, first + ENTRIES_MAX - 1)
 local found, bytes, now = {1, position and 0 or 1, DONE, after}, 0, now_ms()
 for i, key in ipairs(keys) do
