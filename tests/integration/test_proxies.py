@@ -1,9 +1,10 @@
-"""RestMQ behind a real nginx, Caddy, HAProxy and Apache, with the configurations in examples/ and docs/deploy.md."""
+"""RestMQ behind a real nginx, Caddy, HAProxy, Apache and Traefik, with the configurations in examples/."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -109,23 +110,41 @@ class HAProxy(Proxy):
 
 
 class Apache(Proxy):
-    """Apache with the virtual host in docs/deploy.md. It learns of a disconnect only when it sends something."""
+    """Apache with examples/apache.conf. It learns of a disconnect only when it sends something."""
 
     def configure(self, servers: list[str]) -> list[str | Path]:
-        (host,) = re.findall(r"```apache\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+        host = self.adapted("apache.conf", (r"\*:80", f"*:{self.port}")).replace("127.0.0.1:8888", servers[0])
         modules = ("mpm_event", "authz_core", "proxy", "proxy_http", "proxy_wstunnel")
         own = "".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n" for name in modules)
         own += f"ServerName localhost\nListen 127.0.0.1:{self.port}\nPidFile {self.folder}/pid\n"
         own += f"DefaultRuntimeDir {self.folder}\nErrorLog /dev/stderr\n"
         configuration = self.folder / "apache.conf"
-        configuration.write_text(own + host.replace("*:80", f"*:{self.port}").replace("127.0.0.1:8888", servers[0]))
+        configuration.write_text(own + host)
         return ["apache2", "-D", "FOREGROUND", "-f", configuration]
 
 
+class Traefik(Proxy):
+    """Traefik with the files in examples/traefik."""
+
+    def configure(self, servers: list[str]) -> list[str | Path]:
+        dynamic = self.folder / "restmq.yml"
+        listed = "".join(f"          - url: http://{server}\n" for server in servers)
+        dynamic.write_text(self.adapted("traefik/restmq.yml", (r"^          - url: .*\n", listed)))
+        static = self.folder / "traefik.yml"
+        listen = f'"127.0.0.1:{self.port}"'
+        static.write_text(
+            self.adapted("traefik/traefik.yml", ('":80"', listen), ("/etc/traefik/restmq.yml$", str(dynamic)))
+        )
+        return ["traefik", f"--configFile={static}"]
+
+
+#: requirements-dev.txt brings Traefik, but for x86_64 alone.
+TRAEFIK_NEEDS = pytest.mark.skipif(shutil.which("traefik") is None, reason="traefik is not installed")
 KINDS = [
     pytest.param(Nginx, id="nginx", marks=pytest.mark.needs("nginx")),
     pytest.param(Caddy, id="caddy", marks=pytest.mark.needs("caddy")),
     pytest.param(HAProxy, id="haproxy", marks=pytest.mark.needs("haproxy")),
+    pytest.param(Traefik, id="traefik", marks=TRAEFIK_NEEDS),
 ]
 APACHE = pytest.param(Apache, id="apache", marks=pytest.mark.needs("apache2"))
 
