@@ -49,6 +49,7 @@ except ImportError as missing:
 TOKEN_BYTES, SECRET_BYTES = 24, 30
 PRIVILEGES = ("read", "write", "create", "admin")
 RECONNECT_CHECK_SECONDS = 0.2
+NAME_CHARACTERS_MAX = 100
 EXPIRES_SECONDS_MAX = 100 * 365 * 86_400
 
 
@@ -178,8 +179,10 @@ async def authorize(asked: Request) -> bool:
 
 
 def name_of(token: str, record: Authorization | None) -> str:
-    """The token's name; of one without a name, the beginning of its hash, which tells nothing of the secret."""
-    return (record.name if record else "") or hashlib.sha256(token.encode()).hexdigest()[:12]
+    """The token's name; without a printable name, the beginning of its hash, which tells nothing of the secret."""
+    return (record.name if record and record.name.isprintable() else "") or hashlib.sha256(token.encode()).hexdigest()[
+        :12
+    ]
 
 
 async def tokens_named(core: RedisOperations, name: str) -> list[str]:
@@ -189,6 +192,8 @@ async def tokens_named(core: RedisOperations, name: str) -> list[str]:
 async def create_token(asked: Request) -> bool:
     token = asked.token or secrets.token_hex(TOKEN_BYTES)  # hex digits never look like an option
     names = [check_queue_name(name) for name in asked.queue.split(",")]
+    if not asked.name.isprintable() or len(asked.name) > NAME_CHARACTERS_MAX:
+        raise InvalidInput(f"invalid name: use up to {NAME_CHARACTERS_MAX} printable characters.")
     if asked.name and await tokens_named(asked.core, asked.name):
         complain(f"a token has the name {asked.name!r} already; revoke it first, or choose another name.")
         return False

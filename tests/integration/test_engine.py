@@ -147,6 +147,9 @@ def test_tokens_are_made_listed_checked_and_revoked(redis: Redis, queue: str) ->
         ["-s", "--redis-host"],
         ["-r", "--queue", "x", "--privs", "raed"],
         ["-r", "--queue", "x", "--privs", ""],
+        ["-r", "--queue", "x", "--expires", "0"],
+        ["-r", "--queue", "x", "--expires", "soon"],
+        ["-d"],
     ],
 )
 def test_wrong_usage_is_status_2(redis: Redis, arguments: list[str]) -> None:
@@ -160,6 +163,8 @@ def test_errors_are_one_line(redis: Redis, private_folder: Path) -> None:
     for arguments in (
         ("-g", "--queue", "AUTHKEY:x"),
         ("-r", "--queue", "x,,y"),
+        ("-r", "--queue", "x", "--name", "a\tb"),
+        ("-r", "--queue", "x", "--name", "n" * 101),
         ("-g", "--queue", b"\xff"),
         ("-a", "--queue", "x", "--value", b"\xff"),
         ("-d", "--value", b"\xff"),
