@@ -198,6 +198,27 @@ def test_the_retention_ends_messages_in_any_state(run: Run, timed: RedisOperatio
     assert run(timed.queue_stats, fifo).totals["expired"] == 3
 
 
+@pytest.mark.parametrize("by", ["ack", "handle", "key", "lease"])
+def test_a_message_that_expires_while_it_is_leased_does_not_lock_its_group_for_ever(
+    run: Run, timed: RedisOperations, clock: Clock, fifo: str, by: str
+) -> None:
+    run(timed.sqs_set, fifo, {"MessageRetentionPeriod": "60"}, {})
+    send(run, timed, fifo, "a1")
+    (message,) = run(timed.queue_lease, fifo, 1, 100_000)
+    clock.go_on(61)
+    send(run, timed, fifo, "a2")
+    assert receive(run, timed, fifo) == []
+    if by == "ack":
+        run(timed.queue_ack, message.key, message.receipt)
+    elif by == "handle":
+        delete(run, timed, [message])
+    elif by == "key":
+        run(timed.queue_del, fifo, message.key)
+    else:
+        clock.go_on(40)
+    assert texts(receive(run, timed, fifo)) == ["a2"]
+
+
 def test_expired_messages_of_a_queue_without_receivers_leave_redis(
     run: Run, timed: RedisOperations, redis: Redis, clock: Clock, fifo: str
 ) -> None:

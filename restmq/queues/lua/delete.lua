@@ -7,12 +7,12 @@
 -- include: _expiry
 -- include: _places
 local key = ARGV[3]
-local alive = expiry_if_alive(key)
 local removed = call('ZREM', DELAYED, key) + call('ZREM', DEAD, key)
 if call('ZSCORE', LEASED, key) then
-  end_leases({key})
+  end_leases({key}) -- before its record is dropped, which has its group
   removed = removed + 1
 end
+local alive = expiry_if_alive(key)
 if removed == 0 and not leave(key) then return 0 end
 forget({key})
 return alive and 1 or 0
