@@ -47,11 +47,28 @@ def test_all_programs_run_on_a_cluster_with_the_rights_that_the_engine_prints(
         leased = http.get("/q/x?lease=5&wait=5").json()
         assert http.post(f"/m/{leased['key']}", data={"receipt": leased["receipt"], "lease": 0}).status_code < 300
         wait_until(lambda: http.get("/stats/graves").json()["ready"] == 1)
-        for path in ("/q/x?wait=5", "/stats/", "/stats/x", "/metrics", "/j/x", "/q/?count=9", "/readyz"):
+        for path in (
+            "/q/x?wait=5",
+            "/stats/",
+            "/stats/?counts=true",
+            "/stats/x",
+            "/metrics",
+            "/j/x",
+            "/q/?count=9",
+            "/readyz",
+        ):
             assert http.get(path).status_code == 200, path
         command = [*engine, "-p", "--queue", "x", "--value", "by hand"]
         subprocess.run(command, env=environment(**url), capture_output=True, check=True)
         assert http.get("/q/x").json()["value"] == "by hand"
+        listed = http.get("/stats/?counts=true").json()["queues"]["graves"]
+        assert (listed["ready"], listed["consumers"], listed["totals"]) == (1, 0, {"in": 1, "out": 0})
+        made = [*engine, "-r", "--queue", "x", "--name", "ci", "--expires", "600"]
+        token = subprocess.run(made, env=environment(**url), capture_output=True, text=True, check=True).stdout.strip()
+        assert http.get("/stats/x", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+        revoke = [*engine, "-d", "--name", "ci"]
+        subprocess.run(revoke, env=environment(**url), capture_output=True, check=True)
+        assert http.get("/stats/x", headers={"Authorization": f"Bearer {token}"}).status_code == 401
         posted = data.post("/collectd/data", content="PUTVAL h/p/t 1:2", headers={"Content-Type": "text/plain"})
         assert posted.status_code == 200
         with syslogd.connect() as sender:
