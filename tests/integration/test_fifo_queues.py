@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -370,3 +372,66 @@ def test_ten_thousand_groups_cost_a_call_no_more_than_ten(
     assert cost() <= few + 2
     assert {message.value for _ in range(10) for message in receive(run, core, queue, 1000)} == {b"x"}
     assert run(core.sqs_get, queue).leased == 10_000
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_and_locks_stay_consistent_whatever_expires(
+    run: Run, timed: RedisOperations, redis: Redis, clock: Clock, fifo: str, seed: int
+) -> None:
+    """Random operations while messages expire in all states; the keys are compared with each other after each."""
+    chance = random.Random(seed)
+    run(timed.sqs_set, fifo, {}, {"max_deliveries": 3})
+    leased: list[Message] = []
+
+    def some_leased() -> list[Message]:
+        return chance.sample(leased, min(len(leased), chance.randint(1, 3)))
+
+    def receive_some() -> None:
+        found = run(timed.queue_lease, fifo, chance.randint(1, 4), chance.choice([500, 5000, 60_000]))
+        for group in {json.loads(message.record)["group"] for message in found}:
+            numbers = [int(one.key.rpartition(":")[2]) for one in found if json.loads(one.record)["group"] == group]
+            assert numbers == sorted(numbers)
+        leased.extend(found)
+
+    operations = [
+        lambda: send(run, timed, fifo, *(f"{chance.choice('abc')}{next(fresh)}" for _ in range(chance.randint(1, 4)))),
+        receive_some,
+        receive_some,
+        lambda: run(timed.sqs_delete, fifo, list(map(Handle.of, some_leased()))),
+        lambda: run(timed.queue_ack_many, fifo, [(one.key, one.receipt) for one in some_leased()]),
+        lambda: run(
+            timed.sqs_change_visibility, fifo, [(Handle.of(one), chance.choice([0, 9])) for one in some_leased()]
+        ),
+        lambda: run(timed.queue_release, fifo, [(one.key, one.receipt) for one in some_leased()], blameless=True),
+        lambda: [run(timed.queue_del, fifo, one.key) for one in some_leased()],
+        lambda: run(timed.queue_tail, fifo, 1),
+        lambda: run(timed.queue_get, fifo, softget=True),
+        lambda: run(timed.queue_redrive, fifo),
+        lambda: run(timed.queue_promote, fifo),
+        lambda: clock.go_on(chance.choice([0.3, 1, 4, 12])),
+        lambda: run(timed.sqs_set, fifo, {"MessageRetentionPeriod": chance.choice(["1", "5", "60"])}, {}),
+        lambda: run(timed.sqs_set, fifo, {"DelaySeconds": chance.choice(["0", "0", "2"])}, {}),
+    ]
+    for _ in range(300):
+        chance.choice(operations)()
+        assert_consistent(redis, fifo)
+
+
+def assert_consistent(redis: Redis, queue: str) -> None:
+    """The rules of ``lua/fifo/_groups.lua``."""
+
+    def keys_in(name: str) -> set[str]:
+        return set(redis.command("ZRANGE", f"{queue}:{name}", "0", "-1"))
+
+    ordered, leased, delayed = keys_in("ordered"), keys_in("leased"), keys_in("delayed")
+    grouped = [member.split(" ") for member in redis.command("ZRANGE", f"{queue}:grouped", "0", "-1")]
+    groups = {f"{queue}:{int(number)}": group for group, number in grouped}
+    assert groups.keys() == ordered | leased | delayed
+    assert len(groups) == len(ordered) + len(leased) + len(delayed)
+    locked = Counter(groups[key] for key in leased)
+    flat = redis.command("HGETALL", f"{queue}:locked")
+    assert dict(zip(flat[::2], map(int, flat[1::2]), strict=True)) == locked
+    first = {group: int(number) for group, number in reversed(grouped)}
+    free = {name for name, number in first.items() if name not in locked and f"{queue}:{number}" not in delayed}
+    assert keys_in("groups") == free
+    assert all(redis.command("ZSCORE", f"{queue}:groups", name) == str(first[name]) for name in free)
