@@ -127,7 +127,8 @@ class Command:
 
 async def _add(context: CommandContext, queue: str, fields: Fields) -> Fields:
     values = [message_of(raw, "the value") for raw in fields.get("values", [fields.get("value")])]
-    if sum(map(len, values)) > LONG_BYTES:
+    is_long = sum(map(len, values)) > LONG_BYTES
+    if is_long:
         await context.next_turn()
     options: tuple[Any, ...] = (fields.get("ttl", 0), fields.get("delay", 0), fields.get("idempotency_key", b""))
     if "headers" in fields or "content_type" in fields:
@@ -136,6 +137,8 @@ async def _add(context: CommandContext, queue: str, fields: Fields) -> Fields:
         keys = [await context.core.queue_add(queue, values[0])]
     else:
         keys = await context.core.queue_add_many(queue, values, *options)
+    if is_long:  # Redis may answer many at once, and the value is in the answer
+        await context.next_turn()
     if "values" in fields:
         return {"queue": queue, "keys": keys}
     return {"queue": queue, "value": orjson.Fragment(bytes(fields["value"])), "key": keys[0]}

@@ -178,9 +178,12 @@ class QueueHandler(Handler):
     async def _lines(self) -> list[bytes]:
         """The messages of an NDJSON body; a long body is read in several turns."""
         messages: list[bytes] = []
-        if len(self.request.body) > _PIECE_BYTES:
+        is_long = len(self.request.body) > _PIECE_BYTES
+        if is_long:
             await self.services.turns.next()
         await self.services.turns.run(_read_lines(self.request.body, messages))
+        if is_long:  # making the command for Redis is work for a turn of its own
+            await self.services.turns.next()
         return messages
 
     def _value(self) -> bytes:
