@@ -27,6 +27,14 @@ is_whole() {
     { read -r first <"$venv/bin/pip"; } 2>/dev/null && [ -x "${first#\#!}" ]
 }
 
+# name_packages: shows the name of each package that pip begins to install.
+name_packages() {
+    local word package
+    while read -r word package _; do
+        [ "$word" != Collecting ] || say "  $package"
+    done
+}
+
 # prepare STAMP FILE…: installs the requirements in the FILEs, unless they have not changed since the last time.
 prepare() {
     local stamp=$venv/$1 wanted packages
@@ -50,7 +58,7 @@ prepare() {
     local requirements=()
     for packages in "$@"; do requirements+=(-r "$packages"); done
     say "Installing the requirements, in about a minute:"
-    (set -o pipefail && "${pip[@]}" "${requirements[@]}" | sed -un 's/^Collecting \([^ ]*\).*/  \1/p' >&2) || return
+    (set -o pipefail && "${pip[@]}" "${requirements[@]}" | name_packages) || return
     say "Installing cyclone, the web framework."
     packages=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     (cd "$root" && "$venv/bin/python" setup.py --quiet bundle_cyclone --into "$packages") || return

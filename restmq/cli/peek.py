@@ -10,6 +10,7 @@ from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue_argume
 from restmq.cli.messages import MessagePrinter
 from restmq.cli.output import print_error
 from restmq.client import Client, Message
+from restmq.model import queue_of
 
 _PEEK_MAX = 100
 _STATES = ("next", "newest", "leased", "delayed", "dead")
@@ -43,11 +44,12 @@ def run_peek(args: SimpleNamespace, client: Client) -> int:
         seen.key for seen in client.peek(args.queue, args.place, first=args.first, count=args.count)
     ]
     for key in keys:
-        message = client.find(key)  # a list has only the beginning of a long value
+        # A list has only the beginning of a long value.
+        message = client.find(key) if queue_of(key) == args.queue else None
         if message is not None:
             print_message(Message(message.key, message.value, more=message.more))
         elif args.keys_given:
-            print_error(f"there is no message {key!r}: it never existed, was taken or acked, or expired.")
+            print_error(f"there is no message {key!r} in this queue: it never existed, was taken or acked, or expired.")
     if not args.keys_given and not print_message.count:
         print_error("no messages")
     return 0 if print_message.count and print_message.count >= len(args.keys_given) else 1

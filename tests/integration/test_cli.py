@@ -856,8 +856,10 @@ def test_peek_prints_messages_in_any_state_and_takes_nothing(shell: Shell, http:
     http.get(f"/q/{queue}?lease=600")
     assert shell.output("peek", queue, "--list", "leased", "--keys") == f"{keys[0]}\ta\n".encode()
     assert counts(http, queue) == (2, 1, 0, 0)
-    missing = shell.run("peek", queue, f"{queue}:99")
-    assert (missing.returncode, b"there is no message" in missing.stderr) == (1, True)
+    for key in (f"{queue}:99", f"{queue}-other:1"):
+        missing = shell.run("peek", queue, key)
+        assert (missing.returncode, b"there is no message" in missing.stderr) == (1, True)
+    assert shell.run("peek", queue, "no key").returncode == 3
     assert shell.run("peek", queue, "--list", "dead").returncode == 1
 
 
