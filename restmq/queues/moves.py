@@ -169,7 +169,7 @@ class MoveOperations(LeaseOperations, SqsOperations):
         pairs: list[tuple[str, str]] = []
         for start in range(0, len(names), _QUEUES_A_CALL):
             some = names[start : start + _QUEUES_A_CALL]
-            found = await self.run_on("dead_letter_settings", [self.layout.make_keys(name).settings for name in some])
+            found = await self.run_on("dead_letter_settings", [self.layout.make_key(name, "settings") for name in some])
             pairs += [(name, other.decode()) for name, other in zip(some, found, strict=True) if other]
         return pairs
 

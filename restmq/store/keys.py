@@ -162,6 +162,10 @@ class Layout:
             **{field: name + suffix for field, suffix in _SUFFIXES.items()},
         )
 
+    def make_key(self, queue: str, field: str) -> bytes:
+        """One of the keys that ``make_keys`` makes, by its field: any that begins with the queue's name."""
+        return self.stored(queue) + _SUFFIXES[field]
+
     def due_channel(self, tag: bytes = b"") -> bytes:
         """The channel that tells all daemons of a deadline earlier than all others in ``DUE`` of this partition."""
         return tag + b"RESTMQ-DUE:%d" % self.db
