@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
-from math import inf
 from typing import Concatenate, ParamSpec, TypeVar
 
 import httpx
 
 from restmq.client import calls
+from restmq.client.coroutines import CoroutineClient
 from restmq.client.errors import BadAnswer, Unreachable
 from restmq.client.exchange import (
     CONNECT_SECONDS,
@@ -24,11 +24,9 @@ from restmq.client.exchange import (
     ApiResponse,
     Call,
     Message,
-    RetryPolicy,
     failure_reason,
 )
 from restmq.client.server import DEFAULT_URL, Server
-from restmq.client.stream import LiveStream
 from restmq.errors import LeaseGone, RestMQError
 
 #: Shorter than the server's idle timeout, so that no request goes to a connection that the server is closing.
@@ -48,7 +46,7 @@ def _method(make: Callable[_P, Call[_T]]) -> Callable[Concatenate[AsyncClient, _
     return method
 
 
-class AsyncClient:
+class AsyncClient(CoroutineClient):
     """A client for one server. It keeps connections alive. Cancelling a call closes its connection.
 
     ``restmq.client.calls`` documents the methods. Use a client in one event loop only.
@@ -66,11 +64,7 @@ class AsyncClient:
         lasting: bool = False,
         on_retry: Callable[[RestMQError, float], None] | None = None,
     ) -> None:
-        self.server = Server(server) if isinstance(server, str) else server
-        self.retry_seconds = retry_seconds
-        self.lasting = lasting
-        self.on_retry = on_retry
-        self.answered = False
+        super().__init__(server, retry_seconds, lasting, on_retry, time.monotonic)
         self._connections = AsyncHttpConnections(self.server, timeout_seconds)
 
     publish = _method(calls.publish)
@@ -103,15 +97,7 @@ class AsyncClient:
 
     async def run(self, call: Call[_T]) -> _T:
         """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
-        policy = self._retry_policy()
-        while True:
-            try:
-                result = call.result(await self._connections.exchange(call.request))
-            except RestMQError as error:
-                await self._sleep_after(error, policy, call.request.repeatable)
-            else:
-                self.answered = True
-                return result
+        return await self._run(call)
 
     @contextlib.asynccontextmanager
     async def leased(
@@ -143,50 +129,14 @@ class AsyncClient:
             except RestMQError:
                 continue
 
-    async def consume(
-        self, queue: str | Sequence[str], lease_seconds: float | None = None, *, count: int = 1
-    ) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.consume``. Cancel the iterating task to end it."""
-        call = calls.consume(queue, lease_seconds, count=count)
-        while True:
-            for message in await self.run(call):
-                yield message
+    async def _exchange(self, request: ApiRequest) -> ApiResponse:
+        return await self._connections.exchange(request)
 
-    def listen(
-        self,
-        queue: str,
-        *,
-        last_key: str = "",
-        lease_seconds: float | None = None,
-        prefetch: int | None = None,
-        on_gap: Callable[[str], None] | None = None,
-    ) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.listen``.
+    def _stream(self, request: ApiRequest) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._connections.stream(request)
 
-        Close the iterator (``contextlib.aclosing``), or its connection stays open.
-        """
-        return self._follow(
-            LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
-        )
-
-    def tap(self, queue: str, *, on_gap: Callable[[str], None] | None = None) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.tap``. Close the iterator, as that of ``listen``."""
-        return self._follow(LiveStream(queue, is_tap=True, on_gap=on_gap))
-
-    async def _follow(self, stream: LiveStream) -> AsyncIterator[Message]:
-        policy = self._retry_policy()
-        while True:
-            try:
-                async with self._connections.stream(stream.request()) as chunks:
-                    self.answered = True
-                    policy = self._retry_policy()
-                    async for chunk in chunks:
-                        for message in stream.feed(chunk):
-                            yield message
-                error: RestMQError = Unreachable("the server ended the stream.", sent=True)
-            except RestMQError as problem:
-                error = problem
-            await self._sleep_after(error, policy, repeatable=True)
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -197,17 +147,6 @@ class AsyncClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    # Retries
-
-    def _retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(inf if self.lasting and self.answered else self.retry_seconds, time.monotonic)
-
-    async def _sleep_after(self, error: RestMQError, policy: RetryPolicy, repeatable: bool) -> None:
-        seconds = policy.delay_seconds(error, repeatable)
-        if self.on_retry is not None:
-            self.on_retry(error, seconds)
-        await asyncio.sleep(seconds)
 
 
 class AsyncHttpConnections:

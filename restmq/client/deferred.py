@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from functools import wraps
-from math import inf
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet import defer, task
 
 from restmq.client import calls
 from restmq.client.agent import DeferredHttpConnections, ResponseBody
-from restmq.client.errors import Unreachable
-from restmq.client.exchange import Call, Message, RetryPolicy
+from restmq.client.coroutines import CoroutineClient
+from restmq.client.exchange import ApiRequest, ApiResponse, Call
 from restmq.client.server import DEFAULT_URL, Server
-from restmq.client.stream import LiveStream
 from restmq.errors import RestMQError
 
 _P = ParamSpec("_P")
@@ -31,7 +30,7 @@ def _method(make: Callable[_P, Call[_T]]) -> Callable[Concatenate[DeferredClient
     return method
 
 
-class DeferredClient:
+class DeferredClient(CoroutineClient):
     """A client for one server. It keeps connections alive. Cancelling a call closes its connection.
 
     ``restmq.client.calls`` documents the methods.
@@ -51,11 +50,7 @@ class DeferredClient:
         lasting: bool = False,
         on_retry: Callable[[RestMQError, float], None] | None = None,
     ) -> None:
-        self.server = Server(server) if isinstance(server, str) else server
-        self.retry_seconds = retry_seconds
-        self.lasting = lasting
-        self.on_retry = on_retry
-        self.answered = False
+        super().__init__(server, retry_seconds, lasting, on_retry, reactor.seconds)
         self._reactor = reactor
         self._connections = DeferredHttpConnections(reactor, self.server, timeout_seconds)
 
@@ -91,77 +86,25 @@ class DeferredClient:
         """Runs a call, and retries it where that is safe. Fails with the last error when retries end."""
         return defer.ensureDeferred(self._run(call))
 
-    async def consume(
-        self, queue: str | Sequence[str], lease_seconds: float | None = None, *, count: int = 1
-    ) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.consume``. Cancel the iterating task to end it."""
-        call = calls.consume(queue, lease_seconds, count=count)
-        while True:
-            for message in await self.run(call):
-                yield message
+    async def _exchange(self, request: ApiRequest) -> ApiResponse:
+        return await self._connections.exchange(request)
 
-    def listen(
-        self,
-        queue: str,
-        *,
-        last_key: str = "",
-        lease_seconds: float | None = None,
-        prefetch: int | None = None,
-        on_gap: Callable[[str], None] | None = None,
-    ) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.listen``.
+    @contextlib.asynccontextmanager
+    async def _stream(self, request: ApiRequest) -> AsyncIterator[AsyncIterator[bytes]]:
+        body = await self._connections.stream(request)
+        try:
+            yield _chunks(body)
+        finally:
+            body.hang_up()
 
-        Close the iterator (``contextlib.aclosing``), or its connection stays open.
-        """
-        return self._follow(
-            LiveStream(queue, last_key=last_key, lease_seconds=lease_seconds, prefetch=prefetch, on_gap=on_gap)
-        )
-
-    def tap(self, queue: str, *, on_gap: Callable[[str], None] | None = None) -> AsyncIterator[Message]:
-        """As ``restmq.client.Client.tap``. Close the iterator, as that of ``listen``."""
-        return self._follow(LiveStream(queue, is_tap=True, on_gap=on_gap))
-
-    async def _follow(self, stream: LiveStream) -> AsyncIterator[Message]:
-        policy = self._retry_policy()
-        while True:
-            body: ResponseBody | None = None
-            try:
-                body = await self._connections.stream(stream.request())
-                self.answered = True
-                policy = self._retry_policy()
-                while chunk := await body.read():
-                    for message in stream.feed(chunk):
-                        yield message
-                problem: RestMQError = Unreachable("the server ended the stream.", sent=True)
-            except RestMQError as raised:
-                problem = raised
-            finally:
-                if body is not None:
-                    body.hang_up()
-            await self._sleep_after(problem, policy, repeatable=True)
+    async def _sleep(self, seconds: float) -> None:
+        await task.deferLater(self._reactor, seconds)
 
     def close(self) -> defer.Deferred[None]:
         """Closes the idle connections; fires when they are closed."""
         return self._connections.close()
 
-    # Retries
 
-    def _retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(inf if self.lasting and self.answered else self.retry_seconds, self._reactor.seconds)
-
-    async def _run(self, call: Call[_T]) -> _T:
-        policy = self._retry_policy()
-        while True:
-            try:
-                result = call.result(await self._connections.exchange(call.request))
-            except RestMQError as problem:
-                await self._sleep_after(problem, policy, call.request.repeatable)
-            else:
-                self.answered = True
-                return result
-
-    async def _sleep_after(self, problem: RestMQError, policy: RetryPolicy, repeatable: bool) -> None:
-        seconds = policy.delay_seconds(problem, repeatable)
-        if self.on_retry is not None:
-            self.on_retry(problem, seconds)
-        await task.deferLater(self._reactor, seconds)
+async def _chunks(body: ResponseBody) -> AsyncIterator[bytes]:
+    while chunk := await body.read():
+        yield chunk
