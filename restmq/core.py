@@ -95,8 +95,8 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
             return []
         self._adds.flush(queue)  # earlier adds go first
         times_ms = [max(1, round(seconds * 1000)) if seconds else 0 for seconds in (ttl_seconds, delay_seconds)]
-        parameters = b"%d,%d," % tuple(times_ms) + (metadata.record(0) if metadata is not None else b"")
-        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, parameters, values)
+        parameters = b"%d,%d," % tuple(times_ms)
+        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, parameters, values, metadata)
         options = self._options(
             whole=1,
             ttl_ms=times_ms[0],

@@ -14,7 +14,9 @@ from __future__ import annotations
 import configparser
 import ipaddress
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from twisted.logger import Logger
@@ -128,36 +130,34 @@ def read_rules(path: Path) -> dict[str, Section]:
         ) from None
     sections = {name: Section() for name in SECTIONS}
     for name in parser.sections():
-        where = f"{path}, section [{name}], line {_line(text, name)}"
         if name not in SECTIONS:
-            raise ConfigurationError(f"{where}: unknown section; the sections are {', '.join(SECTIONS)}.")
-        sections[name] = _section(dict(parser[name]), where, text, name, path)
+            raise ConfigurationError(
+                f"{_where(path, text, name)}: unknown section; the sections are {', '.join(SECTIONS)}."
+            )
+        sections[name] = _section(dict(parser[name]), partial(_where, path, text, name))
     return sections
 
 
-def _section(options: dict[str, str], where: str, text: str, name: str, path: Path) -> Section:
+def _section(options: dict[str, str], where: Callable[..., str]) -> Section:
+    """The rules in a section. ``where`` describes the place of an option, or of the section."""
     for option in options:
         if option not in _OPTIONS:
-            raise ConfigurationError(
-                f"{path}, section [{name}], line {_line(text, name, option)}: "
-                f"unknown key {option!r}; the keys are {', '.join(_OPTIONS)}."
-            )
+            raise ConfigurationError(f"{where(option)}: unknown key {option!r}; the keys are {', '.join(_OPTIONS)}.")
 
     def hosts(option: str) -> Hosts:
         try:
             return parse_hosts(options.get(option, ""))
         except ValueError as error:
-            line = _line(text, name, option)
-            raise ConfigurationError(f"{path}, section [{name}], line {line}: {option}: {error}.") from None
+            raise ConfigurationError(f"{where(option)}: {option}: {error}.") from None
 
     section = Section(
         hosts("hosts_allow"), hosts("hosts_deny"), options.get("username", ""), options.get("password", "")
     )
     if bool(section.username) != bool(section.password):
         missing = "password" if section.username else "username"
-        raise ConfigurationError(f"{where}: a {missing} is missing; set both username and password, or neither.")
+        raise ConfigurationError(f"{where()}: a {missing} is missing; set both username and password, or neither.")
     if is_hashed(section.password) and not is_valid_hash(section.password):
-        raise ConfigurationError(f"{where}: the password is not a valid scrypt hash; make one with --hash-password.")
+        raise ConfigurationError(f"{where()}: the password is not a valid scrypt hash; make one with --hash-password.")
     return section
 
 
@@ -188,15 +188,14 @@ def parse_hosts(words: str) -> Hosts:
     return Hosts(tuple(networks), everybody)
 
 
-def _line(text: str, section: str, option: str = "") -> int:
-    """The line number of a section, or of an option in it."""
-    inside = False
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
+def _where(path: Path, text: str, section: str, option: str = "") -> str:
+    """The place of a section, or of an option in it."""
+    line, inside = 0, False
+    for number, words in enumerate(text.splitlines(), 1):
+        stripped = words.strip()
         if stripped.startswith("["):
             inside = stripped == f"[{section}]"
-            if inside and not option:
-                return number
-        elif inside and option and stripped.partition("=")[0].strip().lower() == option:
-            return number
-    return 0
+        is_found = not option or stripped.partition("=")[0].strip().lower() == option
+        if inside and is_found and not line:
+            line = number
+    return f"{path}, section [{section}], line {line}"

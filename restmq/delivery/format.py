@@ -57,10 +57,10 @@ class Format:
         gap: renders the notice that messages after this key are lost to the consumer.
         keepalive: sent at intervals on an idle connection; empty for none.
         transport: name of the transport, for people.
-        envelope: returns the bytes before and after so many bytes, which are sent in one write.
+        envelope: returns what goes before and after a write of this number of bytes.
         body: renders the value of a long message.
         text: renders a long message without its head; None if messages have no heads.
-        head: returns the bytes before a long message of so many bytes.
+        head: returns what goes before a long message of this number of bytes.
         long_bytes: a value is long above this size.
     """
 

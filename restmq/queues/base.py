@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.errors import Conflict, InvalidInput, RestMQError, StoreRefused, StoreUnavailable
-from restmq.model import Message, check_queue_name, may_be_fifo
+from restmq.model import Message, Metadata, check_queue_name, may_be_fifo
 from restmq.store import scripts
 from restmq.store.base import BaseStore
 from restmq.store.connection import Encoded, script_arguments
@@ -141,13 +141,14 @@ class Operations:
         return found
 
     def _fingerprint(
-        self, queue: str, idempotency_key: bytes, options: bytes, values: Sequence[bytes]
+        self, queue: str, idempotency_key: bytes, options: bytes, values: Sequence[bytes], metadata: Metadata | None
     ) -> tuple[str, tuple[bytes, ...]]:
         """The fingerprint of what is added with an idempotency key, and the Redis keys that keep it; empty without."""
         if not idempotency_key:
             return "", ()
+        record = metadata.record(0) if metadata is not None else b""
         content = b"".join(b"%d:%b" % (len(value), value) for value in values)
-        fingerprint = hashlib.sha256(options + content).hexdigest()
+        fingerprint = hashlib.sha256(options + record + content).hexdigest()
         digest = hashlib.sha256(idempotency_key).hexdigest()
         return fingerprint, (self.layout.idempotency(check_queue_name(queue), digest),)
 

@@ -212,8 +212,7 @@ class LeaseOperations(Operations):
         Arguments and errors are those of ``queue_add_many``, which shares the idempotency keys. A delay has no effect.
         """
         ttl_ms = max(1, round(ttl_seconds * 1000)) if ttl_seconds else 0
-        parameters = b"dead,%d," % ttl_ms + (metadata.record(0) if metadata is not None else b"")
-        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, parameters, values)
+        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, b"dead,%d," % ttl_ms, values, metadata)
         record = metadata.record(self.store.time_ms()) if metadata is not None else b""
         args = (ttl_ms, fingerprint, IDEMPOTENCY_MS, record, *values)
         state, *added = await self._run("add_dead", queue, *args, more_keys=more_keys)
