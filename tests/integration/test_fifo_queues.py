@@ -313,6 +313,19 @@ def test_http_sends_to_the_group_that_a_header_names(run: Run, timed: RedisOpera
     assert texts(receive(run, timed, fifo)) == ["b1", "without", "without, too"]
 
 
+@pytest.mark.parametrize("other", ["", "a b", "a!", "a\tb", "A", "ü", "a" * 9000, " ", "{1}", "default"])
+def test_groups_of_any_name_over_http_are_apart(run: Run, timed: RedisOperations, fifo: str, other: str) -> None:
+    for number in range(2):
+        for group in ("a", other):
+            value = [f"{group[:9]}{number}".encode()]
+            run(timed.queue_add_many, fifo, value, metadata=Metadata("", {"x-message-group": group}))
+    for number in range(2):
+        found = [receive(run, timed, fifo, 1)[0] for _ in range(2)]
+        assert texts(found) == [f"a{number}", f"{other[:9]}{number}"]
+        assert receive(run, timed, fifo) == []
+        run(timed.queue_ack_many, fifo, [(message.key, message.receipt) for message in found])
+
+
 def test_a_full_fifo_queue_refuses_messages_of_both_sides(run: Run, timed: RedisOperations, fifo: str) -> None:
     run(timed.sqs_set, fifo, {}, {"max_length": 2})
     assert [sent.state for sent in send(run, timed, fifo, "a1", "a2", "a3")] == ["sent", "sent", "full"]

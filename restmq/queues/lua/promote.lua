@@ -5,6 +5,7 @@
 --   delayed  DELAYED, scored by the end of the delay.
 --   leased   LEASED, scored by the end of the lease; RECEIPTS.
 --   dead     DEAD, scored by the time of death.
+-- A FIFO queue keeps ready messages in other keys: see fifo/_groups.
 -- Transitions:
 --   add: to ready or delayed.           take, broadcast, ack, delete, purge: gone.
 --   lease: ready to leased.             nack, release, overdue: leased to ready (its place), delayed (retry_delay) or
