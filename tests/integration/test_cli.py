@@ -543,6 +543,27 @@ with stopping(lambda: heard.put("stopped")):
     assert result.stdout == b"stopped\n", result.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("options", "signal_number", "status"),
+    [
+        (["--until-empty"], signal.SIGINT, 130),
+        (["--until-empty"], signal.SIGTERM, 143),
+        (["--count", "5"], signal.SIGTERM, 143),
+        ([], signal.SIGTERM, 0),
+    ],
+)
+def test_work_tells_by_its_exit_status_that_a_signal_ended_it_before_its_end(
+    shell: Shell, http: httpx.Client, queue: str, options: list[str], signal_number: int, status: int
+) -> None:
+    key, *_ = add(http, queue, *"abcdefgh")
+    waits = script(shell, 'touch "$RESTMQ_KEY"; until [ -e go ]; do sleep 0.02; done')
+    working = shell.start("work", queue, *options, *waits)
+    wait_until(lambda: (shell.home / key).exists())
+    working.send_signal(signal_number)
+    (shell.home / "go").touch()
+    assert ended(working)[2] == status
+
+
 def test_a_command_that_outlasts_the_grace_period_is_ended_and_its_message_returns(
     shell: Shell, http: httpx.Client, queue: str
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from restmq.client import BadAnswer, Busy, Client, Message, Refused, Server, Unreachable, calls
+from restmq.client import AsyncClient, BadAnswer, Busy, Client, Message, Refused, Server, Unreachable, calls
 from restmq.client.deferred import DeferredClient
 from restmq.client.exchange import ApiResponse, RetryPolicy
 from restmq.client.stream import LiveStream
@@ -71,14 +71,14 @@ def test_credentials_come_from_the_environment_then_from_netrc(tmp_path: Path) -
 # Calls
 
 
-def test_both_clients_have_a_method_for_every_call() -> None:
+def test_all_clients_have_a_method_for_every_call() -> None:
     functions = {
         name
         for name, function in inspect.getmembers(calls, inspect.isfunction)
         if function.__module__ == calls.__name__ and not name.startswith("_")
     }
     assert len(functions) > 20
-    for client in (Client, DeferredClient):
+    for client in (Client, AsyncClient, DeferredClient):
         assert functions <= set(dir(client))
         assert all(inspect.getdoc(getattr(client, name)) for name in functions)
 
