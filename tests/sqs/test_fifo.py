@@ -190,22 +190,38 @@ def test_a_receiver_that_waits_gets_the_next_message_of_a_group(sqs: Any, url: s
         assert texts(waiting.result()) == ["a2"]
 
 
-def test_after_a_crash_between_receive_and_delete_the_message_comes_first_and_its_handle_is_good(
-    two: list[Daemon],
-) -> None:
+def visible(sqs: Any, url: str) -> int:
+    names = ["ApproximateNumberOfMessages"]
+    return int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"][names[0]])
+
+
+def test_after_a_crash_between_receive_and_delete_the_message_comes_first(two: list[Daemon]) -> None:
     dying, living = (connect(daemon.port) for daemon in two)
     url = make(living, "crash")
     send(living, url, "a1", "a2", "b1")
     (held,) = receive(dying, url, 1, VisibilityTimeout=1)
     two[0].kill()
     assert texts(receive(living, url, 1)) == ["b1"]
-    (again,) = wait_until(lambda: receive(living, url, 1, VisibilityTimeout=1))
+    (again,) = wait_until(lambda: receive(living, url, 1))
     assert (again["Body"], again["MessageId"]) == ("a1", held["MessageId"])
-    attributes = ["ApproximateNumberOfMessages"]
-    shown = lambda: living.get_queue_attributes(QueueUrl=url, AttributeNames=attributes)["Attributes"]  # noqa: E731
-    wait_until(lambda: shown() == {"ApproximateNumberOfMessages": "2"})
+    delete(living, url, held)
+    assert receive(living, url) == []
     delete(living, url, again)
     assert texts(receive(living, url)) == ["a2"]
+
+
+@pytest.mark.parametrize("end", ["", ".fifo"])
+def test_a_handle_from_a_daemon_that_crashed_deletes_the_message_at_another_one(two: list[Daemon], end: str) -> None:
+    dying, living = (connect(daemon.port) for daemon in two)
+    url = make(living, "crash") if end else str(living.create_queue(QueueName="crash")["QueueUrl"])
+    more = {"MessageGroupId": "g", "MessageDeduplicationId": "1"} if end else {}
+    living.send_message(QueueUrl=url, MessageBody="x", **more)
+    (held,) = receive(dying, url, 1, VisibilityTimeout=1)
+    two[0].kill()
+    wait_until(lambda: visible(living, url) == 1)
+    delete(living, url, held)
+    assert visible(living, url) == 0
+    assert receive(living, url) == []
 
 
 def test_each_group_keeps_its_order_under_twenty_consumers_of_two_daemons_one_of_which_is_killed(
