@@ -114,6 +114,13 @@ def test_a_script_on_one_redis_makes_the_names_of_its_keys(name: str) -> None:
                 assert made.strip("'").encode() == getattr(names, word.lower())
 
 
+@pytest.mark.parametrize("name", ["ack", "add", "attend", "extend", "lease", "release", "take"])
+def test_only_a_queue_that_may_be_a_fifo_queue_pays_for_them(name: str) -> None:
+    of_fifo = {"sqs", "ordered", "grouped", "groups", "locked", "sent_ids", "sent_times"}
+    assert "sqs" in scripts.load(name, True, may_be_fifo=True).keys
+    assert of_fifo & set(scripts.load(name, True).keys) == set()
+
+
 #: These use no key, so they run on any node; `groups` is called for FIFO queues alone, whose part has keys.
 WITHOUT_KEYS = {"check", "groups", "ready"}
 
