@@ -23,9 +23,10 @@ from tests.servers import wait_until
 from tests.sqs.judges import python_with
 
 BATCH = 10
-CONNECTIONS = 32
+#: By the number of messages in a request.
+CONNECTIONS = {1: 32, BATCH: 4}
 #: Messages per second that are prepared for the loads that receive.
-_RECEIVED_A_SECOND = {"RestMQ": 12_000, "moto_server": 200}
+_RECEIVED_A_SECOND = {"RestMQ": 12_000, "moto_server": 60}
 
 _HEADERS = """
 wrk.method = "POST"
@@ -107,7 +108,7 @@ class Endpoint:
         body = {"QueueUrl": url, **({"MessageBody": VALUE} if size == 1 else {"Entries": entries})}
         operation = "SendMessage" if size == 1 else "SendMessageBatch"
         script = _SEND % (json.dumps(operation), _as_lua(json.dumps(body)))
-        measured = self._measure(script, seconds, lambda: self.number(url, ""))
+        measured = self._measure(script, seconds, size, lambda: self.number(url, ""))
         self.call("DeleteQueue", QueueUrl=url)
         return measured
 
@@ -120,19 +121,19 @@ class Endpoint:
         while self.number(url, "") < filled:
             Load("/", connections=4, script=fill).run(self.url, 1)
         script = _RECEIVE_AND_DELETE % (_as_lua(url), size)
-        measured = self._measure(script, seconds, lambda: -self.number(url, "") - self.number(url, "NotVisible"))
+        measured = self._measure(script, seconds, size, lambda: -self.number(url, "") - self.number(url, "NotVisible"))
         assert self.number(url, "") > 0, "the queue ran empty, so answers without a message were measured"
         self.call("DeleteQueue", QueueUrl=url)
         return measured
 
-    def _measure(self, script: str, seconds: float, count: Callable[[], int]) -> SqsRun:
+    def _measure(self, script: str, seconds: float, size: int, count: Callable[[], int]) -> SqsRun:
         """Runs a load.
 
         Args:
             count: a number that grows by one for each message.
         """
         counted, cpu_seconds = count(), self.cpu_seconds()
-        run = Load("/", connections=CONNECTIONS, script=_HEADERS + script).run(self.url, seconds)
+        run = Load("/", connections=CONNECTIONS[size], script=_HEADERS + script).run(self.url, seconds)
         cpu_seconds, counted = self.cpu_seconds() - cpu_seconds, max(1, count() - counted)
         return SqsRun(counted / seconds, cpu_seconds / counted * 1e6, run.p50_ms or 0, run.failed)
 

@@ -169,6 +169,8 @@ export class Messages {
     const may = this.#may();
     if (this.#place === "dead" && may.configure) acts.append(h("button", { type: "button", on: { click: () => this.#redrive(message.key) } }, "Redrive"));
     if (this.#place === "dead" && may.purge) acts.append(confirmButton("Drop", () => "Drop for good?", () => this.#drop(message.key)));
+    const sent = Object.entries(sentWith(message)).map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "mono" }, value)));
+    if (sent.length) acts.append(h("table", { class: "sent-with" }, h("tbody", {}, ...sent)));
     body.replaceChildren(acts, ...reasons(message).map((text) => h("p", { class: "note reason" }, text)), renderValue(message.value, message.encoding, message.cut));
   }
 
@@ -207,6 +209,12 @@ export class Messages {
     }
     this.#load();
   }
+}
+
+/** What the producer sent with a message: its content type, its headers, and its attributes with their types. */
+function sentWith({ content_type: type, headers = {}, attributes = {} }) {
+  const typed = Object.entries(attributes).map(([name, one]) => [name, one.type === "String" ? one.value : `${one.value} (${one.type})`]);
+  return { ...(type ? { "content-type": type } : {}), ...headers, ...Object.fromEntries(typed) };
 }
 
 /** Why deliveries of a message failed, here and in the queue where it was a dead letter. */
