@@ -133,3 +133,16 @@ def test_attributes_tags_and_locked_groups_of_sqs_are_shown(
     page.open(queue)
     page.wait_for_figure("ready", "0")
     assert not page.browser.find_element(By.ID, "sqs").is_displayed()
+
+
+def test_a_message_shows_what_it_was_sent_with(page: Page, daemon: Daemon, http: httpx.Client, queue: str) -> None:
+    sqs = connect(daemon.port)
+    url = sqs.create_queue(QueueName=queue)["QueueUrl"]
+    sent = {"Colour": {"DataType": "String", "StringValue": "red"}, "size": {"DataType": "Number", "StringValue": "7"}}
+    sqs.send_message(QueueUrl=url, MessageBody="x", MessageAttributes=sent)
+    http.post(f"/q/{queue}", content="y", headers={"Content-Type": "text/css", "X-Message-Kind": "sheet"})
+    page.open(queue)
+    for number, shown in ((1, ("Colour", "red", "7 (Number)")), (2, ("text/css", "x-message-kind", "sheet"))):
+        page.find(f'.messages li[data-key="{queue}:{number}"] summary').click()
+        for text in shown:
+            page.wait_for(f'.messages li[data-key="{queue}:{number}"] .sent-with', text)

@@ -79,6 +79,7 @@ RUN_BY = {
     ): "integration/test_operation_documents.py::test_the_curl_commands_of_the_operation_page_work",
     ("docs/performance.md", "bench/run"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "bench/scripts"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
+    ("docs/performance.md", "bench/sqs"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "bench/cluster"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "tests/load/"): "load/test_load.py::test_",
     (
@@ -232,7 +233,8 @@ def test_the_checks_of_pre_commit_exist_and_pass() -> None:
 
 def test_the_benchmarks_print_their_options() -> None:
     """The benchmarks run for minutes, so not here. They can be loaded, and have the flags that the page names."""
-    for program, flag in (("suite.py", "--before"), ("clusters.py", "--primaries"), ("scripts.py", "--before")):
+    flags = {"suite.py": "--before", "clusters.py": "--primaries", "scripts.py": "--before", "sqs.py": "--repeats"}
+    for program, flag in flags.items():
         command = [sys.executable, str(ROOT / "bench" / program), "--help"]
         said = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert said.returncode == 0, said.stderr
