@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from restmq.auth import guard
+from restmq.errors import Conflict
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Parameter, answers_json, answers_line, declare
 from restmq.handlers.parameters import COUNTS, FIRST, JSONP_CALLBACK, QUEUES
@@ -77,6 +78,7 @@ class PolicyHandler(Handler):
         any_of=_ANY_SETTING,
         strict=True,
         answers={200: answers_line("OK")},
+        errors=(409,),
     )
     async def post(self) -> None:
         """Sets the policy and settings. Those that are not named stay; 0 or an empty ``dead_letter`` removes one.
@@ -87,6 +89,8 @@ class PolicyHandler(Handler):
         settings: dict[str, int | str] = {name: value for name, value in given.items() if value is not None}
         label = self.parameters["policy"]
         policy = Policy.parse(label) if label is not None else None
+        if policy is Policy.BROADCAST and await self.services.core.queue_is_fifo(self.queue_name):
+            raise Conflict("a FIFO queue delivers each message once, in order; its policy stays roundrobin.")
         if self.parameters[DEAD_LETTER]:
             await self.services.guard.check(self.credentials, guard.PRODUCE, self.parameters[DEAD_LETTER])
         if settings:

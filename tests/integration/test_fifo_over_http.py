@@ -72,6 +72,14 @@ def test_a_live_consumer_is_refused(http: httpx.Client, fifo: str, path: str) ->
     assert "FIFO" in answer.json()["error"]
 
 
+def test_a_fifo_queue_cannot_broadcast_but_has_all_settings(http: httpx.Client, fifo: str) -> None:
+    refused = http.post(f"/p/{fifo}", data={"policy": "broadcast", "lease": "7"})
+    assert refused.status_code == 409
+    assert http.get(f"/p/{fifo}").json() == {"queue": fifo, "value": "roundrobin"}
+    assert http.post(f"/p/{fifo}", data={"policy": "roundrobin", "lease": "9"}).status_code == 200
+    assert http.get(f"/p/{fifo}").json() == {"queue": fifo, "value": "roundrobin", "lease": 9}
+
+
 def test_a_websocket_consumer_is_refused_and_commands_work(daemon: Daemon, http: httpx.Client, fifo: str) -> None:
     address = daemon.url.replace("http", "ws")
     with pytest.raises(InvalidStatus) as refused, connect(f"{address}/ws/{fifo}"):
