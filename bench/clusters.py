@@ -25,9 +25,8 @@ from rig import VALUE, Server, cpu_seconds, median, spawned
 
 from restmq.store.keys import PARTITIONS, crc16
 from tests.clusters import Cluster, slot_of
-from tests.servers import Daemon, Redis
+from tests.servers import Daemon, Redis, free_port
 
-CONNECTIONS = 32
 DAEMONS = 3
 #: More messages than all daemons can deliver in a second.
 _TAKEN_A_SECOND = 30_000
@@ -93,11 +92,11 @@ class Setup:
     daemons: list[Server]
     samples: dict[tuple[str, int, int], list[Sample]] = field(default_factory=dict)
 
-    def measure(self, load: str, queues: int, daemons: int, seconds: float) -> None:
+    def measure(self, load: str, queues: int, daemons: int, seconds: float, connections: int) -> None:
         if load != "POST":
             self._fill(queues, int(_TAKEN_A_SECOND * seconds))
         script = _IN_TURN.format(names=", ".join(f"'{name}'" for name in names(queues))) + SCRIPTS[load]
-        wanted = loads.Load("/", connections=CONNECTIONS, script=script)
+        wanted = loads.Load("/", connections=connections, script=script)
         used = self.daemons[:daemons]
         before = self._cpu_seconds(used)
         with ThreadPoolExecutor(daemons) as threads:
@@ -155,9 +154,10 @@ def setups(sizes: list[int]) -> Iterator[list[Setup]]:
                 stores: list[Redis] = list(cluster.nodes)
                 where: tuple[str, ...] = ("--redis-cluster", cluster.addresses)
             else:
-                stores = [Redis(folder / "plain", *options)]
+                port = str(free_port())  # not a Unix socket, which a cluster does not have
+                stores = [Redis(folder / "plain", "--port", port, "--bind", "127.0.0.1", *options)]
                 stack.callback(stores[0].stop)
-                where = ("--redis-socket", stores[0].socket_path)
+                where = ("--redis-port", port)
             daemons = []
             for number in range(DAEMONS):
                 daemon: Daemon = spawned(folder / f"daemon-{primaries}-{number}", *where)
@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="number of runs of each load (default 3)")
     parser.add_argument("--primaries", type=int, nargs="*", default=[1, 3, 5], help="sizes of clusters (default 1 3 5)")
     parser.add_argument("--queues", type=int, nargs="*", default=[1, 12, 1000], help="(default 1 12 1000)")
+    parser.add_argument("--connections", type=int, default=32, help="to each daemon (default 32)")
     asked = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("bench: this needs wrk. Install Debian's package wrk.")
@@ -204,7 +205,7 @@ def main() -> None:
                 for queues in asked.queues:
                     for daemons in (1, DAEMONS) if queues > 1 else (1,):
                         for setup in measured:
-                            setup.measure(load, queues, daemons, asked.seconds)
+                            setup.measure(load, queues, daemons, asked.seconds, asked.connections)
             print(f"Medians of {repeat + 1} runs of {asked.seconds} s:\n")
             print("| load | store | daemons | daemon µs | ratio | busiest node µs | it could do a second | ratio |")
             print("| --- | --- | --- | --- | --- | --- | --- | --- |")
