@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from restmq.server.clock import use_monotonic_clock
+from restmq.server.clock import serve_directly, use_monotonic_clock
 
 CYCLONE_MISSING = "restmq: cyclone is missing; run: pip install --no-deps cyclone==1.3"
 
@@ -31,6 +31,7 @@ class Tap:
         from twisted.internet import reactor
 
         use_monotonic_clock(reactor)
+        serve_directly(reactor)
         return import_module(self._service_module).makeService(options)
 
 
