@@ -254,6 +254,15 @@ class ClusterAsRedis(Cluster):
     def commands(self, many: list[tuple[str | bytes, ...]]) -> list[Any]:
         return [self.command(*one) for one in many]
 
+    def make_due(self, *queues: str) -> None:
+        """As ``Redis.make_due``."""
+        layout = keys.cluster()
+        for queue in queues:
+            names = layout.make_keys(queue)
+            changed = super().command("ZADD", names.due, "XX", "CH", "1", layout.stored(queue))
+            assert changed == 1, f"nothing is scheduled for {queue}"
+            super().command("SPUBLISH", names.due_channel, "0")
+
     def keys(self) -> set[str]:
         """All keys but those that a cluster has by itself."""
         return {name for name in self.command("KEYS", "*") if not name.startswith("RESTMQ-")}
