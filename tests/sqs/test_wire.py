@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.servers import ROOT
 
 COMMON, SERVICE = "com.amazon.coral.service#", "com.amazonaws.sqs#"
 MALFORMED = (COMMON + "SerializationException", "MalformedInput")
@@ -70,9 +76,35 @@ def test_errors_in_json_have_a_type_and_the_code_of_the_query_protocol(
 
 
 def test_nested_json_is_refused_at_once(http: httpx.Client) -> None:
-    answer = call(http, "SendMessage", b'{"MessageAttributes":' + b"[" * 1_000_000)
+    answer = call(http, "SendMessage", b'{"MessageAttributes":' + b"[" * 100_000)
     assert answer.status_code == 400
     assert call(http, "SendMessage", b" " * (7 << 20)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"Entries":[' + b",".join([b"{}"] * 500_000) + b"]}",
+        b'{"Attributes":{' + b",".join(b'"%d":""' % number for number in range(100_000)) + b"}}",
+        b'{"AttributeNames":[' + b",".join([b'"\\\\"'] * 100_000) + b"]}",
+    ],
+)
+def test_a_million_members_are_refused_before_they_cost_time(http: httpx.Client, content: bytes) -> None:
+    answer = call(http, "SendMessageBatch", content)
+    assert (answer.status_code, answer.json()["message"]) == (413, "The request has too many members.")
+
+
+def test_a_message_of_a_mebibyte_of_quotes_is_no_such_request(http: httpx.Client, queue: str) -> None:
+    url = call(http, "CreateQueue", json.dumps({"QueueName": queue})).json()["QueueUrl"]
+    body = '\\"{},[]' * 149_000
+    answer = call(http, "SendMessage", json.dumps({"QueueUrl": url, "MessageBody": body}))
+    assert answer.json()["MD5OfMessageBody"] == hashlib.md5(body.encode()).hexdigest()
+
+
+def test_a_server_without_sqs_clients_does_not_load_their_modules() -> None:
+    code = "import sys, restmq.server.service; print([name for name in sys.modules if 'frontends' in name])"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
 
 
 def test_an_old_client_sends_receives_and_deletes_over_the_query_protocol(http: httpx.Client, queue: str) -> None:

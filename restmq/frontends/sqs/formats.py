@@ -18,6 +18,9 @@ TARGET_HEADER = "x-amz-target"
 _TARGET_PREFIX = "AmazonSQS."
 #: A batch of 1 MiB is longer in JSON, at most six times as long.
 BODY_BYTES_MAX = (6 << 20) + (1 << 17)
+#: A longer body may have only so many strings, and so many bytes that are not in strings. Each item of a list or map
+#: takes time, so a list of millions would stop the server for seconds; a long message takes none.
+_SHORT_BODY_BYTES, _STRINGS_MAX, _STRUCTURE_BYTES_MAX = 1 << 17, 10_000, 1 << 17
 _NAMESPACE = "http://queue.amazonaws.com/doc/2012-11-05/"
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -55,6 +58,8 @@ class JsonFormat:
     def read(self, request: Request, shape: type[Input]) -> Input:
         if len(request.body) > BODY_BYTES_MAX:
             raise SqsError("MalformedInput", f"The request is longer than {BODY_BYTES_MAX} bytes.", 413)
+        if len(request.body) > _SHORT_BODY_BYTES:
+            _check_structure(request.body)
         try:
             return msgspec.json.decode(request.body or b"{}", type=shape)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
@@ -66,6 +71,13 @@ class JsonFormat:
     def render_error(self, error: SqsError, request_id: str) -> tuple[bytes, str]:
         body = to_json({"__type": error.json_type, "message": str(error)})
         return body, f"x-amzn-query-error: {error.code};{_fault(error)}\r\n"
+
+
+def _check_structure(body: bytes) -> None:
+    """Raises SqsError for a long body that has more than long strings."""
+    parts = body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"', 2 * _STRINGS_MAX)
+    if len(parts) > 2 * _STRINGS_MAX or sum(map(len, parts[::2])) > _STRUCTURE_BYTES_MAX:
+        raise SqsError("MalformedInput", "The request has too many members.", 413)
 
 
 def _fault(error: SqsError) -> str:

@@ -40,6 +40,9 @@ def _prepare(queue: str, given: shapes.NewMessage) -> _Prepared:
     body = given.message_body or ""
     if not body:
         raise missing("MessageBody")
+    size_bytes = _size(given)
+    if size_bytes > BYTES_MAX:
+        raise _too_large(BYTES_MAX)
     if _NOT_ALLOWED.search(body):
         raise SqsError(
             "InvalidMessageContents",
@@ -56,9 +59,6 @@ def _prepare(queue: str, given: shapes.NewMessage) -> _Prepared:
     if trace:
         answer["MD5OfMessageSystemAttributes"] = md5_of({TRACE_ATTRIBUTE: Attribute("String", trace)})
     metadata = Metadata(headers={TRACE_HEADER: trace} if trace else {}, attributes=attributes)
-    size_bytes = _size(given)
-    if size_bytes > BYTES_MAX:
-        raise _too_large(BYTES_MAX)
     is_fifo = queue.endswith(FIFO_SUFFIX)
     entry = SqsEntry(
         value,
