@@ -112,13 +112,13 @@ class Guard:
             if not covers(queue):
                 raise NotAllowed(f"the token is not for the queue {queue!r}.")
 
+    def has_password(self, access: Access) -> bool:
+        """Whether the rules have a password for this access."""
+        return bool(self.acl.section(access.section).password)
+
     async def must_sign(self, access: Access) -> bool:
         """Whether a client that can sign its requests must do so: with a password in force, or once a token signs."""
-        return (
-            self.signs_always
-            or bool(self.acl.section(access.section).password)
-            or await self._core.has_signing_tokens()
-        )
+        return self.signs_always or self.has_password(access) or await self._core.has_signing_tokens()
 
     async def check_signature(self, address: str, token: str, is_right: Callable[[str], bool]) -> Credentials:
         """The credentials of a client that signed its request. Counts failures as ``check`` does.

@@ -74,7 +74,9 @@ def test_a_signed_request_is_served_and_others_are_refused(signing: Daemon, priv
         half = http.post("/", content=b"{}", headers={**target, "Authorization": "AWS4-HMAC-SHA256 Credential=x"})
         assert half.headers["x-amzn-query-error"] == "IncompleteSignature;Sender"
         bearer = http.post("/", content=b"{}", headers={**target, "Authorization": f"Bearer {key}"})
-        assert bearer.status_code == 403
+        assert bearer.status_code == 400
+        assert http.post("/", content=b"{}", headers=target, auth=("any", "any")).status_code == 400
+        assert http.post("/", content=b"{}", headers=target, params={"authkey": key}).status_code == 403
 
 
 def test_a_changed_body_header_or_path_is_refused(signing: Daemon, private_redis: Redis) -> None:
@@ -157,7 +159,12 @@ def test_signatures_are_checked_from_the_first_access_key_on(private_folder: Pat
 
         wait_until(is_refused)
         assert connect(server.port, *key).list_queues()["QueueUrls"]
-        with server.client() as http:  # plain HTTP is a matter of acl.conf, and the key's id alone opens nothing
+        with server.client() as http:
+            target = {"X-Amz-Target": "AmazonSQS.ListQueues"}
+            assert http.post("/", content=b"{}", headers=target, auth=("any", "any")).status_code == 400
+            assert http.post("/", content=b"{}", headers=target).status_code == 403
+            assert http.post("/", content=b"{}", headers={**target, "Authorization": "Bearer x"}).status_code == 403
+            # Plain HTTP is a matter of acl.conf, and the key's id alone opens nothing.
             assert http.get("/q/jobs").status_code == 204
             assert http.get("/q/jobs", headers={"Authorization": f"Bearer {key[0]}"}).status_code == 401
 

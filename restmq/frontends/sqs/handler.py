@@ -79,11 +79,14 @@ class SqsHandler(Handler):
 
     async def _identify(self, access: Access) -> Credentials:
         """The client's credentials. Raises SqsError if it must sign its request and has not, or not rightly."""
-        request, guard = self.request, self.services.guard
-        if "authorization" in request.headers and not request.headers["authorization"].startswith(ALGORITHM):
-            return self.credentials
+        request, guard, sent = self.request, self.services.guard, self.credentials
         if not await guard.must_sign(access):
-            return Credentials(request.remote_ip)
+            return sent
+        is_signed = request.headers.get("authorization", "").startswith(ALGORITHM)
+        # The guard checks a token always, but a password only where there is one.
+        is_checked = sent.token is not None or (sent.username is not None and guard.has_password(access))
+        if is_checked and not is_signed and not guard.signs_always:
+            return sent
         found = parse_signature(request)
         now = datetime.now(UTC)
         return await guard.check_signature(
