@@ -96,7 +96,7 @@ class MoveOperations(LeaseOperations, SqsOperations):
             NotFound: there is no such task.
             Conflict: the task has ended.
         """
-        source, task_id = _read_handle(handle)
+        source, task_id = read_task_handle(handle)
         before = {move.handle: move.status for move in await self.sqs_moves(source)}.get(handle)
         noted = await self._note(source, task_id, 0, "CANCELLED")
         if before is None or noted is None:
@@ -195,7 +195,8 @@ def _move(source: str, stored: bytes) -> Move:
     )
 
 
-def _read_handle(handle: str) -> tuple[str, str]:
+def read_task_handle(handle: str) -> tuple[str, str]:
+    """The dead-letter queue and the id of a task. Raises InvalidInput."""
     try:
         source, task_id = base64.b64decode(handle, b"-_", validate=True).decode().split("\n")
         return check_queue_name(source), task_id

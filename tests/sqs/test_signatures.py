@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,9 +140,26 @@ def test_an_access_key_may_do_what_its_token_may(signing: Daemon, private_redis:
     policy = '{"deadLetterTargetArn": "arn:aws:sqs:us-east-1:000000000000:mail", "maxReceiveCount": 3}'
     assert code_of(owner.set_queue_attributes, QueueUrl=jobs, Attributes={"RedrivePolicy": policy}) == "AccessDenied"
     writer = connect(signing.port, *make_key(private_redis, "jobs", "write"))
+    assert writer.get_queue_url(QueueName="jobs")["QueueUrl"] == jobs
+    assert code_of(writer.get_queue_url, QueueName="mail") == "AccessDenied"
     writer.send_message(QueueUrl=jobs, MessageBody="x")
     assert code_of(writer.receive_message, QueueUrl=jobs) == "AccessDenied"
     assert code_of(writer.set_queue_attributes, QueueUrl=jobs, Attributes={"DelaySeconds": "1"}) == "AccessDenied"
+
+
+def test_a_key_for_a_dead_letter_queue_tells_nothing_of_other_queues(signing: Daemon, private_redis: Redis) -> None:
+    all_rights = connect(signing.port, *make_key(private_redis))
+    jobs, dead = (all_rights.create_queue(QueueName=name)["QueueUrl"] for name in ("jobs", "dead"))
+    arn = "arn:aws:sqs:us-east-1:000000000000:dead"
+    policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": 3})
+    all_rights.set_queue_attributes(QueueUrl=jobs, Attributes={"RedrivePolicy": policy})
+    assert all_rights.list_dead_letter_source_queues(QueueUrl=dead)["queueUrls"] == [jobs]
+    of_dead = connect(signing.port, *make_key(private_redis, "dead"))
+    assert of_dead.list_dead_letter_source_queues(QueueUrl=dead)["queueUrls"] == []
+    task = all_rights.start_message_move_task(SourceArn=arn)["TaskHandle"]
+    of_jobs = connect(signing.port, *make_key(private_redis, "jobs"))
+    assert code_of(of_jobs.cancel_message_move_task, TaskHandle=task) == "AccessDenied"
+    assert code_of(of_jobs.list_message_move_tasks, SourceArn=arn) == "AccessDenied"
 
 
 def test_signatures_are_checked_from_the_first_access_key_on(private_folder: Path, private_redis: Redis) -> None:

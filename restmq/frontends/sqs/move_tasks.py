@@ -8,7 +8,7 @@ from restmq.frontends.sqs import shapes
 from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
 from restmq.frontends.sqs.errors import SqsError, invalid
 from restmq.frontends.sqs.names import arn_of, queue_in_arn
-from restmq.queues.moves import Move
+from restmq.queues.moves import Move, read_task_handle
 
 _MOVES_MAX, _MOVES_A_SECOND_MAX = 10, 500
 
@@ -83,9 +83,10 @@ def _shown_move(move: Move) -> dict[str, object]:
 
 
 async def cancel_message_move_task(call: SqsCall, given: shapes.CancelMessageMoveTask) -> SqsResult:
-    await call.check(PRODUCE, None)
+    handle = given.task_handle or ""
+    await call.check(PRODUCE, read_task_handle(handle)[0])
     try:
-        move = await call.core.sqs_move_cancel(given.task_handle or "")
+        move = await call.core.sqs_move_cancel(handle)
     except Conflict:
         raise SqsError("UnsupportedOperation", "Only active tasks can be cancelled.") from None
     return {"ApproximateNumberOfMessagesMoved": move.moved}

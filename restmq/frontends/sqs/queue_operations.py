@@ -85,7 +85,8 @@ def _permits(allow_policy: str | None, queue: str) -> bool:
 
 async def get_queue_url(call: SqsCall, given: shapes.GetQueueUrl) -> SqsResult:
     queue = given.queue_name or ""
-    await call.check(CONSUME, queue)
+    credentials = await call.identify(CONSUME)
+    await call.services.guard.check_any(credentials, (CONSUME, PRODUCE), queue)
     await call.existing(queue)
     return {"QueueUrl": call.queue_url(queue)}
 
@@ -106,9 +107,10 @@ async def list_queues(call: SqsCall, given: shapes.ListQueues) -> SqsResult:
 
 async def list_dead_letter_source_queues(call: SqsCall, given: shapes.ListDeadLetterSourceQueues) -> SqsResult:
     queue = await call.queue(given.queue_url, CONSUME)
+    covers = await call.services.guard.coverage(await call.identify(CONSUME))
     await call.existing(queue)
     wanted, after = _page(given.max_results), _name_in(given.next_token)
-    found = [name for name in await call.core.sqs_dead_letter_sources(queue) if name > after]
+    found = [name for name in await call.core.sqs_dead_letter_sources(queue) if name > after and covers(name)]
     return _page_of_urls(call, "queueUrls", found, wanted, has_token=given.max_results is not None)
 
 
