@@ -144,7 +144,8 @@ def test_calls_of_one_reactor_turn_on_many_queues_reach_redis_together(
         stats = private_redis.command("INFO", "stats").splitlines()
         return int(next(line for line in stats if line.startswith("total_reads_processed:")).partition(":")[2])
 
-    run(core.queue_add, "warm", b"up")
+    for n in range(30):  # so that each node of a cluster knows the script
+        run(core.queue_add, f"warm{n}", b"up")
     before = reads()
     assert run(at_once) == [f"m{n}:1" for n in range(90)]
     assert reads() - before < 20  # one, and some for what the daemon asks by itself
