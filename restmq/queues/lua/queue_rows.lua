@@ -14,9 +14,10 @@ local function add(number) found[#found + 1] = number end -- Redis turns false i
 for i = 1, #KEYS, KEYS_A_QUEUE do
   local ready, oldest = ready_of(KEYS[i], KEYS[i + 1], KEYS[i + 9], now_ms)
   add(ready)
-  add(call('GET', KEYS[i + 2]) == '0' and 0 or 1)
-  add(call('GET', KEYS[i + 3]) == '2' and 2 or 1)
-  for j = 4, 6 do add(call('ZCARD', KEYS[i + j])) end
+  local has_any = call('EXISTS', unpack(KEYS, i + 2, i + 6)) > 0 -- most queues have none of the five
+  add(has_any and call('GET', KEYS[i + 2]) == '0' and 0 or 1)
+  add(has_any and call('GET', KEYS[i + 3]) == '2' and 2 or 1)
+  for j = 4, 6 do add(has_any and call('ZCARD', KEYS[i + j]) or 0) end
   local before, out = unpack(call('HMGET', KEYS[i + 8], 'before', 'out'))
   add((call('GET', KEYS[i + 7]) or 0) - (before or 0))
   add(tonumber(out or 0))
