@@ -118,6 +118,8 @@ def _checked_json(name: str, value: str) -> str:
     elif name == REDRIVE_ALLOW:
         sources = fields.get("sourceQueueArns", [])
         permission = fields.get("redrivePermission")
+        if not isinstance(sources, list):
+            raise _bad_value(name)
         if permission not in ("allowAll", "denyAll", "byQueue") or (permission == "byQueue") != bool(sources):
             raise _bad_value(name)
     return value
