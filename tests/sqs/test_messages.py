@@ -91,6 +91,7 @@ def test_a_trace_header_travels_with_its_message(sqs: Any, url: str) -> None:
                 "b": {"DataType": "Number", "StringValue": "seven"},
                 "c": {"DataType": "String", "StringValue": ""},
                 "d": {"DataType": "String", "BinaryValue": b"x"},
+                "e": {"DataType": "String", "StringValue": "\x01"},
             }.items()
         ),
         (

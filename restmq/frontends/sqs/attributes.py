@@ -23,6 +23,8 @@ ATTRIBUTES_MAX = 10
 #: Shown if the value is not text; the body is base64 then.
 ENCODING = "restmq-encoding"
 
+#: Characters that neither SQS nor XML allows.
+NOT_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NAME = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9_.\-]{1,256}(?<!\.)")
 _RESERVED = re.compile(r"(aws|amazon)\.", re.IGNORECASE)
 _TYPE = re.compile(r"(String|Number|Binary)(\.[^\x00-\x1f\x7f]+)?")
@@ -60,6 +62,8 @@ def _read(name: str, given: AttributeValue) -> Attribute:
             f"The message attribute '{name}' must contain non-empty message attribute value for message attribute "
             f"type '{data_type}'."
         )
+    if kind[1] == "String" and NOT_TEXT.search(value):
+        raise _invalid(f"The message attribute '{name}' has characters that are not allowed.")
     if kind[1] == "Number" and not _NUMBER.fullmatch(value):
         raise _invalid(f"Can't cast the value of message attribute '{name}' to a number.")
     if kind[1] == "Binary":

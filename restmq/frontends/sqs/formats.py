@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
 
 import msgspec
 
+from restmq.frontends.sqs.attributes import NOT_TEXT
 from restmq.frontends.sqs.errors import SqsError
 from restmq.frontends.sqs.shapes import Input
 from restmq.http.request import Request
@@ -22,7 +22,6 @@ BODY_BYTES_MAX = (6 << 20) + (1 << 17)
 #: takes time, so a list of millions would stop the server for seconds; a long message takes none.
 _SHORT_BODY_BYTES, _STRINGS_MAX, _STRUCTURE_BYTES_MAX = 1 << 17, 10_000, 1 << 17
 _NAMESPACE = "http://queue.amazonaws.com/doc/2012-11-05/"
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class WireFormat(Protocol):
@@ -220,7 +219,7 @@ def _element(name: str, value: Any, operation: str) -> str:
 
 def _escaped(text: str) -> str:
     """Text in XML. What XML cannot contain becomes U+FFFD."""
-    return escape(_NOT_XML.sub("\ufffd", text), {"\r": "&#13;"})
+    return escape(NOT_TEXT.sub("\ufffd", text), {"\r": "&#13;"})
 
 
 JSON_FORMAT, QUERY_FORMAT = JsonFormat(), QueryFormat()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from restmq.auth.guard import PRODUCE
 from restmq.errors import NotFound
 from restmq.frontends.sqs import shapes
-from restmq.frontends.sqs.attributes import md5_of, read_attributes
+from restmq.frontends.sqs.attributes import NOT_TEXT, md5_of, read_attributes
 from restmq.frontends.sqs.batches import checked_entries, run_batch
 from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
 from restmq.frontends.sqs.errors import SqsError, invalid, missing, queue_missing
@@ -24,7 +24,6 @@ DELAY_MAX = 900
 #: The header in which AWS X-Ray carries a trace, and its name as an attribute.
 TRACE_HEADER, TRACE_ATTRIBUTE = "x-amzn-trace-id", "AWSTraceHeader"
 
-_NOT_ALLOWED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FIFO_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 #: A message as it is stored, and the members of the answer to its sender.
@@ -43,7 +42,7 @@ def _prepare(queue: str, given: shapes.NewMessage) -> _Prepared:
     size_bytes = _size(given)
     if size_bytes > BYTES_MAX:
         raise _too_large(BYTES_MAX)
-    if _NOT_ALLOWED.search(body):
+    if NOT_TEXT.search(body):
         raise SqsError(
             "InvalidMessageContents",
             "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD | #x20 to #xD7FF | "
