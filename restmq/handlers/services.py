@@ -22,6 +22,9 @@ from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.request_counters import Traffic
 from restmq.schema.metadata import KeptHeaders
 
+#: A longer list of names takes some milliseconds to check and render.
+_MANY_QUEUES = 10_000
+
 
 @dataclass(slots=True, kw_only=True)
 class Services:
@@ -69,6 +72,8 @@ class Services:
 
     async def _visible(self, credentials: Credentials) -> tuple[list[str], int]:
         names, missing = await self.core.queue_names()
+        if len(names) > _MANY_QUEUES:  # several lists may be there at once
+            await self.turns.next()
         return list(filter(await self.guard.coverage(credentials), names)), missing
 
     async def page_of_queues(
