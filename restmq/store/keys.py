@@ -123,6 +123,12 @@ class Layout:
 
     def __init__(self, db: int = 0) -> None:
         self.db = db
+        own = {field: b"\1\0" + suffix for field, suffix in _SUFFIXES.items()}
+        own["channel"] = b"\1\0:PUBSUB" + (b":%d" % db if db else b"")
+        own |= {"queue_set": b"\1" + QUEUE_SET, "status": b"\1queuestat::\0"}
+        own |= {"due": b"\1" + DUE, "due_channel": self.due_channel(b"\1")}
+        #: The keys of a queue, one a line, with NUL in place of its name, which has no line ends, and SOH for its tag.
+        self._names = b"\n".join(own[field] for field in QueueKeys._fields)
         self.for_queue: Callable[[str], QueueKeys] = lru_cache(maxsize=4096)(self.make_keys)
 
     def tag(self, name: str) -> bytes:
@@ -151,16 +157,8 @@ class Layout:
 
     def make_keys(self, queue: str) -> QueueKeys:
         """The keys of a queue."""
-        tag, plain = self.tag(queue), queue.encode()
-        name = tag + plain
-        return QueueKeys(
-            queue_set=tag + QUEUE_SET,
-            status=tag + b"queuestat::" + plain,
-            channel=name + (b":PUBSUB:%d" % self.db if self.db else b":PUBSUB"),
-            due=tag + DUE,
-            due_channel=self.due_channel(tag),
-            **{field: name + suffix for field, suffix in _SUFFIXES.items()},
-        )
+        names = self._names.replace(b"\0", queue.encode()).replace(b"\1", self.tag(queue))
+        return QueueKeys(*names.split(b"\n"))
 
     def make_key(self, queue: str, field: str) -> bytes:
         """One of the keys that ``make_keys`` makes, by its field: any that begins with the queue's name."""
