@@ -23,6 +23,7 @@ from restmq.model import (
     TTL_SECONDS_MAX,
     WAIT_SECONDS_MAX,
     Message,
+    queue_of,
 )
 from restmq.schema.answers import (
     ANY_VALUE,
@@ -205,6 +206,12 @@ async def _redrive(context: CommandContext, queue: str, fields: Fields) -> Field
     return {"queue": queue, "redriven": await context.core.queue_redrive(queue, fields.get("key", ""), to)}
 
 
+async def _promote(context: CommandContext, queue: str, fields: Fields) -> Fields:
+    key = fields["key"]
+    promoted = queue_of(key) == queue and await context.core.queue_end_delay(key)
+    return {"queue": queue, "key": key, "promoted": promoted}
+
+
 async def _purge(context: CommandContext, queue: str, fields: Fields) -> Fields:
     if fields.get("remove"):
         deleted = await context.core.queue_remove(queue)
@@ -316,6 +323,14 @@ COMMANDS: dict[str, Command] = {
         "Moves dead letters back to the end of the queue, or to another queue.",
         obj(queue=QUEUE, redriven=WHOLE),
         {"key": MESSAGE_KEY, "to": QUEUE_NAME},
+    ),
+    "promote": Command(
+        _promote,
+        CONFIGURE,
+        "Ends the delay of a message, which becomes ready at once.",
+        obj(queue=QUEUE, key=KEY, promoted=BOOLEAN),
+        {"key": MESSAGE_KEY},
+        ("key",),
     ),
     "purge": Command(
         _purge,

@@ -266,6 +266,10 @@ class LeaseOperations(Operations):
             done += more
         return int(done)
 
+    async def queue_end_delay(self, key: str) -> bool:
+        """Ends the delay of a message, which becomes ready. Returns False if the message was not delayed."""
+        return bool(await self._run("end_delay", queue_of(key), self.layout.stored_key(key)))
+
     async def queue_find(self, key: str) -> FoundMessage | None:
         """Finds a message in any state and does not change it. None if the queue does not hold such a message.
 

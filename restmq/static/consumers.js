@@ -29,7 +29,8 @@ export class Consumers {
   }
 
   update() {
-    const { row } = this.#queue();
+    const queue = this.#queue();
+    const { row } = queue;
     const listening = Object.keys(NAMES).filter((transport) => row[transport]).map((transport) => `${count(row[transport])} ${NAMES[transport]}`);
     if (row.waiters) listening.push(plural(row.waiters, "long poll"));
     setText(this.sums, listening.join(", "));
@@ -38,7 +39,7 @@ export class Consumers {
     if (!listening.length || !this.#may().inspect) {
       this.#loadedFor = "";
       this.table.hidden = true;
-      setText(this.note, listening.length ? "" : "No consumers.");
+      setText(this.note, listening.length ? "" : queue.hasNoConsumers ? "No consumers." : "No connected consumers. Clients take messages with single requests.");
     } else if (state !== this.#loadedFor && !this.#loading && performance.now() - this.#loadedAt > RELOAD_MS) this.#load(state);
   }
 

@@ -67,24 +67,40 @@ export function clearUnanswered() {
   }
 }
 
+const ARMING_MS = 500;
+
 /**
- * A button for an action that can't be undone: it must be pressed twice.
- * `question` returns its text after the first press, shown for five seconds.
+ * A button for an action that can't be undone: it must be pressed twice, with a pause, so that a double click or a held
+ * key does not suffice. `question` returns its text after the first press, shown for five seconds.
  */
 export function confirmButton(label, question, act) {
   let armed;
-  const disarm = () => { clearTimeout(armed); armed = undefined; button.textContent = label; button.classList.remove("bad"); };
+  let ready;
+  const disarm = () => {
+    clearTimeout(armed);
+    clearTimeout(ready);
+    armed = undefined;
+    button.textContent = label;
+    button.classList.remove("bad");
+    button.ariaDisabled = null;
+  };
+  const arm = () => {
+    button.textContent = question();
+    button.classList.add("bad");
+    button.ariaDisabled = "true";
+    ready = setTimeout(() => { button.ariaDisabled = null; }, ARMING_MS);
+    armed = setTimeout(disarm, 5000);
+  };
   const button = h("button", { type: "button", on: {
-    click: () => {
-      if (armed === undefined) {
-        button.textContent = question();
-        button.classList.add("bad");
-        armed = setTimeout(disarm, 5000);
-      } else {
+    click: (event) => {
+      if (button.ariaDisabled || event.detail > 1) return;
+      if (armed === undefined) arm();
+      else {
         disarm();
         act();
       }
     },
+    keydown: (event) => { if (event.repeat) event.preventDefault(); },
     blur: disarm,
   } }, label);
   return button;

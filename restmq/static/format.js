@@ -37,8 +37,14 @@ export function size(bytes) {
   return `${(bytes / 1048576).toFixed(1)} MiB`;
 }
 
+/** The time of day. */
 export function clock(milliseconds) {
   return new Date(milliseconds).toLocaleTimeString("en-GB");
+}
+
+/** Date and time. */
+export function stamp(milliseconds) {
+  return `${new Date(milliseconds).toLocaleDateString("sv-SE")} ${clock(milliseconds)}`;
 }
 
 /** "1 message", "2 messages". */

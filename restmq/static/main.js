@@ -28,6 +28,7 @@ let state = "";
 const feed = new Feed(
   (type, event) => {
     model.take(type, event);
+    if (type === "offers") offerSignIn();
     // A page in the background is not updated until it comes to the front.
     if (!document.hidden) view?.update();
   },
@@ -43,11 +44,18 @@ const feed = new Feed(
       model.forget("Nothing is shown because the server denied access.");
       view?.update();
     }
-    setText(button, credentials.token || credentials.usesPassword ? "Signed in" : "Sign in");
+    offerSignIn();
     if (now === "refused" && detail.status === 401) ask(detail.message);
   },
 );
 const ask = setUpSignIn(button, feed);
+
+/** Offers to sign in if access was denied, or if other credentials may allow more. */
+function offerSignIn() {
+  const isSignedIn = Boolean(credentials.token) || credentials.usesPassword;
+  setText(button, isSignedIn ? "Signed in" : "Sign in");
+  button.hidden = !isSignedIn && state !== "refused" && Object.values(model.may).every(Boolean);
+}
 
 function tellTrouble(now, detail) {
   const asOf = model.known ? ` The data shown is from ${clock(model.now)}.` : "";

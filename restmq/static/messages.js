@@ -2,7 +2,7 @@
 
 import { getJson, path, post, request } from "./api.js";
 import { confirmButton, h, notify, setText } from "./dom.js";
-import { clock, count, duration, plural, size } from "./format.js";
+import { count, duration, plural, size, stamp } from "./format.js";
 import { isJson, preview, renderValue } from "./json.js";
 
 const SHOWN_AT_FIRST = 20;
@@ -28,6 +28,7 @@ export class Messages {
   #loadedAt = -Infinity;
   #loadedFor = "";
   #loading = false;
+  #messages = [];
 
   constructor(name, queue, may, now) {
     this.#name = name;
@@ -43,14 +44,24 @@ export class Messages {
       this.which = h("span", { class: "aside", role: "status" }),
       this.after = h("button", { type: "button", on: { click: () => this.#turn(SHOWN_AT_MOST) } }, "Next page"));
     this.refresh = h("button", { type: "button", class: "plain", on: { click: () => this.#load() } }, "Refresh");
+    this.search = h("input", { type: "search", placeholder: "Find in the shown messages", "aria-label": "Find in the shown messages", spellcheck: false,
+      autocomplete: "off", on: { input: () => this.#search() } });
+    this.hits = h("span", { class: "aside", role: "status" });
     this.deadActs = h("div", { class: "acts dead-acts", hidden: true },
       this.redriveAll = confirmButton("Redrive all", () => `Redrive ${plural(this.#queue().row.dead, "dead letter")}?`, () => this.#redrive()),
-      this.dropAll = confirmButton("Drop all", () => `Drop ${plural(this.#queue().row.dead, "dead letter")} for good?`, () => this.#drop()));
+      this.dropAll = confirmButton("Drop all", () => `Drop ${plural(this.#queue().row.dead, "dead letter")} for good?`, () => this.#dropDead()));
     this.element = h("section", { class: "panel messages-panel", "aria-labelledby": "messages-title" },
       h("header", {}, h("h2", { id: "messages-title" }, "Messages"), h("p", { class: "aside" }, "Browsing takes no message."), this.refresh),
       h("div", { role: "tablist", class: "tabs", "aria-label": "Messages", on: { keydown: (event) => this.#onKey(event) } }, ...this.tabs),
-      this.box = h("div", { role: "tabpanel", id: "messages", tabIndex: 0 }, this.deadActs, this.list, this.more, this.pages));
+      this.box = h("div", { role: "tabpanel", id: "messages", tabIndex: 0 }, h("div", { class: "acts find" }, this.search, this.hits), this.deadActs, this.list, this.more, this.pages));
     this.#markTabs();
+  }
+
+  /** Shows this list, where the user sees it. */
+  jump(place) {
+    this.#choose(place);
+    this.element.scrollIntoView({ block: "nearest" });
+    this.tabs[Object.keys(PLACES).indexOf(place)].focus({ preventScroll: true });
   }
 
   #choose(place) {
@@ -127,6 +138,24 @@ export class Messages {
     }
   }
 
+  /** Searches the messages on this page of the list, of which there may be 100. */
+  #search() {
+    if (this.search.value && this.#wanted < SHOWN_AT_MOST) {
+      this.#wanted = SHOWN_AT_MOST;
+      this.#load();
+    }
+    this.#list();
+  }
+
+  #list() {
+    const messages = this.#messages;
+    const text = this.search.value.toLowerCase();
+    const hits = text ? messages.filter((message) => textOf(message).includes(text)) : messages;
+    setText(this.hits, text ? `${count(hits.length)} of ${plural(messages.length, "message")}` : "");
+    if (hits.length) this.list.replaceChildren(...hits.map((message) => this.#item(message)));
+    else this.list.replaceChildren(h("li", { class: "nothing" }, messages.length ? "No shown message has this text." : PLACES[this.#place].none));
+  }
+
   #show({ messages, total }) {
     if (!messages.length && this.#first) this.#first = Math.max(0, Math.ceil(total / SHOWN_AT_MOST) - 1) * SHOWN_AT_MOST;  // those messages are gone
     this.more.hidden = total <= messages.length || this.#wanted === SHOWN_AT_MOST;
@@ -134,8 +163,8 @@ export class Messages {
     this.before.disabled = this.#first === 0;
     this.after.disabled = this.#first + messages.length >= total;
     setText(this.which, `${count(this.#first + 1)} to ${count(this.#first + messages.length)} of ${count(total)}`);
-    if (messages.length) this.list.replaceChildren(...messages.map((message) => this.#item(message)));
-    else this.list.replaceChildren(h("li", { class: "nothing" }, PLACES[this.#place].none));
+    this.#messages = messages;
+    this.#list();
   }
 
   #item(message) {
@@ -150,7 +179,8 @@ export class Messages {
   #facts(message) {
     const facts = [];
     if (message.due) facts.push(h("time", { data: { due: message.due } }, this.#due(message.due)));
-    if (message.died) facts.push(h("span", {}, `died ${clock(message.died)}`));
+    if (message.died) facts.push(h("span", {}, `died ${stamp(message.died)}`));
+    else if (message.sent && !message.due) facts.push(h("span", {}, `published ${stamp(message.sent)}`));
     if (message.reason) facts.push(h("span", { class: "reason", title: message.reason }, message.reason));
     if (message.count) facts.push(h("span", {}, plural(message.count, "delivery", "deliveries")));
     facts.push(h("span", { class: "size" }, size(message.size)));
@@ -166,12 +196,30 @@ export class Messages {
     const acts = h("div", { class: "acts" }, h("span", { class: "aside" }, `${message.key} · ${kind} · ${size(message.size)}${message.looks ? ` · peeked at ${plural(message.looks, "time")}` : ""}`));
     if (message.cut) acts.append(h("button", { type: "button", on: { click: () => this.#whole(body, message) } }, "Load all"));
     if (!message.encoding) acts.append(h("button", { type: "button", on: { click: () => this.#copy(message.value) } }, "Copy"));
+    acts.append(...this.#actsOn(message));
+    body.replaceChildren(acts, ...reasons(message).map((text) => h("p", { class: "note reason" }, text)), known(message),
+      renderValue(message.value, message.encoding, message.cut));
+  }
+
+  /** The buttons for what the user may do with this message. */
+  #actsOn({ key }) {
     const may = this.#may();
-    if (this.#place === "dead" && may.configure) acts.append(h("button", { type: "button", on: { click: () => this.#redrive(message.key) } }, "Redrive"));
-    if (this.#place === "dead" && may.purge) acts.append(confirmButton("Drop", () => "Drop for good?", () => this.#drop(message.key)));
-    const sent = Object.entries(sentWith(message)).map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "mono" }, value)));
-    if (sent.length) acts.append(h("table", { class: "sent-with" }, h("tbody", {}, ...sent)));
-    body.replaceChildren(acts, ...reasons(message).map((text) => h("p", { class: "note reason" }, text)), renderValue(message.value, message.encoding, message.cut));
+    const button = (label, act) => h("button", { type: "button", on: { click: act } }, label);
+    const acts = [];
+    if (this.#place === "dead" && may.configure) acts.push(button("Redrive", () => this.#redrive({ key })), ...this.#move(key));
+    if (this.#place === "delayed" && may.configure) acts.push(button("Promote", () => this.#command({ cmd: "promote", key }, "promoted", "It is ready.", "It was not delayed any more.")));
+    if (may.purge) {
+      const question = this.#place === "leased" ? "Drop, although a consumer has it?" : "Drop for good?";
+      acts.push(confirmButton("Drop", () => question, () => this.#command({ cmd: "del", key }, "deleted", "1 message dropped.", "It was gone already.")));
+    }
+    return acts;
+  }
+
+  /** A field for another queue, and the button that moves a dead letter there. */
+  #move(key) {
+    const to = h("input", { "aria-label": "Queue to move it to", placeholder: "another queue", spellcheck: false, autocomplete: "off", maxLength: 255, required: true });
+    return [h("form", { class: "acts", on: { submit: (event) => { event.preventDefault(); this.#redrive({ key, to: to.value }); } } },
+      h("button", { type: "submit" }, "Move to"), to)];
   }
 
   async #whole(body, message) {
@@ -192,18 +240,23 @@ export class Messages {
     }
   }
 
-  #redrive(key) {
-    return this.#act(() => post(path("/d/", this.#name), key ? { key } : {}), "redriven", "back in the queue");
+  #redrive({ key, to } = {}) {
+    const fields = { ...(key && { key }), ...(to && { to }) };
+    return this.#act(() => post(path("/d/", this.#name), fields), ({ redriven }) => `${plural(redriven, "message")} ${to ? `moved to ${to}` : "back in the queue"}.`);
   }
 
-  #drop(key) {
-    return this.#act(() => request(path("/d/", this.#name, { key }), { method: "DELETE" }), "dropped", "dropped");
+  #dropDead() {
+    return this.#act(() => request(path("/d/", this.#name), { method: "DELETE" }), ({ dropped }) => `${plural(dropped, "message")} dropped.`);
   }
 
-  async #act(ask, counted, outcome) {
+  /** Runs a command for one message; `done` is the answer's member that says whether it had an effect. */
+  #command(command, done, outcome, without) {
+    return this.#act(() => post("/queue", { body: JSON.stringify({ queue: this.#name, ...command }) }), (answer) => (answer[done] ? outcome : without));
+  }
+
+  async #act(ask, outcome) {
     try {
-      const answer = await (await ask()).json();
-      notify(`${plural(answer[counted], "message")} ${outcome}.`);
+      notify(outcome(await (await ask()).json()));
     } catch (error) {
       notify(error.message, true);
     }
@@ -217,10 +270,23 @@ function sentWith({ content_type: type, headers = {}, attributes = {} }) {
   return { ...(type ? { "content-type": type } : {}), ...headers, ...Object.fromEntries(typed) };
 }
 
+/** What a search looks at, in lower case. */
+function textOf({ key, value, reason = "", content_type: type = "", headers = {} }) {
+  return [key, value, reason, type, ...Object.entries(headers).flat()].join("\n").toLowerCase();
+}
+
 /** Why deliveries of a message failed, here and in the queue where it was a dead letter. */
 function reasons({ reason, failed, dead_letter: origin }) {
   const told = [];
-  if (reason) told.push(`Failed ${clock(failed)}: ${reason}`);
-  if (origin) told.push(`Was the dead letter ${origin.key}${origin.reason ? `, failed ${clock(origin.failed)}: ${origin.reason}` : ""}`);
+  if (reason) told.push(`Failed ${stamp(failed)}: ${reason}`);
+  if (origin) told.push(`Was the dead letter ${origin.key}${origin.reason ? `, failed ${stamp(origin.failed)}: ${origin.reason}` : ""}`);
   return told;
+}
+
+/** What is known of a message: its times, and what the producer sent with it. */
+export function known(message) {
+  const { sent, first, last, due, died } = message;
+  const times = { Published: sent, "First delivery": first, "Last delivery": last === first ? 0 : last, Due: due, Died: died };
+  const facts = [...Object.entries(times).filter(([, time]) => time).map(([name, time]) => [name, stamp(time)]), ...Object.entries(sentWith(message))];
+  return h("dl", { class: "known" }, ...facts.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
 }

@@ -6,10 +6,13 @@
 export const WINDOW_MS = 5 * 60_000;
 const TICKS_KEPT = 400;
 const SMOOTHED_TICKS = 5;
+// A worker that polls is not connected between two polls.
+const POLLED_MS = 60_000;
 
 /** The numbers of one queue, or the sums of all queues. */
 export class Queue {
   samples = [];
+  #polledAt = -Infinity;
 
   constructor(row, model) {
     this.row = row;
@@ -20,19 +23,25 @@ export class Queue {
     return this.row.comet + this.row.sse + this.row.websocket;
   }
 
-  /** Whether no consumer or long poll is connected, on any server. Single requests may still take messages. */
-  get hasNoConsumers() {
-    return this.consumers + this.row.waiters === 0;
+  /** Whether a client polls: it waits or holds a lease now, or one did or took a message in the last minute. */
+  get isPolled() {
+    return this.row.waiters + this.row.leased > 0 || this.model.now - this.#polledAt < POLLED_MS;
   }
 
-  /** "paused", "alone" (messages wait, no consumer is connected and no message is taken), or "". */
+  /** Whether no consumer is connected, on any server, and no client polls. */
+  get hasNoConsumers() {
+    return this.consumers === 0 && !this.isPolled;
+  }
+
+  /** "paused", "alone" (messages wait, and there are no consumers), or "". */
   get condition() {
     if (!this.row.started) return "paused";
-    return this.row.ready > 0 && this.hasNoConsumers && !this.rate("out") ? "alone" : "";
+    return this.row.ready > 0 && this.hasNoConsumers ? "alone" : "";
   }
 
   take(row) {
     const last = this.samples.at(-1);
+    if (this.row?.waiters || this.row?.leased || (last && row.out > last.out)) this.#polledAt = this.model.now;
     this.row = row;
     if (last && last.ready === row.ready && last.in === row.in && last.out === row.out) return;
     this.samples.push({ tick: this.model.tick, ready: row.ready, in: row.in, out: row.out });

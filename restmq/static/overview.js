@@ -6,13 +6,16 @@ import { h, setClass, setText } from "./dom.js";
 import { age, count, plural, rate } from "./format.js";
 import { COLUMNS, QueueList, link } from "./list.js";
 
-/** A row of labelled figures. `update` takes each figure's text by name, or `[text, small text beside it]`. */
+/**
+ * A row of labelled figures. `acts` has, by name, what shows the things that a figure counts. `update` takes each figure's
+ * text by name, or `[text, small text beside it]`.
+ */
 export class Figures {
-  constructor(names) {
+  constructor(names, acts) {
     this.values = {};
     this.element = h("dl", { class: "figures" }, ...Object.entries(names).map(([name, label]) => {
       this.values[name] = h("dd", {}, h("span"), h("small"));
-      return h("div", { class: `figure f-${name}` }, h("dt", {}, label), this.values[name]);
+      return h("div", { class: `figure f-${name}` }, h("dt", {}, acts[name] ? h("button", { type: "button", class: "head to-list", on: { click: acts[name] } }, label) : label), this.values[name]);
     }));
     this.clear();
   }
@@ -41,6 +44,8 @@ export function consumers(queue) {
 const FILTERS = {
   all: ["All", () => true],
   waiting: ["With messages", (queue) => queue.row.ready > 0],
+  leased: ["Leased", (queue) => queue.row.leased > 0],
+  attended: ["Consumers", (queue) => queue.consumers + queue.row.waiters > 0],
   alone: ["No consumers", (queue) => queue.condition === "alone"],
   paused: ["Paused", (queue) => queue.condition === "paused"],
   dead: ["Dead letters", (queue) => queue.row.dead > 0],
@@ -54,7 +59,7 @@ export class Overview {
     this.#model = model;
     this.figures = new Figures({
       queues: "Queues", ready: "Waiting", in: "In / s", out: "Out / s", leased: "Leased", dead: "Dead", consumers: "Consumers", oldest: "Oldest",
-    });
+    }, Object.fromEntries(Object.entries({ queues: "all", ready: "waiting", leased: "leased", dead: "dead", consumers: "attended" }).map(([name, filter]) => [name, () => this.#jump(filter)])));
     this.chart = new Chart("Messages waiting, in and out, of all queues in the last five minutes");
     this.search = h("input", { type: "search", placeholder: "Find a queue", "aria-label": "Find a queue", "aria-keyshortcuts": "/", spellcheck: false,
       autocomplete: "off", maxLength: 255, on: { input: () => this.#refilter(), keydown: (event) => this.#onSearchKey(event) } });
@@ -118,6 +123,13 @@ export class Overview {
     this.#wanted = name;
     for (const button of this.filters) button.setAttribute("aria-pressed", String(button.dataset.filter === name));
     this.#refilter();
+  }
+
+  /** Shows the queues that a figure counts. */
+  #jump(filter) {
+    this.search.value = "";
+    this.#choose(filter);
+    this.search.parentElement.scrollIntoView({ block: "nearest" });
   }
 
   #refilter() {

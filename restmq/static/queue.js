@@ -33,6 +33,9 @@ export class QueuePage {
     this.notes = h("div", { class: "notes", role: "status" });
     this.figures = new Figures({
       ready: "Waiting", in: "In / s", out: "Out / s", leased: "Leased", delayed: "Delayed", dead: "Dead", consumers: "Consumers", oldest: "Oldest",
+    }, {
+      ready: () => this.panels.messages.jump("next"), leased: () => this.panels.messages.jump("leased"), delayed: () => this.panels.messages.jump("delayed"),
+      dead: () => this.panels.messages.jump("dead"), consumers: () => this.panels.consumers.element.scrollIntoView({ block: "nearest" }),
     });
     this.chart = new Chart(`Messages waiting, in and out, of ${name} in the last five minutes`);
     this.panels = {
@@ -127,8 +130,8 @@ export class QueuePage {
       dead: count(row.dead), consumers: consumers(queue), oldest: row.oldest === null ? "–" : age(this.#model.now - row.oldest),
     });
     this.chart.show(queue, this.#model.now);
-    setText(this.chip, row.started ? "Started" : "Paused");
-    this.chip.className = row.started ? "chip good" : "chip paused";
+    setText(this.chip, !row.started ? "Paused" : this.#isMissing ? "Does not exist" : "Started");
+    this.chip.className = !row.started ? "chip paused" : this.#isMissing ? "chip" : "chip good";
     setText(this.policy, row.policy === "broadcast" ? "broadcast: every consumer gets each message" : "round robin: each message goes to one consumer");
     this.#tellNotes(queue);
   }
@@ -142,17 +145,23 @@ export class QueuePage {
     for (const panel of Object.values(this.panels)) panel.update();
   }
 
+  /** Whether the queue certainly does not exist. It may still have settings and consumers. */
+  get #isMissing() {
+    return this.#model.known && !this.#model.leftOut && !this.#model.missing && !this.#model.queues.has(this.#name);
+  }
+
   #tellNotes(queue) {
     const { row } = queue;
     const notes = [];
-    if (this.#model.known && !this.#model.leftOut && !this.#model.queues.has(this.#name)) notes.push("This queue does not exist yet. Its first message creates it.");
+    if (this.#isMissing) notes.push("This queue does not exist yet. Its first message creates it.");
     if (!row.started) notes.push("Paused. Messages queue up and connected consumers get none. GET /q/ and leases still take messages.");
-    if (queue.hasNoConsumers) notes.push(`No consumers. ${fateOfMessages(queue)}`);
-    if (row.dead) notes.push(`${plural(row.dead, "dead letter")}, after too many failed deliveries. See Messages, Dead.`);
+    if (queue.hasNoConsumers && !this.#isMissing) notes.push(`No consumers. ${fateOfMessages(queue)}`);
+    if (row.dead) notes.push(`${plural(row.dead, "dead letter")}, after too many failed deliveries.`);
     const text = notes.join("\n");
     if (this.notes.dataset.text === text) return;
     this.notes.dataset.text = text;
-    this.notes.replaceChildren(...notes.map((note) => h("p", { class: note.startsWith("No consumers") && queue.condition !== "alone" ? "note" : "note warn" }, note)));
+    this.notes.replaceChildren(...notes.map((note) => h("p", { class: note.startsWith("No consumers") && queue.condition !== "alone" ? "note" : "note warn" }, note,
+      note.includes("dead letter") && h("button", { type: "button", class: "plain to-list", on: { click: () => this.panels.messages.jump("dead") } }, "Show"))));
   }
 
   async #startOrPause() {
@@ -198,7 +207,6 @@ export class QueuePage {
 /** What happens to the messages of a queue without connected consumers. */
 function fateOfMessages(queue) {
   const { ready } = queue.row;
-  if (queue.rate("out")) return "Single requests take the messages.";
   if (!ready) return "New messages wait here until a client takes them.";
   return ready === 1 ? "1 message waits until a client takes it." : `${count(ready)} messages wait until a client takes them.`;
 }

@@ -4,6 +4,7 @@ import { path, request, webSocketAddress } from "./api.js";
 import { h, setText } from "./dom.js";
 import { clock, plural } from "./format.js";
 import { preview, renderValue } from "./json.js";
+import { known } from "./messages.js";
 import { events, lines } from "./stream.js";
 
 const SHOWN_AT_MOST = 200;
@@ -132,7 +133,7 @@ export class Tail {
     this.#received += 1;
     this.#lastKey = message.key;
     const body = h("div", { class: "message-body" });
-    const details = h("details", { on: { toggle: () => { if (details.open && !body.childNodes.length) body.append(renderValue(message.value, message.encoding, false)); } } },
+    const details = h("details", { on: { toggle: () => { if (details.open && !body.childNodes.length) body.append(known(message), renderValue(message.value, message.encoding, false)); } } },
       h("summary", {}, h("code", { class: "key" }, message.key.slice(message.key.lastIndexOf(":") + 1)),
         h("span", { class: "preview" }, preview(message.value, message.encoding)), h("span", { class: "facts" }, h("time", {}, clock(Date.now())))), body);
     this.list.prepend(h("li", { data: { key: message.key } }, details));

@@ -65,7 +65,9 @@ class Page:
     def button(self, name: str, inside: str = "body") -> WebElement:
         """The button whose text starts with ``name``; waits until there is one."""
 
-        named = SHOWN + "return shown.find((element) => element.innerText.trim().startsWith(arguments[1]))"
+        named = SHOWN + (
+            "return shown.find((element) => element.innerText.trim().startsWith(arguments[1]) && !element.ariaDisabled)"
+        )
         return wait_until(  # type: ignore[no-any-return]
             lambda: self.browser.execute_script(named, f"{inside} button", name), why=f"a button {name!r}"
         )
