@@ -69,11 +69,21 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture
-def private_folder(folder: Path) -> Path:
+def _new_folder(folder: Path) -> Path:
     path = folder / uuid.uuid4().hex[:8]
     path.mkdir()
     return path
+
+
+@pytest.fixture
+def private_folder(folder: Path) -> Path:
+    return _new_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def module_folder(folder: Path) -> Path:
+    """For fixtures of a module: a process that runs tests may set them up more than once."""
+    return _new_folder(folder)
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,9 @@ USER = ("--redis-username", "mq", "--redis-password", "secret")
 
 
 @pytest.fixture(scope="module")
-def small(folder: Path) -> Iterator[Cluster]:
+def small(module_folder: Path) -> Iterator[Cluster]:
     """Three primaries with a replica each, and a user for RestMQ."""
-    cluster = Cluster(folder / "small-cluster", "--cluster-require-full-coverage", "yes")
+    cluster = Cluster(module_folder / "small-cluster", "--cluster-require-full-coverage", "yes")
     engine = [sys.executable, str(ROOT / "restmq_engine.py"), "--redis-cluster", cluster.addresses, "--acl-user", "mq"]
     line = subprocess.run(engine, capture_output=True, text=True, check=True, env=environment()).stdout
     for node in cluster.nodes:

@@ -24,9 +24,9 @@ REFUSED = "Nothing is shown because the server denied access."
 
 
 @pytest.fixture(scope="module")
-def guarded_daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
+def guarded_daemon(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
     """A server with passwords."""
-    own = folder / "guarded"
+    own = module_folder / "guarded"
     own.mkdir()
     (own / "acl.conf").write_text(ACL)
     with stopping(Daemon(own, redis=redis)) as daemon:

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.needs("chromium", "chromedriver")
 
 
 @pytest.fixture(scope="module")
-def own_daemon(folder: Path) -> Iterator[Daemon]:
+def own_daemon(module_folder: Path) -> Iterator[Daemon]:
     """A server whose queues are all from this module."""
-    redis = Redis(folder / "list")
-    daemon = Daemon(folder / "list", redis=redis)
+    redis = Redis(module_folder / "list")
+    daemon = Daemon(module_folder / "list", redis=redis)
     with stopping(daemon, redis):
         yield daemon
 

@@ -23,9 +23,9 @@ def queue(queue: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def admitting(folder: Path, redis: Redis, site: str) -> Iterator[Daemon]:
+def admitting(module_folder: Path, redis: Redis, site: str) -> Iterator[Daemon]:
     """A server that allows the site of the pages. Tests may stop it, and must start it again."""
-    with stopping(Daemon(folder / "admitting", "--allow-origin", site, redis=redis)) as server:
+    with stopping(Daemon(module_folder / "admitting", "--allow-origin", site, redis=redis)) as server:
         yield server
 
 

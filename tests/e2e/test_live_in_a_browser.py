@@ -144,10 +144,10 @@ def test_jsonp_reports_an_empty_queue_and_an_error(browser: webdriver.Chrome, da
 
 
 @pytest.fixture(scope="module")
-def other_site(folder: Path) -> Iterator[str]:
+def other_site(module_folder: Path) -> Iterator[str]:
     """A page of another site: ``localhost`` is cross-site to ``127.0.0.1``."""
-    site = folder / "site"
-    site.mkdir(exist_ok=True)  # a worker may set this fixture up again
+    site = module_folder / "site"
+    site.mkdir()
     (site / "index.html").write_text("<!DOCTYPE html><title>elsewhere</title>")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -256,11 +256,11 @@ document.head.append(tag);
 
 
 @pytest.fixture(scope="module")
-def by_name(folder: Path, redis: Redis, other_site: str) -> Iterator[Daemon]:
+def by_name(module_folder: Path, redis: Redis, other_site: str) -> Iterator[Daemon]:
     """A server that allows two sites. By its name, over plain HTTP, browsers send it no Fetch Metadata."""
     pages = (other_site.replace("localhost", "app.test"), other_site.replace("localhost", "127.0.0.1"))
     origins = [f"--allow-origin={page}" for page in pages]
-    with stopping(Daemon(folder / "by-name", "--allow-host", "queue.test", *origins, redis=redis)) as daemon:
+    with stopping(Daemon(module_folder / "by-name", "--allow-host", "queue.test", *origins, redis=redis)) as daemon:
         yield daemon
 
 

@@ -44,10 +44,10 @@ class WithDefaults(UnderAPath):
 
 
 @pytest.fixture(scope="module", params=[UnderAPath, WithDefaults])
-def prefixed(request: pytest.FixtureRequest, folder: Path, redis: Redis) -> Iterator[Nginx]:
+def prefixed(request: pytest.FixtureRequest, module_folder: Path, redis: Redis) -> Iterator[Nginx]:
     kind: type[Nginx] = request.param
-    daemon = Daemon(folder / f"d-{kind.__name__}", redis=redis)
-    nginx = kind(folder / f"n-{kind.__name__}", daemon)
+    daemon = Daemon(module_folder / f"d-{kind.__name__}", redis=redis)
+    nginx = kind(module_folder / f"n-{kind.__name__}", daemon)
     with stopping(nginx, daemon):
         yield nginx
         daemon.assert_no_tracebacks()

@@ -24,9 +24,9 @@ STREAMS: list[Out] = [from_comet, from_events, from_websocket, from_compressed_w
 
 
 @pytest.fixture(scope="module")
-def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
+def daemon(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
     """A daemon with default limits."""
-    with stopping(Daemon(folder / "backlog", redis=redis)) as server:
+    with stopping(Daemon(module_folder / "backlog", redis=redis)) as server:
         yield server
 
 

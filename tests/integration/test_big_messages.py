@@ -21,15 +21,15 @@ BIG = 15 * MIB
 
 
 @pytest.fixture(scope="module")
-def redis(folder: Path) -> Iterator[Redis]:
+def redis(module_folder: Path) -> Iterator[Redis]:
     """A Redis that does not write a gigabyte to the disk."""
-    with stopping(Redis(folder / "redis-big", "--appendonly", "no")) as server:
+    with stopping(Redis(module_folder / "redis-big", "--appendonly", "no")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    with stopping(Daemon(folder / "big", redis=redis)) as server:
+def daemon(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
+    with stopping(Daemon(module_folder / "big", redis=redis)) as server:
         yield server
 
 

@@ -83,9 +83,9 @@ def shell(private_folder: Path, daemon: Daemon) -> Iterator[Shell]:
 
 
 @pytest.fixture(scope="module")
-def mortal(folder: Path, redis: Redis) -> Iterator[Daemon]:
+def mortal(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
     """A daemon that tests may kill, and must start again."""
-    with stopping(Daemon(folder / "mortal", redis=redis)) as daemon:
+    with stopping(Daemon(module_folder / "mortal", redis=redis)) as daemon:
         yield daemon
 
 

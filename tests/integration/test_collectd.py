@@ -97,8 +97,8 @@ class Collectd:
 
 
 @pytest.fixture(scope="module")
-def daemon(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    with stopping(Daemon(folder / "collectd-daemon", redis=redis, plugin="collectd")) as server:
+def daemon(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
+    with stopping(Daemon(module_folder / "collectd-daemon", redis=redis, plugin="collectd")) as server:
         yield server
 
 

@@ -22,8 +22,8 @@ VALUES = ["one", "two\nlines", ""]
 
 
 @pytest.fixture(scope="module")
-def talkative(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    daemon = Daemon(folder / "talkative", redis=redis, twistd=TALKATIVE)
+def talkative(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
+    daemon = Daemon(module_folder / "talkative", redis=redis, twistd=TALKATIVE)
     with stopping(daemon):
         yield daemon
 

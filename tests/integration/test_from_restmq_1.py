@@ -88,12 +88,12 @@ def old_data() -> list[tuple[str | bytes, ...]]:
 
 
 @pytest.fixture(scope="module")
-def dump(folder: Path) -> Iterator[Path]:
+def dump(module_folder: Path) -> Iterator[Path]:
     """A dump file with such data, written by a Redis."""
-    with stopping(Redis(folder / "old", "--appendonly", "no")) as source:
+    with stopping(Redis(module_folder / "old", "--appendonly", "no")) as source:
         source.commands(old_data())
         assert source.command("SAVE") == "OK"
-        yield folder / "old" / "dump.rdb"
+        yield module_folder / "old" / "dump.rdb"
 
 
 @pytest.fixture

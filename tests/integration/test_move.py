@@ -87,11 +87,11 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def pair(folder: Path) -> Iterator[Pair]:
-    redises = [Redis(folder / f"move-{side}") for side in ("from", "to")]
+def pair(module_folder: Path) -> Iterator[Pair]:
+    redises = [Redis(module_folder / f"move-{side}") for side in ("from", "to")]
     daemons = [Daemon(redis.folder, redis=redis) for redis in redises]
     with stopping(*daemons, *redises):
-        found = Pair(folder, *daemons)
+        found = Pair(module_folder, *daemons)
         found.target_redis = redises[1]
         yield found
 

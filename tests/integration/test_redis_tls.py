@@ -33,8 +33,8 @@ class Secure:
 
 
 @pytest.fixture(scope="module")
-def secure(folder: Path) -> Iterator[Secure]:
-    server = Secure(folder / "secure")
+def secure(module_folder: Path) -> Iterator[Secure]:
+    server = Secure(module_folder / "secure")
     yield server
     server.redis.stop()
 

@@ -26,8 +26,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture(scope="module")
-def second(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    daemon = Daemon(folder / "second", redis=redis)
+def second(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
+    daemon = Daemon(module_folder / "second", redis=redis)
     with stopping(daemon):
         yield daemon
 

@@ -25,8 +25,8 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def second(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    daemon = Daemon(folder / "second-for-taps", redis=redis)
+def second(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
+    daemon = Daemon(module_folder / "second-for-taps", redis=redis)
     with stopping(daemon):
         yield daemon
 

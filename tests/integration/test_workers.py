@@ -20,8 +20,8 @@ def workers_of(daemon: Daemon) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def shared(folder: Path, redis: Redis) -> Iterator[Daemon]:
-    with stopping(Daemon(folder / "workers", "--workers", "2", redis=redis)) as daemon:
+def shared(module_folder: Path, redis: Redis) -> Iterator[Daemon]:
+    with stopping(Daemon(module_folder / "workers", "--workers", "2", redis=redis)) as daemon:
         yield daemon
     assert not workers_of(daemon)
 
