@@ -351,6 +351,7 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_it_at_once(
     daemon.start()
     sending = daemon.connect()
     sending.sendall(b"POST /q/x HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 7\r\n\r\nvalue=")
+    assert daemon.get("/healthz").recv(1000).startswith(b"HTTP/1.1 200")  # the daemon has read what came before
     daemon.process.send_signal(signal.SIGINT)
     wait_until(lambda: daemon.log.count(f"Port {daemon.port} Closed") == 2)
     daemon.process.send_signal(signal.SIGINT)
