@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet import defer
 
 from restmq.errors import InvalidInput, QueueFull, StoreUnavailable
-from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Metadata, Policy, check_queue_name
+from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Metadata, Policy, check_queue_name, position_of
 from restmq.queues.base import IDEMPOTENCY_MS, State, key_reused
 from restmq.queues.broadcast import BroadcastOperations
 from restmq.queues.leases import new_receipt
@@ -237,6 +237,11 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
                 for key, value, record in zip(found[1:], flat[1::3], flat[2::3], strict=True)
             ],
         )
+
+    async def queue_position(self, queue: str) -> str:
+        """The position (``position_of``) of a consumer that begins now; empty if the queue is round robin."""
+        found = await self._run("position", queue)
+        return position_of(self._shown(queue, found[:1])[0], found[1]) if found else ""
 
     async def queue_changestatus(self, queue: str, started: bool) -> bool:
         """Starts or stops delivery to live consumers, on every daemon; works before the first message too."""

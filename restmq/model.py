@@ -294,6 +294,16 @@ def number_of(key: str) -> int:
     return int(number) if number.isascii() and number.isdigit() else 0
 
 
+def position_of(last_key: str, last_number: int) -> str:
+    """The position of a consumer in a broadcast queue, as in the ids of events (``delivery/several.py``).
+
+    Args:
+        last_key: of the message that it got last, or of the newest one in the history; empty if there is none.
+        last_number: of the queue's last message; used without a last key.
+    """
+    return str(number_of(last_key)) if last_key else f"~{last_number}"
+
+
 def is_queue_name(name: str) -> bool:
     """Whether the name is valid."""
     try:

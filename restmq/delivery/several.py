@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from restmq.core import RedisOperations
 from restmq.delivery.consumer import CloseReason, Consumer
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.format import Format
@@ -112,7 +113,18 @@ class SeveralQueues:
         self.shares: list[Share] = []
         self._fanout = fanout
         self._wanted = list(zip(queues, read_positions(last_id, len(queues)), strict=True))
+        self._begun: dict[str, str] = {}
         self._format_of = format_of
+
+    async def locate(self, core: RedisOperations) -> None:
+        """Reads where the client begins in queues of which it knows nothing. Raises StoreUnavailable.
+
+        An event of another queue may come before the fan-out knows. A client that resumes with its id must not miss
+        messages in silence.
+        """
+        for queue, wanted in self._wanted:
+            if not wanted:
+                self._begun[queue] = await core.queue_position(queue)
 
     def connect(self, _queue: str, consumer: Consumer, _last_key: str | None) -> None:
         """Connects a Share for each queue."""
@@ -122,6 +134,7 @@ class SeveralQueues:
             share.format = self._format_of(share, share is self.shares[0])
             number = share.position.removeprefix("~")
             if number == "":
+                share.position = self._begun.get(share.queue, "")
                 self._fanout.join(share.queue, share)
             elif number == share.position:
                 self._fanout.resume(share.queue, share, f"{share.queue}:{number}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from restmq.delivery.consumer import Consumer, write_messages
 from restmq.delivery.replay import Replay
-from restmq.model import Message, Policy, number_of
+from restmq.model import Message, Policy, number_of, position_of
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class QueueSubscription:
         """The position of a live consumer that has got no message (see ``several.py``); empty if it is not known."""
         if self.policy is not Policy.BROADCAST or self.last_number < 0:
             return ""
-        return str(number_of(self.last_key)) if self.last_key else f"~{self.last_number}"
+        return position_of(self.last_key, self.last_number)
 
     def reach_marker(self, marker: str, last_number: int, last_key: str) -> None:
         """A marker arrived on the channel."""

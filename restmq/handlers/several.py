@@ -128,6 +128,8 @@ class ListenHandler(SeveralQueuesHandler, StreamHandler):
         queues = await self.allowed_queues()
         last_id = self.parameters["Last-Event-ID"] or self.parameters["last_event_id"]
         several = SeveralQueues(self.services.fanout, queues, last_id, format_of)
+        if are_events:
+            await several.locate(self.services.core)
         await self.begin(self.wanted_type, EVENTS, RETRY if are_events else b"", several)
 
 

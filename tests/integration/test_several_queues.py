@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -255,6 +257,30 @@ def test_all_queues_are_resumed_without_a_gap_or_a_repeat(
         newest = dict(missed)  # the last of each queue
         assert last_id == ",".join(newest[name].rpartition(":")[2] for name in two)
     stream.close()
+    witness.close()
+
+
+def test_the_first_event_names_the_position_in_each_queue(
+    daemon: Daemon, second: Daemon, redis: Redis, http: httpx.Client, two: list[str], pool: ThreadPoolExecutor
+) -> None:
+    """It may come before the daemon has attended to the other queue."""
+    witness = follow(second, redis, two)
+    ended = threading.Event()
+
+    def produce() -> None:
+        while not ended.is_set():
+            post(http, two[0], "x")
+
+    producing = pool.submit(produce)
+    try:
+        post(http, two[1], "x")
+        for _ in range(20):
+            stream = Comet(daemon, path_of(two, "/listen"), "Accept: text/event-stream\r\n")
+            assert re.fullmatch("[0-9]+,1", events(stream, 1)[0]["id"])
+            stream.close()
+    finally:
+        ended.set()
+        producing.result()
     witness.close()
 
 
