@@ -6,44 +6,28 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
 
 import httpx
 
-from restmq.client import calls
 from restmq.client.coroutines import CoroutineClient
 from restmq.client.errors import BadAnswer, Unreachable
 from restmq.client.exchange import (
     CONNECT_SECONDS,
-    EXTENSIONS_A_LEASE,
     IDLE_CONNECTIONS_MAX,
     RESPONSE_BYTES_MAX,
     ApiRequest,
     ApiResponse,
     Call,
-    Message,
-    failure_reason,
 )
 from restmq.client.server import DEFAULT_URL, Server
-from restmq.errors import LeaseGone, RestMQError
+from restmq.errors import RestMQError
 
 #: Shorter than the server's idle timeout, so that no request goes to a connection that the server is closing.
 _IDLE_SECONDS = 45.0
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-def _method(make: Callable[_P, Call[_T]]) -> Callable[Concatenate[AsyncClient, _P], Awaitable[_T]]:
-    """Turns a function of ``restmq.client.calls`` into a method that runs the call."""
-
-    @wraps(make)
-    async def method(self: AsyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await self.run(make(*args, **kwargs))
-
-    return method
 
 
 class AsyncClient(CoroutineClient):
@@ -55,6 +39,8 @@ class AsyncClient(CoroutineClient):
         server, retry_seconds, timeout_seconds, lasting, on_retry: as for ``restmq.client.Client``.
     """
 
+    _cancelled = asyncio.CancelledError
+
     def __init__(
         self,
         server: Server | str = DEFAULT_URL,
@@ -64,70 +50,14 @@ class AsyncClient(CoroutineClient):
         lasting: bool = False,
         on_retry: Callable[[RestMQError, float], None] | None = None,
     ) -> None:
-        super().__init__(server, retry_seconds, lasting, on_retry, time.monotonic)
+        super().__init__(
+            server, retry_seconds=retry_seconds, lasting=lasting, on_retry=on_retry, seconds=time.monotonic
+        )
         self._connections = AsyncHttpConnections(self.server, timeout_seconds)
-
-    publish = _method(calls.publish)
-    publish_many = _method(calls.publish_many)
-    take = _method(calls.take)
-    take_many = _method(calls.take_many)
-    take_first = _method(calls.take_first)
-    lease = _method(calls.lease)
-    lease_many = _method(calls.lease_many)
-    ack = _method(calls.ack)
-    ack_many = _method(calls.ack_many)
-    extend = _method(calls.extend)
-    nack = _method(calls.nack)
-    find = _method(calls.find)
-    peek = _method(calls.peek)
-    delete = _method(calls.delete)
-    queues = _method(calls.queues)
-    stats = _method(calls.stats)
-    stats_of_all = _method(calls.stats_of_all)
-    overview = _method(calls.overview)
-    ready = _method(calls.ready)
-    settings = _method(calls.settings)
-    configure = _method(calls.configure)
-    pause = _method(calls.pause)
-    resume = _method(calls.resume)
-    purge = _method(calls.purge)
-    dead = _method(calls.dead)
-    redrive = _method(calls.redrive)
-    drop_dead = _method(calls.drop_dead)
 
     async def run(self, call: Call[_T]) -> _T:
         """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
         return await self._run(call)
-
-    @contextlib.asynccontextmanager
-    async def leased(
-        self, queue: str, lease_seconds: float = 30.0, *, wait_seconds: float = 0
-    ) -> AsyncIterator[Message | None]:
-        """As ``restmq.client.Client.leased``."""
-        message = await self.lease(queue, lease_seconds, wait_seconds=wait_seconds)
-        if message is None:
-            yield None
-            return
-        extending = asyncio.create_task(self._extend(message, lease_seconds))
-        try:
-            yield message
-        except BaseException as failure:
-            extending.cancel()
-            with contextlib.suppress(RestMQError):  # the lease ends by itself
-                await self.nack(message, reason=failure_reason(failure))
-            raise
-        extending.cancel()
-        await self.ack(message)
-
-    async def _extend(self, message: Message, lease_seconds: float) -> None:
-        while True:
-            await asyncio.sleep(lease_seconds / EXTENSIONS_A_LEASE)
-            try:
-                await self.extend(message, lease_seconds)
-            except LeaseGone:  # the ack will raise it
-                return
-            except RestMQError:
-                continue
 
     async def _exchange(self, request: ApiRequest) -> ApiResponse:
         return await self._connections.exchange(request)
@@ -137,6 +67,9 @@ class AsyncClient(CoroutineClient):
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
+        return asyncio.create_task(work).cancel
 
     async def close(self) -> None:
         """Closes the connections."""

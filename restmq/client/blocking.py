@@ -6,12 +6,11 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
-from math import inf
 from queue import Empty, SimpleQueue
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 from restmq.client import calls
+from restmq.client.base import BaseClient
 from restmq.client.connections import HttpConnections
 from restmq.client.errors import Stopped, Unreachable
 from restmq.client.exchange import EXTENSIONS_A_LEASE, Call, Message, RetryPolicy, failure_reason
@@ -20,21 +19,10 @@ from restmq.client.server import DEFAULT_URL, Server
 from restmq.client.stream import LiveStream
 from restmq.errors import LeaseGone, RestMQError
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _method(make: Callable[_P, Call[_T]]) -> Callable[Concatenate[Client, _P], _T]:
-    """Turns a function of ``restmq.client.calls`` into a method that runs the call."""
-
-    @wraps(make)
-    def method(self: Client, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return self.run(make(*args, **kwargs))
-
-    return method
-
-
-class Client:
+class Client(BaseClient):
     """A client for one server. It keeps connections alive and is thread-safe.
 
     ``restmq.client.calls`` documents the methods.
@@ -57,43 +45,13 @@ class Client:
         lasting: bool = False,
         on_retry: Callable[[RestMQError, float], None] | None = None,
     ) -> None:
-        self.server = Server(server) if isinstance(server, str) else server
-        self.retry_seconds = retry_seconds
+        super().__init__(
+            server, retry_seconds=retry_seconds, lasting=lasting, on_retry=on_retry, seconds=time.monotonic
+        )
         self.timeout_seconds = timeout_seconds
-        self.lasting = lasting
-        self.on_retry = on_retry
-        self.answered = False
         self._connections = HttpConnections(self.server, timeout_seconds)
         self._stopped = False
         self._stop_notes: SimpleQueue[None] = SimpleQueue()
-
-    publish = _method(calls.publish)
-    publish_many = _method(calls.publish_many)
-    take = _method(calls.take)
-    take_many = _method(calls.take_many)
-    take_first = _method(calls.take_first)
-    lease = _method(calls.lease)
-    lease_many = _method(calls.lease_many)
-    ack = _method(calls.ack)
-    ack_many = _method(calls.ack_many)
-    extend = _method(calls.extend)
-    nack = _method(calls.nack)
-    find = _method(calls.find)
-    peek = _method(calls.peek)
-    delete = _method(calls.delete)
-    queues = _method(calls.queues)
-    stats = _method(calls.stats)
-    stats_of_all = _method(calls.stats_of_all)
-    overview = _method(calls.overview)
-    ready = _method(calls.ready)
-    settings = _method(calls.settings)
-    configure = _method(calls.configure)
-    pause = _method(calls.pause)
-    resume = _method(calls.resume)
-    purge = _method(calls.purge)
-    dead = _method(calls.dead)
-    redrive = _method(calls.redrive)
-    drop_dead = _method(calls.drop_dead)
 
     def run(self, call: Call[_T]) -> _T:
         """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
@@ -242,18 +200,10 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Retries
-
-    def _retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(inf if self.lasting and self.answered else self.retry_seconds, time.monotonic)
-
     def _sleep_after(self, error: RestMQError, policy: RetryPolicy, repeatable: bool) -> None:
         if self._stopped:
             raise Stopped("stopped before the response came.") from None
-        seconds = policy.delay_seconds(error, repeatable)
-        if self.on_retry is not None:
-            self.on_retry(error, seconds)
-        if self.stopped_within(seconds):
+        if self.stopped_within(self._pause_seconds(error, policy, repeatable)):
             raise Stopped("stopped before the response came.") from None
 
 

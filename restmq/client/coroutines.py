@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
-from math import inf
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from restmq.client import calls
+from restmq.client.base import BaseClient
 from restmq.client.errors import Unreachable
-from restmq.client.exchange import ApiRequest, ApiResponse, Call, Message, RetryPolicy
-from restmq.client.server import Server
+from restmq.client.exchange import (
+    EXTENSIONS_A_LEASE,
+    ApiRequest,
+    ApiResponse,
+    Call,
+    Message,
+    RetryPolicy,
+    failure_reason,
+)
 from restmq.client.stream import LiveStream
-from restmq.errors import RestMQError
+from restmq.errors import LeaseGone, RestMQError
 
 _T = TypeVar("_T")
 
 
-class CoroutineClient(ABC):
+class CoroutineClient(BaseClient, ABC):
     """Runs calls and follows streams; a subclass has the connections and the clock."""
 
-    def __init__(
-        self,
-        server: Server | str,
-        retry_seconds: float,
-        lasting: bool,
-        on_retry: Callable[[RestMQError, float], None] | None,
-        seconds: Callable[[], float],
-    ) -> None:
-        self.server = Server(server) if isinstance(server, str) else server
-        self.retry_seconds = retry_seconds
-        self.lasting = lasting
-        self.on_retry = on_retry
-        self.answered = False
-        self._seconds = seconds
+    #: The exception in a coroutine that is cancelled.
+    _cancelled: type[BaseException]
+
+    @abstractmethod
+    def run(self, call: Call[_T]) -> Awaitable[_T]:
+        """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
 
     @abstractmethod
     async def _exchange(self, request: ApiRequest) -> ApiResponse:
         """Sends the request and reads the whole response."""
 
     @abstractmethod
-    def _stream(self, request: ApiRequest) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def _stream(self, request: ApiRequest) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Sends the request; yields the chunks of a live stream."""
 
     @abstractmethod
     async def _sleep(self, seconds: float) -> None: ...
+
+    @abstractmethod
+    def _begin(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
+        """Runs the coroutine in the background; returns the function that cancels it."""
 
     async def _run(self, call: Call[_T]) -> _T:
         policy = self._retry_policy()
@@ -88,6 +91,37 @@ class CoroutineClient(ABC):
         """As ``restmq.client.Client.tap``. Close the iterator, as that of ``listen``."""
         return self._follow(LiveStream(queue, is_tap=True, on_gap=on_gap))
 
+    @contextlib.asynccontextmanager
+    async def leased(
+        self, queue: str, lease_seconds: float = 30.0, *, wait_seconds: float = 0
+    ) -> AsyncIterator[Message | None]:
+        """As ``restmq.client.Client.leased``."""
+        message = await self.run(calls.lease(queue, lease_seconds, wait_seconds=wait_seconds))
+        if message is None:
+            yield None
+            return
+        stop_extending = self._begin(self._extend(message, lease_seconds))
+        try:
+            yield message
+        except BaseException as failure:
+            stop_extending()
+            reason = "" if isinstance(failure, self._cancelled) else failure_reason(failure)
+            with contextlib.suppress(RestMQError):  # the lease ends by itself
+                await self.run(calls.nack(message, reason=reason))
+            raise
+        stop_extending()
+        await self.run(calls.ack(message))
+
+    async def _extend(self, message: Message, lease_seconds: float) -> None:
+        while True:
+            await self._sleep(lease_seconds / EXTENSIONS_A_LEASE)
+            try:
+                await self.run(calls.extend(message, lease_seconds))
+            except LeaseGone:  # the ack will raise it
+                return
+            except RestMQError:
+                continue
+
     async def _follow(self, stream: LiveStream) -> AsyncIterator[Message]:
         policy = self._retry_policy()
         while True:
@@ -103,11 +137,5 @@ class CoroutineClient(ABC):
                 error = problem
             await self._sleep_after(error, policy, repeatable=True)
 
-    def _retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(inf if self.lasting and self.answered else self.retry_seconds, self._seconds)
-
     async def _sleep_after(self, error: RestMQError, policy: RetryPolicy, repeatable: bool) -> None:
-        seconds = policy.delay_seconds(error, repeatable)
-        if self.on_retry is not None:
-            self.on_retry(error, seconds)
-        await self._sleep(seconds)
+        await self._sleep(self._pause_seconds(error, policy, repeatable))

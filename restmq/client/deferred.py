@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
 
 from twisted.internet import defer, task
 
-from restmq.client import calls
 from restmq.client.agent import DeferredHttpConnections, ResponseBody
 from restmq.client.coroutines import CoroutineClient
 from restmq.client.exchange import ApiRequest, ApiResponse, Call
 from restmq.client.server import DEFAULT_URL, Server
 from restmq.errors import RestMQError
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-def _method(make: Callable[_P, Call[_T]]) -> Callable[Concatenate[DeferredClient, _P], defer.Deferred[_T]]:
-    """Turns a function of ``restmq.client.calls`` into a method that runs the call."""
-
-    @wraps(make)
-    def method(self: DeferredClient, /, *args: _P.args, **kwargs: _P.kwargs) -> defer.Deferred[_T]:
-        return self.run(make(*args, **kwargs))
-
-    return method
 
 
 class DeferredClient(CoroutineClient):
@@ -40,6 +27,8 @@ class DeferredClient(CoroutineClient):
         server, retry_seconds, timeout_seconds, lasting, on_retry: as for ``restmq.client.Client``.
     """
 
+    _cancelled = defer.CancelledError
+
     def __init__(
         self,
         reactor: Any,
@@ -50,37 +39,11 @@ class DeferredClient(CoroutineClient):
         lasting: bool = False,
         on_retry: Callable[[RestMQError, float], None] | None = None,
     ) -> None:
-        super().__init__(server, retry_seconds, lasting, on_retry, reactor.seconds)
+        super().__init__(
+            server, retry_seconds=retry_seconds, lasting=lasting, on_retry=on_retry, seconds=reactor.seconds
+        )
         self._reactor = reactor
         self._connections = DeferredHttpConnections(reactor, self.server, timeout_seconds)
-
-    publish = _method(calls.publish)
-    publish_many = _method(calls.publish_many)
-    take = _method(calls.take)
-    take_many = _method(calls.take_many)
-    take_first = _method(calls.take_first)
-    lease = _method(calls.lease)
-    lease_many = _method(calls.lease_many)
-    ack = _method(calls.ack)
-    ack_many = _method(calls.ack_many)
-    extend = _method(calls.extend)
-    nack = _method(calls.nack)
-    find = _method(calls.find)
-    peek = _method(calls.peek)
-    delete = _method(calls.delete)
-    queues = _method(calls.queues)
-    stats = _method(calls.stats)
-    stats_of_all = _method(calls.stats_of_all)
-    overview = _method(calls.overview)
-    ready = _method(calls.ready)
-    settings = _method(calls.settings)
-    configure = _method(calls.configure)
-    pause = _method(calls.pause)
-    resume = _method(calls.resume)
-    purge = _method(calls.purge)
-    dead = _method(calls.dead)
-    redrive = _method(calls.redrive)
-    drop_dead = _method(calls.drop_dead)
 
     def run(self, call: Call[_T]) -> defer.Deferred[_T]:
         """Runs a call, and retries it where that is safe. Fails with the last error when retries end."""
@@ -99,6 +62,11 @@ class DeferredClient(CoroutineClient):
 
     async def _sleep(self, seconds: float) -> None:
         await task.deferLater(self._reactor, seconds)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> Callable[[], object]:
+        running: defer.Deferred[None] = defer.ensureDeferred(work)
+        running.addErrback(lambda failure: failure.trap(defer.CancelledError))
+        return lambda: running.cancel()
 
     def close(self) -> defer.Deferred[None]:
         """Closes the idle connections; fires when they are closed."""

@@ -1,4 +1,4 @@
-"""Requests, responses and the retry policy. This module does no I/O; both clients share it."""
+"""Requests, responses and the retry policy. This module does no I/O; all clients share it."""
 
 from __future__ import annotations
 

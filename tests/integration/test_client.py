@@ -8,6 +8,8 @@ import itertools
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,14 +24,14 @@ from restmq.client import AsyncClient, BadAnswer, Busy, Client, Message, Refused
 from restmq.client.deferred import DeferredClient
 from restmq.errors import Conflict, InvalidInput, LeaseGone, NotAllowed, NotAuthenticated, NotFound, RestMQError
 from tests.integration.conftest import Run
-from tests.servers import Daemon, Redis, free_port, listeners, wait_until
+from tests.servers import ROOT, Daemon, Redis, free_port, listeners, wait_until
 
 BINARY = bytes(range(256)) * 3
 TEXT = "ü 😀 \r\n\n\u2028 007"
 
 
 class InThread:
-    """A DeferredClient whose methods block, so that every test can run with both clients."""
+    """A DeferredClient whose methods block, so that every test can run with all clients."""
 
     def __init__(self, run: Run, server: Server | str, **options: Any) -> None:
         self._run = run
@@ -68,18 +70,6 @@ class InThread:
         finally:
             self._run(messages.aclose)
 
-
-class InLoop(InThread):
-    """An AsyncClient whose methods block."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server | str, **options: Any) -> None:
-        self._run = lambda call: asyncio.run_coroutine_threadsafe(call(), loop).result(120)
-
-        async def make() -> AsyncClient:
-            return AsyncClient(server, **options)
-
-        self.client = self._run(make)
-
     @contextlib.contextmanager
     def leased(self, *args: Any, **kwargs: Any) -> Iterator[Message | None]:
         context = self.client.leased(*args, **kwargs)
@@ -91,6 +81,18 @@ class InLoop(InThread):
             self._run(lambda: context.__aexit__(type(error), error, error.__traceback__))
             raise
         self._run(lambda: context.__aexit__(None, None, None))
+
+
+class InLoop(InThread):
+    """An AsyncClient whose methods block."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server | str, **options: Any) -> None:
+        self._run = lambda call: asyncio.run_coroutine_threadsafe(call(), loop).result(120)
+
+        async def make() -> AsyncClient:
+            return AsyncClient(server, **options)
+
+        self.client = self._run(make)
 
 
 @pytest.fixture(scope="module")
@@ -657,10 +659,6 @@ def test_threads_share_a_client(daemon: Daemon, queue: str) -> None:
 # leased
 
 
-with_leased = pytest.mark.parametrize("make", ["blocking", "asyncio"], indirect=True)
-
-
-@with_leased
 def test_a_lease_is_extended_while_the_work_runs_and_acked_at_its_end(
     client: Any, http: httpx.Client, redis: Redis, queue: str
 ) -> None:
@@ -680,7 +678,6 @@ def test_a_lease_is_extended_while_the_work_runs_and_acked_at_its_end(
         assert nothing is None
 
 
-@with_leased
 def test_a_message_whose_work_raises_an_exception_returns_with_its_text(
     client: Any, http: httpx.Client, queue: str
 ) -> None:
@@ -691,7 +688,6 @@ def test_a_message_whose_work_raises_an_exception_returns_with_its_text(
     assert (found.more["state"], found.more["reason"]) == ("ready", "ZeroDivisionError: no such hole")
 
 
-@with_leased
 def test_work_that_lost_its_lease_is_told(client: Any, http: httpx.Client, queue: str) -> None:
     key = client.publish(queue, "dig")
     with pytest.raises(LeaseGone), client.leased(queue):
@@ -723,6 +719,36 @@ def test_a_cancelled_task_gives_its_message_back(
     assert began.wait(20)
     task.cancel()
     wait_until(lambda: http.get(f"/stats/{queue}").json()["ready"] == 1)
+
+
+def test_a_cancelled_deferred_gives_its_message_back_without_a_reason(
+    run: Run, daemon: Daemon, http: httpx.Client, queue: str
+) -> None:
+    key = http.post(f"/q/{queue}", data={"value": "dig"}).text.strip()
+    client = InThread(run, daemon.url)
+    began = threading.Event()
+    outcome: list[Any] = []
+
+    async def work() -> None:
+        async with client.client.leased(queue, 600):
+            began.set()
+            await defer.Deferred()
+
+    async def begin() -> list[defer.Deferred[None]]:
+        return [defer.ensureDeferred(work()).addBoth(outcome.append)]  # in a list, or run() would wait for it
+
+    (working,) = run(begin)
+    assert began.wait(20)
+
+    async def cancel() -> None:
+        working.cancel()
+
+    run(cancel)
+    wait_until(lambda: outcome)
+    assert outcome[0].check(defer.CancelledError)
+    message = http.get(f"/m/{key}").json()
+    assert (message["state"], message.get("reason")) == ("ready", None)
+    client.close()
 
 
 def test_ctrl_c_ends_a_loop_over_messages_without_a_traceback(daemon: Daemon, queue: str) -> None:
@@ -762,6 +788,37 @@ def test_only_a_leased_message_can_be_acked(client: Any, queue: str) -> None:
         client.ack(message)
     with pytest.raises(TypeError, match="number of seconds"):
         client.lease(queue, "30")
+
+
+CHECKED = """
+from typing import assert_type
+from twisted.internet.defer import Deferred
+from restmq.client import AsyncClient, Client, Message
+from restmq.client.deferred import DeferredClient
+
+async def types(blocking: Client, asyncio: AsyncClient, deferred: DeferredClient) -> None:
+    assert_type(blocking.publish("q", "a", delay_seconds=1), str)
+    assert_type(await asyncio.take("q"), Message | None)
+    assert_type(deferred.queues(), Deferred[list[str]])
+    with blocking.leased("q") as one:
+        assert_type(one, Message | None)
+    async with deferred.leased("q") as another:
+        assert_type(another, Message | None)
+    blocking.publish(1, delay=2)  # two errors
+"""
+
+
+def test_a_type_checker_knows_arguments_and_results(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(CHECKED)
+    cache = f"--cache-dir={tmp_path}/cache"
+    flags = ["--follow-imports=silent", "--config-file=", cache]
+    checked = subprocess.run(
+        [sys.executable, "-m", "mypy", *flags, tmp_path / "program.py"], cwd=ROOT, capture_output=True, text=True
+    )
+    wrong = [line for line in checked.stdout.splitlines() if "program.py" in line]
+    assert wrong, checked.stderr
+    assert all(f"program.py:{CHECKED.count(chr(10))}: error" in line for line in wrong), wrong
+    assert any('"delay"' in line for line in wrong), wrong
 
 
 def test_bytearrays_and_views_are_values_too(client: Any, queue: str) -> None:
