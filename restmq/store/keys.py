@@ -27,12 +27,6 @@ QUEUE_SET = b"QUEUESET"
 #: Queues by the time at which a daemon must promote messages, because a lease or a delay ends.
 DUE = b"QUEUEDUE"
 PARTITIONS = 1024
-#: A key that never exists. Each script on a cluster declares it first. While Redis moves a slot to another node key by
-#: key, it runs a script if all declared keys are still there; the script would then fail in its middle at an undeclared
-#: key (a message) that has moved. Because of this key, Redis does not begin the script, and answers TRYAGAIN.
-_GUARD = b"RESTMQ-GUARD"
-
-
 #: The key that the no-op for ``WAIT`` writes in a cluster.
 WRITTEN = b"RESTMQ-REPLICATED"
 #: The key that says which layout a cluster has, and its value.
@@ -220,7 +214,13 @@ class Partitioned(Layout):
         return int(stored[1 : stored.index(b"}")])
 
     def declare(self, keys: list[bytes]) -> list[bytes]:
-        return [self.tags[self.partition_of(keys[0])] + _GUARD, *keys]
+        """The keys behind the bare tag, a key that never exists, as a guard.
+
+        While Redis moves a slot to another node key by key, it runs a script if all declared keys are there. The script
+        would then fail in its middle at an undeclared key that has moved. Because of the guard, the node that the slot
+        leaves does not begin the script. Neither does the other one, because more than one key is declared.
+        """
+        return [self.tags[self.partition_of(keys[0])], *keys]
 
     def shown(self, stored: bytes) -> str:
         return stored.partition(b"}")[2].decode(errors="replace")

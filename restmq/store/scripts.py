@@ -11,10 +11,10 @@ Comment lines in a file declare its parts:
   number of bytes. Without this line, Redis refuses the script's first write, so that nothing is half done.
 
 A script has the keys of its queue under the names of the fields of ``restmq.store.keys.QueueKeys``, in capitals, e.g.
-``READY``, and the queue's name as ``QUEUE``. In a cluster, the keys are the script's ``KEYS``. In one Redis, the script
-makes them from the queue's name; those that only an included block needs, it makes in that block. ``PUBLISH`` and
-``NUMSUB`` are the commands for channels: in a cluster, those for sharded channels, which are known to the node of their
-slot alone.
+``READY``, and the queue's name as ``QUEUE``. The script makes the keys from the queue's name; those that only an
+included block needs, it makes in that block. In a cluster, its ``KEYS`` are the guard and the status of the queue, so
+that Redis knows the slot (``keys.Partitioned.declare``). ``PUBLISH`` and ``NUMSUB`` are the commands for channels: in a
+cluster, those for sharded channels, which are known to the node of their slot alone.
 
 What the parts of a script cost Redis 7.0, in thousands of instructions (it makes about nine of these in a microsecond):
 
@@ -54,7 +54,7 @@ class Script:
 
     Attributes:
         sha: the SHA-1 by which Redis knows the script.
-        keys: the fields of QueueKeys that the script gets, in order. In one Redis it gets none.
+        keys: the fields of QueueKeys that the script gets, in order.
     """
 
     name: str
@@ -73,6 +73,8 @@ end)()
 end
 {plain}"""
 
+#: What the script of a queue declares on a cluster, behind the guard. It makes all other keys.
+_DECLARED = "status"
 #: Words of pub/sub, for one Redis and for a cluster.
 _WORDS = {"PUBLISH": ("PUBLISH", "SPUBLISH"), "NUMSUB": ("NUMSUB", "SHARDNUMSUB")}
 #: Around the text of an indented include.
@@ -128,10 +130,14 @@ def _define(text: str, values: dict[str, str]) -> str:
     return render(block(), set())
 
 
-def _made_from_name(name: bytes) -> str:
-    """The Lua expression for a key, from its name for a queue that is called NUL."""
+def _made_from_name(name: bytes, tag: str) -> str:
+    """The Lua expression for a key, from its name for a queue that is called NUL.
+
+    Args:
+        tag: the expression for the tag, which is a part of ``QUEUE``.
+    """
     before, queue, after = name.decode().partition("\0")
-    parts = [f"'{before}'" if before else "", "QUEUE" if queue else "", f"'{after}'" if after else ""]
+    parts = ["" if queue else tag, f"'{before}'" if before else "", queue and "QUEUE", f"'{after}'" if after else ""]
     return " .. ".join(filter(None, parts))
 
 
@@ -153,13 +159,13 @@ def load(
     words = _words(text)
     keys = tuple(key for key in QueueKeys._fields if key.upper() in words)
     values = {word: f"'{sharded if is_partitioned else plain}'" for word, (plain, sharded) in _WORDS.items()}
+    made = one_redis(db).make_keys("\0")
+    if of_taps:
+        made = made.of_taps()
+    tag = "KEYS[1]" if is_partitioned else ""
+    values.update((key.upper(), _made_from_name(getattr(made, key), tag)) for key in keys)
     if is_partitioned:
-        values.update((key.upper(), f"KEYS[{number}]") for number, key in enumerate(keys, 2))
-    else:
-        made = one_redis(db).make_keys("\0")
-        if of_taps:
-            made = made.of_taps()
-        values.update((key.upper(), _made_from_name(getattr(made, key))) for key in keys)
+        values[_DECLARED.upper()] = "KEYS[2]"
     text = _define(text, values)
     if "QUEUE" in _words(text):
         text = f"local QUEUE = ARGV[1]\n{text}"
@@ -170,4 +176,5 @@ def load(
     source = text.encode()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
     durable = bool(_DURABLE.search(text))
-    return Script(name=name, source=source, sha=sha, keys=keys if is_partitioned else (), durable=durable)
+    declared = (_DECLARED,) if is_partitioned and keys else ()
+    return Script(name=name, source=source, sha=sha, keys=declared, durable=durable)

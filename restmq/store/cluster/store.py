@@ -18,8 +18,9 @@ Slots that move
     call is sent again, until its time limit, and never runs twice (``gate``).
 5.  MOVED and ASK are followed only to members of the cluster, which the map names. If a node names another address, by
     mistake or on purpose, the map is read again, and nothing else happens.
-6.  While a slot is moved key by key, scripts on it get TRYAGAIN until the slot has moved: each declares a key that
-    never exists (``keys.Partitioned.declare``), so no script begins on a node that some of its messages have left.
+6.  While a slot is moved key by key, scripts on it get ASK from one node and TRYAGAIN from the other, until the slot
+    has moved: each declares a key that never exists, and another one (``keys.Partitioned.declare``). So no script
+    begins on a node that lacks some of its messages.
 7.  Calls are sent in the order in which they are made, also after they had to wait.
 
 Failures
