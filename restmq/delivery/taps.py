@@ -106,6 +106,11 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
         """The queues with taps on this daemon."""
         return list(self._live)
 
+    @property
+    def count(self) -> int:
+        """The number of taps on this daemon."""
+        return sum(len(live.taps) for live in self._live.values())
+
     def consumers(self, queue: str) -> Sequence[Consumer]:
         """The queue's taps on this daemon."""
         live = self._live.get(queue)

@@ -75,12 +75,19 @@ _PLAIN_COUNTERS = {
 }
 
 
+#: The gauges that each worker knows its part of, as ``Metrics`` is given them.
+_GAUGES = {
+    "connections": ("restmq_http_connections", "Connections of clients, live consumers included."),
+    "taps": ("restmq_taps", "Clients that watch a queue of this server with a tap."),
+}
+
+
 class Metrics(Collector):
     """All metrics of this server, and of the queues, which all servers on one Redis share.
 
     Args:
         membership: the place of this process among the server's workers.
-        connections: returns the number of this process's client connections.
+        gauges: returns this process's numbers of client ``connections`` and of ``taps``.
         queues_max: maximum number of queues with a label of their own; the others are summed under an empty label.
     """
 
@@ -92,7 +99,7 @@ class Metrics(Collector):
         peers: Peers,
         membership: Membership,
         traffic: Traffic,
-        connections: Callable[[], int],
+        gauges: Callable[[], dict[str, int]],
         queues_max: int,
     ) -> None:
         self._core = core
@@ -107,7 +114,7 @@ class Metrics(Collector):
             membership=membership,
             peer=peers.id,
             counts=self._count,
-            connections=connections,
+            gauges=gauges,
             samples=self._process_samples,
         )
         #: The duration of a PING to each server that answered, by its address.
@@ -220,10 +227,8 @@ class Metrics(Collector):
         yield from self._of_listeners()
         if self._counts is not None:
             yield from self._of_requests(self._counts)
-        connections = sum(worker.connections for worker in self._live)
-        yield GaugeMetricFamily(
-            "restmq_http_connections", "Connections of clients, live consumers included.", value=connections
-        )
+        for name, (family, text) in _GAUGES.items():
+            yield GaugeMetricFamily(family, text, value=sum(worker.gauges.get(name, 0) for worker in self._live))
         text = "1; the label is the version of RestMQ."
         yield _gauge("restmq_build_info", text, ("version",), [((__version__,), 1)])
         yield from self._of_processes()

@@ -8,7 +8,7 @@
 3. Records stay when their workers end, so no sum ever decreases. If there are more than ``RECORDS_MAX`` records, the
    script merges the oldest into one. If a worker is killed, its counts since its last write are lost.
 4. A worker is live while its record is younger than ``LIVE_SECONDS`` and does not say that it ended. Only live workers
-   count for connections and process metrics.
+   count for gauges and process metrics.
 5. While Redis does not answer, the sum is unknown. If workers showed the sums that they read last, a scrape of another
    worker could show a lower sum than the scrape before.
 
@@ -64,7 +64,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         peer: the identity under which ``peers`` can ask it.
         counts: its counters.
-        connections: number of its client connections.
+        gauges: its numbers of what is there now, such as client connections, by name.
         samples: the metrics of its process.
         at_seconds: when it wrote this, on the machine's monotonic clock, which all workers share.
         ended: whether the worker has ended, so that this is its last record.
@@ -74,7 +74,7 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     peer: str = ""
     worker: int = 0
     serial: int = 0
-    connections: int = 0
+    gauges: dict[str, int] = {}
     samples: list[Sample] = []
     at_seconds: float = 0.0
     ended: bool = False
@@ -85,7 +85,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
 
     Args:
         peer: this process' identity among all daemons.
-        counts, connections, samples: return the values for this worker's record.
+        counts, gauges, samples: return the values for this worker's record.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         membership: Membership,
         peer: str,
         counts: Callable[[], Counts],
-        connections: Callable[[], int],
+        gauges: Callable[[], dict[str, int]],
         samples: Callable[[], list[Sample]],
     ) -> None:
         super().__init__(WRITE_SECONDS, self._write_quietly)
@@ -105,7 +105,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         self._membership = membership
         self._peer = peer
         self._counts = counts
-        self._connections = connections
+        self._gauges = gauges
         self._samples = samples
 
     def startService(self) -> None:
@@ -139,7 +139,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
             peer=self._peer,
             worker=self._membership.worker,
             serial=self._membership.serial,
-            connections=self._connections(),
+            gauges=self._gauges(),
             samples=self._samples(),
             at_seconds=self._store.clock.seconds(),
             ended=ended,

@@ -146,7 +146,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         peers,
         membership,
         traffic,
-        lambda: len(application.connections),
+        lambda: {"connections": len(application.connections), "taps": services.taps.count},
         options["metrics-queues"],
     )
     listen_on = [slot.endpoint(reactor)] if slot else listening_on(options, reactor)

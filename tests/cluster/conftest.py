@@ -38,6 +38,7 @@ OF_ONE_REDIS = {
     "test_with_a_wrong_password_the_store_is_unavailable",
     "test_without_its_password_redis_is_not_used",
     "test_without_redis_calls_fail_at_once_and_work_again_when_it_is_back",
+    "test_without_redis_promote_is_refused_and_works_when_it_is_back",
 }
 
 

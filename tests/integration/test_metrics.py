@@ -118,9 +118,22 @@ def count_by_transport(http: httpx.Client, daemon: Daemon, redis: Redis, queue: 
         assert counted == {"comet": 1, "sse": 2, "websocket": 0}
         assert of(samples, "restmq_waiters", queue=queue) == 1
         assert of(samples, "restmq_http_connections") >= 4
+        assert of(samples, "restmq_taps") == 0
     for stream in streams:
         stream.close()
     wait_until(lambda: of(scrape(http), "restmq_consumers", queue=queue, transport="sse") == 0)
+
+
+def test_taps_are_counted_and_are_no_consumers(private_folder: Path, private_redis: Redis, queue: str) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        taps = [Comet(daemon, path) for path in (f"/tap/{queue}", f"/tap/{queue}", f"/tap/{queue}-2")]
+        wait_until(lambda: of(scrape(http), "restmq_taps") == 3)
+        http.post(f"/q/{queue}", data={"value": "x"})
+        assert of(scrape(http), "restmq_consumers", queue=queue, transport="comet") == 0
+        for tap in taps:
+            tap.close()
+        wait_until(lambda: of(scrape(http), "restmq_taps") == 0)
 
 
 def test_durations_are_counted_by_route_and_never_by_path(http: httpx.Client, queue: str) -> None:

@@ -314,14 +314,3 @@ def test_an_ack_names_one_message_or_several(http: httpx.Client, queue: str) -> 
     one = {"key": f"{queue}:1", "receipt": "x"}
     for fields in ({**one, "messages": [one]}, {"receipt": "x"}, {"receipt": "x", "messages": [one]}):
         assert http.post("/queue", json={"cmd": "ack", **fields}).status_code == 400
-
-
-def test_a_delayed_message_is_promoted_at_once(http: httpx.Client, queue: str) -> None:
-    key = http.post(f"/q/{queue}", data={"value": "x", "delay": "1000"}).text.strip()
-    promote = {"cmd": "promote", "queue": queue, "key": key}
-    assert http.post("/queue", json=promote).json() == {"queue": queue, "key": key, "promoted": True}
-    assert http.get(f"/q/{queue}").json()["key"] == key
-    assert http.post("/queue", json=promote).json()["promoted"] is False
-    other = http.post(f"/q/{queue}-2", data={"value": "x", "delay": "1000"}).text.strip()
-    assert http.post("/queue", json={**promote, "key": other}).json()["promoted"] is False, "a key of another queue"
-    assert http.get(f"/m/{other}").json()["state"] == "delayed"

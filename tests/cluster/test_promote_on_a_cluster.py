@@ -1,0 +1,1 @@
+from tests.integration.test_promote import *  # noqa: F403
