@@ -23,7 +23,8 @@ What the parts of a script cost Redis 7.0, in thousands of instructions (it make
 - ``redis.call`` 3 to 7, and 2.3 for each element of a list that it returns;
 - a number that becomes text 2.3, in ``cjson`` 4.5.
 
-So the busiest scripts have few of them.
+So the busiest scripts have few of them. Leases and acks of one message have a short way with neither functions nor
+tables: a lease has 99,000 instructions instead of 155,000, an ack 73,000 instead of 103,000.
 
 A script for a queue whose name ends in ``.fifo`` has two parts. If the queue's hash says that it is a FIFO queue, the
 first part runs, otherwise the second, which is the usual script. In the first part, each file of ``lua/fifo`` replaces

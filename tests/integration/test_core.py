@@ -18,11 +18,11 @@ from twisted.internet import defer, reactor, task
 
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
-from restmq.model import Message, Policy
+from restmq.model import Deliveries, Message, Metadata, Policy
 from restmq.store.keys import one_redis
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
-from tests.integration.conftest import Run
+from tests.integration.conftest import Clock, Run
 from tests.servers import Redis, wait_until
 
 VALUES = [b"007", b"1.10", b" x ", b"1_000", b"", b"\x00", b"\xff\xfe", "ü😀".encode(), b"a\r\nb", os.urandom(1 << 20)]
@@ -376,6 +376,51 @@ def test_messages_put_back_by_several_calls_are_in_order_again(
     for share in order:
         run(core.queue_put_back, queue, shares[share])
     assert [message.value for message in run(core.queue_tail, queue)] == [b"1", b"2", b"3", b"4", b"5"]
+
+
+@pytest.mark.parametrize("turns", [(3,), (1, 1, 1)], ids=["together", "one by one"])
+def test_leases_and_acks_of_one_message_leave_the_same_in_redis_as_those_of_several(
+    run: Run, timed: RedisOperations, clock: Clock, redis: Redis, queue: str, turns: tuple[int, ...]
+) -> None:
+    """Those of one have a short way (``lua/_lease_one.lua``, ``lua/_ack_one.lua``)."""
+    run(timed.queue_add, queue, b"returned")
+    returned = run(timed.queue_lease, queue, 1, 1000)
+    run(timed.queue_nack, returned[0].key, returned[0].receipt)
+    run(timed.queue_add_many, queue, [b"with a header"], metadata=Metadata(headers={"x-a": "b"}))
+    redis.command("RPUSH", f"{queue}-list", "somebody else's")
+    redis.command("LPUSH", f"{queue}:queue", f"{queue}:missing", f"{queue}-list")
+    run(timed.queue_add, queue, b"plain")
+    first_ms = clock.now_ms
+    clock.go_on(1)
+    found = [message for count in turns for message in run(timed.queue_lease, queue, count, 60_000)]
+    keys = [message.key for message in found]
+    assert [(message.value, message.count) for message in found] == [
+        (b"returned", 2),
+        (b"with a header", 1),
+        (b"plain", 1),
+    ]
+    assert [Deliveries.parse(message.record).first_ms for message in found] == [first_ms, clock.now_ms, clock.now_ms]
+    assert {message.key: message.receipt for message in found} == hash_of(redis, f"{queue}:receipts")
+    assert {message.key: message.record.decode() for message in found} == hash_of(redis, f"{queue}:deliveries")
+    assert redis.command("ZRANGE", f"{queue}:leased", "0", "-1") == sorted(keys)
+    assert {int(redis.command("ZSCORE", f"{queue}:leased", key)) for key in keys} == {clock.now_ms + 60_000}
+    assert run(timed.queue_lease, queue, 1, 60_000) == []
+    leases, acked = iter((message.key, message.receipt) for message in found), []
+    for count in turns:
+        acked += run(timed.queue_ack_many, queue, [*itertools.islice(leases, count)])
+    assert acked == [True] * 3
+    assert run(timed.queue_ack_many, queue, [(found[0].key, found[0].receipt)]) == [False]
+    assert set(redis.command("KEYS", f"{queue}*")) == {f"{queue}:{rest}" for rest in ("UUID", "totals", "times")} | {
+        f"{queue}-list"
+    }
+    assert hash_of(redis, f"{queue}:totals") == {
+        "leased": "4", "redelivered": "1", "out": "3", "acked": "3", "expired": "2"
+    }  # fmt: skip
+
+
+def hash_of(redis: Redis, key: str) -> dict[str, str]:
+    flat = redis.command("HGETALL", key)
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def test_messages_put_back_in_one_turn_are_one_call(

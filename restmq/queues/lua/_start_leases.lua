@@ -1,4 +1,5 @@
 -- include: _overdue
+-- include: _deliver_again
 -- Leases messages that were popped. Returns for append_messages their numbers of deliveries
 -- (nil if each is the first), receipts and records.
 local function start_leases(popped, lease_ms, receipt, holder)
@@ -13,10 +14,8 @@ local function start_leases(popped, lease_ms, receipt, holder)
   for i, key in ipairs(keys) do
     records[i], receipts[i] = first_record, receipt .. '.' .. i
     if known and known[i] then
-      local record = cjson.decode(known[i])
-      record.count, record.first, record.last = record.count + 1, record.first or now_ms(), now_ms()
-      records[i], counts = cjson.encode(record), counts or {}
-      counts[i] = record.count
+      counts = counts or {}
+      records[i], counts[i] = deliver_again(known[i])
     end
     leased[2 * i - 1], leased[2 * i] = due, key
     held_by[2 * i - 1], held_by[2 * i] = key, holder == '' and receipts[i] or receipts[i] .. ' ' .. holder

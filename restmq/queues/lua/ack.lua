@@ -4,6 +4,9 @@
 -- allow-oom
 -- durable
 -- include: _prelude
+if #ARGV == 4 then
+  -- include: _ack_one
+end
 -- include: _lease
 -- include: _forget
 local keys, ends, receipts = leases(3, #ARGV)

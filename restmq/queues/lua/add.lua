@@ -46,7 +46,7 @@ if capacity < math.huge then
   if options.whole and capacity < count and not (is_live and all_can_be_published()) then return {'full'} end
 end
 
-local last = call('INCRBY', NUMBER, count)
+local last = count == 1 and call('INCR', NUMBER) or call('INCRBY', NUMBER, count)
 local must_check = last == count or last % CHECK_EVERY < count
 if must_check and call('SADD', QUEUE_SET, QUEUE) == 1 then
   -- include: _begin

@@ -6,20 +6,23 @@
 -- allow-oom
 -- include: _prelude
 -- include: _overdue
--- include: _pop
--- include: _start_leases
--- include: _columns
 if overdue() then return {PROMOTE_FIRST} end
-local count = tonumber(ARGV[3])
-local popped = pop(count)
-if popped.more and #popped.keys == 0 then return {MORE} end
-if #popped.keys == 0 and scheduled_ms then call('SET', IDLE, '0', 'XX') end
 local lease_ms = tonumber(ARGV[5])
 if lease_ms == 0 then
   -- include: _setting
   lease_ms = setting('lease') * 1000
 end
 if lease_ms == 0 then lease_ms = tonumber(ARGV[7]) end
+if ARGV[3] == '1' and ARGV[4] == '' then
+  -- include: _lease_one
+end
+-- include: _pop
+-- include: _start_leases
+-- include: _columns
+local count = tonumber(ARGV[3])
+local popped = pop(count)
+if popped.more and #popped.keys == 0 then return {MORE} end
+if #popped.keys == 0 and scheduled_ms then call('SET', IDLE, '0', 'XX') end
 local counts, receipts, records = start_leases(popped, lease_ms, ARGV[6], '')
 if ARGV[4] ~= '' then
   -- include: _waiter

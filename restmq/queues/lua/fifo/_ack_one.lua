@@ -1,0 +1,1 @@
+-- A FIFO queue has no short way: each message that is leased or gone changes its group too.
