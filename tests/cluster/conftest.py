@@ -90,7 +90,7 @@ def private_cluster(private_folder: Path, request: pytest.FixtureRequest) -> Ite
 
 @pytest.fixture
 def private_core(run: Run, private_redis: ClusterAsRedis) -> Iterator[RedisOperations]:
-    yield from operations(run, private_redis, call_timeout_seconds=1.0)
+    yield from operations(run, private_redis, call_timeout_seconds=3.0)
 
 
 @pytest.fixture

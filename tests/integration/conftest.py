@@ -45,7 +45,7 @@ def core(run: Run, redis: Redis) -> Iterator[RedisOperations]:
 @pytest.fixture
 def private_core(run: Run, private_redis: Redis) -> Iterator[RedisOperations]:
     """The operations on a Redis that the test may kill."""
-    yield from operations(run, private_redis, call_timeout_seconds=1.0)
+    yield from operations(run, private_redis, call_timeout_seconds=3.0)
 
 
 def operations(run: Run, redis: Redis, **settings: Any) -> Iterator[RedisOperations]:
