@@ -6,28 +6,37 @@ import { age, count, rate } from "./format.js";
 
 const ROWS_BEYOND_SIGHT = 6;
 const RESORT_MS = 3000;
+// A column folds when no row has had a value for this time, so that a value that comes and goes does not move the others.
+const FOLD_MS = 60_000;
 
 const number = (value) => (queue) => queue.row[value];
+const counted = (name, heading, title, of = number(name)) => ({
+  name, heading, title, key: of, show: (queue) => count(of(queue)), isUsed: (whole) => of(whole) > 0,
+});
+const flow = (name, heading) => ({
+  name, heading, key: (queue) => queue.rate(name) ?? 0, show: (queue) => rate(queue.rate(name)), isUsed: (whole) => whole.rate(name) !== 0,
+});
 
-// Each column's name, heading, sort key and text. The style sheet selects the columns that fit: on narrow screens the
-// sum `consumers` replaces the three kinds of consumers.
+// Each column's name, heading, sort key and text. `isUsed` tells from the sums of all queues whether any row has a value;
+// a column without it is always shown. The style sheet selects the columns that fit: on narrow screens the sum
+// `consumers` replaces the three kinds of consumers.
 export const COLUMNS = [
   { name: "name", heading: "Queue", key: (queue) => queue.row.name },
   { name: "trend", heading: "2 min" },
-  { name: "ready", heading: "Waiting", key: number("ready"), show: (queue) => count(queue.row.ready) },
-  { name: "in", heading: "In / s", key: (queue) => queue.rate("in") ?? 0, show: (queue) => rate(queue.rate("in")) },
-  { name: "out", heading: "Out / s", key: (queue) => queue.rate("out") ?? 0, show: (queue) => rate(queue.rate("out")) },
-  { name: "leased", heading: "Leased", key: number("leased"), show: (queue) => count(queue.row.leased) },
-  { name: "delayed", heading: "Delayed", key: number("delayed"), show: (queue) => count(queue.row.delayed) },
-  { name: "dead", heading: "Dead", key: number("dead"), show: (queue) => count(queue.row.dead) },
-  { name: "comet", heading: "Comet", key: number("comet"), show: (queue) => count(queue.row.comet) },
-  { name: "sse", heading: "SSE", key: number("sse"), show: (queue) => count(queue.row.sse) },
-  { name: "websocket", heading: "WS", title: "WebSocket", key: number("websocket"), show: (queue) => count(queue.row.websocket) },
-  { name: "consumers", heading: "Consumers", key: (queue) => queue.consumers, show: (queue) => count(queue.consumers) },
-  { name: "waiters", heading: "Polls", title: "Clients in a long poll", key: number("waiters"), show: (queue) => count(queue.row.waiters) },
+  counted("ready", "Waiting"),
+  flow("in", "In / s"),
+  flow("out", "Out / s"),
+  counted("leased", "Leased"),
+  counted("delayed", "Delayed"),
+  counted("dead", "Dead"),
+  counted("comet", "Comet"),
+  counted("sse", "SSE"),
+  counted("websocket", "WS", "WebSocket"),
+  counted("consumers", "Consumers", undefined, (queue) => queue.consumers),
+  counted("waiters", "Polls", "Clients in a long poll"),
   {
     name: "oldest", heading: "Oldest", key: (queue) => (queue.row.oldest === null ? -1 : queue.model.now - queue.row.oldest),
-    show: (queue) => (queue.row.oldest === null ? "–" : age(queue.model.now - queue.row.oldest)),
+    show: (queue) => (queue.row.oldest === null ? "–" : age(queue.model.now - queue.row.oldest)), isUsed: (whole) => whole.row.oldest !== null,
   },
   { name: "policy", heading: "Policy", key: (queue) => queue.row.policy, show: (queue) => (queue.row.policy === "broadcast" ? "broadcast" : "round robin") },
 ];
@@ -45,13 +54,15 @@ export class QueueList {
   #sorted = { by: "ready", down: true };
   #filter = () => true;
   #resortedAt = 0;
+  #usedAt = new Map();
+  #folded = new Set();
 
   constructor(model, onSort) {
     this.#model = model;
     this.onSort = onSort;
     this.heads = new Map(COLUMNS.map((column) => [column.name, this.#head(column)]));
     this.body = h("div", { role: "rowgroup", class: "rows" });
-    this.element = h("div", { role: "table", class: "queues", "aria-label": "Queues" },
+    this.element = h("div", { role: "table", class: "queues", "aria-label": "Queues", "aria-colcount": COLUMNS.length },
       h("div", { role: "rowgroup", class: "heads" }, h("div", { role: "row", class: "queue-row" }, ...this.heads.values())), this.body);
     this.body.addEventListener("keydown", (event) => this.#onKey(event));
     const onScroll = () => { if (this.body.isConnected) this.#render(); };
@@ -64,7 +75,7 @@ export class QueueList {
     const title = column.title ?? "";
     const inside = column.key
       ? h("button", { type: "button", class: "head", title, on: { click: () => this.sort(column.name) } }, column.heading) : column.heading;
-    return h("div", { role: "columnheader", class: `c-${column.name}` }, inside);
+    return h("div", { role: "columnheader", class: `c-${column.name}`, "aria-colindex": COLUMNS.indexOf(column) + 1 }, inside);
   }
 
   /** Sorts by a column; reverses the order if the list is already sorted by it. Numbers start with the largest. */
@@ -77,6 +88,7 @@ export class QueueList {
       else head.removeAttribute("aria-sort");
     }
     this.onSort(this.#sorted.by);
+    this.#fold();
     this.#reorder();
     this.#render();
   }
@@ -96,7 +108,21 @@ export class QueueList {
     const isHeld = this.body.matches(":hover") || this.body.contains(document.activeElement);
     if (!this.#order.length || (!isHeld && performance.now() - this.#resortedAt > RESORT_MS)) this.#reorder();
     else this.#keepOrder();
+    this.#fold();
     this.#render();
+  }
+
+  /** Hides the columns without a value in any row. The others keep their numbers for screen readers. */
+  #fold() {
+    if (!this.#model.known) return;
+    const now = performance.now();
+    for (const { name, isUsed } of COLUMNS) {
+      const head = this.heads.get(name);
+      if (!isUsed || isUsed(this.#model.whole) || name === this.#sorted.by || head.contains(document.activeElement)) this.#usedAt.set(name, now);
+      head.hidden = !(now - this.#usedAt.get(name) < FOLD_MS);
+      if (head.hidden) this.#folded.add(name);
+      else this.#folded.delete(name);
+    }
   }
 
   #reorder() {
@@ -160,6 +186,7 @@ export class QueueList {
       setText(cell, text);
       setClass(cell, "none", text === "0" || text === "–");
       setClass(cell, "sorted", column.name === this.#sorted.by);
+      cell.hidden = this.#folded.has(column.name);
     }
     const share = `${Math.min(100, Math.round(Math.log10(queue.row.ready + 1) * 16))}%`;
     if (row.share !== share) row.element.style.setProperty("--share", row.share = share);
@@ -176,8 +203,8 @@ export class QueueList {
     const condition = h("span", { class: "condition" }, h("span"));
     const trend = spark();
     const cells = new Map();
-    const made = COLUMNS.map((column) => {
-      const properties = { role: "cell", class: `c-${column.name}` };
+    const made = COLUMNS.map((column, i) => {
+      const properties = { role: "cell", class: `c-${column.name}`, "aria-colindex": i + 1 };
       if (column.name === "name") return h("div", properties, condition, h("a", { href: link(name), title: name }, ...nameNodes(name)));
       if (column.name === "trend") return h("div", properties, trend);
       const cell = h("div", { ...properties, data: { label: column.heading } });

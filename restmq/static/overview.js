@@ -65,12 +65,12 @@ export class Overview {
       autocomplete: "off", maxLength: 255, on: { input: () => this.#refilter(), keydown: (event) => this.#onSearchKey(event) } });
     this.filters = Object.entries(FILTERS).map(([name, [label]]) => h("button", {
       type: "button", class: "filter", "aria-pressed": String(name === "all"), data: { filter: name, condition: name }, on: { click: () => this.#choose(name) } }, label));
-    this.sort = h("select", { "aria-label": "Sort by", class: "phone-only", on: { change: () => this.list.sort(this.sort.value) } },
+    this.sort = h("select", { id: "sort", on: { change: () => this.list.sort(this.sort.value) } },
       ...COLUMNS.filter((column) => column.key).map((column) => h("option", { value: column.name }, column.title ?? column.heading)));
     this.list = new QueueList(model, (by) => { this.sort.value = by; });
     this.hint = h("div", { class: "hint" });
     this.element = h("div", { class: "overview" }, h("h1", { class: "unseen" }, "Queues"), this.figures.element, this.chart.figure,
-      h("div", { class: "tools", role: "search" }, this.search, h("div", { class: "filters", role: "group", "aria-label": "Show" }, ...this.filters), this.sort),
+      h("div", { class: "tools", role: "search" }, this.search, h("div", { class: "filters", role: "group", "aria-label": "Show" }, ...this.filters), h("label", { class: "phone-only" }, "Sort by", this.sort)),
       this.list.element, this.hint);
     this.update();
   }
@@ -97,6 +97,7 @@ export class Overview {
       this.chart.show(whole, 0);
       this.list.update();
       this.#countFilters();
+      this.list.element.hidden = true;
       this.hint.dataset.text = this.hint.textContent = this.#model.refused || "Waiting for data from the server…";
       return;
     }
@@ -155,6 +156,7 @@ export class Overview {
   #explain() {
     const name = this.search.value;
     const lines = [];
+    this.list.element.hidden = !this.#model.queues.size;
     if (name && !this.#model.queues.has(name)) {
       lines.push(h("p", {}, "No queue in the list has exactly this name. ", h("a", { href: link(name) }, `Open “${name}”`), " anyway."));
     } else if (!this.#model.queues.size) {

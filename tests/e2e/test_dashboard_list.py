@@ -71,15 +71,129 @@ def test_narrow_screens_keep_the_important_columns(listed: tuple[Page, Daemon]) 
     page.wait_for(".rows", "mail-other")
     for width in (1280, 1270, 1131, 1130, 1024, 941, 940, 768, 701):
         page.look_like(width)
-        assert {"ready", "dead", "waiters", "oldest", "policy"} <= columns(page, "mail").keys(), width
+        assert {"ready", "in", "out", "oldest", "policy"} <= columns(page, "mail").keys(), width
         assert {"consumers", "comet"} & columns(page, "mail").keys(), width
     page.look_like(390)
     assert columns(page, "mail").keys() == {"ready", "leased", "oldest", "policy"}
     assert columns(page, "mail")["policy"] == "round robin"
     assert columns(page, "mail-other")["comet"] == "1"
-    Select(page.find("select[aria-label='Sort by']")).select_by_value("dead")
+    Select(page.find("#sort")).select_by_value("dead")
     wait_until(lambda: columns(page, "mail").keys() == {"ready", "leased", "dead", "oldest", "policy"})
     stream.close()
+
+
+@pytest.fixture
+def fresh(browser: webdriver.Chrome, private_folder: Path) -> Iterator[tuple[Page, Daemon]]:
+    """The dashboard of a server without queues."""
+    redis = Redis(private_folder / "redis")
+    daemon = Daemon(private_folder / "daemon", redis=redis)
+    with stopping(daemon, redis):
+        yield Page(browser, daemon.url), daemon
+
+
+def heads(page: Page) -> dict[str, int]:
+    """The headings that are shown, each with the number that a screen reader gives to its column."""
+    shown = page.all(".heads [role=columnheader]")
+    return {head.text.split(" ↓")[0]: int(head.get_attribute("aria-colindex") or 0) for head in shown}
+
+
+def test_columns_without_a_value_are_folded_until_one_appears(fresh: tuple[Page, Daemon]) -> None:
+    page, daemon = fresh
+    with daemon.client() as http:
+        http.post("/p/mail", data={"max_deliveries": "1"})
+        http.post("/q/mail", data={"value": "x"})
+        page.open()
+        page.wait_for(".rows", "mail")
+        before = heads(page)
+        assert {"Queue", "Waiting", "Oldest", "Policy"} <= before.keys()
+        assert not {"Leased", "Delayed", "Dead", "Comet", "SSE", "WS", "Consumers", "Polls"} & before.keys()
+        message = http.get("/q/mail?lease=1000").json()
+        wait_until(lambda: columns(page, "mail").get("leased") == "1")
+        http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0"})
+        wait_until(lambda: columns(page, "mail").get("dead") == "1")
+        stream = Comet(daemon, "/c/mail")
+        wait_until(lambda: columns(page, "mail").get("comet") == "1")
+        after = heads(page)
+        assert {name: after[name] for name in before} == before, "the numbers of the other columns stay"
+        assert page.find("[role=table]").get_attribute("aria-colcount") == "15"
+        for cell in page.all("[data-queue=mail] [data-label]"):
+            name = cell.get_attribute("data-label")
+            assert int(cell.get_attribute("aria-colindex") or 0) == after[name or ""]
+        stream.close()
+
+
+def test_the_column_that_the_list_is_sorted_by_is_never_folded(fresh: tuple[Page, Daemon]) -> None:
+    page, daemon = fresh
+    with daemon.client() as http:
+        http.post("/q/mail", data={"value": "x"})
+    page.look_like(390)
+    page.open()
+    Select(page.find("#sort")).select_by_value("dead")
+    page.look_like(1280)
+    wait_until(lambda: columns(page, "mail").get("dead") == "0")
+    page.find(".c-name .head").click()
+    page.look_like(390)
+    page.wait_for(".rows", "mail")
+    assert "dead" not in columns(page, "mail")
+
+
+NAMES = (
+    "svc-10.queue-00010",
+    "billing.invoices.reminders.third-notice.dead-letters-eu",
+    "zahlungserinnerungen/kunden/übersicht:monatlich",
+)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_names_of_sixty_characters_are_not_cut(fresh: tuple[Page, Daemon], width: int) -> None:
+    page, daemon = fresh
+    with daemon.client() as http:
+        http.post("/p/busy", data={"max_deliveries": "1"})
+        for _ in range(3):
+            http.post("/q/busy", data={"value": "x"})
+        for _ in range(2):
+            message = http.get("/q/busy?lease=1000").json()
+        http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0"})
+        http.post("/q/busy", data={"value": "x", "delay": "1000"})
+        for name in NAMES:
+            http.post(f"/q/{name.replace('/', '%2F')}", data={"value": "x"})
+        streams = [Comet(daemon, f"/{kind}/busy") for kind in ("c", "sse")]
+        page.look_like(width)
+        page.open()
+        for name in NAMES:
+            shown = page.find(f"[data-queue='{name}'] .c-name a")
+            fits = "const a = arguments[0]; return a.scrollWidth <= a.clientWidth && a.scrollHeight <= a.clientHeight"
+            assert page.browser.execute_script(fits, shown), name
+        for stream in streams:
+            stream.close()
+
+
+def test_nothing_is_cut_or_out_of_sight_on_a_phone(fresh: tuple[Page, Daemon]) -> None:
+    page, daemon = fresh
+    with daemon.client() as http:
+        http.post("/p/mail", data={"max_deliveries": "1"})
+        for _ in range(1200):
+            http.post("/q/mail", data={"value": "x"})
+        message = http.get("/q/mail?lease=1000").json()
+        http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0"})
+    page.look_like(390)
+    page.open("mail")
+    page.wait_for("#tab-dead", "Dead 1")
+    for tab in page.all("[role=tab]"):
+        assert tab.rect["x"] >= 0 and tab.rect["x"] + tab.rect["width"] <= 390, tab.text
+    fits = (
+        "const [field] = arguments, style = getComputedStyle(field), pen = new OffscreenCanvas(1, 1).getContext('2d');"
+        "pen.font = style.font;"
+        "const room = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);"
+        "return pen.measureText(field.placeholder).width <= room"
+    )
+    assert page.browser.execute_script(fits, page.find("#messages input[type=search]"))
+    page.find(".back").click()
+    for button in page.all(".filter"):
+        assert button.rect["x"] >= 0 and button.rect["x"] + button.rect["width"] <= 390, button.text
+    for link in page.all(".bar nav a"):
+        assert link.rect["x"] + link.rect["width"] <= 390, link.text
+    assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 390
 
 
 def test_going_back_restores_the_list(listed: tuple[Page, Daemon]) -> None:
