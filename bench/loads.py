@@ -11,7 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 
-from rig import VALUE, Run, percentile
+from rig import VALUE, Meter, Missing, Run, Server, percentile
 
 _FORM = "application/x-www-form-urlencoded"
 #: Acks leased messages before it leases more. wrk calls request() once per request, for any connection.
@@ -53,12 +53,14 @@ class Load:
             f'wrk.headers["Content-Type"] = {json.dumps(self.media_type)}\n'
         )
 
-    def run(self, url: str, seconds: float) -> Run:
+    def run(self, server: Server, seconds: float) -> Run:
+        """Puts the load on a server. Raises Missing if the load needs wrk, and wrk is not installed."""
+        meter = Meter(server)
         if shutil.which("wrk"):
-            return self._with_wrk(url, seconds)
+            return meter.stop(self._with_wrk(server.url, seconds))
         if self.script:
-            raise SystemExit("bench: the lease and ack figure needs wrk. Install Debian's package wrk.")
-        return asyncio.run(self._drive(url.removeprefix("http://"), seconds))
+            raise Missing("not installed (apt-get install wrk)")
+        return meter.stop(asyncio.run(self._drive(server.url.removeprefix("http://"), seconds)))
 
     def _with_wrk(self, url: str, seconds: float) -> Run:
         with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
@@ -75,8 +77,9 @@ class Load:
         errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
         failed = int(failures[1]) if failures else 0
         failed += sum(map(int, errors.groups())) if errors else 0
-        rate = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]
-        return Run(rate, latency_ms("50"), latency_ms("99"), failed)
+        requests, took, unit = re.search(r"(\d+) requests in ([\d.]+)(m|s)", said).groups()  # type: ignore[union-attr]
+        took_seconds = float(took) * {"s": 1, "m": 60}[unit]
+        return Run(int(requests), took_seconds, latency_ms("50"), latency_ms("99"), failed)
 
     async def _drive(self, address: str, seconds: float) -> Run:
         host, _, port = address.partition(":")
@@ -103,7 +106,7 @@ class Load:
             writer.close()
 
         await asyncio.gather(*(client() for _ in range(self.connections)))
-        return Run(len(took_ms) / seconds, percentile(took_ms, 0.5), percentile(took_ms, 0.99), failed)
+        return Run(len(took_ms), seconds, percentile(took_ms, 0.5), percentile(took_ms, 0.99), failed)
 
 
 def post(queue: str, connections: int = 32) -> Load:

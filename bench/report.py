@@ -1,78 +1,102 @@
-"""Renders figures as a Markdown table and a plot."""
+"""Renders figures as Markdown tables and a plot."""
 
 from __future__ import annotations
 
 import html
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rig import ROOT, Run, median
+from rig import ROOT
 
 if TYPE_CHECKING:
-    from suite import Figure
+    from figures import Figure
 
 PAGE = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "performance.svg"
 _PLACE = re.compile(r"(<!-- bench/run writes from here -->\n).*?(<!-- to here -->)", re.DOTALL)
+_HEAD = [
+    "load",
+    "per second",
+    "server µs",
+    "Redis µs",
+    "p50 ms",
+    "p99 ms",
+    "failed",
+    "compared with",
+    "by",
+    "ratio",
+    "aim",
+]
+_COMPARED = {"rate": "per second", "server_us": "server µs", "redis_us": "Redis µs"}
+_BY = {"rate": "rate", "server_us": "server µs", "cpu_us": "CPU"}
 
 
-def figures(measured: Sequence[Figure], of: str, notes: Sequence[str], before: str) -> str:
-    """Returns the table, followed by the notes."""
-    shown = [figure for figure in measured if figure.runs]
-    rates = {figure.what: _median(figure.runs, "rate") for figure in shown}
-    head = ["load", "per second", "ratio", "to", "aim", "p50 ms", "p99 ms", "failed"]
-    if before:
-        head.insert(2, "before")
-        head.insert(3, "ratio to before")
-    rows: list[list[object]] = []
-    for figure in shown:
-        rate, beside = rates[figure.what], rates.get(figure.beside)
-        p50, p99 = _median(figure.runs, "p50_ms"), _median(figure.runs, "p99_ms")
-        row = [f"{round(rate):,} {figure.unit}" if rate else "", rate / beside if rate and beside else ""]
-        row = [figure.what, *row, figure.beside if beside else "", figure.aim, p50, p99, _failed(figure.runs)]
-        if before:
-            row[2:2] = _compared(figure, rate, p50)
-        rows.append(row)
+def tables(measured: Mapping[str, Sequence[Figure]], of: str, notes: Sequence[str], before: str) -> str:
+    """Returns a table of each group of figures, a comparison with an earlier revision, and the notes."""
+    known = {figure.what: figure for rows in measured.values() for figure in rows}
     cores = len(os.sched_getaffinity(0))
-    lines = [f"Medians of {of}, {cores} cores shared by servers, clients and Redis."]
-    if before:
-        lines.append(f"*Before* is revision {before}.")
-    return "\n\n".join([" ".join(lines), _table(head, rows), *notes]) + "\n"
+    parts = [f"Medians of {of}, {cores} cores shared by servers, clients and Redis."]
+    for title, figures in measured.items():
+        rows = [_row(figure, known.get(figure.beside)) for figure in figures if figure.runs or figure.missing]
+        if rows:
+            used = [n for n in range(len(_HEAD)) if n == 0 or any(row[n] not in (None, "") for row in rows)]
+            parts += [f"### {title}", _table(_HEAD, rows, used)]
+        if title == "Requests":
+            parts += notes
+    compared = [figure for figure in known.values() if figure.runs_before or figure.missing_before]
+    if compared:
+        head = [
+            "load",
+            *(part for name in _COMPARED.values() for part in (name, "before", "ratio")),
+            "p50 ms",
+            "before",
+        ]
+        rows = [_compared(figure) for figure in compared]
+        parts += [f"### Beside revision {before}", _table(head, rows, range(len(head)))]
+    return "\n\n".join(parts) + "\n"
 
 
-def _compared(figure: Figure, rate: float | None, p50: float | None) -> list[object]:
-    """Returns the earlier value and the improvement: of the rate if there is one, otherwise of the time."""
-    if not figure.before:
-        return ["", ""]
-    if rate is not None:
-        was = _median(figure.before, "rate")
-        assert was is not None
-        return [f"{round(was):,}", rate / was]
-    was = _median(figure.before, "p50_ms")
-    assert was is not None
-    assert p50 is not None
-    return [f"p50 {was:.2f} ms", was / p50]
+def _row(figure: Figure, beside: Figure | None) -> list[object]:
+    if figure.missing:
+        return [figure.what, figure.missing, *[None] * (len(_HEAD) - 2)]
+    rate = figure.median("rate")
+    row: list[object] = [figure.what, rate and f"{round(rate):,} {figure.unit}".strip()]
+    row += [figure.median("server_us"), figure.median("redis_us") or None]
+    row += [figure.median("p50_ms"), figure.median("p99_ms"), sum(run.failed for run in figure.runs)]
+    ours, theirs = figure.median(figure.by), beside.median(figure.by) if beside else None
+    if ours and theirs:
+        return [*row, figure.beside, _BY[figure.by], _ratio(ours, theirs), figure.aim]
+    return [*row, None, None, None, figure.aim]
 
 
-def _median(runs: Sequence[Run], name: str) -> float | None:
-    values = [getattr(run, name) for run in runs]
-    return None if None in values else median(values)
+def _ratio(one: float, other: float) -> str:
+    return f"{one / other:.2f}" if one > other / 10 else f"{one / other:.2g}"
 
 
-def _failed(runs: Sequence[Run]) -> int:
-    return sum(run.failed for run in runs)
+def _compared(figure: Figure) -> list[object]:
+    """A row of the comparison. A ratio above 1 is an improvement."""
+    row: list[object] = [figure.what]
+    for name in (*_COMPARED, "p50_ms"):
+        now, was = figure.median(name), figure.median_before(name)
+        shown = "{:,.0f}" if name == "rate" else "{:.1f}"
+        row += [shown.format(value) if value else None for value in (now, was)]
+        if name != "p50_ms":
+            row.append((_ratio(now, was) if name == "rate" else _ratio(was, now)) if now and was else None)
+    if figure.missing_before:
+        row[2] = figure.missing_before
+    return row
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]], columns: Sequence[int]) -> str:
     def show(cell: object) -> str:
         if isinstance(cell, float):
-            return f"{cell:.2f}"
+            return f"{cell:,.0f}" if cell >= 100 else f"{cell:.1f}" if cell >= 1 else f"{cell:.2g}"
         return "" if cell is None else str(cell)
 
     lines = [head, ["---"] * len(head), *[[show(cell) for cell in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(line[n] for n in columns) + " |" for line in lines)
 
 
 def plot(measured: Sequence[Figure]) -> str:
@@ -80,7 +104,7 @@ def plot(measured: Sequence[Figure]) -> str:
     bars = [
         (figure.what, rate)
         for figure in measured
-        if figure.unit in ("requests", "pairs") and (rate := _median(figure.runs, "rate"))
+        if figure.unit in ("requests", "pairs") and (rate := figure.median("rate"))
     ]
     label, width, step = 330, 420, 24
     most = max(rate for _, rate in bars)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,28 +24,56 @@ VALUE = "x" * 64
 _TWISTD = [sys.executable, str(Path(sys.executable).with_name("twistd"))]
 
 
+class Missing(Exception):
+    """What is to be measured is not there: a peer is not installed, or an earlier revision lacks the feature."""
+
+
 @dataclass(slots=True)
 class Run:
     """The result of one run of a load.
 
     Attributes:
-        rate: operations per second; None if only the latency is measured.
+        operations: number of operations; None if only the latency is measured.
         failed: number of failed requests, and of lost, repeated or misordered deliveries.
+        server_seconds, redis_seconds: CPU time that the server used, and the busiest of its Redis servers.
     """
 
-    rate: float | None
+    operations: float | None
+    seconds: float
     p50_ms: float | None = None
     p99_ms: float | None = None
     failed: int = 0
+    server_seconds: float = 0
+    redis_seconds: float = 0
+
+    @property
+    def rate(self) -> float | None:
+        return None if self.operations is None else self.operations / self.seconds
+
+    @property
+    def server_us(self) -> float | None:
+        return self.server_seconds / self.operations * 1e6 if self.operations else None
+
+    @property
+    def redis_us(self) -> float | None:
+        return self.redis_seconds / self.operations * 1e6 if self.operations else None
+
+    @property
+    def cpu_us(self) -> float | None:
+        return (self.server_seconds + self.redis_seconds) / self.operations * 1e6 if self.operations else None
 
 
 @dataclass(slots=True)
 class Server:
-    """A server under load; hello has no Redis."""
+    """A server under load.
+
+    Attributes:
+        stores: the Redis servers that hold its data. A cluster has several; most peers have none.
+    """
 
     url: str
     process_id: int
-    redis: Redis | None = None
+    stores: Sequence[Redis] = ()
 
     @property
     def port(self) -> int:
@@ -51,24 +81,74 @@ class Server:
 
     @property
     def store(self) -> Redis:
-        assert self.redis is not None
-        return self.redis
+        return self.stores[0]
 
-    def cpu_seconds(self) -> tuple[float, float]:
-        """CPU seconds used so far by the server with its workers, and by its Redis."""
-        assert self.store.process is not None
+    def processes(self) -> list[int]:
+        """The server and its workers."""
         workers = Path(f"/proc/{self.process_id}/task/{self.process_id}/children").read_text().split()
-        return sum(map(cpu_seconds, [self.process_id, *map(int, workers)])), cpu_seconds(self.store.process.pid)
+        return [self.process_id, *map(int, workers)]
+
+    def store_processes(self) -> list[int]:
+        return [store.process.pid for store in self.stores if store.process is not None]
+
+    def cpu_seconds(self) -> list[float]:
+        """CPU seconds used so far by the server with its workers, and by each of its Redis servers."""
+        return [sum(map(cpu_seconds, self.processes())), *map(cpu_seconds, self.store_processes())]
+
+    def forget(self) -> None:
+        for store in self.stores:
+            store.command("FLUSHALL")
 
     def resident_kb(self) -> int:
         status = Path(f"/proc/{self.process_id}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
+class Meter:
+    """Measures the CPU time that servers use from now on.
+
+    Args:
+        servers: daemons that share their stores.
+    """
+
+    def __init__(self, *servers: Server) -> None:
+        self._servers = servers
+        self._before = self._read()
+
+    def _read(self) -> list[float]:
+        both = [server.cpu_seconds() for server in self._servers]
+        return [sum(seconds[0] for seconds in both), *both[0][1:]]
+
+    def stop(self, run: Run) -> Run:
+        """Writes the CPU time into the result of a run."""
+        run.server_seconds, *stores = (late - early for early, late in zip(self._before, self._read(), strict=True))
+        run.redis_seconds = max(stores, default=0)
+        return run
+
+
 def cpu_seconds(process_id: int) -> float:
-    """CPU seconds used so far by a process."""
-    tasks = Path(f"/proc/{process_id}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    """CPU seconds used so far by a process, with its threads that have ended."""
+    return time.clock_gettime(~process_id << 3 | 2)  # the clock that clock_getcpuclockid(3) names
+
+
+@contextlib.contextmanager
+def on_cores(server: Server) -> Iterator[None]:
+    """Gives one core to a server, and the other ones to its Redis, to this process, and so to the clients."""
+    all_cores = os.sched_getaffinity(0)
+    first, *others = sorted(all_cores)
+    assert others, "this needs two cores"
+
+    def allow(own: Collection[int], rest: Collection[int]) -> None:
+        for process_ids, cores in ((server.processes(), own), ((*server.store_processes(), os.getpid()), rest)):
+            for process_id in process_ids:
+                for task in Path(f"/proc/{process_id}/task").iterdir():
+                    os.sched_setaffinity(int(task.name), cores)
+
+    allow({first}, others)
+    try:
+        yield
+    finally:
+        allow(all_cores, all_cores)
 
 
 def spawned(folder: Path, *options: str, root: Path = ROOT, redis: Redis | None = None) -> Daemon:
@@ -84,7 +164,7 @@ def serving(*options: str, root: Path = ROOT) -> Iterator[Server]:
     try:
         daemon = spawned(folder / "daemon", *options, root=root, redis=redis)
         try:
-            yield Server(daemon.url, daemon.process.pid, redis)
+            yield Server(daemon.url, daemon.process.pid, [redis])
         finally:
             daemon.stop()
     finally:

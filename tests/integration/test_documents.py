@@ -79,7 +79,6 @@ RUN_BY = {
     ): "integration/test_operation_documents.py::test_the_curl_commands_of_the_operation_page_work",
     ("docs/performance.md", "bench/run"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "bench/scripts"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
-    ("docs/performance.md", "bench/sqs"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "bench/cluster"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "tests/load/"): "load/test_load.py::test_",
     (
@@ -231,11 +230,31 @@ def test_the_checks_of_pre_commit_exist_and_pass() -> None:
         assert done.returncode == 0, done.stdout
 
 
+def _benchmark(program: str, *options: str, **environment: str) -> str:
+    command = [sys.executable, str(ROOT / "bench" / program), *options]
+    env = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, env=env).stdout
+
+
 def test_the_benchmarks_print_their_options() -> None:
-    """The benchmarks run for minutes, so not here. They can be loaded, and have the flags that the page names."""
-    flags = {"suite.py": "--before", "clusters.py": "--primaries", "scripts.py": "--before", "sqs.py": "--repeats"}
-    for program, flag in flags.items():
-        command = [sys.executable, str(ROOT / "bench" / program), "--help"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=60)
-        assert said.returncode == 0, said.stderr
-        assert flag in said.stdout
+    """All figures together take minutes. The benchmarks can be loaded, and have the flags that the page names."""
+    assert "--before" in _benchmark("suite.py", "--help")
+    assert "--primaries" in _benchmark("suite.py", "--help")
+    assert "--before" in _benchmark("scripts.py", "--help")
+
+
+def test_the_benchmark_prints_a_table() -> None:
+    said = _benchmark("suite.py", "--only", "^Requests: JSON add$", "--seconds", "1", "--repeats", "1")
+    assert "### Requests\n" in said
+    rate = re.search(r"^\| JSON add \| ([\d,]+) requests \| [\d.,]+ \| [\d.,]+ \|.* 0 \|$", said, re.MULTILINE)
+    assert rate is not None and int(rate[1].replace(",", "")) > 0, said
+
+
+def test_the_benchmark_names_other_servers_that_are_not_installed(tmp_path: Path) -> None:
+    said = _benchmark("suite.py", "--only", "webdis|nchan: POST|beanstalkd: put", "--repeats", "1", PATH=str(tmp_path))
+    for peer, packages in (
+        ("webdis: LPUSH", "webdis"),
+        ("nchan: POST", "nginx-light libnginx-mod-nchan"),
+        ("beanstalkd: put", "beanstalkd"),
+    ):
+        assert f"| {peer} | not installed (apt-get install {packages}) |" in said

@@ -1,0 +1,229 @@
+"""What ``bench/run`` measures: the figures, by table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import clusters
+import loads
+import peers
+import sqs
+from fanout import COMET, EVENTS, WEBSOCKET
+from measures import BATCH, HISTORY, MANY_QUEUES, Measuring, all_stats, kept_history, one_consumer, one_tap, start
+from rig import Run, Server, median
+from waiting import wake_ups
+
+WAITERS = 1000
+WAKE_UPS = 1000
+#: Enough connections to keep every worker busy.
+MANY_CONNECTIONS = 128
+WORKERS = (1, 2, 4, 8)
+FULL_MESSAGES = 1_000_000
+IDLE_CONSUMERS = 5000
+#: moto looks at each message of a queue to receive one, so its queues have few.
+_MOTO_PREPARED_A_SECOND = 60
+
+
+@dataclass(slots=True)
+class Figure:
+    """One row of a table.
+
+    Attributes:
+        of: the server that is measured.
+        before: the server of an earlier revision that is measured too, if that is wanted.
+        beside: name of the figure that this one is compared with.
+        by: what is compared: ``rate``, ``server_us``, or ``cpu_us``, which is that of the server and of its Redis.
+        aim: required ratio, or required figure if there is no ratio.
+        runs, runs_before: results of the current and of the earlier revision.
+        missing, missing_before: why there are none.
+    """
+
+    what: str
+    unit: str
+    measure: Callable[[Any], Run]
+    of: str = "plain"
+    before: str = ""
+    beside: str = ""
+    by: str = "rate"
+    aim: str = ""
+    runs: list[Run] = field(default_factory=list)
+    runs_before: list[Run] = field(default_factory=list)
+    missing: str = ""
+    missing_before: str = ""
+
+    def add(self, result: Run | str) -> None:
+        """Adds a result, or says why there is none."""
+        if isinstance(result, Run):
+            self.runs.append(result)
+        else:
+            self.missing = result
+
+    def add_before(self, result: Run | str) -> None:
+        if isinstance(result, Run):
+            self.runs_before.append(result)
+        else:
+            self.missing_before = result
+
+    def median(self, name: str) -> float | None:
+        return _median(self.runs, name)
+
+    def median_before(self, name: str) -> float | None:
+        return _median(self.runs_before, name)
+
+    def __str__(self) -> str:
+        last = self.runs[-1] if self.runs else None
+        if last is None:
+            return f"{self.what}: {self.missing}"
+        return f"{self.what}: {last.rate and round(last.rate)}, {last.cpu_us and round(last.cpu_us, 1)} µs"
+
+
+def _median(runs: Sequence[Run], name: str) -> float | None:
+    values = [value for run in runs if (value := getattr(run, name)) is not None]
+    return median(values) if values else None
+
+
+def _wakes(server: Server) -> Run:
+    return wake_ups(server, WAITERS, WAKE_UPS)
+
+
+def _live(m: Measuring) -> list[Figure]:
+    """Fan-out, beside nchan, with few and with many consumers."""
+    rows = []
+    for title, transport in (("SSE", EVENTS), ("comet", COMET), ("WebSocket", WEBSOCKET)):
+        for consumers, aim in ((1000, "< 1.00"), (100, "≤ 1.00")):
+            for paced in (False, True):
+                what = f"{title}, {consumers:,} consumers, {'paced' if paced else 'burst'}"
+                other, measure = f"nchan: {what}", m.fan_out(transport, consumers, paced=paced)
+                rows.append(Figure(what, "", measure, before="before", beside=other, by="cpu_us", aim=aim))
+                rows.append(Figure(other, "", measure, "nchan"))
+    return rows
+
+
+def _sqs(m: Measuring) -> list[Figure]:
+    def send(size: int) -> Callable[[Server], Run]:
+        return lambda server: sqs.send(server, m.seconds, size)
+
+    def receive(size: int, prepared_a_second: int) -> Callable[[Server], Run]:
+        return lambda server: sqs.receive(server, m.seconds, size, prepared_a_second)
+
+    rows = []
+    for size, batch in ((1, ""), (sqs.BATCH, f"Batch of {sqs.BATCH}")):
+        sends, receives = f"SendMessage{batch}", f"ReceiveMessage and DeleteMessage{batch}"
+        for what, ours, theirs in (
+            (sends, send(size), send(size)),
+            (receives, receive(size, 30_000), receive(size, _MOTO_PREPARED_A_SECOND)),
+        ):
+            rows.append(Figure(what, "", ours, before="before", beside=f"moto_server: {what}", by="cpu_us"))
+            rows.append(Figure(f"moto_server: {what}", "", theirs, "moto"))
+    return rows
+
+
+def _clusters(
+    m: Measuring, primaries: Sequence[int], queues: Sequence[int], daemons: Sequence[int], connections: int
+) -> list[Figure]:
+    """Each load on one Redis, and on clusters."""
+    rows = []
+    for load in clusters.SCRIPTS:
+        for names in queues:
+            for used in daemons if names > 1 else (1,):
+                of = f"{load}, {names:,} queue{'s' if names > 1 else ''}"
+                of += f", {used} daemons" if used > 1 else ""
+
+                def measure(servers: list[Server], load: str = load, names: int = names, used: int = used) -> Run:
+                    return clusters.run(load, servers[:used], names, m.seconds, connections)
+
+                rows.append(Figure(f"{of}, one Redis", "", measure, "store of 0"))
+                for size in primaries:
+                    what, store = f"{of}, cluster of {size}", f"store of {size}"
+                    beside = f"{of}, one Redis"
+                    rows.append(Figure(what, "", measure, store, f"{store}, before", beside, "server_us"))
+    return rows
+
+
+def figures(
+    m: Measuring, *, primaries: Sequence[int], queues: Sequence[int], daemons: Sequence[int], connections: int
+) -> dict[str, list[Figure]]:
+    """All figures, by the title of their table."""
+    posted, got = (f"{method}, {MANY_CONNECTIONS} connections" for method in ("POST", "GET"))
+    post_many, get_many = m.post(MANY_CONNECTIONS), m.get(MANY_CONNECTIONS)
+    full, many, idle = "a million messages waiting", f"{MANY_QUEUES:,} queues", f"{IDLE_CONSUMERS:,} idle consumers"
+    was, consumer = "before", "POST to one consumer"
+    workers = [
+        Figure(
+            f"{method}, {number} worker{'s' if number > 1 else ''}",
+            "",
+            m.pinned(measure),
+            "plain" if number == 1 else f"{number} workers",
+            beside=f"{method}, 1 worker" if number > 1 else "",
+            by="server_us",
+            aim="≤ 1.05" if number > 1 else "",
+        )
+        for method, measure in (("POST", post_many), ("GET", get_many))
+        for number in WORKERS
+    ]
+    return {
+        "Requests": [
+            Figure("hello POST", "requests", m.load(loads.post), "hello"),
+            Figure("POST", "requests", m.post(), "plain", was, "hello POST", aim="≥ 1.80"),
+            Figure("hello GET", "requests", m.load(loads.get), "hello"),
+            Figure("GET", "requests", m.get(), "plain", was, "hello GET", aim="≥ 1.50"),
+            Figure("JSON add", "requests", m.load(loads.json_add), "plain", was, "hello POST"),
+            Figure("lease and ack", "pairs", m.lease_and_ack, "plain", was),
+            Figure(f"batch add, {BATCH:,} each", "messages", m.add_batches, "plain", was, aim="≥ 150,000"),
+            Figure(f"batch take, {BATCH:,} each", "messages", m.take_batches, "plain", was, aim="≥ 150,000"),
+            Figure(
+                f"wake-up of one of {WAITERS:,} waiters",
+                "",
+                lambda server: wake_ups(server, WAITERS, WAKE_UPS),
+                "plain",
+                was,
+            ),
+            Figure(posted, "requests", post_many, "plain", was),
+            Figure(f"{posted}, two workers", "requests", post_many, "2 workers", beside=posted, aim="≥ 1.50"),
+            Figure(got, "requests", get_many, "plain", was),
+            Figure(f"{got}, two workers", "requests", get_many, "2 workers", beside=got, aim="≥ 1.50"),
+            Figure(f"POST, {full}", "requests", m.post_to("full"), "full", beside="POST", aim="≥ 0.90"),
+            Figure(f"GET, {full}", "requests", m.get_from("full"), "full", beside="GET", aim="≥ 0.90"),
+            Figure(f"POST, {many}", "requests", m.post_to("used"), "many", beside="POST", aim="≥ 0.90"),
+            Figure(f"GET, {many}", "requests", m.get_from("used"), "many", beside="GET", aim="≥ 0.90"),
+            Figure(f"POST, {idle}", "requests", m.post_to("used"), "idle", beside="POST", aim="≥ 0.90"),
+            Figure(f"GET, {idle}", "requests", m.get_from("used"), "idle", beside="GET", aim="≥ 0.90"),
+            Figure(f"whole `/stats/`, {many}", "", all_stats, "many", aim="150 ms"),
+            Figure("start of a prepared checkout", "", start, "", aim="1,000 ms"),
+        ],
+        "Live consumers": _live(m),
+        "Taps and histories": [
+            Figure(consumer, "", m.post(around=one_consumer), "plain", was, "POST", "cpu_us"),
+            Figure("POST with a tap", "", m.post(around=one_tap), "plain", was, "POST", "cpu_us"),
+            Figure(
+                f"{consumer}, history of {HISTORY:,}", "", m.post(around=kept_history), "plain", was, consumer, "cpu_us"
+            ),
+            Figure(f"replay of {HISTORY:,} to 100 consumers", "", m.replay, "plain", was),
+        ],
+        "Other servers": [
+            Figure("webdis: LPUSH", "", m.load(peers.webdis_push), "webdis", beside="POST", by="cpu_us"),
+            Figure("webdis: RPOP", "", m.load(peers.webdis_pop, pops=True), "webdis", beside="GET", by="cpu_us"),
+            Figure("nchan: POST", "", m.load(loads.post), "nchan", beside="POST", by="cpu_us"),
+            Figure(
+                "beanstalkd: put",
+                "",
+                lambda server: peers.beanstalk(server, m.seconds, takes=False),
+                "beanstalkd",
+                beside="POST",
+                by="cpu_us",
+            ),
+            Figure(
+                "beanstalkd: reserve and delete",
+                "",
+                lambda server: peers.beanstalk(server, m.seconds, takes=True),
+                "beanstalkd",
+                beside="lease and ack",
+                by="cpu_us",
+            ),
+        ],
+        "SQS": _sqs(m),
+        "Workers on one core": workers,
+        "Redis Cluster": _clusters(m, primaries, queues, daemons, connections),
+    }
