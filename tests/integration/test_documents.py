@@ -149,7 +149,7 @@ def test_the_commands_of_the_readme_exist_and_are_executable() -> None:
         ("docs/deploy.md", ["restmq"], {"--stop-timeout", "--no-healthcheck"}),
         ("docs/delivery.md", ["restmq"], {"--kills", "--failovers", "--sentinel", "--cluster", "--moves", "--lag"}),
         ("docs/operation.md", ["restmq"], {"--appendonly", "--create-token"}),
-        ("docs/performance.md", ["restmq"], {"--before", "--headless"}),
+        ("docs/performance.md", ["restmq"], {"--before", "--headless", "--only"}),
         ("docs/from-restmq-1.md", ["restmq"], {"--redis-"}),
     ],
 )
