@@ -3,8 +3,9 @@
 1. Each worker has one record in a Redis hash of its server: everything that the worker has counted since its start. It
    writes the record once a second, at a scrape and at its end. A record replaces the one before it, so a write whose
    answer was lost does no harm.
-2. The script that writes a record returns all records. A scrape writes its own first, so the sum has everything that
-   this worker counted, and what the others counted up to a second ago.
+2. The script that writes a record returns all records if asked. A scrape writes its own first, so the sum has
+   everything that this worker counted, and what the others counted up to a second ago. The other writes ask for
+   nothing: if each worker read all records every second, the cost would grow with the square of their number.
 3. Records stay when their workers end, so no sum ever decreases. If there are more than ``RECORDS_MAX`` records, the
    script merges the oldest into one. If a worker is killed, its counts since its last write are lost.
 4. A worker is live while its record is younger than ``LIVE_SECONDS`` and does not say that it ended. Only live workers
@@ -125,7 +126,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         if not self._membership.group:
             return own.counts, [own]
         try:
-            records = await self._write(own)
+            records = await self._write(own, reads=True)
         except RestMQError as problem:
             log.debug("counters of the workers can't be read: {problem}", problem=problem)
             return None, [own]
@@ -145,15 +146,15 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
             ended=ended,
         )
 
-    async def _write(self, own: WorkerRecord) -> list[WorkerRecord]:
+    async def _write(self, own: WorkerRecord, *, reads: bool) -> list[WorkerRecord]:
         key = self._core.layout.worker_counters(self._membership.group)
-        args = (own.serial, msgspec.json.encode(own), RECORDS_MAX, _HASH_EXPIRES_SECONDS)
+        args = (own.serial, msgspec.json.encode(own), RECORDS_MAX, _HASH_EXPIRES_SECONDS, int(reads))
         flat = await self._core.run_on("worker_counters", [key], *args)
         return [msgspec.json.decode(record, type=WorkerRecord) for record in flat[1::2]]
 
     async def _write_quietly(self, ended: bool = False) -> None:
         try:
-            await self._write(self._own_record(ended))
+            await self._write(self._own_record(ended), reads=False)
         except RestMQError as problem:  # the next record has all counts
             log.debug("counters of this worker are not written: {problem}", problem=problem)
 

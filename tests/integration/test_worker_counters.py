@@ -13,7 +13,7 @@ HASH = keys.one_redis().worker_counters("group").decode()
 def write(redis: Redis, serial: int, counts: dict[str, list[float]], most: int = 3) -> dict[str, list[float]]:
     """Writes a worker's record and returns the sum over all."""
     script = scripts.load("worker_counters").source.decode()
-    flat = redis.command("EVAL", script, 1, HASH, serial, json.dumps({"counts": counts}), most, 60)
+    flat = redis.command("EVAL", script, 1, HASH, serial, json.dumps({"counts": counts}), most, 60, 1)
     total: dict[str, list[float]] = {}
     for record in flat[1::2]:
         for name, numbers in json.loads(record)["counts"].items():

@@ -1,7 +1,7 @@
--- Stores one worker's record in the hash of its server and returns the records of all workers.
+-- Stores one worker's record in the hash of its server, and returns the records of all workers if that is wanted.
 -- KEYS: the hash (see restmq/store/keys.py).
 -- ARGV: the worker's serial number, its record as JSON with an object `counts` of lists of numbers, maximum number of
--- records, seconds until the hash expires.
+-- records, seconds until the hash expires, 1 to return the records.
 -- Returns {serial number, record, …} in no order; serial number 0 stands for the sum of merged records.
 --
 -- A record replaces the one before it, so writing twice does no harm. If there are more records than the maximum, those
@@ -45,6 +45,7 @@ if serial > tonumber(call('HGET', hash, MERGED_UNTIL) or 0) then
   end
 end
 call('EXPIRE', hash, ttl_seconds)
+if ARGV[5] ~= '1' then return {} end
 local answer, flat = {}, call('HGETALL', hash)
 for i = 1, #flat, 2 do
   if tonumber(flat[i]) then answer[#answer + 1], answer[#answer + 2] = flat[i], flat[i + 1] end
