@@ -26,6 +26,7 @@ _STATUS: tuple[tuple[type[RestMQError], int], ...] = (
     (BadAnswer, UNREACHABLE),
     (RestMQError, REJECTED),
 )
+_START_ONE = " Start a server with 'restmq serve', or name another one with --url."
 
 
 def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
@@ -45,7 +46,7 @@ def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
     except Stopped:
         status = interrupted_status()
     except RestMQError as error:
-        print_error(error)
+        print_error(f"{error}{_START_ONE}" if isinstance(error, Unreachable) and not error.sent else error)
         status = next(status for kind, status in _STATUS if isinstance(error, kind))
     except OSError as problem:
         print_error(f"{problem.filename or 'the operating system'}: {problem.strerror or problem}")

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from restmq import __version__
+from restmq.cli.habits import ALIASES, OwnCommand, OwnGroup
 from restmq.client import Client, Server
 from restmq.client.server import DEFAULT_URL, PASSWORD_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, USER_VARIABLE
 from restmq.errors import RestMQError
@@ -37,6 +38,9 @@ Environment:
 A TIME is a number of seconds, or has a unit: 500ms, 30s, 5m, 2h, 1d.
 
 \b
+Other names: {", ".join(f"{name} for {command}" for name, command in ALIASES.items())}; help COMMAND for COMMAND --help.
+
+\b
 Exit status:
   0    success; also if a command without an end of its own is interrupted
   1    no message, unknown queue, a job failed, or the reader of a pipe has closed it
@@ -57,7 +61,7 @@ class Commands:
 
     def __init__(self, run_command: Callable[[CommandFunction, SimpleNamespace], None]) -> None:
         self._run_command = run_command
-        self.group = click.Group(
+        self.group = OwnGroup(
             "restmq",
             help="Work with the queues of a RestMQ server.",
             epilog=_NOTES,
@@ -81,7 +85,7 @@ class Commands:
         own = {param.name for param in params}
         common = [param for param in _common() if param.name not in own]
         text = f"{summary[0].upper()}{summary[1:]}.\n\n{more}".strip()
-        command = click.Command(name, callback=callback, help=text, short_help=summary, params=[*params, *common])
+        command = OwnCommand(name, callback=callback, help=text, short_help=summary, params=[*params, *common])
         self.group.add_command(command)
 
 
@@ -117,9 +121,18 @@ def queues_argument(required: bool = False) -> click.Argument:
 def option(
     name: str, text: str, metavar: str, kind: click.ParamType[Any] | None = None, default: object = None
 ) -> click.Option:
-    """An option with a value."""
+    """An option with a value. Names of queues are completed."""
     shows_default = default not in (None, "")
-    return click.Option([name], help=text, metavar=metavar, type=kind, default=default, show_default=shows_default)
+    complete = complete_queue if metavar == "QUEUE" else None
+    return click.Option(
+        [name],
+        help=text,
+        metavar=metavar,
+        type=kind,
+        default=default,
+        show_default=shows_default,
+        shell_complete=complete,
+    )
 
 
 def flag(name: str, text: str) -> click.Option:

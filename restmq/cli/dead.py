@@ -58,6 +58,8 @@ def run_dead(args: SimpleNamespace, client: Client) -> int:
         return 0
     if letters:
         print_table(("KEY", "DELIVERIES", "DIED", "REASON", "VALUE"), [_letter_row(letter) for letter in letters])
+    elif not count:
+        print_error("no dead letters")
     if count > args.first + len(letters):
         print_error(f"shown: {len(letters)} of {count}; use --first and --count to see others.")
     return 0

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import click
 
 from restmq.cli.arguments import YEAR_SECONDS, Commands, Duration, key_argument, option, queue_argument
-from restmq.cli.messages import LEASE_SECONDS, wait_left
+from restmq.cli.messages import LEASE_SECONDS, WAIT_HINT, wait_left
 from restmq.cli.output import confirm, message_fields, print_error, print_json, print_text
 from restmq.client import Client, Message
 from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX
@@ -60,7 +60,7 @@ def run_lease(args: SimpleNamespace, client: Client) -> int:
         if messages:
             return 0
         if time.monotonic() >= deadline:
-            print_error("empty queue")
+            print_error("empty queue" if args.wait else f"empty queue; {WAIT_HINT}")
             return 1
 
 

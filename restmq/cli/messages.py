@@ -33,6 +33,7 @@ from restmq.model import BATCH_MAX, DELAY_SECONDS_MAX, LEASE_SECONDS_MAX, TTL_SE
 
 VALUE_BYTES_MAX = 16 << 20
 LEASE_SECONDS = Duration(1, LEASE_SECONDS_MAX)
+WAIT_HINT = "to wait for a message, pass --wait TIME."
 _READ_BYTES = 1 << 16
 
 
@@ -54,7 +55,11 @@ def add_to(commands: Commands) -> None:
             "--count", "Number of messages.  [default: 1; with --follow: no limit]", "N", click.IntRange(1, COUNT_MAX)
         ),
         option("--wait", "Maximum time to wait for the messages.", "TIME", Duration(0, YEAR_SECONDS), 0),
-        flag("--follow", "Take messages until interrupted; reconnect if the server was unavailable."),
+        click.Option(
+            ["-f", "--follow"],
+            is_flag=True,
+            help="Take messages until interrupted; reconnect if the server was unavailable.",
+        ),
         option("--batch", "Maximum messages per request.", "N", click.IntRange(1, BATCH_MAX), 1),
         *output,
     )
@@ -67,6 +72,7 @@ def add_to(commands: Commands) -> None:
         "message, with roundrobin a share of them. Reconnects if the connection is lost, and tells of messages that it "
         "missed; with --take and a history none are.",
         queue_argument(),
+        click.Option(["-f", "--follow"], is_flag=True, hidden=True, expose_value=False),  # it always follows
         flag("--take", "Take messages, as a connected consumer."),
         option("--count", "Stop after this number of messages.", "N", click.IntRange(1, COUNT_MAX)),
         option("--after", "With --take: start after this message, if the queue keeps a history.", "KEY", default=""),
@@ -120,6 +126,8 @@ def run_publish(args: SimpleNamespace, client: Client) -> int:
     options: dict[str, Any] = {"delay_seconds": args.delay, "ttl_seconds": args.ttl}
     if args.header or args.content_type:
         options |= {"headers": args.header, "content_type": args.content_type}
+    if args.values == ("-",):
+        print_error("the message is '-' itself; to read lines from standard input, leave it out.")
     if not args.values and not args.file:
         if args.idempotency_key is not None:
             raise click.UsageError("--idempotency-key takes one VALUE or --file; lines always get keys of their own.")
@@ -244,7 +252,7 @@ def run_consume(args: SimpleNamespace, client: Client) -> int:
             print_message(message)
     if print_message.count or args.follow:
         return 0
-    print_error("empty queue")
+    print_error("empty queue" if args.wait else f"empty queue; {WAIT_HINT}")
     return 1
 
 

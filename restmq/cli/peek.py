@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import click
@@ -13,6 +14,7 @@ from restmq.client import Client, Message
 from restmq.model import queue_of
 
 _PEEK_MAX = 100
+_KEY = re.compile(r".+:\d+", re.DOTALL)
 _STATES = ("next", "newest", "leased", "delayed", "dead")
 
 
@@ -51,5 +53,7 @@ def run_peek(args: SimpleNamespace, client: Client) -> int:
         elif args.keys_given:
             print_error(f"there is no message {key!r} in this queue: it never existed, was taken or acked, or expired.")
     if not args.keys_given and not print_message.count:
-        print_error("no messages")
+        found = client.find(args.queue) if _KEY.fullmatch(args.queue) else None
+        hint = f"; to peek at this message: restmq peek {queue_of(args.queue)} {args.queue}" if found else ""
+        print_error(f"no messages{hint}")
     return 0 if print_message.count and print_message.count >= len(args.keys_given) else 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from restmq.cli.arguments import YEAR_SECONDS, Commands, Duration
+from restmq.cli.arguments import YEAR_SECONDS, Commands, Duration, complete_queue
 
 _REDIS = (
     "Tokens are kept in Redis, so this runs where the server's Redis can be reached. It takes the server's options for "
@@ -27,6 +27,7 @@ def add_to(commands: Commands) -> None:
         required=True,
         metavar="NAME",
         help="Queue, or glob such as 'mail-*'. Can be repeated.",
+        shell_complete=complete_queue,
     )
     privileges = click.Option(
         ["--allow"],

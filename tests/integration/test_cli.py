@@ -239,8 +239,11 @@ def test_consume_prints_ready_messages(shell: Shell, http: httpx.Client, queue: 
     assert shell.json("consume", queue)["encoding"] == "base64"
     assert shell.json("consume", queue) == {"key": keys[3], "value": "d"}
     empty = shell.run("consume", queue)
-    assert (empty.returncode, empty.stdout, empty.stderr) == (1, b"", b"restmq: empty queue\n")
-    assert shell.run("consume", queue, "--wait", "0.05").returncode == 1
+    assert (empty.returncode, empty.stdout) == (1, b"")
+    assert empty.stderr == b"restmq: empty queue; to wait for a message, pass --wait TIME.\n"
+    assert shell.run("lease", queue).stderr == empty.stderr
+    waited = shell.run("consume", queue, "--wait", "0.05")
+    assert (waited.returncode, waited.stderr) == (1, b"restmq: empty queue\n")
 
 
 def test_consume_waits_for_the_requested_number_of_messages(shell: Shell, http: httpx.Client, queue: str) -> None:
@@ -814,7 +817,10 @@ def test_an_unreachable_server_is_exit_status_5(shell: Shell, queue: str) -> Non
     ):
         result = shell.run("--url", away, "--retry", "0", *command)
         assert (result.returncode, result.stdout) == (5, b"")
-        assert result.stderr == f"restmq: {away} can't be reached: Connection refused.\n".encode()
+        assert result.stderr.decode() == (
+            f"restmq: {away} can't be reached: Connection refused. Start a server with 'restmq serve', or name another "
+            "one with --url.\n"
+        )
     result = shell.run("stats", "--retry", "0.2", RESTMQ_URL=away)
     assert (result.returncode, result.stderr.count(b"Retrying")) == (5, 1)
 
@@ -948,6 +954,41 @@ def test_tokens_are_made_listed_and_revoked_by_name(shell: Shell, private_redis:
     assert private_redis.keys() == set()
 
 
+# Habits from other tools
+
+
+def test_follow_has_the_short_option_of_tail(shell: Shell, http: httpx.Client, redis: Redis, queue: str) -> None:
+    add(http, queue, "a")
+    assert shell.output("consume", "-f", "--count", "1", queue) == b"a\n"
+    tail = shell.start("tail", "-f", "--count", "1", queue)
+    wait_until(lambda: redis.command("EXISTS", f"{queue}:tapped") == 1)
+    add(http, queue, "b")
+    assert ended(tail)[0] == b"b\n"
+
+
+def test_a_dash_is_published_and_said_to_be_no_standard_input(shell: Shell, http: httpx.Client, queue: str) -> None:
+    published = shell.run("publish", queue, "-", stdin=b"unread\n")
+    assert (published.returncode, b"to read lines from standard input, leave it out" in published.stderr) == (0, True)
+    assert http.get(f"/q/{queue}").json()["value"] == "-"
+    assert shell.run("publish", queue, "--", "-x").stderr == b""
+
+
+def test_a_key_in_place_of_a_queue_is_answered_with_the_command_to_use(
+    shell: Shell, http: httpx.Client, queue: str
+) -> None:
+    (key,) = add(http, queue, "a")
+    asked = shell.run("peek", key)
+    hint = f"restmq: no messages; to peek at this message: restmq peek {queue} {key}\n"
+    assert (asked.returncode, asked.stderr.decode()) == (1, hint)
+    assert shell.run("peek", f"{queue}:999").stderr == b"restmq: no messages\n"
+
+
+def test_a_queue_without_dead_letters_is_said_to_have_none(shell: Shell, queue: str) -> None:
+    shown = shell.run("dead", queue)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, b"", b"restmq: no dead letters\n")
+    assert shell.json("dead", queue)["dead"] == 0
+
+
 # Completion: Tab is pressed in an interactive shell
 
 
@@ -1004,7 +1045,17 @@ def test_tab_completes_commands_options_and_queues(
                 shown = shown.replace(b"\x1b[0c", b"")
         shown = shown.partition(words)[2]
 
-    asked = (("pub", "publish"), ("stats --na", "--names"), (f"purge {queue[:-1]}", queue))
+    (completing.home / "photo.jpg").write_bytes(b"x")
+    asked = (
+        ("pub", "publish"),
+        ("stats --na", "--names"),
+        (f"purge {queue[:-1]}", queue),
+        (f"redrive other --to {queue[:-1]}", queue),
+        (f"ls {queue[:-1]}", queue),
+        (f"policy {queue} ro", "roundrobin"),
+        (f"peek {queue} --list lea", "leased"),
+        (f"publish {queue} --file pho", "photo.jpg"),
+    )
     try:
         os.write(master, f"{setup}; echo rea''dy\r".encode())
         read_until(b"ready")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from restmq.cli import commands
+from restmq.cli import commands, habits
 from restmq.cli.arguments import Duration
 from tests.servers import ROOT
 
@@ -67,6 +67,68 @@ def test_the_document_names_every_command_and_no_unknown_option(capsys: pytest.C
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()
     for name in names():
         assert re.search(rf"restmq {name}\b", text), name
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [("pub", "publish"), ("send", "publish"), ("ls", "stats"), ("help publish", "publish"), ("help pub", "publish"),
+     ("help token make", "token make")],
+)  # fmt: skip
+def test_a_command_has_other_names_and_help_takes_a_command(
+    capsys: pytest.CaptureFixture[str], words: str, command: str
+) -> None:
+    status, shown, error = run(capsys, *words.split(), "--help")
+    assert (status, error) == (0, "")
+    assert shown == run(capsys, *command.split(), "--help")[1]
+
+
+def test_help_alone_is_the_help_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "help") == run(capsys, "--help")
+    status, _, error = run(capsys, "help", "nonsense")
+    assert (status, "No such command 'nonsense'" in error) == (2, True)
+
+
+def test_every_word_of_another_tool_leads_to_a_command_that_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    known = commands().group.commands
+    for word, text in habits.INSTEAD.items():
+        assert word not in known
+        assert word not in habits.ALIASES
+        status, shown, error = run(capsys, word, "jobs")
+        assert (status, shown, error.splitlines()[-1]) == (2, "", f"Error: No such command {word!r}: {text}.")
+        named = re.findall(r"'([a-z]+)[^']*'", text)
+        assert named, text
+        assert set(named) <= {*known, "restmq"}
+    assert set(habits.ALIASES.values()) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["-s", "localhost", "stats"], "Use '--url'."),
+        (["stats", "--server", "localhost"], "Use '--url'."),
+        (["stats", "-o", "json"], "Use '--json'."),
+        (["consume", "-n", "3", "q"], "Use '--count'."),
+        (["publish", "-H", "a: b", "q", "x"], "Use '--header'."),
+        (["consume", "-H", "localhost", "q"], "Use '--url'."),
+        (["consume", "q", "--visibility-timeout", "30"], "Use '--lease'."),
+        (["purge", "q", "--force"], "Use '--yes'."),
+        (["publish", "--topic", "q", "x"], "QUEUE is an argument, without an option."),
+        (["purge", "--queue", "q"], "QUEUE is an argument, without an option."),
+        (["publish", "q", "--payload", "x"], "VALUE is an argument, without an option."),
+        (["ack", "q:1", "--receipt-handle", "r"], "RECEIPT is an argument, without an option."),
+        (["stats", "--nmaes"], "Did you mean '--names'?"),
+    ],
+)
+def test_an_option_of_another_tool_is_answered_with_what_to_use(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str
+) -> None:
+    status, _, error = run(capsys, *arguments)
+    assert (status, hint in error.splitlines()[-1]) == (2, True), error
+
+
+def test_an_option_that_the_command_has_not_is_not_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "ping", "-n", "3")[2].endswith("No such option '-n'.\n")
+    assert run(capsys, "ping", "--queue", "q")[2].endswith("No such option '--queue'.\n")
 
 
 @pytest.mark.parametrize(
