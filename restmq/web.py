@@ -13,7 +13,13 @@ import cyclone.web
 from restmq.errors import WireError
 from restmq.handlers.base import Handler
 from restmq.handlers.commands import CommandHandler, QueueCommandHandler
-from restmq.handlers.dashboard import ConsumersHandler, EventsHandler, SqsQueueHandler
+from restmq.handlers.dashboard import (
+    ConsumersHandler,
+    EventsHandler,
+    QueueSamplesHandler,
+    SamplesHandler,
+    SqsQueueHandler,
+)
 from restmq.handlers.error_status import render_error
 from restmq.handlers.health import HealthHandler, MetricsHandler, ReadinessHandler
 from restmq.handlers.messages import DeadLettersHandler, MessageHandler
@@ -66,6 +72,8 @@ ROUTES: list[Route] = [
     ("/", RootHandler),
     ("/dashboard", DashboardHandler),
     ("/dashboard/events", EventsHandler),
+    ("/dashboard/samples", SamplesHandler),
+    ("/dashboard/samples/{queue}", QueueSamplesHandler),
     ("/dashboard/consumers/{queue}", ConsumersHandler),
     ("/dashboard/sqs/{queue}", SqsQueueHandler),
     ("/static/{file}", StaticHandler),

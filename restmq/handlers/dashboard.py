@@ -14,6 +14,7 @@ from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, chunk
 from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import TRANSPORTS
+from restmq.monitoring.samples import ChartSample
 from restmq.schema.answers import NUMBER, QUEUE, STRING, WHOLE, array, described, obj
 from restmq.schema.encoding import RETRY
 
@@ -24,6 +25,15 @@ _CONSUMER = obj(
     lease_seconds=NUMBER,
     held=WHOLE,
     server=described(STRING, "Host and process that the consumer is connected to."),
+)
+_SAMPLES = obj(
+    samples=array(
+        obj(
+            time=described(WHOLE, "Milliseconds since 1970."),
+            ready=described(WHOLE, "Number of waiting messages."),
+            **{"in": described(WHOLE, "Messages added so far."), "out": described(WHOLE, "Messages gone so far.")},
+        )
+    )
 )
 _TEXTS = {"type": "object", "additionalProperties": STRING}
 _GROUPS = obj(
@@ -82,6 +92,37 @@ class WatcherStream:
 
     def stopProducing(self) -> None:
         """Does nothing: the end of the connection is reported to ``on_connection_close``."""
+
+
+class _SamplesHandler(Handler):
+    """Samples of the last hour."""
+
+    requires = {"GET": guard.CONSUME}
+
+    def answer_samples(self, samples: list[ChartSample]) -> None:
+        self.answer_json({"samples": msgspec.to_builtins(samples)}, b"\r\n")
+
+
+class SamplesHandler(_SamplesHandler):
+    """``/dashboard/samples``: the sum of all queues that the client may see."""
+
+    @declare(answers={200: answers_json("The samples, the oldest first.", _SAMPLES)})
+    async def get(self) -> None:
+        """Shows the last hour of all queues together, every ten seconds. There may be gaps.
+
+        With a token that may see some queues only, there are no samples if one of them is not among the 1,000 busiest.
+        """
+        queues = None if self.credentials.token is None else await self.services.visible_queues(self.credentials)
+        self.answer_samples(await self.services.samples.read(queues))
+
+
+class QueueSamplesHandler(_SamplesHandler):
+    """``/dashboard/samples/<queue>``: one queue."""
+
+    @declare(answers={200: answers_json("The samples, the oldest first.", _SAMPLES)})
+    async def get(self) -> None:
+        """Shows the last hour of one of the 1,000 busiest queues, every ten seconds. There may be gaps."""
+        self.answer_samples(await self.services.samples.read([self.queue_name]))
 
 
 class ConsumersHandler(Handler):

@@ -1,15 +1,16 @@
 """The live data of the dashboard: the counters of all queues, then once a second those that changed.
 
-Redis and the other daemons are asked once for all watchers of this daemon, and not at all while there are none.
+Redis and the other daemons are asked once for all watchers of this daemon, and not at all while there are none. The
+samples of ``monitoring/samples.py`` are taken from the same readings.
 Watchers with the same token, or with none, share one view, which is rendered once. Nothing is buffered for a watcher
 that reads too slowly: it is skipped, and gets a new snapshot when it can read again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from twisted.application import service
@@ -44,6 +45,19 @@ OFFERS = {
     "comet": guard.LISTEN_COMET,
     "websocket": guard.LISTEN_WEBSOCKET,
 }
+
+
+class Reading(NamedTuple):
+    """The counters of all queues at one time.
+
+    Attributes:
+        time_ms: the time, in ms since 1970.
+        is_whole: whether all nodes of a cluster answered.
+    """
+
+    time_ms: int
+    queues: list[QueueOverview]
+    is_whole: bool
 
 
 class Watcher(Protocol):
@@ -113,6 +127,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         self._views: dict[str | None, _View] = {}
         self._rows: dict[str, bytes] = {}
         self._missing = 0
+        self._last: Reading | None = None
         self._reading = False
         self._timer: Any = None
 
@@ -143,7 +158,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         """Removes a watcher, if it is still there."""
         self._states.pop(watcher, None)
         if not self._states:
-            self._rows, self._views = {}, {}
+            self._rows, self._views, self._last = {}, {}, None
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -165,6 +180,7 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
             self._timer = self._reactor.callLater(max(INTERVAL_SECONDS - took_seconds, took_seconds), self._read)
 
     def _failed(self, failure: Any) -> None:
+        self._last = None
         if not failure.check(RestMQError):
             log.failure("reading the queues for the dashboard failed", failure=failure)
         for watcher in list(self._states):
@@ -200,13 +216,33 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         queues, self._missing = await self._core.queue_names()
         listeners = await asked
         names = sorted({*queues, *listeners})
-        shown = names[: self._queues_max]
         rows: dict[str, bytes] = {}
+        lines: list[QueueOverview] = []
+        async for part in self._parts(names):
+            lines += part
+            rows |= {line.name: self._row(line, listeners.get(line.name, NOBODY)) for line in part}
+        left_out = max(0, len(names) - self._queues_max)
+        is_whole = not self._missing and len(lines) + left_out == len(names)
+        self._last = Reading(self._core.store.time_ms(), lines, is_whole) if self._states else None
+        return rows, left_out
+
+    async def read(self) -> Reading:
+        """The queues as they are now; while anybody watches, as the watchers saw them last, which costs nothing.
+
+        Raises StoreUnavailable and StoreRefused.
+        """
+        if self._last is not None:
+            return self._last
+        names, missing = await self._core.queue_names()
+        lines = [line async for part in self._parts(names) for line in part]
+        is_whole = not missing and len(lines) == min(len(names), self._queues_max)
+        return Reading(self._core.store.time_ms(), lines, is_whole)
+
+    async def _parts(self, names: list[str]) -> AsyncIterator[list[QueueOverview]]:
+        """Reads the first queues, up to the maximum, in bounded calls."""
         at_a_time = self._core.at_a_time(QUEUES_PER_CALL)
-        for start in range(0, len(shown), at_a_time):
-            for line in await self._core.queue_overview(shown[start : start + at_a_time]):
-                rows[line.name] = self._row(line, listeners.get(line.name, NOBODY))
-        return rows, len(names) - len(shown)
+        for start in range(0, min(len(names), self._queues_max), at_a_time):
+            yield await self._core.queue_overview(names[start : min(start + at_a_time, self._queues_max)])
 
     def _row(self, line: QueueOverview, listeners: tuple[int, ...]) -> bytes:
         return orjson.dumps(

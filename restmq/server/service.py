@@ -35,6 +35,7 @@ from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.peers import Peers
 from restmq.monitoring.request_counters import Traffic
+from restmq.monitoring.samples import Samples
 from restmq.monitoring.worker_counters import Membership
 from restmq.server.daemon import (
     InOrder,
@@ -149,6 +150,8 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         lambda: {"connections": len(application.connections), "taps": services.taps.count},
         options["metrics-queues"],
     )
+    workers = services.metrics.workers
+    services.samples = Samples(core, services.dashboard_feed, peers, lambda: workers.leader)
     listen_on = [slot.endpoint(reactor)] if slot else listening_on(options, reactor)
     web = Web(application, store, listen_on, reactor)
     for part in (
@@ -158,13 +161,14 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         Deadlines(core, reactor),
         ExpiringQueues(core, reactor),
         peers,
-        services.metrics.workers,  # stops after the connections are drained, and writes what they counted
+        workers,  # stops after the connections are drained, and writes what they counted
         _Drain(application, options["drain-timeout"]),
         services.fanout,
         services.taps,
         Revocation((services.fanout, services.taps), services.guard, core, reactor),
         services.polls,
         services.dashboard_feed,
+        services.samples,
         web,  # stops first: a client that another part disconnects must not reconnect here
     ):
         part.setServiceParent(parts)

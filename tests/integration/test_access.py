@@ -64,6 +64,8 @@ GUARDED = [
     ("rest:consumer", "GET", "/control/", None),
     ("rest:consumer", "GET", "/control/x", None),
     ("rest:consumer", "GET", "/dashboard/events", None),
+    ("rest:consumer", "GET", "/dashboard/samples", None),
+    ("rest:consumer", "GET", "/dashboard/samples/x", None),
     ("rest:consumer", "GET", "/dashboard/consumers/x", None),
     ("rest:consumer", "GET", "/dashboard/sqs/x", None),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "get", "queue": "x"}'}),

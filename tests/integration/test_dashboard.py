@@ -154,6 +154,30 @@ def test_a_watcher_that_reads_nothing_does_not_hold_up_another_one(private_folde
         watcher.stream.close()
 
 
+def test_a_server_has_samples_before_anybody_watches_and_a_token_shows_its_own(
+    private_folder: Path, private_redis: Redis, private_core: RedisOperations, run: Run
+) -> None:
+    for queue, count in {"a1": 3, "a2": 2, "b": 7}.items():
+        run(private_core.queue_add_many, queue, [b"x"] * count)
+    run(private_core.queue_get, "a1")
+    run(private_core.authorization_create, "t", ["a*"], ["read"])
+    token = {"Authorization": "Bearer t"}
+
+    def last(path: str, **headers: str) -> list[int]:
+        samples = http.get(path, headers=headers).raise_for_status().json()["samples"]
+        assert [each["time"] for each in samples] == sorted({each["time"] for each in samples})
+        return [samples[-1][name] for name in ("ready", "in", "out")] if samples else []
+
+    with stopping(Daemon(private_folder, redis=private_redis)) as daemon, daemon.client() as http:
+        wait_until(lambda: last("/dashboard/samples") == [11, 12, 1])
+        assert last("/dashboard/samples", **token) == [4, 5, 1]
+        assert last("/dashboard/samples/a1") == last("/dashboard/samples/a1", **token) == [2, 3, 1]
+        assert last("/dashboard/samples/b") == [7, 7, 0]
+        assert last("/dashboard/samples/none") == []
+        assert http.get("/dashboard/samples/b", headers=token).status_code == 403
+        assert http.get("/dashboard/samples", headers={"Authorization": "Bearer u"}).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("place", "keys"),
     [("next", [1, 2]), ("newest", [8, 7]), ("leased", [5, 6]), ("delayed", [4, 3]), ("dead", [])],

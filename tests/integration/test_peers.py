@@ -109,6 +109,19 @@ def listen_to_both(daemon: Daemon, queue: str) -> list[Comet]:
     return streams
 
 
+def test_every_worker_shows_the_samples_that_the_leader_takes(two_workers: Daemon, queue: str) -> None:
+    with two_workers.client() as http:
+        http.post(f"/q/{queue}", data={"value": "x"})
+    wait_until(lambda: get(two_workers, f"/dashboard/samples/{queue}").json()["samples"], why="a sample has the queue")
+    seen = set()
+    for _ in range(10):  # each on a connection of its own, so at either worker
+        samples = get(two_workers, f"/dashboard/samples/{queue}").json()["samples"]
+        assert [samples[-1][name] for name in ("ready", "in", "out")] == [1, 1, 0]
+        seen.add(samples[-1]["time"])
+    later = get(two_workers, f"/dashboard/samples/{queue}").json()["samples"]
+    assert seen <= {each["time"] for each in later}, "all samples are of one worker"
+
+
 def test_every_worker_reports_the_consumers_of_all_workers(two_workers: Daemon, queue: str) -> None:
     streams = listen_to_both(two_workers, queue)
     pids = {int(server.rpartition(":")[2]) for server in servers(two_workers, queue)}

@@ -1,0 +1,204 @@
+"""The last hour of the dashboard's charts: samples of all queues, taken every ten seconds, whoever watches.
+
+1. Of a server's workers, only the leader (the oldest live one) takes samples. The other workers ask it for them when a
+   page needs them. Servers on the same Redis take their own. Samples are kept in memory, so they begin anew when the
+   leader changes.
+2. A sample has the number of waiting messages and the totals in and out: of all queues together, and of each queue
+   that has a series. These are the busiest queues, by their traffic and their number of waiting messages.
+3. A series has an entry only for a sample in which its numbers differ from those before. So an idle queue has one
+   entry, and no series has more than ``SAMPLES_MAX``.
+4. While Redis, or a node of a cluster, does not answer, no sample is taken: the sum of the other queues would look as
+   if messages were lost. Pages draw a gap where samples are missing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from itertools import accumulate
+
+import msgspec
+from twisted.application import internet
+from twisted.internet import defer, task
+from twisted.logger import Logger
+
+from restmq.core import RedisOperations
+from restmq.errors import RestMQError
+from restmq.monitoring.dashboard_feed import DashboardFeed, Reading
+from restmq.monitoring.peers import Peers
+
+log = Logger()
+
+SAMPLE_SECONDS = 10.0
+SAMPLES_MAX = 360
+SERIES_MAX = 1000
+#: The part of a queue's traffic that still counts at the next sample.
+_TRAFFIC_DECAY = 0.9
+_WIDTH = 4
+#: Takes up to 10 ms.
+_SERIES_PER_TURN = 50
+
+#: Number of waiting messages, total in, total out.
+Numbers = tuple[int, int, int]
+_NOTHING: Numbers = (0, 0, 0)
+
+
+class ChartSample(msgspec.Struct, frozen=True, rename={"put": "in"}):
+    """A point of a chart: its time in ms since 1970, the number of waiting messages, and the totals in and out."""
+
+    time: int
+    ready: int
+    put: int
+    out: int
+
+
+class Series:
+    """The samples of one queue.
+
+    Args:
+        since: number of the first sample that it has. Until its first entry, its numbers are 0.
+    """
+
+    __slots__ = ("_entries", "since")
+
+    def __init__(self, since: int) -> None:
+        self.since = since
+        #: Four numbers an entry: number of the sample, then Numbers.
+        self._entries = array("q")
+
+    def __len__(self) -> int:
+        return len(self._entries) // _WIDTH
+
+    def add(self, number: int, numbers: Numbers, oldest: int) -> None:
+        """Adds a sample, and forgets what is older than the oldest one."""
+        entries = self._entries
+        if not entries or tuple(entries[1 - _WIDTH :]) != numbers:
+            entries.extend((number, *numbers))
+        first = 0
+        while first + _WIDTH < len(entries) and entries[first + _WIDTH] <= oldest:
+            first += _WIDTH
+        del entries[:first]
+
+    def add_to(self, growth: list[list[int]], first: int) -> None:
+        """Adds the growth of each of its numbers from sample to sample.
+
+        Args:
+            growth: for each of Numbers, its growth up to each sample from ``first`` on.
+        """
+        for column, grown in enumerate(growth, 1):
+            before = 0
+            for number, now in zip(self._entries[::_WIDTH], self._entries[column::_WIDTH], strict=True):
+                grown[max(0, number - first)] += now - before
+                before = now
+
+
+class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
+    """Takes the samples, and answers with them.
+
+    Args:
+        feed: reads the queues.
+        leader: returns the identity of the worker that takes the samples; empty if it is unknown.
+    """
+
+    def __init__(self, core: RedisOperations, feed: DashboardFeed, peers: Peers, leader: Callable[[], str]) -> None:
+        super().__init__(SAMPLE_SECONDS, self._sample_quietly)
+        self.clock = core.store.clock
+        self._store = core.store
+        self._feed = feed
+        self._peers = peers
+        self._leader = leader
+        #: The times of the last samples. ``_number`` is the number of the last one, from 1 on.
+        self._times: deque[int] = deque(maxlen=SAMPLES_MAX)
+        self._number = 0
+        self._all = Series(1)
+        self._series: dict[str, Series] = {}
+        #: By queue: its total in and out at the last sample, and its traffic.
+        self._known: dict[str, tuple[int, float]] = {}
+        peers.answer("samples", list[str] | None, self._read)
+
+    def startService(self) -> None:
+        super().startService()
+        self._store.first_connected.addCallback(lambda _: defer.ensureDeferred(self._sample_quietly()))
+
+    async def read(self, queues: Collection[str] | None) -> list[ChartSample]:
+        """The samples of the last hour, the oldest first.
+
+        Args:
+            queues: the queues to add up; None for all. If one of them has no series, there are no samples.
+        """
+        if queues is not None and len(queues) > SERIES_MAX:
+            return []
+        wanted = None if queues is None else list(queues)
+        leader = self._leader()
+        if leader == self._peers.id:
+            return await self._read(wanted)
+        channel = self._store.layout.peer_channel(leader)
+        answers = await self._peers.ask("samples", wanted, channel, list[ChartSample]) if leader else []
+        return answers[0] if answers else []
+
+    async def _read(self, queues: list[str] | None) -> list[ChartSample]:
+        number, times = self._number, list(self._times)
+        found = [self._all] if queues is None else [self._series.get(queue) for queue in queues]
+        series = [each for each in found if each is not None]
+        if not series or not times or len(series) < len(found):
+            return []
+        oldest = number - len(times) + 1
+        first = max(oldest, *(each.since for each in series))
+        growth = [[0] * (number + 1 - first) for _ in _NOTHING]
+        for place, each in enumerate(series, 1):
+            each.add_to(growth, first)
+            if place % _SERIES_PER_TURN == 0:
+                await task.deferLater(self.clock, 0)
+                if self._number != number:  # the series have changed
+                    return await self._read(queues)
+        rows = zip(times[first - oldest :], *map(accumulate, growth), strict=True)
+        return [ChartSample(*row) for row in rows]
+
+    # Taking samples
+
+    async def _sample_quietly(self) -> None:
+        try:
+            if self._leader() == self._peers.id:
+                self._add(await self._feed.read())
+        except RestMQError as problem:
+            log.debug("the queues are not sampled: {problem}", problem=problem)
+
+    def _add(self, reading: Reading) -> None:
+        if not reading.is_whole or (self._times and reading.time_ms <= self._times[-1]):
+            return
+        self._times.append(reading.time_ms)
+        self._number += 1
+        oldest = self._number - len(self._times) + 1
+        numbers = {queue.name: (queue.length, queue.number, queue.out) for queue in reading.queues}
+        self._all.add(self._number, _sum(numbers.values()), oldest)
+        before, self._known = self._known, {name: self._traffic(name, each) for name, each in numbers.items()}
+        kept: dict[str, Series] = {}
+        for name in self._busiest(numbers):
+            series = self._series.get(name)
+            if series is None:  # a queue that is new since the last sample was empty until then
+                series = Series(1 if before and name not in before else self._number)
+            series.add(self._number, numbers[name], oldest)
+            kept[name] = series
+        self._series = kept
+
+    def _traffic(self, name: str, numbers: Numbers) -> tuple[int, float]:
+        total = numbers[1] + numbers[2]
+        before, traffic = self._known.get(name, (total, 0.0))
+        return total, traffic * _TRAFFIC_DECAY + max(0, total - before)
+
+    def _busiest(self, numbers: dict[str, Numbers]) -> Iterable[str]:
+        """The queues that have a series. A queue keeps its series until another one is twice as busy."""
+        if len(numbers) <= SERIES_MAX:
+            return numbers
+
+        def rank(name: str) -> float:
+            return (self._known[name][1] + numbers[name][0]) * (2 if name in self._series else 1)
+
+        return heapq.nlargest(SERIES_MAX, numbers, key=rank)
+
+
+def _sum(rows: Iterable[Numbers]) -> Numbers:
+    ready, put, out = map(sum, zip(*rows, strict=True)) if rows else _NOTHING
+    return ready, put, out
