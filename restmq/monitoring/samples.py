@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from itertools import accumulate
 
 import msgspec
@@ -99,10 +99,12 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
 
     Args:
         feed: reads the queues.
-        leader: returns the identity of the worker that takes the samples; empty if it is unknown.
+        leader: returns the identity of the worker that takes the samples.
     """
 
-    def __init__(self, core: RedisOperations, feed: DashboardFeed, peers: Peers, leader: Callable[[], str]) -> None:
+    def __init__(
+        self, core: RedisOperations, feed: DashboardFeed, peers: Peers, leader: Callable[[], Awaitable[str]]
+    ) -> None:
         super().__init__(SAMPLE_SECONDS, self._sample_quietly)
         self.clock = core.store.clock
         self._store = core.store
@@ -131,11 +133,11 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
         if queues is not None and len(queues) > SERIES_MAX:
             return []
         wanted = None if queues is None else list(queues)
-        leader = self._leader()
+        leader = await self._leader()
         if leader == self._peers.id:
             return await self._read(wanted)
         channel = self._store.layout.peer_channel(leader)
-        answers = await self._peers.ask("samples", wanted, channel, list[ChartSample]) if leader else []
+        answers = await self._peers.ask("samples", wanted, channel, list[ChartSample])
         return answers[0] if answers else []
 
     async def _read(self, queues: list[str] | None) -> list[ChartSample]:
@@ -160,7 +162,7 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
 
     async def _sample_quietly(self) -> None:
         try:
-            if self._leader() == self._peers.id:
+            if await self._leader() == self._peers.id:
                 self._add(await self._feed.read())
         except RestMQError as problem:
             log.debug("the queues are not sampled: {problem}", problem=problem)

@@ -108,12 +108,6 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         self._counts = counts
         self._gauges = gauges
         self._samples = samples
-        self._live: list[WorkerRecord] = []
-
-    @property
-    def leader(self) -> str:
-        """The identity of the server's oldest live worker, as of the last write; empty if it is unknown."""
-        return self._live[0].peer if self._live else "" if self._membership.group else self._peer
 
     def startService(self) -> None:
         if self._membership.group:
@@ -136,7 +130,13 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         except RestMQError as problem:
             log.debug("counters of the workers can't be read: {problem}", problem=problem)
             return None, [own]
-        return _sum(records), self._live
+        since = own.at_seconds - LIVE_SECONDS
+        live = [record for record in records if record.worker and not record.ended and record.at_seconds > since]
+        return _sum(records), sorted(live, key=lambda record: record.serial)
+
+    async def leader(self) -> str:
+        """The identity of the server's oldest live worker."""
+        return (await self.read())[1][0].peer
 
     def _own_record(self, ended: bool = False) -> WorkerRecord:
         return WorkerRecord(
@@ -154,11 +154,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         key = self._core.layout.worker_counters(self._membership.group)
         args = (own.serial, msgspec.json.encode(own), RECORDS_MAX, _HASH_EXPIRES_SECONDS, int(reads))
         flat = await self._core.run_on("worker_counters", [key], *args)
-        records = [msgspec.json.decode(record, type=WorkerRecord) for record in flat[1::2]]
-        since = own.at_seconds - LIVE_SECONDS
-        live = [record for record in records if record.worker and not record.ended and record.at_seconds > since]
-        self._live = sorted(live, key=lambda record: record.serial)
-        return records
+        return [msgspec.json.decode(record, type=WorkerRecord) for record in flat[1::2]]
 
     async def _write_quietly(self, ended: bool = False) -> None:
         try:

@@ -151,7 +151,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         options["metrics-queues"],
     )
     workers = services.metrics.workers
-    services.samples = Samples(core, services.dashboard_feed, peers, lambda: workers.leader)
+    services.samples = Samples(core, services.dashboard_feed, peers, workers.leader)
     listen_on = [slot.endpoint(reactor)] if slot else listening_on(options, reactor)
     web = Web(application, store, listen_on, reactor)
     for part in (
