@@ -76,7 +76,7 @@ class BaseStore(service.Service, abc.ABC):  # type: ignore[misc]  # untyped
 
     Attributes:
         layout: the names of keys and channels.
-        turn_end: runs all batches of a reactor turn, in order.
+        turn_end: sends all batches, in order.
         first_connected: fires when Redis can be used for the first time.
         facts: the fields of ``INFO`` of the server that was connected to last; empty if it is not permitted.
         time_ms: the wall clock, in ms since 1970, for times that are stored or shown.

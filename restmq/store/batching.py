@@ -1,7 +1,15 @@
-"""Joins calls: like calls of one reactor turn, and the same call while it runs.
+"""Joins calls: like calls that arrive together, and the same call while it runs.
 
 Under load, many requests arrive in the same reactor turn. A script call costs more, in Redis and in the daemon, than
-the work that one request asks of it.
+the work that one request asks of it. So like calls make a batch, which is one script call.
+
+1.  All batches go out together, in the order of their first calls: one system call for each connection.
+2.  They wait for the end of the turn, and, if the turn brought more calls, for the end of the next one; at most for
+    ``_MORE_TURNS_MAX`` of them. The reactor does not sleep meanwhile. With one Redis, all answers arrive together, and
+    with them the next requests of all clients. The nodes of a cluster answer one by one; without this rule, so would
+    the batches go out, each with few calls.
+3.  A call that comes alone while no batch is unanswered goes out at the end of its turn: it would wait in vain.
+4.  No batch waits for the answer to another one. So a node that hangs or fails concerns its own batches alone.
 """
 
 from __future__ import annotations
@@ -19,6 +27,8 @@ from restmq.model import BATCH_MAX
 from restmq.store.connection import Connection
 
 _BATCH_BYTES_MAX = 1 << 20
+#: With twice as many, batches hardly become larger.
+_MORE_TURNS_MAX = 3
 
 BatchKind = TypeVar("BatchKind", bound=Hashable)
 Item = TypeVar("Item")
@@ -27,22 +37,36 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class TurnEnd:
-    """Runs functions at the end of the reactor turn, in order, and sends the commands to Redis that they make together.
+    """Sends batches at the end of a reactor turn, by the rules above.
 
     Args:
         call_later: the reactor's ``callLater``.
+
+    Attributes:
+        joined: number of calls that joined batches in this turn.
+        unanswered: number of batches that were sent and have no answer yet.
     """
 
     def __init__(self, call_later: Callable[..., Any]) -> None:
         self._call_later = call_later
         self._calls: list[Callable[[], Any]] = []
+        self._more_turns = 0
+        self.joined = 0
+        self.unanswered = 0
 
     def add(self, call: Callable[[], Any]) -> None:
+        """Adds a function that sends a batch."""
         if not self._calls:
+            self._more_turns = _MORE_TURNS_MAX
             self._call_later(0, self._run)
         self._calls.append(call)
 
     def _run(self) -> None:
+        joined, self.joined = self.joined, 0
+        if self._more_turns and joined > (0 if self.unanswered else 1):
+            self._more_turns -= 1
+            self._call_later(0, self._run)
+            return
         calls, self._calls = self._calls, []
         if len(calls) == 1:
             calls[0]()
@@ -51,7 +75,7 @@ class TurnEnd:
 
 
 class _Batch(Generic[Item, Result]):
-    """The calls of one kind in one reactor turn."""
+    """Calls of one kind."""
 
     __slots__ = ("answers", "items", "size_bytes")
 
@@ -90,11 +114,12 @@ class Batcher(Generic[BatchKind, Item, Result]):
         self._batches: dict[BatchKind, _Batch[Item, Result]] = {}
 
     def add(self, kind: BatchKind, item: Item, size_bytes: int = 0) -> defer.Deferred[Result]:
-        """Joins the batch of this kind. The batch goes out at the end of the turn, or now if it has become large."""
+        """Joins the batch of this kind, which goes out with the others, or now if it has become large."""
         batch = self._batches.get(kind)
         if batch is None:
             batch = self._batches[kind] = _Batch()
             self._turn_end.add(partial(self._flush, kind, batch))
+        self._turn_end.joined += 1
         answer: defer.Deferred[Result] = defer.Deferred()
         batch.items.append(item)
         batch.answers.append(answer)
@@ -112,8 +137,13 @@ class Batcher(Generic[BatchKind, Item, Result]):
     def _flush(self, kind: BatchKind, batch: _Batch[Item, Result]) -> None:
         if self._batches.get(kind) is batch:
             del self._batches[kind]
+            self._turn_end.unanswered += 1
             sent = defer.ensureDeferred(self._send(kind, batch.items))
-            sent.addCallbacks(batch.answer, batch.fail)
+            sent.addBoth(self._answered).addCallbacks(batch.answer, batch.fail)
+
+    def _answered(self, result: Any) -> Any:
+        self._turn_end.unanswered -= 1
+        return result
 
 
 class SharedCall(Generic[Result]):
