@@ -224,8 +224,7 @@ async def list_tokens(asked: Request) -> bool:
 async def revoke_token(asked: Request) -> bool:
     found = [asked.token] if asked.value is not None else await tokens_named(asked.core, asked.name)
     revoked = [token for token in found if await asked.core.authorization_revoke(token)]
-    if not revoked:
-        print("no such token", file=sys.stderr)
+    print(f"tokens that are revoked: {len(revoked)}" if revoked else "no such token", file=sys.stderr)
     return bool(revoked)
 
 

@@ -7,6 +7,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from restmq.errors import ConfigurationError
 from restmq.server.embedded_redis import DataDirectory, default_data_dir
 from restmq.server.redis_options import RedisOptions
 from restmq.store.base import BaseStore
-from restmq.store.settings import StoreSettings, show_address
+from restmq.store.settings import Address, StoreSettings, show_address
 
 log = Logger()
 
@@ -133,8 +134,13 @@ def _endpoint(reactor: Any, description: str) -> Any:
 def cannot_listen(problem: BaseException) -> str:
     """A one-line error for the operator."""
     if isinstance(problem, error.CannotListenError):
-        return f"can't listen on {show_address((problem.interface or '', problem.port))}: {problem.socketError}."
+        return cannot_listen_on((problem.interface or "", problem.port), problem.socketError)
     return f"can't listen: {problem}."
+
+
+def cannot_listen_on(address: Address, problem: OSError) -> str:
+    advice = " Stop the program that uses this port, or choose another port." if problem.errno == EADDRINUSE else ""
+    return f"can't listen on {show_address(address)}: {problem}.{advice}"
 
 
 def url_of(address: Any, scheme: str, path: str = "") -> str:

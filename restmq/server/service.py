@@ -59,6 +59,7 @@ log = Logger()
 _TRIM_SECONDS = 2.0
 _ACL_CHECK_SECONDS = 2.0
 _STOP_SECONDS = 5.0
+_STORE_START_SECONDS = 5.0
 _OVERDUE_CHECK_SECONDS = 1.0
 
 
@@ -258,7 +259,8 @@ def _supervise(options: Options, parts: InOrder, settings: StoreSettings, reacto
 def _choose_store(options: Options, parts: InOrder, reactor: Any, slot: WorkerSlot | None) -> tuple[StoreSettings, str]:
     """Chooses the store and describes it in words. A private server is added to the parts."""
     settings, listener = options.store_settings(), options.store_listener()
-    private = replace(settings, username=None, password=listener.password if listener else None)
+    password = listener.password if listener else None
+    private = replace(settings, username=None, password=password, start_seconds=_STORE_START_SECONDS)
     if slot is not None and slot.store_socket is not None:
         return replace(private, socket_path=slot.store_socket), "the private store"
     wanted = options["embedded"]

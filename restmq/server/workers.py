@@ -26,8 +26,7 @@ from twisted.python.failure import Failure
 from restmq.errors import ConfigurationError
 from restmq.monitoring.worker_counters import Membership
 from restmq.server import child
-from restmq.server.daemon import url_of
-from restmq.store.settings import show_address
+from restmq.server.daemon import cannot_listen_on, url_of
 
 log = Logger()
 
@@ -159,7 +158,7 @@ class Supervisor(service.Service):  # type: ignore[misc]  # untyped
                 listening.listen(_BACKLOG)
                 self._sockets.append(listening)
         except OSError as problem:
-            raise ConfigurationError(f"can't listen on {show_address(self._address)}: {problem}.") from None
+            raise ConfigurationError(cannot_listen_on(self._address, problem)) from None
         super().privilegedStartService()
 
     def startService(self) -> None:

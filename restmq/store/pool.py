@@ -51,7 +51,7 @@ class Store(BaseStore):
     def __init__(self, settings: StoreSettings, reactor: Any) -> None:
         layout = keys.cluster() if settings.is_cluster_node else keys.one_redis(settings.db)
         super().__init__(settings, layout, reactor)
-        self._outage = Outage(settings.where(), reactor)
+        self._outage = Outage(settings.where(), reactor, settings.start_seconds)
         self._refusals = Refusals(reactor)
         self._pool = self._make_pool(settings.pool)
         self._subscribers: list[Subscriber] = []

@@ -23,11 +23,15 @@ class Outage:
     Attributes:
         reason: why Redis cannot be used, for operators; empty if it can, or if that is not known yet.
         complaint: the same for clients; empty for no more than that Redis is away.
+
+    Args:
+        quiet_seconds: time from now in which no problem is logged.
     """
 
-    def __init__(self, where: str, reactor: Any) -> None:
+    def __init__(self, where: str, reactor: Any, quiet_seconds: float = 0.0) -> None:
         self._where = where
         self._reactor = reactor
+        self._quiet_until = reactor.seconds() + quiet_seconds if quiet_seconds else 0.0
         self._was_usable = False
         self._lost = False
         self._last_seen: dict[str, float] = {}
@@ -51,6 +55,8 @@ class Outage:
             self.reason, self.complaint = reason, complaint
             self._lost = self._was_usable
         now = self._reactor.seconds()
+        if now < self._quiet_until:
+            return
         if now - self._last_seen.get(reason, -_FORGET_SECONDS) >= _FORGET_SECONDS:
             log.error("Redis at {where} cannot be used: {reason}.", where=self._where, reason=reason.rstrip("."))
             if len(self._last_seen) >= _REASONS_MAX:

@@ -57,6 +57,7 @@ class StoreSettings:
         pool: number of connections for calls; pub/sub has its own.
         call_timeout_seconds: time limit for each call.
         calls_in_flight_max: maximum number of unanswered calls per connection; more are refused.
+        start_seconds: time in which a server that was started with this daemon may still be unreachable.
         replicas: number of replicas that must have a durable write before it is answered (``WAIT``); 0 to answer
             without asking them.
         tls: None for plain connections.
@@ -74,6 +75,7 @@ class StoreSettings:
     socket_path: str | None = None
     call_timeout_seconds: float = 5.0
     calls_in_flight_max: int = 10_000
+    start_seconds: float = 0.0
     replicas: int = 0
     tls: TLSSettings | None = None
     sentinel: SentinelSettings | None = None

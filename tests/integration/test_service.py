@@ -138,6 +138,7 @@ def test_twist_runs_it_too(private_folder: Path, redis: Redis, queue: str) -> No
 def test_a_port_in_use_is_reported_in_one_line(private_folder: Path, redis: Redis, daemon: Daemon) -> None:
     shown = refusal(private_folder, "restmq", "--port", str(daemon.port), "--redis-socket", redis.socket_path)
     assert f"can't listen on 127.0.0.1:{daemon.port}" in shown.splitlines()[-1]
+    assert shown.rstrip().endswith("Stop the program that uses this port, or choose another port.")
 
 
 def test_an_invalid_acl_conf_is_rejected_with_file_section_and_line(private_folder: Path) -> None:
@@ -148,6 +149,7 @@ def test_an_invalid_acl_conf_is_rejected_with_file_section_and_line(private_fold
 
 def test_the_private_store_keeps_messages_over_restarts(private_folder: Path, data_dir: Path) -> None:
     daemon = embedded(private_folder, data_dir)
+    assert "cannot be used" not in daemon.log, "a store that is being started"
     assert f"its data is in {data_dir}" in daemon.log
     with stopping(daemon):
         with daemon.client() as http:

@@ -46,6 +46,16 @@ def test_refusals_are_logged_at_once_and_then_counted_each_minute(lines: list[st
     assert not clock.getDelayedCalls()
 
 
+def test_a_server_that_is_being_started_is_not_reported_at_once(lines: list[str]) -> None:
+    clock = Clock()
+    outage = Outage("there", clock, 5)
+    outage.problem("no such file", "", is_down=True)
+    assert (lines, outage.reason) == ([], "no such file")
+    clock.advance(5)
+    outage.problem("no such file", "", is_down=True)
+    assert lines == ["Redis at there cannot be used: no such file."]
+
+
 def test_a_reason_is_logged_once_and_again_when_it_changes(lines: list[str]) -> None:
     clock = Clock()
     outage = Outage("there", clock)
