@@ -1,17 +1,23 @@
-// Charts of the last five minutes: waiting messages, and below them the rates, in upwards and out downwards.
+// Charts of the last hour: waiting messages, and below them the rates, in upwards and out downwards.
 
 import { h, setText, svg } from "./dom.js";
 import { clock, count, rate } from "./format.js";
-import { WINDOW_MS } from "./model.js";
+import { History, pointsOf, thinned } from "./history.js";
 
 const HEIGHT = 168;
 const DEPTH_TOP = 14;
 const DEPTH_BOTTOM = 92;
 const FLOW_MIDDLE = 128;
 const FLOW_HEIGHT = 30;
-const WINDOW_LEAST_MS = 60_000;
+const MINUTE_MS = 60_000;
+const SHOWN_LEAST_MS = MINUTE_MS;
+// A longer time has one point for ten seconds, because more would be a blur.
+const SMOOTHED_FROM_MS = 5 * MINUTE_MS;
+// The times that the user can choose from.
+const CHOICES = { "5 min": 5 * MINUTE_MS, "1 h": 60 * MINUTE_MS };
+let chosen = "1 h";
 // Possible distances of the time lines; the first that gives at most seven lines is used.
-const STEPS_MS = [15_000, 30_000, 60_000];
+const STEPS_MS = [15_000, 30_000, MINUTE_MS, 2 * MINUTE_MS, 5 * MINUTE_MS, 10 * MINUTE_MS, 15 * MINUTE_MS];
 const LINES_AT_MOST = 7;
 
 /** Rounds the largest value up to a round whole number, so that the scale does not change with every value. */
@@ -43,21 +49,35 @@ function path(points, x, y, close) {
 }
 
 export class Chart {
-  #points = [];
+  #samples = [];
+  #history;
   #now = 0;
   #pointer = null;
   #scheduled = false;
 
-  constructor(label) {
+  /**
+   * @param label what the chart is of.
+   * @param target the path with its samples of the last hour; empty if there is none.
+   */
+  constructor(label, target) {
+    this.#history = new History(target);
+    this.choices = Object.keys(CHOICES).map((choice) => h("button", { type: "button", class: "filter", on: { click: () => this.#choose(choice) } }, choice));
     this.figure = h("figure", { class: "chart" },
       h("figcaption", { class: "chart-key" },
         ...["depth", "in", "out"].map((what, i) => h("span", { class: `legend ${what}` }, ["Waiting", "In / s", "Out / s"][i])),
-        this.readout = h("span", { class: "readout" })),
+        this.readout = h("span", { class: "readout" }), h("span", { class: "choices", role: "group", "aria-label": "Time shown" }, ...this.choices)),
       this.svg = svg("svg", { role: "img", "aria-label": label, height: HEIGHT }));
     this.#build();
     this.svg.addEventListener("pointermove", (event) => { this.#pointer = event.offsetX; this.#draw(); });
     this.svg.addEventListener("pointerleave", () => { this.#pointer = null; this.#draw(); });
     new ResizeObserver(() => this.#draw()).observe(this.svg);
+    this.#choose(chosen);
+  }
+
+  #choose(choice) {
+    chosen = choice;
+    for (const button of this.choices) button.setAttribute("aria-pressed", String(button.textContent === chosen));
+    this.#draw();
   }
 
   #build() {
@@ -76,8 +96,11 @@ export class Chart {
     this["out-most"].setAttribute("y", FLOW_MIDDLE + FLOW_HEIGHT);
   }
 
+  /** Shows the queue's samples. `now` is the server's time; 0 while it is unknown. */
   show(queue, now) {
-    this.#points = queue.series();
+    if (now) this.#history.refresh(queue.model.unbrokenSince);
+    else this.#history.forget();
+    this.#samples = this.#history.join(queue.series());
     this.#now = now;
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -87,20 +110,22 @@ export class Chart {
   #draw() {
     const width = this.svg.clientWidth;
     if (!width) return;
-    const known = this.#now - (this.#points.find((point) => point !== null)?.time ?? this.#now);
-    const window = Math.max(WINDOW_LEAST_MS, Math.min(known, WINDOW_MS));
+    const known = this.#now - (this.#samples[0]?.time ?? this.#now);
+    const window = Math.max(SHOWN_LEAST_MS, Math.min(known, CHOICES[chosen]));
     const start = this.#now - window;
-    const points = this.#points.filter((point, i) => point === null || (this.#points[i + 1]?.time ?? point.time) >= start);
+    const samples = this.#samples.filter((_, i) => (this.#samples[i + 1]?.time ?? this.#now) >= start);
+    const points = pointsOf(window > SMOOTHED_FROM_MS ? thinned(samples) : samples);
     const real = points.filter((point) => point !== null);
     const x = (point) => width * (1 - (this.#now - point.time) / window);
     const deepest = roundUp(Math.max(0, ...real.map((point) => point.ready)), 4);
     const fastest = roundUp(Math.max(0, ...real.map((point) => Math.max(point.in, point.out))), 2);
     const depth = (point) => DEPTH_BOTTOM - ((DEPTH_BOTTOM - DEPTH_TOP) * point.ready) / deepest;
+    const flowing = points.map((point) => (point?.in === null ? null : point));
     const flow = (what, sign) => (point) => FLOW_MIDDLE - (sign * FLOW_HEIGHT * point[what]) / fastest;
     this["depth-area"].setAttribute("d", path(points, x, depth, DEPTH_BOTTOM));
     this["depth-line"].setAttribute("d", path(points, x, depth));
-    this["in-area"].setAttribute("d", path(points, x, flow("in", 1), FLOW_MIDDLE));
-    this["out-area"].setAttribute("d", path(points, x, flow("out", -1), FLOW_MIDDLE));
+    this["in-area"].setAttribute("d", path(flowing, x, flow("in", 1), FLOW_MIDDLE));
+    this["out-area"].setAttribute("d", path(flowing, x, flow("out", -1), FLOW_MIDDLE));
     for (const [name, text] of [["depth-most", count(deepest)], ["in-most", `${rate(fastest)} / s`], ["out-most", `${rate(fastest)} / s`]]) {
       setText(this[name], text);
     }

@@ -1,9 +1,8 @@
-// The state of all queues, and their samples of the last five minutes.
+// The state of all queues, and their samples of the last minutes.
 //
 // Each event of the feed is a tick. A queue has samples only for ticks at which its numbers changed, so that thousands
 // of idle queues cost nothing.
 
-export const WINDOW_MS = 5 * 60_000;
 const TICKS_KEPT = 400;
 const SMOOTHED_TICKS = 5;
 // A worker that polls is not connected between two polls.
@@ -62,27 +61,17 @@ export class Queue {
     return Math.max(0, (this.row[what] - this.#at(since)[what]) / seconds);
   }
 
-  /** `{time, ready, in, out}` with rates for each tick kept, or null where the connection was interrupted. */
+  /** `{time, ready, in, out}` for each tick kept; `in` and `out` are totals. */
   series() {
     const { model } = this;
-    const points = [];
+    const samples = [];
     let i = 0;
-    let before = null;
     for (let tick = model.firstTick; tick <= model.tick; tick += 1) {
       while (i + 1 < this.samples.length && this.samples[i + 1].tick <= tick) i += 1;
       const sample = this.samples[i];
-      const time = model.timeOf(tick);
-      if (!sample || sample.tick > tick) continue;
-      if (model.isBreak(tick)) {
-        points.push(null);
-        before = null;
-      }
-      const seconds = before && (time - before.time) / 1000;
-      const perSecond = (what) => (before ? Math.max(0, (sample[what] - before.sample[what]) / seconds) : 0);
-      points.push({ time, ready: sample.ready, in: perSecond("in"), out: perSecond("out") });
-      before = { time, sample };
+      if (sample && sample.tick <= tick) samples.push({ ...sample, time: model.timeOf(tick) });
     }
-    return points;
+    return samples;
   }
 }
 
@@ -113,15 +102,11 @@ export class Model {
 
   /** The server's time at the last tick. */
   get now() {
-    return this.#ticks.at(-1)?.time ?? Date.now();
+    return this.#ticks.at(-1) ?? Date.now();
   }
 
   timeOf(tick) {
-    return this.#ticks[tick - this.firstTick]?.time;
-  }
-
-  isBreak(tick) {
-    return this.#ticks[tick - this.firstTick].isBreak;
+    return this.#ticks[tick - this.firstTick];
   }
 
   /** Applies an event of the feed. */
@@ -139,7 +124,7 @@ export class Model {
 
   #step(time, isBreak) {
     this.tick += 1;
-    this.#ticks.push({ time, isBreak });
+    this.#ticks.push(time);
     if (isBreak) this.unbrokenSince = this.tick;
     if (this.#ticks.length > TICKS_KEPT) {
       this.#ticks.shift();

@@ -60,7 +60,7 @@ export class Overview {
     this.figures = new Figures({
       queues: "Queues", ready: "Waiting", in: "In / s", out: "Out / s", leased: "Leased", dead: "Dead", consumers: "Consumers", oldest: "Oldest",
     }, Object.fromEntries(Object.entries({ queues: "all", ready: "waiting", leased: "leased", dead: "dead", consumers: "attended" }).map(([name, filter]) => [name, () => this.#jump(filter)])));
-    this.chart = new Chart("Messages waiting, in and out, of all queues in the last five minutes");
+    this.chart = new Chart("All queues", "/dashboard/samples");
     this.search = h("input", { type: "search", placeholder: "Find a queue", "aria-label": "Find a queue", "aria-keyshortcuts": "/", spellcheck: false,
       autocomplete: "off", maxLength: 255, on: { input: () => this.#refilter(), keydown: (event) => this.#onSearchKey(event) } });
     this.filters = Object.entries(FILTERS).map(([name, [label]]) => h("button", {

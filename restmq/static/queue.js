@@ -37,7 +37,7 @@ export class QueuePage {
       ready: () => this.panels.messages.jump("next"), leased: () => this.panels.messages.jump("leased"), delayed: () => this.panels.messages.jump("delayed"),
       dead: () => this.panels.messages.jump("dead"), consumers: () => this.panels.consumers.element.scrollIntoView({ block: "nearest" }),
     });
-    this.chart = new Chart(`Messages waiting, in and out, of ${name} in the last five minutes`);
+    this.chart = new Chart(name, isAddressable(name) ? path("/dashboard/samples/", name) : "");
     this.panels = {
       messages: new Messages(name, queue, () => model.may, () => model.now),
       tail: new Tail(name, () => model.may),
