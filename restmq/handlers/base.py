@@ -292,14 +292,22 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self.answer_json(value, end)
             return
         pieces: list[bytes] = []
+        await self.services.turns.run(json_in_pieces(value, pieces, self.escape))
+        self.answer_pieces(pieces, end)
+
+    @property
+    def escape(self) -> Callable[[bytes], bytes]:
+        """Changes JSON for the answer."""
+        return bytes if self.callback is None else escape_for_script
+
+    def answer_pieces(self, pieces: Sequence[bytes], end: bytes = b"") -> None:
+        """Answers with JSON in pieces, each changed by ``escape``. The client gets each when it has read the last."""
         callback = self.callback
-        if callback is None:
-            await self.services.turns.run(json_in_pieces(value, pieces))
-            self.answer(b"", JSON, rest=[*pieces, end])
-        else:
-            await self.services.turns.run(json_in_pieces(value, pieces, escape_for_script))
-            begin, _, end = jsonp(callback, b"_").rpartition(b"_")
-            self.answer(begin, JAVASCRIPT, rest=[*pieces, end])
+        first, *rest = pieces
+        if callback is not None:
+            before, _, end = jsonp(callback, b"_").rpartition(b"_")
+            first = before + first
+        self.answer(first, JSON if callback is None else JAVASCRIPT, rest=[*rest, end] if end else rest)
 
     def answer_text(self, text: str) -> None:
         """Answers with a line of text, or with a JSONP string."""

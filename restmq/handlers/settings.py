@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
 from restmq.auth import guard
 from restmq.errors import Conflict
 from restmq.handlers.base import Handler
@@ -134,19 +132,23 @@ class _QueuesHandler(Handler):
 
     requires = {"GET": guard.CONSUME}
 
-    async def answer_rows(self, fields: Callable[[QueueOverview], object], end: bytes = b"") -> None:
+    async def answer_rows(
+        self, fields: Callable[[QueueOverview], object], end: bytes = b"", counts: bool = False
+    ) -> None:
         """Answers with the rows' fields by name. Renders a part of them at a time, between calls to Redis."""
         core = self.services.core
         first, count = self.parameters["first"] or 0, self.parameters["count"]
         names, in_all, missing = await self.services.page_of_queues(self.credentials, first, count)
-        parts = []
+        pieces = [b'{"queues":{']
         at_a_time = core.at_a_time(OVERVIEW_QUEUES_A_CALL)
         for start in range(0, len(names), at_a_time):
-            rows = await core.queue_overview(names[start : start + at_a_time])
-            parts.append(to_json({row.name: fields(row) for row in rows})[1:-1])
-        queues = orjson.Fragment(b"{%b}" % b",".join(parts))
-        answer = {"queues": queues, "redis": core.store.describe(), "count": in_all}
-        self.answer_json(answer | ({"missing": missing} if missing else {}), end)
+            rows = await core.queue_overview(names[start : start + at_a_time], counts)
+            part = to_json({row.name: fields(row) for row in rows})[1:-1]
+            if part:  # a node of a cluster may be missing
+                pieces.append(self.escape(b"," + part if len(pieces) > 1 else part))
+        rest = {"redis": core.store.describe(), "count": in_all} | ({"missing": missing} if missing else {})
+        pieces.append(b"}," + to_json(rest)[1:])
+        self.answer_pieces(pieces if len(names) > at_a_time else [b"".join(pieces)], end)
 
 
 class ControlListHandler(_QueuesHandler):
@@ -191,7 +193,7 @@ class StatsListHandler(_QueuesHandler):
             *consumers, waiters = listeners.get(row.name, NOBODY)
             return found | row.counts(now_ms) | {"consumers": sum(consumers), "waiters": waiters}
 
-        await self.answer_rows(fields)
+        await self.answer_rows(fields, counts=listeners is not None)
 
 
 class JobsHandler(Handler):

@@ -242,7 +242,8 @@ class DashboardFeed(service.Service):  # type: ignore[misc]  # untyped
         """Reads the first queues, up to the maximum, in bounded calls."""
         at_a_time = self._core.at_a_time(QUEUES_PER_CALL)
         for start in range(0, min(len(names), self._queues_max), at_a_time):
-            yield await self._core.queue_overview(names[start : min(start + at_a_time, self._queues_max)])
+            part = names[start : min(start + at_a_time, self._queues_max)]
+            yield await self._core.queue_overview(part, counts=True)
 
     def _row(self, line: QueueOverview, listeners: tuple[int, ...]) -> bytes:
         return orjson.dumps(

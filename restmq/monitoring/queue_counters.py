@@ -212,11 +212,7 @@ class QueueCounterReader:
 
     async def _rows_of(self, names: list[str]) -> list[tuple[str, QueueCounters]]:
         """The counters of queues of one partition."""
-        wanted: list[bytes] = []
-        for name in names:
-            q = self._core.layout.make_keys(name)
-            wanted += (q.number, q.totals, q.ready, q.expiring, q.leased, q.delayed, q.dead, q.status, q.times)
-        flat = await self._core.run_on("queue_counters", wanted)
+        flat = await self._core.run_on_queues("queue_counters", names)
         return list(zip(names, map(QueueCounters._make, rows(flat, len(QueueCounters._fields))), strict=True))
 
     def _forget_missing_queues(self) -> None:

@@ -123,6 +123,13 @@ class Operations:
         loaded = scripts.load(script, self.layout.is_partitioned)
         return self.store.run(loaded, script_arguments(self.layout, names), *args)
 
+    def run_on_queues(self, script: str, queues: Sequence[str], *args: Any) -> defer.Deferred[Any]:
+        """Runs a script with a loop over queues of one partition, whose names are valid."""
+        loaded, first = scripts.load(script, self.layout.is_partitioned), self.layout.make_keys(queues[0])
+        keys, tag = [getattr(first, key) for key in loaded.keys], self.layout.tag(queues[0])
+        names = [tag + name.encode() for name in queues]
+        return self.store.run(loaded, script_arguments(self.layout, keys), *args, *names)
+
     def _messages(self, queue: str, flat: Sequence[Any]) -> list[Message]:
         """Messages from the answer of a script."""
         return _messages(flat, len(self.layout.tag(queue)))
@@ -132,11 +139,13 @@ class Operations:
         tag_bytes = len(self.layout.tag(queue))
         return [key[tag_bytes:].decode() for key in stored] if tag_bytes else [key.decode() for key in stored]
 
-    def by_partition(self, queues: Iterable[str]) -> dict[int, list[str]]:
-        """Queues by their partition. Raises InvalidInput."""
+    def by_partition(self, queues: Sequence[str]) -> dict[int, list[str]]:
+        """Queues, whose names are valid, by their partition."""
+        if not self.layout.is_partitioned:
+            return {0: list(queues)} if queues else {}
         found: dict[int, list[str]] = {}
         for queue in queues:
-            partition = self.layout.partition_of(self.layout.tag(check_queue_name(queue)))
+            partition = self.layout.partition_of(self.layout.tag(queue))
             found.setdefault(partition, []).append(queue)
         return found
 

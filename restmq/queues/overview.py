@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import chain
 
-from restmq.model import Policy, check_queue_name, is_queue_name
+from restmq.model import Policy, is_queue_name
 from restmq.queues.base import Operations, rows
 from restmq.queues.results import TOTALS, QueueOverview, QueueStats
 from restmq.store import keys
@@ -42,7 +43,7 @@ class OverviewOperations(Operations):
         the event loop serves others in between.
         """
         found = await gather(self.store, range(len(self.layout.tags)), self._names_in)
-        return sorted(name for names in found.results.values() for name in names), found.missing
+        return sorted(chain.from_iterable(found.results.values())), found.missing
 
     async def _names_in(self, partition: int) -> list[str]:
         """The names in a partition. Each part is sorted when it comes, so that little is left to sort at the end."""
@@ -58,29 +59,32 @@ class OverviewOperations(Operations):
             if cursor == b"0":
                 return names
 
-    async def queue_overview(self, queues: Iterable[str]) -> list[QueueOverview]:
-        """Rows of the list of queues; one call to Redis per 500. Leaves out queues of nodes that are missing."""
-        names = list(queues)
-        by_partition = self.by_partition(names)
-        found = await gather(
-            self.store, by_partition, lambda partition: self._rows_of(by_partition[partition]), may_miss_all=True
-        )
-        rows_by_name = {row.name: row for rows in found.results.values() for row in rows}
-        return [rows_by_name[name] for name in names if name in rows_by_name]
+    async def queue_overview(self, queues: Sequence[str], counts: bool = False) -> list[QueueOverview]:
+        """Rows of the list of queues; one call to Redis per 500. Leaves out queues of nodes that are missing.
 
-    async def _rows_of(self, names: list[str]) -> list[QueueOverview]:
+        Args:
+            queues: valid names.
+            counts: fill all columns of the rows, for which Redis needs four times as long.
+        """
+        by_partition = self.by_partition(queues)
+
+        async def ask(partition: int) -> list[QueueOverview]:
+            return await self._rows_of(by_partition[partition], counts)
+
+        found = (await gather(self.store, by_partition, ask, may_miss_all=True)).results
+        if len(by_partition) == 1:
+            return next(iter(found.values()), [])
+        rows_by_name = {row.name: row for rows in found.values() for row in rows}
+        return [rows_by_name[name] for name in queues if name in rows_by_name]
+
+    async def _rows_of(self, names: list[str], counts: bool) -> list[QueueOverview]:
         found: list[QueueOverview] = []
         for start in range(0, len(names), OVERVIEW_QUEUES_A_CALL):
             part = names[start : start + OVERVIEW_QUEUES_A_CALL]
-            wanted: list[bytes] = []
-            for name in part:
-                q = self.layout.make_keys(check_queue_name(name))
-                wanted += (q.ready, q.expiring, q.status, q.policy, q.leased, q.delayed, q.dead)
-                wanted += (q.number, q.totals, q.times)
-            flat = await self.run_on("queue_rows", wanted)
+            flat = await self.run_on_queues("queue_rows", part, int(counts))
             found += [
                 QueueOverview(name, length, bool(started), Policy(policy), *numbers)
-                for name, (length, started, policy, *numbers) in zip(part, rows(flat, 9), strict=True)
+                for name, (length, started, policy, *numbers) in zip(part, rows(flat, 9 if counts else 3), strict=True)
             ]
         return found
 

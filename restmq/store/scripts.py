@@ -13,8 +13,10 @@ Comment lines in a file declare its parts:
 A script has the keys of its queue under the names of the fields of ``restmq.store.keys.QueueKeys``, in capitals, e.g.
 ``READY``, and the queue's name as ``QUEUE``. The script makes the keys from the queue's name; those that only an
 included block needs, it makes in that block. In a cluster, its ``KEYS`` are the guard and the status of the queue, so
-that Redis knows the slot (``keys.Partitioned.declare``). ``PUBLISH`` and ``NUMSUB`` are the commands for channels: in a
-cluster, those for sharded channels, which are known to the node of their slot alone.
+that Redis knows the slot (``keys.Partitioned.declare``). A script with a loop over queues sets ``QUEUE`` itself, in
+front of an include that has the body of the loop; its declared status is that of the first queue. ``PUBLISH`` and
+``NUMSUB`` are the commands for channels: in a cluster, those for sharded channels, which are known to the node of their
+slot alone.
 
 What the parts of a script cost Redis 7.0, in thousands of instructions (it makes about nine of these in a microsecond):
 
@@ -138,8 +140,11 @@ def _made_from_name(name: bytes, tag: str) -> str:
         tag: the expression for the tag, which is a part of ``QUEUE``.
     """
     before, queue, after = name.decode().partition("\0")
-    parts = ["" if queue else tag, f"'{before}'" if before else "", queue and "QUEUE", f"'{after}'" if after else ""]
-    return " .. ".join(filter(None, parts))
+    if before and queue and tag:
+        queue = f"QUEUE:sub(#{tag} + 1)"
+    elif queue:
+        tag, queue = "", "QUEUE"
+    return " .. ".join(filter(None, (tag, before and f"'{before}'", queue, after and f"'{after}'")))
 
 
 @cache
@@ -165,10 +170,11 @@ def load(
         made = made.of_taps()
     tag = "KEYS[1]" if is_partitioned else ""
     values.update((key.upper(), _made_from_name(getattr(made, key), tag)) for key in keys)
-    if is_partitioned:
+    is_loop = "local QUEUE =" in text
+    if is_partitioned and not is_loop:
         values[_DECLARED.upper()] = "KEYS[2]"
     text = _define(text, values)
-    if "QUEUE" in _words(text):
+    if "QUEUE" in _words(text) and not is_loop:
         text = f"local QUEUE = ARGV[1]\n{text}"
     if is_partitioned and not keys and "KEYS" in words:
         text = f"table.remove(KEYS, 1)\n{text}"

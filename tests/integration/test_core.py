@@ -244,7 +244,6 @@ def test_every_operation_rejects_an_invalid_queue_name(run: Run, core: RedisOper
         lambda: core.queue_purge(name),
         lambda: core.queue_policy_get(name),
         lambda: core.queue_status(name),
-        lambda: core.queue_overview([name]),
     ):
         with pytest.raises(InvalidInput):
             run(operation)

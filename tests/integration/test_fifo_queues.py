@@ -286,7 +286,7 @@ def test_numbers_states_and_peeks_are_those_of_every_queue(run: Run, timed: Redi
     send(run, timed, fifo, "a1", "b1", "a2", "c1")
     (leased,) = receive(run, timed, fifo, 1)
     assert run(timed.queue_len, fifo) == 3
-    (row,) = run(timed.queue_overview, [fifo])
+    (row,) = run(timed.queue_overview, [fifo], counts=True)
     assert (row.length, row.leased, row.policy) == (3, 1, Policy.ROUNDROBIN)
     assert row.oldest_ms is not None
     assert [peeked.beginning for peeked in run(timed.queue_peek, fifo, "next").messages] == [b"b1", b"a2", b"c1"]

@@ -214,7 +214,7 @@ def test_all_statistics_agree_on_the_age_even_if_all_messages_have_expired(
     def ages() -> tuple[bool, bool, bool]:
         reader = QueueCounterReader(core, 100_000, time.monotonic)
         snapshot = run(reader.read)
-        told = run(core.queue_stats, queue).oldest_age_ms, run(core.queue_overview, [queue])[0].oldest_ms
+        told = run(core.queue_stats, queue).oldest_age_ms, run(core.queue_overview, [queue], counts=True)[0].oldest_ms
         return told[0] is not None, told[1] is not None, snapshot.labelled[queue].oldest_age_ms >= 0
 
     run(core.queue_add, queue, b"expires", 1000)

@@ -34,7 +34,8 @@ class StubCore:
             raise StoreUnavailable("away")
         return list(self.lengths), 0
 
-    async def queue_overview(self, names: Iterable[str]) -> list[QueueOverview]:
+    async def queue_overview(self, names: Iterable[str], counts: bool) -> list[QueueOverview]:
+        assert counts
         asked = list(names)
         self.calls.append(len(asked))
         return [

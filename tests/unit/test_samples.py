@@ -36,7 +36,8 @@ class CountedCore(StubCore):
         await super().queue_names()
         return sorted(self.queues), self.missing
 
-    async def queue_overview(self, names: Iterable[str]) -> list[QueueOverview]:
+    async def queue_overview(self, names: Iterable[str], counts: bool) -> list[QueueOverview]:
+        assert counts
         asked = [name for name in names if name not in self.lacks]
         self.calls.append(len(asked))
         numbers = {name: self.queues.get(name, (0, 0, 0)) for name in asked}

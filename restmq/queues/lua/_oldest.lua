@@ -3,11 +3,13 @@
 -- that was delayed or a dead letter: the time at which it joined the queue.
 local EXPIRED_MAX = 1000
 
--- The first message that has not expired; nil also if more than EXPIRED_MAX expired ones precede it.
+-- The first message that has not expired; nil also if more than EXPIRED_MAX expired ones precede it. `expiring` is false
+-- if none expires.
 local function first_living(ready, expiring, now)
   local front = call('LINDEX', ready, -1)
+  if not front or not expiring then return front end
   local function lives(expires_ms) return not expires_ms or tonumber(expires_ms) > now end
-  if not front or lives(call('ZSCORE', expiring, front)) then return front end
+  if lives(call('ZSCORE', expiring, front)) then return front end
   local keys = call('LRANGE', ready, -EXPIRED_MAX, -1)
   local expiries = call('ZMSCORE', expiring, unpack(keys))
   for i = #keys, 1, -1 do
