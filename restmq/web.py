@@ -26,6 +26,7 @@ from restmq.handlers.messages import DeadLettersHandler, MessageHandler
 from restmq.handlers.openapi import DescriptionHandler, DescriptionPageHandler, describe
 from restmq.handlers.pages import DashboardHandler, IconHandler, NotFoundHandler, StaticHandler
 from restmq.handlers.queues import QueueHandler, QueueListHandler, RootHandler
+from restmq.handlers.servers import ServersHandler
 from restmq.handlers.services import Services
 from restmq.handlers.settings import (
     ControlHandler,
@@ -78,6 +79,7 @@ ROUTES: list[Route] = [
     ("/dashboard/sqs/{queue}", SqsQueueHandler),
     ("/static/{file}", StaticHandler),
     ("/favicon.ico", IconHandler),
+    ("/servers", ServersHandler),
     ("/metrics", MetricsHandler),
     ("/healthz", HealthHandler),
     ("/readyz", ReadinessHandler),

@@ -21,6 +21,7 @@ from restmq.monitoring.listeners import ListenerStatistics
 from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.request_counters import Traffic
 from restmq.monitoring.samples import Samples
+from restmq.monitoring.servers import Servers
 from restmq.schema.metadata import KeptHeaders
 
 #: A longer list of names takes some milliseconds to check and render.
@@ -46,6 +47,7 @@ class Services:
         turns: the turns of the event loop.
         metrics: the data of ``/metrics``. It is set after the application, because it counts its connections.
         samples: the last hour of the dashboard's charts. It is set after the metrics, which know the leading worker.
+        servers: the data about all servers. It is set after the application too.
         kept_headers: the headers that are kept with messages.
         description: the OpenAPI document. ``web.Application`` sets it from its route table.
         draining: whether the server is stopping. ``web.Application`` sets it.
@@ -65,6 +67,7 @@ class Services:
     turns: Turns
     metrics: Metrics = field(init=False)
     samples: Samples = field(init=False)
+    servers: Servers = field(init=False)
     description: dict[str, Any] = field(default_factory=dict)
     kept_headers: KeptHeaders = field(default_factory=KeptHeaders)
     draining: bool = False

@@ -58,9 +58,15 @@ class _Message(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 @dataclass(slots=True)
 class _Question:
-    """A question that this process asked. ``wanted`` is the number of expected answers; infinite until it is known."""
+    """A question that this process asked.
+
+    Attributes:
+        wanted: the number of answers to wait for; infinite until it is known.
+        asked: the number of processes that received it; negative if that is unknown.
+    """
 
     wanted: float = math.inf
+    asked: int = -1
     answers: dict[str, msgspec.Raw] = field(default_factory=dict)
     done: defer.Deferred[None] = field(default_factory=defer.Deferred)
 
@@ -68,6 +74,10 @@ class _Question:
         self.wanted = wanted
         if len(self.answers) >= wanted and not self.done.called:
             self.done.callback(None)
+
+    def received_by(self, count: int) -> None:
+        self.asked = count
+        self.expect(count)
 
     def add(self, peer: str, answer: msgspec.Raw) -> None:
         self.answers[peer] = answer
@@ -143,8 +153,14 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
             form: the type of an answer. An answer that does not fit is dropped.
             least_seconds: time to wait for answers, if ``answer_seconds`` is less.
         """
+        return (await self.ask_and_count(kind, about, channel, form, least_seconds))[0]
+
+    async def ask_and_count(
+        self, kind: str, about: Any, channel: bytes, form: type[Form], least_seconds: float = 0
+    ) -> tuple[list[Form], int | None]:
+        """As ``ask``. Returns also the number of processes that did not answer; None if it is unknown."""
         if self._own_channel not in self._subscribed:
-            return []
+            return [], None
         self._number += 1
         number, question = self._number, _Question()
         self._questions[number] = question
@@ -152,12 +168,13 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         own_answers = int(channel in self._subscribed)
         subject = msgspec.Raw(msgspec.json.encode(about))
         published = self._publish(channel, _Message(by=self.id, kind=kind, ask=True, about=subject, number=number))
-        published.addCallback(lambda count: question.expect(count - own_answers))
+        published.addCallback(lambda count: question.received_by(count - own_answers))
         await question.done
         del self._questions[number]
         if timeout.active():
             timeout.cancel()
-        return [answer for raw in question.answers.values() for answer in _decode(raw, form)]
+        answers = [answer for raw in question.answers.values() for answer in _decode(raw, form)]
+        return answers, max(0, question.asked - len(answers)) if question.asked >= 0 else None
 
     def _publish(self, channel: bytes, message: _Message) -> defer.Deferred[int]:
         """Returns the number of processes that received the message; 0 if it could not be published."""

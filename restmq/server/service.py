@@ -36,6 +36,7 @@ from restmq.monitoring.metrics import Metrics
 from restmq.monitoring.peers import Peers
 from restmq.monitoring.request_counters import Traffic
 from restmq.monitoring.samples import Samples
+from restmq.monitoring.servers import Servers
 from restmq.monitoring.worker_counters import Membership
 from restmq.server.daemon import (
     InOrder,
@@ -141,6 +142,10 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
     peers = Peers(core, reactor, options["peer-timeout"], membership.group)
     services = _make_services(options, core, peers, acl, traffic, reactor)
     application = Application(services, options.limits(), reactor, [*more_routes, *ROUTES])
+
+    def count_clients() -> dict[str, int]:
+        return {"connections": len(application.connections), "taps": services.taps.count}
+
     services.metrics = Metrics(
         core,
         services.fanout,
@@ -148,13 +153,21 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         peers,
         membership,
         traffic,
-        lambda: {"connections": len(application.connections), "taps": services.taps.count},
+        count_clients,
         options["metrics-queues"],
     )
     workers = services.metrics.workers
     services.samples = Samples(core, services.dashboard_feed, peers, workers.leader)
     listen_on = [slot.endpoint(reactor)] if slot else listening_on(options, reactor)
     web = Web(application, store, listen_on, reactor)
+    services.servers = Servers(
+        store=store,
+        peers=peers,
+        membership=membership,
+        listeners=services.listeners,
+        clients=count_clients,
+        addresses=lambda: web.addresses,
+    )
     for part in (
         store,
         internet.TimerService(_ACL_CHECK_SECONDS, acl.reload_if_changed),

@@ -34,7 +34,7 @@ export function age(milliseconds) {
 export function size(bytes) {
   if (bytes < 1024) return `${bytes} B`;
   if (bytes < 1048576) return `${(bytes / 1024).toFixed(bytes < 10240 ? 1 : 0)} KiB`;
-  return `${(bytes / 1048576).toFixed(1)} MiB`;
+  return bytes < 1073741824 ? `${(bytes / 1048576).toFixed(1)} MiB` : `${(bytes / 1073741824).toFixed(1)} GiB`;
 }
 
 /** The time of day. */

@@ -6,6 +6,7 @@ import { Feed } from "./feed.js";
 import { Model } from "./model.js";
 import { Overview } from "./overview.js";
 import { QueuePage } from "./queue.js";
+import { ServersPage } from "./servers.js";
 import { setUpSignIn } from "./signin.js";
 import { clock } from "./format.js";
 
@@ -73,7 +74,7 @@ function tellTrouble(now, detail) {
   if (isNew) trouble.replaceChildren(text, again || "");
 }
 
-/** Shows the view in the address: `#/q/<queue>`, or the overview, which keeps its state. */
+/** Shows the view in the address: `#/q/<queue>`, `#/servers`, or the overview, which keeps its state. */
 function show() {
   const queue = location.hash.match(/^#\/q\/(.+)$/)?.[1];
   let name;
@@ -83,7 +84,7 @@ function show() {
     name = undefined;
   }
   view?.close();
-  view = name ? new QueuePage(model, name) : overview;
+  view = name ? new QueuePage(model, name) : location.hash === "#/servers" ? new ServersPage(model) : overview;
   document.title = view.title;
   main.replaceChildren(view.element);
   if (state === "live") view.resume();

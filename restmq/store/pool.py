@@ -29,7 +29,7 @@ from restmq.store.replication import NO_OP, Replication
 from restmq.store.reports import Outage, Refusals
 from restmq.store.scripts import Script
 from restmq.store.sentinel import Sentinels
-from restmq.store.settings import StoreSettings
+from restmq.store.settings import StoreSettings, show_address
 from restmq.store.subscriber import Shard, Subscriber
 from restmq.store.tls import endpoint_to
 
@@ -152,6 +152,13 @@ class Store(BaseStore):
     def servers(self) -> list[Any]:
         return [self]
 
+    @property
+    def where(self) -> str:
+        """The server's address, for people: of the primary, once the Sentinels have told. A path is not shown."""
+        if self._sentinels is not None and self._sentinels.primary_address is not None:
+            return show_address(self._sentinels.primary_address)
+        return "a Unix socket" if self.settings.socket_path else self.settings.where()
+
     def describe(self) -> str:
         where = "a Unix socket" if self.settings.socket_path else self.settings.where()
         return f"{where}, {len(self._pool.pool)} connections" if self.connected else f"{where}, not connected"
@@ -179,6 +186,13 @@ class Store(BaseStore):
     def command(self, *args: Any) -> defer.Deferred[Any]:
         try:
             return self._least_busy(self._pool).call(*args)
+        except StoreUnavailable:
+            return defer.fail()
+
+    def ask(self, *args: Any) -> defer.Deferred[Any]:
+        """Makes a command; returns an error of Redis instead of raising it."""
+        try:
+            return self._least_busy(self._pool).ask(*args)
         except StoreUnavailable:
             return defer.fail()
 

@@ -72,6 +72,11 @@ class Sentinels:
         self._ask_again = task.LoopingCall(self.look)
         self._ask_again.clock = reactor
 
+    @property
+    def primary_address(self) -> Address | None:
+        """Where the primary is, by the last answer that counted."""
+        return None if self._primary is None else self._primary.address
+
     def start(self) -> None:
         for address in self.sentinel.addresses:
             self._add(address)

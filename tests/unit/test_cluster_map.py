@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from restmq.store.cluster.map import parse_map
+from restmq.store.cluster.map import parse_map, read_members
 from restmq.store.handshake import Unusable
 
 ASKED = ("node", 1)
@@ -25,6 +25,12 @@ def test_primaries_without_slots_and_host_names_are_members() -> None:
     assert set(found.owners) == {ASKED}
     assert found.members == {ASKED, ("primary.example", 1), ("10.0.0.2", 2), ("::1", 3)}
     assert found.epoch == 9
+
+
+def test_slots_that_are_being_moved_belong_to_the_node_that_has_them() -> None:
+    line = b"a h:1@2 myself,master - 0 0 7 connected 0-9 20 30-31 [20->-b] [40-<-c]\n"
+    (member,) = read_members(line, ASKED)
+    assert (member.slots, member.link, member.addresses) == (13, "connected", [("h", 1)])
 
 
 @pytest.mark.parametrize("nodes", [Exception("NOPERM"), b"", b"\xff\n \na\n", b"a x:y@z master - 0 0 x connected"])

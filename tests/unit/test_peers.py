@@ -112,6 +112,18 @@ def test_a_daemon_that_hangs_is_left_out_after_the_timeout(hub: Hub) -> None:
     assert patient == [["x!"]]
 
 
+def test_the_processes_that_do_not_answer_are_counted(hub: Hub) -> None:
+    one, two, hung = (hub.peer() for _ in range(3))
+    hung.answer("name", str, lambda _: defer.Deferred())
+    hub.started(one, two, hung)
+    answered = result_of(one.ask_and_count("name", "x", one.everybody, str))
+    hub.clock.advance(ANSWER_SECONDS)
+    assert answered == [(["x!"], 1)]
+    hub.away = True
+    assert result_of(one.ask_and_count("name", "x", one.everybody, str)) == [([], None)]
+    assert result_of(hub.peer().ask_and_count("name", "x", one.everybody, str)) == [([], None)]
+
+
 def test_a_late_answer_is_not_taken_for_the_answer_to_another_question(hub: Hub) -> None:
     one, two = hub.peer(), hub.peer()
     late: defer.Deferred[str] = defer.Deferred()

@@ -33,7 +33,7 @@ from restmq.store.tls import endpoint_to
 
 log = Logger()
 
-_SLOTS = 16384
+SLOTS = 16384
 _LOOK_SECONDS = 0.5
 _RENEW_SECONDS = 15.0
 _ANSWER_SECONDS = 1.0
@@ -41,7 +41,7 @@ _QUESTIONS = ((b"CLUSTER", b"SLOTS"), (b"CLUSTER", b"NODES"))
 
 
 def _slot_of(tag: bytes) -> int:
-    return keys.crc16(tag[1:-1]) % _SLOTS
+    return keys.crc16(tag[1:-1]) % SLOTS
 
 
 _PARTITION_SLOTS = tuple(map(_slot_of, keys.Partitioned.tags))
@@ -70,7 +70,7 @@ def parse_map(slots: Any, nodes: Any, asked: Address) -> ClusterMap:
     """
     if isinstance(slots, ErrorReply):
         raise Unusable(f"it names no nodes of a cluster: {slots}")
-    by_slot: list[Address | None] = [None] * _SLOTS
+    by_slot: list[Address | None] = [None] * SLOTS
     members: set[Address] = set()
     try:
         for first, last, primary, *replicas in slots:
@@ -83,9 +83,9 @@ def parse_map(slots: Any, nodes: Any, asked: Address) -> ClusterMap:
     if not any(owners):
         raise Unusable("it belongs to no cluster, or to one without slots")
     epochs = []
-    for places, epoch in _known_nodes(nodes, asked):
-        members.update(places)
-        epochs.append(epoch)
+    for member in read_members(nodes, asked):
+        members.update(member.addresses)
+        epochs.append(member.epoch)
     return ClusterMap(owners, frozenset(members), max(epochs, default=None))
 
 
@@ -97,16 +97,44 @@ def _address(node: Sequence[Any], asked: Address) -> Address | None:
     return (host.decode() or asked[0], port)
 
 
-def _known_nodes(nodes: Any, asked: Address) -> Iterator[tuple[list[Address], int]]:
-    """The addresses and the epoch of each node in an answer to ``CLUSTER NODES``."""
+@dataclass(slots=True, frozen=True)
+class Member:
+    """A node in an answer to ``CLUSTER NODES``.
+
+    Attributes:
+        addresses: of its host by number and, if it has one, by name.
+        primary: the id of a replica's primary; ``-`` for a primary.
+        link: the state of the link to it, as the node that was asked sees it; "connected" if all is well.
+        slots: the number of its slots.
+    """
+
+    id: str
+    addresses: list[Address]
+    flags: frozenset[str]
+    primary: str
+    epoch: int
+    link: str
+    slots: int
+
+
+def read_members(nodes: Any, asked: Address) -> Iterator[Member]:
+    """The nodes in an answer to ``CLUSTER NODES``, without those that have no known address."""
     text = nodes.decode("utf-8", "replace") if isinstance(nodes, bytes) else ""
     for line in text.splitlines():
-        _, places, flags, _, _, _, epoch, *_ = [*line.split(" "), *[""] * 7]
+        node, places, flag_names, primary, _, _, epoch, link, *slots = [*line.split(" "), *[""] * 8]
         place, name, *_ = [*places.split(","), ""]  # host:port@port[,name[,other=fields]]
         host, _, port = place.partition("@")[0].rpartition(":")
-        if port.isdigit() and epoch.isdigit() and not {"handshake", "noaddr"} & set(flags.split(",")):
+        flags = frozenset(flag_names.split(","))
+        if port.isdigit() and epoch.isdigit() and not {"handshake", "noaddr"} & flags:
             hosts = (host or asked[0], *([name] if name and "=" not in name else ()))
-            yield [(each, int(port)) for each in hosts], int(epoch)
+            addresses = [(each, int(port)) for each in hosts]
+            yield Member(node, addresses, flags, primary, int(epoch), link, sum(map(_count_slots, slots)))
+
+
+def _count_slots(slots: str) -> int:
+    """The number of slots in one slot, or in a range; none in a slot that is being moved, such as ``[7->-id]``."""
+    first, _, last = slots.partition("-")
+    return int(last or first) - int(first) + 1 if first.isdecimal() and (last or "0").isdecimal() else 0
 
 
 class MapKeeper:

@@ -76,13 +76,6 @@ class ClusterNode(Store):
 
     # Calls
 
-    def ask(self, *args: Any) -> defer.Deferred[Any]:
-        """Makes a command; returns an error of Redis instead of raising it."""
-        try:
-            return self._least_busy(self._pool).ask(*args)
-        except StoreUnavailable:
-            return defer.fail()
-
     def ask_for_map(self) -> defer.Deferred[list[Any]]:
         """The answers to ``CLUSTER SLOTS`` and ``CLUSTER NODES``."""
         answer: defer.Deferred[list[Any]] = defer.Deferred()
