@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from restmq.auth import guard
@@ -22,6 +23,15 @@ from restmq.schema.fields import QUEUE_NAME_OR_NONE, OneOf, whole
 
 JOBS_SHOWN = 10
 _SHOWN_CHARACTERS = 1000
+#: The times of a message that its facts show.
+_TIMES = {
+    "sent": "published",
+    "first": "first delivery",
+    "last": "last delivery",
+    "failed": "failed",
+    "due": "due",
+    "died": "died",
+}
 
 _POLICY = Parameter(
     "policy", OneOf(tuple(policy.label for policy in Policy)), "each message goes to all consumers, or to one in turn."
@@ -206,15 +216,15 @@ class JobsHandler(Handler):
         answers={200: answers_json("The messages.", _PEEK, **{HTML: {"type": "string"}})},
     )
     async def get(self) -> None:
-        """A page with the queue's newest messages; with ``Accept: application/json``, messages in one state."""
+        """A page with the queue's newest messages, or ten in one state; with ``Accept: application/json``, as JSON."""
         core = self.services.core
         if self.request.prefers("application/json", "text/html") or self.callback is not None:
             await self._peek()
             return
-        stats = await core.queue_stats(self.queue_name)
-        newest = await core.queue_peek(self.queue_name, "newest", 0, JOBS_SHOWN)
-        jobs = [_beginning(message.fields("newest")) for message in newest.messages]
-        self.answer_page("jobs.html", stats=stats, jobs=jobs)
+        place = self.parameters["list"] or "newest"
+        found = await core.queue_peek(self.queue_name, place, self.parameters["first"] or 0, JOBS_SHOWN)
+        jobs = [(*_beginning(fields), _facts(fields)) for fields in (each.fields(place) for each in found.messages)]
+        self.answer_page("jobs.html", stats=await core.queue_stats(self.queue_name), place=place, jobs=jobs)
 
     async def _peek(self) -> None:
         """Answers up to ``count`` messages of ``list`` after the ``first`` ones, and takes nothing."""
@@ -230,3 +240,22 @@ def _beginning(fields: dict[str, Any]) -> tuple[str, str]:
     text = f"{fields['encoding']}: {fields['value']}" if "encoding" in fields else fields["value"]
     shown = text if "cut" not in fields and len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
     return fields["key"], shown
+
+
+def _facts(fields: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is known of a message beside its value, for people: name and text."""
+    shown = [(text, _utc(fields[name])) for name, text in _TIMES.items() if fields.get(name)]
+    origin = fields.get("dead_letter", {})
+    named = {
+        "reason": fields.get("reason"),
+        "was the dead letter": origin.get("key"),
+        "deliveries": fields.get("count"),
+    }
+    shown += [(name, str(value)) for name, value in named.items() if value]
+    if "content_type" in fields:
+        shown.append(("content-type", fields["content_type"]))
+    return shown + list(fields.get("headers", {}).items())
+
+
+def _utc(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms // 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -28,6 +28,22 @@ def test_queues_are_listed_as_links_and_as_json(http: httpx.Client, queue: str) 
     assert http.get(path).json()["key"] == f"{name}:1"
 
 
+def test_the_page_of_a_queue_shows_what_is_known_of_a_message(http: httpx.Client, queue: str) -> None:
+    http.post(f"/p/{queue}", data={"max_deliveries": "1"})
+    headers = {"Content-Type": "text/plain", "traceparent": "00-<b>-01"}
+    http.post(f"/q/{queue}", content="x", headers=headers)
+    message = http.get(f"/q/{queue}?lease=1000").json()
+    assert "The newest messages" in http.get(f"/j/{queue}").text
+    assert f"{queue}:1" in http.get(f"/j/{queue}?list=leased").text
+    http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0", "reason": "disk <full>"})
+    page = http.get(f"/j/{queue}?list=dead").text
+    text = re.sub(r"<[^>]+>", "", page)
+    for fact in (r"published \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", r"failed \d{4}-", r"died \d{4}-", "first delivery "):
+        assert re.search(fact, text), fact
+    for fact in ("reason disk &lt;full&gt;", "deliveries 1", "content-type text/plain", "traceparent 00-&lt;b&gt;-01"):
+        assert fact in text, fact
+
+
 def test_pages_escape_what_clients_sent_and_load_nothing_from_elsewhere(http: httpx.Client, queue: str) -> None:
     http.post(f"/q/{queue}", data={"value": NASTY})
     http.post(f"/q/{queue}{NASTY.replace('/', '%2F')}", data={"value": "x"})
