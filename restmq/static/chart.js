@@ -1,14 +1,17 @@
 // Charts of the last hour: waiting messages, and below them the rates, in upwards and out downwards.
 
 import { h, setText, svg } from "./dom.js";
-import { clock, count, rate } from "./format.js";
+import { clock, count, plural, rate } from "./format.js";
 import { History, pointsOf, thinned } from "./history.js";
 
-const HEIGHT = 168;
-const DEPTH_TOP = 14;
+const HEIGHT = 190;
+const DEPTH_TOP = 8;
 const DEPTH_BOTTOM = 92;
-const FLOW_MIDDLE = 128;
+const FLOW_MIDDLE = 138;
 const FLOW_HEIGHT = 30;
+const TIMES_BOTTOM = 174;
+// A figure in the font of the scales.
+const FIGURE_WIDTH = 6.7;
 const MINUTE_MS = 60_000;
 const SHOWN_LEAST_MS = MINUTE_MS;
 // A longer time has one point for ten seconds, because more would be a blur.
@@ -16,9 +19,10 @@ const SMOOTHED_FROM_MS = 5 * MINUTE_MS;
 // The times that the user can choose from.
 const CHOICES = { "5 min": 5 * MINUTE_MS, "1 h": 60 * MINUTE_MS };
 let chosen = "1 h";
-// Possible distances of the time lines; the first that gives at most seven lines is used.
+// Possible distances of the time lines; the first that leaves room for each label is used.
 const STEPS_MS = [15_000, 30_000, MINUTE_MS, 2 * MINUTE_MS, 5 * MINUTE_MS, 10 * MINUTE_MS, 15 * MINUTE_MS];
-const LINES_AT_MOST = 7;
+const LINES_AT_MOST = 8;
+const LINE_WIDTH_LEAST = 64;
 
 /** Rounds the largest value up to a round whole number, so that the scale does not change with every value. */
 function roundUp(value, least) {
@@ -49,6 +53,8 @@ function path(points, x, y, close) {
 }
 
 export class Chart {
+  #label;
+  #queue = null;
   #samples = [];
   #history;
   #now = 0;
@@ -60,15 +66,16 @@ export class Chart {
    * @param target the path with its samples of the last hour; empty if there is none.
    */
   constructor(label, target) {
+    this.#label = label;
     this.#history = new History(target);
     this.choices = Object.keys(CHOICES).map((choice) => h("button", { type: "button", class: "filter", on: { click: () => this.#choose(choice) } }, choice));
     this.figure = h("figure", { class: "chart" },
       h("figcaption", { class: "chart-key" },
-        ...["depth", "in", "out"].map((what, i) => h("span", { class: `legend ${what}` }, ["Waiting", "In / s", "Out / s"][i])),
+        ...["depth", "in", "out"].map((what, i) => h("span", { class: `legend ${what}` }, ["Messages waiting", "In / s", "Out / s"][i])),
         this.readout = h("span", { class: "readout" }), h("span", { class: "choices", role: "group", "aria-label": "Time shown" }, ...this.choices)),
       this.svg = svg("svg", { role: "img", "aria-label": label, height: HEIGHT }));
     this.#build();
-    this.svg.addEventListener("pointermove", (event) => { this.#pointer = event.offsetX; this.#draw(); });
+    this.svg.addEventListener("pointermove", (event) => { this.#pointer = event.clientX; this.#draw(); });
     this.svg.addEventListener("pointerleave", () => { this.#pointer = null; this.#draw(); });
     new ResizeObserver(() => this.#draw()).observe(this.svg);
     this.#choose(chosen);
@@ -80,26 +87,30 @@ export class Chart {
     this.#draw();
   }
 
+  /** The scales are at the left; the plot beside them cuts off what does not fit. */
   #build() {
-    const shape = (name, kind = "path") => {
-      this[name] = svg(kind, { class: name });
+    const shape = (name, kind = "path", attributes = {}) => {
+      this[name] = svg(kind, { ...attributes, class: name });
       return this[name];
     };
+    const scale = (name, y) => shape(name, "text", { y });
     this.grid = svg("g", { class: "grid" });
-    this.times = Array.from({ length: LINES_AT_MOST }, () => [svg("line", { y1: DEPTH_TOP, y2: HEIGHT - 8 }), svg("text", { y: HEIGHT - 1 })]);
+    this.times = Array.from({ length: LINES_AT_MOST }, () => [svg("line", { y1: DEPTH_TOP, y2: TIMES_BOTTOM }), svg("text", { y: HEIGHT - 3 })]);
     this.grid.append(...this.times.flat());
-    for (const y of [DEPTH_BOTTOM, FLOW_MIDDLE]) this.grid.append(svg("line", { x1: 0, x2: "100%", y1: y, y2: y, class: "base" }));
-    this.svg.append(this.grid, shape("depth-area"), shape("depth-line"), shape("in-area"), shape("out-area"),
-      shape("cursor", "line"), shape("depth-most", "text"), shape("in-most", "text"), shape("out-most", "text"));
-    this["depth-most"].setAttribute("y", DEPTH_TOP - 4);
-    this["in-most"].setAttribute("y", FLOW_MIDDLE - FLOW_HEIGHT + 8);
-    this["out-most"].setAttribute("y", FLOW_MIDDLE + FLOW_HEIGHT);
+    for (const y of [DEPTH_TOP, FLOW_MIDDLE - FLOW_HEIGHT, FLOW_MIDDLE + FLOW_HEIGHT]) this.grid.append(svg("line", { x2: "100%", y1: y, y2: y, class: "level" }));
+    for (const y of [DEPTH_BOTTOM, FLOW_MIDDLE]) this.grid.append(svg("line", { x2: "100%", y1: y, y2: y, class: "base" }));
+    this.plot = svg("svg", { height: HEIGHT }, this.grid, shape("depth-area"), shape("depth-line"), shape("in-area"), shape("out-area"),
+      shape("cursor", "line", { y1: DEPTH_TOP, y2: TIMES_BOTTOM }));
+    this.svg.append(svg("g", { class: "scales" }, scale("depth-most", DEPTH_TOP + 4), scale("depth-least", DEPTH_BOTTOM + 4),
+      scale("in-most", FLOW_MIDDLE - FLOW_HEIGHT + 4), scale("flow-least", FLOW_MIDDLE + 4), scale("out-most", FLOW_MIDDLE + FLOW_HEIGHT + 4)), this.plot);
+    for (const name of ["depth-least", "flow-least"]) this[name].textContent = "0";
   }
 
   /** Shows the queue's samples. `now` is the server's time; 0 while it is unknown. */
   show(queue, now) {
     if (now) this.#history.refresh(queue.model.unbrokenSince);
     else this.#history.forget();
+    this.#queue = queue;
     this.#samples = this.#history.join(queue.series());
     this.#now = now;
     if (this.#scheduled) return;
@@ -108,17 +119,18 @@ export class Chart {
   }
 
   #draw() {
-    const width = this.svg.clientWidth;
-    if (!width) return;
+    const whole = this.svg.clientWidth;
+    if (!whole) return;
     const known = this.#now - (this.#samples[0]?.time ?? this.#now);
     const window = Math.max(SHOWN_LEAST_MS, Math.min(known, CHOICES[chosen]));
     const start = this.#now - window;
     const samples = this.#samples.filter((_, i) => (this.#samples[i + 1]?.time ?? this.#now) >= start);
     const points = pointsOf(window > SMOOTHED_FROM_MS ? thinned(samples) : samples);
     const real = points.filter((point) => point !== null);
-    const x = (point) => width * (1 - (this.#now - point.time) / window);
     const deepest = roundUp(Math.max(0, ...real.map((point) => point.ready)), 4);
     const fastest = roundUp(Math.max(0, ...real.map((point) => Math.max(point.in, point.out))), 2);
+    const width = whole - this.#drawScales(deepest, fastest);
+    const x = (point) => width * (1 - (this.#now - point.time) / window);
     const depth = (point) => DEPTH_BOTTOM - ((DEPTH_BOTTOM - DEPTH_TOP) * point.ready) / deepest;
     const flowing = points.map((point) => (point?.in === null ? null : point));
     const flow = (what, sign) => (point) => FLOW_MIDDLE - (sign * FLOW_HEIGHT * point[what]) / fastest;
@@ -126,34 +138,52 @@ export class Chart {
     this["depth-line"].setAttribute("d", path(points, x, depth));
     this["in-area"].setAttribute("d", path(flowing, x, flow("in", 1), FLOW_MIDDLE));
     this["out-area"].setAttribute("d", path(flowing, x, flow("out", -1), FLOW_MIDDLE));
-    for (const [name, text] of [["depth-most", count(deepest)], ["in-most", `${rate(fastest)} / s`], ["out-most", `${rate(fastest)} / s`]]) {
-      setText(this[name], text);
-    }
     this.#drawTimes(width, window);
     this.#drawCursor(real, x);
+    this.#describe(real, window);
+  }
+
+  /** Returns the width of the scales. */
+  #drawScales(deepest, fastest) {
+    const texts = { "depth-most": count(deepest), "in-most": `${rate(fastest)} / s in`, "out-most": `${rate(fastest)} / s out` };
+    const left = Math.ceil(Math.max(...Object.values(texts).map((text) => text.length)) * FIGURE_WIDTH) + 8;
+    for (const [name, text] of Object.entries(texts)) setText(this[name], text);
+    for (const text of this.svg.firstChild.children) text.setAttribute("x", left - 7);
+    this.plot.setAttribute("x", left);
+    return left;
+  }
+
+  /** The current figures, for screen readers. */
+  #describe(real, window) {
+    const { row } = this.#queue ?? {};
+    const now = row && this.#now ? `: ${plural(row.ready, "message")} waiting, ${rate(this.#queue.rate("in"))} in and ${rate(this.#queue.rate("out"))} out per second now`
+      + `; at most ${count(Math.max(row.ready, ...real.map((point) => point.ready)))} waiting in the last ${plural(Math.round(window / MINUTE_MS), "minute")}` : "";
+    this.svg.setAttribute("aria-label", `${this.#label}${now}.`);
   }
 
   /** The lines move with the server's time; they are hidden while it is unknown. */
   #drawTimes(width, window) {
     this.grid.classList.toggle("timeless", !this.#now);
     if (!this.#now) return;
-    const step = STEPS_MS.find((each) => window / each <= LINES_AT_MOST - 1);
+    const most = Math.min(LINES_AT_MOST, Math.max(1, Math.floor(width / LINE_WIDTH_LEAST)));
+    const step = STEPS_MS.find((each) => window / each <= most) ?? STEPS_MS.at(-1);
     this.times.forEach(([line, text], i) => {
       const time = (Math.floor(this.#now / step) - i) * step;
       const at = width * (1 - (this.#now - time) / window);
       line.setAttribute("x1", at);
       line.setAttribute("x2", at);
       text.setAttribute("x", at);
-      setText(text, at > 76 && at < width - 26 ? clock(time).slice(0, step < 60_000 ? 8 : 5) : "");
+      setText(text, at > 26 && at < width - 26 ? clock(time).slice(0, step < MINUTE_MS ? 8 : 5) : "");
     });
   }
 
   #drawCursor(real, x) {
-    const near = this.#pointer === null || !real.length ? null
-      : real.reduce((best, point) => (Math.abs(x(point) - this.#pointer) < Math.abs(x(best) - this.#pointer) ? point : best));
+    const pointer = this.#pointer === null ? null : this.#pointer - this.plot.getBoundingClientRect().left;
+    const near = pointer === null || !real.length ? null
+      : real.reduce((best, point) => (Math.abs(x(point) - pointer) < Math.abs(x(best) - pointer) ? point : best));
     const at = near ? x(near) : -10;
-    for (const [name, value] of [["x1", at], ["x2", at], ["y1", DEPTH_TOP], ["y2", HEIGHT - 8]]) this.cursor.setAttribute(name, value);
-    setText(this.readout, near ? `${clock(near.time)} — ${count(near.ready)} waiting, ${rate(near.in)} in, ${rate(near.out)} out` : "");
+    for (const name of ["x1", "x2"]) this.cursor.setAttribute(name, at);
+    setText(this.readout, near ? `${clock(near.time)} — ${count(near.ready)} waiting, ${rate(near.in)} in, ${rate(near.out)} out per second` : "");
   }
 }
 

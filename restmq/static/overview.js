@@ -71,7 +71,7 @@ export class Overview {
     this.hint = h("div", { class: "hint" });
     this.element = h("div", { class: "overview" }, h("h1", { class: "unseen" }, "Queues"), this.figures.element, this.chart.figure,
       h("div", { class: "tools", role: "search" }, this.search, h("div", { class: "filters", role: "group", "aria-label": "Show" }, ...this.filters), h("label", { class: "phone-only" }, "Sort by", this.sort)),
-      this.list.element, this.hint);
+      this.list.element, this.scale = h("p", { class: "log-scale", hidden: true }, "The bars under Waiting are logarithmic: each further piece stands for ten times as many messages."), this.hint);
     this.update();
   }
 
@@ -109,6 +109,7 @@ export class Overview {
     this.chart.show(whole, this.#model.now);
     this.#countFilters();
     this.list.update();
+    this.scale.hidden = !row.ready;
     this.#explain();
   }
 
