@@ -16,6 +16,7 @@ import httptools
 
 from restmq.errors import WireError
 from restmq.http.decoding import Decoder
+from restmq.http.heads import known_heads
 from restmq.http.limits import Limits
 from restmq.http.request import Headers, Request
 
@@ -54,6 +55,7 @@ class RequestParser:
     def __init__(self, connection: Any, limits: Limits) -> None:
         self._connection = connection
         self._limits = limits
+        self._heads = known_heads(limits)
         self._parser = httptools.HttpRequestParser(self)
         self._progress, self._silent_bytes = -1, 0
         self.requests: deque[Request] = deque()
@@ -87,8 +89,10 @@ class RequestParser:
             self.after_upgrade += data
         elif later or self.unparsed:
             self.unparsed += data
-        else:
+        elif self.in_request or self.requests or self.refusal is not None or len(data) > _PIECE_BYTES:
             self._parse(data)
+        else:
+            self._parse_whole(data)
 
     def resume(self) -> None:
         """Parses the unparsed bytes, as far as requests may wait."""
@@ -107,6 +111,20 @@ class RequestParser:
         self.requests.clear()
         self._forget_request()
         self._connection = self._parser = None  # breaks the reference cycles
+
+    def _parse_whole(self, data: bytes) -> None:
+        """Parses what is often one whole request, with a head that came before."""
+        found = self._heads.find(data)
+        if found is not None:
+            head, body = found
+            request = Request(self._connection, head.method, head.uri, head.fields)
+            request.body = body
+            self.requests.append(request)
+            self.is_new = False
+            return
+        self._parse(data)
+        if len(self.requests) == 1 and not self.in_request and self.refusal is None and self.after_upgrade is None:
+            self._heads.remember(data, self.requests[0])
 
     def _parse(self, data: bytes) -> None:
         """Parses in small pieces, so that one read full of tiny requests does not become thousands of objects."""
