@@ -244,17 +244,17 @@ def _beginning(fields: dict[str, Any]) -> tuple[str, str]:
 
 def _facts(fields: dict[str, Any]) -> list[tuple[str, str]]:
     """What is known of a message beside its value, for people: name and text."""
-    shown = [(text, _utc(fields[name])) for name, text in _TIMES.items() if fields.get(name)]
-    origin = fields.get("dead_letter", {})
-    named = {
+    times = {text: _utc(fields[name]) for name, text in _TIMES.items() if fields.get(name)}
+    if times.get("first delivery") == times.get("last delivery"):
+        times.pop("last delivery", None)
+    others = {
         "reason": fields.get("reason"),
-        "was the dead letter": origin.get("key"),
+        "was the dead letter": fields.get("dead_letter", {}).get("key"),
         "deliveries": fields.get("count"),
+        "content-type": fields.get("content_type"),
+        **fields.get("headers", {}),
     }
-    shown += [(name, str(value)) for name, value in named.items() if value]
-    if "content_type" in fields:
-        shown.append(("content-type", fields["content_type"]))
-    return shown + list(fields.get("headers", {}).items())
+    return [(name, str(value)) for name, value in (times | others).items() if value]
 
 
 def _utc(time_ms: int) -> str:

@@ -175,10 +175,14 @@ def test_nothing_is_cut_or_out_of_sight_on_a_phone(fresh: tuple[Page, Daemon]) -
         for _ in range(1200):
             http.post("/q/mail", data={"value": "x"})
         message = http.get("/q/mail?lease=1000").json()
-        http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0"})
+        why = "the mailbox is unavailable, and its owner left no other address"
+        http.post("/m/" + message["key"], data={"receipt": message["receipt"], "lease": "0", "reason": why})
     page.look_like(390)
     page.open("mail")
     page.wait_for("#tab-dead", "Dead 1")
+    page.find("#tab-dead").click()
+    page.find("#messages .reason")
+    assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 390
     for tab in page.all("[role=tab]"):
         assert tab.rect["x"] >= 0 and tab.rect["x"] + tab.rect["width"] <= 390, tab.text
     fits = (
