@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
@@ -63,6 +64,12 @@ class DaemonOptions(RedisOptions):
         """Listen on this Twisted endpoint, such as unix:/run/restmq.sock; may be repeated."""
         self["endpoint"].append(description)
 
+    def opt_help(self) -> NoReturn:
+        """Display this help and exit."""
+        with contextlib.suppress(BrokenPipeError):  # of head, or of a pager that was left
+            print(self, flush=True)
+        os._exit(0)  # the exit would flush the output, and fail again
+
     def parseOptions(self, options: Any = None) -> None:
         """Ends the process with a one-line error; twistd would print the whole help before it."""
         #: The arguments as given; the workers get the same.
@@ -82,8 +89,10 @@ class Options(DaemonOptions):
     """``twistd restmq``."""
 
     command = "restmq"
-    synopsis = "[restmq options]"
     longdesc = "A message queue that you use over plain HTTP. It keeps its data in Redis."
+
+    def getSynopsis(self) -> str:
+        return "Usage: restmq serve [options], or twistd [options of twistd] restmq [options]"
 
     optParameters: list[list[Any]] = [
         ["acl", None, None, "file with the access rules [default: ./acl.conf if it exists, else all is open]"],

@@ -24,6 +24,7 @@ from tests.servers import (
     Daemon,
     Redis,
     command_lines,
+    environment,
     free_port,
     listeners,
     refusal,
@@ -85,7 +86,14 @@ def test_help_names_every_option_and_version_is_ours(private_folder: Path) -> No
         "data-dir",
     ):
         assert f"--{option}" in shown
+    assert shown.startswith("Usage: restmq serve [options], or twistd ")
     assert twistd(private_folder, "restmq", "--version").stdout == "RestMQ 2.0.0\n"
+
+
+def test_a_reader_of_the_help_may_leave_early() -> None:
+    command = f"{sys.executable} -m restmq serve --help | true; exit ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
