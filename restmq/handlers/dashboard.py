@@ -14,8 +14,8 @@ from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, chunk
 from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.listeners import TRANSPORTS
-from restmq.monitoring.samples import ChartSample
-from restmq.schema.answers import NUMBER, QUEUE, STRING, WHOLE, array, described, obj
+from restmq.monitoring.samples import LastHour
+from restmq.schema.answers import NUMBER, QUEUE, STRING, WHOLE, array, by_queue, described, obj
 from restmq.schema.encoding import RETRY
 
 _CONSUMER = obj(
@@ -33,7 +33,10 @@ _SAMPLES = obj(
             ready=described(WHOLE, "Number of waiting messages."),
             **{"in": described(WHOLE, "Messages added so far."), "out": described(WHOLE, "Messages gone so far.")},
         )
-    )
+    ),
+    waiting=described(
+        by_queue(array(WHOLE)), "Waiting messages of each queue in the last samples, up to the last one."
+    ),
 )
 _TEXTS = {"type": "object", "additionalProperties": STRING}
 _GROUPS = obj(
@@ -99,8 +102,8 @@ class _SamplesHandler(Handler):
 
     requires = {"GET": guard.CONSUME}
 
-    def answer_samples(self, samples: list[ChartSample]) -> None:
-        self.answer_json({"samples": msgspec.to_builtins(samples)}, b"\r\n")
+    def answer_last_hour(self, found: LastHour) -> None:
+        self.answer_json(msgspec.to_builtins(found), b"\r\n")
 
 
 class SamplesHandler(_SamplesHandler):
@@ -113,7 +116,7 @@ class SamplesHandler(_SamplesHandler):
         With a token that may see some queues only, there are no samples if one of them is not among the 1,000 busiest.
         """
         queues = None if self.credentials.token is None else await self.services.visible_queues(self.credentials)
-        self.answer_samples(await self.services.samples.read(queues))
+        self.answer_last_hour(await self.services.samples.read(queues))
 
 
 class QueueSamplesHandler(_SamplesHandler):
@@ -122,7 +125,7 @@ class QueueSamplesHandler(_SamplesHandler):
     @declare(answers={200: answers_json("The samples, the oldest first.", _SAMPLES)})
     async def get(self) -> None:
         """Shows the last hour of one of the 1,000 busiest queues, every ten seconds. There may be gaps."""
-        self.answer_samples(await self.services.samples.read([self.queue_name]))
+        self.answer_last_hour(await self.services.samples.read([self.queue_name]))
 
 
 class ConsumersHandler(Handler):

@@ -36,6 +36,8 @@ SAMPLES_MAX = 360
 SERIES_MAX = 1000
 #: The part of a queue's traffic that still counts at the next sample.
 _TRAFFIC_DECAY = 0.9
+#: The samples of two minutes.
+_RECENT = 13
 _WIDTH = 4
 #: Takes up to 10 ms.
 _SERIES_PER_TURN = 50
@@ -52,6 +54,18 @@ class ChartSample(msgspec.Struct, frozen=True, rename={"put": "in"}):
     ready: int
     put: int
     out: int
+
+
+class LastHour(msgspec.Struct, frozen=True):
+    """The last hour of some queues.
+
+    Attributes:
+        samples: those of all of them together, the oldest first.
+        waiting: by queue: its number of waiting messages in the last two minutes, up to the last sample.
+    """
+
+    samples: list[ChartSample] = []
+    waiting: dict[str, list[int]] = {}
 
 
 class Series:
@@ -93,6 +107,16 @@ class Series:
                 grown[max(0, number - first)] += now - before
                 before = now
 
+    def waiting(self, first: int, last: int) -> list[int]:
+        """The number of waiting messages in the samples from ``first`` to ``last``."""
+        found: list[int] = []
+        place = len(self._entries)
+        for number in range(last, max(first, self.since) - 1, -1):
+            while place and self._entries[place - _WIDTH] > number:
+                place -= _WIDTH
+            found.append(self._entries[place - _WIDTH + 1] if place else 0)
+        return found[::-1]
+
 
 class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
     """Takes the samples, and answers with them.
@@ -124,28 +148,30 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
         super().startService()
         self._store.first_connected.addCallback(lambda _: defer.ensureDeferred(self._sample_quietly()))
 
-    async def read(self, queues: Collection[str] | None) -> list[ChartSample]:
-        """The samples of the last hour, the oldest first.
+    async def read(self, queues: Collection[str] | None) -> LastHour:
+        """The samples of the last hour.
 
         Args:
             queues: the queues to add up; None for all. If one of them has no series, there are no samples.
         """
         if queues is not None and len(queues) > SERIES_MAX:
-            return []
+            return LastHour()
         wanted = None if queues is None else list(queues)
         leader = await self._leader()
         if leader == self._peers.id:
             return await self._read(wanted)
         channel = self._store.layout.peer_channel(leader)
-        answers = await self._peers.ask("samples", wanted, channel, list[ChartSample])
-        return answers[0] if answers else []
+        answers = await self._peers.ask("samples", wanted, channel, LastHour)
+        return answers[0] if answers else LastHour()
 
-    async def _read(self, queues: list[str] | None) -> list[ChartSample]:
+    async def _read(self, queues: list[str] | None) -> LastHour:
         number, times = self._number, list(self._times)
-        found = [self._all] if queues is None else [self._series.get(queue) for queue in queues]
-        series = [each for each in found if each is not None]
-        if not series or not times or len(series) < len(found):
-            return []
+        shown = self._series
+        if queues is not None:
+            shown = {queue: self._series[queue] for queue in queues if queue in self._series}
+        series = [self._all] if queues is None else list(shown.values())
+        if not series or not times or (queues is not None and len(shown) < len(queues)):
+            return LastHour()
         oldest = number - len(times) + 1
         first = max(oldest, *(each.since for each in series))
         growth = [[0] * (number + 1 - first) for _ in _NOTHING]
@@ -156,7 +182,9 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
                 if self._number != number:  # the series have changed
                     return await self._read(queues)
         rows = zip(times[first - oldest :], *map(accumulate, growth), strict=True)
-        return [ChartSample(*row) for row in rows]
+        recent = max(oldest, number + 1 - _RECENT)
+        waiting = {queue: each.waiting(recent, number) for queue, each in shown.items()}
+        return LastHour([ChartSample(*row) for row in rows], waiting)
 
     # Taking samples
 

@@ -2,7 +2,7 @@
 
 import { h, setText, svg } from "./dom.js";
 import { clock, count, plural, rate } from "./format.js";
-import { History, pointsOf, thinned } from "./history.js";
+import { LastHour, pointsOf, thinned } from "./samples.js";
 
 const HEIGHT = 190;
 const DEPTH_TOP = 8;
@@ -56,7 +56,6 @@ export class Chart {
   #label;
   #queue = null;
   #samples = [];
-  #history;
   #now = 0;
   #pointer = null;
   #scheduled = false;
@@ -67,7 +66,7 @@ export class Chart {
    */
   constructor(label, target) {
     this.#label = label;
-    this.#history = new History(target);
+    this.lastHour = new LastHour(target);
     this.choices = Object.keys(CHOICES).map((choice) => h("button", { type: "button", class: "filter", on: { click: () => this.#choose(choice) } }, choice));
     this.figure = h("figure", { class: "chart" },
       h("figcaption", { class: "chart-key" },
@@ -108,10 +107,10 @@ export class Chart {
 
   /** Shows the queue's samples. `now` is the server's time; 0 while it is unknown. */
   show(queue, now) {
-    if (now) this.#history.refresh(queue.model.unbrokenSince);
-    else this.#history.forget();
+    if (now) this.lastHour.refresh(queue.model.unbrokenSince);
+    else this.lastHour.forget();
     this.#queue = queue;
-    this.#samples = this.#history.join(queue.series());
+    this.#samples = this.lastHour.join(queue.series());
     this.#now = now;
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -197,17 +196,21 @@ export function spark() {
     svg("path", { class: "depth-area" }), svg("path", { class: "depth-line" }));
 }
 
-export function drawSpark(element, queue, now) {
+/** @param lastHour what the server knows of the time before the page was opened. */
+export function drawSpark(element, queue, now, lastHour) {
   const start = now - SPARK_MS;
-  const samples = queue.samples;
+  const timeOf = (sample) => queue.model.timeOf(sample.tick) ?? start;
+  const { samples } = queue;
   let i = samples.length - 1;
-  while (i > 0 && (queue.model.timeOf(samples[i].tick) ?? 0) > start) i -= 1;
+  while (i > 0 && timeOf(samples[i]) > start) i -= 1;
+  const own = samples.slice(Math.max(0, i)).map((sample) => ({ time: timeOf(sample), ready: sample.ready }));
+  const before = own.length && own[0].time > start ? lastHour.recent(queue.row.name).filter(({ time }) => time < own[0].time) : [];
   // Draw steps: nothing changed between two samples.
   const points = [];
-  for (const sample of samples.slice(Math.max(0, i))) {
-    const time = Math.max(start, queue.model.timeOf(sample.tick) ?? start);
-    if (points.length) points.push({ time, ready: points.at(-1).ready });
-    points.push({ time, ready: sample.ready });
+  for (const { time, ready } of [...before, ...own]) {
+    const shown = Math.max(start, time);
+    if (points.length) points.push({ time: shown, ready: points.at(-1).ready });
+    points.push({ time: shown, ready });
   }
   if (points.length) points.push({ time: now, ready: points.at(-1).ready });
   const most = Math.max(4, ...points.map((point) => point.ready));

@@ -49,6 +49,7 @@ export function link(name) {
 
 export class QueueList {
   #model;
+  #lastHour;
   #order = [];
   #rows = new Map();
   #sorted = { by: "ready", down: true };
@@ -57,8 +58,9 @@ export class QueueList {
   #usedAt = new Map();
   #folded = new Set();
 
-  constructor(model, onSort) {
+  constructor(model, lastHour, onSort) {
     this.#model = model;
+    this.#lastHour = lastHour;
     this.onSort = onSort;
     this.heads = new Map(COLUMNS.map((column) => [column.name, this.#head(column)]));
     this.body = h("div", { role: "rowgroup", class: "rows" });
@@ -196,7 +198,7 @@ export class QueueList {
       row.condition.title = row.condition.firstChild.textContent = CONDITIONS[condition];
     }
     setClass(row.cells.get(COLUMNS.find((column) => column.name === "dead")), "some-dead", queue.row.dead > 0);
-    drawSpark(row.spark, queue, this.#model.now);
+    drawSpark(row.spark, queue, this.#model.now, this.#lastHour);
   }
 
   #makeRow(name) {

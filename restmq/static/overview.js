@@ -67,7 +67,7 @@ export class Overview {
       type: "button", class: "filter", "aria-pressed": String(name === "all"), data: { filter: name, condition: name }, on: { click: () => this.#choose(name) } }, label));
     this.sort = h("select", { id: "sort", on: { change: () => this.list.sort(this.sort.value) } },
       ...COLUMNS.filter((column) => column.key).map((column) => h("option", { value: column.name }, column.title ?? column.heading)));
-    this.list = new QueueList(model, (by) => { this.sort.value = by; });
+    this.list = new QueueList(model, this.chart.lastHour, (by) => { this.sort.value = by; });
     this.hint = h("div", { class: "hint" });
     this.element = h("div", { class: "overview" }, h("h1", { class: "unseen" }, "Queues"), this.figures.element, this.chart.figure,
       h("div", { class: "tools", role: "search" }, this.search, h("div", { class: "filters", role: "group", "aria-label": "Show" }, ...this.filters), h("label", { class: "phone-only" }, "Sort by", this.sort)),

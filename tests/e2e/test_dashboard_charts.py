@@ -63,14 +63,14 @@ def test_a_new_page_shows_the_time_before_it_was_opened(
         http.get("/q/jobs?count=6")
         wait_until(lambda: waiting()[-1] == 2)
         page = Page(browser, daemon.url)
-        for queue in ("", "jobs"):
+        for queue, charts in {"": (".chart", ".spark"), "jobs": (".chart",)}.items():
             page.open(queue)
             page.wait_for_figure("ready", "2")
             wait_until(lambda: page.text(".chart .depth-most") == "10", why="the scale has the 8 messages of before")
-            line = page.find(".chart .depth-line").get_attribute("d") or ""
-            assert len(parts(line)) == 1, "the line goes on without a gap"
-            ((_, first), *_, (_, last)) = parts(line)[0]
-            assert first < last, "it falls from 8 to 2"
+            for chart in charts:
+                line = page.find(f"{chart} .depth-line").get_attribute("d") or ""
+                (part,) = parts(line)  # it goes on without a gap
+                assert part[0][1] < part[-1][1], "it falls from 8 to 2"
         assert page.problems() == []
 
 
@@ -131,9 +131,9 @@ def test_samples_of_the_server_fill_what_the_page_has_missed(page: Page) -> None
         const told = [0, 10, 20, 30, 40].map((second) => ({ time: second * 1000, by: "server" }));
         const own = [3, 4, 5, 6, 38, 39].map((second) => ({ time: second * 1000, by: "page" }));
         const { fetch } = window;
-        window.fetch = async () => Response.json({ samples: told });
-        import("./static/history.js").then(async ({ History }) => {
-          const history = new History("/somewhere");
+        window.fetch = async () => Response.json({ samples: told, waiting: {} });
+        import("./static/samples.js").then(async ({ LastHour }) => {
+          const history = new LastHour("/somewhere");
           await history.refresh(1);
           window.fetch = fetch;
           done(history.join(own).map(({ time, by }) => [time / 1000, by]));
@@ -143,3 +143,48 @@ def test_samples_of_the_server_fill_what_the_page_has_missed(page: Page) -> None
     assert [second for second, by in joined if by == "page"] == [3, 4, 5, 6, 38, 39]
     assert [second for second, by in joined if by == "server"] == [20, 30], "0, 10 and 40 are beside the page's own"
     assert joined == sorted(joined)
+
+
+def test_an_open_page_keeps_its_samples_when_a_restarted_server_has_none(page: Page) -> None:
+    page.open()
+    kept = page.browser.execute_async_script(
+        """
+        const done = arguments[0];
+        const { fetch } = window;
+        const now = performance.now;
+        let later = 0;
+        performance.now = () => now.call(performance) + later;
+        const seen = [];
+        import("./static/samples.js").then(async ({ LastHour }) => {
+          const history = new LastHour("/somewhere");
+          const answer = async (connection, ...times) => {
+            window.fetch = async () => Response.json({ samples: times.map((time) => ({ time })), waiting: {} });
+            await history.refresh(connection);
+            seen.push(history.join([]).map(({ time }) => time));
+          };
+          await answer(1, 100000, 110000);
+          await answer(1, 120000);
+          later += 5 * 60000;
+          await answer(1, 110000, 130000);
+          later += 6000;
+          await answer(2);
+          later += 6000;
+          await answer(3, 200000);
+          later += 6000;
+          sessionStorage.setItem("restmq.token", "another");
+          await answer(4, 210000);
+          sessionStorage.removeItem("restmq.token");
+          window.fetch = fetch;
+          performance.now = now;
+          done(seen);
+        });
+        """
+    )
+    assert kept == [
+        [100_000, 110_000],
+        [100_000, 110_000],  # not asked again so soon
+        [100_000, 110_000, 130_000],
+        [100_000, 110_000, 130_000],  # the page has connected anew, and the server has no samples
+        [100_000, 110_000, 130_000, 200_000],
+        [210_000],  # another token may see less
+    ]

@@ -173,6 +173,8 @@ def test_a_server_has_samples_before_anybody_watches_and_a_token_shows_its_own(
         assert last("/dashboard/samples", **token) == [4, 5, 1]
         assert last("/dashboard/samples/a1") == last("/dashboard/samples/a1", **token) == [2, 3, 1]
         assert last("/dashboard/samples/b") == [7, 7, 0]
+        waiting = http.get("/dashboard/samples", headers=token).json()["waiting"]
+        assert {name: numbers[-1] for name, numbers in waiting.items()} == {"a1": 2, "a2": 2}
         assert last("/dashboard/samples/none") == []
         assert http.get("/dashboard/samples/b", headers=token).status_code == 403
         assert http.get("/dashboard/samples", headers={"Authorization": "Bearer u"}).status_code == 401

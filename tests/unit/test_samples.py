@@ -10,7 +10,7 @@ import pytest
 from twisted.internet import defer
 
 from restmq.model import Policy
-from restmq.monitoring.samples import SAMPLE_SECONDS, SAMPLES_MAX, SERIES_MAX, ChartSample, Numbers, Samples
+from restmq.monitoring.samples import SAMPLE_SECONDS, SAMPLES_MAX, SERIES_MAX, ChartSample, LastHour, Numbers, Samples
 from restmq.queues.results import QueueOverview
 from tests.unit.test_dashboard_feed import Scene, StubCore
 
@@ -54,12 +54,12 @@ class StubPeers:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
-        self.answers: list[list[ChartSample]] = []
+        self.answers: list[LastHour] = []
 
     def answer(self, _kind: str, _about: Any, responder: Any) -> None:
         self.respond = responder
 
-    async def ask(self, kind: str, about: Any, channel: bytes, form: Any) -> list[list[ChartSample]]:
+    async def ask(self, kind: str, about: Any, channel: bytes, form: Any) -> list[LastHour]:
         self.asked.append((kind, about, channel, form))
         return self.answers
 
@@ -92,7 +92,10 @@ class SampledScene(Scene):
         return [(each.ready, each.put, each.out) for each in self.points(*queues)]
 
     def points(self, *queues: str) -> list[ChartSample]:
-        found: list[list[ChartSample]] = []
+        return self.last_hour(*queues).samples
+
+    def last_hour(self, *queues: str) -> LastHour:
+        found: list[LastHour] = []
         defer.ensureDeferred(self.samples.read(queues or None)).addCallback(found.append)
         while not found:
             self.clock.advance(0)
@@ -138,6 +141,16 @@ def test_a_series_has_the_last_hour(scene: SampledScene) -> None:
     assert scene.read("idle") == [(7, 7, 0)] * SAMPLES_MAX
     assert scene.seconds("idle") == [number * SAMPLE_SECONDS for number in range(50, SAMPLES_MAX + 50)]
     assert [len(scene.samples._series[name]) for name in ("busy", "idle")] == [SAMPLES_MAX, 1]
+
+
+def test_each_queue_has_its_last_two_minutes_beside_the_sum(scene: SampledScene) -> None:
+    scene.start(a=(0, 0, 0), b=(7, 7, 0))
+    for number in range(1, 20):
+        scene.later(a=(number, number, 0))
+    scene.later(new=(4, 4, 0))
+    scene.later()
+    assert scene.last_hour().waiting == {"a": [*range(9, 20), 19, 19], "b": [7] * 13, "new": [0] * 11 + [4, 4]}
+    assert scene.last_hour("b").waiting == {"b": [7] * 13}
 
 
 def test_a_queue_that_is_new_had_no_messages_before(scene: SampledScene) -> None:
@@ -221,13 +234,13 @@ def test_a_sum_of_many_queues_is_right_although_a_sample_is_taken_meanwhile(scen
     queues = [f"q{number}" for number in range(SERIES_MAX)]
     scene.start(**dict.fromkeys(queues, (1, 1, 0)))
     scene.later(**dict.fromkeys(queues, (1, 2, 1)))
-    found: list[list[ChartSample]] = []
+    found: list[LastHour] = []
     defer.ensureDeferred(scene.samples.read(queues)).addCallback(found.append)
     assert not found, "others get their turns"
     scene.later(**dict.fromkeys(queues, (3, 4, 1)))
     while not found:
         scene.clock.advance(0)
-    assert [(each.ready, each.put, each.out) for each in found[0]] == [
+    assert [(each.ready, each.put, each.out) for each in found[0].samples] == [
         (1000, 1000, 0),
         (1000, 2000, 1000),
         (3000, 4000, 1000),
@@ -239,12 +252,12 @@ def test_a_worker_asks_the_leader_for_its_samples(scene: SampledScene) -> None:
     scene.start(a=(1, 1, 0))
     scene.later()
     assert scene.core.calls == [], "it takes none itself"
-    told = [ChartSample(BEGAN_MS, 1, 1, 0)]
+    told = LastHour([ChartSample(BEGAN_MS, 1, 1, 0)], {"a": [1]})
     scene.peers.answers = [told]
-    assert scene.points("a") == told
-    assert scene.peers.asked == [("samples", ["a"], b"other", list[ChartSample])]
+    assert scene.last_hour("a") == told
+    assert scene.peers.asked == [("samples", ["a"], b"other", LastHour)]
     scene.peers.answers = []
-    assert scene.points() == []
+    assert scene.last_hour() == LastHour()
 
 
 def test_a_worker_that_becomes_the_leader_samples_from_then_on(scene: SampledScene) -> None:
@@ -252,9 +265,9 @@ def test_a_worker_that_becomes_the_leader_samples_from_then_on(scene: SampledSce
     scene.start(a=(1, 1, 0))
     scene.leader = "me"
     scene.later()
-    answered: list[list[ChartSample]] = []
+    answered: list[LastHour] = []
     defer.ensureDeferred(scene.peers.respond(["a"])).addCallback(answered.append)
-    assert answered == [scene.points("a")] == [[ChartSample(BEGAN_MS + 10_000, 1, 1, 0)]]
+    assert answered == [scene.last_hour("a")] == [LastHour([ChartSample(BEGAN_MS + 10_000, 1, 1, 0)], {"a": [1]})]
 
 
 def test_a_server_without_queues_has_samples_too(scene: SampledScene) -> None:

@@ -8,9 +8,10 @@ const RETRY_MS = 5000;
 // One missing sample is no gap: a server with many queues takes some seconds to read them.
 const GAP_MS = 2.5 * STEP_MS;
 
-export class History {
+export class LastHour {
   #target;
   #samples = [];
+  #waiting = new Map();
   #token;
   #loadedAt = -Infinity;
   #loadedFor;
@@ -23,6 +24,7 @@ export class History {
 
   forget() {
     this.#samples = [];
+    this.#waiting = new Map();
     this.#loadedFor = undefined;
   }
 
@@ -34,7 +36,7 @@ export class History {
     const { token } = credentials;
     try {
       const response = await send(this.#target);
-      if (response.ok) this.#take((await response.json()).samples, token);
+      if (response.ok) this.#take(await response.json(), token);
     } catch {
       // Shown elsewhere: the feed has lost the server too.
     }
@@ -44,11 +46,18 @@ export class History {
   }
 
   /** Keeps older samples: a server that was restarted has none. */
-  #take(samples, token) {
+  #take({ samples, waiting }, token) {
     const first = samples[0]?.time ?? Infinity;
     const kept = token === this.#token ? this.#samples.filter((sample) => sample.time < first) : [];
     this.#samples = [...kept, ...samples];
+    this.#waiting = new Map(Object.entries(waiting));
     this.#token = token;
+  }
+
+  /** `{time, ready}` of one of the queues in the last two minutes before the samples were loaded. */
+  recent(name) {
+    const waiting = this.#waiting.get(name) ?? [];
+    return waiting.map((ready, i) => ({ time: this.#samples[this.#samples.length - waiting.length + i].time, ready }));
   }
 
   /** All samples in order. The server's are used where the page has none. */
