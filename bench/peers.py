@@ -32,12 +32,13 @@ events {{ worker_connections 8192; }}
 http {{
   access_log off; keepalive_requests 10000000; nchan_max_reserved_memory 256M; client_body_temp_path {folder}/body;
   nchan_message_buffer_length 10000;
+  {upstream}
   server {{
     listen 127.0.0.1:{port};
-    location ~ /q/(.+)$ {{ nchan_publisher; nchan_channel_id $1; }}
-    location ~ /c/(.+)$ {{ nchan_subscriber http-raw-stream; nchan_channel_id $1; }}
-    location ~ /sse/(.+)$ {{ nchan_subscriber eventsource; nchan_channel_id $1; }}
-    location ~ /ws/(.+)$ {{ nchan_subscriber websocket; nchan_channel_id $1; }}
+    location ~ /q/(.+)$ {{ nchan_publisher; nchan_channel_id $1; {via} }}
+    location ~ /c/(.+)$ {{ nchan_subscriber http-raw-stream; nchan_channel_id $1; {via} }}
+    location ~ /sse/(.+)$ {{ nchan_subscriber eventsource; nchan_channel_id $1; {via} }}
+    location ~ /ws/(.+)$ {{ nchan_subscriber websocket; nchan_channel_id $1; {via} }}
   }}
 }}
 """
@@ -68,37 +69,54 @@ def _program(name: str, packages: str) -> str:
 
 
 @contextlib.contextmanager
-def nchan() -> Iterator[Server]:
-    """nginx with nchan, which keeps messages in its own memory. Its paths are RestMQ's."""
+def _redis() -> Iterator[tuple[Redis, int]]:
+    """A Redis at a port."""
+    with tempfile.TemporaryDirectory(prefix="restmq-bench-") as folder:
+        port = free_port()
+        redis = Redis(Path(folder), "--appendonly", "no", "--port", str(port), "--bind", "127.0.0.1")
+        try:
+            yield redis, port
+        finally:
+            redis.stop()
+
+
+@contextlib.contextmanager
+def nchan(*, with_redis: bool = False) -> Iterator[Server]:
+    """nginx with nchan. Its paths are RestMQ's.
+
+    Args:
+        with_redis: whether messages go through Redis, as RestMQ's do, and not only through nginx's own memory.
+    """
     packages = "nginx-light libnginx-mod-nchan"
     program = _program("nginx", packages)
     if not _NCHAN.exists():
         raise Missing(f"not installed (apt-get install {packages})")
-    with tempfile.TemporaryDirectory(prefix="restmq-bench-") as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="restmq-bench-"))
         port, configuration = free_port(), Path(folder, "nginx.conf")
         user = "user root;" if os.geteuid() == 0 else ""
-        configuration.write_text(_NGINX.format(module=_NCHAN, folder=folder, port=port, user=user))
-        with _running(program, "-p", folder, "-c", configuration, port=port) as server:
-            yield server
+        redis, upstream, via = None, "", ""
+        if with_redis:
+            redis, redis_port = stack.enter_context(_redis())
+            upstream = f"upstream redis {{ nchan_redis_server redis://127.0.0.1:{redis_port}; }}"
+            via = "nchan_redis_pass redis;"
+        filled = {"module": _NCHAN, "folder": folder, "port": port, "user": user, "upstream": upstream, "via": via}
+        configuration.write_text(_NGINX.format(**filled))
+        yield stack.enter_context(_running(program, "-p", folder, "-c", configuration, port=port, redis=redis))
 
 
 @contextlib.contextmanager
 def webdis() -> Iterator[Server]:
     """webdis: Redis commands over HTTP, in C."""
     program = _program("webdis", "webdis")
-    with tempfile.TemporaryDirectory(prefix="restmq-bench-") as folder:
-        redis_port, port = free_port(), free_port()
-        options = ("--appendonly", "no", "--port", str(redis_port), "--bind", "127.0.0.1")
-        redis = Redis(Path(folder, "redis"), *options)
-        try:
-            settings = {"redis_host": "127.0.0.1", "redis_port": redis_port, "http_host": "127.0.0.1"}
-            settings |= {"http_port": port, "threads": 1, "verbosity": 0, "logfile": "/dev/null"}
-            configuration = Path(folder, "webdis.json")
-            configuration.write_text(json.dumps(settings))
-            with _running(program, configuration, port=port, redis=redis) as server:
-                yield server
-        finally:
-            redis.stop()
+    with _redis() as (redis, redis_port):
+        port = free_port()
+        settings = {"redis_host": "127.0.0.1", "redis_port": redis_port, "http_host": "127.0.0.1", "http_port": port}
+        settings |= {"threads": 1, "verbosity": 0, "logfile": "/dev/null"}
+        configuration = Path(redis.folder, "webdis.json")
+        configuration.write_text(json.dumps(settings))
+        with _running(program, configuration, port=port, redis=redis) as server:
+            yield server
 
 
 def webdis_push(queue: str) -> loads.Load:
