@@ -13,7 +13,7 @@ from restmq.auth.guard import Access, Credentials
 from restmq.delivery.consumer import PREFETCH, CloseReason, ConsumerOwner
 from restmq.delivery.format import Format
 from restmq.delivery.outbox import Outbox
-from restmq.transport import offer, silent_seconds, unsent_bytes, write_and_resume
+from restmq.transport import offer, sender, silent_seconds, unsent_bytes, write_and_resume
 
 #: The leases of a consumer without leases; always empty.
 _NO_LEASES: dict[str, str] = {}
@@ -29,8 +29,9 @@ _VANISHED_SECONDS = 48.0
 class TransportConsumer(ABC):
     """A consumer on a Twisted transport. ``delivery/backpressure.py`` has the rules that it implements.
 
-    While the system takes everything, ``_direct`` is the transport, and a write is a call of its socket and little
-    else. It is None if there is more to do: bytes wait, the transport is not plain, or the connection is closing.
+    While the system takes everything, ``_direct`` sends to the socket, and a write is a call of it and little else. It
+    is None if there is more to do: bytes wait, the transport is not plain, or the connection is closing. Whatever else
+    is written to the transport must set it to None, or a write could come between two parts of that.
     """
 
     __slots__ = (
@@ -75,7 +76,7 @@ class TransportConsumer(ABC):
         self.paused = False
         self._backlog_bytes = self._last_unsent_bytes = 0
         self._deadline_seconds = self._progress_seconds = self._silent_since = 0.0
-        self._direct: Any = None
+        self._direct: Callable[[bytes], int] | None = None
         self._outbox: Outbox | None = None
         self._finish: Callable[[], None] | None = None
         self.lease_ms = lease_ms
@@ -85,9 +86,12 @@ class TransportConsumer(ABC):
     def write(self, *pieces: bytes) -> None:
         data = pieces[0]
         if self._direct is not None and len(data) <= _SLICE_BYTES and len(pieces) == 1:
-            sent = offer(self._direct, data)
+            try:
+                sent = self._direct(data)
+            except OSError:
+                sent = 0
             if sent != len(data):
-                self._keep_rest(data, sent or 0)
+                self._keep_rest(data, sent)
                 self._give_time(len(data))
             return
         was_full = self.paused
@@ -121,7 +125,7 @@ class TransportConsumer(ABC):
             elif sent < len(data):
                 self._keep_rest(data, sent)
             else:
-                self._direct = self.outlet
+                self._direct = sender(self.outlet)
 
     def _keep_rest(self, data: bytes, sent: int) -> None:
         outbox = self._keep((data,))
@@ -178,6 +182,7 @@ class TransportConsumer(ABC):
 
     def finish(self, then: Callable[[], None]) -> bool:
         """Calls back when the transport has all bytes. Returns whether it has them now."""
+        self._direct = None
         if self._outbox is None:
             then()
             return True

@@ -193,6 +193,7 @@ class Socket(BoundedInput, TransportConsumer):
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """Sends autobahn's answers, pings and close frame behind the messages that are being sent."""
         if not self.send_behind(data):
+            self._direct = None
             super().sendData(data, sync, chopsize)
 
     def dropConnection(self, abort: bool = False) -> None:

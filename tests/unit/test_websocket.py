@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket as socketlib
 import struct
 import tracemalloc
 import zlib
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from twisted.internet import defer
+from twisted.internet import defer, tcp
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -391,3 +392,22 @@ def test_long_messages_are_not_compressed() -> None:
     large = render(Message("q:1", b"x" * COMPRESSED_UP_TO_BYTES))
     assert small[0] & COMPRESSED
     assert not large[0] & COMPRESSED
+
+
+def test_a_message_does_not_overtake_a_pong_that_waits(conversation: Conversation) -> None:
+    client, ours = socketlib.socketpair()
+    ours.setblocking(False)
+    reactor: Any = SimpleNamespace(**dict.fromkeys(("addReader", "removeReader", "addWriter", "removeWriter"), id))
+    protocol: Any = SimpleNamespace(connectionLost=None)
+    socket = conversation.socket
+    socket.transport = tcp.Server(ours, protocol, ("", 0), None, 1, reactor)
+    socket.transport.registerProducer(socket, True)
+    socket.write(b"first")
+    socket.write(b"second")
+    assert client.recv(100) == b"firstsecond"  # nothing waits in the transport
+    conversation.say(sent(b"alive?", 0x89))
+    socket.write(b"third")
+    socket.transport.doWrite()
+    socket.transport.doWrite()
+    with client, ours:
+        assert client.recv(100) == frame(b"alive?", 0x8A) + b"third"
