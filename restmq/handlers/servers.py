@@ -55,7 +55,7 @@ _REDIS = obj(
 )
 _MISSING = described(
     {"type": ["integer", "null"], "minimum": 0},
-    "Number of RestMQ processes that did not answer; null while Redis cannot be reached, so that none can be asked.",
+    "Number of RestMQ processes that did not answer; null while Redis does not answer, because then none can be asked.",
 )
 
 

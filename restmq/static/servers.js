@@ -147,7 +147,7 @@ function persistence({ append_only_file: appends, saved }) {
 /** What is known to be missing, and what Redis suffers from beside what its nodes say. */
 function troubleOf(missing, { problem, nodes }) {
   const notes = [];
-  if (missing === null) notes.push("Redis cannot be reached, so only the server that answers this page is shown.");
+  if (missing === null) notes.push("Redis does not answer, so the other servers cannot be asked. Only the one that shows this page is listed.");
   if (missing) notes.push(`${plural(missing, "RestMQ process", "RestMQ processes")} did not answer in time.`);
   if (problem && nodes.every((node) => node.problem !== problem)) notes.push(`Redis: ${problem}`);
   return notes;

@@ -81,7 +81,7 @@ def test_what_redis_tells_and_what_may_lose_messages_is_shown(servers: Page, own
 def test_while_redis_is_away_the_page_says_so(servers: Page, own_redis: Redis, own_daemon: Daemon) -> None:
     wait_until(lambda: len(cells(servers, "Redis")) == 1)
     own_redis.kill()
-    servers.wait_for(".notes", "only the server that answers this page is shown")
+    servers.wait_for(".notes", "Only the one that shows this page is listed.")
     wait_until(lambda: cells(servers, "Redis")[0]["State"].startswith("no answer"))
     assert cells(servers, "RestMQ")[0]["Process"] == str(own_daemon.process.pid)
     own_redis.start()
