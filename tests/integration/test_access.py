@@ -68,6 +68,7 @@ GUARDED = [
     ("rest:consumer", "GET", "/dashboard/samples/x", None),
     ("rest:consumer", "GET", "/dashboard/consumers/x", None),
     ("rest:consumer", "GET", "/dashboard/sqs/x", None),
+    ("rest:consumer", "GET", "/servers", None),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "get", "queue": "x"}'}),
     ("rest:consumer", "POST", "/queue/x", {"body": '{"cmd": "take"}'}),
     ("rest:consumer", "POST", "/queue", {"body": '{"cmd": "del", "queue": "x", "key": "x:1"}'}),
