@@ -2,7 +2,8 @@
 
 import { credentials, send } from "./api.js";
 
-export const STEP_MS = 10_000;  // between two samples of the server
+const STEP_MS = 10_000;  // between two samples of the server
+const HOUR_MS = 60 * 60_000;
 const RELOAD_MS = 5 * 60_000;  // less than the time for which the page keeps its own samples
 const RETRY_MS = 5000;
 // One missing sample is no gap: a server with many queues takes some seconds to read them.
@@ -48,7 +49,8 @@ export class LastHour {
   /** Keeps older samples: a server that was restarted has none. */
   #take({ samples, waiting }, token) {
     const first = samples[0]?.time ?? Infinity;
-    const kept = token === this.#token ? this.#samples.filter((sample) => sample.time < first) : [];
+    const oldest = (samples.at(-1)?.time ?? 0) - HOUR_MS;
+    const kept = token === this.#token ? this.#samples.filter(({ time }) => time < first && time >= oldest) : [];
     this.#samples = [...kept, ...samples];
     this.#waiting = new Map(Object.entries(waiting));
     this.#token = token;

@@ -171,8 +171,10 @@ def test_an_open_page_keeps_its_samples_when_a_restarted_server_has_none(page: P
           later += 6000;
           await answer(3, 200000);
           later += 6000;
+          await answer(4, 3705000);
+          later += 6000;
           sessionStorage.setItem("restmq.token", "another");
-          await answer(4, 210000);
+          await answer(5, 210000);
           sessionStorage.removeItem("restmq.token");
           window.fetch = fetch;
           performance.now = now;
@@ -186,5 +188,6 @@ def test_an_open_page_keeps_its_samples_when_a_restarted_server_has_none(page: P
         [100_000, 110_000, 130_000],
         [100_000, 110_000, 130_000],  # the page has connected anew, and the server has no samples
         [100_000, 110_000, 130_000, 200_000],
+        [110_000, 130_000, 200_000, 3_705_000],  # an hour is kept
         [210_000],  # another token may see less
     ]
