@@ -196,8 +196,12 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
             log.debug("the queues are not sampled: {problem}", problem=problem)
 
     def _add(self, reading: Reading) -> None:
-        if not reading.is_whole or (self._times and reading.time_ms <= self._times[-1]):
+        last_ms = self._times[-1] if self._times else 0
+        if not reading.is_whole or reading.time_ms == last_ms:
             return
+        if reading.time_ms < last_ms:  # the clock was set back
+            self._times.clear()
+            self._all, self._series = Series(self._number + 1), {}
         self._times.append(reading.time_ms)
         self._number += 1
         oldest = self._number - len(self._times) + 1
@@ -208,7 +212,7 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
         for name in self._busiest(numbers):
             series = self._series.get(name)
             if series is None:  # a queue that is new since the last sample was empty until then
-                series = Series(1 if before and name not in before else self._number)
+                series = Series(self._number if name in before else self._all.since)
             series.add(self._number, numbers[name], oldest)
             kept[name] = series
         self._series = kept

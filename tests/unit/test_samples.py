@@ -25,10 +25,11 @@ class CountedCore(StubCore):
         self.queues: dict[str, Numbers] = {}
         self.missing = 0
         self.lacks: set[str] = set()
+        self.set_back_ms = 0
         self.store: Any = SimpleNamespace(
             clock=clock,
             first_connected=defer.Deferred(),
-            time_ms=lambda: BEGAN_MS + round(clock.seconds() * 1000),
+            time_ms=lambda: BEGAN_MS + round(clock.seconds() * 1000) - self.set_back_ms,
             layout=SimpleNamespace(peer_channel=lambda peer: peer.encode()),
         )
 
@@ -273,7 +274,18 @@ def test_a_worker_that_becomes_the_leader_samples_from_then_on(scene: SampledSce
 def test_a_server_without_queues_has_samples_too(scene: SampledScene) -> None:
     scene.start()
     scene.later(a=(1, 1, 0))
-    assert scene.read() == [(0, 0, 0), (1, 1, 0)]
+    assert scene.read() == scene.read("a") == [(0, 0, 0), (1, 1, 0)]
+
+
+def test_samples_begin_anew_when_the_clock_was_set_back(scene: SampledScene) -> None:
+    scene.start(a=(1, 1, 0))
+    scene.later(b=(1, 1, 0))
+    scene.core.set_back_ms = 3_600_000
+    scene.later(a=(2, 2, 0), c=(5, 5, 0))
+    scene.later()
+    assert scene.seconds() == scene.seconds("a") == [20 - 3600, 30 - 3600]
+    assert (scene.read("a"), scene.read("b")) == ([(2, 2, 0)] * 2, [(1, 1, 0)] * 2)
+    assert scene.read() == [(8, 8, 0)] * 2
 
 
 def test_the_first_sample_comes_as_soon_as_redis_can_be_used(scene: SampledScene) -> None:
