@@ -103,6 +103,7 @@ def makers(given: argparse.Namespace, before: Path, notes: list[str]) -> dict[st
         "many": partial(many, taken, notes),
         "idle": partial(idle, taken, notes),
         "nchan": peers.nchan,
+        "nchan with Redis": partial(peers.nchan, with_redis=True),
         "webdis": peers.webdis,
         "beanstalkd": peers.beanstalkd,
         "moto": peers.moto,
@@ -139,7 +140,7 @@ def measure_all(wanted: list[Figure], given: argparse.Namespace, notes: list[str
 
 def main() -> None:
     described = argparse.ArgumentParser(prog="bench/run", description=(__doc__ or "").partition("\n")[0])
-    described.add_argument("--seconds", type=int, default=2, help="seconds per load (default 2)")
+    described.add_argument("--seconds", type=int, default=1, help="seconds per load (default 1)")
     described.add_argument(
         "--repeats", type=int, default=3, help="interleaved repeats, shown by their median (default 3)"
     )
