@@ -4,6 +4,9 @@ Redis keeps the deadline of each queue, by partition (``store/keys.py``). A scri
 known ones announces it on a channel. Every daemon has one timer for the earliest deadline of each partition; the first
 daemon does the work, and the others find nothing left to do. So messages are promoted on time while one daemon runs;
 without one, when the next one starts.
+
+Of a server's workers, the first one is on time. The others look a moment later, when the first one has done the work
+of that moment; otherwise each of them would call Redis for each deadline.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ log = Logger()
 
 #: Redis and this process count milliseconds from different starts.
 _ROUNDING_SECONDS = 0.001
+#: How much later than the first worker the others look.
+_SPARE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 #: Maximum time between two checks, because the clock of Redis may be set, and may drift from the one here.
 _LATEST_SECONDS = 5.0
@@ -32,13 +37,18 @@ _LATEST_IDLE_SECONDS = 60.0
 
 
 class Deadlines(service.Service):  # type: ignore[misc]  # untyped
-    """Promotes messages whose lease or delay has ended."""
+    """Promotes messages whose lease or delay has ended.
 
-    def __init__(self, core: RedisOperations, reactor: Any) -> None:
+    Args:
+        worker: the number of this worker of its server, from 1 on.
+    """
+
+    def __init__(self, core: RedisOperations, reactor: Any, worker: int = 1) -> None:
+        self._after_seconds = _ROUNDING_SECONDS if worker == 1 else _SPARE_SECONDS
         self._subscriber = core.pubsub(self._announced, on_renewed=self._renewed)
         layout = core.layout
         self._timers = {
-            layout.due_channel(tag): _PartitionTimer(core, reactor, partition)
+            layout.due_channel(tag): _PartitionTimer(core, reactor, partition, self._after_seconds)
             for partition, tag in enumerate(layout.tags)
         }
 
@@ -54,7 +64,7 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
         self._subscriber.stop()
 
     def _announced(self, channel: bytes, until_ms: bytes) -> None:
-        self._timers[channel].schedule(min(int(until_ms) / 1000 + _ROUNDING_SECONDS, _LATEST_SECONDS))
+        self._timers[channel].schedule(min(int(until_ms) / 1000 + self._after_seconds, _LATEST_SECONDS))
 
     def _renewed(self, channels: Channels) -> None:
         for channel in channels:
@@ -64,7 +74,8 @@ class Deadlines(service.Service):  # type: ignore[misc]  # untyped
 class _PartitionTimer:
     """Promotes what is due in one partition. A node that hangs delays no other."""
 
-    def __init__(self, core: RedisOperations, reactor: Any, partition: int) -> None:
+    def __init__(self, core: RedisOperations, reactor: Any, partition: int, after_seconds: float) -> None:
+        self._after_seconds = after_seconds
         self._core = core
         self._reactor = reactor
         self._partition = partition
@@ -101,7 +112,7 @@ class _PartitionTimer:
         elif until_seconds is None:
             self.schedule(_LATEST_IDLE_SECONDS * random.uniform(0.5, 1))  # noqa: S311  so that partitions take turns
         else:
-            self.schedule(min(until_seconds + _ROUNDING_SECONDS, _LATEST_SECONDS))
+            self.schedule(min(until_seconds + self._after_seconds, _LATEST_SECONDS))
 
     async def _promote(self, queue: str) -> None:
         """Does what is due in one queue. An error of one queue must not delay the others."""

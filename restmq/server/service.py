@@ -172,7 +172,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         store,
         internet.TimerService(_ACL_CHECK_SECONDS, acl.reload_if_changed),
         internet.TimerService(_OVERDUE_CHECK_SECONDS, application.close_overdue),
-        Deadlines(core, reactor),
+        Deadlines(core, reactor, membership.worker),
         ExpiringQueues(core, reactor),
         peers,
         workers,  # stops after the connections are drained, and writes what they counted
