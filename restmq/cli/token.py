@@ -12,7 +12,8 @@ from restmq.cli.arguments import YEAR_SECONDS, Commands, Duration, complete_queu
 
 _REDIS = (
     "Tokens are kept in Redis, so this runs where the server's Redis can be reached. It takes the server's options for "
-    "Redis, such as --redis-host or --data-dir; if the server has none, this needs none."
+    "Redis, such as --redis-host or --data-dir; if the server has none, this needs none. A server asks for a token, or "
+    "a password, only if its acl.conf has a password."
 )
 _SETTINGS = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 

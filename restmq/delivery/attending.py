@@ -66,9 +66,7 @@ class Attending:
 
     def _failed(self, failure: Failure) -> None:
         # Without Redis there is nothing to attend to. The reconnect and the heartbeat attend again.
-        if failure.check(RestMQError):
-            log.debug("could not attend to {queue}: {why}", queue=self._queue, why=failure.getErrorMessage())
-        else:
+        if not failure.check(RestMQError):
             log.failure("attending to {queue} failed", failure=failure, queue=self._queue)
 
     def _successor(self) -> Attending | None:

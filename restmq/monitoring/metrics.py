@@ -8,6 +8,7 @@ The leader stores each snapshot in Redis, from which the next leader continues.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import accumulate
 from typing import Any
@@ -19,7 +20,6 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from twisted.internet import defer
-from twisted.logger import Logger
 
 from restmq import __version__
 from restmq.core import RedisOperations
@@ -32,8 +32,6 @@ from restmq.monitoring.request_counters import BOUNDS_SECONDS, Traffic
 from restmq.monitoring.worker_counters import Counts, Membership, Sample, WorkerCounters, WorkerRecord
 from restmq.store.base import BaseStore
 from restmq.store.batching import SharedCall
-
-log = Logger()
 
 #: The queue label of the sum of all queues without a label of their own. No queue has an empty name.
 OTHERS = ""
@@ -145,11 +143,9 @@ class Metrics(Collector):
         listeners = defer.ensureDeferred(self._listening.in_group())
         self._counts, self._live = await self.workers.read()
         self._listeners = await listeners
-        try:
+        with suppress(RestMQError):
             self._pings = await self._ping_all()
             self._queues = await self._queues_of_leader()
-        except RestMQError as problem:
-            log.debug("metrics without the store: {problem}", problem=problem)
 
     async def _ping_all(self) -> dict[str, float]:
         """Raises StoreUnavailable if no server answers."""

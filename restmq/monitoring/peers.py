@@ -213,6 +213,5 @@ def _decode(payload: bytes | msgspec.Raw, form: Any) -> list[Any]:
     """Returns the value in a list; an empty list if it is not of that type."""
     try:
         return [msgspec.json.decode(payload, type=form)]
-    except _UNREADABLE as problem:
-        log.debug("a message of another daemon is skipped: {problem}", problem=problem)
+    except _UNREADABLE:
         return []

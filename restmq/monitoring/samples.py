@@ -17,19 +17,17 @@ import heapq
 from array import array
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import suppress
 from itertools import accumulate
 
 import msgspec
 from twisted.application import internet
 from twisted.internet import defer, task
-from twisted.logger import Logger
 
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
 from restmq.monitoring.dashboard_feed import DashboardFeed, Reading
 from restmq.monitoring.peers import Peers
-
-log = Logger()
 
 SAMPLE_SECONDS = 10.0
 SAMPLES_MAX = 360
@@ -189,11 +187,9 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
     # Taking samples
 
     async def _sample_quietly(self) -> None:
-        try:
+        with suppress(RestMQError):  # rule 4
             if await self._leader() == self._peers.id:
                 self._add(await self._feed.read())
-        except RestMQError as problem:
-            log.debug("the queues are not sampled: {problem}", problem=problem)
 
     def _add(self, reading: Reading) -> None:
         last_ms = self._times[-1] if self._times else 0

@@ -19,18 +19,16 @@ A daemon without workers does not write its counters to Redis.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 
 import msgspec
 from twisted.application import internet
 from twisted.internet import defer
-from twisted.logger import Logger
 
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
-
-log = Logger()
 
 WRITE_SECONDS = 1.0
 LIVE_SECONDS = 5.0
@@ -127,8 +125,7 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
             return own.counts, [own]
         try:
             records = await self._write(own, reads=True)
-        except RestMQError as problem:
-            log.debug("counters of the workers can't be read: {problem}", problem=problem)
+        except RestMQError:
             return None, [own]
         since = own.at_seconds - LIVE_SECONDS
         live = [record for record in records if record.worker and not record.ended and record.at_seconds > since]
@@ -157,10 +154,8 @@ class WorkerCounters(internet.TimerService):  # type: ignore[misc]  # untyped
         return [msgspec.json.decode(record, type=WorkerRecord) for record in flat[1::2]]
 
     async def _write_quietly(self, ended: bool = False) -> None:
-        try:
+        with suppress(RestMQError):  # the next record has all counts
             await self._write(self._own_record(ended), reads=False)
-        except RestMQError as problem:  # the next record has all counts
-            log.debug("counters of this worker are not written: {problem}", problem=problem)
 
 
 def _sum(records: list[WorkerRecord]) -> Counts:

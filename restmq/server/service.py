@@ -14,7 +14,7 @@ from twisted.application import internet, service
 from twisted.internet import defer, task
 from twisted.logger import Logger
 
-from restmq.auth.acl import Acl
+from restmq.auth.acl import SECTIONS, Acl
 from restmq.auth.guard import Guard
 from restmq.auth.passwords import PasswordCheck
 from restmq.core import RedisOperations
@@ -188,14 +188,27 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
         part.setServiceParent(parts)
     on_hangup(reactor, acl.reload)
     reactor.callWhenRunning(_collect_garbage_rarely)
+    if slot is None or slot.worker == 1:  # one warning is enough
+        reactor.callWhenRunning(_warn_if_open, acl, web)
     _return_freed_memory(reactor)
     if slot is None:
         reactor.callWhenRunning(lambda: log_addresses("RestMQ", web.addresses, store, where, "requests get 503"))
     else:
-        if slot.worker == 1:  # one warning is enough
+        if slot.worker == 1:
             reactor.callWhenRunning(warn_of_settings, store)
         reactor.callWhenRunning(lambda: store.first_connected.addCallback(lambda _: slot.report_ready()))
     return parts
+
+
+def _warn_if_open(acl: Acl, web: Web) -> None:
+    unrestricted = [name for name in SECTIONS if acl.section(name).is_open]
+    if unrestricted and not web.only_loopback:
+        log.warn(
+            "everyone who reaches {addresses} is let in: acl.conf restricts nobody in {sections}. Set a username and "
+            "password, or hosts_allow.",
+            addresses=", ".join(web.addresses),
+            sections=", ".join(f"[{name}]" for name in unrestricted),
+        )
 
 
 def _make_services(

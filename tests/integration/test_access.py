@@ -494,6 +494,25 @@ def test_without_allow_host_names_are_checked_on_loopback_only(private_folder: P
         assert httpx.get(f"{anywhere.url}/stats/", headers=rebound, trust_env=False).status_code == 200
 
 
+def test_a_server_that_everyone_may_use_says_so_in_its_log(private_folder: Path, redis: Redis) -> None:
+    some = "[rest:producer]\nusername = ann\npassword = secret\n[comet:consumer]\nhosts_allow = 10.0.0.0/8\n"
+    whole = "".join(f"[{section}]\nhosts_deny = 10.0.0.0/8\n" for section in SECTIONS)
+    for name, listen, rules, sections in (
+        ("open", "0.0.0.0", "", "[rest:producer], [rest:consumer], [comet:consumer], [websocket:consumer]"),
+        ("half", "0.0.0.0", some, "[rest:consumer], [websocket:consumer]"),
+        ("closed", "0.0.0.0", whole, ""),
+        ("loopback", "127.0.0.1", "", ""),
+    ):
+        (private_folder / name).mkdir()
+        acl = private_folder / name / "rules"
+        acl.write_text(rules)
+        daemon = Daemon(private_folder / name / "daemon", "--listen", listen, "--acl", str(acl), redis=redis)
+        with stopping(daemon):
+            said = r"everyone who reaches \S+ is let in: acl.conf restricts nobody in (.+)\. Set"
+            warned = re.findall(said, daemon.log)
+            assert warned == [sections] * bool(sections), (name, daemon.log)
+
+
 # Proxies
 
 

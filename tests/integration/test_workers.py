@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import Comet, Daemon, Redis, command_lines, free_port, refusal, stopping, wait_until
+from tests.servers import Comet, Daemon, Redis, command_lines, free_port, listeners, refusal, stopping, wait_until
 
 
 def workers_of(daemon: Daemon) -> list[int]:
@@ -133,6 +133,25 @@ def test_a_worker_that_dies_while_it_is_replaced_is_not_started_twice(two: Daemo
     wait_until(lambda: replaced() == 2)
     wait_until(lambda: len(workers_of(two)) == 2)
     assert not set(workers_of(two)) & set(before)
+
+
+def test_while_redis_is_away_the_log_repeats_nothing(private_folder: Path, private_redis: Redis) -> None:
+    daemon = Daemon(private_folder, "--workers", "2", redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        streams = [Comet(daemon, f"/c/{queue}") for queue in ("a", "b", "c")]
+        wait_until(lambda: all(listeners(private_redis, queue) for queue in ("a", "b", "c")))
+        private_redis.kill()
+        wait_until(lambda: daemon.log.count("cannot be used: ") == 2)
+        for _ in range(3):
+            assert "restmq_redis_up 0.0" in http.get("/metrics").text
+        log = daemon.log
+        private_redis.start()
+        for stream in streams:
+            stream.close()
+    lines = log[log.index("cannot be used: ") :].splitlines()[1:]
+    texts = [line.partition("] ")[2] for line in lines]
+    assert len(texts) == len(set(texts)), texts
+    assert not any("not reachable" in text for text in texts), texts
 
 
 def test_workers_end_when_their_supervisor_is_killed(private_folder: Path, redis: Redis) -> None:

@@ -19,8 +19,7 @@ async def layout_version(store: BaseStore) -> bytes | None:
         if version is None:
             await store.command(b"SET", keys.LAYOUT, keys.LAYOUT_VERSION, b"NX")
             version = await store.command(b"GET", keys.LAYOUT)
-    except RestMQError as problem:
-        log.debug("the layout cannot be read: {problem}", problem=problem)
+    except RestMQError:
         return None
     return version
 

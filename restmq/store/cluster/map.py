@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,11 +205,9 @@ class MapKeeper:
         nodes = self._nodes()
         random.shuffle(nodes)
         for node in nodes[:3]:
-            try:
+            with suppress(Exception):  # another node tells it
                 slots, nodes = await node.ask_for_map().addTimeout(_ANSWER_SECONDS, self._reactor)
                 return parse_map(slots, nodes, node.address)
-            except Exception as problem:
-                log.debug("{node} does not tell the map: {problem}", node=node.address, problem=problem)
         return None
 
     async def _ask_addresses(self) -> ClusterMap | None:
