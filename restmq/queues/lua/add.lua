@@ -88,23 +88,30 @@ if next_value <= last_value then
     mark_time(last - #ARGV + next_value)
     if has_backlog and ARGV[2] == '' then call('SET', MARKED, 1, 'PX', MARKED_MS) end
   end
-  local first_stored, keys_and_values = #keys + 1, {}
-  for i = next_value, last_value do
-    local key = key_of(i)
-    keys[#keys + 1], keys_and_values[#keys_and_values + 1], keys_and_values[#keys_and_values + 2] = key, key, ARGV[i]
-    if record ~= '' then call('HSET', DELIVERIES, key, record) end
-    if due_ms > 0 then
-      call('ZADD', DELAYED, due_ms, key)
-    elseif expires_ms > 0 then
-      call('ZADD', EXPIRING, expires_ms, key)
-    end
-    if i == last_value or #keys_and_values == 2 * STORED_AT_ONCE then
-      call('MSET', unpack(keys_and_values))
-      if expires_ms > 0 then
-        for j = first_stored, #keys do call('PEXPIREAT', keys[j], string.format('%.0f', expires_ms)) end
+  if next_value == #ARGV and due_ms == 0 and expires_ms == 0 and record == '' then -- the usual case, without tables
+    local key = key_of(next_value)
+    keys[#keys + 1] = key
+    call('SET', key, ARGV[next_value])
+    call('LPUSH', READY, key)
+  else
+    local first_stored, keys_and_values = #keys + 1, {}
+    for i = next_value, last_value do
+      local key = key_of(i)
+      keys[#keys + 1], keys_and_values[#keys_and_values + 1], keys_and_values[#keys_and_values + 2] = key, key, ARGV[i]
+      if record ~= '' then call('HSET', DELIVERIES, key, record) end
+      if due_ms > 0 then
+        call('ZADD', DELAYED, due_ms, key)
+      elseif expires_ms > 0 then
+        call('ZADD', EXPIRING, expires_ms, key)
       end
-      if due_ms == 0 then call('LPUSH', READY, unpack(keys, first_stored)) end
-      first_stored, keys_and_values = #keys + 1, {}
+      if i == last_value or #keys_and_values == 2 * STORED_AT_ONCE then
+        call('MSET', unpack(keys_and_values))
+        if expires_ms > 0 then
+          for j = first_stored, #keys do call('PEXPIREAT', keys[j], string.format('%.0f', expires_ms)) end
+        end
+        if due_ms == 0 then call('LPUSH', READY, unpack(keys, first_stored)) end
+        first_stored, keys_and_values = #keys + 1, {}
+      end
     end
   end
   if due_ms > 0 then
