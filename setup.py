@@ -124,9 +124,7 @@ setup(
     install_requires=(HERE / "requirements.txt").read_text("utf-8").split("\n"),
     extras_require={"asyncio": ["httpx>=0.27"]},
     packages=[*find_packages(include=["restmq", "restmq.*"]), "twisted.plugins"],
-    package_data={
-        "restmq": ["queues/lua/*.lua", "queues/lua/fifo/*.lua", "templates/*.html", "static/*", "acl.conf", "py.typed"]
-    },
+    package_data={"restmq": ["queues/lua/*.lua", "queues/lua/fifo/*.lua", "templates/*.html", "static/*", "py.typed"]},
     py_modules=["restmq_engine"],
     entry_points={"console_scripts": ["restmq = restmq.cli:main", "restmq-engine = restmq_engine:main"]},
     cmdclass={"bundle_cyclone": BundleCyclone, "build_py": BuildWithCyclone, "bdist_wheel": WheelWithBill},

@@ -78,13 +78,18 @@ class Section:
 
 
 class Acl:
-    """The rules of a file. If the file is changed and invalid, all the old rules stay in force."""
+    """The rules of a file. If the file is changed and invalid, all the old rules stay in force.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Args:
+        is_optional: whether the file may be missing at first; until it is there, nothing is restricted.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], is_optional: bool = False) -> None:
         """Raises ConfigurationError, with file, section and line, if the file is invalid or missing."""
         self._path = Path(path)
         self._stamp_read = self._stamp()
-        self._sections = read_rules(self._path)
+        self._is_awaited = is_optional and not self._path.is_file()
+        self._sections = {name: Section() for name in SECTIONS} if self._is_awaited else read_rules(self._path)
 
     def section(self, name: str) -> Section:
         return self._sections[name]
@@ -96,6 +101,9 @@ class Acl:
     def reload(self) -> None:
         """Reads the file again, and logs whether its rules are in force."""
         self._stamp_read = self._stamp()
+        self._is_awaited = self._is_awaited and not self._path.is_file()
+        if self._is_awaited:
+            return
         try:
             self._sections = read_rules(self._path)
         except ConfigurationError as problem:

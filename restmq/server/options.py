@@ -95,7 +95,7 @@ class Options(DaemonOptions):
         return "Usage: restmq serve [options], or twistd [options of twistd] restmq [options]"
 
     optParameters: list[list[Any]] = [
-        ["acl", None, None, "file with the access rules [default: ./acl.conf if it exists, else all is open]"],
+        ["acl", None, None, "file with the access rules [default: ./acl.conf; until it exists, all is open]"],
         ["port", None, 8888, "port to listen on", _PORT],
         ["embedded", None, "auto", "start a private Redis or Valkey: auto (if no Redis answers), always or never"],
         ["replicas", None, 0, "number of replicas of an outside Redis that --durable waits for", whole_number(0, 100)],
@@ -186,9 +186,7 @@ class Options(DaemonOptions):
             raise usage.UsageError("--replicas has no effect without --durable; give both.")
         if self["store-port"] is not None and self["embedded"] != "always":
             raise usage.UsageError("--store-port opens the private store; add --embedded=always.")
-        if self["acl"] is None:
-            self["acl"] = "acl.conf" if Path("acl.conf").is_file() else str(Path(__file__).parents[1] / "acl.conf")
-        elif not Path(self["acl"]).is_file():
+        if self["acl"] is not None and not Path(self["acl"]).is_file():
             raise usage.UsageError(f"--acl {self['acl']}: the file does not exist.")
 
     def admission(self) -> Admission:

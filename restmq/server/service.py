@@ -127,7 +127,7 @@ def makeService(options: Options, more_routes: Sequence[Route] = ()) -> service.
     """
     from twisted.internet import reactor
 
-    acl = or_exit(Acl, options["acl"])
+    acl = or_exit(Acl, options["acl"] or Path("acl.conf").absolute(), options["acl"] is None)
     traffic = Traffic(time.perf_counter, or_exit(_access_log, options))
     limit_queue_names(options["max-queue-name"])
     parts = InOrder()

@@ -87,7 +87,7 @@ def the_service_runs_in_its_sandbox_with_its_options(machine: Machine) -> None:
 
 def a_reload_reads_the_rules(machine: Machine) -> None:
     machine.run("systemctl", "reload", "restmq")
-    wait_until(lambda: "the access rules of acl.conf are in force" in machine.journal("restmq"))
+    wait_until(lambda: "the access rules of /etc/restmq/acl.conf are in force" in machine.journal("restmq"))
 
 
 def the_private_store_can_rewrite_its_file_there(machine: Machine) -> None:

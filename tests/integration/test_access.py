@@ -494,6 +494,19 @@ def test_without_allow_host_names_are_checked_on_loopback_only(private_folder: P
         assert httpx.get(f"{anywhere.url}/stats/", headers=rebound, trust_env=False).status_code == 200
 
 
+def test_rules_that_come_while_the_server_runs_are_applied(private_folder: Path, redis: Redis) -> None:
+    daemon = Daemon(private_folder, redis=redis)
+    with stopping(daemon), daemon.client() as http:
+        assert http.get("/stats/").status_code == 200
+        os.kill(daemon.process.pid, signal.SIGHUP)  # there is nothing to read yet
+        new = private_folder / "new"
+        new.write_text("[rest:consumer]\nusername = ann\npassword = secret\n")
+        new.rename(private_folder / "acl.conf")
+        wait_until(lambda: http.get("/stats/").status_code == 401)
+        assert http.get("/stats/", auth=("ann", "secret")).status_code == 200
+        assert "cannot be read" not in daemon.log
+
+
 def test_a_server_that_everyone_may_use_says_so_in_its_log(private_folder: Path, redis: Redis) -> None:
     some = "[rest:producer]\nusername = ann\npassword = secret\n[comet:consumer]\nhosts_allow = 10.0.0.0/8\n"
     whole = "".join(f"[{section}]\nhosts_deny = 10.0.0.0/8\n" for section in SECTIONS)

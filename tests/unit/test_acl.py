@@ -110,5 +110,24 @@ def test_an_invalid_change_keeps_the_old_rules(tmp_path: Path) -> None:
     assert "cannot be read" in unreadable
 
 
+def test_a_file_that_comes_later_is_read_and_stays_in_force_when_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "acl.conf"
+    acl = Acl(path, is_optional=True)
+    with capturedLogs() as events:
+        acl.reload_if_changed()
+        acl.reload()  # at SIGHUP
+        assert not events
+        assert acl.section("rest:consumer").admits("127.0.0.1")
+        rules(tmp_path, "[rest:consumer]\nhosts_deny = all\n")
+        acl.reload_if_changed()
+        assert not acl.section("rest:consumer").admits("127.0.0.1")
+        path.unlink()
+        acl.reload_if_changed()
+        assert not acl.section("rest:consumer").admits("127.0.0.1")
+    come, gone = map(formatEvent, events)
+    assert come == f"the access rules of {path} are in force."
+    assert gone.endswith("The old access rules stay in force.")
+
+
 def test_a_list_of_hosts_may_use_commas_and_blanks() -> None:
     assert len(parse_hosts("10.0.0.1,10.0.0.2 10.0.0.3 , ::1").networks) == 4
