@@ -14,7 +14,7 @@ from twisted.internet.threads import blockingCallFromThread
 
 from restmq.core import RedisOperations
 from restmq.store.cluster.store import make_store
-from tests.servers import Redis
+from tests.servers import START_SECONDS, Redis
 
 Run = Callable[..., Any]
 
@@ -50,6 +50,7 @@ def private_core(run: Run, private_redis: Redis) -> Iterator[RedisOperations]:
 
 def operations(run: Run, redis: Redis, **settings: Any) -> Iterator[RedisOperations]:
     store = make_store(redis.store_settings(**settings), reactor)
+    store.part_seconds = START_SECONDS  # no node is away here, but a busy machine may be slow
 
     async def start() -> None:
         store.startService()
