@@ -21,15 +21,24 @@ from restmq.errors import LeaseGone, RestMQError
 #: Time between SIGTERM and SIGKILL for a command that does not end.
 KILL_AFTER_SECONDS = 5.0
 _EXTENSIONS_A_LEASE = 3
+_READ_BYTES = 1 << 16
+_LAST_BYTES = 4096
+_END_SECONDS = 1.0
 _LEASE_ENDED = "the message's lease ended, so the job may run twice; "
 
 
 @dataclass(slots=True)
 class JobReport:
-    """The outcome of a job. ``exit_status`` is minus the number of the signal that ended it, None if it never ran."""
+    """The outcome of a job.
+
+    Attributes:
+        exit_status: minus the number of the signal that ended it; None if it never ran.
+        last_error: the last line that it wrote to standard error.
+    """
 
     message: Message
     exit_status: int | None = None
+    last_error: str = ""
     seconds: float = 0
     note: str = ""
 
@@ -40,6 +49,34 @@ class JobReport:
             print_json({**variables, "seconds": round(self.seconds, 3), "note": self.note})
         elif self.note:
             print_error(f"{self.message.key}, delivery {self.message.count}: {self.note}")
+
+
+class ErrorOutput:
+    """The standard error of a command: it is passed on, and its last line is kept."""
+
+    def __init__(self) -> None:
+        self._read_end, self.write_end = os.pipe()
+        self._last = b""
+        self._copying = threading.Thread(target=self._copy, daemon=True)
+
+    def begin(self) -> None:
+        """To be called when the command has been started, or could not be."""
+        os.close(self.write_end)
+        self._copying.start()
+
+    def _copy(self) -> None:
+        with os.fdopen(self._read_end, "rb", buffering=0) as written:
+            while data := written.read(_READ_BYTES):
+                self._last = (self._last + data)[-_LAST_BYTES:]
+                with suppress(OSError):
+                    sys.stderr.buffer.write(data)
+                    sys.stderr.buffer.flush()
+
+    def last_line(self) -> str:
+        """The last line that is not empty, when all is passed on, but for the lines of a child that goes on."""
+        self._copying.join(_END_SECONDS)
+        lines = [line.strip() for line in self._last.decode(errors="replace").splitlines()]
+        return next(filter(None, reversed(lines)), "")
 
 
 class JobRunner:
@@ -64,10 +101,15 @@ class JobRunner:
         began = time.monotonic()
         report = JobReport(message)
         try:
-            process = self._begin(message)
+            errors = ErrorOutput()
+            try:
+                process = self._begin(message, errors.write_end)
+            finally:
+                errors.begin()
             if process is not None:
                 report.note = self._run_to_end(process, message)
                 report.exit_status = process.returncode
+                report.last_error = errors.last_line()
             self._ack_or_nack(report)
         except Exception as problem:
             report.note += f"{type(problem).__name__}: {problem} The message returns when its lease ends."
@@ -81,7 +123,7 @@ class JobRunner:
             for process in self._running:
                 send_to_group(process, signal_number)
 
-    def _begin(self, message: Message) -> subprocess.Popen[bytes] | None:
+    def _begin(self, message: Message, errors: int) -> subprocess.Popen[bytes] | None:
         """Starts the command; None if the jobs are already ending."""
         variables = {"RESTMQ_QUEUE": self._args.queue, "RESTMQ_KEY": message.key, "RESTMQ_COUNT": str(message.count)}
         with self._lock:
@@ -91,6 +133,7 @@ class JobRunner:
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=sys.stderr if self._args.json else None,
+                stderr=errors,
                 env={**os.environ, **variables},
                 process_group=0,  # Ctrl-C on the terminal must not reach the command
             )
@@ -152,7 +195,9 @@ class JobRunner:
 
 def _reason(report: JobReport) -> str:
     """Why the message failed; nothing if its command never ran."""
-    return "" if report.exit_status is None else report.note + exit_text(report.exit_status)
+    if report.exit_status is None:
+        return ""
+    return report.note + exit_text(report.exit_status) + (f": {report.last_error}" if report.last_error else "")
 
 
 def exit_text(status: int) -> str:

@@ -39,9 +39,9 @@ def add_to(commands: Commands) -> None:
         "run a command for each message",
         "Write -- before the COMMAND. It gets the value on standard input, and RESTMQ_QUEUE, RESTMQ_KEY and "
         "RESTMQ_COUNT (the delivery count) in its environment. If the command exits with 0, the message is acked; "
-        "otherwise the message is delivered again, and the exit status is kept as the reason. After SIGTERM or SIGINT "
-        "no more messages are taken, and running commands have the time --grace to finish. Then they get SIGTERM, and "
-        "their messages return to the queue. A second signal ends the grace period.",
+        "otherwise the message is delivered again, with the exit status and the last line of standard error as the "
+        "reason. After SIGTERM or SIGINT no more messages are taken, and running commands have the time --grace to "
+        "finish. Then they get SIGTERM, and their messages return to the queue. A second signal ends the grace period.",
         queue_argument(),
         click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED),
         option("--jobs", "Maximum number of commands at once.", "N", click.IntRange(1, JOBS_MAX), 1),

@@ -436,14 +436,57 @@ def test_a_failed_message_is_delivered_again_and_becomes_a_dead_letter(
     assert (worked.stdout, worked.returncode) == (b"1\n2\n3\n", 1)
     assert f"restmq: {key}, delivery 3: exit status 7; it is a dead letter now.\n".encode() in worked.stderr
     assert counts(http, queue) == (0, 0, 0, 1)
-    assert http.get(f"/d/{queue}").json()["messages"][0]["reason"] == "exit status 7"
-    assert b"exit status 7" in shell.output("dead", queue)
+    assert http.get(f"/d/{queue}").json()["messages"][0]["reason"] == "exit status 7: oh"
+    assert worked.stderr.count(b"oh\n") == 3
+    assert b"exit status 7: oh" in shell.output("dead", queue)
     assert shell.output("redrive", queue, "--to", f"{queue}-2") == b"1\n"
-    assert http.get(f"/q/{queue}-2").json()["dead_letter"]["reason"] == "exit status 7"
+    assert http.get(f"/q/{queue}-2").json()["dead_letter"]["reason"] == "exit status 7: oh"
     (key,) = add(http, queue, "poison")
     worked = shell.run("work", queue, "--json", "--count", "3", "--again-after", "1", *failing)
     lines = [json.loads(line) for line in worked.stdout.splitlines()]
     assert [(line["key"], line["count"], line["exit"]) for line in lines] == [(key, n, 7) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        ("first\\n\\nthe last\\n\\n", ": the last"),
+        ("10 %%\\r99 %%\\rbroken", ": broken"),
+        ("", ""),
+        ("\\n", ""),
+        ("\\377\\033[31mred\\n", ": \ufffd\x1b[31mred"),
+    ],
+)
+def test_the_reason_of_a_failure_has_the_last_line_of_standard_error(
+    shell: Shell, http: httpx.Client, queue: str, written: str, reason: str
+) -> None:
+    (key,) = add(http, queue, "x")
+    worked = shell.run("work", queue, "--count", "1", *script(shell, f"printf '{written}' >&2; exit 2"))
+    assert http.get(f"/m/{key}").json()["reason"] == f"exit status 2{reason}"
+    assert worked.stderr.startswith(subprocess.run(["printf", written], capture_output=True, check=True).stdout)
+
+
+def test_the_errors_of_a_command_are_passed_on_while_it_runs_and_at_its_end(
+    shell: Shell, http: httpx.Client, queue: str
+) -> None:
+    add(http, queue, "x")
+    errors = shell.home / "errors"
+    waits = script(shell, "echo begun >&2; while [ ! -e go ]; do sleep 0.02; done; seq 20000 >&2; echo done >&2")
+    with errors.open("wb") as file:
+        working = shell.start("work", queue, "--count", "1", *waits, stderr=file)
+        wait_until(lambda: errors.read_bytes() == b"begun\n")
+        (shell.home / "go").touch()
+        assert working.wait(60) == 0
+    assert errors.read_text().splitlines()[-3:] == ["20000", "done", "restmq: 1 done, 0 failed."]
+
+
+def test_a_child_that_outlives_its_command_does_not_hold_up_the_ack(
+    shell: Shell, http: httpx.Client, queue: str
+) -> None:
+    add(http, queue, "x")
+    worked = shell.run("work", queue, "--count", "1", *script(shell, "sleep 1000 >/dev/null & echo $!"))
+    os.kill(int(worked.stdout), signal.SIGKILL)
+    assert (worked.returncode, counts(http, queue)) == (0, (0, 0, 0, 0))
 
 
 def test_work_until_empty_waits_for_delayed_and_failed_messages(shell: Shell, http: httpx.Client, queue: str) -> None:
