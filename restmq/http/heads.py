@@ -3,7 +3,8 @@
 Most clients send the same head again and again, and their whole request in one piece. Parsing a head costs a seventh of
 a POST or GET: eight calls from llhttp, and an object for each field.
 
-1. A head is remembered when a read between two requests held exactly one request, with nothing before or behind it.
+1. A head is remembered when a read between two requests held exactly one request, with nothing before or behind it, and
+   its fields came a second time. So clients whose fields are new in each request cost little.
 2. Not remembered are heads whose body has to be decoded, or after which the bytes are no further request
    (``_SPECIAL``). So the rest of the read is the body, byte for byte, and llhttp has nothing to keep in mind.
 3. If a read between two requests begins with a remembered head, and has as many more bytes as its Content-Length says,
@@ -27,6 +28,17 @@ _SPECIAL = frozenset(("transfer-encoding", "content-encoding", "expect", "upgrad
 _HEAD_END = b"\r\n\r\n"
 
 
+class SharedFields(dict[str, str]):
+    """Header fields by lower-case name, shared by the requests that have them.
+
+    Attributes:
+        is_repeated: whether they came in the only request of a read before.
+    """
+
+    __slots__ = ("is_repeated",)
+    is_repeated: bool
+
+
 class KnownHead(NamedTuple):
     """What a head says."""
 
@@ -44,14 +56,20 @@ class KnownHeads:
 
     def find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
         """The head and the body of a read between two requests; None if it must be parsed."""
-        head, _, body = data.partition(_HEAD_END)
-        known = self._heads.get(head)
-        return (known, body) if known is not None and len(body) == known.body_bytes else None
+        begin = data.find(_HEAD_END) + len(_HEAD_END)
+        known = self._heads.get(data[:begin])
+        return (known, data[begin:]) if known is not None and len(data) == begin + known.body_bytes else None
 
     def remember(self, data: bytes, request: Request) -> None:
         """Remembers the head of the only request of a read between two requests."""
-        head, _, body = data.partition(_HEAD_END)
         fields = request.headers
+        if not isinstance(fields, SharedFields):  # those of an absolute target are not shared
+            return
+        if not fields.is_repeated:
+            fields.is_repeated = True
+            return
+        begin = data.find(_HEAD_END) + len(_HEAD_END)
+        head, body = data[:begin], data[begin:]
         if (
             len(head) <= _HEAD_BYTES_MAX
             and request.body == body

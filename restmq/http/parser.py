@@ -16,7 +16,7 @@ import httptools
 
 from restmq.errors import WireError
 from restmq.http.decoding import Decoder
-from restmq.http.heads import known_heads
+from restmq.http.heads import SharedFields, known_heads
 from restmq.http.limits import Limits
 from restmq.http.request import Headers, Request
 
@@ -290,7 +290,8 @@ def _read_fields(raw: tuple[tuple[bytes, bytes], ...], version: str) -> Headers:
 
     llhttp has already rejected every Content-Length that is not a single plain number.
     """
-    fields: dict[str, str] = {}
+    fields = SharedFields()
+    fields.is_repeated = False
     for raw_name, raw_value in raw:
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1").strip(" \t")
         if name in fields:
