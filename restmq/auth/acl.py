@@ -103,6 +103,7 @@ class Acl:
         self._stamp_read = self._stamp()
         self._is_awaited = self._is_awaited and not self._path.is_file()
         if self._is_awaited:
+            log.info("there are no access rules in {path} yet: all is open.", path=self._path)
             return
         try:
             self._sections = read_rules(self._path)

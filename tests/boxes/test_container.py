@@ -80,7 +80,7 @@ def its_account_may_write_only_its_data(container: Container) -> None:
 
 def sighup_reloads_the_rules(container: Container) -> None:
     os.kill(container.process_1, signal.SIGHUP)
-    container.wait_for("are in force")
+    container.wait_for("there are no access rules in /etc/restmq/acl.conf yet")
 
 
 def the_healthcheck_fails_while_the_server_hangs(container: Container) -> None:

@@ -115,8 +115,8 @@ def test_a_file_that_comes_later_is_read_and_stays_in_force_when_it_goes(tmp_pat
     acl = Acl(path, is_optional=True)
     with capturedLogs() as events:
         acl.reload_if_changed()
-        acl.reload()  # at SIGHUP
         assert not events
+        acl.reload()  # at SIGHUP
         assert acl.section("rest:consumer").admits("127.0.0.1")
         rules(tmp_path, "[rest:consumer]\nhosts_deny = all\n")
         acl.reload_if_changed()
@@ -124,7 +124,8 @@ def test_a_file_that_comes_later_is_read_and_stays_in_force_when_it_goes(tmp_pat
         path.unlink()
         acl.reload_if_changed()
         assert not acl.section("rest:consumer").admits("127.0.0.1")
-    come, gone = map(formatEvent, events)
+    missing, come, gone = map(formatEvent, events)
+    assert missing == f"there are no access rules in {path} yet: all is open."
     assert come == f"the access rules of {path} are in force."
     assert gone.endswith("The old access rules stay in force.")
 
