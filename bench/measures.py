@@ -37,7 +37,7 @@ class Measuring:
     def queue(self) -> str:
         return f"bench-{next(self._numbers)}"
 
-    def load(self, load: loads.Load | Callable[[str], loads.Load], *, pops: bool = False) -> Callable[[Server], Run]:
+    def load(self, load: Callable[[str], loads.Load], *, pops: bool = False) -> Callable[[Server], Run]:
         """A load that needs no check of the store; ``pops`` fills the list first."""
 
         def measure(server: Server) -> Run:
@@ -45,7 +45,7 @@ class Measuring:
             if pops:
                 for _ in range(int(self.seconds * TAKEN_A_SECOND) // 5000):
                     server.store.command("LPUSH", queue, *[VALUE] * 5000)
-            run = (load if isinstance(load, loads.Load) else load(queue)).run(server, self.seconds)
+            run = load(queue).run(server, self.seconds)
             server.forget()
             return run
 

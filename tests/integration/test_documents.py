@@ -243,11 +243,13 @@ def test_the_benchmarks_print_their_options() -> None:
     assert "--before" in _benchmark("scripts.py", "--help")
 
 
-def test_the_benchmark_prints_a_table() -> None:
-    said = _benchmark("suite.py", "--only", "^Requests: JSON add$", "--seconds", "1", "--repeats", "1")
-    assert "### Requests\n" in said
-    rate = re.search(r"^\| JSON add \| ([\d,]+) requests \| [\d.,]+ \| [\d.,]+ \|.* 0 \|$", said, re.MULTILINE)
+def test_the_benchmark_prints_its_figures_beside_those_of_an_earlier_revision() -> None:
+    said = _benchmark("suite.py", "--only", "^Requests: JSON add$", "--repeats", "1", "--before", "HEAD")
+    figures, compared = said.split("### Beside revision HEAD\n")
+    assert "### Requests\n" in figures
+    rate = re.search(r"^\| JSON add \| ([\d,]+) requests \| [\d.,]+ \| [\d.,]+ \|.* 0 \|$", figures, re.MULTILINE)
     assert rate is not None and int(rate[1].replace(",", "")) > 0, said
+    assert re.search(r"^\| JSON add( \| [\d.,]+){11} \|$", compared, re.MULTILINE), said
 
 
 def test_the_benchmark_names_other_servers_that_are_not_installed(tmp_path: Path) -> None:
