@@ -61,7 +61,7 @@ def fan_out(
     child.start()
     ours.recv()
     if not transport.replays:
-        time.sleep(0.3)  # until the subscription has settled: only the live stream is to be measured
+        time.sleep(0.5)  # until the subscription has settled: only the live stream is to be measured
         meter = Meter(server)
         produce(server.port, queue, messages, pace_seconds)
     rate, p50, p99, lost, wrong = ours.recv()

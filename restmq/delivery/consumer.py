@@ -69,7 +69,8 @@ def write_messages(consumers: Sequence[Consumer], messages: Sequence[Message]) -
         pieces = rendered.get(consumer.format)
         if pieces is None:
             pieces = rendered[consumer.format] = consumer.format.render(messages)
-        consumer.write(*pieces)
+        # The short way to the method: in each WebSocket, which has many attributes, Python would look for it first.
+        type(consumer).write(consumer, *pieces)
 
 
 def write_gap(consumers: Sequence[Consumer], last_key: str) -> None:
