@@ -223,10 +223,10 @@ def figures(
     """All figures, by the title of their table."""
     return {
         "Requests": _requests(m),
-        "Live consumers": _live(m),
+        "Fan-out": _live(m),
         "Taps and histories": _taps_and_histories(m),
         "Other servers": _other_servers(m),
         "SQS": _sqs(m),
         "Workers on one core": _workers(m),
-        "Redis Cluster": _clusters(m, primaries, queues, daemons, connections),
+        "Clusters": _clusters(m, primaries, queues, daemons, connections),
     }

@@ -142,7 +142,8 @@ def on_cores(server: Server) -> Iterator[None]:
         for process_ids, cores in ((server.processes(), own), ((*server.store_processes(), os.getpid()), rest)):
             for process_id in process_ids:
                 for task in Path(f"/proc/{process_id}/task").iterdir():
-                    os.sched_setaffinity(int(task.name), cores)
+                    with contextlib.suppress(ProcessLookupError):  # the thread has ended
+                        os.sched_setaffinity(int(task.name), cores)
 
     allow({first}, others)
     try:
