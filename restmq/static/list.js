@@ -188,7 +188,7 @@ export class QueueList {
       setText(cell, text);
       setClass(cell, "none", text === "0" || text === "–");
       setClass(cell, "sorted", column.name === this.#sorted.by);
-      cell.hidden = this.#folded.has(column.name);
+      if (cell.hidden !== this.#folded.has(column.name)) cell.hidden = !cell.hidden;
     }
     const share = `${Math.min(100, Math.round(Math.log10(queue.row.ready + 1) * 16))}%`;
     if (row.share !== share) row.element.style.setProperty("--share", row.share = share);
