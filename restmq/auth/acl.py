@@ -81,14 +81,15 @@ class Acl:
     """The rules of a file. If the file is changed and invalid, all the old rules stay in force.
 
     Args:
-        is_optional: whether the file may be missing at first; until it is there, nothing is restricted.
+        is_optional: whether the file may be missing at first; until it is there, nothing is restricted. A directory, a
+            broken link, or a place that may not be looked into is no missing file: there may be rules.
     """
 
     def __init__(self, path: str | os.PathLike[str], is_optional: bool = False) -> None:
         """Raises ConfigurationError, with file, section and line, if the file is invalid or missing."""
         self._path = Path(path)
         self._stamp_read = self._stamp()
-        self._is_awaited = is_optional and not self._path.is_file()
+        self._is_awaited = is_optional and self._is_missing()
         self._sections = {name: Section() for name in SECTIONS} if self._is_awaited else read_rules(self._path)
 
     def section(self, name: str) -> Section:
@@ -101,7 +102,7 @@ class Acl:
     def reload(self) -> None:
         """Reads the file again, and logs whether its rules are in force."""
         self._stamp_read = self._stamp()
-        self._is_awaited = self._is_awaited and not self._path.is_file()
+        self._is_awaited = self._is_awaited and self._is_missing()
         if self._is_awaited:
             log.info("there are no access rules in {path} yet: all is open.", path=self._path)
             return
@@ -111,6 +112,13 @@ class Acl:
             log.error("{problem} The old access rules stay in force.", problem=problem)
         else:
             log.info("the access rules of {path} are in force.", path=self._path)
+
+    def _is_missing(self) -> bool:
+        try:
+            self._path.lstat()
+        except OSError as problem:
+            return isinstance(problem, FileNotFoundError)
+        return False
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:

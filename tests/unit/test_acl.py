@@ -130,5 +130,21 @@ def test_a_file_that_comes_later_is_read_and_stays_in_force_when_it_goes(tmp_pat
     assert gone.endswith("The old access rules stay in force.")
 
 
+def test_what_is_no_readable_file_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    path = tmp_path / "acl.conf"
+    acl = Acl(path, is_optional=True)
+    path.mkdir()  # as Docker makes it for a mounted file that does not exist
+    with capturedLogs() as events:
+        acl.reload_if_changed()
+    assert formatEvent(events[0]).endswith("cannot be read: Is a directory. The old access rules stay in force.")
+    link = tmp_path / "link.conf"
+    link.symlink_to("nothing")
+    file = tmp_path / "file"
+    file.touch()
+    for place in (path, link, file / "acl.conf"):
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            Acl(place, is_optional=True)
+
+
 def test_a_list_of_hosts_may_use_commas_and_blanks() -> None:
     assert len(parse_hosts("10.0.0.1,10.0.0.2 10.0.0.3 , ::1").networks) == 4
