@@ -39,8 +39,13 @@ export class Consumers {
     if (!listening.length || !this.#may().inspect) {
       this.#loadedFor = "";
       this.table.hidden = true;
-      setText(this.note, listening.length ? "" : queue.hasNoConsumers ? "No consumers." : "No connected consumers. Clients take messages with single requests.");
+      setText(this.note, listening.length ? "" : queue.hasNoConsumers ? "No consumers." : this.#between(row));
     } else if (state !== this.#loadedFor && !this.#loading && performance.now() - this.#loadedAt > RELOAD_MS) this.#load(state);
+  }
+
+  /** What is known of clients that poll, between two polls. */
+  #between({ leased }) {
+    return `No client is connected now, but ${leased ? `${plural(leased, "message")} ${leased === 1 ? "is" : "are"} leased.` : "one took messages in the last minute."}`;
   }
 
   async #load(state) {

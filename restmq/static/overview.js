@@ -45,7 +45,7 @@ const FILTERS = {
   all: ["All", () => true],
   waiting: ["With messages", (queue) => queue.row.ready > 0],
   leased: ["Leased", (queue) => queue.row.leased > 0],
-  attended: ["Consumers", (queue) => queue.consumers + queue.row.waiters > 0],
+  attended: ["Consumers", (queue) => !queue.hasNoConsumers],
   alone: ["No consumers", (queue) => queue.condition === "alone"],
   paused: ["Paused", (queue) => queue.condition === "paused"],
   dead: ["Dead letters", (queue) => queue.row.dead > 0],

@@ -29,7 +29,7 @@ export class QueuePage {
     this.chip = h("span", { class: "chip" });
     this.policy = h("span", { class: "policy-word" });
     this.switch = h("button", { type: "button", on: { click: () => this.#startOrPause() } });
-    this.purge = h("button", { type: "button", class: "bad-outline", on: { click: () => this.#askToPurge() } }, "Purge…");
+    this.purge = h("button", { type: "button", class: "bad-outline", on: { click: () => this.#askToPurge() } }, "Purge or remove…");
     this.notes = h("div", { class: "notes", role: "status" });
     this.figures = new Figures({
       ready: "Waiting", in: "In / s", out: "Out / s", leased: "Leased", delayed: "Delayed", dead: "Dead", consumers: "Consumers", oldest: "Oldest",
@@ -132,7 +132,7 @@ export class QueuePage {
     this.chart.show(queue, this.#model.now);
     setText(this.chip, !row.started ? "Paused" : this.#isMissing ? "Does not exist" : "Started");
     this.chip.className = !row.started ? "chip paused" : this.#isMissing ? "chip" : "chip good";
-    setText(this.policy, row.policy === "broadcast" ? "broadcast: every consumer gets each message" : "round robin: each message goes to one consumer");
+    setText(this.policy, row.policy === "broadcast" ? "broadcast: each message goes to every connected consumer" : "round robin: each message goes to one connected consumer");
     this.#tellNotes(queue);
   }
 
@@ -181,14 +181,14 @@ export class QueuePage {
   #askToPurge() {
     const name = this.#name;
     const go = h("button", { type: "submit", class: "bad", disabled: true }, "Purge");
-    const remove = h("input", { type: "checkbox", id: "purge-remove" });
+    const remove = h("input", { type: "checkbox", id: "purge-remove", on: { change: () => setText(go, remove.checked ? "Purge and remove" : "Purge") } });
     const typed = h("input", { id: "purge-name", autocomplete: "off", spellcheck: false, on: { input: () => { go.disabled = typed.value !== name; } } });
     const dialog = this.#dialog = h("dialog", { "aria-labelledby": "purge-title", on: { close: () => dialog.remove() } },
       h("form", { method: "dialog", on: { submit: () => this.#purge(remove.checked) } },
         h("h2", { id: "purge-title" }, "Purge this queue?"),
         h("p", {}, "This drops all its messages for good, including leased, delayed and dead ones, and disconnects all its consumers. It can’t be undone."),
         h("label", { for: "purge-name" }, "Type the queue’s name, ", h("code", {}, ...nameNodes(name))), typed,
-        h("p", {}, remove, " ", h("label", { for: "purge-remove" }, "Also remove the queue itself, with its settings, policy, status and counters.")),
+        h("p", { class: "line" }, remove, h("label", { for: "purge-remove" }, "Also remove the queue itself, with its settings, policy, status and counters.")),
         h("div", { class: "acts" }, h("button", { type: "button", on: { click: () => dialog.close() } }, "Cancel"), go)));
     document.body.append(dialog);
     dialog.showModal();

@@ -114,7 +114,7 @@ def test_a_queue_is_purged_after_its_name_is_typed(page: Page, http: httpx.Clien
         http.post(f"/q/{queue}", data={"value": value})
     page.open(queue)
     page.wait_for_messages(["1 a", "2 b"])
-    page.press("Purge…")
+    page.press("Purge or remove…")
     field = page.find("dialog input")
     field.send_keys(queue[:-1])
     assert not page.button("Purge", "dialog").is_enabled()
@@ -132,10 +132,10 @@ def test_a_queue_is_removed_and_the_page_says_that_it_does_not_exist(
     http.post(f"/p/{queue}", data={"lease": "99"})
     page.open(queue)
     page.wait_for_figure("ready", "1")
-    page.press("Purge…")
+    page.press("Purge or remove…")
     page.find("#purge-name").send_keys(queue)
     page.find("#purge-remove").click()
-    page.press("Purge", "dialog")
+    page.press("Purge and remove", "dialog")
     page.wait_for(".notes", "This queue does not exist yet.")
     assert http.get(f"/p/{queue}").json() == {"queue": queue, "value": "broadcast"}
     assert queue not in http.get("/stats/").json()["queues"]
@@ -333,6 +333,6 @@ def test_the_dashboard_has_no_serious_accessibility_fault(
             if page.messages():
                 page.find("#messages li:first-child summary").click()
             check(f"queue-{queue.split('/')[0]}")
-        page.press("Purge…")
+        page.press("Purge or remove…")
         check("purge")
         assert page.problems() == []

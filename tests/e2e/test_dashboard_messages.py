@@ -93,7 +93,7 @@ def test_messages_are_found_by_text_key_and_header(page: Page, http: httpx.Clien
     page.wait_for("#messages", "No shown message has this text.")
 
 
-def test_a_queue_with_a_worker_that_polls_has_consumers(page: Page, http: httpx.Client, queue: str) -> None:
+def test_a_queue_with_a_worker_has_consumers_also_between_two_polls(page: Page, http: httpx.Client, queue: str) -> None:
     http.post(f"/q/{queue}", data={"value": "a"})
     page.open(queue)
     page.wait_for(".notes", "No consumers.")
@@ -105,8 +105,14 @@ def test_a_queue_with_a_worker_that_polls_has_consumers(page: Page, http: httpx.
     poll.join()
     http.post(f"/q/{queue}", data={"value": "c"})
     page.wait_for_figure("ready", "1")
-    page.wait_for("section[aria-labelledby=consumers-title]", "Clients take messages with single requests.")
+    panel = "section[aria-labelledby=consumers-title]"
+    page.wait_for(panel, "No client is connected now, but one took messages in the last minute.")
+    http.get(f"/q/{queue}?lease=60")
+    page.wait_for(panel, "No client is connected now, but 1 message is leased.")
     assert page.text(".notes") == ""
+    page.find("a.back").click()
+    page.press("Consumers", ".filters")
+    page.find(f".rows [data-queue='{queue}']")
 
 
 def test_figures_lead_to_the_queues_that_they_count(page: Page, http: httpx.Client, queue: str) -> None:

@@ -32,7 +32,7 @@ def test_a_name_with_blanks_is_shown_exactly_and_can_be_purged(page: Page, http:
     wait_until(lambda: shown_name(page, "h1") == name)
     assert len(page.all("h1 .blank")) == 3
     page.wait_for_figure("ready", "1")
-    page.press("Purge…")
+    page.press("Purge or remove…")
     assert shown_name(page, "dialog code") == name
     page.find("#purge-name").send_keys(name)
     page.press("Purge", "dialog")
@@ -45,7 +45,7 @@ def test_a_name_that_no_browser_can_request_is_explained(page: Page, http: httpx
     page.open(name)
     page.wait_for(".queue-page", "Use the command line: restmq.")
     page.wait_for(".notes", "message")
-    assert page.offered() & {"Publish", "Pause", "Purge…"} == set()
+    assert page.offered() & {"Publish", "Pause", "Purge or remove…"} == set()
     assert page.all(".panel") == []
 
 
@@ -54,7 +54,7 @@ def test_leaving_the_page_closes_the_purge_dialog(page: Page, http: httpx.Client
         http.post(f"/q/{name}", data={"value": "x"})
     page.open(queue)
     page.open(f"{queue}-2")
-    page.press("Purge…")
+    page.press("Purge or remove…")
     page.find("dialog")
     page.browser.back()
     wait_until(lambda: page.text("h1") == queue)
