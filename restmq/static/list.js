@@ -57,6 +57,7 @@ export class QueueList {
   #resortedAt = 0;
   #usedAt = new Map();
   #folded = new Set();
+  #isPointedAt = false;
 
   constructor(model, lastHour, onSort) {
     this.#model = model;
@@ -67,6 +68,8 @@ export class QueueList {
     this.element = h("div", { role: "table", class: "queues", "aria-label": "Queues", "aria-colcount": COLUMNS.length },
       h("div", { role: "rowgroup", class: "heads" }, h("div", { role: "row", class: "queue-row" }, ...this.heads.values())), this.body);
     this.body.addEventListener("keydown", (event) => this.#onKey(event));
+    this.body.addEventListener("pointerenter", () => { this.#isPointedAt = true; });
+    this.body.addEventListener("pointerleave", () => { this.#isPointedAt = false; });
     const onScroll = () => { if (this.body.isConnected) this.#render(); };
     window.addEventListener("scroll", onScroll, { passive: true });
     window.addEventListener("resize", onScroll);
@@ -77,7 +80,8 @@ export class QueueList {
     const title = column.title ?? "";
     const inside = column.key
       ? h("button", { type: "button", class: "head", title, on: { click: () => this.sort(column.name) } }, column.heading) : column.heading;
-    return h("div", { role: "columnheader", class: `c-${column.name}`, "aria-colindex": COLUMNS.indexOf(column) + 1 }, inside);
+    const beside = column.name === "name" ? this.held = h("span", { class: "held", "aria-hidden": "true" }) : "";
+    return h("div", { role: "columnheader", class: `c-${column.name}`, "aria-colindex": COLUMNS.indexOf(column) + 1 }, inside, beside);
   }
 
   /** Sorts by a column; reverses the order if the list is already sorted by it. Numbers start with the largest. */
@@ -107,9 +111,10 @@ export class QueueList {
 
   /** Shows the changed model. Rows keep their places for 3 s, and while the pointer or the focus is on the list. */
   update() {
-    const isHeld = this.body.matches(":hover") || this.body.contains(document.activeElement);
-    if (!this.#order.length || (!isHeld && performance.now() - this.#resortedAt > RESORT_MS)) this.#reorder();
+    const by = this.#heldBy();
+    if (!this.#order.length || (!by && performance.now() - this.#resortedAt > RESORT_MS)) this.#reorder();
     else this.#keepOrder();
+    setText(this.held, by && !this.#isInOrder() ? `Rows keep their places under the ${by}` : "");
     this.#fold();
     this.#render();
   }
@@ -127,6 +132,19 @@ export class QueueList {
     }
   }
 
+  /** What holds the rows in their places. After a touch, nothing points at the list, though it stays ":hover". */
+  #heldBy() {
+    if (this.body.contains(document.activeElement)) return "focus";
+    return this.#isPointedAt && this.body.matches(":hover") ? "pointer" : "";
+  }
+
+  #isInOrder() {
+    const { by, down } = this.#sorted;
+    const { key } = COLUMNS.find((column) => column.name === by);
+    const keys = this.#order.map((name) => key(this.#model.queues.get(name)));
+    return keys.every((each, i) => !i || (down ? keys[i - 1] >= each : keys[i - 1] <= each));
+  }
+
   #reorder() {
     this.#resortedAt = performance.now();
     const { by, down } = this.#sorted;
@@ -135,6 +153,7 @@ export class QueueList {
     const sign = down ? -1 : 1;
     keyed.sort(([a, x], [b, y]) => (a < b ? -sign : a > b ? sign : x.row.name < y.row.name ? -1 : 1));
     this.#order = keyed.map(([, queue]) => queue.row.name);
+    setText(this.held, "");
   }
 
   /** Appends new queues and removes deleted ones. */

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.select import Select
 
 from tests.e2e.page import Page
@@ -135,6 +136,27 @@ def test_the_column_that_the_list_is_sorted_by_is_never_folded(fresh: tuple[Page
     page.look_like(390)
     page.wait_for(".rows", "mail")
     assert "dead" not in columns(page, "mail")
+
+
+def order(page: Page) -> list[str | None]:
+    return [row.get_attribute("data-queue") for row in page.all(".rows .queue-row")]
+
+
+def test_rows_keep_their_places_under_the_pointer_and_the_list_says_so(fresh: tuple[Page, Daemon]) -> None:
+    page, daemon = fresh
+    with daemon.client() as http:
+        for name in ("first", "first", "second"):
+            http.post(f"/q/{name}", data={"value": "x"})
+        page.open()
+        wait_until(lambda: order(page) == ["first", "second"])
+        ActionChains(page.browser).move_to_element(page.find("[data-queue=first] .c-in")).perform()
+        for _ in range(2):
+            http.post("/q/second", data={"value": "x"})
+        page.wait_for(".heads", "Rows keep their places under the pointer")
+        assert order(page) == ["first", "second"]
+        ActionChains(page.browser).move_to_element(page.find(".figures")).perform()
+        wait_until(lambda: order(page) == ["second", "first"])
+        assert "keep their places" not in page.text(".heads")
 
 
 NAMES = (
