@@ -13,12 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from twisted.internet import defer
+
 from restmq.core import RedisOperations
 from restmq.delivery.consumer import CloseReason, Consumer
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.format import Format
 from restmq.delivery.transport_consumer import TransportConsumer
-from restmq.errors import InvalidInput
+from restmq.errors import InvalidInput, StoreUnavailable
 from restmq.model import Message, number_of
 
 _POSITION = re.compile(r"(?:~?[0-9]{1,19})?")
@@ -117,14 +119,20 @@ class SeveralQueues:
         self._format_of = format_of
 
     async def locate(self, core: RedisOperations) -> None:
-        """Reads where the client begins in queues of which it knows nothing. Raises StoreUnavailable.
+        """Reads where the client begins in queues of which it knows nothing.
 
         An event of another queue may come before the fan-out knows. A client that resumes with its id must not miss
-        messages in silence.
+        messages in silence. A position that Redis does not tell stays empty: the stream begins all the same, as that of
+        one queue does, because an EventSource never comes back after a refusal.
         """
-        for queue, wanted in self._wanted:
-            if not wanted:
-                self._begun[queue] = await core.queue_position(queue)
+        queues = [queue for queue, wanted in self._wanted if not wanted]
+        asked = [defer.ensureDeferred(core.queue_position(queue)) for queue in queues]
+        answers = await defer.DeferredList(asked, consumeErrors=True)
+        for queue, (is_told, found) in zip(queues, answers, strict=True):
+            if is_told:
+                self._begun[queue] = found
+            else:
+                found.trap(StoreUnavailable)
 
     def connect(self, _queue: str, consumer: Consumer, _last_key: str | None) -> None:
         """Connects a Share for each queue."""

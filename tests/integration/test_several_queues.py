@@ -284,6 +284,27 @@ def test_the_first_event_names_the_position_in_each_queue(
     witness.close()
 
 
+def test_events_begin_while_redis_is_away_and_come_when_it_is_back(
+    private_folder: Path, private_redis: Redis, two: list[str]
+) -> None:
+    """An EventSource never comes back after another status than 200."""
+    with stopping(Daemon(private_folder / "daemon", redis=private_redis)) as daemon, daemon.client() as http:
+        wait_until(lambda: http.get("/readyz").status_code == 200)
+        private_redis.stop()
+        wait_until(lambda: http.get("/readyz").status_code == 503)
+        accepted = "Accept: text/event-stream\r\n"
+        streams = [Comet(daemon, path_of(two, "/listen"), accepted + more) for more in ("", "Last-Event-ID: 5,\r\n")]
+        assert [stream.head.split(b" ")[1] for stream in streams] == [b"200", b"200"]
+        private_redis.start()
+        wait_until(lambda: http.get("/readyz").status_code == 200)
+        wait_until(lambda: listeners(private_redis, two[1]) == 1)
+        post(http, two[1], "x")
+        for stream in streams:
+            while events(stream, 1)[0]["event"] != two[1]:  # the other queue may have a gap
+                pass
+            stream.close()
+
+
 def test_a_client_of_quiet_queues_resumes_without_a_gap(
     daemon: Daemon, second: Daemon, redis: Redis, http: httpx.Client, two: list[str]
 ) -> None:
