@@ -161,7 +161,10 @@ class DataDirectory:
             owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
             if (owner.isdigit() and _is_alive(int(owner))) or time.monotonic() > deadline:
                 os.close(lock)
-                raise ConfigurationError(f"{self.path} is in use by another RestMQ (process {owner or 'unknown'}).")
+                raise ConfigurationError(
+                    f"{self.path} is in use by another RestMQ (process {owner or 'unknown'}). Stop it, or choose"
+                    " another directory with --data-dir."
+                )
             time.sleep(0.05)  # the owner was killed, and its child still writes its data
         os.ftruncate(lock, 0)
         os.pwrite(lock, str(os.getpid()).encode(), 0)

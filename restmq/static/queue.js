@@ -55,7 +55,7 @@ export class QueuePage {
     this.facts = [state, this.notes, this.figures.element, this.chart.figure];
     this.offers = [acts, panels];
     this.element = h("div", { class: "queue-page" },
-      h("div", { class: "queue-head" }, h("a", { href: "#/", class: "back" }, "Queues"), h("h1", {}, ...nameNodes(name)), state, acts),
+      h("div", { class: "queue-head" }, h("a", { href: "#/", class: "back" }, "Dashboard"), h("h1", {}, ...nameNodes(name)), state, acts),
       this.why, this.notes, this.figures.element, this.chart.figure, panels);
     this.update();
   }
@@ -153,7 +153,7 @@ export class QueuePage {
   #tellNotes(queue) {
     const { row } = queue;
     const notes = [];
-    if (this.#isMissing) notes.push("This queue does not exist yet. Its first message creates it.");
+    if (this.#isMissing) notes.push("This queue does not exist. Its first message creates it.");
     if (!row.started) notes.push("Paused. Messages queue up and connected consumers get none. GET /q/ and leases still take messages.");
     if (queue.hasNoConsumers && !this.#isMissing) notes.push(`No consumers. ${fateOfMessages(queue)}`);
     if (row.dead) notes.push(`${plural(row.dead, "dead letter")}, after too many failed deliveries.`);

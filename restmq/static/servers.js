@@ -51,7 +51,7 @@ export class ServersPage {
       h("section", { class: "panel" }, h("header", {}, h("h2", {}, "RestMQ")), this.servers.element),
       h("section", { class: "panel" }, h("header", {}, h("h2", {}, "Redis"), this.kind), this.redis.element));
     this.element = h("div", { class: "servers-page" },
-      h("div", { class: "queue-head" }, h("a", { href: "#/", class: "back" }, "Queues"), h("h1", {}, "Servers")), this.problem, this.notes, this.panels);
+      h("div", { class: "queue-head" }, h("a", { href: "#/", class: "back" }, "Dashboard"), h("h1", {}, "Servers")), this.problem, this.notes, this.panels);
   }
 
   /** Called after each (re)connection, perhaps with new credentials. */

@@ -55,7 +55,7 @@ def test_the_live_tail_shows_a_message_published_in_the_page_and_takes_none(
 ) -> None:
     http.post(f"/p/{queue}", data={"policy": "roundrobin"})
     page.open(queue)
-    page.wait_for(".notes", "This queue does not exist yet.")
+    page.wait_for(".notes", "This queue does not exist.")
     page.watch(transport)
     field = page.find("#publish-text")
     field.send_keys("two", Keys.ENTER, "lines é")
@@ -136,7 +136,7 @@ def test_a_queue_is_removed_and_the_page_says_that_it_does_not_exist(
     page.find("#purge-name").send_keys(queue)
     page.find("#purge-remove").click()
     page.press("Purge and remove", "dialog")
-    page.wait_for(".notes", "This queue does not exist yet.")
+    page.wait_for(".notes", "This queue does not exist.")
     assert http.get(f"/p/{queue}").json() == {"queue": queue, "value": "broadcast"}
     assert queue not in http.get("/stats/").json()["queues"]
 

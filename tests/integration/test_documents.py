@@ -70,7 +70,7 @@ RUN_BY = {
     ),
     (
         "docs/operation.md",
-        "restmq_engine.py --acl-user",
+        ".venv/bin/python restmq_engine.py --acl-user",
     ): "integration/test_troubled_redis.py::test_the_redis_user_that_the_engine_describes_has_all_needed_rights",
     ("docs/operation.md", "redis-"): "integration/test_operation_documents.py::test_a_backup_can_be_restored",
     (
