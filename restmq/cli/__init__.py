@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -64,4 +66,6 @@ def commands() -> Commands:
 
 def main() -> None:
     """Runs the command line (console script ``restmq``)."""
+    if sys.stderr is None:  # closed: then errors would be printed to standard output, and a socket could get its number
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  open to the end
     commands().group.main(prog_name="restmq")

@@ -123,8 +123,8 @@ class OwnGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         word, *rest = args
         if word == "help":
-            args = [*rest, "--help"]
-        elif word in INSTEAD:
+            return self.resolve_command(ctx, [*rest, "--help"])
+        if word in INSTEAD:
             raise click.UsageError(f"No such command {word!r}: {INSTEAD[word]}.", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         return command.name if command is not None else name, command, rest

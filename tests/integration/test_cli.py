@@ -480,6 +480,14 @@ def test_the_errors_of_a_command_are_passed_on_while_it_runs_and_at_its_end(
     assert errors.read_text().splitlines()[-3:] == ["20000", "done", "restmq: 1 done, 0 failed."]
 
 
+def test_commands_run_with_a_closed_standard_error(shell: Shell, http: httpx.Client, queue: str) -> None:
+    (key,) = add(http, queue, "x")
+    fails = script(shell, "seq 20000 >&2; exit 7")
+    working = shell.start("work", queue, "--count", "1", *fails, stderr=None, preexec_fn=lambda: os.close(2))
+    assert working.communicate(timeout=60)[0] == b""
+    assert http.get(f"/m/{key}").json()["reason"] == "exit status 7: 20000"
+
+
 def test_a_child_that_outlives_its_command_does_not_hold_up_the_ack(
     shell: Shell, http: httpx.Client, queue: str
 ) -> None:

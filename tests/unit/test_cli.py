@@ -83,7 +83,8 @@ def test_a_command_has_other_names_and_help_takes_a_command(
 
 
 def test_help_alone_is_the_help_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "help") == run(capsys, "--help")
+    assert run(capsys, "help") == run(capsys, "help", "help") == run(capsys, "--help")
+    assert run(capsys, "help", "get") == run(capsys, "get")
     status, _, error = run(capsys, "help", "nonsense")
     assert (status, "No such command 'nonsense'" in error) == (2, True)
 
