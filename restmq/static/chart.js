@@ -107,7 +107,7 @@ export class Chart {
 
   /** Shows the queue's samples. `now` is the server's time; 0 while it is unknown. */
   show(queue, now) {
-    if (now) this.lastHour.refresh(queue.model.unbrokenSince);
+    if (now) this.lastHour.refresh(queue.model);
     else this.lastHour.forget();
     this.#queue = queue;
     this.#samples = this.lastHour.join(queue.series());

@@ -38,6 +38,11 @@ export class Queue {
     return this.row.ready > 0 && this.hasNoConsumers ? "alone" : "";
   }
 
+  /** Learns that a client took messages at this time, which may be before the page was opened. */
+  sawTaking(time) {
+    this.#polledAt = Math.max(this.#polledAt, time);
+  }
+
   take(row) {
     const last = this.samples.at(-1);
     if (this.row?.waiters || this.row?.leased || (last && row.out > last.out)) this.#polledAt = this.model.now;

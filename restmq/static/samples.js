@@ -29,15 +29,19 @@ export class LastHour {
     this.#loadedFor = undefined;
   }
 
-  /** Loads the samples when the page has connected anew, for which `connection` stands, and every five minutes. */
-  async refresh(connection) {
+  /** Loads the samples when the page has connected anew, and every five minutes. Tells the model when clients took messages. */
+  async refresh(model) {
+    const connection = model.unbrokenSince;
     const waited = performance.now() - this.#loadedAt;
     if (!this.#target || this.#isLoading || waited < (connection === this.#loadedFor ? RELOAD_MS : RETRY_MS)) return;
     this.#isLoading = true;
     const { token } = credentials;
     try {
       const response = await send(this.#target);
-      if (response.ok) this.#take(await response.json(), token);
+      if (response.ok) {
+        this.#take(await response.json(), token);
+        for (const name of this.#waiting.keys()) this.#tellOfTaking(model.queues.get(name));
+      }
     } catch {
       // Shown elsewhere: the feed has lost the server too.
     }
@@ -54,6 +58,12 @@ export class LastHour {
     this.#samples = [...kept, ...samples];
     this.#waiting = new Map(Object.entries(waiting));
     this.#token = token;
+  }
+
+  /** Messages were taken where their number fell. */
+  #tellOfTaking(queue) {
+    const fall = queue && this.recent(queue.row.name).findLast(({ ready }, i, all) => ready < all[i - 1]?.ready);
+    if (fall) queue.sawTaking(fall.time);
   }
 
   /** `{time, ready}` of one of the queues in the last two minutes before the samples were loaded. */

@@ -66,6 +66,7 @@ def test_a_new_page_shows_the_time_before_it_was_opened(
         for queue, charts in {"": (".chart", ".spark"), "jobs": (".chart",)}.items():
             page.open(queue)
             page.wait_for_figure("ready", "2")
+            wait_until(lambda: "No consumers" not in page.text(".notes, .rows .condition"), why="a client took some")
             wait_until(lambda: page.text(".chart .depth-most") == "10", why="the scale has the 8 messages of before")
             for chart in charts:
                 line = page.find(f"{chart} .depth-line").get_attribute("d") or ""
@@ -134,7 +135,7 @@ def test_samples_of_the_server_fill_what_the_page_has_missed(page: Page) -> None
         window.fetch = async () => Response.json({ samples: told, waiting: {} });
         import("./static/samples.js").then(async ({ LastHour }) => {
           const history = new LastHour("/somewhere");
-          await history.refresh(1);
+          await history.refresh({ unbrokenSince: 1, queues: new Map() });
           window.fetch = fetch;
           done(history.join(own).map(({ time, by }) => [time / 1000, by]));
         });
@@ -159,7 +160,7 @@ def test_an_open_page_keeps_its_samples_when_a_restarted_server_has_none(page: P
           const history = new LastHour("/somewhere");
           const answer = async (connection, ...times) => {
             window.fetch = async () => Response.json({ samples: times.map((time) => ({ time })), waiting: {} });
-            await history.refresh(connection);
+            await history.refresh({ unbrokenSince: connection, queues: new Map() });
             seen.push(history.join([]).map(({ time }) => time));
           };
           await answer(1, 100000, 110000);
