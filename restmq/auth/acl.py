@@ -16,6 +16,7 @@ import ipaddress
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from errno import EINVAL
 from functools import partial
 from pathlib import Path
 
@@ -131,6 +132,8 @@ class Acl:
 def read_rules(path: Path) -> dict[str, Section]:
     """The sections of a file; a missing section restricts nothing. Raises ConfigurationError."""
     try:
+        if path.is_fifo():  # a read could wait for ever
+            raise OSError(EINVAL, "it is a pipe")
         text = path.read_text("utf-8-sig")  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -141,7 +142,9 @@ def test_what_is_no_readable_file_is_not_taken_for_a_missing_one(tmp_path: Path)
     link.symlink_to("nothing")
     file = tmp_path / "file"
     file.touch()
-    for place in (path, link, file / "acl.conf"):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (path, link, file / "acl.conf", pipe):
         with pytest.raises(ConfigurationError, match="cannot be read"):
             Acl(place, is_optional=True)
 
