@@ -37,6 +37,7 @@ _SAMPLES = obj(
     waiting=described(
         by_queue(array(WHOLE)), "Waiting messages of each queue in the last samples, up to the last one."
     ),
+    taken=described(by_queue(WHOLE), "Time of the last of these samples before which clients took messages."),
 )
 _TEXTS = {"type": "object", "additionalProperties": STRING}
 _GROUPS = obj(

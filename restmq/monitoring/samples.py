@@ -60,10 +60,12 @@ class LastHour(msgspec.Struct, frozen=True):
     Attributes:
         samples: those of all of them together, the oldest first.
         waiting: by queue: its number of waiting messages in the last two minutes, up to the last sample.
+        taken: by queue: the time of the last sample in these two minutes with a higher total out, if there is one.
     """
 
     samples: list[ChartSample] = []
     waiting: dict[str, list[int]] = {}
+    taken: dict[str, int] = {}
 
 
 class Series:
@@ -114,6 +116,16 @@ class Series:
                 place -= _WIDTH
             found.append(self._entries[place - _WIDTH + 1] if place else 0)
         return found[::-1]
+
+    def taken(self, first: int) -> int:
+        """The last sample from ``first`` on with a higher total out than the one before; 0 if there is none."""
+        entries = self._entries
+        for place in range(len(entries) - _WIDTH, 0, -_WIDTH):
+            if entries[place] < first:
+                break
+            if entries[place + _WIDTH - 1] > entries[place - 1]:
+                return entries[place]
+        return 0
 
 
 class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
@@ -182,7 +194,8 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
         rows = zip(times[first - oldest :], *map(accumulate, growth), strict=True)
         recent = max(oldest, number + 1 - _RECENT)
         waiting = {queue: each.waiting(recent, number) for queue, each in shown.items()}
-        return LastHour([ChartSample(*row) for row in rows], waiting)
+        taken = {queue: times[at - oldest] for queue, each in shown.items() if (at := each.taken(recent))}
+        return LastHour([ChartSample(*row) for row in rows], waiting, taken)
 
     # Taking samples
 

@@ -39,8 +39,9 @@ export class LastHour {
     try {
       const response = await send(this.#target);
       if (response.ok) {
-        this.#take(await response.json(), token);
-        for (const name of this.#waiting.keys()) this.#tellOfTaking(model.queues.get(name));
+        const found = await response.json();
+        this.#take(found, token);
+        for (const [name, time] of Object.entries(found.taken)) model.queues.get(name)?.sawTaking(time);
       }
     } catch {
       // Shown elsewhere: the feed has lost the server too.
@@ -58,12 +59,6 @@ export class LastHour {
     this.#samples = [...kept, ...samples];
     this.#waiting = new Map(Object.entries(waiting));
     this.#token = token;
-  }
-
-  /** Messages were taken where their number fell. */
-  #tellOfTaking(queue) {
-    const fall = queue && this.recent(queue.row.name).findLast(({ ready }, i, all) => ready < all[i - 1]?.ready);
-    if (fall) queue.sawTaking(fall.time);
   }
 
   /** `{time, ready}` of one of the queues in the last two minutes before the samples were loaded. */

@@ -132,7 +132,7 @@ def test_samples_of_the_server_fill_what_the_page_has_missed(page: Page) -> None
         const told = [0, 10, 20, 30, 40].map((second) => ({ time: second * 1000, by: "server" }));
         const own = [3, 4, 5, 6, 38, 39].map((second) => ({ time: second * 1000, by: "page" }));
         const { fetch } = window;
-        window.fetch = async () => Response.json({ samples: told, waiting: {} });
+        window.fetch = async () => Response.json({ samples: told, waiting: {}, taken: {} });
         import("./static/samples.js").then(async ({ LastHour }) => {
           const history = new LastHour("/somewhere");
           await history.refresh({ unbrokenSince: 1, queues: new Map() });
@@ -159,7 +159,8 @@ def test_an_open_page_keeps_its_samples_when_a_restarted_server_has_none(page: P
         import("./static/samples.js").then(async ({ LastHour }) => {
           const history = new LastHour("/somewhere");
           const answer = async (connection, ...times) => {
-            window.fetch = async () => Response.json({ samples: times.map((time) => ({ time })), waiting: {} });
+            const samples = times.map((time) => ({ time }));
+            window.fetch = async () => Response.json({ samples, waiting: {}, taken: {} });
             await history.refresh({ unbrokenSince: connection, queues: new Map() });
             seen.push(history.join([]).map(({ time }) => time));
           };

@@ -154,6 +154,17 @@ def test_each_queue_has_its_last_two_minutes_beside_the_sum(scene: SampledScene)
     assert scene.last_hour("b").waiting == {"b": [7] * 13}
 
 
+def test_it_is_known_when_messages_of_a_queue_were_last_taken(scene: SampledScene) -> None:
+    scene.start(busy=(5, 9, 4), idle=(7, 9, 2), left=(2, 2, 0))
+    scene.later(left=(1, 2, 1))
+    for _ in range(11):
+        scene.later()
+    scene.later(busy=(5, 11, 6))
+    scene.later(busy=(6, 12, 6))
+    assert [sample.time for sample in scene.last_hour().samples][-2] == scene.last_hour().taken["busy"]
+    assert scene.last_hour().taken.keys() == {"busy"}, "nobody took idle's, and left's were taken too long ago"
+
+
 def test_a_queue_that_is_new_had_no_messages_before(scene: SampledScene) -> None:
     scene.start(old=(2, 2, 0))
     scene.later()
