@@ -72,7 +72,6 @@ class Outage:
         """A connection has lasted."""
         if self._lost:
             log.info("Redis at {where} answers again.", where=self._where)
-        self._was_usable = False
         self._lost = False
         self._last_seen.clear()
 

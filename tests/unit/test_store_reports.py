@@ -81,6 +81,23 @@ def test_a_loss_and_its_end_are_logged_once(lines: list[str]) -> None:
     assert lines == ["the connection to Redis at there is lost: closed", "Redis at there answers again."]
 
 
+def test_the_end_of_an_outage_is_logged_after_the_reasons_why_redis_could_not_be_used(lines: list[str]) -> None:
+    outage = Outage("there", Clock())
+    outage.usable()
+    outage.end()
+    for _ in range(2):
+        lines.clear()
+        outage.begin("closed")
+        outage.problem("refused", "", is_down=True)
+        outage.usable()
+        outage.end()
+        assert lines == [
+            "the connection to Redis at there is lost: closed",
+            "Redis at there cannot be used: refused.",
+            "Redis at there answers again.",
+        ]
+
+
 def test_trouble_of_one_connection_is_logged_but_is_no_reason_while_others_work(lines: list[str]) -> None:
     outage = Outage("there", Clock())
     outage.usable()
