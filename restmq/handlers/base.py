@@ -1,4 +1,4 @@
-"""The base of all handlers: the await boundary, the error map, the access check, and how answers are written.
+"""The base of all handlers: the await boundary, the error map, the access check, and the request's parameters.
 
 cyclone never awaits a coroutine handler, parses leniently, and renders headers anew for each answer. So ``start``
 replaces its way of a request through a handler: it runs the handler's method and maps the errors that it raises.
@@ -6,11 +6,9 @@ replaces its way of a request through a handler: it runs the handler's method an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import cyclone.web
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,25 +16,19 @@ from restmq import errors
 from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
 from restmq.auth.origins import is_prefetch
 from restmq.errors import WireError
+from restmq.handlers.answering import NO_PARAMETERS, AnsweringHandler
 from restmq.handlers.declare import UNDECLARED, Operation, as_utf8
 from restmq.handlers.error_status import MethodNotAllowed, render_error, status_of
-from restmq.handlers.services import Services
-from restmq.handlers.templates import render
 from restmq.http.forms import FORM_PIECE_BYTES
 from restmq.http.request import Request, unquoted
-from restmq.http.response import HTML, JAVASCRIPT, JSON, TEXT, head
+from restmq.http.response import HTML, JSON
 from restmq.model import check_queue_name
-from restmq.monitoring.request_counters import CLIENT_GONE
-from restmq.schema.encoding import escape_for_script, has_long_values, json_in_pieces, jsonp, to_json
 
 log = Logger()
 
 REALM = "RestMQ Restricted Access"
 #: A longer body is read only if the client has some access: reading a body can cost much CPU.
 READ_UNCHECKED_BYTES_MAX = 65536
-
-_PAGE_POLICY = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-_NO_PARAMETERS: Mapping[str, Any] = MappingProxyType({})
 
 
 class _Endpoint(NamedTuple):
@@ -47,15 +39,13 @@ class _Endpoint(NamedTuple):
     run: Callable[[Any], Any]
 
 
-class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
+class Handler(AnsweringHandler):
     """The base of all handlers. A method of a subclass calls ``answer``, or a method that calls it, exactly once.
 
     Attributes:
         requires: the access that each HTTP method requires. Any other method is answered 405.
         operations: the declaration of each of these methods.
         queue: the queue that the path names, or None.
-        parameters: the request's parameters, for all declared names.
-        gone: whether the client has disconnected.
     """
 
     requires: ClassVar[dict[str, Access]] = {}
@@ -63,11 +53,6 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     _endpoints: ClassVar[dict[str, _Endpoint]] = {}
 
     queue: str | None = None
-    parameters: Mapping[str, Any] = _NO_PARAMETERS
-    gone = False
-    _finished = False
-    _streaming = False
-    _extra_headers = ""
 
     def __init_subclass__(cls) -> None:
         cls.operations = {
@@ -79,11 +64,6 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             name: _Endpoint(cls.requires[name], operation.read, getattr(cls, name.lower()))
             for name, operation in cls.operations.items()
         }
-
-    # RequestHandler.__init__ is not called: for every request it prepares data that no handler here uses.
-    def __init__(self, services: Services, request: Request) -> None:
-        self.services = services
-        self.request: Request = request
 
     # The one await boundary
 
@@ -146,7 +126,7 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
             self.answer(b"", None, status=204)
             return None
         if method == "HEAD" and "GET" in self.requires:
-            return _Endpoint(self.requires["GET"], lambda _: _NO_PARAMETERS, type(self).head)
+            return _Endpoint(self.requires["GET"], lambda _: NO_PARAMETERS, type(self).head)
         raise MethodNotAllowed(f"this path does not have the method {method}; use one of {self._allowed()}.")
 
     def _allowed(self) -> str:
@@ -238,119 +218,6 @@ class Handler(cyclone.web.RequestHandler):  # type: ignore[misc]  # untyped
     def queue_name(self) -> str:
         """The queue that the path names. Raises InvalidInput if there is none."""
         return self.queue or check_queue_name("")
-
-    @property
-    def callback(self) -> str | None:
-        """The name of the JSONP callback, or None."""
-        name: str | None = self.parameters.get("callback")
-        return name
-
-    # How answers are written
-
-    @property
-    def root(self) -> str:
-        """The way from the page at this path to ``/``, for relative links: a proxy may have removed a prefix.
-
-        A slash in a name does not count. Pages encode it in their links, but some proxies decode it.
-        """
-        template, variable, _ = self.request.route.partition("{")
-        return "../" * ((template if variable else self.request.path).count("/") - 1) or "./"
-
-    def _add_header(self, name: str, value: str) -> None:
-        self._extra_headers += f"{name}: {value}\r\n"
-
-    def answer(self, body: bytes, content_type: str | None, status: int = 200, rest: Sequence[bytes] = ()) -> None:
-        """Writes the whole answer. It has no ETag: a 304 would lose the message that it answers with.
-
-        Args:
-            rest: more of a long body, in pieces.
-        """
-        if self._finished or self.gone:
-            self._finished = True
-            return
-        self._finished = True
-        request = self.request
-        keep_alive = request.keep_alive and not request.upgrade and not self.services.draining
-        more = f"{self._extra_headers}X-Request-Id: {request.id}\r\n" if request.id else self._extra_headers
-        length_bytes = None if status == 204 else len(body) + sum(map(len, rest))
-        rendered = head(status, request.version, content_type, length_bytes, keep_alive, more)
-        is_head = request.method == "HEAD"
-        self.services.traffic.answered(request, status, 0 if is_head else length_bytes or 0)
-        request.connection.finished(rendered if is_head else rendered + body, keep_alive, () if is_head else rest)
-
-    def answer_json(self, value: Any, end: bytes = b"") -> None:
-        """Answers with JSON, or with JSONP if the request has a callback."""
-        callback = self.callback
-        if callback is None:
-            self.answer(to_json(value) + end, JSON)
-        else:
-            self.answer(jsonp(callback, to_json(value)), JAVASCRIPT)
-
-    async def answer_long_json(self, value: Any, end: bytes = b"") -> None:
-        """The same for an answer that may have long messages: it is rendered in several turns."""
-        if not has_long_values(value):
-            self.answer_json(value, end)
-            return
-        pieces: list[bytes] = []
-        await self.services.turns.run(json_in_pieces(value, pieces, self.escape))
-        self.answer_pieces(pieces, end)
-
-    @property
-    def escape(self) -> Callable[[bytes], bytes]:
-        """Changes JSON for the answer."""
-        return bytes if self.callback is None else escape_for_script
-
-    def answer_pieces(self, pieces: Sequence[bytes], end: bytes = b"") -> None:
-        """Answers with JSON in pieces, each changed by ``escape``. The client gets each when it has read the last."""
-        callback = self.callback
-        first, *rest = pieces
-        if callback is not None:
-            before, _, end = jsonp(callback, b"_").rpartition(b"_")
-            first = before + first
-        self.answer(first, JSON if callback is None else JAVASCRIPT, rest=[*rest, end] if end else rest)
-
-    def answer_text(self, text: str) -> None:
-        """Answers with a line of text, or with a JSONP string."""
-        callback = self.callback
-        if callback is None:
-            self.answer(f"{text}\r\n".encode(), TEXT)
-        else:
-            self.answer(jsonp(callback, to_json(text)), JAVASCRIPT)
-
-    def answer_page(self, template: str, **names: Any) -> None:
-        """Answers with a page from a template."""
-        self._add_page_headers()
-        self.answer(render(template, root=self.root, **names), HTML)
-
-    def _add_page_headers(self) -> None:
-        self._add_header("Content-Security-Policy", _PAGE_POLICY)
-        # With "no-referrer", browsers would send "Origin: null" with the forms of these pages (Fetch standard, 3.2).
-        self._add_header("Referrer-Policy", "same-origin")
-
-    def redirect_to(self, path: str) -> None:
-        self._add_header("Location", path)
-        self.answer(b"", TEXT, status=302)
-
-    def begin_stream(self, content_type: str) -> bool:
-        """Writes the head of an endless answer. Returns whether its body is chunked (RFC 9112, 7.1)."""
-        chunked = bool(self.request.version == "HTTP/1.1")
-        fields = f"{self._extra_headers}X-Accel-Buffering: no\r\n"
-        if chunked:
-            fields += "Transfer-Encoding: chunked\r\n"
-        if self.request.id:
-            fields += f"X-Request-Id: {self.request.id}\r\n"
-        self._streaming = True
-        self.services.traffic.answered(self.request, 200)
-        self.request.connection.write(head(200, self.request.version, content_type, None, chunked, fields))
-        return chunked
-
-    # The client
-
-    def on_connection_close(self, *args: Any) -> None:
-        """The client disconnected before the answer was complete. A call that was sent to Redis still runs."""
-        self.gone = True
-        if not self._finished:
-            self.services.traffic.answered(self.request, CLIENT_GONE, 0)
 
     async def head(self) -> None:
         """Answers HEAD with the head of a GET's answer. It does not run the GET, which may take a message."""
