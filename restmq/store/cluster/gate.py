@@ -113,14 +113,15 @@ class Gate:
         """Sends the first call. Returns the node's answer if the call was not run."""
         call = self._calls.popleft()
         call.timer.cancel()
-        try:
-            result = await call.send(node, is_coming)
-        except Redirection as problem:
+
+        def take(result: Any) -> Redirection | None:
+            if not isinstance(result, Failure) or not result.check(Redirection):
+                call.answer.callback(result)  # a Failure too
+                return None
             self._wait(call)
             self._calls.appendleft(call)
+            problem: Redirection = result.value
             return problem
-        except Exception:
-            call.answer.errback(Failure())
-        else:
-            call.answer.callback(result)
-        return None
+
+        problem: Redirection | None = await call.send(node, is_coming).addBoth(take)
+        return problem
