@@ -298,8 +298,9 @@ def position_of(last_key: str, last_number: int) -> str:
     """The position of a consumer in a broadcast queue, as in the ids of events (``delivery/several.py``).
 
     Args:
-        last_key: of the message that it got last, or of the newest one in the history; empty if there is none.
-        last_number: of the queue's last message; used without a last key.
+        last_key: key of the last message that it got. If it got none, that of the newest message in the history. If
+            there is none, empty.
+        last_number: number of the queue's last message. It counts only if ``last_key`` is empty.
     """
     return str(number_of(last_key)) if last_key else f"~{last_number}"
 

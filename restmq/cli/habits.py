@@ -1,4 +1,4 @@
-"""The words of other queues' tools (nats, rabbitmqadmin, kcat, aws sqs) that users type first, and what they are here.
+"""Commands and options of other tools (nats, rabbitmqadmin, kcat, aws sqs), and the ones to use here instead.
 
 A word is an alias only if it has one meaning here and drops no message. For any other word, the usage error names the
 commands to choose from.
@@ -11,7 +11,7 @@ import click
 ALIASES = {"pub": "publish", "send": "publish", "ls": "stats"}
 
 _TAKE = "'consume' takes messages, 'lease' and 'ack' do it in two steps, 'peek' leaves them in the queue"
-_DROP = "'remove' removes a queue, 'purge' drops its messages, 'ack' removes a message whose work is done"
+_DROP = "'remove' removes a queue, 'purge' drops its messages, 'ack' removes a leased message"
 _RETRY = "'redrive' moves dead letters back, 'nack' returns a leased message"
 _FOLLOW = "'tail' shows copies of new messages, 'consume --follow' takes messages"
 _CREATE = "a queue is created by its first message ('publish'); 'policy' changes its settings"
@@ -106,14 +106,8 @@ class OwnCommand(click.Command):
             raise _corrected(error, self, ctx) from None
 
 
-class OwnGroup(click.Group):
+class OwnGroup(OwnCommand, click.Group):
     """All commands; ``help COMMAND`` is ``COMMAND --help``, and usage errors name the command to use."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            raise _corrected(error, self, ctx) from None
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))

@@ -4,9 +4,9 @@ Most clients send the same head again and again, and their whole request in one 
 a POST or GET: eight calls from llhttp, and an object for each field.
 
 1. A head is remembered when a read between two requests held exactly one request, with nothing before or behind it, and
-   its fields came a second time. So clients whose fields are new in each request cost little.
-2. Not remembered are heads whose body has to be decoded, or after which the bytes are no further request
-   (``_SPECIAL``). So the rest of the read is the body, byte for byte, and llhttp has nothing to keep in mind.
+   the same fields came before. A client that sends new fields each time costs little: its heads are not remembered.
+2. A head is not remembered if its body must be decoded, or if the connection changes after it (``_SPECIAL``). So the
+   rest of the read is the body, byte for byte, and llhttp keeps no state for it.
 3. If a read between two requests begins with a remembered head, and has as many more bytes as its Content-Length says,
    then it is the same request again, with another body. Any other read is parsed.
 4. The same bytes are valid or not by the limits, so there is one memory for each set of limits.

@@ -1,7 +1,7 @@
 """The live data of the dashboard: the counters of all queues, then once a second those that changed.
 
-Redis and the other daemons are asked once for all watchers of this daemon, and not at all while there are none. The
-samples of ``monitoring/samples.py`` are taken from the same readings.
+While a daemon has watchers, it asks Redis and the other daemons once a second, for all of its watchers together. The
+samples of ``monitoring/samples.py`` use the same readings. Without watchers, only the samples are read.
 Watchers with the same token, or with none, share one view, which is rendered once. Nothing is buffered for a watcher
 that reads too slowly: it is skipped, and gets a new snapshot when it can read again.
 """
