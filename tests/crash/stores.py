@@ -6,7 +6,6 @@ Each has ``flags`` for daemons, ``faults`` that ``fail`` can cause, and ``lastin
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,7 +80,6 @@ class Nodes:
 
     def __init__(self, folder: Path, lag_seconds: float = 0.0, replicas: int = 1) -> None:
         self._cluster = Cluster(folder / "cluster", lag_seconds=lag_seconds)
-        self._lag_seconds = lag_seconds
         durable = ("--durable", "--replicas", str(replicas)) if replicas else ()
         self.flags = ("--redis-cluster", self._cluster.addresses, *durable)
         self._faults: dict[str, Callable[[Node, Node], None]] = {
@@ -102,7 +100,7 @@ class Nodes:
         else:
             primary = self._cluster.owner(chance.choice(QUEUES))
             self._faults[fault](primary, self._cluster.replica_of(primary))
-        wait_until(self._is_whole, 60, "the cluster is whole")
+        self._wait_until_whole()
 
     def _kill_primary(self, primary: Node, replica: Node) -> None:
         primary.kill()
@@ -131,17 +129,23 @@ class Nodes:
         wait_until(lambda: replica.is_primary() or not replica.command("CLUSTER", "FAILOVER"), 60, "it takes over")
         wait_until(replica.is_primary, 60, "the replica takes over")
 
-    def _is_whole(self) -> bool:
-        """Whether each replica has all data that its primary had a moment ago: a slot that has just moved too."""
-        self._cluster.settle()
-        primaries = self._cluster.primaries()
-        offsets = [primary.command("ROLE")[1] for primary in primaries]
-        time.sleep(2 * self._lag_seconds)
-        replicas = [primary.command("ROLE")[2] for primary in primaries]
-        return all(
-            isinstance(found, list) and any(int(replica[2]) >= offset for replica in found)
-            for found, offset in zip(replicas, offsets, strict=True)
-        )
+    def _wait_until_whole(self) -> None:
+        """Waits until each replica has all data that its primary has now: a slot that has just moved too."""
+        wanted: dict[Node, int] = {}
+
+        def is_whole() -> bool:
+            self._cluster.settle()
+            roles = {node: node.command("ROLE") for node in self._cluster.primaries()}
+            if any(kind != "master" for kind, *_ in roles.values()):
+                return False
+            if wanted.keys() != roles.keys():
+                wanted.clear()
+                wanted.update({node: offset for node, (_, offset, _) in roles.items()})
+            return all(
+                any(int(replica[2]) >= wanted[node] for replica in replicas) for node, (_, _, replicas) in roles.items()
+            )
+
+        wait_until(is_whole, 60, "the cluster is whole")
 
     def lasting_keys(self) -> set[str]:
         found = set().union(*map(lasting_keys, self._cluster.primaries()))
