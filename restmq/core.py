@@ -225,9 +225,10 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
         A page has at most 1000 messages. It ends at the message that reaches ``page_bytes``.
         """
         args = (self.layout.tag(queue) + after.encode(), marker, page_bytes, int(continues))
-        kept, gap, state, last_key, *flat = await self._run("replay", queue, *args)
+        is_broadcast, kept, gap, state, last_key, *flat = await self._run("replay", queue, *args)
         found = self._shown(queue, [last_key, *flat[::3]])
         return ReplayPage(
+            is_broadcast=bool(is_broadcast),
             kept=bool(kept),
             gap=bool(gap),
             more=state == State.MORE,

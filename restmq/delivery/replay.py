@@ -21,8 +21,10 @@ Theory of operation. A ``Replay`` has members: consumers that read the same part
     were given, messages may be lost, and the members get a gap notice at each gap in the numbers.
 6.  If the history no longer has the message to begin after, the members get a gap notice, and then the rest. If a
     failover undid that message, they had all before it, so they get the notice and only what follows.
-7.  If the subscription breaks, or the store does not answer, reading continues after the last page that was read.
-8.  A member may leave at any time. When the last member has left, the replay ends after its call in progress.
+7.  A round robin queue keeps its messages until they are delivered, so its members get no gap notice for numbers. The
+    daemon may learn only here that the queue is round robin.
+8.  If the subscription breaks, or the store does not answer, reading continues after the last page that was read.
+9.  A member may leave at any time. When the last member has left, the replay ends after its call in progress.
 
 A maintainer must not publish the marker in a separate call (messages between the two calls would be lost or repeated),
 and must not keep messages that arrive while pages are read: they are in the history, and could be any number.
@@ -140,7 +142,7 @@ class Replay:
             await task.deferLater(self._shared.reactor, _RETRY_SECONDS)
 
     async def _read_all(self) -> bool:
-        """Returns whether the members have all messages; if not, it must be called again (rule 7)."""
+        """Returns whether the members have all messages; if not, it must be called again (rule 8)."""
         if not self._kept:
             self._before_marker.add(self._after_marker.messages)
         self._after_marker.clear()
@@ -167,9 +169,11 @@ class Replay:
                 continues=not is_first,
             )
             self._kept = page.kept
+            if not page.is_broadcast:
+                self._last_number = None
             if page.kept:
                 self._before_marker.clear()
-            if page.gap:
+            if page.gap and (page.is_broadcast or self._last_key):
                 self._meet_gap(page.messages)
             write_messages(self.members, await prepare_all(page.messages, self.members, self._shared.turns))
             self._last_key, is_first, more = page.last_key, False, page.more

@@ -105,6 +105,7 @@ class ReplayPage:
     """A page of a queue's history; see ``queue_replay``.
 
     Attributes:
+        is_broadcast: whether the queue broadcasts. A round robin queue keeps its messages until they are delivered.
         kept: whether the queue keeps a history.
         gap: whether messages before this page are lost: the history no longer has the message to begin after.
         more: whether there is another page; the marker was published only if not.
@@ -112,6 +113,7 @@ class ReplayPage:
         messages: the messages of the page that have not expired.
     """
 
+    is_broadcast: bool
     kept: bool
     gap: bool
     more: bool

@@ -136,8 +136,7 @@ def serve(daemons: Daemons, journal: Journal, _seed: int) -> None:
     """A live consumer that acks, until it is killed."""
     while True:
         for message in daemons.stream(f"/c/{TURNS}?lease={LEASE_SECONDS}&prefetch=2"):
-            if "event" not in message:  # a gap, if the daemon did not know the policy yet when Redis went away
-                _finish(daemons, journal, TURNS, message)
+            _finish(daemons, journal, TURNS, message)
 
 
 def _finish(daemons: Daemons, journal: Journal, queue: str, message: dict[str, Any]) -> None:

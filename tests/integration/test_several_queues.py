@@ -305,6 +305,23 @@ def test_events_begin_while_redis_is_away_and_come_when_it_is_back(
             stream.close()
 
 
+@pytest.mark.parametrize("history", ["0", "100"])
+def test_a_round_robin_queue_has_no_gap(
+    daemon: Daemon, redis: Redis, http: httpx.Client, two: list[str], history: str
+) -> None:
+    """Others took its messages; none was lost."""
+    for name in two:
+        http.post(f"/p/{name}", data={"policy": "roundrobin", "history": history})
+        for number in range(3):
+            post(http, name, str(number))
+            http.get(f"/q/{name}").raise_for_status()
+    stream = Comet(daemon, path_of(two, "/listen", last_event_id="~1,~0"))
+    wait_until(lambda: all(listeners(redis, queue) for queue in two))
+    keys = [post(http, name, "x") for name in two]
+    assert sorted(json.loads(line).get("key", line) for line in stream.lines(2)) == keys
+    stream.close()
+
+
 def test_a_client_of_quiet_queues_resumes_without_a_gap(
     daemon: Daemon, second: Daemon, redis: Redis, http: httpx.Client, two: list[str]
 ) -> None:

@@ -132,6 +132,7 @@ class StubCore:
         if not more:
             self.mark(marker)
         page = ReplayPage(
+            is_broadcast=self.policy is Policy.BROADCAST,
             kept=self.history is not None,
             gap=self.history is not None and after not in found,
             more=more,

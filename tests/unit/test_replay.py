@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet import defer
 
-from restmq.model import Message
+from restmq.model import Message, Policy
 from tests.unit.fanout_scene import Scene, StubConsumer
 
 
@@ -179,6 +179,18 @@ def test_without_a_history_consumers_are_told_of_a_gap(scene: Scene) -> None:
     scene.clock.advance(0)
     assert [written(consumer) for consumer in consumers] == ["q:1|gap q:1|q:3|q:4|"] * 2
     assert scene.fanout.counters.gaps == 2
+
+
+def test_a_round_robin_queue_has_no_gap_if_the_subscription_breaks_before_its_policy_is_known(scene: Scene) -> None:
+    scene.core.policy, scene.core.history, scene.core.last_number = Policy.ROUNDROBIN, None, 3
+    scene.core.fails = True
+    (consumer,) = scene.consumers(1)
+    scene.lose_subscription()
+    scene.core.fails = False
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    assert scene.core.pages_read
+    assert consumer.writes == []
 
 
 def test_each_gap_is_told_in_its_place_if_the_subscription_breaks_again(scene: Scene) -> None:
