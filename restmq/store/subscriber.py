@@ -1,7 +1,13 @@
-"""Channel subscriptions that outlive their connection."""
+"""Channel subscriptions that outlive their connection.
+
+A channel may be left and subscribed again before Redis has answered. Redis answers in order, so a confirmation that
+comes before the answer to an UNSUBSCRIBE is about the subscription before it, and the answer is no end that Redis
+decided on.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Protocol
 
 from twisted.internet import defer, task
@@ -40,6 +46,8 @@ class Subscriber(Subscription):
         self._connection: SubscriberConnection | None = None
         self._channels: set[bytes] = set()
         self._unconfirmed: dict[bytes, list[defer.Deferred[None]]] = {}
+        #: Number of UNSUBSCRIBE commands without an answer, by channel.
+        self._leaving: Counter[bytes] = Counter()
         self._renewing: set[bytes] = set()
         self._was_lost = False
         self._ping = task.LoopingCall(self._send_ping)
@@ -58,6 +66,7 @@ class Subscriber(Subscription):
         self._unconfirmed.pop(channel, None)
         self._note_renewed(channel)
         if self._connection is not None:
+            self._leaving[channel] += 1
             self._connection.send(self._unsubscribe, channel)
 
     def start(self, endpoint: Any) -> None:
@@ -80,6 +89,7 @@ class Subscriber(Subscription):
 
     def _subscribe_all(self, connection: SubscriberConnection) -> None:
         self._connection = connection
+        self._leaving.clear()
         connection.listen(self)
         self._renewing = set(self._channels) if self._was_lost else set()
         if self._shard is not None:
@@ -95,6 +105,8 @@ class Subscriber(Subscription):
             self._events.on_lost(frozenset(self._channels))
 
     def confirmed(self, channel: bytes) -> None:
+        if self._leaving[channel]:
+            return
         for confirmed in self._unconfirmed.pop(channel, []):
             confirmed.callback(None)
         self._note_renewed(channel)
@@ -106,12 +118,17 @@ class Subscriber(Subscription):
                 self._events.on_renewed(frozenset(self._channels))
 
     def ended(self, channel: bytes) -> None:
-        if self._shard is not None and channel in self._channels and channel not in self._unconfirmed:
+        if self._leaving[channel]:
+            self._leaving[channel] -= 1
+            if not self._leaving[channel]:
+                del self._leaving[channel]
+        elif self._shard is not None and channel in self._channels and channel not in self._unconfirmed:
             self._channels.discard(channel)
             self._note_renewed(channel)
             self._shard.ended(channel)
 
     def redirected(self, error: ErrorReply) -> bool:
+        self._leaving.clear()  # the error may be the answer to an UNSUBSCRIBE
         return self._shard is not None and self._shard.redirected(error)
 
     def ask_again(self, channel: bytes) -> None:

@@ -571,6 +571,29 @@ def test_two_databases_of_one_redis_do_not_share_channels(
     assert heard == []
 
 
+def test_a_channel_that_is_left_and_followed_again_before_redis_answers_is_not_lost(
+    run: Run, core: RedisOperations, queue: str
+) -> None:
+    heard: list[bytes] = []
+    lost: list[bytes] = []
+    channel = core.layout.for_queue(queue).channel
+    subscriber = core.pubsub(lambda _channel, payload: heard.append(payload), on_lost=lost.extend)
+
+    async def follow() -> list[bool]:
+        await subscriber.subscribe(channel)
+        confirmed = []
+        for _ in range(3):
+            subscriber.unsubscribe(channel)
+            confirmed.append(subscriber.subscribe(channel))
+        await confirmed[-1]
+        return [each.called for each in confirmed]
+
+    assert run(follow) == [False, False, True]  # those before were given up
+    run(core.queue_attend, queue, b"daemon", is_first=True)
+    wait_until(lambda: heard)
+    assert lost == []
+
+
 def test_newer_expired_messages_do_not_hide_the_newest(
     run: Run, core: RedisOperations, redis: Redis, queue: str
 ) -> None:

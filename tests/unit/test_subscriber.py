@@ -1,0 +1,38 @@
+"""Subscriptions whose answers come when the test says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from restmq.store.base import ChannelEvents
+from restmq.store.subscriber import Subscriber
+
+
+class Connection:
+    """A connection that notes what is sent."""
+
+    server = b"1"
+    connected = True
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Any, ...]] = []
+
+    def listen(self, _owner: Any) -> None: ...
+
+    def send(self, *command: Any) -> None:
+        self.sent.append(command)
+
+
+def test_a_confirmation_of_a_subscription_that_was_given_up_does_not_confirm_the_next_one() -> None:
+    connection, channel = Connection(), b"q:PUBSUB"
+    subscriber = Subscriber(None, ChannelEvents(on_message=lambda *_: None), None)  # type: ignore[arg-type]
+    subscriber.connection_ready(connection)  # type: ignore[arg-type]
+    subscriber.subscribe(channel)
+    subscriber.unsubscribe(channel)
+    confirmed = subscriber.subscribe(channel)
+    assert [command for command, _ in connection.sent] == [b"SUBSCRIBE", b"UNSUBSCRIBE", b"SUBSCRIBE"]
+    subscriber.confirmed(channel)
+    subscriber.ended(channel)
+    assert not confirmed.called
+    subscriber.confirmed(channel)
+    assert confirmed.called
