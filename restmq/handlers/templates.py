@@ -15,6 +15,6 @@ def _loader() -> Any:
 
 
 def render(template: str, **names: Any) -> bytes:
-    """A page from a template of ``restmq/templates``, which escapes all values."""
-    page: bytes = _loader().load(template).generate(**names)
+    """A page from a template of ``restmq/templates``, which escapes all values. Its menu marks the template."""
+    page: bytes = _loader().load(template).generate(shown=template, **names)
     return page

@@ -74,6 +74,15 @@ function tellTrouble(now, detail) {
   if (isNew) trouble.replaceChildren(text, again || "");
 }
 
+/** Marks the page in the menu. That of a queue is below the dashboard. */
+function markInMenu(queue) {
+  const isOnServers = !queue && location.hash === "#/servers";
+  for (const link of document.querySelectorAll(".bar nav a[href*='#']")) {
+    if (link.hash !== (isOnServers ? "#/servers" : "#/")) link.removeAttribute("aria-current");
+    else link.setAttribute("aria-current", queue ? "true" : "page");
+  }
+}
+
 /** Shows the view in the address: `#/q/<queue>`, `#/servers`, or the overview, which keeps its state. */
 function show() {
   const queue = location.hash.match(/^#\/q\/(.+)$/)?.[1];
@@ -86,6 +95,7 @@ function show() {
   view?.close();
   view = name ? new QueuePage(model, name) : location.hash === "#/servers" ? new ServersPage(model) : overview;
   document.title = view.title;
+  markInMenu(name);
   main.replaceChildren(view.element);
   if (state === "live") view.resume();
   view.update();

@@ -123,6 +123,37 @@ def test_columns_without_a_value_are_folded_until_one_appears(fresh: tuple[Page,
         stream.close()
 
 
+#: Turns the page's clock by this number of milliseconds. Its timers go on as before.
+TURN = """
+const [milliseconds] = arguments;
+const { now } = performance;
+performance.now = () => now.call(performance) + milliseconds;
+"""
+
+
+def test_a_column_folds_only_when_it_has_had_no_value_for_a_minute(fresh: tuple[Page, Daemon]) -> None:
+    page, daemon = fresh
+    with daemon.client() as http:
+        http.post("/p/mail", data={"policy": "roundrobin"})
+        http.post("/q/mail", data={"value": "x"})
+        page.open()
+        message = http.get("/q/mail?lease=1000").json()
+        wait_until(lambda: columns(page, "mail").get("leased") == "1")
+        page.browser.execute_script(TURN, 600_000)
+        http.post("/q/mail", data={"value": "y"})
+        wait_until(lambda: columns(page, "mail")["ready"] == "1", why="the page is up to date ten minutes later")
+        assert columns(page, "mail")["leased"] == "1"
+        http.delete("/m/" + message["key"], params={"receipt": message["receipt"]})
+        wait_until(lambda: columns(page, "mail")["leased"] == "0")
+        page.browser.execute_script(TURN, 10_000)
+        http.post("/q/mail", data={"value": "z"})
+        wait_until(lambda: columns(page, "mail")["ready"] == "2")
+        assert columns(page, "mail")["leased"] == "0", "ten seconds later"
+        page.browser.execute_script(TURN, 50_000)
+        wait_until(lambda: "leased" not in columns(page, "mail"), why="a minute later")
+        assert "Leased" not in heads(page)
+
+
 def test_the_column_that_the_list_is_sorted_by_is_never_folded(fresh: tuple[Page, Daemon]) -> None:
     page, daemon = fresh
     with daemon.client() as http:

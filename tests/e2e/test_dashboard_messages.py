@@ -133,3 +133,20 @@ def test_all_pages_have_the_same_navigation_and_an_open_server_offers_no_sign_in
     for path in ("/q/", "/queue", "/api", "/j/x"):
         page.browser.get(daemon.url + path)
         assert page.text(".bar nav") == links, path
+
+
+def test_the_menu_marks_the_page_that_is_shown(page: Page, http: httpx.Client, queue: str) -> None:
+    http.post(f"/q/{queue}", data={"value": "x"})
+
+    def marked() -> list[tuple[str, str | None]]:
+        return [(link.text, link.get_attribute("aria-current")) for link in page.all(".bar nav a[aria-current]")]
+
+    page.open()
+    assert marked() == [("Dashboard", "page")]
+    page.find(f".rows [data-queue='{queue}'] a").click()
+    wait_until(lambda: marked() == [("Dashboard", "true")], why="a queue's page is below the dashboard")
+    page.find("nav a[href$='#/servers']").click()
+    wait_until(lambda: marked() == [("Servers", "page")])
+    for path, name in (("q/", "Queues"), ("queue", "Commands"), ("api", "API")):
+        page.find(f"nav a[href$='/{path}']").click()
+        wait_until(lambda name=name: marked() == [(name, "page")])
