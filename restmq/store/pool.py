@@ -215,9 +215,11 @@ class Store(BaseStore):
 
     async def check_ready(self, may_explain: Callable[[], Awaitable[bool]]) -> str | None:
         try:
+            connection = self._least_busy(self._pool)
             if self._replication is not None:
-                self._replication.connection_to(self._least_busy(self._pool).server)
+                self._replication.connection_to(connection.server)
             await self._try_to_write()
+            await self._check_rights(connection)
         except RestMQError as problem:
             why = self._refusals.last if isinstance(problem, StoreRefused) else self.reason or str(problem)
             raise StoreUnavailable(why if await may_explain() else NOT_READY) from None
@@ -282,7 +284,7 @@ class Store(BaseStore):
             return StoreUnavailable(_BECAME_REPLICA)
         if error.code == "NOPERM" and is_first and pool is self._pool:
             checked = defer.ensureDeferred(self._check_rights(connection))
-            checked.addErrback(lambda failure: log.failure("asking Redis for rights failed", failure))
+            checked.addErrback(lambda failure: failure.trap(StoreUnavailable))
         return StoreRefused(f"the message store (Redis) refused the operation ({error.code}); see the server's log.")
 
     def _retire_all(self, problem: handshake.Unusable | None = None) -> None:
@@ -295,12 +297,10 @@ class Store(BaseStore):
 
     async def _check_rights(self, connection: Connection) -> None:
         """If a right was revoked, no further script may begin, because Redis would stop it in the middle."""
-        try:
-            missing = await handshake.missing_rights(connection, self.settings)
-        except StoreUnavailable:
-            return
+        missing = await handshake.missing_rights(connection, self.settings)
         if missing:
             self._retire_all(handshake.lacks_rights(missing))
+            raise StoreUnavailable(missing)
 
 
 async def replicated(answer: defer.Deferred[Any], replication: Replication, waiting: Connection) -> Any:

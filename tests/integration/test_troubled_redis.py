@@ -260,6 +260,23 @@ def test_after_a_right_was_revoked_no_further_script_begins(private_folder: Path
         assert private_redis.command("LLEN", "x:queue") == before >= 2
 
 
+@pytest.mark.parametrize(
+    ("rule", "missing"),
+    [("resetchannels", "PUBLISH on channels such as"), ("resetkeys", "QUEUEDUE"), ("-zadd", "ZADD")],
+)
+def test_a_server_whose_rights_were_revoked_is_not_ready_even_before_a_request_fails(
+    private_folder: Path, private_redis: Redis, rule: str, missing: str
+) -> None:
+    daemon = Daemon(private_folder, *user(private_redis, "~*", "&*", "+@all"), redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        wait_until(lambda: connections(private_redis) >= 10)
+        assert is_ready(http)
+        private_redis.command("ACL", "SETUSER", "mq", rule)
+        assert not_ready(http, missing)
+        user(private_redis, "~*", "&*", "+@all")
+        wait_until(lambda: is_ready(http))
+
+
 @pytest.mark.parametrize("options", [("--rename-command", "EVAL", ""), ("--rename-command", "CONFIG", "")])
 def test_commands_that_are_not_needed_may_be_renamed(private_folder: Path, options: tuple[str, ...]) -> None:
     redis = Redis(private_folder / "redis", *options)
