@@ -30,3 +30,15 @@ def seconds(text: str) -> float:
 
 def ip_address(text: str) -> str:
     return str(ipaddress.ip_address(text))
+
+
+class OneOf:
+    """A coercion for one of some words, which completion of the command line offers."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, text: str) -> str:
+        if text not in self.words:
+            raise ValueError(f"give {', '.join(self.words[:-1])} or {self.words[-1]}")
+        return text

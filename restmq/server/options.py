@@ -17,7 +17,7 @@ from restmq.http.limits import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX, TTL_SECONDS_MAX
 from restmq.monitoring.access_log import FORMATS
 from restmq.schema.metadata import KeptHeaders
-from restmq.server.coercions import ip_address, seconds, whole_number
+from restmq.server.coercions import OneOf, ip_address, seconds, whole_number
 from restmq.server.embedded_redis import StoreListener
 from restmq.server.redis_options import RedisOptions
 
@@ -97,7 +97,13 @@ class Options(DaemonOptions):
     optParameters: list[list[Any]] = [
         ["acl", None, None, "file with the access rules [default: ./acl.conf; until it exists, all is open]"],
         ["port", None, 8888, "port to listen on", _PORT],
-        ["embedded", None, "auto", "start a private Redis or Valkey: auto (if no Redis answers), always or never"],
+        [
+            "embedded",
+            None,
+            "auto",
+            "start a private Redis or Valkey: auto (if no Redis answers), always or never",
+            OneOf("auto", "always", "never"),
+        ],
         ["replicas", None, 0, "number of replicas of an outside Redis that --durable waits for", whole_number(0, 100)],
         ["workers", None, 1, "number of processes that serve the port", whole_number(1, 64)],
         ["data-dir", None, None, "directory of the private store's data"],
@@ -144,9 +150,15 @@ class Options(DaemonOptions):
         ["max-watchers", None, 100, "maximum number of open dashboards", _COUNT],
         ["max-watched-queues", None, 20000, "maximum number of queues on the dashboard", _COUNT],
         ["trusted-proxies", None, None, "addresses and networks whose X-Forwarded-For is believed", parse_hosts],
-        ["access-log", None, "off", "format of the access log: off, common or json"],
+        ["access-log", None, "off", "format of the access log: off, common or json", OneOf(*FORMATS)],
         ["access-log-file", None, None, "file of the access log; - for standard output [default: the log]"],
-        ["sqs-auth", None, "auto", "whether SQS clients must sign: auto (as docs/security.md says) or sigv4 (always)"],
+        [
+            "sqs-auth",
+            None,
+            "auto",
+            "whether SQS clients must sign: auto (as docs/security.md says) or sigv4 (always)",
+            OneOf("auto", "sigv4"),
+        ],
         ["metrics-queues", None, 100, "maximum number of queues with own metrics: the busiest", whole_number(0, 1000)],
     ]
     optFlags = [["durable", None, "answer when the message is on disk (private store) or on replicas (outside Redis)"]]
@@ -170,14 +182,8 @@ class Options(DaemonOptions):
         self["allow-host"].append(host.lower())
 
     def postOptions(self) -> None:
-        if self["access-log"] not in FORMATS:
-            raise usage.UsageError(f"--access-log must be one of {', '.join(FORMATS)}.")
-        if self["sqs-auth"] not in ("auto", "sigv4"):
-            raise usage.UsageError("--sqs-auth must be auto or sigv4.")
         if self["access-log-file"] and self["access-log"] == "off":
             raise usage.UsageError("--access-log-file has no effect; add --access-log common or json.")
-        if self["embedded"] not in ("auto", "always", "never"):
-            raise usage.UsageError("--embedded must be auto, always or never.")
         if self["embedded"] == "always" and self.names_redis:
             raise usage.UsageError("--embedded=always starts a private store; omit the --redis-… flags and REDIS_URL.")
         if self["workers"] > 1 and self["endpoint"]:

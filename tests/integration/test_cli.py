@@ -1075,7 +1075,7 @@ SHELLS = [
 
 
 @pytest.mark.parametrize(("command", "setup"), SHELLS)
-def test_tab_completes_commands_options_and_queues(
+def test_tab_completes_commands_queues_and_options_also_those_of_a_server(
     completing: Shell, queue: str, command: list[str], setup: str
 ) -> None:
     env = completing.env | {"TERM": "xterm", "XDG_DATA_HOME": str(completing.home)}
@@ -1107,6 +1107,11 @@ def test_tab_completes_commands_options_and_queues(
         (f"policy {queue} ro", "roundrobin"),
         (f"peek {queue} --list lea", "leased"),
         (f"publish {queue} --file pho", "photo.jpg"),
+        ("serve --max-connections-p", "--max-connections-per-address"),
+        ("serve --redis-tls --redis-tls-n", "--redis-tls-name"),
+        ("serve --allow-host a.test --allow-h", "--allow-host"),
+        ("serve --embedded al", "always"),
+        ("serve --access-log-file pho", "photo.jpg"),
     )
     try:
         os.write(master, f"{setup}; echo rea''dy\r".encode())

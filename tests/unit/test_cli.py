@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from restmq.cli import commands, habits
 from restmq.cli.arguments import Duration
+from restmq.server.options import Options
 from tests.servers import ROOT
 
 
@@ -41,6 +43,14 @@ def test_every_command_has_a_help_text(capsys: pytest.CaptureFixture[str]) -> No
         status, shown, _ = run(capsys, name, "--help")
         assert (status, f"Usage: restmq {name} " in shown) == (0, True)
     assert "bench [OPTIONS] [QUEUE]\n" in run(capsys, "bench", "-h")[1]
+
+
+def test_completion_knows_every_option_that_the_help_of_serve_shows() -> None:
+    shell = ShellComplete(commands().group, {}, "restmq", "_RESTMQ_COMPLETE")
+    offered = {item.value: item.help for item in shell.get_completions(["serve"], "--")}
+    shown = str(Options())
+    assert offered.keys() == set(re.findall(r"(?m)^ +(--[a-z-]+)", shown))
+    assert all(text and text.split()[0] in shown for text in offered.values())
 
 
 @pytest.mark.parametrize(
