@@ -14,7 +14,7 @@ Broadcast
 5.  Anything that depends on the order (a consumer joins, a marker arrives, the queue is deleted) flushes first.
 6.  Drain: messages that wait in the queue (the backlog) are published by ``queue_attend``. All that is published, added
     or drained, is under flow control: Redis publishes no more than a window of bytes before the daemons confirm it
-    (``queues/lua/_flow.lua``). A daemon confirms when its consumers can take more (``delivery/attending.py``).
+    (``queues/lua/_flow.lua``). A daemon confirms when its consumers can take more (``delivery/live_queue.py``).
 7.  A large value comes beside the channel: the daemon reads it, and everything behind it waits (``delivery/inbox.py``).
 
 Turns (round robin)
@@ -44,108 +44,54 @@ consumer's capacity, or a queue stalls until the next heartbeat.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from twisted.application import service
-from twisted.internet import defer, task
+from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.core import RedisOperations
-from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
+from restmq.delivery.backpressure import BackpressureLimits
 from restmq.delivery.consumer import CloseReason, Consumer
-from restmq.delivery.inbox import ByteBudget, EndOfTurn
 from restmq.delivery.live_queue import LiveQueue
-from restmq.delivery.outbox import SharedBytes
+from restmq.delivery.local import LocalConsumers
 from restmq.delivery.shared import Shared
-from restmq.delivery.tasks import PendingCalls
 from restmq.errors import RestMQError
 from restmq.http.turns import Turns
 from restmq.model import Policy
 from restmq.queues.results import QueueOverview
-from restmq.store.base import Channels, RedisCommand
+from restmq.store.base import Channels, RedisCommand, Subscription
 
 log = Logger()
 
 #: Maximum delay of messages whose notice was lost (rule 13).
 HEARTBEAT_SECONDS = 5.0
-#: Time between two comments on an idle stream. They keep proxies from closing it, and find dead clients.
-KEEPALIVE_SECONDS = 12.0
-#: Maximum bytes of the values that are being read from Redis at a time.
-_READ_BYTES_MAX = 32 << 20
 #: The windows of all queues together (``queues/lua/_flow.lua``), shared out in parts of at least _WINDOW_BYTES_MIN.
 _WINDOWS_BYTES = 4 << 20
 _WINDOW_BYTES_MIN = 64 << 10
 
 
-class Fanout(service.Service):  # type: ignore[misc]  # untyped
+class Fanout(LocalConsumers[LiveQueue]):
     """All live consumers of this daemon. Transports call ``connect`` and ``leave``."""
 
+    _subscriber: Subscription
+
     def __init__(self, core: RedisOperations, reactor: Any, limits: BackpressureLimits, turns: Turns) -> None:
-        self.limits = limits
-        self.seconds: Callable[[], float] = reactor.seconds
-        self._core = core
-        self._reactor = reactor
-        self._calls = PendingCalls()
-        self._shared = Shared(
-            core=core,
-            reactor=reactor,
-            limits=limits,
-            daemon=secrets.token_hex(8),
-            slow_consumers=SlowConsumers(reactor),
-            read_budget=ByteBudget(_READ_BYTES_MAX),
-            calls=self._calls,
-            turns=turns,
+        super().__init__(
+            Shared(core=core, reactor=reactor, limits=limits, turns=turns), limits.unsent_bytes_total, HEARTBEAT_SECONDS
         )
-        self.counters = self._shared.counters
-        self.shared_bytes = SharedBytes(limits.unsent_bytes_total, self._shed_later)
+        self._reactor = reactor
+        self._calls = self._shared.calls
         self._is_shedding = False
-        self._live: dict[str, LiveQueue] = {}
-        self._by_channel: dict[bytes, LiveQueue] = {}
         #: The daemon's own channels; one in each partition that has queues with consumers here, or had some.
         self._own_channels: set[bytes] = set()
-        self._end_of_turn = EndOfTurn(reactor)
         self._subscriber = core.pubsub(
             self._received,
             on_lost=self._subscription_lost,
             on_renewed=self._subscription_renewed,
             before_renewal=self._commands_to_hold,
         )
-        self._heartbeat = task.LoopingCall(self._beat)
-        self._keepalive = task.LoopingCall(self._keep_alive)
-        self._heartbeat.clock = self._keepalive.clock = reactor
-
-    def startService(self) -> None:
-        super().startService()
-        self._heartbeat.start(HEARTBEAT_SECONDS, now=False)
-        self._keepalive.start(KEEPALIVE_SECONDS, now=False)
-
-    def stopService(self) -> defer.Deferred[Any]:
-        """Closes all consumers. Fires when their undelivered and unacked messages are back in Redis."""
-        super().stopService()
-        for timer in (self._heartbeat, self._keepalive):
-            if timer.running:
-                timer.stop()
-        for queue in list(self._live):
-            self._close(queue, CloseReason.SHUTDOWN, list(self.consumers(queue)))
-        self._subscriber.stop()
-        return defer.ensureDeferred(self._calls.finish())
-
-    def count(self, queue: str) -> int:
-        """Number of the queue's consumers on this daemon."""
-        return len(self.consumers(queue))
-
-    @property
-    def queues(self) -> list[str]:
-        """The queues with consumers on this daemon."""
-        return list(self._live)
-
-    def consumers(self, queue: str) -> Sequence[Consumer]:
-        """The queue's consumers on this daemon, in the order in which they connected."""
-        return self._live[queue].subscription.consumers if queue in self._live else ()
 
     # Consumers connect and leave
 
@@ -159,7 +105,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def resume(self, queue: str, consumer: Consumer, last_key: str, last_number: int | None = None) -> None:
         """Adds a consumer that first gets the messages after ``last_key``. ``Replay`` has the arguments."""
         live = self._live.get(queue) or self._open(queue)
-        live.subscription.consumers.append(consumer)
+        live.consumers.append(consumer)
         live.replay([consumer], last_key, last_number)
         self._subscribe(queue, live)
 
@@ -167,7 +113,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         """Adds a consumer that gets the messages waiting in the queue, then new ones, in order."""
         live = self._live.get(queue) or self._open(queue)
         live.inbox.flush()
-        live.subscription.consumers.append(consumer)
+        live.consumers.append(consumer)
         live.subscription.live.append(consumer)
         live.capacity_changed()
         self._subscribe(queue, live)
@@ -205,7 +151,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
     def leave(self, queue: str, consumer: Consumer) -> None:
         """Removes a consumer. Does nothing if it has left already."""
         live = self._live.get(queue)
-        if live is None or consumer not in live.subscription.consumers:
+        if live is None or consumer not in live.consumers:
             return
         subscription = live.subscription
         subscription.remove(consumer)
@@ -213,7 +159,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if consumer.leases:
             leases = subscription.forget_leases(consumer)
             self._calls.put_back(queue, len(leases), self._core.queue_release(queue, leases))
-        if not subscription.consumers:
+        if not live.consumers:
             self._subscriber.unsubscribe(self._channel_of(queue))
             del self._live[queue], self._by_channel[self._channel_of(queue)]
             live.stop()
@@ -229,8 +175,8 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         )
         self._close(queue, CloseReason.TOO_SLOW, [consumer])
 
-    def _shed_later(self) -> None:
-        """Too many bytes wait. They are shed later, because this is called within a write."""
+    def _have_too_many_bytes(self) -> None:
+        """They are shed later, because this is called within a write."""
         if not self._is_shedding:
             self._is_shedding = True
             self._reactor.callLater(0, self._shed)
@@ -257,32 +203,19 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         if queue in self._live:
             self._live[queue].capacity_changed()
 
-    def _close(self, queue: str, reason: CloseReason, consumers: list[Consumer]) -> None:
-        for consumer in consumers:
-            self.leave(queue, consumer)
-            consumer.close(reason)
-
     # Messages from Redis
 
-    def _received(self, channel: bytes, payload: bytes) -> None:
-        live = self._by_channel.get(channel)
-        if live is None:
-            if channel in self._own_channels:
-                self._handle_notice(payload)
-            return
-        self._end_of_turn.flush(live.inbox)
-        kind, _, content = payload.partition(b" ")
-        live.receive(kind, content)
-
-    def _handle_notice(self, notice: bytes) -> None:
+    def _handle_notice(self, channel: bytes, notice: bytes) -> None:
         """A notice on the daemon's own channel: attend to a queue, or a lease has ended."""
+        if channel not in self._own_channels:
+            return
         stored, _, ended = notice.partition(b"\n")
         queue = self._core.layout.shown(stored)
         live = self._live.get(queue)
         if not ended and live is None:
             self._calls.run(self._pass_turn(queue)).addErrback(lambda failure: failure.trap(RestMQError))
         elif live is not None and (not ended or live.subscription.end_lease(ended.rsplit(b" ", 1)[1].decode())):
-            live.attending.attend()
+            live.attend()
 
     async def _pass_turn(self, queue: str) -> None:
         """Attends without consumers (rule 10)."""
@@ -293,10 +226,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
 
     def _attend(self, queue: str) -> None:
         if queue in self._live:
-            self._live[queue].attending.attend()
-
-    def _on(self, channels: Channels) -> list[LiveQueue]:
-        return [live for live in self._live.values() if not live.channels.isdisjoint(channels)]
+            self._live[queue].attend()
 
     def _subscription_lost(self, channels: Channels) -> None:
         lost = self._on(channels)
@@ -325,7 +255,7 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         """Finds messages and leases whose notices were lost, in one call for all queues (rule 13)."""
         for live in list(self._live.values()):
             if live.subscription.overdue(self.seconds(), 1):
-                live.attending.check_leases()
+                live.check_leases()
         if self._live and self._core.store.connected:
             asked = defer.ensureDeferred(self._core.queue_overview(list(self._live)))
             asked.addCallbacks(self._attend_to_waiting, lambda failure: failure.trap(RestMQError))
@@ -334,10 +264,3 @@ class Fanout(service.Service):  # type: ignore[misc]  # untyped
         for row in rows:
             if row.length and row.started:
                 self._attend(row.name)
-
-    def _keep_alive(self) -> None:
-        for queue in self.queues:
-            for consumer in list(self.consumers(queue)):  # a write may drop a consumer
-                if consumer.format.keepalive:
-                    consumer.write(consumer.format.wrap(consumer.format.keepalive))
-                consumer.close_if_vanished()

@@ -21,7 +21,7 @@ from typing import Protocol
 from twisted.internet import defer
 from twisted.python.failure import Failure
 
-from restmq.delivery.tasks import PendingCalls
+from restmq.delivery.shared import PendingCalls
 from restmq.model import BATCH_MAX, Message, may_be_fifo
 from restmq.store.batching import SingleFlight
 from restmq.transport import Presence

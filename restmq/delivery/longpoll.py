@@ -44,7 +44,7 @@ from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations, not_reachable
 from restmq.delivery.lines import ASKED_FOR_MIN, Line, Taken, TakeRequest, Waiter
-from restmq.delivery.tasks import PendingCalls
+from restmq.delivery.shared import PendingCalls
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message
 from restmq.queues.results import QueueOverview

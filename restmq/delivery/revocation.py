@@ -7,7 +7,7 @@ uses one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.application import internet
 from twisted.internet import defer, task
@@ -15,7 +15,8 @@ from twisted.logger import Logger
 
 from restmq.auth.guard import Guard
 from restmq.core import RedisOperations
-from restmq.delivery.consumer import CloseReason, Consumer
+from restmq.delivery.consumer import CloseReason
+from restmq.delivery.local import LocalConsumers
 from restmq.errors import RestMQError
 
 log = Logger()
@@ -24,19 +25,12 @@ CHECK_SECONDS = 3.0
 _CHECKS_PER_TURN = 500
 
 
-class Connected(Protocol):
-    """Connected consumers, or taps, of this daemon."""
-
-    @property
-    def queues(self) -> list[str]: ...
-    def consumers(self, queue: str) -> Sequence[Consumer]: ...
-    def leave(self, queue: str, consumer: Consumer) -> None: ...
-
-
 class Revocation(internet.TimerService):  # type: ignore[misc]  # untyped
     """Checks all consumers every few seconds. While Redis does not answer, all stay: they get no messages either."""
 
-    def __init__(self, connected: Sequence[Connected], guard: Guard, core: RedisOperations, reactor: Any) -> None:
+    def __init__(
+        self, connected: Sequence[LocalConsumers[Any]], guard: Guard, core: RedisOperations, reactor: Any
+    ) -> None:
         super().__init__(CHECK_SECONDS, self._check)
         self.clock = reactor
         self._connected = connected

@@ -1,15 +1,64 @@
-"""What all live queues of a daemon share."""
+"""What all live queues, or all tapped queues, of a daemon share."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
+
+from twisted.internet import defer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations
 from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
 from restmq.delivery.inbox import ByteBudget
-from restmq.delivery.tasks import PendingCalls
 from restmq.http.turns import Turns
+
+log = Logger()
+
+#: Maximum bytes of the values that are being read from Redis at a time.
+_READ_BYTES_MAX = 32 << 20
+
+
+class PendingCalls:
+    """The calls in progress."""
+
+    def __init__(self) -> None:
+        self._calls: set[defer.Deferred[Any]] = set()
+
+    def run(self, call: Coroutine[Any, Any, Any]) -> defer.Deferred[Any]:
+        """Starts a call. The caller handles its result or failure."""
+        running = defer.ensureDeferred(call)
+        self._calls.add(running)
+        return running.addBoth(self._ended, running)
+
+    def _ended(self, result: Any, running: defer.Deferred[Any]) -> Any:
+        self._calls.discard(running)
+        return result
+
+    async def finish(self) -> None:
+        """Returns when all calls have ended, and the calls that they started."""
+        while self._calls:
+            await defer.DeferredList(list(self._calls))
+
+    def put_back(self, queue: str, count: int, call: Coroutine[Any, Any, Any]) -> None:
+        """Starts a call that returns undelivered messages to their queue; logs a failure.
+
+        Args:
+            count: number of messages.
+        """
+
+        def failed(failure: Failure) -> None:
+            log.error(
+                "{count} messages of {queue} were not put back: {why}",
+                count=count,
+                queue=queue,
+                why=failure.getErrorMessage(),
+            )
+
+        self.run(call).addErrback(failed)
 
 
 @dataclass(slots=True)
@@ -27,20 +76,23 @@ class FanoutCounters:
     lost_subscriptions: int = 0
 
 
-@dataclass(slots=True, frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Shared:
     """Attributes:
     daemon: the daemon's own name, which is in its channels.
-    read_budget: limits the bytes of the values that are being read from Redis.
     calls: calls that must end before the daemon stops.
+    read_budget: limits the bytes of the values that are being read from Redis.
     """
 
     core: RedisOperations
     reactor: Any
     limits: BackpressureLimits
-    daemon: str
-    slow_consumers: SlowConsumers
-    read_budget: ByteBudget
-    calls: PendingCalls
     turns: Turns
     counters: FanoutCounters = field(default_factory=FanoutCounters)
+    daemon: str = field(default_factory=lambda: secrets.token_hex(8))
+    calls: PendingCalls = field(default_factory=PendingCalls)
+    read_budget: ByteBudget = field(default_factory=lambda: ByteBudget(_READ_BYTES_MAX))
+    slow_consumers: SlowConsumers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slow_consumers = SlowConsumers(self.reactor)

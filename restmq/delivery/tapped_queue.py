@@ -8,13 +8,10 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq.core import RedisOperations
 from restmq.delivery.consumer import Consumer, write_gap, write_messages
-from restmq.delivery.inbox import ByteBudget, Inbox, Notice
-from restmq.delivery.shared import FanoutCounters
-from restmq.delivery.tasks import PendingCalls
+from restmq.delivery.inbox import Inbox, Notice
+from restmq.delivery.shared import Shared
 from restmq.errors import RestMQError
-from restmq.http.turns import Turns
 from restmq.model import Message, number_of
 from restmq.store.batching import SingleFlight
 
@@ -25,44 +22,37 @@ class TappedQueue:
     """The taps of one queue on this daemon.
 
     Attributes:
+        consumers: the taps.
         users: number of clients that are about to become taps.
         was_lost: whether the subscription broke since the last marker.
     """
 
-    def __init__(
-        self,
-        queue: str,
-        *,
-        core: RedisOperations,
-        calls: PendingCalls,
-        budget: ByteBudget,
-        turns: Turns,
-        counters: FanoutCounters,
-    ) -> None:
-        self.taps: list[Consumer] = []
+    def __init__(self, queue: str, channel: bytes, shared: Shared) -> None:
+        self.channels = frozenset((channel,))
+        self.consumers: list[Consumer] = []
         self.users = 0
         self.was_lost = False
         self._queue = queue
-        self._core = core
-        self._calls = calls
-        self._counters = counters
+        self._shared = shared
+        self._core = shared.core
         self._number: int | None = None
         #: The taps that have fallen behind, each with the key of the last message that it got.
         self._behind: dict[Consumer, str] = {}
         self._opening: list[defer.Deferred[None]] = []
         self._round = 0
-        self._confirming = SingleFlight(self._confirm_once, self._failed, calls.run)
+        self._confirming = SingleFlight(self._confirm_once, self._failed, shared.calls.run)
         self.inbox = Inbox(
-            tag_bytes=len(core.layout.tag(queue)),
-            budget=budget,
-            turns=turns,
-            read=core.queue_copied_value,
-            consumers=self.taps,
+            tag_bytes=len(shared.core.layout.tag(queue)),
+            budget=shared.read_budget,
+            turns=shared.turns,
+            read=shared.core.queue_copied_value,
+            consumers=self.consumers,
             deliver=self._deliver,
             lose=self._lose,
             handle=self._handle,
-            run=calls.run,
+            run=shared.calls.run,
         )
+        self.receive = self.inbox.receive
 
     @property
     def last_key(self) -> str:
@@ -71,7 +61,7 @@ class TappedQueue:
 
     def renew(self) -> None:
         """Renews the queue's key, and asks for a marker (rules 1 and 3)."""
-        self._calls.run(self._core.queue_tap(self._queue)).addErrback(self._failed)
+        self._shared.calls.run(self._core.queue_tap(self._queue)).addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:
         # Without Redis nothing is put into the queue. The next renewal tells of a gap.
@@ -105,7 +95,7 @@ class TappedQueue:
             self._number = number_of(messages[-1].key)
 
     def _up_to_date(self) -> Sequence[Consumer]:
-        return [tap for tap in self.taps if tap not in self._behind] if self._behind else self.taps
+        return [tap for tap in self.consumers if tap not in self._behind] if self._behind else self.consumers
 
     def _handle(self, notice: Notice) -> None:
         number = int(notice.text)
@@ -135,14 +125,14 @@ class TappedQueue:
         self._write_gap(self._up_to_date(), self.last_key)
 
     def _write_gap(self, taps: Sequence[Consumer], last_key: str) -> None:
-        self._counters.gaps += len(taps)
+        self._shared.counters.gaps += len(taps)
         write_gap(taps, last_key)
 
     # Slow taps
 
     def fall_behind(self, tap: Consumer) -> None:
         """The tap gets nothing more for now."""
-        if tap in self.taps:
+        if tap in self.consumers:
             self._behind.setdefault(tap, self.last_key)
 
     def catch_up(self, tap: Consumer) -> None:
@@ -154,16 +144,10 @@ class TappedQueue:
     def add(self, tap: Consumer, last_key: str | None) -> None:
         """Adds a tap, and tells it of a gap if it has seen another message than the last one."""
         self.inbox.flush()
-        self.taps.append(tap)
+        self.consumers.append(tap)
         if last_key and last_key != self.last_key:
             self._write_gap([tap], last_key)
 
     def remove(self, tap: Consumer) -> None:
-        self.taps.remove(tap)
+        self.consumers.remove(tap)
         self._behind.pop(tap, None)
-
-    def keep_alive(self) -> None:
-        for tap in list(self.taps):
-            if tap.format.keepalive and tap.capacity():  # not to a tap that still has something to read
-                tap.write(tap.format.wrap(tap.format.keepalive))
-            tap.close_if_vanished()

@@ -23,98 +23,27 @@ Delivery is at-most-once, in queue order. A maintainer must not let a tap change
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from twisted.application import service
-from twisted.internet import defer, task
-
-from restmq.core import RedisOperations, not_reachable
-from restmq.delivery.backpressure import BackpressureLimits
-from restmq.delivery.consumer import CloseReason, Consumer
-from restmq.delivery.inbox import ByteBudget, EndOfTurn
-from restmq.delivery.outbox import SharedBytes
-from restmq.delivery.shared import FanoutCounters
+from restmq.core import not_reachable
+from restmq.delivery.consumer import Consumer
+from restmq.delivery.local import LocalConsumers
+from restmq.delivery.shared import Shared
 from restmq.delivery.tapped_queue import TappedQueue
-from restmq.delivery.tasks import PendingCalls
-from restmq.http.turns import Turns
-from restmq.store.base import Channels, Subscription
+from restmq.store.base import Channels
 
 RENEWAL_SECONDS = 5.0
-_KEEPALIVE_SECONDS = 12.0
-_READ_BYTES_MAX = 32 << 20
 #: The part of ``unsent_bytes_total`` that all taps together may use, beside that of the live consumers.
 _PART_OF_UNSENT_BYTES = 4
 
 
-class Taps(service.Service):  # type: ignore[misc]  # untyped
-    """All taps of this daemon. A transport enters ``opened``, and then calls ``connect``; see ``ConsumerOwner``.
+class Taps(LocalConsumers[TappedQueue]):
+    """All taps of this daemon. A transport enters ``opened``, and then calls ``connect``; see ``ConsumerOwner``."""
 
-    Args:
-        counters: counts the gaps that taps are told of.
-    """
-
-    def __init__(
-        self,
-        core: RedisOperations,
-        reactor: Any,
-        *,
-        limits: BackpressureLimits,
-        turns: Turns,
-        counters: FanoutCounters,
-    ) -> None:
-        self.limits = limits
-        self.seconds: Callable[[], float] = reactor.seconds
-        self.shared_bytes = SharedBytes(limits.unsent_bytes_total // _PART_OF_UNSENT_BYTES, self._have_too_many_bytes)
-        self._core = core
-        self._reactor = reactor
-        self._turns = turns
-        self._counters = counters
-        self._calls = PendingCalls()
-        self._budget = ByteBudget(_READ_BYTES_MAX)
-        self._end_of_turn = EndOfTurn(reactor)
-        self._live: dict[str, TappedQueue] = {}
-        self._by_channel: dict[bytes, TappedQueue] = {}
-        #: Made for the first tap, as most daemons have none.
-        self._subscriber: Subscription | None = None
-        self._renewal = task.LoopingCall(self._renew)
-        self._keepalive = task.LoopingCall(self._keep_alive)
-        self._renewal.clock = self._keepalive.clock = reactor
-
-    def startService(self) -> None:
-        super().startService()
-        self._renewal.start(RENEWAL_SECONDS, now=False)
-        self._keepalive.start(_KEEPALIVE_SECONDS, now=False)
-
-    def stopService(self) -> defer.Deferred[Any]:
-        """Closes all taps. Fires when the calls in progress have ended."""
-        super().stopService()
-        for timer in (self._renewal, self._keepalive):
-            if timer.running:
-                timer.stop()
-        for queue in self.queues:
-            for tap in list(self.consumers(queue)):
-                self.leave(queue, tap)
-                tap.close(CloseReason.SHUTDOWN)
-        if self._subscriber is not None:
-            self._subscriber.stop()
-        return defer.ensureDeferred(self._calls.finish())
-
-    @property
-    def queues(self) -> list[str]:
-        """The queues with taps on this daemon."""
-        return list(self._live)
-
-    @property
-    def count(self) -> int:
-        """The number of taps on this daemon."""
-        return sum(len(live.taps) for live in self._live.values())
-
-    def consumers(self, queue: str) -> Sequence[Consumer]:
-        """The queue's taps on this daemon."""
-        live = self._live.get(queue)
-        return live.taps if live else ()
+    def __init__(self, shared: Shared) -> None:
+        unsent_bytes_max = shared.limits.unsent_bytes_total // _PART_OF_UNSENT_BYTES
+        super().__init__(shared, unsent_bytes_max, RENEWAL_SECONDS)
 
     # Taps come and go
 
@@ -128,24 +57,16 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
         live.users += 1
         try:
             seconds = self._core.store.settings.call_timeout_seconds
-            await live.admission().addTimeout(seconds, self._reactor, not_reachable)
+            await live.admission().addTimeout(seconds, self._shared.reactor, not_reachable)
             yield
         finally:
             live.users -= 1
             self._close_if_unused(queue, live)
 
     def _open(self, queue: str) -> TappedQueue:
-        live = TappedQueue(
-            queue,
-            core=self._core,
-            calls=self._calls,
-            budget=self._budget,
-            turns=self._turns,
-            counters=self._counters,
-        )
         channel = self._channel_of(queue)
-        self._live[queue] = self._by_channel[channel] = live
-        if self._subscriber is None:
+        live = self._live[queue] = self._by_channel[channel] = TappedQueue(queue, channel, self._shared)
+        if self._subscriber is None:  # most daemons have no taps
             self._subscriber = self._core.pubsub(
                 self._received, on_lost=self._subscription_lost, on_renewed=self._subscription_renewed
             )
@@ -153,7 +74,7 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
         return live
 
     def _close_if_unused(self, queue: str, live: TappedQueue) -> None:
-        if live.users or live.taps or self._live.get(queue) is not live:
+        if live.users or live.consumers or self._live.get(queue) is not live:
             return
         channel = self._channel_of(queue)
         del self._live[queue], self._by_channel[channel]
@@ -169,9 +90,8 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
         self._live[queue].add(consumer, last_key)
 
     def leave(self, queue: str, consumer: Consumer) -> None:
-        """Removes a tap. Does nothing if it has left already."""
         live = self._live.get(queue)
-        if live is not None and consumer in live.taps:
+        if live is not None and consumer in live.consumers:
             live.remove(consumer)
             self._close_if_unused(queue, live)
 
@@ -189,21 +109,11 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
 
     def _have_too_many_bytes(self) -> None:
         for live in self._live.values():
-            for tap in live.taps:
+            for tap in live.consumers:
                 if tap.unsent_bytes:
                     live.fall_behind(tap)
 
     # Redis
-
-    def _received(self, channel: bytes, payload: bytes) -> None:
-        live = self._by_channel.get(channel)
-        if live is not None:
-            self._end_of_turn.flush(live.inbox)
-            kind, _, content = payload.partition(b" ")
-            live.inbox.receive(kind, content)
-
-    def _on(self, channels: Channels) -> list[TappedQueue]:
-        return [live for channel, live in self._by_channel.items() if channel in channels]
 
     def _subscription_lost(self, channels: Channels) -> None:
         for live in self._on(channels):
@@ -214,10 +124,9 @@ class Taps(service.Service):  # type: ignore[misc]  # untyped
         for live in self._on(channels):
             live.renew()
 
-    def _renew(self) -> None:
+    def _beat(self) -> None:
         for live in self._live.values():
             live.renew()
 
-    def _keep_alive(self) -> None:
-        for live in list(self._live.values()):
-            live.keep_alive()
+    def _takes_comments(self, consumer: Consumer) -> bool:
+        return consumer.capacity() > 0  # it has read everything

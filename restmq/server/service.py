@@ -23,6 +23,7 @@ from restmq.delivery.expiry import ExpiringQueues
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
 from restmq.delivery.revocation import Revocation
+from restmq.delivery.shared import Shared
 from restmq.delivery.taps import Taps
 from restmq.delivery.timers import Deadlines
 from restmq.handlers.services import Services
@@ -218,6 +219,7 @@ def _make_services(
     limits = BackpressureLimits(options["max-unsent"], options["stall-timeout"], options["max-unsent-total"])
     turns = Turns(reactor.callLater, time.perf_counter)
     fanout = Fanout(core, reactor, limits, turns)
+    for_taps = Shared(core=core, reactor=reactor, limits=limits, turns=turns, counters=fanout.counters)
     polls = LongPolls(core, reactor)
     guard = Guard(acl, core, options.failures(reactor.seconds), PasswordCheck())
     guard.signs_always = options["sqs-auth"] == "sigv4"
@@ -225,7 +227,7 @@ def _make_services(
     return Services(
         core=core,
         fanout=fanout,
-        taps=Taps(core, reactor, limits=limits, turns=turns, counters=fanout.counters),
+        taps=Taps(for_taps),
         polls=polls,
         guard=guard,
         admission=options.admission(),

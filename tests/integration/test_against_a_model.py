@@ -26,7 +26,7 @@ from twisted.internet import reactor
 from restmq.core import RedisOperations
 from restmq.delivery.backpressure import BackpressureLimits
 from restmq.delivery.format import Format
-from restmq.delivery.shared import FanoutCounters
+from restmq.delivery.shared import Shared
 from restmq.delivery.taps import Taps
 from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
 from restmq.http.turns import Turns
@@ -593,13 +593,8 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock, taps: T
 
 
 def test_the_queue_does_what_a_plain_model_does(run: Run, redis: Redis, timed: RedisOperations, clock: Clock) -> None:
-    taps = Taps(
-        timed,
-        reactor,
-        limits=BackpressureLimits(),
-        turns=Turns(reactor.callLater, time.perf_counter),  # type: ignore[attr-defined]
-        counters=FanoutCounters(),
-    )
+    turns = Turns(reactor.callLater, time.perf_counter)  # type: ignore[attr-defined]
+    taps = Taps(Shared(core=timed, reactor=reactor, limits=BackpressureLimits(), turns=turns))
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine(run, redis, timed, clock, taps),
         settings=settings(

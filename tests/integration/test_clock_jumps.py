@@ -93,7 +93,7 @@ def assert_delivers(listener: Comet, key: str) -> None:
 def test_the_timers_of_a_server_keep_their_time(
     private_folder: Path, private_redis: Redis, clock: WallClock, jump: int
 ) -> None:
-    twistd = patched_twistd("from restmq.delivery import fanout", "fanout.KEEPALIVE_SECONDS = 3.0")
+    twistd = patched_twistd("from restmq.delivery import local", "local.KEEPALIVE_SECONDS = 3.0")
     daemon = start(private_folder, private_redis, clock, "--redis-timeout", "1", twistd=twistd)
     with stopping(daemon), ThreadPoolExecutor() as pool:
         idle = Comet(daemon, "/sse/idle")

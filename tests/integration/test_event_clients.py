@@ -17,7 +17,7 @@ from tests.servers import Comet, Daemon, Redis, listeners, patched_twistd, stopp
 
 NPM_EVENTSOURCE = "eventsource@4.1.1"
 #: A server that sends its comments often.
-TALKATIVE = patched_twistd("from restmq.delivery import fanout", "fanout.KEEPALIVE_SECONDS = 0.05")
+TALKATIVE = patched_twistd("from restmq.delivery import local", "local.KEEPALIVE_SECONDS = 0.05")
 VALUES = ["one", "two\nlines", ""]
 
 

@@ -69,8 +69,8 @@ def test_consumers_with_the_most_unread_bytes_are_dropped_when_there_are_too_man
 
 #: A daemon that checks more often whether its clients have vanished.
 IMPATIENT = patched_twistd(
-    "from restmq.delivery import fanout, transport_consumer",
-    "fanout.KEEPALIVE_SECONDS, transport_consumer._VANISHED_SECONDS = 0.2, 1.0",
+    "from restmq.delivery import local, transport_consumer",
+    "local.KEEPALIVE_SECONDS, transport_consumer._VANISHED_SECONDS = 0.2, 1.0",
 )
 
 

@@ -207,8 +207,7 @@ class Scene:
 
     def lease(self, key: str, receipt: str) -> None:
         """Leases a message to this daemon for a second, as Redis does."""
-        attending = self.fanout._live["q"].attending
-        defer.ensureDeferred(attending._deliver_in_turn([Message(key, b"v", receipt=receipt)], 1000))
+        defer.ensureDeferred(self.fanout._live["q"]._deliver_in_turn([Message(key, b"v", receipt=receipt)], 1000))
 
     def end_lease(self, key: str, receipt: str) -> None:
         """Notifies the daemon that a lease has ended, as Redis does."""

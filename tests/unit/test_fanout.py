@@ -8,8 +8,9 @@ import pytest
 from twisted.internet import defer
 
 from restmq.delivery.consumer import PREFETCH, CloseReason
-from restmq.delivery.fanout import HEARTBEAT_SECONDS, KEEPALIVE_SECONDS
+from restmq.delivery.fanout import HEARTBEAT_SECONDS
 from restmq.delivery.format import Format
+from restmq.delivery.local import KEEPALIVE_SECONDS
 from restmq.model import Message, Policy
 from restmq.queues.results import Attendance
 from tests.unit.fanout_scene import Scene, StubConsumer
@@ -46,7 +47,7 @@ def test_the_channel_is_subscribed_only_while_there_are_consumers(scene: Scene) 
         scene.fanout.leave("q", consumer)
         scene.fanout.leave("q", consumer)  # twice does no harm
     assert b"q:PUBSUB" not in scene.core.subscriber.channels
-    assert scene.fanout.count("q") == 0
+    assert scene.fanout.count == 0
 
 
 def test_round_robin_asks_for_what_ready_consumers_can_hold(scene: Scene) -> None:
@@ -64,7 +65,7 @@ def test_messages_that_no_consumer_can_take_go_back_in_order(scene: Scene) -> No
     (consumer,) = scene.consumers(1)
     messages = [Message(f"q:{n}", b"v") for n in range(3)]
     consumer.ready = False
-    defer.ensureDeferred(scene.fanout._live["q"].attending._deliver_in_turn(messages, 0))
+    defer.ensureDeferred(scene.fanout._live["q"]._deliver_in_turn(messages, 0))
     assert scene.core.returned == messages
     assert consumer.writes == []
 
@@ -75,7 +76,7 @@ def test_a_long_message_whose_consumer_leaves_while_it_is_rendered_goes_back(sce
     (consumer,) = scene.consumers(1)
     consumer.lease_ms = lease_ms
     message = Message("q:1", b"v" * 1_000_000, receipt="r" if lease_ms else "")
-    defer.ensureDeferred(scene.fanout._live["q"].attending._deliver_in_turn([message], lease_ms))
+    defer.ensureDeferred(scene.fanout._live["q"]._deliver_in_turn([message], lease_ms))
     scene.fanout.leave("q", consumer)
     scene.clock.advance(0)
     assert consumer.writes == []
@@ -96,7 +97,7 @@ def test_delete_closes_all_consumers_after_the_messages_before_it(scene: Scene) 
     scene.core.subscriber.say(b"q:PUBSUB", b"close")
     assert all(consumer.writes == [b"q:1|"] for consumer in consumers)
     assert all(consumer.closed is CloseReason.QUEUE_DELETED for consumer in consumers)
-    assert scene.fanout.count("q") == 0
+    assert scene.fanout.count == 0
 
 
 def test_consumers_stay_connected_while_the_store_is_away(scene: Scene) -> None:
@@ -113,10 +114,10 @@ def test_consumers_stay_connected_while_the_store_is_away(scene: Scene) -> None:
 def test_comments_keep_an_idle_stream_alive(scene: Scene) -> None:
     consumer = StubConsumer(Format(scene.render, lambda _: b"", keepalive=b":\n"))
     silent = StubConsumer(scene.format)
-    for one in (consumer, silent):
-        scene.fanout.join("q", one)
     scene.core.store.connected = False
     scene.fanout.startService()
+    for one in (consumer, silent):
+        scene.fanout.join("q", one)
     scene.clock.pump([5.0] * 7)
     assert consumer.writes == [b":\n"] * 2
     assert silent.writes == []

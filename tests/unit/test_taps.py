@@ -10,7 +10,7 @@ from twisted.internet import defer, task
 from restmq.delivery.backpressure import BackpressureLimits
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.format import Format
-from restmq.delivery.shared import FanoutCounters
+from restmq.delivery.shared import Shared
 from restmq.delivery.taps import RENEWAL_SECONDS, Taps
 from restmq.errors import StoreUnavailable
 from restmq.http.turns import Turns
@@ -53,15 +53,9 @@ class Scene:
     def __init__(self) -> None:
         self.clock = task.Clock()
         self.core = CoreWithTaps()
-        self.counters = FanoutCounters()
         core: Any = self.core
-        self.taps = Taps(
-            core,
-            self.clock,
-            limits=BackpressureLimits(),
-            turns=Turns(self.clock.callLater, self.clock.seconds),
-            counters=self.counters,
-        )
+        turns = Turns(self.clock.callLater, self.clock.seconds)
+        self.taps = Taps(Shared(core=core, reactor=self.clock, limits=BackpressureLimits(), turns=turns))
         self.taps.startService()
 
     def tap(self, last_key: str | None = None) -> StubConsumer:
@@ -128,7 +122,7 @@ def test_numbers_that_are_missing_are_told_as_a_gap_in_their_place(scene: Scene)
     tap = scene.tap()
     scene.put(1, 2, 5, 6)
     assert tap.writes == [b"q:1|q:2|", b"gap q:2|", b"q:5|q:6|"]
-    assert scene.counters.gaps == 1
+    assert scene.taps.counters.gaps == 1
 
 
 def test_a_renewal_tells_of_a_gap_that_no_message_follows(scene: Scene) -> None:
