@@ -113,6 +113,7 @@ def test_an_old_client_sends_receives_and_deletes_over_the_query_protocol(http: 
     (url,) = texts(made, "QueueUrl")
     path = f"/000000000000/{queue}"
     assert url is not None and url.endswith(path)
+    assert made.findtext(f"{SPACE}CreateQueueResult/{SPACE}QueueUrl") == url
     body = 'a < b & "c"\r\n]]> ✓'
     sent = action(http, "SendMessage", path, MessageBody=body, DelaySeconds="0", **{
         "MessageAttribute.1.Name": "colour", "MessageAttribute.1.Value.DataType": "String",

@@ -141,7 +141,7 @@ class QueryFormat:
             raise _malformed(problem) from None
 
     def render(self, operation: str, result: Mapping[str, Any], request_id: str) -> bytes:
-        shown = f"<{operation}SqsResult>{_xml(result, operation)}</{operation}SqsResult>" if result else ""
+        shown = f"<{operation}Result>{_xml(result, operation)}</{operation}Result>" if result else ""
         return (
             f'<?xml version="1.0"?><{operation}Response xmlns="{_NAMESPACE}">{shown}'
             f"<ResponseMetadata><RequestId>{request_id}</RequestId></ResponseMetadata></{operation}Response>"
