@@ -7,14 +7,13 @@ content type, are shown to SQS consumers as attributes of their own name.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from restmq.frontends.sqs.errors import SqsError
+from restmq.frontends.sqs.errors import invalid_value
 from restmq.frontends.sqs.shapes import AttributeValue
 from restmq.model import Attribute, Metadata
 from restmq.schema.metadata import ATTRIBUTE_HEADER
@@ -35,51 +34,45 @@ _TYPE_CHARACTERS_MAX = 256
 def read_attributes(given: Mapping[str, AttributeValue]) -> dict[str, Attribute]:
     """Checks the attributes of a message that is sent. Raises SqsError."""
     if len(given) > ATTRIBUTES_MAX:
-        raise _invalid(f"Number of message attributes [{len(given)}] exceeds the allowed maximum [{ATTRIBUTES_MAX}].")
+        raise invalid_value(
+            f"Number of message attributes [{len(given)}] exceeds the allowed maximum [{ATTRIBUTES_MAX}]."
+        )
     return {name: _read(name, value) for name, value in given.items()}
 
 
 def _read(name: str, given: AttributeValue) -> Attribute:
     if not _NAME.fullmatch(name):
-        raise _invalid(
+        raise invalid_value(
             f"The message attribute name '{name}' is invalid. Attribute name can contain A-Z, a-z, 0-9, underscore "
             "(_), hyphen (-), and period (.) characters."
         )
     if _RESERVED.match(name):
-        raise _invalid(f"The message attribute name '{name}' is invalid: AWS. and Amazon. are reserved.")
+        raise invalid_value(f"The message attribute name '{name}' is invalid: AWS. and Amazon. are reserved.")
     data_type = given.data_type
     if not data_type:
-        raise _invalid(f"The message attribute '{name}' must contain non-empty message attribute type.")
+        raise invalid_value(f"The message attribute '{name}' must contain non-empty message attribute type.")
     kind = _TYPE.fullmatch(data_type)
     if kind is None or len(data_type) > _TYPE_CHARACTERS_MAX:
-        raise _invalid(
+        raise invalid_value(
             f"The message attribute '{name}' has an invalid message attribute type, the set of supported type prefixes "
             "is Binary, Number, and String."
         )
     value = given.binary_value if kind[1] == "Binary" else given.string_value
     if not value:
-        raise _invalid(
+        raise invalid_value(
             f"The message attribute '{name}' must contain non-empty message attribute value for message attribute "
             f"type '{data_type}'."
         )
     if kind[1] == "String" and NOT_TEXT.search(value):
-        raise _invalid(f"The message attribute '{name}' has characters that are not allowed.")
+        raise invalid_value(f"The message attribute '{name}' has characters that are not allowed.")
     if kind[1] == "Number" and not _NUMBER.fullmatch(value):
-        raise _invalid(f"Can't cast the value of message attribute '{name}' to a number.")
+        raise invalid_value(f"Can't cast the value of message attribute '{name}' to a number.")
     if kind[1] == "Binary":
-        _bytes_of(name, value)
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError:
+            raise invalid_value(f"The message attribute '{name}' has a binary value that is not base64.") from None
     return Attribute(data_type, value)
-
-
-def _invalid(text: str) -> SqsError:
-    return SqsError("InvalidParameterValue", text)
-
-
-def _bytes_of(name: str, encoded: str) -> bytes:
-    try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        raise _invalid(f"The message attribute '{name}' has a binary value that is not base64.") from None
 
 
 def md5_of(attributes: Mapping[str, Attribute]) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from restmq.frontends.sqs.call import SqsResult
-from restmq.frontends.sqs.errors import SqsError, missing
-from restmq.frontends.sqs.shapes import Input, missing_in
+from restmq.frontends.sqs.errors import SqsError
 
 ENTRIES_MAX = 10
 
@@ -18,7 +17,7 @@ _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
 class BatchEntry(Protocol):
     """An entry of a batch; its id is the client's."""
 
-    id: str | None
+    id: str
 
 
 _Entry = TypeVar("_Entry", bound=BatchEntry)
@@ -76,18 +75,14 @@ def checked_entries(element: str, entries: list[_Entry] | None) -> list[_Entry]:
             f"Maximum number of entries per request are {ENTRIES_MAX}. You have sent {len(entries)}.",
         )
     seen: set[str] = set()
-    for number, entry in enumerate(entries, 1):
-        absent = missing_in(entry) if isinstance(entry, Input) else None
-        if absent:
-            raise missing(f"{element}.{number}.{absent}")
-        name = entry.id or ""
-        if not _ID.fullmatch(name):
+    for entry in entries:
+        if not _ID.fullmatch(entry.id):
             raise SqsError(
                 "InvalidBatchEntryId",
                 "A batch entry id can only contain alphanumeric characters, hyphens and underscores. It can be at most "
                 "80 letters long.",
             )
-        if name in seen:
-            raise SqsError("BatchEntryIdsNotDistinct", f"Id {name} repeated.")
-        seen.add(name)
+        if entry.id in seen:
+            raise SqsError("BatchEntryIdsNotDistinct", f"Id {entry.id} repeated.")
+        seen.add(entry.id)
     return entries

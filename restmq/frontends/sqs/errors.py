@@ -117,9 +117,13 @@ def queue_missing() -> SqsError:
     return SqsError("QueueDoesNotExist", "The specified queue does not exist.")
 
 
+def invalid_value(text: str) -> SqsError:
+    return SqsError("InvalidParameterValue", text)
+
+
 def invalid(parameter: str, value: object, reason: str) -> SqsError:
     """The error for a parameter with an invalid value."""
-    return SqsError("InvalidParameterValue", f"Value {value} for parameter {parameter} is invalid. Reason: {reason}.")
+    return invalid_value(f"Value {value} for parameter {parameter} is invalid. Reason: {reason}.")
 
 
 def missing(parameter: str) -> SqsError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
@@ -9,7 +10,7 @@ from xml.sax.saxutils import escape
 import msgspec
 
 from restmq.frontends.sqs.attributes import NOT_TEXT
-from restmq.frontends.sqs.errors import SqsError
+from restmq.frontends.sqs.errors import SqsError, missing
 from restmq.frontends.sqs.shapes import Input
 from restmq.http.request import Request
 from restmq.schema.encoding import to_json
@@ -21,6 +22,8 @@ BODY_BYTES_MAX = (6 << 20) + (1 << 17)
 #: A longer body may have only so many strings, and so many bytes that are not in strings. Each item of a list or map
 #: takes time, so a list of millions would stop the server for seconds; a long message takes none.
 _SHORT_BODY_BYTES, _STRINGS_MAX, _STRUCTURE_BYTES_MAX = 1 << 17, 10_000, 1 << 17
+#: msgspec's message for a member that is missing or null: the member, or the item that lacks it.
+_MISSING = re.compile(r"Object missing required field `(\w+)`(?: - at `\$\.(\S+)`)?|.* got `null` - at `\$\.(\S+)`")
 _NAMESPACE = "http://queue.amazonaws.com/doc/2012-11-05/"
 
 
@@ -43,6 +46,9 @@ class WireFormat(Protocol):
 
 
 def _malformed(problem: object) -> SqsError:
+    found = _MISSING.fullmatch(str(problem))
+    if found:
+        return missing(".".join(filter(None, (found[2], found[1] or found[3]))))
     return SqsError("MalformedInput", f"The request is malformed: {problem}.")
 
 

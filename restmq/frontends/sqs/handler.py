@@ -5,26 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from restmq.auth.guard import OPEN, Access, Credentials
-from restmq.frontends.sqs.call import SqsCall, SqsOperation
-from restmq.frontends.sqs.errors import SqsError, as_sqs_error, missing
+from restmq.frontends.sqs import move_tasks, queue_operations, receiving, sending  # noqa: F401  their operations
+from restmq.frontends.sqs.call import OPERATIONS, SqsCall
+from restmq.frontends.sqs.errors import SqsError, as_sqs_error
 from restmq.frontends.sqs.formats import JSON_FORMAT, QUERY_FORMAT, TARGET_HEADER, WireFormat
-from restmq.frontends.sqs.move_tasks import MOVE_OPERATIONS
 from restmq.frontends.sqs.names import new_id
-from restmq.frontends.sqs.queue_operations import QUEUE_OPERATIONS
-from restmq.frontends.sqs.receiving import RECEIVE_OPERATIONS
-from restmq.frontends.sqs.sending import SEND_OPERATIONS
-from restmq.frontends.sqs.shapes import missing_in
 from restmq.frontends.sqs.signature import ALGORITHM, check_signature, parse_signature
 from restmq.handlers.base import Handler
 from restmq.handlers.services import Services
 from restmq.http.request import Request
-
-OPERATIONS: dict[str, SqsOperation] = {
-    **QUEUE_OPERATIONS,
-    **MOVE_OPERATIONS,
-    **SEND_OPERATIONS,
-    **RECEIVE_OPERATIONS,
-}
 
 
 class SqsHandler(Handler):
@@ -47,10 +36,7 @@ class SqsHandler(Handler):
         self._operation = name
         request.route = f"sqs:{name}"
         given = self._format.read(request, operation.shape)
-        absent = missing_in(given)
-        if absent:
-            raise missing(absent)
-        result = await operation.run(SqsCall(self.services, request, self._identify), given)
+        result = await operation(SqsCall(self.services, request, self._identify), given)
         for entry in result.get("Failed", ()):
             self._count_error(entry["Code"])
         self._send(self._format.render(name, result, self._request_id), 200)

@@ -5,25 +5,25 @@ from __future__ import annotations
 from restmq.auth.guard import CONSUME, PRODUCE
 from restmq.errors import Conflict
 from restmq.frontends.sqs import shapes
-from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
-from restmq.frontends.sqs.errors import SqsError, invalid
+from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
+from restmq.frontends.sqs.errors import SqsError, invalid, invalid_value
 from restmq.frontends.sqs.names import arn_of, queue_in_arn
 from restmq.queues.moves import Move, read_task_handle
 
 _MOVES_MAX, _MOVES_A_SECOND_MAX = 10, 500
 
 
-def _queue_of_arn(name: str, arn: str | None) -> str:
-    queue = queue_in_arn(arn or "")
+def _queue_of_arn(name: str, arn: str) -> str:
+    queue = queue_in_arn(arn)
     if queue is None:
-        raise SqsError(
-            "InvalidParameterValue",
+        raise invalid_value(
             f"You must use this format to specify the {name}: "
             "arn:<partition>:<service>:<region>:<account-id>:<resource-id>",
         )
     return queue
 
 
+@operation()
 async def start_message_move_task(call: SqsCall, given: shapes.StartMessageMoveTask) -> SqsResult:
     source = _queue_of_arn("SourceArn", given.source_arn)
     destination = _queue_of_arn("DestinationArn", given.destination_arn) if given.destination_arn else ""
@@ -32,12 +32,11 @@ async def start_message_move_task(call: SqsCall, given: shapes.StartMessageMoveT
         raise invalid("MaxNumberOfMessagesPerSecond", per_second, f"It must be 1 to {_MOVES_A_SECOND_MAX}")
     for queue in filter(None, (source, destination)):
         await call.check(PRODUCE, queue)
-    if await call.core.sqs_get(source) is None:
-        raise _no_such("The resource that you specified for the SourceArn parameter doesn't exist.")
-    if destination and await call.core.sqs_get(destination) is None:
-        raise _no_such("The resource that you specified for the DestinationArn parameter doesn't exist.")
+    await _check_exists(call, "SourceArn", source)
+    if destination:
+        await _check_exists(call, "DestinationArn", destination)
     if not await call.core.sqs_dead_letter_sources(source):
-        raise SqsError("InvalidParameterValue", "Source queue must be configured as a Dead Letter Queue.")
+        raise invalid_value("Source queue must be configured as a Dead Letter Queue.")
     try:
         move = await call.core.sqs_move_start(source, destination, per_second)
     except Conflict:
@@ -48,10 +47,14 @@ async def start_message_move_task(call: SqsCall, given: shapes.StartMessageMoveT
     return {"TaskHandle": move.handle}
 
 
-def _no_such(text: str) -> SqsError:
-    return SqsError("ResourceNotFoundException", text)
+async def _check_exists(call: SqsCall, parameter: str, queue: str) -> None:
+    if await call.core.sqs_get(queue) is None:
+        raise SqsError(
+            "ResourceNotFoundException", f"The resource that you specified for the {parameter} parameter doesn't exist."
+        )
 
 
+@operation()
 async def list_message_move_tasks(call: SqsCall, given: shapes.ListMessageMoveTasks) -> SqsResult:
     source = _queue_of_arn("SourceArn", given.source_arn)
     await call.check(CONSUME, source)
@@ -60,8 +63,7 @@ async def list_message_move_tasks(call: SqsCall, given: shapes.ListMessageMoveTa
         raise invalid(
             "MaxResults", count, f"Value for parameter MaxResults must be an integer between 1 and {_MOVES_MAX}"
         )
-    if await call.core.sqs_get(source) is None:
-        raise _no_such("The resource that you specified for the SourceArn parameter doesn't exist.")
+    await _check_exists(call, "SourceArn", source)
     return {"Results": [_shown_move(move) for move in await call.core.sqs_moves(source, count)]}
 
 
@@ -82,18 +84,11 @@ def _shown_move(move: Move) -> dict[str, object]:
     return shown
 
 
+@operation()
 async def cancel_message_move_task(call: SqsCall, given: shapes.CancelMessageMoveTask) -> SqsResult:
-    handle = given.task_handle or ""
-    await call.check(PRODUCE, read_task_handle(handle)[0])
+    await call.check(PRODUCE, read_task_handle(given.task_handle)[0])
     try:
-        move = await call.core.sqs_move_cancel(handle)
+        move = await call.core.sqs_move_cancel(given.task_handle)
     except Conflict:
         raise SqsError("UnsupportedOperation", "Only active tasks can be cancelled.") from None
     return {"ApproximateNumberOfMessagesMoved": move.moved}
-
-
-MOVE_OPERATIONS = {
-    "CancelMessageMoveTask": SqsOperation(cancel_message_move_task, shapes.CancelMessageMoveTask),
-    "ListMessageMoveTasks": SqsOperation(list_message_move_tasks, shapes.ListMessageMoveTasks),
-    "StartMessageMoveTask": SqsOperation(start_message_move_task, shapes.StartMessageMoveTask),
-}

@@ -6,7 +6,7 @@ import re
 from random import getrandbits
 from urllib.parse import quote, unquote
 
-from restmq.frontends.sqs.errors import SqsError
+from restmq.frontends.sqs.errors import SqsError, invalid_value
 from restmq.http.request import Request
 
 #: The server is one account in one region. It accepts every account and region in URLs and ARNs.
@@ -20,10 +20,7 @@ _ARN = re.compile(r"arn:[^:]+:sqs:[^:]*:[^:]*:(.+)", re.DOTALL)
 def check_new_name(name: str) -> str:
     """The name of a queue that is to be made. Raises SqsError."""
     if not _NAME.fullmatch(name):
-        raise SqsError(
-            "InvalidParameterValue",
-            "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length",
-        )
+        raise invalid_value("Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length")
     return name
 
 

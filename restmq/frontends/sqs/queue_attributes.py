@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from restmq.frontends.sqs.errors import SqsError
+from restmq.frontends.sqs.errors import SqsError, invalid
 from restmq.frontends.sqs.names import FIFO_SUFFIX, arn_of, queue_in_arn
 from restmq.model import DEAD_LETTER, LEASE_SECONDS_DEFAULT
 from restmq.queues.sqs import SqsQueue
@@ -93,8 +93,7 @@ def _checked(name: str, value: str) -> str:
     if name not in _SETTABLE:
         raise _unknown(name)
     if name in _NUMBERS:
-        least, most, _ = _NUMBERS[name]
-        if not (value.isascii() and value.isdigit() and len(value) < 9 and least <= int(value) <= most):
+        if not _is_number(value, *_NUMBERS[name][:2]):
             raise _bad_value(name)
         return str(int(value))
     if name in _WORDS:
@@ -104,6 +103,10 @@ def _checked(name: str, value: str) -> str:
     if name in _JSON and value:
         return _checked_json(name, value)
     return value
+
+
+def _is_number(text: str, least: int, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= most
 
 
 def _checked_json(name: str, value: str) -> str:
@@ -131,22 +134,12 @@ def redrive_of(policy: str) -> tuple[str, int]:
     arn, most = fields.get("deadLetterTargetArn"), fields.get("maxReceiveCount")
     if arn is None or most is None:
         absent = "deadLetterTargetArn" if arn is None else "maxReceiveCount"
-        raise SqsError(
-            "InvalidParameterValue",
-            f"Value {policy} for parameter RedrivePolicy is invalid. "
-            f"Reason: Redrive policy does not contain mandatory attribute: {absent}.",
-        )
-    queue = queue_in_arn(str(arn))
-    count = str(most)
-    if queue is None or not (
-        count.isascii() and count.isdigit() and len(count) < 5 and 1 <= int(count) <= _RECEIVES_MAX
-    ):
-        raise SqsError(
-            "InvalidParameterValue",
-            f"Value {policy} for parameter RedrivePolicy is invalid. "
-            f"Reason: Invalid value for {'deadLetterTargetArn' if queue is None else 'maxReceiveCount'}: "
-            f"{arn if queue is None else most}.",
-        )
+        raise invalid(REDRIVE, policy, f"Redrive policy does not contain mandatory attribute: {absent}")
+    queue, count = queue_in_arn(str(arn)), str(most)
+    if queue is None:
+        raise invalid(REDRIVE, policy, f"Invalid value for deadLetterTargetArn: {arn}")
+    if not _is_number(count, 1, _RECEIVES_MAX):
+        raise invalid(REDRIVE, policy, f"Invalid value for maxReceiveCount: {most}")
     return queue, int(count)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 
 from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE
 from restmq.errors import Conflict
 from restmq.frontends.sqs import shapes
-from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
-from restmq.frontends.sqs.errors import SqsError, invalid, queue_missing
+from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
+from restmq.frontends.sqs.errors import SqsError, invalid, invalid_value, missing, queue_missing
 from restmq.frontends.sqs.names import FIFO_SUFFIX, check_new_name, queue_in_arn
 from restmq.frontends.sqs.queue_attributes import (
     DEFAULTS,
@@ -33,13 +32,13 @@ _PAGE_MAX = 1000
 _TAGS_MAX = 50
 
 
+@operation()
 async def create_queue(call: SqsCall, given: shapes.CreateQueue) -> SqsResult:
-    queue = check_new_name(given.queue_name or "")
+    queue = check_new_name(given.queue_name)
     await call.check(CONFIGURE, queue)
     attributes = read_queue_attributes(queue, given.attributes or {})
     if (attributes.get(FIFO) == "true") != queue.endswith(FIFO_SUFFIX):
-        raise SqsError(
-            "InvalidParameterValue",
+        raise invalid_value(
             "The name of a FIFO queue can only include alphanumeric characters, hyphens, or "
             "underscores, must end with .fifo suffix and be 1 to 80 in length.",
         )
@@ -83,14 +82,16 @@ def _permits(allow_policy: str | None, queue: str) -> bool:
     return permission == "allowAll" or by_name
 
 
+@operation()
 async def get_queue_url(call: SqsCall, given: shapes.GetQueueUrl) -> SqsResult:
-    queue = given.queue_name or ""
+    queue = given.queue_name
     credentials = await call.identify(CONSUME)
     await call.services.guard.check_any(credentials, (CONSUME, PRODUCE), queue)
     await call.existing(queue)
     return {"QueueUrl": call.queue_url(queue)}
 
 
+@operation()
 async def list_queues(call: SqsCall, given: shapes.ListQueues) -> SqsResult:
     credentials = await call.check(CONSUME, None)
     covers = await call.services.guard.coverage(credentials)
@@ -105,12 +106,12 @@ async def list_queues(call: SqsCall, given: shapes.ListQueues) -> SqsResult:
     return _page_of_urls(call, "QueueUrls", found, wanted, has_token=given.max_results is not None)
 
 
+@operation(CONSUME)
 async def list_dead_letter_source_queues(call: SqsCall, given: shapes.ListDeadLetterSourceQueues) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONSUME)
     covers = await call.services.guard.coverage(await call.identify(CONSUME))
-    await call.existing(queue)
+    await call.existing()
     wanted, after = _page(given.max_results), _name_in(given.next_token)
-    found = [name for name in await call.core.sqs_dead_letter_sources(queue) if name > after and covers(name)]
+    found = [name for name in await call.core.sqs_dead_letter_sources(call.queue) if name > after and covers(name)]
     return _page_of_urls(call, "queueUrls", found, wanted, has_token=given.max_results is not None)
 
 
@@ -126,8 +127,8 @@ def _name_in(token: str | None) -> str:
     """The last name of the page before."""
     try:
         return base64.urlsafe_b64decode(token or "").decode()
-    except (binascii.Error, ValueError):
-        raise SqsError("InvalidParameterValue", "Invalid or expired next token.") from None
+    except ValueError:
+        raise invalid_value("Invalid or expired next token.") from None
 
 
 def _page_of_urls(call: SqsCall, member: str, found: list[str], wanted: int, has_token: bool) -> SqsResult:
@@ -138,95 +139,81 @@ def _page_of_urls(call: SqsCall, member: str, found: list[str], wanted: int, has
     return result
 
 
+@operation(CONSUME)
 async def get_queue_attributes(call: SqsCall, given: shapes.GetQueueAttributes) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONSUME)
-    found = await call.existing(queue)
-    chosen = chosen_attributes(all_attributes(queue, found), given.attribute_names or ())
+    found = await call.existing()
+    chosen = chosen_attributes(all_attributes(call.queue, found), given.attribute_names or ())
     return {"Attributes": chosen} if chosen else {}
 
 
+@operation(CONFIGURE)
 async def set_queue_attributes(call: SqsCall, given: shapes.SetQueueAttributes) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONFIGURE)
-    attributes = read_queue_attributes(queue, given.attributes or {})
-    if queue.endswith(FIFO_SUFFIX) or FIFO in attributes:
-        found = await call.existing(queue)
+    attributes = read_queue_attributes(call.queue, given.attributes)
+    if call.queue.endswith(FIFO_SUFFIX) or FIFO in attributes:
+        found = await call.existing()
         if attributes.pop(FIFO, found.attributes.get(FIFO)) != found.attributes.get(FIFO):
             raise SqsError("InvalidAttributeName", "Unknown Attribute FifoQueue.")
         check_throughput(found.attributes | attributes)
-    if not await call.core.sqs_set(queue, *await _split(call, queue, attributes)):
+    if not await call.core.sqs_set(call.queue, *await _split(call, call.queue, attributes)):
         raise queue_missing()
     return {}
 
 
-async def delete_queue(call: SqsCall, given: shapes.OnQueue) -> SqsResult:
-    queue = await call.queue(given.queue_url, PURGE)
-    await call.existing(queue)
-    await call.core.queue_remove(queue)
+@operation(PURGE)
+async def delete_queue(call: SqsCall, _given: shapes.OnQueue) -> SqsResult:
+    await call.existing()
+    await call.core.queue_remove(call.queue)
     return {}
 
 
-async def purge_queue(call: SqsCall, given: shapes.OnQueue) -> SqsResult:
-    queue = await call.queue(given.queue_url, PURGE)
-    await call.existing(queue)
-    await call.core.queue_purge(queue)
+@operation(PURGE)
+async def purge_queue(call: SqsCall, _given: shapes.OnQueue) -> SqsResult:
+    await call.existing()
+    await call.core.queue_purge(call.queue)
     return {}
 
 
 def _checked_tags(queue: str, tags: dict[str, str]) -> dict[str, str]:
     if len(tags) > _TAGS_MAX:
-        raise SqsError("InvalidParameterValue", f"Too many tags added for queue {queue}.")
+        raise invalid_value(f"Too many tags added for queue {queue}.")
     for name, value in tags.items():
         if not 1 <= len(name) <= 128 or len(value) > 256:
-            raise SqsError(
-                "InvalidParameterValue",
-                f"The tag {name[:128]!r} is invalid: a key has 1 to 128 characters, a value 256.",
-            )
+            raise invalid_value(f"The tag {name[:128]!r} is invalid: a key has 1 to 128 characters, a value 256.")
     return tags
 
 
+@operation(CONFIGURE)
 async def tag_queue(call: SqsCall, given: shapes.TagQueue) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONFIGURE)
-    found = await call.existing(queue)
+    found = await call.existing()
     if not given.tags:
-        raise SqsError("MissingParameter", "The request must contain the parameter Tags.")
-    _checked_tags(queue, {**found.tags, **given.tags})
-    await call.core.sqs_tag(queue, given.tags)
+        raise missing("Tags")
+    _checked_tags(call.queue, {**found.tags, **given.tags})
+    await call.core.sqs_tag(call.queue, given.tags)
     return {}
 
 
+@operation(CONFIGURE)
 async def untag_queue(call: SqsCall, given: shapes.UntagQueue) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONFIGURE)
-    await call.existing(queue)
+    await call.existing()
     if not given.tag_keys:
-        raise SqsError("InvalidParameterValue", "Tag keys must be between 1 and 128 characters in length.")
-    await call.core.sqs_untag(queue, given.tag_keys)
+        raise invalid_value("Tag keys must be between 1 and 128 characters in length.")
+    await call.core.sqs_untag(call.queue, given.tag_keys)
     return {}
 
 
-async def list_queue_tags(call: SqsCall, given: shapes.OnQueue) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONSUME)
-    found = await call.existing(queue)
+@operation(CONSUME)
+async def list_queue_tags(call: SqsCall, _given: shapes.OnQueue) -> SqsResult:
+    found = await call.existing()
     return {"Tags": found.tags} if found.tags else {}
 
 
-async def not_supported(call: SqsCall, given: shapes.OnQueue) -> SqsResult:
-    """AddPermission and RemovePermission: access is a matter of ``acl.conf`` and tokens."""
-    await call.existing(await call.queue(given.queue_url, CONFIGURE))
+@operation(CONFIGURE)
+async def add_permission(call: SqsCall, _given: shapes.OnQueue) -> SqsResult:
+    """Access is a matter of ``acl.conf`` and tokens."""
+    await call.existing()
     raise SqsError("UnsupportedOperation", "Permissions of this server are not set by queue; use acl.conf, or tokens.")
 
 
-QUEUE_OPERATIONS = {
-    "AddPermission": SqsOperation(not_supported, shapes.OnQueue),
-    "CreateQueue": SqsOperation(create_queue, shapes.CreateQueue),
-    "DeleteQueue": SqsOperation(delete_queue, shapes.OnQueue),
-    "GetQueueAttributes": SqsOperation(get_queue_attributes, shapes.GetQueueAttributes),
-    "GetQueueUrl": SqsOperation(get_queue_url, shapes.GetQueueUrl),
-    "ListDeadLetterSourceQueues": SqsOperation(list_dead_letter_source_queues, shapes.ListDeadLetterSourceQueues),
-    "ListQueueTags": SqsOperation(list_queue_tags, shapes.OnQueue),
-    "ListQueues": SqsOperation(list_queues, shapes.ListQueues),
-    "PurgeQueue": SqsOperation(purge_queue, shapes.OnQueue),
-    "RemovePermission": SqsOperation(not_supported, shapes.OnQueue),
-    "SetQueueAttributes": SqsOperation(set_queue_attributes, shapes.SetQueueAttributes),
-    "TagQueue": SqsOperation(tag_queue, shapes.TagQueue),
-    "UntagQueue": SqsOperation(untag_queue, shapes.UntagQueue),
-}
+@operation(CONFIGURE)
+async def remove_permission(call: SqsCall, given: shapes.OnQueue) -> SqsResult:
+    return await add_permission(call, given)

@@ -15,7 +15,7 @@ from restmq.errors import InvalidInput
 from restmq.frontends.sqs import shapes
 from restmq.frontends.sqs.attributes import ENCODING, as_answer, chosen, md5_of, received
 from restmq.frontends.sqs.batches import checked_entries, run_batch
-from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
+from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
 from restmq.frontends.sqs.errors import SqsError, invalid
 from restmq.frontends.sqs.names import ACCOUNT, FIFO_SUFFIX, arn_of
 from restmq.frontends.sqs.queue_attributes import WAIT, number_of_attribute, visibility_of
@@ -28,16 +28,16 @@ VISIBILITY_MAX, WAIT_MAX, MESSAGES_MAX = 43_200, 20, 10
 _KEYS = uuid.UUID("5f1b6a3e-0d8c-4f6b-9a55-2f8f0c3f4a17")
 
 
+@operation(CONSUME)
 async def receive_message(call: SqsCall, given: shapes.ReceiveMessage) -> SqsResult:
     """Leases messages: at-least-once. A client that disconnects meanwhile gets none."""
-    queue = await call.queue(given.queue_url, CONSUME)
     count = _in_range("MaxNumberOfMessages", given.max_number_of_messages, 1, MESSAGES_MAX)
     wait = _in_range("WaitTimeSeconds", given.wait_time_seconds, 0, WAIT_MAX)
     visibility = _in_range("VisibilityTimeout", given.visibility_timeout, 0, VISIBILITY_MAX)
-    found = await call.existing(queue)
+    found = await call.existing()
     seconds = visibility_of(found) if visibility is None else visibility
     messages = await call.services.polls.take(
-        queue,
+        call.queue,
         TakeRequest(count or 1, seconds * 1000 or 1),
         call.request.connection.presence,
         number_of_attribute(found, WAIT) if wait is None else wait,
@@ -104,50 +104,50 @@ def _system_attributes(message: Message, record: dict[str, Any], trace: Attribut
     return shown
 
 
-def _handle(queue: str, text: str | None) -> Handle:
-    """Raises SqsError if this is no handle of a message of the queue."""
+def _handle(call: SqsCall, text: str) -> Handle:
+    """Raises SqsError if this is no handle of a message of the call's queue."""
     try:
-        handle = Handle.parse(text or "")
-        if handle.queue == queue:
+        handle = Handle.parse(text)
+        if handle.queue == call.queue:
             return handle
     except InvalidInput:
         pass
     raise SqsError("ReceiptHandleIsInvalid", f'The input receipt handle "{text}" is not a valid receipt handle.')
 
 
-async def _known_handle(call: SqsCall, queue: str, text: str | None) -> Handle:
+async def _known_handle(call: SqsCall, text: str) -> Handle:
     """As ``_handle``, but a missing queue is the more important error."""
     try:
-        return _handle(queue, text)
+        return _handle(call, text)
     except SqsError as problem:
-        await call.existing(queue)
+        await call.existing()
         raise SqsError(problem.name, "The input receipt handle is invalid.") from None
 
 
-async def _delete(call: SqsCall, queue: str, handles: Sequence[Handle]) -> list[str]:
+async def _delete(call: SqsCall, handles: Sequence[Handle]) -> list[str]:
     """Deletes messages. The handle of an earlier delivery deletes nothing and succeeds, as on SQS."""
-    states = await call.core.sqs_delete(queue, handles)
+    states = await call.core.sqs_delete(call.queue, handles)
     if "gone" in states:
-        await call.existing(queue)
+        await call.existing()
     return states
 
 
+@operation(CONSUME)
 async def delete_message(call: SqsCall, given: shapes.DeleteMessage) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONSUME)
-    await _delete(call, queue, [await _known_handle(call, queue, given.receipt_handle)])
+    await _delete(call, [await _known_handle(call, given.receipt_handle)])
     return {}
 
 
+@operation(CONSUME)
 async def delete_message_batch(call: SqsCall, given: shapes.DeleteMessageBatch) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONSUME)
 
     async def finish(*_: object) -> SqsResult:
         return {}
 
     return await run_batch(
         checked_entries("DeleteMessageBatchRequestEntry", given.entries),
-        lambda entry: _handle(queue, entry.receipt_handle),
-        lambda handles: _delete(call, queue, handles),
+        lambda entry: _handle(call, entry.receipt_handle),
+        lambda handles: _delete(call, handles),
         finish,
     )
 
@@ -156,37 +156,28 @@ def _visibility(given: shapes.ChangeMessageVisibility | shapes.ChangeMessageVisi
     return _in_range("VisibilityTimeout", given.visibility_timeout, 0, VISIBILITY_MAX) or 0
 
 
-async def _changed(call: SqsCall, queue: str, handle: Handle, state: str) -> SqsResult:
+async def _changed(call: SqsCall, handle: Handle, state: str) -> SqsResult:
     """The answer to a change. Raises SqsError if nothing was changed."""
     if state == "changed":
         return {}
     if state == "not_in_flight":
         raise SqsError("MessageNotInflight", "The message referred to isn't in flight.")
-    await call.existing(queue)
+    await call.existing()
     raise invalid("ReceiptHandle", handle, "Message does not exist or is not available for visibility timeout change")
 
 
+@operation(CONSUME)
 async def change_message_visibility(call: SqsCall, given: shapes.ChangeMessageVisibility) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONSUME)
-    change = await _known_handle(call, queue, given.receipt_handle), _visibility(given)
-    (state,) = await call.core.sqs_change_visibility(queue, [change])
-    return await _changed(call, queue, change[0], state)
+    change = await _known_handle(call, given.receipt_handle), _visibility(given)
+    (state,) = await call.core.sqs_change_visibility(call.queue, [change])
+    return await _changed(call, change[0], state)
 
 
+@operation(CONSUME)
 async def change_message_visibility_batch(call: SqsCall, given: shapes.ChangeMessageVisibilityBatch) -> SqsResult:
-    queue = await call.queue(given.queue_url, CONSUME)
     return await run_batch(
         checked_entries("ChangeMessageVisibilityBatchRequestEntry", given.entries),
-        lambda entry: (_handle(queue, entry.receipt_handle), _visibility(entry)),
-        lambda changes: call.core.sqs_change_visibility(queue, changes),
-        lambda _, change, state: _changed(call, queue, change[0], state),
+        lambda entry: (_handle(call, entry.receipt_handle), _visibility(entry)),
+        lambda changes: call.core.sqs_change_visibility(call.queue, changes),
+        lambda _, change, state: _changed(call, change[0], state),
     )
-
-
-RECEIVE_OPERATIONS = {
-    "ChangeMessageVisibility": SqsOperation(change_message_visibility, shapes.ChangeMessageVisibility),
-    "ChangeMessageVisibilityBatch": SqsOperation(change_message_visibility_batch, shapes.ChangeMessageVisibilityBatch),
-    "DeleteMessage": SqsOperation(delete_message, shapes.DeleteMessage),
-    "DeleteMessageBatch": SqsOperation(delete_message_batch, shapes.DeleteMessageBatch),
-    "ReceiveMessage": SqsOperation(receive_message, shapes.ReceiveMessage),
-}

@@ -11,8 +11,8 @@ from restmq.errors import NotFound
 from restmq.frontends.sqs import shapes
 from restmq.frontends.sqs.attributes import NOT_TEXT, md5_of, read_attributes
 from restmq.frontends.sqs.batches import checked_entries, run_batch
-from restmq.frontends.sqs.call import SqsCall, SqsOperation, SqsResult
-from restmq.frontends.sqs.errors import SqsError, invalid, missing, queue_missing
+from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
+from restmq.frontends.sqs.errors import SqsError, invalid, invalid_value, missing, queue_missing
 from restmq.frontends.sqs.names import FIFO_SUFFIX, new_id
 from restmq.frontends.sqs.queue_attributes import CONTENT_BASED, MESSAGE_SIZE, number_of_attribute
 from restmq.model import Attribute, Metadata
@@ -36,7 +36,7 @@ def md5_of_body(value: bytes) -> str:
 
 def _prepare(queue: str, given: shapes.NewMessage) -> _Prepared:
     """Checks a message. Raises SqsError."""
-    body = given.message_body or ""
+    body = given.message_body
     if not body:
         raise missing("MessageBody")
     size_bytes = _size(given)
@@ -75,14 +75,11 @@ def _size(given: shapes.NewMessage) -> int:
     attributes = (given.message_attributes or {}).items()
     texts = [part or "" for name, one in attributes for part in (name, one.data_type, one.string_value)]
     binary = sum(len(one.binary_value or "") * 3 // 4 for _, one in attributes)
-    return sum(len(text.encode()) for text in (given.message_body or "", *texts)) + binary
+    return sum(len(text.encode()) for text in (given.message_body, *texts)) + binary
 
 
 def _too_large(maximum: int) -> SqsError:
-    return SqsError(
-        "InvalidParameterValue",
-        f"One or more parameters are invalid. Reason: Message must be shorter than {maximum} bytes.",
-    )
+    return invalid_value(f"One or more parameters are invalid. Reason: Message must be shorter than {maximum} bytes.")
 
 
 def _trace(given: shapes.NewMessage) -> str:
@@ -91,7 +88,7 @@ def _trace(given: shapes.NewMessage) -> str:
     for name, one in (given.message_system_attributes or {}).items():
         trace = one.string_value or ""
         if name != TRACE_ATTRIBUTE or one.data_type != "String" or not trace or not trace.isprintable():
-            raise SqsError("InvalidParameterValue", f"The message system attribute '{name}' is invalid.")
+            raise invalid_value(f"The message system attribute '{name}' is invalid.")
     return trace
 
 
@@ -123,31 +120,30 @@ def _fifo_id(parameter: str, given: str | None) -> str:
     return given or ""
 
 
-async def _store(call: SqsCall, queue: str, prepared: Sequence[_Prepared]) -> list[Sent]:
+async def _store(call: SqsCall, prepared: Sequence[_Prepared]) -> list[Sent]:
     try:
-        return await call.core.sqs_send(queue, [entry for entry, _ in prepared])
+        return await call.core.sqs_send(call.queue, [entry for entry, _ in prepared])
     except NotFound:
         raise queue_missing() from None
 
 
 def _no_deduplication() -> SqsError:
-    return SqsError(
-        "InvalidParameterValue",
+    return invalid_value(
         "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly",
     )
 
 
-async def _check_fifo(call: SqsCall, queue: str, entries: Sequence[shapes.NewMessage]) -> None:
+async def _check_fifo(call: SqsCall, entries: Sequence[shapes.NewMessage]) -> None:
     """Raises SqsError if messages for a FIFO queue lack what it needs: then a batch fails as a whole."""
     if any(entry.message_group_id is None for entry in entries):
         raise missing("MessageGroupId")
     if any(entry.message_deduplication_id is None for entry in entries):
-        found = await call.existing(queue)
+        found = await call.existing()
         if found.attributes.get(CONTENT_BASED) != "true":
             raise _no_deduplication()
 
 
-async def _answer(call: SqsCall, queue: str, answer: dict[str, str], sent: Sent) -> SqsResult:
+async def _answer(call: SqsCall, answer: dict[str, str], sent: Sent) -> SqsResult:
     """The answer to a sender. Raises SqsError if the message was not stored."""
     if sent.state == "no_group":
         raise missing("MessageGroupId")
@@ -156,24 +152,24 @@ async def _answer(call: SqsCall, queue: str, answer: dict[str, str], sent: Sent)
     if sent.state == "full":
         raise SqsError("OverLimit", "The queue holds as many messages as its setting max_length allows.")
     if sent.state == "too_large":
-        raise _too_large(number_of_attribute(await call.existing(queue), MESSAGE_SIZE))
-    more = {"SequenceNumber": f"{sent.number:020d}"} if queue.endswith(FIFO_SUFFIX) else {}
+        raise _too_large(number_of_attribute(await call.existing(), MESSAGE_SIZE))
+    more = {"SequenceNumber": f"{sent.number:020d}"} if call.queue.endswith(FIFO_SUFFIX) else {}
     return {**answer, "MessageId": sent.message_id, **more}
 
 
+@operation(PRODUCE)
 async def send_message(call: SqsCall, given: shapes.SendMessage) -> SqsResult:
-    queue = await call.queue(given.queue_url, PRODUCE)
-    prepared = _prepare(queue, given)
-    (sent,) = await _store(call, queue, [prepared])
-    return await _answer(call, queue, prepared[1], sent)
+    prepared = _prepare(call.queue, given)
+    (sent,) = await _store(call, [prepared])
+    return await _answer(call, prepared[1], sent)
 
 
+@operation(PRODUCE)
 async def send_message_batch(call: SqsCall, given: shapes.SendMessageBatch) -> SqsResult:
-    queue = await call.queue(given.queue_url, PRODUCE)
 
     entries = checked_entries("SendMessageBatchRequestEntry", given.entries)
-    if queue.endswith(FIFO_SUFFIX):
-        await _check_fifo(call, queue, entries)
+    if call.queue.endswith(FIFO_SUFFIX):
+        await _check_fifo(call, entries)
     size_bytes = sum(map(_size, entries))
     if size_bytes > BYTES_MAX:
         raise SqsError(
@@ -182,13 +178,7 @@ async def send_message_batch(call: SqsCall, given: shapes.SendMessageBatch) -> S
         )
     return await run_batch(
         entries,
-        lambda entry: _prepare(queue, entry),
-        lambda ready: _store(call, queue, ready),
-        lambda _, prepared, sent: _answer(call, queue, prepared[1], sent),
+        lambda entry: _prepare(call.queue, entry),
+        lambda ready: _store(call, ready),
+        lambda _, prepared, sent: _answer(call, prepared[1], sent),
     )
-
-
-SEND_OPERATIONS = {
-    "SendMessage": SqsOperation(send_message, shapes.SendMessage),
-    "SendMessageBatch": SqsOperation(send_message_batch, shapes.SendMessageBatch),
-}

@@ -1,24 +1,15 @@
 """The inputs of the operations. Members have the names of the SQS API Reference, in snake case.
 
-A member that is missing is None or empty; ``Input.required`` names those that the client must send. Unknown members are
-ignored, as SQS does.
+A member without a default is one that the client must send. Unknown members are ignored, as SQS does.
 """
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 from msgspec import Struct, field
 
 
 class Input(Struct, rename="pascal", kw_only=True):
-    """The base of all inputs.
-
-    Attributes:
-        required: the members that must not be missing.
-    """
-
-    required: ClassVar[tuple[str, ...]] = ()
+    """The base of all inputs."""
 
 
 class AttributeValue(Input):
@@ -30,20 +21,17 @@ class AttributeValue(Input):
 class OnQueue(Input):
     """The input of an operation on one queue."""
 
-    required: ClassVar[tuple[str, ...]] = ("QueueUrl",)
-    queue_url: str | None = None
+    queue_url: str
 
 
 class CreateQueue(Input):
-    required: ClassVar[tuple[str, ...]] = ("QueueName",)
-    queue_name: str | None = None
+    queue_name: str
     attributes: dict[str, str | int | bool] | None = None
     tags: dict[str, str] | None = field(default=None, name="tags")
 
 
 class GetQueueUrl(Input):
-    required: ClassVar[tuple[str, ...]] = ("QueueName",)
-    queue_name: str | None = None
+    queue_name: str
 
 
 class ListQueues(Input):
@@ -62,25 +50,21 @@ class GetQueueAttributes(OnQueue):
 
 
 class SetQueueAttributes(OnQueue):
-    required: ClassVar[tuple[str, ...]] = ("QueueUrl", "Attributes")
-    attributes: dict[str, str | int | bool] | None = None
+    attributes: dict[str, str | int | bool]
 
 
 class TagQueue(OnQueue):
-    required: ClassVar[tuple[str, ...]] = ("QueueUrl", "Tags")
-    tags: dict[str, str] | None = None
+    tags: dict[str, str]
 
 
 class UntagQueue(OnQueue):
-    required: ClassVar[tuple[str, ...]] = ("QueueUrl", "TagKeys")
-    tag_keys: list[str] | None = None
+    tag_keys: list[str]
 
 
 class NewMessage(Input):
     """A message that is sent, alone or as an entry of a batch."""
 
-    required: ClassVar[tuple[str, ...]] = ("MessageBody",)
-    message_body: str | None = None
+    message_body: str
     delay_seconds: int | None = None
     message_attributes: dict[str, AttributeValue] | None = None
     message_system_attributes: dict[str, AttributeValue] | None = None
@@ -88,14 +72,12 @@ class NewMessage(Input):
     message_group_id: str | None = None
 
 
-class SendMessage(NewMessage):
-    required: ClassVar[tuple[str, ...]] = ("QueueUrl", "MessageBody")
-    queue_url: str | None = None
+class SendMessage(NewMessage, kw_only=True):
+    queue_url: str
 
 
-class NewMessageEntry(NewMessage):
-    required: ClassVar[tuple[str, ...]] = ("Id", "MessageBody")
-    id: str | None = None
+class NewMessageEntry(NewMessage, kw_only=True):
+    id: str
 
 
 class SendMessageBatch(OnQueue):
@@ -109,18 +91,15 @@ class ReceiveMessage(OnQueue):
     max_number_of_messages: int | None = None
     visibility_timeout: int | None = None
     wait_time_seconds: int | None = None
-    receive_request_attempt_id: str | None = None
 
 
 class DeleteMessage(OnQueue):
-    required: ClassVar[tuple[str, ...]] = ("QueueUrl", "ReceiptHandle")
-    receipt_handle: str | None = None
+    receipt_handle: str
 
 
 class DeleteMessageEntry(Input):
-    required: ClassVar[tuple[str, ...]] = ("Id", "ReceiptHandle")
-    id: str | None = None
-    receipt_handle: str | None = None
+    id: str
+    receipt_handle: str
 
 
 class DeleteMessageBatch(OnQueue):
@@ -128,14 +107,12 @@ class DeleteMessageBatch(OnQueue):
 
 
 class ChangeMessageVisibility(OnQueue):
-    required: ClassVar[tuple[str, ...]] = ("QueueUrl", "ReceiptHandle", "VisibilityTimeout")
-    receipt_handle: str | None = None
-    visibility_timeout: int | None = None
+    receipt_handle: str
+    visibility_timeout: int
 
 
 class ChangeMessageVisibilityEntry(DeleteMessageEntry):
-    required: ClassVar[tuple[str, ...]] = ("Id", "ReceiptHandle", "VisibilityTimeout")
-    visibility_timeout: int | None = None
+    visibility_timeout: int
 
 
 class ChangeMessageVisibilityBatch(OnQueue):
@@ -143,24 +120,15 @@ class ChangeMessageVisibilityBatch(OnQueue):
 
 
 class StartMessageMoveTask(Input):
-    required: ClassVar[tuple[str, ...]] = ("SourceArn",)
-    source_arn: str | None = None
+    source_arn: str
     destination_arn: str | None = None
     max_number_of_messages_per_second: int | None = None
 
 
 class CancelMessageMoveTask(Input):
-    required: ClassVar[tuple[str, ...]] = ("TaskHandle",)
-    task_handle: str | None = None
+    task_handle: str
 
 
 class ListMessageMoveTasks(Input):
-    required: ClassVar[tuple[str, ...]] = ("SourceArn",)
-    source_arn: str | None = None
+    source_arn: str
     max_results: int | None = None
-
-
-def missing_in(given: Input) -> str | None:
-    """The name of the first required member that is missing, or None."""
-    names = dict(zip(given.__struct_encode_fields__, given.__struct_fields__, strict=True))
-    return next((name for name in given.required if getattr(given, names[name]) is None), None)
