@@ -10,7 +10,22 @@ from typing import NoReturn
 
 import click
 
-from restmq.cli import bench, completion, dead, leases, messages, move, peek, ping, queues, serve, token, watch, work
+from restmq.cli import (
+    bench,
+    completion,
+    dead,
+    leases,
+    messages,
+    move,
+    peek,
+    ping,
+    queues,
+    serve,
+    servers,
+    token,
+    watch,
+    work,
+)
 from restmq.cli.arguments import CommandFunction, Commands
 from restmq.cli.output import RetryNotices, abandon_output, print_error
 from restmq.client import BadAnswer, Busy, Client, Server, Stopped, Unreachable
@@ -59,7 +74,8 @@ def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
 def commands() -> Commands:
     """The command line with all commands."""
     described = Commands(run_command)
-    for part in (messages, peek, leases, work, queues, dead, move, watch, bench, ping, serve, token, completion):
+    daily, operation = (messages, peek, leases, work, queues, dead), (move, watch, bench, ping, servers)
+    for part in (*daily, *operation, serve, token, completion):
         part.add_to(described)
     return described
 

@@ -11,7 +11,7 @@ import click
 ALIASES = {"pub": "publish", "send": "publish", "ls": "stats"}
 
 _TAKE = "'consume' takes messages, 'lease' and 'ack' do it in two steps, 'peek' leaves them in the queue"
-_DROP = "'remove' removes a queue, 'purge' drops its messages, 'ack' removes a leased message"
+_DROP = "'remove' removes a queue, 'purge' drops its messages, 'drop' some of them, 'ack' removes a leased message"
 _RETRY = "'redrive' moves dead letters back, 'nack' returns a leased message"
 _FOLLOW = "'tail' shows copies of new messages, 'consume --follow' takes messages"
 _CREATE = "a queue is created by its first message ('publish'); 'policy' changes its settings"
@@ -19,7 +19,7 @@ _COMMANDS = {
     "'publish' adds messages": ("put", "push", "post", "produce", "enqueue", "send-message"),
     _TAKE: ("get", "pop", "pull", "receive", "reserve", "next", "read", "view", "receive-message"),
     _FOLLOW: ("sub", "subscribe", "listen", "follow"),
-    _DROP: ("delete", "del", "rm", "drop", "delete-queue", "delete-message"),
+    _DROP: ("delete", "del", "rm", "delete-queue", "delete-message"),
     "'purge' drops the messages of a queue": ("clear", "empty", "drain", "flush", "purge-queue"),
     _RETRY: ("requeue", "replay", "retry", "release", "reject", "kick", "bury", "start-message-move-task"),
     _CREATE: ("create", "add", "declare", "new", "create-queue"),
@@ -34,7 +34,8 @@ _COMMANDS = {
         "len",
         "list-queues",
     ),
-    "'stats' shows queues, 'ping' checks the server": ("status", "health", "check"),
+    "'stats' shows queues, 'ping' checks the server, 'servers' shows all servers": ("status", "health", "check"),
+    "'servers' shows all servers": ("nodes", "cluster", "overview", "daemons"),
     "'watch' shows a live table of queues": ("top", "monitor"),
     "'resume' continues the delivery of a queue, 'serve' runs a server": ("start", "unpause", "up"),
     "'pause' stops the delivery of a queue": ("stop", "suspend"),

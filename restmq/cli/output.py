@@ -39,6 +39,11 @@ def print_error(text: object) -> None:
     print(f"restmq: {visible(str(text))}", file=sys.stderr, flush=True)
 
 
+def print_missing(key: str) -> None:
+    """Says on standard error that a queue has no message with this key."""
+    print_error(f"there is no message {key!r} in this queue: it never existed, was taken or acked, or expired.")
+
+
 def confirm(args: SimpleNamespace, done: str) -> None:
     """Says on standard error what was done, unless the output is JSON."""
     if not args.json:

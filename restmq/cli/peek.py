@@ -9,7 +9,7 @@ import click
 
 from restmq.cli.arguments import COUNT_MAX, Commands, flag, option, queue_argument
 from restmq.cli.messages import MessagePrinter
-from restmq.cli.output import print_error
+from restmq.cli.output import print_error, print_missing
 from restmq.client import Client, Message
 from restmq.model import queue_of
 
@@ -51,7 +51,7 @@ def run_peek(args: SimpleNamespace, client: Client) -> int:
         if message is not None:
             print_message(Message(message.key, message.value, more=message.more))
         elif args.keys_given:
-            print_error(f"there is no message {key!r} in this queue: it never existed, was taken or acked, or expired.")
+            print_missing(key)
     if not args.keys_given and not print_message.count:
         found = client.find(args.queue) if _KEY.fullmatch(args.queue) else None
         hint = f"; to peek at this message: restmq peek {queue_of(args.queue)} {args.queue}" if found else ""

@@ -1,4 +1,4 @@
-"""``restmq stats``, ``purge``, ``remove``, ``pause``, ``resume`` and ``policy``."""
+"""``restmq stats``, ``drop``, ``purge``, ``remove``, ``pause``, ``resume`` and ``policy``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from restmq.cli.arguments import Commands, Duration, flag, option, queue_argument, queues_argument
-from restmq.cli.output import confirm, print_error, print_json, print_table, print_text, visible
+from restmq.cli.output import confirm, print_error, print_json, print_missing, print_table, print_text, visible
 from restmq.client import Client
 from restmq.client.interrupts import interrupted_status
 from restmq.model import DEAD_LETTER, SETTINGS, Policy
@@ -39,6 +39,9 @@ def add_to(commands: Commands) -> None:
     names = flag("--names", "Print only the names of all queues.")
     commands.add("stats", run_stats, "show statistics of queues", more, queues_argument(), names)
     yes = yes_flag()
+    more = "Of a message that is leased, the consumer's ack then fails: it may have done the work already."
+    keys = click.Argument(["keys"], metavar="KEY...", nargs=-1, required=True)
+    commands.add("drop", run_drop, "drop messages by their keys, in any state", more, queue_argument(), keys, yes)
     commands.add("purge", run_purge, "drop all messages of a queue", "", queue_argument(), yes)
     more = "Also drops its settings, policy, status and counters. Message numbers go on if it comes again within a day."
     commands.add("remove", run_remove, "remove a queue with all its messages", more, queue_argument(), yes)
@@ -140,6 +143,19 @@ def confirmed(args: SimpleNamespace, question: str) -> bool:
         raise click.UsageError("stdin is not a terminal; pass --yes.")
     print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def run_drop(args: SimpleNamespace, client: Client) -> int:
+    if not confirmed(args, f"Drop {len(args.keys)} messages of {args.queue!r} for good?"):
+        return interrupted_status()
+    gone = [key for key in args.keys if not client.delete(args.queue, key)]
+    for key in gone:
+        print_missing(key)
+    dropped = len(args.keys) - len(gone)
+    if args.json:
+        print_json({"queue": args.queue, "dropped": dropped})
+    confirm(args, f"messages of {args.queue!r} that are dropped: {dropped}.")
+    return 1 if gone else 0
 
 
 def run_purge(args: SimpleNamespace, client: Client) -> int:

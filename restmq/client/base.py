@@ -91,6 +91,7 @@ class BaseClient:
     stats_of_all = _method(calls.stats_of_all)
     overview = _method(calls.overview)
     ready = _method(calls.ready)
+    servers = _method(calls.servers)
     settings = _method(calls.settings)
     configure = _method(calls.configure)
     pause = _method(calls.pause)

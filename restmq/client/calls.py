@@ -252,6 +252,11 @@ def ready() -> Call[dict[str, Any]]:
     return Call(ApiRequest("GET", "/readyz"), document_of)
 
 
+def servers() -> Call[dict[str, Any]]:
+    """All ``servers`` of RestMQ on the same Redis, how many are ``missing``, and the servers of ``redis``."""
+    return Call(ApiRequest("GET", "/servers"), document_of)
+
+
 def settings(queue: str) -> Call[dict[str, Any]]:
     """The queue's policy as ``value``, and every setting that differs from its default."""
     return Call(ApiRequest("GET", path_of("p", queue)), document_of)

@@ -32,7 +32,7 @@ def ip_address(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
-class OneOf:
+class OneWord:
     """A coercion for one of some words, which completion of the command line offers."""
 
     def __init__(self, *words: str) -> None:

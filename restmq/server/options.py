@@ -17,7 +17,7 @@ from restmq.http.limits import Limits
 from restmq.model import QUEUE_NAME_BYTES_MAX, TTL_SECONDS_MAX
 from restmq.monitoring.access_log import FORMATS
 from restmq.schema.metadata import KeptHeaders
-from restmq.server.coercions import OneOf, ip_address, seconds, whole_number
+from restmq.server.coercions import OneWord, ip_address, seconds, whole_number
 from restmq.server.embedded_redis import StoreListener
 from restmq.server.redis_options import RedisOptions
 
@@ -102,7 +102,7 @@ class Options(DaemonOptions):
             None,
             "auto",
             "start a private Redis or Valkey: auto (if no Redis answers), always or never",
-            OneOf("auto", "always", "never"),
+            OneWord("auto", "always", "never"),
         ],
         ["replicas", None, 0, "number of replicas of an outside Redis that --durable waits for", whole_number(0, 100)],
         ["workers", None, 1, "number of processes that serve the port", whole_number(1, 64)],
@@ -150,14 +150,14 @@ class Options(DaemonOptions):
         ["max-watchers", None, 100, "maximum number of open dashboards", _COUNT],
         ["max-watched-queues", None, 20000, "maximum number of queues on the dashboard", _COUNT],
         ["trusted-proxies", None, None, "addresses and networks whose X-Forwarded-For is believed", parse_hosts],
-        ["access-log", None, "off", "format of the access log: off, common or json", OneOf(*FORMATS)],
+        ["access-log", None, "off", "format of the access log: off, common or json", OneWord(*FORMATS)],
         ["access-log-file", None, None, "file of the access log; - for standard output [default: the log]"],
         [
             "sqs-auth",
             None,
             "auto",
             "whether SQS clients must sign: auto (as docs/security.md says) or sigv4 (always)",
-            OneOf("auto", "sigv4"),
+            OneWord("auto", "sigv4"),
         ],
         ["metrics-queues", None, 100, "maximum number of queues with own metrics: the busiest", whole_number(0, 1000)],
     ]

@@ -757,6 +757,59 @@ def test_a_queue_is_removed_after_a_confirmation(shell: Shell, http: httpx.Clien
     )
 
 
+def test_messages_are_dropped_by_their_keys_in_any_state(shell: Shell, http: httpx.Client, queue: str) -> None:
+    leased, ready = add(http, queue, "leased", "ready")
+    delayed = http.post(f"/q/{queue}?delay=1000", data={"value": "later"}).text.strip()
+    receipt = http.get(f"/q/{queue}?lease=1000").json()["receipt"]
+    asked = shell.run("drop", queue, leased)
+    assert (asked.returncode, b"--yes" in asked.stderr) == (2, True)
+    dropped = shell.run("drop", queue, leased, delayed, "--yes")
+    assert (dropped.returncode, dropped.stdout) == (0, b"")
+    assert dropped.stderr.decode() == f"restmq: messages of {queue!r} that are dropped: 2.\n"
+    again = shell.run("drop", queue, leased, ready, "--yes", "--json")
+    assert (again.returncode, json.loads(again.stdout)) == (1, {"queue": queue, "dropped": 1})
+    assert f"there is no message {leased!r} in this queue" in again.stderr.decode()
+    stats = http.get(f"/stats/{queue}").json()
+    assert [stats[state] for state in ("ready", "leased", "delayed", "dead")] == [0, 0, 0, 0]
+    assert shell.run("ack", leased, receipt).returncode == 3
+
+
+@pytest.fixture
+def paused_redis(private_redis: Redis) -> Iterator[Redis]:
+    """A Redis that the test may pause."""
+    yield private_redis
+    private_redis.go_on()
+
+
+def test_servers_shows_all_processes_and_what_redis_suffers_from(private_folder: Path, paused_redis: Redis) -> None:
+    options = ("--peer-timeout", "10", "--workers", "2")
+    with stopping(Daemon(private_folder / "daemon", *options, redis=paused_redis)) as daemon, daemon.client() as http:
+        shell = Shell(private_folder, daemon.url)
+        wait_until(lambda: len(http.get("/servers").json()["servers"][0]["workers"]) == 2)
+        shown = shell.run("servers")
+        processes, redis = shown.stdout.decode().split("\n\n")
+        head, *rows = (line.split() for line in processes.splitlines())
+        assert head[:5] == ["SERVER", "HOST", "WORKER", "PID", "VERSION"]
+        assert [(row[0], row[2]) for row in rows] == [(f"{daemon.url}/", "1"), (f"{daemon.url}/", "2")]
+        assert re.search(r"REDIS +ROLE +STATE .* MEMORY .* DISK", redis)
+        assert re.search(r" primary +up .*, no limit +noeviction +append-only file ", redis)
+        assert (shown.returncode, shown.stderr) == (0, b"")
+        assert shell.json("servers").keys() == {"servers", "missing", "redis"}
+        paused_redis.command("CONFIG", "SET", "maxmemory", "500mb", "maxmemory-policy", "allkeys-lru")
+        risky = shell.run("servers")
+        assert b"drops messages when its memory is full; set maxmemory-policy to noeviction." in risky.stderr
+        assert b" of 500.0 MiB " in risky.stdout
+
+
+def test_servers_says_that_redis_hangs(private_folder: Path, paused_redis: Redis) -> None:
+    with stopping(Daemon(private_folder / "daemon", redis=paused_redis)) as daemon:
+        paused_redis.pause()
+        shown = Shell(private_folder, daemon.url).run("servers")
+        assert shown.returncode == 0
+        assert re.search(rf"{re.escape(daemon.url)}/ ", shown.stdout.decode())
+        assert b" no answer" in shown.stdout
+
+
 def test_dead_letters_are_shown_redriven_and_dropped(shell: Shell, http: httpx.Client, queue: str) -> None:
     http.post(f"/p/{queue}", data={"max_deliveries": "1"})
     keys = add(http, queue, "evil \x1b[31mred", BINARY, "c")

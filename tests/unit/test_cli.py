@@ -31,8 +31,8 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     status, shown, _ = run(capsys, "--help")
     assert status == 0
     assert set(names()) == {"publish", "consume", "tail", "work", "peek", "lease", "ack", "nack", "extend", "stats",
-                            "watch", "purge", "remove", "pause", "resume", "policy", "dead", "redrive", "move", "ping",
-                            "token", "bench", "completion"}  # fmt: skip
+                            "watch", "drop", "purge", "remove", "pause", "resume", "policy", "dead", "redrive", "move",
+                            "ping", "servers", "token", "bench", "completion"}  # fmt: skip
     for name in names():
         assert f"\n  {name} " in shown
     assert "\n  serve " in shown
