@@ -7,14 +7,15 @@ queue name.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet import defer
 
-from restmq.errors import InvalidInput, QueueFull, StoreUnavailable
+from restmq.errors import Conflict, InvalidInput, QueueFull, StoreUnavailable
 from restmq.model import BATCH_MAX, DEAD_LETTER, Message, Metadata, Policy, check_queue_name, position_of
-from restmq.queues.base import IDEMPOTENCY_MS, State, key_reused
+from restmq.queues.base import State
 from restmq.queues.broadcast import BroadcastOperations
 from restmq.queues.leases import new_receipt
 from restmq.queues.moves import MoveOperations
@@ -23,6 +24,9 @@ from restmq.queues.results import Attendance, ReplayPage, read_settings
 from restmq.queues.tokens import TokenOperations
 from restmq.store.base import BaseStore, ChannelEvents, Subscription
 from restmq.store.batching import Batcher
+
+#: Time for which Redis keeps a fingerprint.
+_FINGERPRINT_MS = 86_400_000
 
 
 def _full() -> QueueFull:
@@ -74,6 +78,7 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
         delay_seconds: float = 0,
         idempotency_key: bytes = b"",
         metadata: Metadata | None = None,
+        dead: bool = False,
     ) -> list[str]:
         """Adds messages in one atomic step, in order; all of them or none. Returns their keys in the same order.
 
@@ -83,6 +88,7 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
             idempotency_key: if the same messages were added with this key in the last 24 hours, nothing is added, and
                 the keys of that call are returned.
             metadata: is kept with each message.
+            dead: add dead letters, whose death is now; then ``max_length`` and a delay have no effect.
 
         Raises:
             QueueFull: the queue's setting ``max_length`` does not allow all of the messages.
@@ -95,23 +101,36 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
             return []
         self._adds.flush(queue)  # earlier adds go first
         times_ms = [max(1, round(seconds * 1000)) if seconds else 0 for seconds in (ttl_seconds, delay_seconds)]
-        parameters = b"%d,%d," % tuple(times_ms)
+        parameters = b"dead,%d," % times_ms[0] if dead else b"%d,%d," % tuple(times_ms)
         fingerprint, more_keys = self._fingerprint(queue, idempotency_key, parameters, values, metadata)
         options = self._options(
             whole=1,
             ttl_ms=times_ms[0],
             delay_ms=times_ms[1],
             fingerprint=fingerprint,
-            fingerprint_ms=fingerprint and IDEMPOTENCY_MS,
+            fingerprint_ms=fingerprint and _FINGERPRINT_MS,
             record=metadata.record(self.store.time_ms()) if metadata is not None else b"",
             expires=self.expires_seconds,
         )
-        state, *added = await self._run("add", queue, *options, *values, more_keys=more_keys)
+        script = "add_dead" if dead else "add"
+        state, *added = await self._run(script, queue, *options, *values, more_keys=more_keys)
         if state == b"full":
             raise _full()
         if state == b"conflict":
-            raise key_reused()
+            raise Conflict("another message was sent with this Idempotency-Key before; choose another key.")
         return self._shown(queue, added)
+
+    def _fingerprint(
+        self, queue: str, idempotency_key: bytes, options: bytes, values: Sequence[bytes], metadata: Metadata | None
+    ) -> tuple[str, tuple[bytes, ...]]:
+        """The fingerprint of what is added with an idempotency key, and the Redis keys that keep it; empty without."""
+        if not idempotency_key:
+            return "", ()
+        record = metadata.record(0) if metadata is not None else b""
+        content = b"".join(b"%d:%b" % (len(value), value) for value in values)
+        fingerprint = hashlib.sha256(options + record + content).hexdigest()
+        digest = hashlib.sha256(idempotency_key).hexdigest()
+        return fingerprint, (self.layout.idempotency(check_queue_name(queue), digest),)
 
     async def queue_get(self, queue: str, softget: bool = False) -> Message | None:
         """Takes the next message as queue_getdel. With ``softget``, only peeks at the message, and counts the peek."""

@@ -164,10 +164,9 @@ class QueueHandler(Handler):
         many = self.request.media_type == NDJSON
         values = await self._lines() if many else [self._value()]
         options, sent = self._options(), None if many else self._metadata()
-        if self.parameters.get("dead") == "true":
-            keys = await core.queue_add_dead(queue, values, *options, metadata=sent)
-        elif many or options != _NO_OPTIONS or sent is not None:
-            keys = await core.queue_add_many(queue, values, *options, metadata=sent)
+        dead = self.parameters.get("dead") == "true"
+        if many or dead or options != _NO_OPTIONS or sent is not None:
+            keys = await core.queue_add_many(queue, values, *options, metadata=sent, dead=dead)
         else:
             keys = [await core.queue_add(queue, values[0])]
         if many:

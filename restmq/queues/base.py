@@ -12,8 +12,8 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
-from restmq.errors import Conflict, InvalidInput, RestMQError, StoreRefused, StoreUnavailable
-from restmq.model import Message, Metadata, check_queue_name, may_be_fifo
+from restmq.errors import InvalidInput, RestMQError, StoreRefused, StoreUnavailable
+from restmq.model import Message, check_queue_name, may_be_fifo
 from restmq.store import scripts
 from restmq.store.base import BaseStore
 from restmq.store.connection import Encoded, script_arguments
@@ -21,9 +21,6 @@ from restmq.store.keys import Layout
 from restmq.store.scripts import Script
 
 log = Logger()
-
-#: Time for which Redis keeps a fingerprint.
-IDEMPOTENCY_MS = 86_400_000
 
 
 class State(enum.IntEnum):
@@ -88,11 +85,6 @@ def _messages(flat: Sequence[Any], tag_bytes: int) -> list[Message]:
     ]
 
 
-def key_reused() -> Conflict:
-    """The error for other messages with the same idempotency key."""
-    return Conflict("another message was sent with this Idempotency-Key before; choose another key.")
-
-
 class Operations:
     """Calls scripts on one Redis.
 
@@ -148,18 +140,6 @@ class Operations:
             partition = self.layout.partition_of(self.layout.tag(queue))
             found.setdefault(partition, []).append(queue)
         return found
-
-    def _fingerprint(
-        self, queue: str, idempotency_key: bytes, options: bytes, values: Sequence[bytes], metadata: Metadata | None
-    ) -> tuple[str, tuple[bytes, ...]]:
-        """The fingerprint of what is added with an idempotency key, and the Redis keys that keep it; empty without."""
-        if not idempotency_key:
-            return "", ()
-        record = metadata.record(0) if metadata is not None else b""
-        content = b"".join(b"%d:%b" % (len(value), value) for value in values)
-        fingerprint = hashlib.sha256(options + record + content).hexdigest()
-        digest = hashlib.sha256(idempotency_key).hexdigest()
-        return fingerprint, (self.layout.idempotency(check_queue_name(queue), digest),)
 
     async def _run_promoted(self, script: str, queue: str, *args: Any) -> list[Any]:
         """Runs a script that returns a State first until it has an answer: promotes if it asks for that."""

@@ -20,13 +20,12 @@ from restmq.model import (
     LEASE_SECONDS_DEFAULT,
     Deliveries,
     Message,
-    Metadata,
     check_queue_name,
     may_be_fifo,
     number_of,
     queue_of,
 )
-from restmq.queues.base import IDEMPOTENCY_MS, Operations, key_reused, rows
+from restmq.queues.base import Operations, rows
 from restmq.store import keys
 from restmq.store.base import BaseStore
 from restmq.store.batching import Batcher
@@ -197,28 +196,6 @@ class LeaseOperations(Operations):
             parts = [(tag + one.key.encode(), one.value, one.expires_ms, one.record) for one in taken]
             await self._run("put_back", queue, *(part for message in parts for part in message))
         return [None] * len(lots)
-
-    async def queue_add_dead(
-        self,
-        queue: str,
-        values: Sequence[bytes],
-        ttl_seconds: float = 0,
-        _delay_seconds: float = 0,
-        idempotency_key: bytes = b"",
-        metadata: Metadata | None = None,
-    ) -> list[str]:
-        """Adds messages as dead letters, whose death is now. Returns their keys. ``max_length`` does not count.
-
-        Arguments and errors are those of ``queue_add_many``, which shares the idempotency keys. A delay has no effect.
-        """
-        ttl_ms = max(1, round(ttl_seconds * 1000)) if ttl_seconds else 0
-        fingerprint, more_keys = self._fingerprint(queue, idempotency_key, b"dead,%d," % ttl_ms, values, metadata)
-        record = metadata.record(self.store.time_ms()) if metadata is not None else b""
-        args = (ttl_ms, fingerprint, IDEMPOTENCY_MS, record, *values)
-        state, *added = await self._run("add_dead", queue, *args, more_keys=more_keys)
-        if state == b"conflict":
-            raise key_reused()
-        return self._shown(queue, added)
 
     async def queue_list_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
         """Lists up to ``count`` dead letters after the ``first`` ones, in the order of their deaths."""

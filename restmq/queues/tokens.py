@@ -45,11 +45,6 @@ class TokenOperations(Operations):
 
     _signing: tuple[float, bool] = (-math.inf, False)
 
-    async def authorize(self, queue: str, token: str) -> bool:
-        """Whether the token's record covers the queue."""
-        found = await self.authorization(token)
-        return found is not None and found.covers(queue)
-
     async def authorization(self, token: str) -> Authorization | None:
         """The rights of a token, or None if there is no such token or its record is invalid."""
         return _authorization(await self.store.command("GET", self.layout.token(token)))

@@ -16,15 +16,7 @@
 local STORED_AT_ONCE, CHECK_EVERY, MARKED_MS = 1000, 100, 100
 local keys = {''}
 
-if options.fingerprint then
-  local seen, first, seen_count = string.match(call('GET', KEYS[#KEYS]) or '', '^(%S+) (%d+) (%d+)$')
-  if seen and seen ~= options.fingerprint then return {'conflict'} end
-  if seen then
-    for number = tonumber(first), first + seen_count - 1 do keys[#keys + 1] = QUEUE .. ':' .. number end
-    return keys
-  end
-end
-
+-- include: _known
 local status, policy, held, tapped, has_waiters, capacity = false, false, false, false, false, math.huge
 local has_backlog = call('LLEN', READY) > 0
 if call('EXISTS', STATUS, POLICY, HELD, TAPPED, WAITERS, SETTINGS) > 0 then

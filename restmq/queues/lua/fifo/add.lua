@@ -8,15 +8,7 @@
 -- include: _wake
 -- include: _schedule
 local keys = {''}
-
-if options.fingerprint then
-  local seen, first, seen_count = string.match(call('GET', KEYS[#KEYS]) or '', '^(%S+) (%d+) (%d+)$')
-  if seen and seen ~= options.fingerprint then return {'conflict'} end
-  if seen then
-    for number = tonumber(first), first + seen_count - 1 do keys[#keys + 1] = key_of(number) end
-    return keys
-  end
-end
+-- include: _known
 sweep(count)
 local room = capacity()
 if options.whole and room < count then return {'full'} end
