@@ -7,7 +7,7 @@ Theory of operation. The states of a consumer's transport:
                                                    '-- too far behind ----> dropped
 
 1.  A consumer is FULL while the system does not take bytes for it, until all of them are taken. The bytes wait in its
-    outbox, shared with other consumers (``delivery/outbox.py``); TLS has some of them.
+    outbox, shared with other consumers; TLS has some of them.
 2.  A consumer's backlog: bytes written while it was FULL. The write that filled the transport does not count, so a
     single message of any size never drops a consumer.
 3.  A FULL consumer has a deadline: ``stall_seconds``, and as much again for each MiB that it is given before the
@@ -25,13 +25,18 @@ Theory of operation. The states of a consumer's transport:
 
 A maintainer must not count the write of rule 2, and must not extend a deadline that has passed: either one lets a
 consumer that does not read hold up all others again and again.
+
+A Twisted transport copies all bytes that it is given; a large message would be copied for each slow consumer. So a
+consumer gives its transport only the bytes that the system takes at once, and keeps references to the rest in its
+outbox: a message is in memory once per format.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -120,3 +125,73 @@ class SlowConsumers:
         """The consumer is WRITABLE again, or has left."""
         for released in list(self._awaited.pop(consumer, [])):  # each removes itself
             released.callback(None)
+
+
+class SharedBytes:
+    """Counts the bytes of all outboxes of a daemon, each piece once.
+
+    Args:
+        bytes_max: maximum of these bytes.
+        exceeded: called when there are more.
+    """
+
+    def __init__(self, bytes_max: int, exceeded: Callable[[], None]) -> None:
+        self.total = 0
+        self.bytes_max = bytes_max
+        self._exceeded = exceeded
+        #: By identity of a piece, which the outboxes keep alive: the number of outboxes that have it.
+        self._holders: dict[int, int] = {}
+
+    def hold(self, piece: bytes) -> None:
+        """An outbox has the piece."""
+        holders = self._holders.get(id(piece), 0)
+        self._holders[id(piece)] = holders + 1
+        if not holders:
+            self.total += len(piece)
+            if self.total > self.bytes_max:
+                self._exceeded()
+
+    def release(self, piece: bytes) -> None:
+        """An outbox no longer has the piece."""
+        holders = self._holders[id(piece)] - 1
+        if holders:
+            self._holders[id(piece)] = holders
+        else:
+            del self._holders[id(piece)]
+            self.total -= len(piece)
+
+
+class Outbox:
+    """What one consumer is to be sent."""
+
+    __slots__ = ("_offset", "_pieces", "_shared", "unsent_bytes")
+
+    def __init__(self, shared: SharedBytes) -> None:
+        self.unsent_bytes = 0
+        self._shared = shared
+        self._pieces: deque[bytes] = deque()
+        self._offset = 0
+
+    def append(self, piece: bytes) -> None:
+        if piece:
+            self._pieces.append(piece)
+            self.unsent_bytes += len(piece)
+            self._shared.hold(piece)
+
+    def peek(self, size_bytes: int) -> memoryview:
+        """The next bytes, not more than these, and only of one piece."""
+        return memoryview(self._pieces[0])[self._offset : self._offset + size_bytes]
+
+    def consume(self, size_bytes: int) -> None:
+        """Some of the bytes that ``peek`` returned are sent."""
+        self.unsent_bytes -= size_bytes
+        self._offset += size_bytes
+        if self._offset == len(self._pieces[0]):
+            self._shared.release(self._pieces.popleft())
+            self._offset = 0
+
+    def clear(self) -> None:
+        """The connection has ended."""
+        while self._pieces:
+            self._shared.release(self._pieces.popleft())
+        self.unsent_bytes = self._offset = 0

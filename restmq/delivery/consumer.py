@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from restmq.auth.guard import Access, Credentials
-from restmq.delivery.backpressure import BackpressureLimits
+from restmq.delivery.backpressure import BackpressureLimits, SharedBytes
 from restmq.delivery.format import Format
-from restmq.delivery.outbox import SharedBytes
 from restmq.model import Message
 
 #: Default maximum of messages that a round-robin consumer is given at a time, and of unacked messages if it leases.

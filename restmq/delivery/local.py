@@ -9,9 +9,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from twisted.application import internet, service
 from twisted.internet import defer
 
+from restmq.delivery.backpressure import SharedBytes
 from restmq.delivery.consumer import CloseReason, Consumer
 from restmq.delivery.inbox import EndOfTurn, Inbox
-from restmq.delivery.outbox import SharedBytes
 from restmq.delivery.shared import Shared
 from restmq.store.base import Channels, Subscription
 

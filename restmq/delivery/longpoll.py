@@ -37,8 +37,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from twisted.application import service
-from twisted.internet import defer, task
+from twisted.application import internet
+from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -63,10 +63,12 @@ WAITERS_MAX = 10_000
 _NOTHING: Taken = ("", [])
 
 
-class LongPolls(service.Service):  # type: ignore[misc]  # untyped
+class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
     """Takes and leases messages, at once or when they come."""
 
     def __init__(self, core: RedisOperations, reactor: Any) -> None:
+        super().__init__(HEARTBEAT_SECONDS, self._beat)
+        self.clock = reactor
         self._core = core
         self._reactor = reactor
         self._lines: dict[str, Line] = {}
@@ -78,18 +80,10 @@ class LongPolls(service.Service):  # type: ignore[misc]  # untyped
             lambda _, stored: self._serve(core.layout.shown(stored)), on_renewed=self._serve_all
         )
         self._subscribed: dict[bytes, defer.Deferred[None]] = {}
-        self._heartbeat = task.LoopingCall(self._beat)
-        self._heartbeat.clock = reactor
-
-    def startService(self) -> None:
-        super().startService()
-        self._heartbeat.start(HEARTBEAT_SECONDS, now=False)
 
     def stopService(self) -> defer.Deferred[None]:
         """Answers all waiting clients as after a timeout. Fires when messages taken for them are back in Redis."""
         super().stopService()
-        if self._heartbeat.running:
-            self._heartbeat.stop()
         for line in list(self._lines.values()):
             for waiter in list(line.waiters):
                 self._leave(waiter)

@@ -5,6 +5,9 @@ known ones announces it on a channel. Every daemon has one timer for the earlies
 daemon does the work, and the others find nothing left to do. So messages are promoted on time while one daemon runs;
 without one, when the next one starts.
 
+Scripts watch a queue that may end (``queues/lua/_idle.lua``) from its first message or setting on. A queue that is
+older than ``--queue-expires``, or that was added by another program, is found by a look through all queues.
+
 Of a server's workers, the first one is on time. The others look a moment later, when the first one has done the work
 of that moment; otherwise each of them would call Redis for each deadline.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from twisted.application import service
+from twisted.application import internet, service
 from twisted.internet import defer
 from twisted.logger import Logger
 
@@ -34,6 +37,8 @@ _RETRY_SECONDS = 1.0
 _LATEST_SECONDS = 5.0
 #: The same for a partition without deadlines; its first one is announced. A cluster has up to 1,024 of them.
 _LATEST_IDLE_SECONDS = 60.0
+#: Time between two looks through all queues, and between two attempts of one that fails.
+_ALL_QUEUES_SECONDS, _ALL_QUEUES_RETRY_SECONDS = 3600.0, 60.0
 
 
 class Deadlines(service.Service):  # type: ignore[misc]  # untyped
@@ -126,3 +131,28 @@ class _PartitionTimer:
         if not failure.check(RestMQError):
             log.failure("promoting due messages failed", failure=failure)
         self.schedule(_RETRY_SECONDS)
+
+
+class ExpiringQueues(internet.TimerService):  # type: ignore[misc]  # untyped
+    """Finds queues that may end, but that no script watches yet: at the start, and once an hour."""
+
+    def __init__(self, core: RedisOperations, reactor: Any) -> None:
+        super().__init__(_ALL_QUEUES_RETRY_SECONDS, self._look)
+        self.clock = reactor
+        self._core = core
+        self._next_at = reactor.seconds()
+
+    def startService(self) -> None:
+        super().startService()
+        self._core.store.first_connected.addCallback(lambda _: self._look())
+
+    def _look(self) -> None:
+        now = self.clock.seconds()
+        if self.running and self._core.store.connected and now >= self._next_at:
+            self._next_at = now + _ALL_QUEUES_SECONDS
+            defer.ensureDeferred(self._core.queue_watch_all()).addErrback(self._look_failed)
+
+    def _look_failed(self, failure: Any) -> None:
+        self._next_at = self.clock.seconds()
+        if not failure.check(RestMQError):
+            log.failure("finding the queues that are to end failed", failure=failure)

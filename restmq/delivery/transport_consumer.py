@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from restmq.auth.guard import Access, Credentials
+from restmq.delivery.backpressure import Outbox
 from restmq.delivery.consumer import PREFETCH, CloseReason, ConsumerOwner
 from restmq.delivery.format import Format
-from restmq.delivery.outbox import Outbox
 from restmq.transport import offer, sender, silent_seconds, unsent_bytes, write_and_resume
 
 #: The leases of a consumer without leases; always empty.

@@ -19,13 +19,12 @@ from restmq.auth.guard import Guard
 from restmq.auth.passwords import PasswordCheck
 from restmq.core import RedisOperations
 from restmq.delivery.backpressure import BackpressureLimits
-from restmq.delivery.expiry import ExpiringQueues
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.longpoll import LongPolls
 from restmq.delivery.revocation import Revocation
 from restmq.delivery.shared import Shared
 from restmq.delivery.taps import Taps
-from restmq.delivery.timers import Deadlines
+from restmq.delivery.timers import Deadlines, ExpiringQueues
 from restmq.handlers.services import Services
 from restmq.handlers.websocket_connection import make_factory
 from restmq.http.turns import Turns

@@ -9,10 +9,9 @@ import pytest
 from twisted.internet import defer, task
 
 from restmq.auth.guard import Credentials
-from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
+from restmq.delivery.backpressure import BackpressureLimits, SharedBytes, SlowConsumers
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.format import Format
-from restmq.delivery.outbox import SharedBytes
 from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.transport import unsent_bytes
 

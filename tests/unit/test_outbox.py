@@ -11,10 +11,9 @@ import pytest
 from twisted.internet import tcp
 
 from restmq.auth.guard import Credentials
-from restmq.delivery.backpressure import BackpressureLimits
+from restmq.delivery.backpressure import BackpressureLimits, Outbox, SharedBytes
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.format import Format
-from restmq.delivery.outbox import Outbox, SharedBytes
 from restmq.delivery.transport_consumer import TransportConsumer
 
 MIB = 1 << 20

@@ -20,9 +20,8 @@ from twisted.python.failure import Failure
 
 from restmq.auth.guard import CONSUME, Access, Credentials
 from restmq.commands import CommandContext
-from restmq.delivery.backpressure import BackpressureLimits
+from restmq.delivery.backpressure import BackpressureLimits, SharedBytes
 from restmq.delivery.consumer import CloseReason
-from restmq.delivery.outbox import SharedBytes
 from restmq.errors import NotAllowed
 from restmq.handlers.commands import command_context
 from restmq.handlers.websocket import WebSocketHandler
