@@ -115,7 +115,7 @@ class Subscriber(Subscription):
         if channel in self._renewing:
             self._renewing.discard(channel)
             if not self._renewing:
-                self._events.on_renewed(frozenset(self._channels))
+                self._events.on_renewed(frozenset(self._channels - self._unconfirmed.keys()))
 
     def ended(self, channel: bytes) -> None:
         if self._leaving[channel]:

@@ -36,3 +36,17 @@ def test_a_confirmation_of_a_subscription_that_was_given_up_does_not_confirm_the
     assert not confirmed.called
     subscriber.confirmed(channel)
     assert confirmed.called
+
+
+def test_a_channel_that_is_not_subscribed_yet_does_not_count_as_subscribed_again_with_others() -> None:
+    told: list[frozenset[bytes]] = []
+    events = ChannelEvents(on_message=lambda *_: None, on_renewed=lambda channels: told.append(frozenset(channels)))
+    subscriber = Subscriber(None, events, None)  # type: ignore[arg-type]
+    subscriber.connection_ready(Connection())  # type: ignore[arg-type]
+    subscriber.subscribe(b"old:PUBSUB")
+    subscriber.confirmed(b"old:PUBSUB")
+    subscriber.connection_lost()
+    subscriber.connection_ready(Connection())  # type: ignore[arg-type]
+    subscriber.subscribe(b"new:PUBSUB")
+    subscriber.confirmed(b"old:PUBSUB")
+    assert told == [{b"old:PUBSUB"}]
