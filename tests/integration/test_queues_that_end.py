@@ -63,6 +63,20 @@ def test_a_removed_queue_leaves_nothing_behind(http: httpx.Client, redis: Redis,
     assert remove(http, queue) == {"queue": queue, "status": 0}
 
 
+def test_a_message_that_comes_back_after_the_removal_is_in_a_queue_that_exists(
+    run: Run, core: RedisOperations, http: httpx.Client, queue: str
+) -> None:
+    run(core.queue_add_many, queue, [b"first", b"second"])
+    taken = run(core.queue_tail, queue, 1)
+    run(core.queue_remove, queue)
+    run(core.queue_put_back, queue, taken)
+    assert queue in queues(http)
+    totals = http.get(f"/stats/{queue}").json()["totals"]
+    assert (totals["in"], totals["out"]) == (0, 0)
+    assert add(http, queue, "third") == [f"{queue}:3"]
+    assert [message.value for message in run(core.queue_tail, queue)] == [b"first", b"third"]
+
+
 def test_message_numbers_go_on_for_a_day(http: httpx.Client, redis: Redis, queue: str) -> None:
     assert add(http, queue, *"abc")[-1] == f"{queue}:3"
     remove(http, queue)

@@ -1,14 +1,18 @@
--- Returns messages that were taken for clients that have disconnected to their places in the queue (see _order).
+-- Returns messages that were taken for clients that have disconnected to their places in the queue (see _order). If the
+-- queue was removed meanwhile, it exists again.
 -- ARGV: queue, clock, then key, value, expiry in ms since 1970 or 0, record of deliveries or '', …
 -- allow-oom
 -- include: _prelude
 -- include: _expiry
 -- include: _order
+-- include: _begin
 -- include: _wake
+local is_removed = call('SADD', QUEUE_SET, QUEUE) == 1
+if is_removed then begin(NUMBER, LAST_NUMBER, TOTALS) end
 local keys, orders = {}, {}
 for i = 3, #ARGV, 4 do
   local key, value, expires_ms, record = unpack(ARGV, i, i + 3)
-  call('HINCRBY', TOTALS, 'out', -1)
+  if not is_removed then call('HINCRBY', TOTALS, 'out', -1) end
   if tonumber(expires_ms) > 0 then
     call('SET', key, value, 'PXAT', expires_ms)
   else
