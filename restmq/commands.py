@@ -14,7 +14,7 @@ import orjson
 
 from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE, Access
 from restmq.core import RedisOperations
-from restmq.delivery.lines import TakeRequest
+from restmq.delivery.lines import NOTHING_TAKEN, Taken, TakeRequest
 from restmq.delivery.longpoll import LongPolls
 from restmq.model import (
     BATCH_MAX,
@@ -84,6 +84,8 @@ class CommandContext:
         default_queue: the queue of a command that names none.
         command_bytes_max: maximum size of a command.
         next_turn: waits until it is this command's turn to be worked on.
+        taken: the messages that the last command has taken. Who renders its answer in several turns must ask
+            ``LongPolls.unless_left`` about them.
     """
 
     core: RedisOperations
@@ -96,6 +98,7 @@ class CommandContext:
     next_turn: Callable[[], Awaitable[None]]
     kept_headers: KeptHeaders = field(default_factory=KeptHeaders)
     default_queue: str | None = None
+    taken: Taken = NOTHING_TAKEN
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -163,8 +166,8 @@ async def _receive(context: CommandContext, queue: str, fields: Fields, lease_ms
     queues = tuple(dict.fromkeys((queue, *fields.get("queues", ()))))
     for other in queues[1:]:
         await context.check(CONSUME, other)
-    taken = await context.polls.take_first(queues, wanted, context.presence, fields.get("wait", 0))
-    return _received(*taken, "count" in fields)
+    context.taken = await context.polls.take_first(queues, wanted, context.presence, fields.get("wait", 0))
+    return _received(*context.taken, "count" in fields)
 
 
 def _received(queue: str, messages: list[Message], many: bool) -> Fields:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from msgspec import Raw
 
 from restmq.commands import COMMANDS, LONG_BYTES, Command, CommandContext, Fields
+from restmq.delivery.lines import NOTHING_TAKEN
 from restmq.errors import InvalidInput, TooLong
 from restmq.model import check_queue_name, queue_of
 from restmq.schema.json_input import ObjectReader, command_field, plain
@@ -94,6 +95,7 @@ async def run(context: CommandContext, fields: dict[str, Raw]) -> Fields:
         known: command_field(kind, known, fields[known]) for known, kind in command.fields.items() if known in fields
     }
     queue = _queue(context, fields, checked) if command.names_queue else None
+    context.taken = NOTHING_TAKEN
     await context.check(command.access, queue)
     return await command.operation(context, queue or "", checked)
 

@@ -43,6 +43,7 @@ class TakeRequest:
 
 #: The queue that messages are from, and the messages.
 Taken = tuple[str, list[Message]]
+NOTHING_TAKEN: Taken = ("", [])
 
 
 @dataclass(slots=True, eq=False)

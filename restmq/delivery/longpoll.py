@@ -27,7 +27,8 @@ Theory of operation.
 
 ``delivery/lines.py`` has the rules for clients that wait for several queues.
 
-A maintainer must not await between handing messages to a client and sending them: the client may leave in between.
+A maintainer must not await between taking messages for a client and sending them, unless ``unless_left`` is asked
+after that: the client may leave in between.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations, not_reachable
-from restmq.delivery.lines import ASKED_FOR_MIN, Line, Taken, TakeRequest, Waiter
+from restmq.delivery.lines import ASKED_FOR_MIN, NOTHING_TAKEN, Line, Taken, TakeRequest, Waiter
 from restmq.delivery.shared import PendingCalls
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message
@@ -58,9 +59,6 @@ HEARTBEAT_SECONDS = 5.0
 #: Redis forgets the waiters of a queue after ten minutes without a new one (lua/_waiter.lua); a wait takes one at most.
 REGISTER_AGAIN_SECONDS = 120.0
 WAITERS_MAX = 10_000
-
-
-_NOTHING: Taken = ("", [])
 
 
 class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
@@ -106,7 +104,8 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
         """Takes messages from the front as soon as there are any; returns none after a timeout or a disconnect.
 
         Guarantee: as queue_tail (at-most-once), or with a lease as queue_lease (at-least-once). Messages for a client
-        that has disconnected return to the front, so the caller must send the messages before it awaits anything.
+        that has disconnected return to the front. A caller that awaits anything before it sends the messages, e.g.
+        because rendering them takes several turns, must then ask ``unless_left`` again.
 
         Raises:
             StoreUnavailable: Redis failed, or too many clients wait already.
@@ -115,13 +114,13 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
             _, messages = await self._wait((queue,), request, presence, wait_seconds)
         else:
             messages = await self._ask(queue, request)
-        return self._unless_left(queue, messages, presence)
+        return self.unless_left(queue, messages, presence)
 
     async def take_first(
         self, queues: Sequence[str], request: TakeRequest, presence: Presence, wait_seconds: float = 0
     ) -> Taken:
         """As ``take``, from the first of these different queues that has a message; never from two of them."""
-        queue, messages = _NOTHING
+        queue, messages = NOTHING_TAKEN
         if wait_seconds and self.running:
             queue, messages = await self._wait(queues, request, presence, wait_seconds)
         else:
@@ -129,9 +128,10 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
                 messages = await self._ask(queue, request)
                 if messages or presence.left:
                     break
-        return queue, self._unless_left(queue, messages, presence)
+        return queue, self.unless_left(queue, messages, presence)
 
-    def _unless_left(self, queue: str, messages: list[Message], presence: Presence) -> list[Message]:
+    def unless_left(self, queue: str, messages: list[Message], presence: Presence) -> list[Message]:
+        """The messages; none if the client has disconnected, because then they return to the front."""
         if messages and presence.left:
             self._put_back(queue, messages)
             return []
@@ -168,7 +168,7 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
     def _leave(self, waiter: Waiter) -> None:
         if not waiter.answer.called:
             waiter.leave()
-            waiter.answer.callback(_NOTHING)
+            waiter.answer.callback(NOTHING_TAKEN)
 
     def _remove_disconnected(self, line: Line) -> None:
         """Removes clients at the front that disconnected while their connection was not being read."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import cyclone.web
 
+from restmq.delivery.lines import NOTHING_TAKEN, Taken
 from restmq.handlers.services import Services
 from restmq.handlers.templates import render
 from restmq.http.request import Request
@@ -83,13 +84,20 @@ class AnsweringHandler(cyclone.web.RequestHandler):  # type: ignore[misc]  # unt
         else:
             self.answer(jsonp(callback, to_json(value)), JAVASCRIPT)
 
-    async def answer_long_json(self, value: Any, end: bytes = b"") -> None:
-        """The same for an answer that may have long messages: it is rendered in several turns."""
+    async def answer_long_json(self, value: Any, end: bytes = b"", taken: Taken = NOTHING_TAKEN) -> None:
+        """The same for an answer that may have long messages: it is rendered in several turns.
+
+        Args:
+            taken: messages of the answer that return to their queue if the client leaves meanwhile.
+        """
         if not has_long_values(value):
             self.answer_json(value, end)
             return
         pieces: list[bytes] = []
         await self.services.turns.run(json_in_pieces(value, pieces, self.escape))
+        if taken[1] and not self.services.polls.unless_left(*taken, self.request.connection.presence):
+            self.request.connection.abort()
+            return
         self.answer_pieces(pieces, end)
 
     @property

@@ -70,7 +70,8 @@ class CommandHandler(Handler):
         given = self.parameters["msg"] if self.parameters["body"] is None else self.parameters["body"]
         text = (self.request.body if self.request.media_type == JSON else given) or b""
         context = command_context(self)
-        await self.answer_long_json(await dispatch.run(context, await dispatch.read(context, text)))
+        answer = await dispatch.run(context, await dispatch.read(context, text))
+        await self.answer_long_json(answer, taken=context.taken)
 
 
 class QueueCommandHandler(CommandHandler):

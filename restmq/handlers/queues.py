@@ -115,11 +115,12 @@ class QueueHandler(Handler):
         if not messages:
             self.answer_empty(status_if_empty, [] if many else EMPTY_QUEUE)
         elif many:
-            await self.answer_long_json([message.fields(with_count=True) for message in messages], b"\r\n")
+            shown = [message.fields(with_count=True) for message in messages]
+            await self.answer_long_json(shown, b"\r\n", (queue, messages))
         elif raw:
             self.answer_raw(messages[0])
         else:
-            await self.answer_long_json(messages[0].fields(with_count=True), b"\r\n")
+            await self.answer_long_json(messages[0].fields(with_count=True), b"\r\n", (queue, messages))
 
     @property
     def wants_raw(self) -> bool:

@@ -87,7 +87,8 @@ class TakeHandler(SeveralQueuesHandler, QueueHandler):
         elif raw:
             self.answer_raw(messages[0])
         else:
-            await self.answer_long_json({"queue": queue, **messages[0].fields(with_count=True)}, b"\r\n")
+            shown = {"queue": queue, **messages[0].fields(with_count=True)}
+            await self.answer_long_json(shown, b"\r\n", (queue, messages))
 
 
 def _lines(callback: str | None, share: Share, _is_first: bool) -> Format:

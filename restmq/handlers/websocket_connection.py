@@ -15,7 +15,7 @@ from twisted.logger import Logger
 
 from restmq import dispatch
 from restmq.auth import guard
-from restmq.commands import CommandContext
+from restmq.commands import EMPTY_QUEUE, CommandContext
 from restmq.delivery.consumer import CloseReason
 from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import RestMQError
@@ -151,6 +151,9 @@ class Socket(BoundedInput, TransportConsumer):
             return [to_json(answer)]
         pieces: list[bytes] = []
         await self._turns.run(json_in_pieces(answer, pieces))
+        context = self._context
+        if context.taken[1] and not context.polls.unless_left(*context.taken, context.presence):
+            return [to_json(EMPTY_QUEUE)]
         return pieces
 
     def _failed(self, failure: Any) -> None:

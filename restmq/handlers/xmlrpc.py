@@ -57,11 +57,14 @@ class XmlRpcHandler(Handler):
         if method == "get" and len(arguments) == 1:
             queue = check_queue_name(arguments[0])
             await guard.check(self.credentials, CONSUME, queue)
-            for message in await self.services.polls.take(queue, TakeRequest(), self.request.connection.presence):
+            presence = self.request.connection.presence
+            for message in await self.services.polls.take(queue, TakeRequest(), presence):
                 answer = {"value": "", "key": message.key, "count": message.count}
                 begin, _, end = _document((answer,)).partition(b"<string></string>")
                 pieces: list[bytes] = []
                 await turns.run(_render_value(message.value, pieces))
+                if not self.services.polls.unless_left(queue, [message], presence):
+                    break
                 return [begin, *pieces, end]
             return [_document((None,))]
         if method == "set" and len(arguments) == 2:
