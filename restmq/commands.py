@@ -16,15 +16,8 @@ from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE, Access
 from restmq.core import RedisOperations
 from restmq.delivery.lines import NOTHING_TAKEN, Taken, TakeRequest
 from restmq.delivery.longpoll import LongPolls
-from restmq.model import (
-    BATCH_MAX,
-    DELAY_SECONDS_MAX,
-    LEASE_SECONDS_MAX,
-    TTL_SECONDS_MAX,
-    WAIT_SECONDS_MAX,
-    Message,
-    queue_of,
-)
+from restmq.model import Message, queue_of
+from restmq.schema import fields as kinds
 from restmq.schema.answers import (
     ANY_VALUE,
     BOOLEAN,
@@ -41,25 +34,7 @@ from restmq.schema.answers import (
     obj,
     ref,
 )
-from restmq.schema.fields import (
-    ANY_JSON,
-    ANY_TEXT,
-    CONTENT_TYPE,
-    HEADERS,
-    IDEMPOTENCY_KEY,
-    LEASES,
-    MESSAGE_KEY,
-    QUEUE_NAME,
-    QUEUE_NAMES,
-    REASON,
-    RECEIPT_TEXT,
-    VALUES,
-    Flag,
-    Kind,
-    Number,
-    Schema,
-    whole,
-)
+from restmq.schema.fields import Kind, Schema
 from restmq.schema.json_input import message_of
 from restmq.schema.metadata import KeptHeaders
 from restmq.transport import Presence
@@ -231,13 +206,12 @@ async def _list(context: CommandContext, _queue: str, _fields: Fields) -> Fields
     return {"queues": await context.queues()}
 
 
-_LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
 _RECEIVING: dict[str, Kind] = {
-    "count": whole(1, BATCH_MAX),
-    "queues": QUEUE_NAMES,
-    "wait": Number(0, WAIT_SECONDS_MAX),
+    "count": kinds.BATCH_SIZE,
+    "queues": kinds.QUEUE_NAMES,
+    "wait": kinds.WAIT_SECONDS,
 }
-_LEASED: dict[str, Kind] = {"key": MESSAGE_KEY, "receipt": RECEIPT_TEXT}
+_LEASED: dict[str, Kind] = {"key": kinds.MESSAGE_KEY, "receipt": kinds.RECEIPT_TEXT}
 _EMPTY = ref("Empty")
 _RECEIVED = any_of(
     obj(
@@ -257,13 +231,13 @@ COMMANDS: dict[str, Command] = {
         "Adds a message, or many in one atomic step. A value that is not a string is stored as its JSON text.",
         any_of(obj(queue=QUEUE, key=KEY, value=ANY_VALUE), obj(queue=QUEUE, keys=array(KEY))),
         {
-            "value": ANY_JSON,
-            "values": VALUES,
-            "ttl": Number(0, TTL_SECONDS_MAX),
-            "delay": Number(0, DELAY_SECONDS_MAX),
-            "idempotency_key": IDEMPOTENCY_KEY,
-            "headers": HEADERS,
-            "content_type": CONTENT_TYPE,
+            "value": kinds.ANY_JSON,
+            "values": kinds.VALUES,
+            "ttl": kinds.TTL_SECONDS,
+            "delay": kinds.DELAY_SECONDS,
+            "idempotency_key": kinds.IDEMPOTENCY_KEY,
+            "headers": kinds.HEADERS,
+            "content_type": kinds.CONTENT_TYPE,
         },
         one_of=("value", "values"),
     ),
@@ -282,7 +256,7 @@ COMMANDS: dict[str, Command] = {
         CONSUME,
         "Deletes a message, wherever it is in the queue.",
         obj(queue=QUEUE, key=STRING, deleted=BOOLEAN),
-        {"key": ANY_TEXT},
+        {"key": kinds.ANY_TEXT},
         ("key",),
     ),
     "lease": Command(
@@ -290,7 +264,7 @@ COMMANDS: dict[str, Command] = {
         CONSUME,
         "Leases the next message, or several (at-least-once).",
         _RECEIVED,
-        {**_RECEIVING, "lease": _LEASE_SECONDS},
+        {**_RECEIVING, "lease": kinds.LEASE_SECONDS},
     ),
     "ack": Command(
         _ack,
@@ -300,7 +274,7 @@ COMMANDS: dict[str, Command] = {
             obj(queue=QUEUE, key=KEY, acked=BOOLEAN),
             obj(queue=QUEUE, messages=array(obj(key=KEY, acked=BOOLEAN))),
         ),
-        {**_LEASED, "messages": LEASES},
+        {**_LEASED, "messages": kinds.LEASES},
         one_of=("key", "messages"),
         needs={"key": "receipt", "receipt": "key"},
     ),
@@ -309,7 +283,7 @@ COMMANDS: dict[str, Command] = {
         CONSUME,
         "Extends a lease to this many seconds from now.",
         obj(queue=QUEUE, key=KEY, lease=NUMBER),
-        {**_LEASED, "lease": _LEASE_SECONDS},
+        {**_LEASED, "lease": kinds.LEASE_SECONDS},
         ("key", "receipt", "lease"),
     ),
     "nack": Command(
@@ -317,7 +291,7 @@ COMMANDS: dict[str, Command] = {
         CONSUME,
         "Nacks a leased message: it returns to its place in the queue, at once or after a delay.",
         obj(queue=QUEUE, key=KEY, nacked=BOOLEAN),
-        {**_LEASED, "delay": Number(0, DELAY_SECONDS_MAX), "reason": REASON},
+        {**_LEASED, "delay": kinds.DELAY_SECONDS, "reason": kinds.REASON},
         ("key", "receipt"),
     ),
     "redrive": Command(
@@ -325,14 +299,14 @@ COMMANDS: dict[str, Command] = {
         CONFIGURE,
         "Moves dead letters back to the end of the queue, or to another queue.",
         obj(queue=QUEUE, redriven=WHOLE),
-        {"key": MESSAGE_KEY, "to": QUEUE_NAME},
+        {"key": kinds.MESSAGE_KEY, "to": kinds.QUEUE_NAME},
     ),
     "promote": Command(
         _promote,
         CONFIGURE,
         "Ends the delay of a message, which becomes ready at once.",
         obj(queue=QUEUE, key=KEY, promoted=BOOLEAN),
-        {"key": MESSAGE_KEY},
+        {"key": kinds.MESSAGE_KEY},
         ("key",),
     ),
     "purge": Command(
@@ -340,7 +314,7 @@ COMMANDS: dict[str, Command] = {
         PURGE,
         "Deletes the queue's messages in every state and disconnects its consumers; may also remove the queue itself.",
         obj(queue=QUEUE, status=ZERO_OR_ONE),
-        {"remove": Flag()},
+        {"remove": kinds.Flag()},
     ),
     "stats": Command(_stats, CONSUME, "Shows the queue's counters.", ref("QueueStats")),
     "list": Command(_list, CONSUME, "Lists the names of all queues.", obj(queues=array(QUEUE)), names_queue=False),

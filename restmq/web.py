@@ -11,35 +11,24 @@ from typing import Any
 import cyclone.web
 
 from restmq.errors import WireError
+from restmq.handlers import (
+    commands,
+    dashboard,
+    health,
+    messages,
+    openapi,
+    pages,
+    queues,
+    servers,
+    settings,
+    several,
+    streams,
+    websocket,
+    xmlrpc,
+)
 from restmq.handlers.base import Handler
-from restmq.handlers.commands import CommandHandler, QueueCommandHandler
-from restmq.handlers.dashboard import (
-    ConsumersHandler,
-    EventsHandler,
-    QueueSamplesHandler,
-    SamplesHandler,
-    SqsQueueHandler,
-)
 from restmq.handlers.error_status import render_error
-from restmq.handlers.health import HealthHandler, MetricsHandler, ReadinessHandler
-from restmq.handlers.messages import DeadLettersHandler, MessageHandler
-from restmq.handlers.openapi import DescriptionHandler, DescriptionPageHandler, describe
-from restmq.handlers.pages import DashboardHandler, IconHandler, NotFoundHandler, StaticHandler
-from restmq.handlers.queues import QueueHandler, QueueListHandler, RootHandler
-from restmq.handlers.servers import ServersHandler
 from restmq.handlers.services import Services
-from restmq.handlers.settings import (
-    ControlHandler,
-    ControlListHandler,
-    JobsHandler,
-    PolicyHandler,
-    StatsHandler,
-    StatsListHandler,
-)
-from restmq.handlers.several import ListenHandler, ListenWebSocketHandler, TakeHandler
-from restmq.handlers.streams import CometHandler, EventHandler, TapHandler
-from restmq.handlers.websocket import WebSocketHandler
-from restmq.handlers.xmlrpc import XmlRpcHandler
 from restmq.http.limits import Limits
 from restmq.http.request import Request
 from restmq.http.response import head
@@ -50,42 +39,42 @@ Route = tuple[str, type[Handler]]
 #: The template of each route's path, and its handler. The first that matches is taken. ``{name}`` is the whole rest of
 #: the path, still percent-encoded. A template that ends in a slash also matches without it.
 ROUTES: list[Route] = [
-    ("/q/{queue}", QueueHandler),
-    ("/q/", QueueListHandler),
-    ("/m/{key}", MessageHandler),
-    ("/d/{queue}", DeadLettersHandler),
-    ("/c/{queue}", CometHandler),
-    ("/sse/{queue}", EventHandler),
-    ("/tap/{queue}", TapHandler),
-    ("/ws/{queue}", WebSocketHandler),
-    ("/ws/", ListenWebSocketHandler),
-    ("/listen", ListenHandler),
-    ("/take", TakeHandler),
-    ("/queue", CommandHandler),
-    ("/queue/{queue}", QueueCommandHandler),
-    ("/p/{queue}", PolicyHandler),
-    ("/control/", ControlListHandler),
-    ("/control/{queue}", ControlHandler),
-    ("/stats/", StatsListHandler),
-    ("/stats/{queue}", StatsHandler),
-    ("/j/{queue}", JobsHandler),
-    ("/xmlrpc", XmlRpcHandler),
-    ("/", RootHandler),
-    ("/dashboard", DashboardHandler),
-    ("/dashboard/events", EventsHandler),
-    ("/dashboard/samples", SamplesHandler),
-    ("/dashboard/samples/{queue}", QueueSamplesHandler),
-    ("/dashboard/consumers/{queue}", ConsumersHandler),
-    ("/dashboard/sqs/{queue}", SqsQueueHandler),
-    ("/static/{file}", StaticHandler),
-    ("/favicon.ico", IconHandler),
-    ("/servers", ServersHandler),
-    ("/metrics", MetricsHandler),
-    ("/healthz", HealthHandler),
-    ("/readyz", ReadinessHandler),
-    ("/openapi.json", DescriptionHandler),
-    ("/api", DescriptionPageHandler),
-    (ELSEWHERE, NotFoundHandler),
+    ("/q/{queue}", queues.QueueHandler),
+    ("/q/", queues.QueueListHandler),
+    ("/m/{key}", messages.MessageHandler),
+    ("/d/{queue}", messages.DeadLettersHandler),
+    ("/c/{queue}", streams.CometHandler),
+    ("/sse/{queue}", streams.EventHandler),
+    ("/tap/{queue}", streams.TapHandler),
+    ("/ws/{queue}", websocket.WebSocketHandler),
+    ("/ws/", several.ListenWebSocketHandler),
+    ("/listen", several.ListenHandler),
+    ("/take", several.TakeHandler),
+    ("/queue", commands.CommandHandler),
+    ("/queue/{queue}", commands.QueueCommandHandler),
+    ("/p/{queue}", settings.PolicyHandler),
+    ("/control/", settings.ControlListHandler),
+    ("/control/{queue}", settings.ControlHandler),
+    ("/stats/", settings.StatsListHandler),
+    ("/stats/{queue}", settings.StatsHandler),
+    ("/j/{queue}", settings.JobsHandler),
+    ("/xmlrpc", xmlrpc.XmlRpcHandler),
+    ("/", queues.RootHandler),
+    ("/dashboard", pages.DashboardHandler),
+    ("/dashboard/events", dashboard.EventsHandler),
+    ("/dashboard/samples", dashboard.SamplesHandler),
+    ("/dashboard/samples/{queue}", dashboard.QueueSamplesHandler),
+    ("/dashboard/consumers/{queue}", dashboard.ConsumersHandler),
+    ("/dashboard/sqs/{queue}", dashboard.SqsQueueHandler),
+    ("/static/{file}", pages.StaticHandler),
+    ("/favicon.ico", pages.IconHandler),
+    ("/servers", servers.ServersHandler),
+    ("/metrics", health.MetricsHandler),
+    ("/healthz", health.HealthHandler),
+    ("/readyz", health.ReadinessHandler),
+    ("/openapi.json", openapi.DescriptionHandler),
+    ("/api", openapi.DescriptionPageHandler),
+    (ELSEWHERE, pages.NotFoundHandler),
 ]
 
 
@@ -126,7 +115,7 @@ class Application(HTTPServer, cyclone.web.Application):  # type: ignore[misc]  #
         super().__init__([], transforms=[])
         self.start_server(limits, reactor, services.turns)
         self.services = services
-        services.description = describe(routes)
+        services.description = openapi.describe(routes)
         self._routes: list[tuple[Callable[[str], Any], type[Handler], str]] = [
             (route_pattern(template).fullmatch, handler_class, template) for template, handler_class in routes
         ]

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq import errors
-from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, Access, Credentials, basic_credentials
+from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, OPEN, Access, Credentials, basic_credentials
 from restmq.auth.origins import is_prefetch
 from restmq.errors import WireError
 from restmq.handlers.answering import NO_PARAMETERS, AnsweringHandler
@@ -220,5 +220,8 @@ class Handler(AnsweringHandler):
         return self.queue or check_queue_name("")
 
     async def head(self) -> None:
-        """Answers HEAD with the head of a GET's answer. It does not run the GET, which may take a message."""
-        self.answer(b"", JSON)
+        """Answers HEAD with the head of a GET's answer, without running one that needs access and may take."""
+        if self.requires["GET"] is OPEN:
+            await self.get()
+        else:
+            self.answer(b"", JSON)

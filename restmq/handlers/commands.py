@@ -62,8 +62,6 @@ class CommandHandler(Handler):
         """A page to try commands."""
         self.answer_page("commands.html", commands=sorted(COMMANDS))
 
-    head = get
-
     @declare(**_takes("Command"))
     async def post(self) -> None:
         """Runs a JSON command."""

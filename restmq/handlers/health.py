@@ -33,8 +33,6 @@ class HealthHandler(Handler):
         """Answers if the process is up."""
         self.answer(b'{"status":"up"}\r\n', JSON)
 
-    head = get
-
 
 class ReadinessHandler(Handler):
     """``/readyz``."""
@@ -51,5 +49,3 @@ class ReadinessHandler(Handler):
         may_explain = partial(services.guard.permits, self.credentials, guard.WATCH)
         parts = await services.core.store.check_ready(may_explain)
         self.answer_json({"status": "ready"} | ({"parts": parts} if parts else {}), b"\r\n")
-
-    head = get

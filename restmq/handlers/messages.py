@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from restmq.auth import guard
 from restmq.errors import InvalidInput, NotFound
+from restmq.handlers import parameters
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, answers_json, declare
-from restmq.handlers.parameters import (
-    COUNT,
-    DEAD_LETTER_KEY,
-    FIRST,
-    JSONP_CALLBACK,
-    LEASE_RECEIPT,
-    NACK_DELAY,
-    NACK_REASON,
-    NEW_LEASE,
-    REDRIVE_TO,
-)
 from restmq.model import queue_of
 from restmq.schema.answers import KEY, NUMBER, QUEUE, WHOLE, array, obj, ref
 
@@ -32,7 +22,7 @@ class MessageHandler(Handler):
         self.key, self.queue = name, queue_of(name)
 
     @declare(
-        query=(JSONP_CALLBACK,),
+        query=(parameters.JSONP_CALLBACK,),
         answers={200: answers_json("The message and its state.", ref("FoundMessage"))},
         errors=(404,),
     )
@@ -44,7 +34,13 @@ class MessageHandler(Handler):
         await self.answer_long_json({"queue": self.queue, **found.fields()}, b"\r\n")
 
     @declare(
-        form=(LEASE_RECEIPT, NEW_LEASE, NACK_DELAY, NACK_REASON, JSONP_CALLBACK),
+        form=(
+            parameters.LEASE_RECEIPT,
+            parameters.NEW_LEASE,
+            parameters.NACK_DELAY,
+            parameters.NACK_REASON,
+            parameters.JSONP_CALLBACK,
+        ),
         strict=True,
         answers={200: answers_json("Done.", obj(queue=QUEUE, key=KEY, lease=NUMBER))},
         errors=(410,),
@@ -61,7 +57,7 @@ class MessageHandler(Handler):
             raise InvalidInput("'delay' and 'reason' are for a nack; send 'lease=0' with them.")
         self.answer_json({"queue": self.queue, "key": self.key, "lease": given["lease"]}, b"\r\n")
 
-    @declare(query=(LEASE_RECEIPT,), strict=True, answers={204: Answer("Done.")}, errors=(410,))
+    @declare(query=(parameters.LEASE_RECEIPT,), strict=True, answers={204: Answer("Done.")}, errors=(410,))
     async def delete(self) -> None:
         """Acks the message, which deletes it."""
         await self.services.core.queue_ack(self.key, self.parameters["receipt"])
@@ -74,7 +70,7 @@ class DeadLettersHandler(Handler):
     requires = {"GET": guard.CONSUME, "POST": guard.CONFIGURE, "DELETE": guard.PURGE}
 
     @declare(
-        query=(FIRST, COUNT, JSONP_CALLBACK),
+        query=(parameters.FIRST, parameters.COUNT, parameters.JSONP_CALLBACK),
         answers={
             200: answers_json(
                 "Dead letters, and their total number.",
@@ -90,7 +86,7 @@ class DeadLettersHandler(Handler):
         await self.answer_long_json({"queue": self.queue, "dead": letters.count, "messages": shown}, b"\r\n")
 
     @declare(
-        form=(DEAD_LETTER_KEY, REDRIVE_TO, JSONP_CALLBACK),
+        form=(parameters.DEAD_LETTER_KEY, parameters.REDRIVE_TO, parameters.JSONP_CALLBACK),
         strict=True,
         answers={200: answers_json("The number redriven.", obj(queue=QUEUE, redriven=WHOLE))},
         errors=(404,),
@@ -104,7 +100,7 @@ class DeadLettersHandler(Handler):
         self.answer_json({"queue": self.queue, "redriven": redriven}, b"\r\n")
 
     @declare(
-        query=(DEAD_LETTER_KEY, JSONP_CALLBACK),
+        query=(parameters.DEAD_LETTER_KEY, parameters.JSONP_CALLBACK),
         strict=True,
         answers={200: answers_json("The number dropped.", obj(queue=QUEUE, dropped=WHOLE))},
         errors=(404,),

@@ -289,8 +289,6 @@ class DescriptionHandler(Handler):
         """The API's description."""
         self.answer(to_json(self.services.description), JSON)
 
-    head = get
-
 
 class DescriptionPageHandler(Handler):
     """``/api``."""
@@ -301,5 +299,3 @@ class DescriptionPageHandler(Handler):
     async def get(self) -> None:
         """A page with this description."""
         self.answer_page("description.html", api=self.services.description)
-
-    head = get

@@ -43,8 +43,6 @@ class DashboardHandler(Handler):
     async def get(self) -> None:
         self.answer_page("dashboard.html")
 
-    head = get
-
 
 class StaticHandler(Handler):
     """A static file."""
@@ -53,8 +51,6 @@ class StaticHandler(Handler):
 
     async def get(self) -> None:
         self.answer(*static_file(self.queue or ""))
-
-    head = get
 
 
 class IconHandler(Handler):
@@ -65,8 +61,6 @@ class IconHandler(Handler):
     async def get(self) -> None:
         self.answer(*static_file("icon.svg"))
 
-    head = get
-
 
 class NotFoundHandler(Handler):
     """Any other path."""
@@ -76,4 +70,4 @@ class NotFoundHandler(Handler):
     async def get(self) -> None:
         raise NotFound("there is nothing at this path; queues are at /q/<queue>, and /api describes all paths.")
 
-    head = post = put = delete = patch = get
+    post = put = delete = patch = get

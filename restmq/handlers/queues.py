@@ -11,26 +11,9 @@ from restmq.auth.guard import Access
 from restmq.commands import EMPTY_QUEUE
 from restmq.delivery.lines import TakeRequest
 from restmq.errors import InvalidInput, WireError
+from restmq.handlers import parameters
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, Body, answers_json, declare
-from restmq.handlers.parameters import (
-    COUNT,
-    DEAD,
-    DELAY,
-    FIRST,
-    IDEMPOTENCY,
-    JSONP_CALLBACK,
-    LEASE,
-    MSG,
-    QUEUE_FIELD,
-    QUEUES,
-    RAW,
-    REMOVE,
-    REQUIRED_QUEUE,
-    TTL,
-    VALUE,
-    WAIT,
-)
 from restmq.http.response import HTML, JSON, TEXT
 from restmq.model import BATCH_MAX, Deliveries, Message, Metadata
 from restmq.schema import metadata
@@ -62,7 +45,6 @@ TAKEN_NOTES = {"encoding": STRING, "receipt": STRING, "expires": EXPIRES, **NOTE
 #: A browser that shows a raw value must not run scripts in it, whatever its content type.
 _INERT = "Content-Security-Policy: sandbox; default-src 'none'\r\n"
 
-TAKING = (COUNT, LEASE, WAIT, RAW, JSONP_CALLBACK)
 TAKEN = {
     200: Answer(
         "The message; with count an array of messages. With raw=1 or Accept: application/octet-stream the value "
@@ -74,7 +56,6 @@ TAKEN = {
         LEASED_HEADERS,
     )
 }
-ADDING = (VALUE, MSG, TTL, DELAY, JSONP_CALLBACK)
 ADDED = {
     200: Answer(
         "The message's key in a line; for NDJSON the keys, in order.",
@@ -95,7 +76,7 @@ class QueueHandler(Handler):
     requires = {"GET": guard.CONSUME, "POST": guard.PRODUCE, "DELETE": guard.PURGE}
 
     @declare(
-        query=TAKING,
+        query=parameters.TAKING,
         answers=TAKEN | {204: Answer("The queue is empty, also after wait. JSONP answers 200 and calls back.")},
     )
     async def get(self) -> None:
@@ -148,10 +129,10 @@ class QueueHandler(Handler):
         self.answer(message.value, None)
 
     @declare(
-        query=(TTL, DELAY, DEAD, JSONP_CALLBACK),
-        form=ADDING,
+        query=(parameters.TTL, parameters.DELAY, parameters.DEAD, parameters.JSONP_CALLBACK),
+        form=parameters.ADDING,
         any_of=("value", "msg"),
-        headers=(IDEMPOTENCY,),
+        headers=(parameters.IDEMPOTENCY,),
         bodies=BODIES,
         answers=ADDED,
         errors=(409, 413, 431),
@@ -209,7 +190,7 @@ class QueueHandler(Handler):
         return given["ttl"] or 0.0, given["delay"] or 0.0, given["Idempotency-Key"] or b""
 
     @declare(
-        query=(REMOVE, JSONP_CALLBACK),
+        query=(parameters.REMOVE, parameters.JSONP_CALLBACK),
         strict=True,
         answers={200: answers_json("1 if there was anything to delete.", obj(queue=QUEUE, status=ZERO_OR_ONE))},
     )
@@ -261,7 +242,7 @@ class RootHandler(QueueHandler):
     requires = {"GET": guard.BY_FIELD, "POST": guard.PRODUCE}
 
     @declare(
-        query=(QUEUE_FIELD, *TAKING),
+        query=(parameters.QUEUE_FIELD, *parameters.TAKING),
         answers=TAKEN
         | {
             302: Answer("Without queue: redirects to the dashboard.", {TEXT: STRING}, {"Location": "The dashboard."}),
@@ -291,10 +272,10 @@ class RootHandler(QueueHandler):
         await self.services.guard.check(self.credentials, access, self.parameters["queue"])
 
     @declare(
-        query=(TTL, DELAY, JSONP_CALLBACK),
-        form=(REQUIRED_QUEUE, *ADDING),
+        query=(parameters.TTL, parameters.DELAY, parameters.JSONP_CALLBACK),
+        form=(parameters.REQUIRED_QUEUE, *parameters.ADDING),
         any_of=("value", "msg"),
-        headers=(IDEMPOTENCY,),
+        headers=(parameters.IDEMPOTENCY,),
         answers=ADDED,
         errors=(409, 413),
     )
@@ -313,7 +294,7 @@ class QueueListHandler(Handler):
     requires = {"GET": guard.CONSUME}
 
     @declare(
-        query=(FIRST, QUEUES, JSONP_CALLBACK),
+        query=(parameters.FIRST, parameters.QUEUES, parameters.JSONP_CALLBACK),
         answers={200: answers_json("Their names; a page for browsers.", obj(queues=array(QUEUE)), **{HTML: STRING})},
     )
     async def get(self) -> None:

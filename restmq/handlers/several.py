@@ -12,18 +12,9 @@ from restmq.commands import EMPTY_QUEUE
 from restmq.delivery.format import Format
 from restmq.delivery.lines import TakeRequest
 from restmq.delivery.several import SeveralQueues, Share
+from restmq.handlers import parameters
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
-from restmq.handlers.parameters import (
-    JSONP_CALLBACK,
-    LAST_EVENT_ID_HEADER,
-    LAST_ID_OF_SEVERAL,
-    LEASE,
-    PREFETCHED,
-    RAW,
-    SEVERAL_QUEUES,
-    WAIT,
-)
 from restmq.handlers.queues import LEASED_HEADERS, TAKEN_FIELDS, TAKEN_NOTES, QueueHandler
 from restmq.handlers.streams import EVENTS, STREAM, StreamHandler, chunked, lines
 from restmq.handlers.websocket import WebSocketHandler
@@ -34,7 +25,7 @@ from restmq.model import Message
 from restmq.schema.answers import QUEUE, obj
 from restmq.schema.encoding import RETRY, event, event_gap
 
-_LISTENING = (SEVERAL_QUEUES, LEASE, PREFETCHED, LAST_ID_OF_SEVERAL)
+_LISTENING = (parameters.SEVERAL_QUEUES, parameters.LEASE, parameters.PREFETCHED, parameters.LAST_ID_OF_SEVERAL)
 
 
 class SeveralQueuesHandler(Handler):
@@ -62,7 +53,7 @@ class TakeHandler(SeveralQueuesHandler, QueueHandler):
     """``/take``: the next message of the first queue that has one."""
 
     @declare(
-        query=(SEVERAL_QUEUES, LEASE, WAIT, RAW, JSONP_CALLBACK),
+        query=(parameters.SEVERAL_QUEUES, parameters.LEASE, parameters.WAIT, parameters.RAW, parameters.JSONP_CALLBACK),
         answers={
             200: Answer(
                 "The message and its queue. With raw=1 or Accept: application/octet-stream the value itself, as at "
@@ -116,8 +107,8 @@ class ListenHandler(SeveralQueuesHandler, StreamHandler):
     reads = guard.LISTEN_COMET
 
     @declare(
-        query=(*_LISTENING, JSONP_CALLBACK),
-        headers=(LAST_EVENT_ID_HEADER,),
+        query=(*_LISTENING, parameters.JSONP_CALLBACK),
+        headers=(parameters.LAST_EVENT_ID_HEADER,),
         answers={200: STREAM},
         errors=(409,),
         streams=True,

@@ -12,16 +12,9 @@ from restmq.delivery.format import Format
 from restmq.delivery.several import SeveralQueues
 from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import Conflict, StoreUnavailable
+from restmq.handlers import parameters
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
-from restmq.handlers.parameters import (
-    JSONP_CALLBACK,
-    LAST_EVENT_ID,
-    LAST_EVENT_ID_HEADER,
-    LAST_ID_OF_TAP,
-    LEASE,
-    PREFETCHED,
-)
 from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, around_chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
@@ -37,8 +30,6 @@ from restmq.schema.encoding import (
     script_text,
     websocket_text,
 )
-
-LISTENING = (LEASE, PREFETCHED, LAST_EVENT_ID)
 
 _ENDLESS = {"type": "string"}
 STREAM = Answer(
@@ -186,8 +177,8 @@ class CometHandler(StreamHandler):
     """``/c/<queue>``: each message is a line of JSON, or an event if the client accepts events."""
 
     @declare(
-        query=(*LISTENING, JSONP_CALLBACK),
-        headers=(LAST_EVENT_ID_HEADER,),
+        query=(*parameters.LISTENING, parameters.JSONP_CALLBACK),
+        headers=(parameters.LAST_EVENT_ID_HEADER,),
         answers={200: STREAM},
         errors=(409,),
         streams=True,
@@ -203,7 +194,13 @@ class CometHandler(StreamHandler):
 class EventHandler(StreamHandler):
     """``/sse/<queue>``: Server-Sent Events (HTML standard, 9.2)."""
 
-    @declare(query=LISTENING, headers=(LAST_EVENT_ID_HEADER,), answers={200: EVENT_ANSWER}, errors=(409,), streams=True)
+    @declare(
+        query=parameters.LISTENING,
+        headers=(parameters.LAST_EVENT_ID_HEADER,),
+        answers={200: EVENT_ANSWER},
+        errors=(409,),
+        streams=True,
+    )
     async def get(self) -> None:
         """Streams messages as Server-Sent Events."""
         await self.begin_events()
@@ -213,8 +210,8 @@ class TapHandler(StreamHandler):
     """``/tap/<queue>``: copies of messages; see ``delivery/taps.py``."""
 
     @declare(
-        query=(LAST_ID_OF_TAP,),
-        headers=(LAST_EVENT_ID_HEADER,),
+        query=(parameters.LAST_ID_OF_TAP,),
+        headers=(parameters.LAST_EVENT_ID_HEADER,),
         answers={200: TAPPED},
         streams=True,
     )

@@ -11,11 +11,11 @@ from restmq.auth import guard
 from restmq.auth.guard import Credentials, cookie_credentials
 from restmq.delivery.consumer import PREFETCH, ConsumerOwner
 from restmq.errors import InvalidInput
+from restmq.handlers import parameters
 from restmq.handlers.commands import command_context
 from restmq.handlers.declare import Answer, as_utf8, declare
 from restmq.handlers.error_status import UpgradeRequired
-from restmq.handlers.parameters import TAP
-from restmq.handlers.streams import LISTENING, ConsumerHandler
+from restmq.handlers.streams import ConsumerHandler
 from restmq.handlers.websocket_frames import text_frames
 
 
@@ -25,7 +25,7 @@ class WebSocketHandler(ConsumerHandler):
     requires = {"GET": guard.LISTEN_WEBSOCKET}
 
     @declare(
-        query=(*LISTENING, TAP),
+        query=(*parameters.LISTENING, parameters.TAP),
         answers={101: Answer("WebSocket from now on.")},
         errors=(409, 426),
         streams=True,

@@ -1,22 +1,23 @@
-"""Kinds of input fields: each checks and describes a field of a form, a query, a header or a JSON command.
-
-A kind is called with a JSON value, or its ``read`` is called with the bytes of a form field or query parameter. Both
-raise InvalidInput, with the field's name, for an invalid value. ``schema`` describes the kind.
-"""
+"""Kinds of input fields: each checks and describes a field of a form, a query, a header or a JSON command."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from restmq.errors import InvalidInput
 from restmq.model import (
     BATCH_MAX,
+    DELAY_SECONDS_MAX,
     IDEMPOTENCY_KEY_BYTES_MAX,
+    LEASE_SECONDS_MAX,
     QUEUE_NAME_BYTES_MAX,
     QUEUES_A_REQUEST_MAX,
     REASON_BYTES_MAX,
+    TTL_SECONDS_MAX,
+    WAIT_SECONDS_MAX,
     check_queue_name,
     queue_of,
 )
@@ -27,22 +28,25 @@ Schema = dict[str, Any]
 _NUMERIC = "0123456789.eE+-"
 
 
-class Kind(Protocol):
-    """The interface of all kinds of fields."""
+class Kind(ABC):
+    """The base of all kinds of fields. Both methods raise InvalidInput, with the field's name, for an invalid value."""
 
     @property
+    @abstractmethod
     def schema(self) -> Schema:
         """JSON Schema (2020-12), as in OpenAPI 3.1."""
 
+    @abstractmethod
     def __call__(self, name: str, value: Any) -> Any:
         """Checks a JSON value and returns the value to use."""
 
     def read(self, name: str, raw: bytes) -> Any:
         """Checks a form field's bytes and returns the value to use; None if the field counts as missing."""
+        return self(name, _decode(name, raw))
 
 
 @dataclass(slots=True, frozen=True)
-class Number:
+class Number(Kind):
     """A number within bounds. An empty form field counts as missing, unless ``empty`` gives its meaning."""
 
     least: float
@@ -79,7 +83,7 @@ def whole(least: int, most: int) -> Number:
 
 
 @dataclass(slots=True, frozen=True)
-class Text:
+class Text(Kind):
     """Text. ``check`` may reject it or convert it."""
 
     schema: Schema
@@ -90,12 +94,9 @@ class Text:
             raise InvalidInput(f"the field {name!r} must be a string.")
         return self.check(value)
 
-    def read(self, name: str, raw: bytes) -> Any:
-        return self.check(_decode(name, raw))
-
 
 @dataclass(slots=True, frozen=True)
-class OneOf:
+class OneOf(Kind):
     """One of several words."""
 
     words: tuple[str, ...]
@@ -109,11 +110,8 @@ class OneOf:
             raise InvalidInput(f"the field {name!r} must be one of {', '.join(self.words)}.")
         return value
 
-    def read(self, name: str, raw: bytes) -> Any:
-        return self(name, _decode(name, raw))
 
-
-class Flag:
+class Flag(Kind):
     """true or false."""
 
     schema: Schema = {"type": "boolean"}
@@ -128,7 +126,7 @@ class Flag:
 
 
 @dataclass(slots=True, frozen=True)
-class Exact:
+class Exact(Kind):
     """Unchanged bytes; in JSON any value."""
 
     schema: Schema
@@ -140,7 +138,7 @@ class Exact:
         return raw
 
 
-class NotInForms:
+class NotInForms(Kind):
     """The base of kinds that only a JSON command can have."""
 
     def read(self, name: str, raw: bytes) -> Any:
@@ -159,7 +157,7 @@ class Texts(NotInForms):
         return value
 
 
-class QueueNames:
+class QueueNames(Kind):
     """Names of queues, in order: a parameter that may be repeated, or an array. Each counts once."""
 
     @property
@@ -170,9 +168,6 @@ class QueueNames:
         if not isinstance(value, list) or not 0 < len(value) <= QUEUES_A_REQUEST_MAX:
             raise InvalidInput(f"the field {name!r} must name 1 to {QUEUES_A_REQUEST_MAX} queues.")
         return tuple(dict.fromkeys(map(check_queue_name, value)))
-
-    def read(self, name: str, raw: bytes) -> Any:
-        return self.read_all(name, [raw])
 
     def read_all(self, name: str, values: list[bytes]) -> tuple[str, ...]:
         """Reads all values of a repeated parameter."""
@@ -282,6 +277,11 @@ CONTENT_TYPE = Text(
         description="The message's own content type, in ASCII.",
     )
 )
+TTL_SECONDS = Number(0, TTL_SECONDS_MAX)
+DELAY_SECONDS = Number(0, DELAY_SECONDS_MAX)
+WAIT_SECONDS = Number(0, WAIT_SECONDS_MAX)
+LEASE_SECONDS = Number(1, LEASE_SECONDS_MAX)
+BATCH_SIZE = whole(1, BATCH_MAX)
 ANY_TEXT = Text(string())
 ANY_JSON = Exact({})
 BYTES = Exact({"type": "string"})

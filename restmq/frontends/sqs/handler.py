@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from restmq.auth.guard import OPEN, Access, Credentials
+from restmq.auth.guard import BY_FIELD, Access, Credentials
 from restmq.frontends.sqs import move_tasks, queue_operations, receiving, sending  # noqa: F401  their operations
 from restmq.frontends.sqs.call import OPERATIONS, SqsCall
 from restmq.frontends.sqs.errors import SqsError, as_sqs_error
@@ -19,7 +19,7 @@ from restmq.http.request import Request
 class SqsHandler(Handler):
     """Reads an operation's input, runs it, and renders its answer or its error."""
 
-    requires = {"GET": OPEN, "POST": OPEN}
+    requires = {"GET": BY_FIELD, "POST": BY_FIELD}
 
     def __init__(self, services: Services, request: Request) -> None:
         super().__init__(services, request)
