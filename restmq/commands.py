@@ -264,7 +264,7 @@ COMMANDS: dict[str, Command] = {
         CONSUME,
         "Leases the next message, or several (at-least-once).",
         _RECEIVED,
-        {**_RECEIVING, "lease": kinds.LEASE_SECONDS},
+        {**_RECEIVING, "lease": kinds.LEASE_LENGTH},
     ),
     "ack": Command(
         _ack,
@@ -283,7 +283,7 @@ COMMANDS: dict[str, Command] = {
         CONSUME,
         "Extends a lease to this many seconds from now.",
         obj(queue=QUEUE, key=KEY, lease=NUMBER),
-        {**_LEASED, "lease": kinds.LEASE_SECONDS},
+        {**_LEASED, "lease": kinds.LEASE_LENGTH},
         ("key", "receipt", "lease"),
     ),
     "nack": Command(
