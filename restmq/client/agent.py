@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from twisted.internet import defer, error
@@ -50,13 +50,17 @@ class DeferredHttpConnections:
         """Sends the request and reads the whole response. Raises BadAnswer if it is too long."""
         return await self._with_timeout(self._timeout_seconds + request.wait_seconds, self._response(request))
 
-    async def stream(self, request: ApiRequest) -> ResponseBody:
-        """Sends the request; returns the body of a live stream. Raises an error if the response is no stream."""
+    @asynccontextmanager
+    async def stream(self, request: ApiRequest) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Sends the request; yields the chunks of a live stream. Raises an error if the response is no stream."""
         status, headers, body = await self._with_timeout(self._timeout_seconds, self._begin(request))
-        if not ApiResponse(status, headers, b"").is_stream:
-            rest = await self._with_timeout(self._timeout_seconds, body.read_all())
-            ApiResponse(status, headers, rest).check_stream()
-        return body
+        try:
+            if not ApiResponse(status, headers, b"").is_stream:
+                rest = await self._with_timeout(self._timeout_seconds, body.read_all())
+                ApiResponse(status, headers, rest).check_stream()
+            yield body.chunks()
+        finally:
+            body.hang_up()
 
     def close(self) -> defer.Deferred[None]:
         """Closes the idle connections."""
@@ -133,33 +137,27 @@ class ResponseBody(Protocol):  # type: ignore[misc]  # untyped
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._chunks: deque[bytes] = deque()
+        #: Chunks, and at the end None or an error.
+        self._arrived: defer.DeferredQueue[bytes | RestMQError | None] = defer.DeferredQueue()
         self._unread_bytes = 0
-        self._reader: defer.Deferred[None] | None = None
-        self._end: RestMQError | None = None
         self._ended = False
         self._paused = False
 
-    async def read(self) -> bytes:
-        """The next chunk; b'' at the end. Raises Unreachable if the body was cut off."""
-        while not self._chunks:
-            if self._end is not None:
-                raise self._end
-            if self._ended:
-                return b""
-            self._reader = defer.Deferred()
-            await self._reader
-        chunk = self._chunks.popleft()
-        self._unread_bytes -= len(chunk)
-        if self._paused and self._unread_bytes < _UNREAD_BYTES_MAX:
-            self._paused = False
-            self.transport.resumeProducing()
-        return chunk
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body's chunks. Raises Unreachable if it was cut off."""
+        while (chunk := await self._arrived.get()) is not None:
+            if isinstance(chunk, RestMQError):
+                raise chunk
+            self._unread_bytes -= len(chunk)
+            if self._paused and self._unread_bytes < _UNREAD_BYTES_MAX:
+                self._paused = False
+                self.transport.resumeProducing()
+            yield chunk
 
     async def read_all(self) -> bytes:
         """The whole body. Raises Unreachable if it was cut off, BadAnswer if it is too long."""
         chunks, size = [], 0
-        while chunk := await self.read():
+        async for chunk in self.chunks():
             chunks.append(chunk)
             size += len(chunk)
             if size > RESPONSE_BYTES_MAX:
@@ -172,20 +170,17 @@ class ResponseBody(Protocol):  # type: ignore[misc]  # untyped
             self.transport.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
-        self._chunks.append(data)
+        self._arrived.put(data)
         self._unread_bytes += len(data)
         if self._unread_bytes >= _UNREAD_BYTES_MAX and not self._paused:
             self._paused = True
             self.transport.pauseProducing()
-        self._wake()
 
     def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:
         self._ended = True
-        if not reason.check(ResponseDone, PotentialDataLoss):
-            self._end = Unreachable(f"the connection to {self._url} was lost: {_reason(reason.value)}.", sent=True)
-        self._wake()
-
-    def _wake(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None and not reader.called:
-            reader.callback(None)
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self._arrived.put(None)
+        else:
+            self._arrived.put(
+                Unreachable(f"the connection to {self._url} was lost: {_reason(reason.value)}.", sent=True)
+            )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -21,8 +20,7 @@ from restmq.client.exchange import (
     ApiResponse,
     Call,
 )
-from restmq.client.server import DEFAULT_URL, Server
-from restmq.errors import RestMQError
+from restmq.client.server import Server
 
 #: Shorter than the server's idle timeout, so that no request goes to a connection that the server is closing.
 _IDLE_SECONDS = 45.0
@@ -40,30 +38,14 @@ class AsyncClient(CoroutineClient):
     """
 
     _cancelled = asyncio.CancelledError
+    _connections: AsyncHttpConnections
 
-    def __init__(
-        self,
-        server: Server | str = DEFAULT_URL,
-        *,
-        retry_seconds: float = 30.0,
-        timeout_seconds: float = 30.0,
-        lasting: bool = False,
-        on_retry: Callable[[RestMQError, float], None] | None = None,
-    ) -> None:
-        super().__init__(
-            server, retry_seconds=retry_seconds, lasting=lasting, on_retry=on_retry, seconds=time.monotonic
-        )
-        self._connections = AsyncHttpConnections(self.server, timeout_seconds)
+    def _set_up(self) -> None:
+        self._connections = AsyncHttpConnections(self.server, self.timeout_seconds)
 
     async def run(self, call: Call[_T]) -> _T:
         """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
         return await self._run(call)
-
-    async def _exchange(self, request: ApiRequest) -> ApiResponse:
-        return await self._connections.exchange(request)
-
-    def _stream(self, request: ApiRequest) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        return self._connections.stream(request)
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

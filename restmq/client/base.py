@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from math import inf
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overl
 
 from restmq.client import calls
 from restmq.client.exchange import Call, RetryPolicy
-from restmq.client.server import Server
+from restmq.client.server import DEFAULT_URL, Server
 from restmq.errors import RestMQError
 
 if TYPE_CHECKING:
@@ -53,24 +55,32 @@ def _method(make: Callable[_P, Call[_T]]) -> _Method[_P, _T]:
     return cast(_Method[_P, _T], method)
 
 
-class BaseClient:
+class BaseClient(ABC):
     """The settings of a client and its methods. A subclass has ``run``, and with it what the methods return."""
+
+    #: A monotonic clock.
+    _seconds: Callable[[], float] = staticmethod(time.monotonic)
 
     def __init__(
         self,
-        server: Server | str,
+        server: Server | str = DEFAULT_URL,
         *,
-        retry_seconds: float,
-        lasting: bool,
-        on_retry: Callable[[RestMQError, float], None] | None,
-        seconds: Callable[[], float],
+        retry_seconds: float = 30.0,
+        timeout_seconds: float = 30.0,
+        lasting: bool = False,
+        on_retry: Callable[[RestMQError, float], None] | None = None,
     ) -> None:
         self.server = Server(server) if isinstance(server, str) else server
         self.retry_seconds = retry_seconds
+        self.timeout_seconds = timeout_seconds
         self.lasting = lasting
         self.on_retry = on_retry
         self.answered = False
-        self._seconds = seconds
+        self._set_up()
+
+    @abstractmethod
+    def _set_up(self) -> None:
+        """Makes the connections to the server, which connect when they are used."""
 
     publish = _method(calls.publish)
     publish_many = _method(calls.publish_many)

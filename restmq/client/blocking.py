@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -15,7 +14,6 @@ from restmq.client.connections import HttpConnections
 from restmq.client.errors import Stopped, Unreachable
 from restmq.client.exchange import EXTENSIONS_A_LEASE, Call, Message, RetryPolicy, failure_reason
 from restmq.client.interrupts import stopping
-from restmq.client.server import DEFAULT_URL, Server
 from restmq.client.stream import LiveStream
 from restmq.errors import LeaseGone, RestMQError
 
@@ -36,20 +34,8 @@ class Client(BaseClient):
         on_retry: called before each retry with the error and the number of seconds until the retry.
     """
 
-    def __init__(
-        self,
-        server: Server | str = DEFAULT_URL,
-        *,
-        retry_seconds: float = 30.0,
-        timeout_seconds: float = 30.0,
-        lasting: bool = False,
-        on_retry: Callable[[RestMQError, float], None] | None = None,
-    ) -> None:
-        super().__init__(
-            server, retry_seconds=retry_seconds, lasting=lasting, on_retry=on_retry, seconds=time.monotonic
-        )
-        self.timeout_seconds = timeout_seconds
-        self._connections = HttpConnections(self.server, timeout_seconds)
+    def _set_up(self) -> None:
+        self._connections = HttpConnections(self.server, self.timeout_seconds)
         self._stopped = False
         self._stop_notes: SimpleQueue[None] = SimpleQueue()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from restmq.client import calls
 from restmq.client.base import BaseClient
@@ -25,23 +25,26 @@ from restmq.errors import LeaseGone, RestMQError
 _T = TypeVar("_T")
 
 
-class CoroutineClient(BaseClient, ABC):
+class CoroutineConnections(Protocol):
+    """HTTP connections to one server."""
+
+    async def exchange(self, request: ApiRequest) -> ApiResponse:
+        """Sends the request and reads the whole response."""
+
+    def stream(self, request: ApiRequest) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Sends the request; yields the chunks of a live stream."""
+
+
+class CoroutineClient(BaseClient):
     """Runs calls and follows streams; a subclass has the connections and the clock."""
 
+    _connections: CoroutineConnections
     #: The exception in a coroutine that is cancelled.
     _cancelled: type[BaseException]
 
     @abstractmethod
     def run(self, call: Call[_T]) -> Awaitable[_T]:
         """Runs a call, and retries it where that is safe. Raises the last error when retries end."""
-
-    @abstractmethod
-    async def _exchange(self, request: ApiRequest) -> ApiResponse:
-        """Sends the request and reads the whole response."""
-
-    @abstractmethod
-    def _stream(self, request: ApiRequest) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Sends the request; yields the chunks of a live stream."""
 
     @abstractmethod
     async def _sleep(self, seconds: float) -> None: ...
@@ -54,7 +57,7 @@ class CoroutineClient(BaseClient, ABC):
         policy = self._retry_policy()
         while True:
             try:
-                result = call.result(await self._exchange(call.request))
+                result = call.result(await self._connections.exchange(call.request))
             except RestMQError as error:
                 await self._sleep_after(error, policy, call.request.repeatable)
             else:
@@ -126,7 +129,7 @@ class CoroutineClient(BaseClient, ABC):
         policy = self._retry_policy()
         while True:
             try:
-                async with self._stream(stream.request()) as chunks:
+                async with self._connections.stream(stream.request()) as chunks:
                     self.answered = True
                     policy = self._retry_policy()
                     async for chunk in chunks:

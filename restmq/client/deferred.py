@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet import defer, task
 
-from restmq.client.agent import DeferredHttpConnections, ResponseBody
+from restmq.client.agent import DeferredHttpConnections
 from restmq.client.coroutines import CoroutineClient
-from restmq.client.exchange import ApiRequest, ApiResponse, Call
+from restmq.client.exchange import Call
 from restmq.client.server import DEFAULT_URL, Server
 from restmq.errors import RestMQError
 
@@ -28,6 +27,7 @@ class DeferredClient(CoroutineClient):
     """
 
     _cancelled = defer.CancelledError
+    _connections: DeferredHttpConnections
 
     def __init__(
         self,
@@ -39,26 +39,18 @@ class DeferredClient(CoroutineClient):
         lasting: bool = False,
         on_retry: Callable[[RestMQError, float], None] | None = None,
     ) -> None:
-        super().__init__(
-            server, retry_seconds=retry_seconds, lasting=lasting, on_retry=on_retry, seconds=reactor.seconds
-        )
         self._reactor = reactor
-        self._connections = DeferredHttpConnections(reactor, self.server, timeout_seconds)
+        self._seconds = reactor.seconds
+        super().__init__(
+            server, retry_seconds=retry_seconds, timeout_seconds=timeout_seconds, lasting=lasting, on_retry=on_retry
+        )
+
+    def _set_up(self) -> None:
+        self._connections = DeferredHttpConnections(self._reactor, self.server, self.timeout_seconds)
 
     def run(self, call: Call[_T]) -> defer.Deferred[_T]:
         """Runs a call, and retries it where that is safe. Fails with the last error when retries end."""
         return defer.ensureDeferred(self._run(call))
-
-    async def _exchange(self, request: ApiRequest) -> ApiResponse:
-        return await self._connections.exchange(request)
-
-    @contextlib.asynccontextmanager
-    async def _stream(self, request: ApiRequest) -> AsyncIterator[AsyncIterator[bytes]]:
-        body = await self._connections.stream(request)
-        try:
-            yield _chunks(body)
-        finally:
-            body.hang_up()
 
     async def _sleep(self, seconds: float) -> None:
         await task.deferLater(self._reactor, seconds)
@@ -71,8 +63,3 @@ class DeferredClient(CoroutineClient):
     def close(self) -> defer.Deferred[None]:
         """Closes the idle connections; fires when they are closed."""
         return self._connections.close()
-
-
-async def _chunks(body: ResponseBody) -> AsyncIterator[bytes]:
-    while chunk := await body.read():
-        yield chunk
