@@ -239,6 +239,7 @@ class ClusterAsRedis(Cluster):
         if name == "KEYS":
             found = [key for node in self.primaries() for key in node.command("KEYS", "{*}" + words[0])]
             return [_shown(key) for key in found]
+        words = [re.sub(r"^queuestat::(.*)$", r"\1:status", word) for word in words]
         if name in ("DEL", "EXISTS") and len(words) > 1:
             return sum(self.command(name, word) for word in words)
         if name == "PUBSUB":
@@ -289,8 +290,6 @@ class ClusterAsRedis(Cluster):
 
 
 def _queue_of(name: str) -> str:
-    if name.startswith("queuestat::"):
-        return name.removeprefix("queuestat::")
     return name.partition(":")[0].removesuffix("-list")
 
 

@@ -39,12 +39,8 @@ def queue_arguments(
     layout: Layout, name: str, queue: str, clock: int | str = "", more_keys: Sequence[bytes] = (), of_taps: bool = False
 ) -> tuple[Script, Encoded]:
     """A queue's script, and its first arguments: number of keys, the keys, the queue's stored name, the clock."""
-    found = layout.for_queue(check_queue_name(queue))
-    script = scripts.load(name, layout.is_partitioned, may_be_fifo(queue), layout.db, of_taps)
-    if of_taps:
-        found = found.of_taps()
-    wanted = [*(getattr(found, key) for key in script.keys), *more_keys]
-    return script, script_arguments(layout, wanted, layout.stored(queue), clock)
+    script = scripts.load(name, layout.is_partitioned, may_be_fifo(check_queue_name(queue)), layout.db, of_taps)
+    return script, script_arguments(layout, layout.tag(queue), more_keys, layout.stored(queue), clock)
 
 
 _cached_arguments = lru_cache(maxsize=8192)(queue_arguments)
@@ -113,14 +109,14 @@ class Operations:
     def run_on(self, script: str, names: list[bytes], *args: Any) -> defer.Deferred[Any]:
         """Runs a script that is not of one queue, on these keys of one partition."""
         loaded = scripts.load(script, self.layout.is_partitioned)
-        return self.store.run(loaded, script_arguments(self.layout, names), *args)
+        tag = self.layout.tags[self.layout.partition_of(names[0])]
+        return self.store.run(loaded, script_arguments(self.layout, tag, names), *args)
 
     def run_on_queues(self, script: str, queues: Sequence[str], *args: Any) -> defer.Deferred[Any]:
         """Runs a script with a loop over queues of one partition, whose names are valid."""
-        loaded, first = scripts.load(script, self.layout.is_partitioned), self.layout.make_keys(queues[0])
-        keys, tag = [getattr(first, key) for key in loaded.keys], self.layout.tag(queues[0])
+        loaded, tag = scripts.load(script, self.layout.is_partitioned), self.layout.tag(queues[0])
         names = [tag + name.encode() for name in queues]
-        return self.store.run(loaded, script_arguments(self.layout, keys), *args, *names)
+        return self.store.run(loaded, script_arguments(self.layout, tag, ()), *args, *names)
 
     def _messages(self, queue: str, flat: Sequence[Any]) -> list[Message]:
         """Messages from the answer of a script."""

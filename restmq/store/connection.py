@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Protocol
 
 import txredisapi
@@ -37,10 +37,10 @@ class Encoded:
         self.wire = b"".join(parts)
 
 
-def script_arguments(layout: Layout, keys: list[bytes], *args: Any) -> Encoded:
-    """The first arguments of a script: number of keys, the keys, further arguments."""
-    declared = layout.declare(keys)
-    return Encoded([len(declared), *declared, *args], layout.partition_of(declared[0]) if declared else 0)
+def script_arguments(layout: Layout, tag: bytes, keys: Sequence[bytes], *args: Any) -> Encoded:
+    """The first arguments of a script for the partition with this tag: number of keys, the keys, further arguments."""
+    declared = layout.declare(tag, keys)
+    return Encoded([len(declared), *declared, *args], layout.partition_of(tag))
 
 
 def _encode(arg: Any) -> bytes:

@@ -17,7 +17,7 @@ need a set of queues for each of the 16,384 slots.
 from __future__ import annotations
 
 from binascii import crc_hqx
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -114,12 +114,13 @@ class Layout:
 
     is_partitioned = False
     tags: tuple[bytes, ...] = (b"",)
+    _status = b"\1queuestat::\0"
 
     def __init__(self, db: int = 0) -> None:
         self.db = db
         own = {field: b"\1\0" + suffix for field, suffix in _SUFFIXES.items()}
         own["channel"] = b"\1\0:PUBSUB" + (b":%d" % db if db else b"")
-        own |= {"queue_set": b"\1" + QUEUE_SET, "status": b"\1queuestat::\0"}
+        own |= {"queue_set": b"\1" + QUEUE_SET, "status": self._status}
         own |= {"due": b"\1" + DUE, "due_channel": self.due_channel(b"\1")}
         #: The keys of a queue, one a line, with NUL in place of its name, which has no line ends, and SOH for its tag.
         self._names = b"\n".join(own[field] for field in QueueKeys._fields)
@@ -133,9 +134,9 @@ class Layout:
         """The partition of a key or channel."""
         return 0
 
-    def declare(self, keys: list[bytes]) -> list[bytes]:
-        """The keys that a script on these keys declares."""
-        return keys
+    def declare(self, tag: bytes, keys: Sequence[bytes]) -> list[bytes]:
+        """The keys that a script declares, which gets these keys and makes others, of the partition with this tag."""
+        return list(keys)
 
     def stored(self, queue: str) -> bytes:
         """The name by which scripts know a queue."""
@@ -206,6 +207,7 @@ class Partitioned(Layout):
 
     is_partitioned = True
     tags = tuple(b"{%d}" % partition for partition in range(PARTITIONS))
+    _status = b"\1\0:status"
 
     def tag(self, name: str) -> bytes:
         return self.tags[crc16(name.encode()) % PARTITIONS]
@@ -213,14 +215,14 @@ class Partitioned(Layout):
     def partition_of(self, stored: bytes) -> int:
         return int(stored[1 : stored.index(b"}")])
 
-    def declare(self, keys: list[bytes]) -> list[bytes]:
+    def declare(self, tag: bytes, keys: Sequence[bytes]) -> list[bytes]:
         """The keys behind the bare tag, a key that never exists, as a guard.
 
-        While Redis moves a slot to another node key by key, it runs a script if all declared keys are there. The script
-        would then fail in its middle at an undeclared key that has moved. Because of the guard, the node that the slot
-        leaves does not begin the script. Neither does the other one, because more than one key is declared.
+        While Redis moves a slot to another node key by key, the node that it leaves runs a script if all declared keys
+        are there. The script would then fail in its middle at an undeclared key that has moved. Because of the guard,
+        that node does not begin the script. Neither does the other one, because it is not asked (``ASKING``).
         """
-        return [self.tags[self.partition_of(keys[0])], *keys]
+        return [tag, *keys]
 
     def shown(self, stored: bytes) -> str:
         return stored.partition(b"}")[2].decode(errors="replace")

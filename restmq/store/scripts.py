@@ -12,11 +12,10 @@ Comment lines in a file declare its parts:
 
 A script has the keys of its queue under the names of the fields of ``restmq.store.keys.QueueKeys``, in capitals, e.g.
 ``READY``, and the queue's name as ``QUEUE``. The script makes the keys from the queue's name; those that only an
-included block needs, it makes in that block. In a cluster, its ``KEYS`` are the guard and the status of the queue, so
-that Redis knows the slot (``keys.Partitioned.declare``). A script with a loop over queues sets ``QUEUE`` itself, in
-front of an include that has the body of the loop; its declared status is that of the first queue. ``PUBLISH`` and
-``NUMSUB`` are the commands for channels: in a cluster, those for sharded channels, which are known to the node of their
-slot alone.
+included block needs, it makes in that block. In a cluster, the first of ``KEYS`` is the guard, so that Redis knows the
+slot (``keys.Partitioned.declare``). A script with a loop over queues sets ``QUEUE`` itself, in front of an include that
+has the body of the loop. ``PUBLISH`` and ``NUMSUB`` are the commands for channels: in a cluster, those for sharded
+channels, which are known to the node of their slot alone.
 
 What the parts of a script cost Redis 7.0, in thousands of instructions (it makes about nine of these in a microsecond):
 
@@ -43,7 +42,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from restmq.store.keys import QueueKeys, one_redis
+from restmq.store.keys import Layout, QueueKeys, cluster, one_redis
 
 _INCLUDE = re.compile(r"^( *)-- include( plain| anew)?: (\w+)\n", re.MULTILINE)
 _COMMENT_OR_STRING = re.compile(r"--.*|'[^']*'")
@@ -57,13 +56,11 @@ class Script:
 
     Attributes:
         sha: the SHA-1 by which Redis knows the script.
-        keys: the fields of QueueKeys that the script gets, in order.
     """
 
     name: str
     source: bytes
     sha: bytes
-    keys: tuple[str, ...]
     durable: bool
 
 
@@ -76,8 +73,6 @@ end)()
 end
 {plain}"""
 
-#: What the script of a queue declares on a cluster, behind the guard. It makes all other keys.
-_DECLARED = "status"
 #: Words of pub/sub, for one Redis and for a cluster.
 _WORDS = {"PUBLISH": ("PUBLISH", "SPUBLISH"), "NUMSUB": ("NUMSUB", "SHARDNUMSUB")}
 #: Around the text of an indented include.
@@ -133,18 +128,17 @@ def _define(text: str, values: dict[str, str]) -> str:
     return render(block(), set())
 
 
-def _made_from_name(name: bytes, tag: str) -> str:
-    """The Lua expression for a key, from its name for a queue that is called NUL.
-
-    Args:
-        tag: the expression for the tag, which is a part of ``QUEUE``.
-    """
-    before, queue, after = name.decode().partition("\0")
-    if before and queue and tag:
-        queue = f"QUEUE:sub(#{tag} + 1)"
-    elif queue:
-        tag, queue = "", "QUEUE"
-    return " .. ".join(filter(None, (tag, before and f"'{before}'", queue, after and f"'{after}'")))
+def _made_from_name(name: bytes, layout: Layout) -> str:
+    """The Lua expression for a key, from its name for a queue that is called NUL."""
+    before, queue, after = (part.decode() for part in name.partition(layout.stored("\0")))
+    tag = layout.tag("\0").decode()
+    parts = (
+        before and tag and "KEYS[1]",
+        before and f"'{before.removeprefix(tag)}'",
+        queue and "QUEUE",
+        after and f"'{after}'",
+    )
+    return " .. ".join(filter(None, parts))
 
 
 @cache
@@ -165,14 +159,12 @@ def load(
     words = _words(text)
     keys = tuple(key for key in QueueKeys._fields if key.upper() in words)
     values = {word: f"'{sharded if is_partitioned else plain}'" for word, (plain, sharded) in _WORDS.items()}
-    made = one_redis(db).make_keys("\0")
+    layout = cluster() if is_partitioned else one_redis(db)
+    made = layout.make_keys("\0")
     if of_taps:
         made = made.of_taps()
-    tag = "KEYS[1]" if is_partitioned else ""
-    values.update((key.upper(), _made_from_name(getattr(made, key), tag)) for key in keys)
+    values.update((key.upper(), _made_from_name(getattr(made, key), layout)) for key in keys)
     is_loop = "local QUEUE =" in text
-    if is_partitioned and not is_loop:
-        values[_DECLARED.upper()] = "KEYS[2]"
     text = _define(text, values)
     if "QUEUE" in _words(text) and not is_loop:
         text = f"local QUEUE = ARGV[1]\n{text}"
@@ -183,5 +175,4 @@ def load(
     source = text.encode()
     sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
     durable = bool(_DURABLE.search(text))
-    declared = (_DECLARED,) if is_partitioned and keys else ()
-    return Script(name=name, source=source, sha=sha, keys=declared, durable=durable)
+    return Script(name=name, source=source, sha=sha, durable=durable)

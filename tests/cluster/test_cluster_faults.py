@@ -241,7 +241,7 @@ def test_calls_wait_while_a_slot_moves_and_run_once(private_cluster: Cluster, ht
     taken: list[Any] = []
     taking = threading.Thread(target=lambda: taken.append(http.get(f"/q/{queue}").json()))
     taking.start()
-    wait_until(lambda: "errorstat_TRYAGAIN" in there.command("INFO", "errorstats"))
+    wait_until(lambda: "errorstat_ASK" in here.command("INFO", "errorstats"))
     private_cluster.move_keys(slot, here, there)
     private_cluster.end_moving(slot, here, there)
     taking.join()

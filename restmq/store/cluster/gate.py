@@ -25,18 +25,23 @@ _PAUSE_SECONDS, _PAUSE_FACTOR, _PAUSE_SECONDS_MAX = 0.01, 1.6, 0.25
 _AT_ONCE_MAX = 3
 
 
+_Send = Callable[[ClusterNode], defer.Deferred[Any]]
+
+
 class HeldCall:
     """A call that can be sent again, because no node has run it.
 
     Args:
-        send: sends the call to a node; the second argument: whether the slot is being moved to this node (``ASKING``).
+        send: sends the call to a node.
+        send_asking: sends it to a node to which the slot is being moved (``ASKING``); None if it must not run there.
         deadline: the time (reactor seconds) until which the call may wait.
     """
 
-    __slots__ = ("answer", "deadline", "send", "timer")
+    __slots__ = ("answer", "deadline", "send", "send_asking", "timer")
 
-    def __init__(self, send: Callable[[ClusterNode, bool], defer.Deferred[Any]], deadline: float) -> None:
+    def __init__(self, send: _Send, send_asking: _Send | None, deadline: float) -> None:
         self.send = send
+        self.send_asking = send_asking
         self.deadline = deadline
         self.answer: defer.Deferred[Any] = defer.Deferred()
         self.timer: Any = None
@@ -46,8 +51,8 @@ class GateOwner(Protocol):
     """The cluster's store, as a gate sees it."""
 
     def node_of(self, partition: int) -> ClusterNode | None: ...
-    def follow(self, partition: int, problem: Redirection) -> tuple[ClusterNode, bool] | None:
-        """The node for the next try, and whether the slot is being moved to it; None to wait."""
+    def follow(self, partition: int, problem: Redirection) -> ClusterNode | None:
+        """The node that another node named, for the next try; None to wait."""
 
     def opened(self, partition: int, calls: list[HeldCall]) -> None:
         """The first call was run. Sends these calls, which waited behind it."""
@@ -88,17 +93,19 @@ class Gate:
         problem = self._problem
         pause, at_once = _PAUSE_SECONDS, 0
         while self._calls:
-            hop = self._owner.follow(self._partition, problem) if problem is not None else None
-            if hop is not None and hop[0].connected and at_once < _AT_ONCE_MAX:
-                (node, is_coming), at_once = hop, at_once + 1
+            is_coming = problem is not None and problem.code == "ASK"
+            node = self._owner.follow(self._partition, problem) if problem is not None else None
+            if is_coming and self._calls[0].send_asking is None:
+                node = None
+            if node is not None and node.connected and at_once < _AT_ONCE_MAX:
+                at_once += 1
             else:
                 await task.deferLater(self._reactor, pause)
                 pause, at_once = min(pause * _PAUSE_FACTOR, _PAUSE_SECONDS_MAX), 0
-                owner = self._owner.node_of(self._partition)
-                if owner is None or not owner.connected or not self._calls:
+                node, is_coming = self._owner.node_of(self._partition), False
+                if node is None or not node.connected or not self._calls:
                     problem = None
                     continue
-                node, is_coming = owner, False
             problem = await self._send_first(node, is_coming)
             if problem is None:
                 break
@@ -123,5 +130,6 @@ class Gate:
             problem: Redirection = result.value
             return problem
 
-        problem: Redirection | None = await call.send(node, is_coming).addBoth(take)
+        send = call.send_asking if is_coming and call.send_asking is not None else call.send
+        problem: Redirection | None = await send(node).addBoth(take)
         return problem

@@ -9,9 +9,8 @@ from twisted.internet import defer
 
 from restmq.errors import StoreUnavailable
 from restmq.store import handshake, keys, scripts
-from restmq.store.connection import Connection, Encoded, ErrorReply, script_arguments
-from restmq.store.pool import Store, replicated
-from restmq.store.scripts import Script
+from restmq.store.connection import Connection, ErrorReply, script_arguments
+from restmq.store.pool import Store
 from restmq.store.settings import Address, StoreSettings
 
 #: Answers after which nothing was done, and the same call may succeed soon, here or at another node.
@@ -97,29 +96,13 @@ class ClusterNode(Store):
         connection.ask(b"ASKING").addErrback(lambda _: None)
         return connection.call(*args)
 
-    def run_asking(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        """Runs a script for a slot that this node is about to take over."""
-        try:
-            connection = self._least_busy(self._pool)
-            replication = self._replication if script.durable else None
-            waiting = replication.connection_to(connection.server) if replication is not None else None
-        except StoreUnavailable:
-            return defer.fail()
-        # ASKING is for the next command only, so the node must know the script before.
-        connection.ask(b"SCRIPT", b"LOAD", script.source).addErrback(lambda _: None)
-        connection.ask(b"ASKING").addErrback(lambda _: None)
-        answer = connection.run(script, first_args, *args)
-        if replication is None or waiting is None:
-            return answer
-        return defer.ensureDeferred(replicated(answer, replication, waiting))
-
     async def _no_op(self, connection: Connection) -> None:
         """A write for ``WAIT``. It must be to a key of this node, because PUBLISH is not replicated in a cluster."""
         script = scripts.load("replicated", True)
         for partition in self._cluster.partitions_of(self)[:_NO_OPS_MAX]:
-            key = self.layout.tags[partition] + keys.WRITTEN
+            tag = self.layout.tags[partition]
             try:
-                await connection.run(script, script_arguments(self.layout, [key]))
+                await connection.run(script, script_arguments(self.layout, tag, [tag + keys.WRITTEN]))
                 return
             except Redirection:  # this slot is being moved
                 continue
@@ -127,9 +110,10 @@ class ClusterNode(Store):
 
     async def _try_to_write(self) -> None:
         for partition in self._cluster.partitions_of(self)[:1]:
-            key = self.layout.tags[partition] + keys.WRITTEN
             try:
-                await self.run(scripts.load("ready", True), script_arguments(self.layout, [key]))
+                await self.run(
+                    scripts.load("ready", True), script_arguments(self.layout, self.layout.tags[partition], ())
+                )
             except Redirection as problem:
                 if problem.code not in (*AT_ANOTHER_NODE, "TRYAGAIN"):
                     raise

@@ -18,9 +18,9 @@ Slots that move
     call is sent again, until its time limit, and never runs twice (``gate``).
 5.  MOVED and ASK are followed only to members of the cluster, which the map names. If a node names another address, by
     mistake or on purpose, the map is read again, and nothing else happens.
-6.  While a slot is moved key by key, scripts on it get ASK from one node and TRYAGAIN from the other, until the slot
-    has moved: each declares a key that never exists, and another one (``keys.Partitioned.declare``). So no script
-    begins on a node that lacks some of its messages.
+6.  While a slot is moved key by key, scripts on it get ASK, until the slot has moved: each declares a key that never
+    exists (``keys.Partitioned.declare``). They do not follow it, so no script begins on a node that lacks some of its
+    messages. Other commands have one key, and follow it.
 7.  Calls are sent in the order in which they are made, also after they had to wait.
 
 Failures
@@ -240,10 +240,10 @@ class ClusterStore(BaseStore):
         return self.command(b"SPUBLISH", channel, payload)
 
     def run(self, script: Script, first_args: Encoded, *args: Any) -> defer.Deferred[Any]:
-        return self._call(first_args.partition, ClusterNode.run, ClusterNode.run_asking, (script, first_args, *args))
+        return self._call(first_args.partition, ClusterNode.run, None, (script, first_args, *args))
 
-    def _call(self, partition: int, way: _Way, way_asking: _Way, args: tuple[Any, ...]) -> defer.Deferred[Any]:
-        """Makes a call in one of two ways: the second is for a node to which the partition's slot is being moved."""
+    def _call(self, partition: int, way: _Way, way_asking: _Way | None, args: tuple[Any, ...]) -> defer.Deferred[Any]:
+        """Makes a call in one of two ways: the second is for a node that is about to get the slot; None if none."""
         node = self._owners[partition]
         if node is None or self._rejected:
             return defer.fail(StoreUnavailable(self._why_no_node()))
@@ -256,21 +256,18 @@ class ClusterStore(BaseStore):
             return _NO_NODE
         return self._outage.complaint or _NOT_REACHABLE
 
-    def _redirected(self, failure: Failure, partition: int, way: _Way, way_asking: _Way, args: Any) -> Any:
+    def _redirected(self, failure: Failure, partition: int, way: _Way, way_asking: _Way | None, args: Any) -> Any:
         if not isinstance(failure.value, Redirection):
             return failure
         return self._hold(partition, way, way_asking, args, failure.value)
 
     def _hold(
-        self, partition: int, way: _Way, way_asking: _Way, args: Any, problem: Redirection | None = None
+        self, partition: int, way: _Way, way_asking: _Way | None, args: Any, problem: Redirection | None = None
     ) -> defer.Deferred[Any]:
         if sum(map(len, self._gates.values())) >= self.settings.calls_in_flight_max:
             return defer.fail(StoreUnavailable(_OVERLOADED))
-
-        def send(node: ClusterNode, is_coming: bool) -> defer.Deferred[Any]:
-            return (way_asking if is_coming else way)(node, *args)
-
-        call = HeldCall(send, self._reactor.seconds() + self.settings.call_timeout_seconds)
+        deadline = self._reactor.seconds() + self.settings.call_timeout_seconds
+        call = HeldCall(lambda node: way(node, *args), way_asking and (lambda node: way_asking(node, *args)), deadline)
         self._enter(partition, call, problem)
         return call.answer
 
@@ -280,17 +277,17 @@ class ClusterStore(BaseStore):
             gate = self._gates[partition] = Gate(self, partition, self._reactor)
         gate.hold(call, problem)
 
-    def follow(self, partition: int, problem: Redirection) -> tuple[ClusterNode, bool] | None:
+    def follow(self, partition: int, problem: Redirection) -> ClusterNode | None:
         self._map.renew()
         if problem.address is None or problem.address not in self._members or not self.running:
             return None
         node = self._node_at(problem.address)
         if problem.code == "ASK":
             self._coming.add(problem.address)
-            return node, True
-        self._owners[partition] = node
-        self._has_moved = True  # the next map tells the subscribers
-        return node, False
+        else:
+            self._owners[partition] = node
+            self._has_moved = True  # the next map tells the subscribers
+        return node
 
     def opened(self, partition: int, calls: list[HeldCall]) -> None:
         del self._gates[partition]
@@ -301,9 +298,7 @@ class ClusterStore(BaseStore):
             elif partition in self._gates:
                 self._enter(partition, call, None)
             else:
-                call.send(node, False).addCallbacks(
-                    call.answer.callback, self._held_failed, errbackArgs=(partition, call)
-                )
+                call.send(node).addCallbacks(call.answer.callback, self._held_failed, errbackArgs=(partition, call))
 
     def _held_failed(self, failure: Failure, partition: int, call: HeldCall) -> None:
         if isinstance(failure.value, Redirection):
