@@ -18,7 +18,6 @@ import os
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +35,7 @@ try:
     from restmq.model import WAIT_SECONDS_MAX, Message, Policy, check_queue_name
     from restmq.queues.tokens import Authorization
     from restmq.server.clock import use_monotonic_clock
+    from restmq.server.coercions import whole_number
     from restmq.server.daemon import find_store
     from restmq.server.redis_options import RedisOptions
     from restmq.store.cluster.store import make_store
@@ -53,28 +53,8 @@ NAME_CHARACTERS_MAX = 100
 EXPIRES_SECONDS_MAX = 100 * 365 * 86_400
 
 
-@dataclass(slots=True)
-class Request:
-    """The command line's request. ``interrupted`` fires at SIGINT or SIGTERM."""
-
-    core: RedisOperations
-    queue: str
-    value: bytes | None
-    privileges: list[str]
-    signing: bool
-    name: str
-    expires_seconds: int
-    interrupted: defer.Deferred[None]
-
-    @property
-    def token(self) -> str:
-        try:
-            return (self.value or b"").decode()
-        except UnicodeDecodeError:
-            raise InvalidInput("invalid token: it must be UTF-8.") from None
-
-
-Action = Callable[[Request], Awaitable[bool]]
+#: Performs the action that the command line asks for. Returns whether it succeeded.
+Action = Callable[[RedisOperations, argparse.Namespace], Awaitable[bool]]
 
 
 def say(value: str | bytes) -> None:
@@ -96,86 +76,93 @@ def show(message: Message | None) -> bool:
     return True
 
 
-async def produce(asked: Request) -> bool:
-    say(await asked.core.queue_add(asked.queue, asked.value or b""))
+async def produce(core: RedisOperations, given: argparse.Namespace) -> bool:
+    say(await core.queue_add(given.queue, given.value))
     return True
 
 
-async def consume(asked: Request) -> bool:
+async def consume(core: RedisOperations, given: argparse.Namespace) -> bool:
     """Takes all messages until interrupted; continues when Redis was away."""
-    polls = LongPolls(asked.core, asked.core.store.clock)
+    polls = LongPolls(core, core.store.clock)
     polls.startService()
-    here = Presence(lambda: asked.interrupted.called)
-    asked.interrupted.addCallback(lambda _: here.leave())
+    here = Presence(lambda: given.interrupted.called)
+    given.interrupted.addCallback(lambda _: here.leave())
     while not here.left:
         try:
-            for message in await polls.take(asked.queue, TakeRequest(), here, WAIT_SECONDS_MAX):
+            for message in await polls.take(given.queue, TakeRequest(), here, WAIT_SECONDS_MAX):
                 show(message)
         except StoreUnavailable as problem:
             complain(problem)
-            await reconnected(asked)
+            await reconnected(core, given)
     await polls.stopService()
     return True
 
 
-async def reconnected(asked: Request) -> None:
+async def reconnected(core: RedisOperations, given: argparse.Namespace) -> None:
     """Waits until Redis answers again or the user interrupts."""
-    store = asked.core.store
-    while not store.connected and not asked.interrupted.called:
+    store = core.store
+    while not store.connected and not given.interrupted.called:
         await task.deferLater(store.clock, RECONNECT_CHECK_SECONDS)
 
 
-async def peek(asked: Request) -> bool:
-    return show(await asked.core.queue_get(asked.queue, softget=True))
+async def peek(core: RedisOperations, given: argparse.Namespace) -> bool:
+    return show(await core.queue_get(given.queue, softget=True))
 
 
-async def get_and_delete(asked: Request) -> bool:
-    return show(await asked.core.queue_getdel(asked.queue))
+async def get_and_delete(core: RedisOperations, given: argparse.Namespace) -> bool:
+    return show(await core.queue_getdel(given.queue))
 
 
-async def take(asked: Request) -> bool:
-    messages = await asked.core.queue_tail(asked.queue, 10)
+async def take(core: RedisOperations, given: argparse.Namespace) -> bool:
+    messages = await core.queue_tail(given.queue, 10)
     for message in messages:
         show(message)
     return bool(messages) or show(None)
 
 
-async def stats(asked: Request) -> bool:
-    queues = [asked.queue] if asked.queue else await asked.core.queue_all()
-    for line in await asked.core.queue_overview(queues):
+async def stats(core: RedisOperations, given: argparse.Namespace) -> bool:
+    queues = [given.queue] if given.queue else await core.queue_all()
+    for line in await core.queue_overview(queues):
         say(f"{line.name}\t{line.length}\t{line.policy.label}\t{'started' if line.started else 'stopped'}")
     return True
 
 
-async def get_policy(asked: Request) -> bool:
-    say((await asked.core.queue_policy_get(asked.queue)).label)
+async def get_policy(core: RedisOperations, given: argparse.Namespace) -> bool:
+    say((await core.queue_policy_get(given.queue)).label)
     return True
 
 
-async def set_roundrobin(asked: Request) -> bool:
-    await asked.core.queue_policy_set(asked.queue, Policy.ROUNDROBIN)
+async def set_roundrobin(core: RedisOperations, given: argparse.Namespace) -> bool:
+    await core.queue_policy_set(given.queue, Policy.ROUNDROBIN)
     return True
 
 
-async def count(asked: Request) -> bool:
-    say(str(await asked.core.queue_len(asked.queue)))
+async def count(core: RedisOperations, given: argparse.Namespace) -> bool:
+    say(str(await core.queue_len(given.queue)))
     return True
 
 
-async def last_items(asked: Request) -> bool:
-    messages = await asked.core.queue_last_items(asked.queue)
+async def last_items(core: RedisOperations, given: argparse.Namespace) -> bool:
+    messages = await core.queue_last_items(given.queue)
     for message in messages:
         say(message.key.encode() + b"\t" + message.value)
     return bool(messages) or show(None)
 
 
-async def authorize(asked: Request) -> bool:
-    found = await asked.core.authorization(asked.token)
-    if found is None or not found.covers(asked.queue):
+async def authorize(core: RedisOperations, given: argparse.Namespace) -> bool:
+    found = await core.authorization(token_of(given))
+    if found is None or not found.covers(given.queue):
         print("not authorized", file=sys.stderr)
         return False
     say("authorized: " + ", ".join(sorted(found.privileges)))
     return True
+
+
+def token_of(given: argparse.Namespace) -> str:
+    try:
+        return (given.value or b"").decode()
+    except UnicodeDecodeError:
+        raise InvalidInput("invalid token: it must be UTF-8.") from None
 
 
 def name_of(token: str, record: Authorization | None) -> str:
@@ -189,18 +176,17 @@ async def tokens_named(core: RedisOperations, name: str) -> list[str]:
     return [token async for token, record in core.authorizations() if name_of(token, record) == name]
 
 
-async def create_token(asked: Request) -> bool:
-    token = asked.token or secrets.token_hex(TOKEN_BYTES)  # hex digits never look like an option
-    names = [check_queue_name(name) for name in asked.queue.split(",")]
-    if not asked.name.isprintable() or len(asked.name) > NAME_CHARACTERS_MAX:
+async def create_token(core: RedisOperations, given: argparse.Namespace) -> bool:
+    token = token_of(given) or secrets.token_hex(TOKEN_BYTES)  # hex digits never look like an option
+    names = [check_queue_name(name) for name in given.queue.split(",")]
+    name = given.name or ""
+    if not name.isprintable() or len(name) > NAME_CHARACTERS_MAX:
         raise InvalidInput(f"invalid name: use up to {NAME_CHARACTERS_MAX} printable characters.")
-    if asked.name and await tokens_named(asked.core, asked.name):
-        complain(f"a token has the name {asked.name!r} already; revoke it first, or choose another name.")
+    if name and await tokens_named(core, name):
+        complain(f"a token has the name {name!r} already; revoke it first, or choose another name.")
         return False
-    secret = secrets.token_urlsafe(SECRET_BYTES) if asked.signing else ""
-    await asked.core.authorization_create(
-        token, names, asked.privileges, secret=secret, name=asked.name, expires_seconds=asked.expires_seconds
-    )
+    secret = secrets.token_urlsafe(SECRET_BYTES) if given.signing else ""
+    await core.authorization_create(token, names, given.privs, secret=secret, name=name, expires_seconds=given.expires)
     say(f"{token}\t{secret}" if secret else token)
     return True
 
@@ -209,8 +195,8 @@ def shown_time(time_ms: int) -> str | None:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds") if time_ms else None
 
 
-async def list_tokens(asked: Request) -> bool:
-    async for token, record in asked.core.authorizations():
+async def list_tokens(core: RedisOperations, _given: argparse.Namespace) -> bool:
+    async for token, record in core.authorizations():
         fields: dict[str, Any] = {"broken": True}
         if record is not None:
             fields = {"queues": record.queues, "privs": sorted(record.privileges)}
@@ -221,9 +207,9 @@ async def list_tokens(asked: Request) -> bool:
     return True
 
 
-async def revoke_token(asked: Request) -> bool:
-    found = [asked.token] if asked.value is not None else await tokens_named(asked.core, asked.name)
-    revoked = [token for token in found if await asked.core.authorization_revoke(token)]
+async def revoke_token(core: RedisOperations, given: argparse.Namespace) -> bool:
+    found = [token_of(given)] if given.value is not None else await tokens_named(core, given.name)
+    revoked = [token for token in found if await core.authorization_revoke(token)]
     print(f"tokens that are revoked: {len(revoked)}" if revoked else "no such token", file=sys.stderr)
     return bool(revoked)
 
@@ -279,13 +265,6 @@ def privileges(text: str) -> list[str]:
     return words
 
 
-def positive(text: str) -> int:
-    seconds = int(text)
-    if not 1 <= seconds <= EXPIRES_SECONDS_MAX:
-        raise ValueError(f"use a number of seconds from 1 to {EXPIRES_SECONDS_MAX}")
-    return seconds
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     summary, _, rest = (__doc__ or "").partition("\n\n")
@@ -299,7 +278,7 @@ def parser() -> argparse.ArgumentParser:
     action.add_argument("--hash-password", action="store_true", help="ask for a password and print its hash")
     action.add_argument("--version", action="version", version=f"RestMQ {__version__}")
     described.add_argument("--queue", help="name of the queue")
-    described.add_argument("--value", help="message or token")
+    described.add_argument("--value", type=os.fsencode, help="message or token")
     described.add_argument(
         "--privs",
         type=checked(privileges),
@@ -312,8 +291,9 @@ def parser() -> argparse.ArgumentParser:
         help="with --create-token: also print a secret, with which SQS clients sign; the token alone opens nothing",
     )
     described.add_argument("--name", help="name of a token")
+    expires = checked(whole_number(1, EXPIRES_SECONDS_MAX))
     described.add_argument(
-        "--expires", type=checked(positive), default=0, help="seconds until a new token expires [default: never]"
+        "--expires", type=expires, default=0, help="seconds until a new token expires [default: never]"
     )
     redis = described.add_argument_group("location of Redis")
     for name, _short, default, text, *coerce in RedisOptions.optParameters:
@@ -352,28 +332,17 @@ def print_hash() -> int:
     return 0
 
 
-async def perform(
-    reactor: Any, settings: StoreSettings, action: Action, given: argparse.Namespace, value: bytes | None
-) -> None:
+async def perform(reactor: Any, settings: StoreSettings, action: Action, given: argparse.Namespace) -> None:
     """Runs one action on its own store. Always raises SystemExit, as task.react expects."""
     use_monotonic_clock(reactor)
     globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
     store = make_store(settings, reactor)
-    asked = Request(
-        core=RedisOperations(store),
-        queue=given.queue,
-        value=value,
-        privileges=given.privs,
-        signing=given.signing,
-        name=given.name or "",
-        expires_seconds=given.expires,
-        interrupted=defer.Deferred(),
-    )
+    given.interrupted = defer.Deferred()  # fires at SIGINT or SIGTERM
     done: defer.Deferred[None] = defer.Deferred()
 
     def interrupt() -> defer.Deferred[None]:
-        if not asked.interrupted.called:
-            asked.interrupted.callback(None)
+        if not given.interrupted.called:
+            given.interrupted.callback(None)
         return done
 
     def not_reachable(_failure: Any, _timeout: float) -> None:
@@ -388,7 +357,7 @@ async def perform(
     try:
         store.startService()
         await store.first_connected.addTimeout(settings.call_timeout_seconds, reactor, not_reachable)
-        status = 0 if await action(asked) else 1
+        status = 0 if await action(RedisOperations(store), given) else 1
     except BrokenPipeError:  # the reader of the pipe has exited; stops Python from writing the rest at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RestMQError as problem:
@@ -413,17 +382,16 @@ def main(arguments: list[str] | None = None) -> None:
     for name in needs:
         if getattr(given, name) is None and not (name == "name" and given.value is not None):
             described.error(f"{given.action} needs --{name}")
-    value = None if given.value is None else os.fsencode(given.value)
-    if action is produce and value is None:
+    if action is produce and given.value is None:
         try:
-            value = sys.stdin.buffer.read()
+            given.value = sys.stdin.buffer.read()
         except KeyboardInterrupt:
             raise SystemExit(1) from None
     try:
         settings = store_settings(given)
     except UsageError as problem:
         described.error(str(problem))
-    task.react(perform, (settings, action, given, value))
+    task.react(perform, (settings, action, given))
 
 
 if __name__ == "__main__":
