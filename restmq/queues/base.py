@@ -228,7 +228,15 @@ class Operations:
         if self.layout.is_partitioned or may_be_fifo(other):
             return await self._copy_dead(queue, other, wanted, by_user)
         more_keys = [there.queue_set, there.number, there.last_number, there.totals]
-        more_keys += [there.ready, there.expiring, there.deliveries, there.times, there.tapped, there.channel]
+        more_keys += [
+            there.ready,
+            there.expiring,
+            there.deliveries,
+            there.times,
+            there.sqs,
+            there.tapped,
+            there.channel,
+        ]
         args = (self.layout.stored(other), int(by_user), wanted)
         moved, remaining, rested = await self._run("forward", queue, *args, more_keys=more_keys)
         await self._run("wake", other)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from twisted.logger import Logger
@@ -20,7 +20,8 @@ from restmq.errors import Conflict, InvalidInput, NotFound, StoreRefused
 from restmq.model import Message, check_queue_name, queue_of
 from restmq.queues.base import digest
 from restmq.queues.leases import LeaseOperations
-from restmq.queues.sqs import SqsOperations
+from restmq.queues.sqs import LIST_MAX, SqsOperations
+from restmq.store import keys
 from restmq.store.partitions import gather
 
 log = Logger()
@@ -30,9 +31,8 @@ _MOVE = "\nmove"
 _STEP_MAX = 100
 #: Another daemon goes on with a task after this time. The leases of a step have ended by then.
 _CLAIM_MS, _LEASE_MS = 10_000, 5_000
-_QUEUES_A_CALL = 500
 #: Members of a record that are about the message in the dead-letter queue.
-_OF_LETTER = ("first", "last", "reason", "failed", "order", "origin", "number")
+_OF_LETTER = ("first", "last", "reason", "failed", "order", "origin", "number", "received")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
@@ -151,27 +151,26 @@ class MoveOperations(LeaseOperations, SqsOperations):
         return len(messages), "RUNNING", ""
 
     def _copy(self, message: Message) -> tuple[Any, ...]:
-        """A message as ``lua/adopt.lua`` expects it."""
+        """A message as ``lua/adopt.lua`` expects it; as on SQS, a new one, with an id and a time of its own."""
         record = {name: part for name, part in json.loads(message.record).items() if name not in _OF_LETTER}
-        copy = json.dumps({**record, "count": 0}, separators=(",", ":"), ensure_ascii=False)
+        record |= {"count": 0, "sent": self.store.time_ms()}
+        if "id" in record:
+            record["id"] = str(uuid.uuid4())
+        copy = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
         return digest(self.layout.stored_key(message.key), b"moved"), message.value, message.expires_ms, copy
 
-    async def sqs_dead_letter_sources(self, queue: str) -> list[str]:
-        """The queues whose setting ``dead_letter`` names this one, sorted; one call per 500 queues that there are.
+    async def sqs_dead_letter_sources(self, queue: str, count: int = LIST_MAX, after: str = "") -> list[str]:
+        """Up to ``count`` queues whose setting ``dead_letter`` names this one, sorted, that follow ``after``."""
+        first, end = f"({queue}\n".encode(), f"({queue}\v".encode()
 
-        An index would have to change with the settings of queues in other partitions, which no script can do.
-        """
-        by_partition = self.by_partition(await self.queue_all())
-        found = await gather(self.store, by_partition, lambda partition: self._dead_letters_of(by_partition[partition]))
-        return sorted(name for pairs in found.results.values() for name, other in pairs if other == queue)
+        async def sources_in(partition: int) -> list[str]:
+            tag = self.layout.tags[partition]
+            index, start = tag + keys.DEAD_LETTERS, first + tag + after.encode()
+            found = await self.store.command("ZRANGE", index, start, end, "BYLEX", "LIMIT", 0, count)
+            return [self.layout.shown(member.partition(b"\n")[2]) for member in found]
 
-    async def _dead_letters_of(self, names: Sequence[str]) -> list[tuple[str, str]]:
-        pairs: list[tuple[str, str]] = []
-        for start in range(0, len(names), _QUEUES_A_CALL):
-            some = names[start : start + _QUEUES_A_CALL]
-            found = await self.run_on("dead_letter_settings", [self.layout.make_key(name, "settings") for name in some])
-            pairs += [(name, other.decode()) for name, other in zip(some, found, strict=True) if other]
-        return pairs
+        found = await gather(self.store, range(len(self.layout.tags)), sources_in)
+        return sorted(chain.from_iterable(found.results.values()))[:count]
 
 
 def _origin(message: Message) -> str:

@@ -29,8 +29,11 @@ from restmq.store.batching import Batcher
 SQS_NAME = re.compile(r"(?=.{1,80}$)[A-Za-z0-9_-]+(\.fifo)?")
 #: The header of a message that names its group.
 GROUP_HEADER = "x-message-group"
+#: The group of messages of a FIFO queue that name none; see ``lua/fifo/_groups.lua``.
+GROUP_DEFAULT = "default"
 _GROUP = re.compile(r"[!-~]{1,128}")
-_LIST_MAX = 1000
+#: Maximum length of a list of queues.
+LIST_MAX = 1000
 #: An SqsEntry as ``lua/sqs_send.lua`` expects it.
 _Parts = tuple[Any, ...]
 
@@ -209,7 +212,7 @@ class SqsOperations(OverviewOperations):
         flat = [*_flat(fields), *_flat(settings)]
         return bool(await self._run("sqs_set", queue, self.expires_seconds, len(fields), *flat))
 
-    async def sqs_list(self, prefix: str = "", count: int = _LIST_MAX, after: str = "") -> list[str]:
+    async def sqs_list(self, prefix: str = "", count: int = LIST_MAX, after: str = "") -> list[str]:
         """Up to ``count`` names of queues that SQS allows, sorted, that begin with the prefix and follow ``after``."""
         names = (name for name in await self.queue_all() if name.startswith(prefix) and name > after)
         return list(islice((name for name in names if SQS_NAME.fullmatch(name)), count))

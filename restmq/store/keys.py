@@ -26,6 +26,8 @@ from restmq.model import queue_of
 QUEUE_SET = b"QUEUESET"
 #: Queues by the time at which a daemon must promote messages, because a lease or a delay ends.
 DUE = b"QUEUEDUE"
+#: Queues by the queue to which their dead letters go (``lua/_sources.lua``).
+DEAD_LETTERS = b"QUEUEDEADLETTERS"
 PARTITIONS = 1024
 #: The key that the no-op for ``WAIT`` writes in a cluster.
 WRITTEN = b"RESTMQ-REPLICATED"
@@ -77,6 +79,7 @@ class QueueKeys(NamedTuple):
     moves: bytes
     due: bytes
     due_channel: bytes
+    dead_letters: bytes
 
     def being_dropped(self) -> tuple[bytes, ...]:
         """The names to which a purge renames the list and the sorted sets of messages, before it drops their values."""
@@ -95,7 +98,7 @@ _OWN_WORDS = {"number": "UUID", "ready": "queue", "policy": "queuepolicy"}
 _SUFFIXES = {
     field: b":" + _OWN_WORDS.get(field, field.replace("_", "")).encode()
     for field in QueueKeys._fields
-    if field not in ("queue_set", "status", "channel", "due", "due_channel")
+    if field not in ("queue_set", "status", "channel", "due", "due_channel", "dead_letters")
 }
 
 
@@ -121,7 +124,7 @@ class Layout:
         own = {field: b"\1\0" + suffix for field, suffix in _SUFFIXES.items()}
         own["channel"] = b"\1\0:PUBSUB" + (b":%d" % db if db else b"")
         own |= {"queue_set": b"\1" + QUEUE_SET, "status": self._status}
-        own |= {"due": b"\1" + DUE, "due_channel": self.due_channel(b"\1")}
+        own |= {"due": b"\1" + DUE, "due_channel": self.due_channel(b"\1"), "dead_letters": b"\1" + DEAD_LETTERS}
         #: The keys of a queue, one a line, with NUL in place of its name, which has no line ends, and SOH for its tag.
         self._names = b"\n".join(own[field] for field in QueueKeys._fields)
         self.for_queue: Callable[[str], QueueKeys] = lru_cache(maxsize=4096)(self.make_keys)

@@ -80,7 +80,7 @@ def test_an_unknown_queue_is_told_apart_from_an_empty_one(run: Run, core: RedisO
 def test_a_removed_queue_leaves_nothing_to_sqs(run: Run, private_core: RedisOperations, private_redis: Redis) -> None:
     core = private_core
     for name in ("q", "q.fifo"):
-        run(core.sqs_create, name, {"FifoQueue": "true"} if name == "q.fifo" else {}, {"a": "b"}, {"lease": 3})
+        run(core.sqs_create, name, {"FifoQueue": "true"} if name == "q.fifo" else {}, {"a": "b"}, {"dead_letter": "d"})
         states = send(run, core, name, b"1", b"2", group="g", deduplication_id="d") + send(
             run, core, name, b"3", group="h", deduplication_id="e", delay_seconds=None
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
@@ -171,7 +173,49 @@ def test_a_message_received_too_often_goes_to_the_dead_letter_queue(sqs: Any, ur
     )
     assert (letter["Body"], letter["MessageId"], letter["MessageAttributes"]) == ("poison", sent["MessageId"], text)
     assert letter["Attributes"]["DeadLetterQueueSourceArn"].endswith(f":{queue}")
+    assert letter["Attributes"]["ApproximateReceiveCount"] == "3", "receives are counted across all queues"
     assert json.loads(attributes_of(sqs, url)["RedrivePolicy"])["maxReceiveCount"] == 2
+
+
+def test_a_dead_letter_is_kept_for_the_retention_of_its_queue(
+    sqs: Any, url: str, queue: str, http: httpx.Client
+) -> None:
+    kept = {"MessageRetentionPeriod": "1209600"}
+    dead = sqs.create_queue(QueueName=f"{queue}-dead", Attributes=kept)["QueueUrl"]
+    policy = json.dumps({"deadLetterTargetArn": attributes_of(sqs, dead)["QueueArn"], "maxReceiveCount": 1})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"MessageRetentionPeriod": "60", "RedrivePolicy": policy})
+    sqs.send_message(QueueUrl=url, MessageBody="poison")
+    (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
+    sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0)
+    (letter,) = sqs.receive_message(QueueUrl=dead, AttributeNames=["SentTimestamp"], WaitTimeSeconds=20)["Messages"]
+    key = base64.urlsafe_b64decode(letter["ReceiptHandle"]).decode().split("\n")[0]
+    expires_ms = http.get(f"/m/{key}").json()["expires"]
+    assert expires_ms - int(letter["Attributes"]["SentTimestamp"]) == 1_209_600_000
+
+
+def test_the_sources_of_a_dead_letter_queue_are_listed_by_page(sqs: Any, queue: str) -> None:
+    names = [f"{queue}-{number}" for number in range(3)]
+    for name in (*names, f"{queue}-dead", f"{queue}-dead2"):
+        sqs.create_queue(QueueName=name)
+
+    def redrive(name: str, target: str) -> None:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        policy = {"deadLetterTargetArn": f"arn:aws:sqs:us-east-1:0:{target}", "maxReceiveCount": 2}
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy) if target else ""})
+
+    def sources(**more: Any) -> list[str]:
+        dead = sqs.get_queue_url(QueueName=f"{queue}-dead")["QueueUrl"]
+        pages = sqs.get_paginator("list_dead_letter_source_queues").paginate(QueueUrl=dead, **more)
+        return [url.rpartition("/")[2] for page in pages for url in page["queueUrls"]]
+
+    for name in names:
+        redrive(name, f"{queue}-dead")
+    assert sources() == sources(PaginationConfig={"PageSize": 1}) == names
+    redrive(names[0], "")
+    redrive(names[1], f"{queue}-dead2")
+    assert sources() == names[2:]
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=names[2])["QueueUrl"])
+    assert sources() == []
 
 
 @pytest.mark.parametrize("other", ["no-such-queue-anywhere", None])

@@ -35,7 +35,7 @@ async def start_message_move_task(call: SqsCall, given: shapes.StartMessageMoveT
     await _check_exists(call, "SourceArn", source)
     if destination:
         await _check_exists(call, "DestinationArn", destination)
-    if not await call.core.sqs_dead_letter_sources(source):
+    if not await call.core.sqs_dead_letter_sources(source, 1):
         raise invalid_value("Source queue must be configured as a Dead Letter Queue.")
     try:
         move = await call.core.sqs_move_start(source, destination, per_second)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 
-from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE
+from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE, Credentials
 from restmq.errors import Conflict
 from restmq.frontends.sqs import shapes
 from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
@@ -94,28 +96,47 @@ async def get_queue_url(call: SqsCall, given: shapes.GetQueueUrl) -> SqsResult:
 @operation()
 async def list_queues(call: SqsCall, given: shapes.ListQueues) -> SqsResult:
     credentials = await call.check(CONSUME, None)
-    covers = await call.services.guard.coverage(credentials)
-    wanted, after = _page(given.max_results), _name_in(given.next_token)
-    found: list[str] = []
-    while len(found) <= wanted:  # one more shows whether another page follows
-        page = await call.core.sqs_list(given.queue_name_prefix or "", wanted + 1, after)
-        found += filter(covers, page)
-        if len(page) <= wanted:
-            break
-        after = page[-1]
-    return _page_of_urls(call, "QueueUrls", found, wanted, has_token=given.max_results is not None)
+    return await _page(
+        call, "QueueUrls", given, credentials, partial(call.core.sqs_list, given.queue_name_prefix or "")
+    )
 
 
 @operation(CONSUME)
 async def list_dead_letter_source_queues(call: SqsCall, given: shapes.ListDeadLetterSourceQueues) -> SqsResult:
-    covers = await call.services.guard.coverage(await call.identify(CONSUME))
+    credentials = await call.identify(CONSUME)
     await call.existing()
-    wanted, after = _page(given.max_results), _name_in(given.next_token)
-    found = [name for name in await call.core.sqs_dead_letter_sources(call.queue) if name > after and covers(name)]
-    return _page_of_urls(call, "queueUrls", found, wanted, has_token=given.max_results is not None)
+    return await _page(call, "queueUrls", given, credentials, partial(call.core.sqs_dead_letter_sources, call.queue))
 
 
-def _page(max_results: int | None) -> int:
+async def _page(
+    call: SqsCall,
+    member: str,
+    given: shapes.ListQueues | shapes.ListDeadLetterSourceQueues,
+    credentials: Credentials,
+    read: Callable[[int, str], Awaitable[list[str]]],
+) -> SqsResult:
+    """A page of the queues that the client may see.
+
+    Args:
+        read: returns a number of names, sorted, that follow a name.
+    """
+    covers = await call.services.guard.coverage(credentials)
+    wanted, after = _page_size(given.max_results), _name_in(given.next_token)
+    found: list[str] = []
+    while len(found) <= wanted:  # one more shows whether another page follows
+        some = await read(wanted + 1, after)
+        found += filter(covers, some)
+        if len(some) <= wanted:
+            break
+        after = some[-1]
+    shown = found[:wanted]
+    result: dict[str, object] = {member: list(map(call.queue_url, shown))} if shown or member == "queueUrls" else {}
+    if given.max_results is not None and len(found) > wanted:
+        result["NextToken"] = base64.urlsafe_b64encode(shown[-1].encode()).decode()
+    return result
+
+
+def _page_size(max_results: int | None) -> int:
     if max_results is None:
         return _PAGE_MAX
     if not 1 <= max_results <= _PAGE_MAX:
@@ -129,14 +150,6 @@ def _name_in(token: str | None) -> str:
         return base64.urlsafe_b64decode(token or "").decode()
     except ValueError:
         raise invalid_value("Invalid or expired next token.") from None
-
-
-def _page_of_urls(call: SqsCall, member: str, found: list[str], wanted: int, has_token: bool) -> SqsResult:
-    shown = found[:wanted]
-    result: dict[str, object] = {member: list(map(call.queue_url, shown))} if shown or member == "queueUrls" else {}
-    if has_token and len(found) > wanted:
-        result["NextToken"] = base64.urlsafe_b64encode(shown[-1].encode()).decode()
-    return result
 
 
 @operation(CONSUME)

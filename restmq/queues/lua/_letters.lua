@@ -19,12 +19,17 @@ local function hops_of(record) return (record.origin and record.origin.hops or 0
 
 local function must_rest(record, by_user) return hops_of(record) > HOPS_MAX and not by_user end
 
--- The record of a letter in the other queue. `key` is the letter's key as clients know it.
+-- The record of a letter in the other queue. `key` is the letter's key as clients know it. As SQS has it, the deliveries
+-- are counted across all queues (`received`), a message of a group has a new time, and its id is its deduplication id.
 local function moved_record(key, record, by_user)
   local origin = {key = key, count = record.count, first = record.first, last = record.last, reason = record.reason,
     failed = record.failed, hops = not by_user and hops_of(record) or nil}
+  record.received = not by_user and (record.received or 0) + record.count or nil
   record = undelivered(record)
   record.order, record.origin = nil, origin
-  if record.group then record.number = record.number or number_of(key) end
+  if record.group then
+    record.number, record.dedup = record.number or number_of(key), record.id or record.dedup
+    record.sent = now_ms()
+  end
   return record
 end

@@ -8,6 +8,7 @@
 -- include: _wake
 -- include: _begin
 -- include: _copy
+-- include: _retention
 local KNOWN_MS = 86400000
 -- If one of these keys has a wrong type, the script fails here, before it has taken anything.
 if call('SADD', QUEUE_SET, QUEUE) == 1 then begin(NUMBER, LAST_NUMBER, TOTALS) end
@@ -22,7 +23,8 @@ for i = 3, #ARGV, 4 do
   if call('SET', QUEUE .. ':adopted:' .. digest, 1, 'NX', 'PX', KNOWN_MS) then
     local key = QUEUE .. ':' .. string.format('%.0f', call('INCR', NUMBER))
     call('SET', key, value)
-    if expires_ms ~= '0' then
+    expires_ms = expiry_here(cjson.decode(record), expires_ms)
+    if expires_ms > 0 then
       call('PEXPIREAT', key, expires_ms)
       call('ZADD', EXPIRING, expires_ms, key)
     end

@@ -2,7 +2,7 @@
 -- user's request, to the queue that the setting dead_letter names (see _letters). In a cluster, letters, adopt and
 -- adopted do this instead.
 -- KEYS: more at the end, of the other queue: queue_set, number, last_number, totals, ready, expiring, deliveries, times,
--- tapped, channel.
+-- sqs, tapped, channel.
 -- ARGV: queue, clock, the other queue's name, 1 if a user asked for it or 0, the key of one dead letter or '' for all.
 -- Returns {number moved, number of dead letters that remain to be moved, number of those that now rest}.
 -- allow-oom
@@ -13,9 +13,11 @@
 -- include: _age
 -- include: _letters
 -- include: _begin
+-- include: _retention
 local OTHER, by_user, wanted = ARGV[3], ARGV[4] == '1', ARGV[5]
 local QUEUES, OTHER_NUMBER, OTHER_LAST, OTHER_TOTALS, OTHER_READY, OTHER_EXPIRING, OTHER_DELIVERIES, OTHER_TIMES =
-  unpack(KEYS, #KEYS - 9)
+  unpack(KEYS, #KEYS - 10)
+local OTHER_SQS = KEYS[#KEYS - 2]
 local OTHER_TAPPED, OTHER_CHANNEL = unpack(KEYS, #KEYS - 1)
 local letters = letters_to_move(by_user, wanted)
 if #letters == 0 then return {0, 0, 0} end
@@ -42,10 +44,15 @@ for _, key in ipairs(letters) do
   else
     local other_key = OTHER .. ':' .. string.format('%.0f', call('INCR', OTHER_NUMBER))
     call('RENAME', key, other_key)
-    local new_record = cjson.encode(moved_record(key, record, by_user))
+    record = moved_record(key, record, by_user)
+    expires_ms = expiry_here(record, expires_ms, OTHER_SQS)
+    local new_record = cjson.encode(record)
     call('HSET', OTHER_DELIVERIES, other_key, new_record)
     if copy then copy(other_key, call('GET', other_key), new_record) end
-    if expires_ms > 0 then call('ZADD', OTHER_EXPIRING, expires_ms, other_key) end
+    if expires_ms > 0 then
+      call('PEXPIREAT', other_key, expires_ms)
+      call('ZADD', OTHER_EXPIRING, expires_ms, other_key)
+    end
     call('LPUSH', OTHER_READY, other_key)
     forget({key})
     call('ZREM', DEAD, key)

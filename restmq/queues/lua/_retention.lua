@@ -1,0 +1,6 @@
+-- The expiry (ms since 1970 or 0) of a message that comes from another queue, here or in the queue with this hash SQS. One
+-- of SQS is kept for the retention of this queue since it was sent.
+local function expiry_here(record, expires_ms, sqs)
+  local retention = record.id and record.sent and call('HGET', sqs or SQS, 'a:MessageRetentionPeriod')
+  return retention and record.sent + retention * 1000 or tonumber(expires_ms)
+end
