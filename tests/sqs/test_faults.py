@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +89,36 @@ def test_while_redis_is_away_the_error_says_that_a_retry_may_help(two: list[Daem
     private_redis.start()
     wait_until(lambda: refused() is None)
     assert bodies(sqs.receive_message(QueueUrl=url)) == ["x"]
+
+
+@pytest.mark.parametrize("end", ["", ".fifo"])
+def test_each_operation_on_a_message_is_one_call_to_redis(two: list[Daemon], private_redis: Redis, end: str) -> None:
+    sqs = connect(two[0].port)
+    fifo = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if end else {}
+    url = sqs.create_queue(QueueName="jobs" + end, Attributes=fifo)["QueueUrl"]
+    group = {"MessageGroupId": "g"} if end else {}
+
+    def calls() -> list[str]:
+        """The scripts of the queue that were called since the last time."""
+        entries = private_redis.commands([("SLOWLOG", "GET", "-1"), ("SLOWLOG", "RESET")])[0]
+        return [words[1] for _, _, _, words, *_ in entries if words[0] == "EVALSHA" and "jobs" + end in words]
+
+    def one_message() -> list[int]:
+        """Sends, receives, changes and deletes a message; returns the number of calls for each step."""
+        calls()
+        sqs.send_message(QueueUrl=url, MessageBody=uuid.uuid4().hex, **group)
+        counts = [len(calls())]
+        (message,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=20, AttributeNames=["All"])["Messages"]
+        counts.append(len(calls()))
+        named = {"QueueUrl": url, "ReceiptHandle": message["ReceiptHandle"]}
+        sqs.change_message_visibility(**named, VisibilityTimeout=60)
+        counts.append(len(calls()))
+        sqs.delete_message(**named)
+        return [*counts, len(calls())]
+
+    private_redis.command("CONFIG", "SET", "slowlog-log-slower-than", "0")
+    one_message()  # Redis does not know the scripts yet
+    assert one_message() == [1, 1, 1, 1]
 
 
 def head(operation: str, body: bytes) -> bytes:

@@ -160,6 +160,22 @@ def test_dead_letters_of_http_and_of_sqs_are_the_same(sqs: Any, url: str, queue:
     assert letter["Attributes"]["DeadLetterQueueSourceArn"].endswith(f":{queue}")
 
 
+def test_the_timeout_of_a_queue_is_its_lease_even_if_it_is_0(
+    sqs: Any, url: str, queue: str, http: httpx.Client
+) -> None:
+    for setting, hidden_seconds in (("77", 77), ("0", 30)):
+        http.post(f"/p/{queue}", data={"lease": setting})
+        sqs.send_message(QueueUrl=url, MessageBody="x")
+        (message,) = sqs.receive_message(QueueUrl=url)["Messages"]
+        key = base64.urlsafe_b64decode(message["ReceiptHandle"]).decode().split("\n")[0]
+        found = http.get(f"/m/{key}").json()
+        assert found["due"] - found["last"] == hidden_seconds * 1000
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "0"})
+    sqs.send_message(QueueUrl=url, MessageBody="seen")
+    for _ in range(2):
+        wait_until(lambda: bodies(sqs.receive_message(QueueUrl=url)) == ["seen"])
+
+
 def test_metrics_count_operations_and_errors(sqs: Any, url: str, http: httpx.Client) -> None:
     sqs.send_message(QueueUrl=url, MessageBody="x")
     with pytest.raises(sqs.exceptions.QueueDoesNotExist):

@@ -6,6 +6,7 @@ import hashlib
 import threading
 from typing import Any
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
@@ -62,6 +63,17 @@ def test_only_the_attributes_that_are_asked_for_come(sqs: Any, url: str) -> None
     assert none[0].keys() == {"MessageId", "ReceiptHandle", "MD5OfBody", "Body"}
 
 
+def test_the_group_of_a_message_of_a_standard_queue_is_shown(
+    sqs: Any, url: str, queue: str, http: httpx.Client
+) -> None:
+    sqs.send_message(QueueUrl=url, MessageBody="x", MessageGroupId="tenant-1")
+    http.post(f"/q/{queue}", content=b"y", headers={"X-Message-Group": "tenant-2"})
+    sqs.send_message(QueueUrl=url, MessageBody="z")
+    messages = receive(sqs, url, MaxNumberOfMessages=10)
+    assert [message["Attributes"].get("MessageGroupId") for message in messages] == ["tenant-1", "tenant-2", None]
+    assert not any("SequenceNumber" in message["Attributes"] or "MessageAttributes" in message for message in messages)
+
+
 def test_a_trace_header_travels_with_its_message(sqs: Any, url: str) -> None:
     trace = {"AWSTraceHeader": {"DataType": "String", "StringValue": "Root=1-5759e988-bd862e3fe1be46a994272793"}}
     sent = sqs.send_message(QueueUrl=url, MessageBody="x", MessageSystemAttributes=trace)
@@ -80,6 +92,7 @@ def test_a_trace_header_travels_with_its_message(sqs: Any, url: str) -> None:
         ({"MessageBody": "x", "DelaySeconds": 901}, "InvalidParameterValue"),
         ({"MessageBody": "x", "DelaySeconds": -1}, "InvalidParameterValue"),
         ({"MessageBody": "x", "MessageDeduplicationId": "a"}, "InvalidParameterValue"),
+        *(({"MessageBody": "x", "MessageGroupId": group}, "InvalidParameterValue") for group in ("", "a b", "g" * 129)),
         *(
             ({"MessageBody": "x", "MessageAttributes": {name: one}}, "InvalidParameterValue")
             for name, one in {

@@ -121,8 +121,10 @@ def test_only_a_queue_that_may_be_a_fifo_queue_pays_for_them(name: str) -> None:
     of_fifo = {"SQS", "ORDERED", "GROUPED", "GROUPS", "LOCKED", "SENT_IDS", "SENT_TIMES"}
 
     def named(may_be_fifo: bool) -> set[str]:
-        text = re.sub(r"--.*|'[^']*'", "", scripts.load(name, may_be_fifo=may_be_fifo).source.decode())
-        return of_fifo & set(re.findall(r"[A-Z_]+", text))
+        source = scripts.load(name, may_be_fifo=may_be_fifo).source.decode()
+        made = re.search(r"^local QUEUE = .*\nlocal (.*) = ", source, re.MULTILINE)
+        assert made
+        return of_fifo & set(made[1].split(", "))
 
     assert "SQS" in named(may_be_fifo=True)
     assert not named(may_be_fifo=False)

@@ -18,10 +18,10 @@ from restmq.frontends.sqs.batches import checked_entries, run_batch
 from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
 from restmq.frontends.sqs.errors import SqsError, invalid
 from restmq.frontends.sqs.names import ACCOUNT, FIFO_SUFFIX, arn_of
-from restmq.frontends.sqs.queue_attributes import WAIT, number_of_attribute, visibility_of
+from restmq.frontends.sqs.queue_attributes import WAIT, number_of_attribute
 from restmq.frontends.sqs.sending import TRACE_ATTRIBUTE, TRACE_HEADER, md5_of_body
 from restmq.model import Attribute, Message, Metadata, number_of, queue_of
-from restmq.queues.sqs import GROUP_HEADER, Handle
+from restmq.queues.sqs import GROUP_DEFAULT, GROUP_HEADER, Handle
 
 VISIBILITY_MAX, WAIT_MAX, MESSAGES_MAX = 43_200, 20, 10
 #: Ids of messages that were not sent over SQS are made of their keys.
@@ -34,14 +34,15 @@ async def receive_message(call: SqsCall, given: shapes.ReceiveMessage) -> SqsRes
     count = _in_range("MaxNumberOfMessages", given.max_number_of_messages, 1, MESSAGES_MAX)
     wait = _in_range("WaitTimeSeconds", given.wait_time_seconds, 0, WAIT_MAX)
     visibility = _in_range("VisibilityTimeout", given.visibility_timeout, 0, VISIBILITY_MAX)
-    found = await call.existing()
-    seconds = visibility_of(found) if visibility is None else visibility
-    messages = await call.services.polls.take(
-        call.queue,
-        TakeRequest(count or 1, seconds * 1000 or 1),
-        call.request.connection.presence,
-        number_of_attribute(found, WAIT) if wait is None else wait,
-    )
+    polls, presence = call.services.polls, call.request.connection.presence
+    request = TakeRequest(count or 1, 0 if visibility is None else visibility * 1000 or 1)
+    # One call, if there is a message; a client does not overtake those that wait already.
+    messages = [] if wait and polls.count(call.queue) else await polls.take(call.queue, request, presence)
+    if not messages:
+        found = await call.existing()
+        wait_seconds = number_of_attribute(found, WAIT) if wait is None else wait
+        if wait_seconds:
+            messages = await polls.take(call.queue, request, presence, wait_seconds)
     return {"Messages": [_shown(message, given) for message in messages]} if messages else {}
 
 
@@ -55,8 +56,7 @@ def _shown(message: Message, given: shapes.ReceiveMessage) -> dict[str, Any]:
     record = orjson.loads(message.record)
     attributes = received(Metadata.parse(record))
     trace = attributes.pop(TRACE_HEADER, None)
-    if "group" in record:  # which is the attribute MessageGroupId
-        attributes.pop(GROUP_HEADER, None)
+    group = attributes.pop(GROUP_HEADER, None)
     try:
         body = message.value.decode()
     except UnicodeDecodeError:
@@ -70,7 +70,7 @@ def _shown(message: Message, given: shapes.ReceiveMessage) -> dict[str, Any]:
     }
     names = {*(given.attribute_names or ()), *(given.message_system_attribute_names or ())}
     if names:
-        system = _system_attributes(message, record, trace)
+        system = _system_attributes(message, record, trace, group)
         wanted = {name: value for name, value in system.items() if name in names or "All" in names}
         shown |= {"Attributes": wanted} if wanted else {}
     asked_for = chosen(attributes, given.message_attribute_names or ())
@@ -84,17 +84,20 @@ def _id_of(message: Message, record: dict[str, Any]) -> str:
     return record.get("id") or str(uuid.uuid5(_KEYS, record.get("origin", {}).get("key", message.key)))
 
 
-def _system_attributes(message: Message, record: dict[str, Any], trace: Attribute | None) -> dict[str, str]:
+def _system_attributes(
+    message: Message, record: dict[str, Any], trace: Attribute | None, group: Attribute | None
+) -> dict[str, str]:
     shown = {
         "SenderId": ACCOUNT,
         "SentTimestamp": str(int(record.get("sent") or record["first"])),
-        "ApproximateReceiveCount": str(message.count),
+        "ApproximateReceiveCount": str(record.get("received", 0) + message.count),
         "ApproximateFirstReceiveTimestamp": str(int(record["first"])),
     }
     if queue_of(message.key).endswith(FIFO_SUFFIX):
-        group = record.get("group") or record.get("headers", {}).get("x-message-group") or "default"
         number = int(record.get("number") or number_of(message.key))
-        shown |= {"MessageGroupId": group, "SequenceNumber": f"{number:020d}"}
+        shown |= {"MessageGroupId": GROUP_DEFAULT, "SequenceNumber": f"{number:020d}"}
+    if group:
+        shown["MessageGroupId"] = group.value
     if "dedup" in record:
         shown["MessageDeduplicationId"] = record["dedup"]
     if trace:

@@ -16,7 +16,7 @@ from restmq.frontends.sqs.errors import SqsError, invalid, invalid_value, missin
 from restmq.frontends.sqs.names import FIFO_SUFFIX, new_id
 from restmq.frontends.sqs.queue_attributes import CONTENT_BASED, MESSAGE_SIZE, number_of_attribute
 from restmq.model import Attribute, Metadata
-from restmq.queues.sqs import Sent, SqsEntry
+from restmq.queues.sqs import GROUP_HEADER, Sent, SqsEntry
 
 #: Of a message, and of a batch.
 BYTES_MAX = 1_048_576
@@ -57,13 +57,14 @@ def _prepare(queue: str, given: shapes.NewMessage) -> _Prepared:
         answer["MD5OfMessageAttributes"] = md5_of(attributes)
     if trace:
         answer["MD5OfMessageSystemAttributes"] = md5_of({TRACE_ATTRIBUTE: Attribute("String", trace)})
-    metadata = Metadata(headers={TRACE_HEADER: trace} if trace else {}, attributes=attributes)
-    is_fifo = queue.endswith(FIFO_SUFFIX)
+    is_fifo, group = queue.endswith(FIFO_SUFFIX), _fifo_id("MessageGroupId", given.message_group_id)
+    headers = {TRACE_HEADER: trace, GROUP_HEADER: group}
+    metadata = Metadata(headers={name: value for name, value in headers.items() if value}, attributes=attributes)
     entry = SqsEntry(
         value,
         {"id": message_id, **metadata.fields()},
         delay_seconds=_delay(given.delay_seconds, is_fifo),
-        group=_fifo_id("MessageGroupId", given.message_group_id) if is_fifo else "",
+        group=group if is_fifo else "",
         deduplication_id=_deduplication_id(given.message_deduplication_id, is_fifo),
         size_bytes=size_bytes,
     )

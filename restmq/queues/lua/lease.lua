@@ -9,10 +9,8 @@
 if overdue() then return {PROMOTE_FIRST} end
 local lease_ms = tonumber(ARGV[5])
 if lease_ms == 0 then
-  -- include: _setting
-  lease_ms = setting('lease') * 1000
+  -- include: _lease_default
 end
-if lease_ms == 0 then lease_ms = tonumber(ARGV[7]) end
 if ARGV[3] == '1' and ARGV[4] == '' then
   -- include: _lease_one
 end
