@@ -6,22 +6,35 @@ queue. All of them write to the one connection, whose back-pressure holds for al
 An event's id names the position in each queue, in the order in which the client names the queues, joined by commas.
 ``12`` means that message 12 was the last one, ``~12`` that no message came since the queue's message 12, and an empty
 position that nothing is known. A client that reconnects sends the last id, and each Share resumes at its own position.
+
+A stream of events begins before the positions are known: Redis may hang, and an EventSource never comes back after
+another answer than 200. A Share joins the fan-out when Redis has told its position, so the client misses nothing after
+it. What comes is held until all Shares have theirs: a client that resumed without one would miss messages of that queue
+in silence. The wait ends when Redis has failed for the others too, or if more than ``--max-unsent`` bytes are held.
+Positions that are still unknown are empty then.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import partial
 
 from twisted.internet import defer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations
-from restmq.delivery.consumer import CloseReason, Consumer
+from restmq.delivery.consumer import CloseReason, Consumer, write_gap, write_messages
 from restmq.delivery.fanout import Fanout
 from restmq.delivery.format import Format
 from restmq.delivery.transport_consumer import TransportConsumer
-from restmq.errors import InvalidInput, StoreUnavailable
+from restmq.errors import InvalidInput, RestMQError
 from restmq.model import Message, number_of
+
+log = Logger()
 
 _POSITION = re.compile(r"(?:~?[0-9]{1,19})?")
 
@@ -35,6 +48,21 @@ def read_positions(last_id: str | None, count: int) -> list[str]:
             "in the same order as before."
         )
     return positions
+
+
+@dataclass(slots=True, frozen=True, eq=False, kw_only=True)
+class _Held(Format):
+    """The format of a Share whose messages are held: it renders nothing."""
+
+    hold: Callable[[Message], bytes]
+
+    def wrap(self, _data: bytes) -> bytes:
+        return b""
+
+    def render(self, messages: Sequence[Message]) -> tuple[bytes, ...]:
+        for message in messages:
+            self.hold(message)
+        return ()
 
 
 class Share:
@@ -75,10 +103,13 @@ class Share:
         return self.connected.unsent_bytes
 
     def write(self, *pieces: bytes) -> None:
-        self.connected.write(*pieces)
+        if any(pieces):
+            self.connected.write(*pieces)
 
     def capacity(self) -> int:
-        return 0 if self.connected.paused else max(0, self._prefetch - len(self.leases))
+        if self.connected.paused or self._several.is_holding:
+            return 0
+        return max(0, self._prefetch - len(self.leases))
 
     def wait_until(self, is_shared: bool = False) -> float:
         return self.connected.wait_until(is_shared)
@@ -103,54 +134,115 @@ class SeveralQueues:
     Args:
         last_id: the last event that the client saw.
         format_of: makes the format of a queue, when the connection is ready for messages.
+        core: tells positions that the client does not know; None if the client gets no ids.
     """
 
     def __init__(
-        self, fanout: Fanout, queues: Sequence[str], last_id: str | None, format_of: Callable[[Share, bool], Format]
+        self,
+        fanout: Fanout,
+        queues: Sequence[str],
+        last_id: str | None,
+        format_of: Callable[[Share, bool], Format],
+        *,
+        core: RedisOperations | None = None,
     ) -> None:
         self.limits = fanout.limits
         self.seconds = fanout.seconds
         self.shared_bytes = fanout.shared_bytes
         self.queues = tuple(queues)
         self.shares: list[Share] = []
+        self.is_holding = False
         self._fanout = fanout
         self._wanted = list(zip(queues, read_positions(last_id, len(queues)), strict=True))
-        self._begun: dict[str, str] = {}
         self._format_of = format_of
-
-    async def locate(self, core: RedisOperations) -> None:
-        """Reads where the client begins in queues of which it knows nothing.
-
-        An event of another queue may come before the fan-out knows. A client that resumes with its id must not miss
-        messages in silence. A position that Redis does not tell stays empty: the stream begins all the same, as that of
-        one queue does, because an EventSource never comes back after a refusal.
-        """
-        queues = [queue for queue, wanted in self._wanted if not wanted]
-        asked = [defer.ensureDeferred(core.queue_position(queue)) for queue in queues]
-        answers = await defer.DeferredList(asked, consumeErrors=True)
-        for queue, (is_told, found) in zip(queues, answers, strict=True):
-            if is_told:
-                self._begun[queue] = found
-            else:
-                found.trap(StoreUnavailable)
+        self._core = core
+        self._unlocated = 0
+        self._held: list[tuple[Share, Message | str]] = []
+        self._held_bytes = 0
 
     def connect(self, _queue: str, consumer: Consumer, _last_key: str | None) -> None:
         """Connects a Share for each queue."""
         assert isinstance(consumer, TransportConsumer)
         self.shares = [Share(self, consumer, queue, position) for queue, position in self._wanted]
-        for share in self.shares:
-            share.format = self._format_of(share, share is self.shares[0])
+        located = [share for share in self.shares if share.position or self._core is None]
+        self._unlocated = len(self.shares) - len(located)
+        if self._unlocated:
+            self._begin_to_hold(consumer.format)
+        else:
+            self._set_formats()
+        for share in list(self.shares):
             number = share.position.removeprefix("~")
-            if number == "":
-                share.position = self._begun.get(share.queue, "")
+            if share not in located:
+                defer.ensureDeferred(self._locate(share)).addErrback(self._locating_failed, share)
+            elif number == "":
                 self._fanout.join(share.queue, share)
             elif number == share.position:
                 self._fanout.resume(share.queue, share, f"{share.queue}:{number}")
             else:
                 self._fanout.resume(share.queue, share, "", int(number))
 
+    def _set_formats(self) -> None:
+        for share in self.shares:
+            share.format = self._format_of(share, share is self.shares[0])
+
+    # Events whose ids are not known yet
+
+    async def _locate(self, share: Share) -> None:
+        """Joins the fan-out where the client begins, which the ids of events name from then on."""
+        assert self._core is not None
+        with suppress(RestMQError):
+            share.position = await self._core.queue_position(share.queue)
+        if share not in self.shares:  # the client has left
+            return
+        if not self._fanout.running:
+            share.close(CloseReason.SHUTDOWN)
+            return
+        self._fanout.join(share.queue, share)
+        self._unlocated -= 1
+        if not self._unlocated:
+            self._release()
+
+    def _locating_failed(self, failure: Failure, share: Share) -> None:
+        log.failure("the position in {queue} can't be read", failure=failure, queue=share.queue)
+        share.close(CloseReason.TRY_AGAIN)
+
+    def _begin_to_hold(self, wire_format: Format) -> None:
+        self.is_holding = True
+        same = {each.name: getattr(wire_format, each.name) for each in fields(wire_format)}
+        for share in self.shares:
+            hold = partial(self._hold, share)
+            share.format = _Held(**same | {"keepalive": b"", "gap": hold}, hold=hold)
+
+    def _hold(self, share: Share, item: Message | str) -> bytes:
+        """Holds a message, or the key of a gap notice. Renders nothing."""
+        self._held.append((share, item))
+        self._held_bytes += len(item.value if isinstance(item, Message) else item)
+        if not self.is_holding:  # released within one write
+            self._write_held()
+        elif self._held_bytes > self.limits.unsent_bytes:
+            self._release()
+        return b""
+
+    def _release(self) -> None:
+        if self.is_holding:
+            self.is_holding = False
+            self._set_formats()
+            self._write_held()
+            for share in self.shares:  # round robin: it has capacity now
+                self._fanout.ready(share.queue, share)
+
+    def _write_held(self) -> None:
+        held, self._held = self._held, []
+        for share, item in held:
+            if share not in self.shares:  # the connection was closed
+                return
+            if isinstance(item, Message):
+                write_messages([share], [item])
+            else:
+                write_gap([share], item)
+
     def leave(self, _queue: str, _consumer: Consumer) -> None:
-        shares, self.shares = self.shares, []
+        shares, self.shares, self._held = self.shares, [], []
         for share in shares:
             share.format = share.connected.format  # its own one may refer to it: a reference cycle
             self._fanout.leave(share.queue, share)

@@ -119,9 +119,8 @@ class ListenHandler(SeveralQueuesHandler, StreamHandler):
         format_of = _events if are_events else partial(_lines, self.callback)
         queues = await self.allowed_queues()
         last_id = self.parameters["Last-Event-ID"] or self.parameters["last_event_id"]
-        several = SeveralQueues(self.services.fanout, queues, last_id, format_of)
-        if are_events:
-            await several.locate(self.services.core)
+        core = self.services.core if are_events else None
+        several = SeveralQueues(self.services.fanout, queues, last_id, format_of, core=core)
         await self.begin(self.wanted_type, EVENTS, RETRY if are_events else b"", several)
 
 

@@ -305,6 +305,27 @@ def test_events_begin_while_redis_is_away_and_come_when_it_is_back(
             stream.close()
 
 
+def test_events_begin_at_once_while_redis_hangs_and_their_ids_name_all_queues(
+    private_folder: Path, private_redis: Redis, two: list[str]
+) -> None:
+    hung = Daemon(private_folder / "daemon", "--redis-timeout", "600", redis=private_redis)
+    with stopping(hung) as daemon, daemon.client() as http:
+        for queue in two:
+            post(http, queue, "x")
+            http.get(f"/q/{queue}")
+        private_redis.pause()
+        try:
+            stream = Comet(daemon, path_of(two, "/listen"), "Accept: text/event-stream\r\n")
+            assert stream.head.startswith(b"HTTP/1.1 200 ")
+            assert stream.lines(1, end=b"\n") == [b"retry: 2000"]
+        finally:
+            private_redis.go_on()
+        wait_until(lambda: listeners(private_redis, two[1]) == 1)
+        post(http, two[1], "y")
+        assert events(stream, 1)[0]["id"] in ("~0,2", "~1,2")
+        stream.close()
+
+
 @pytest.mark.parametrize("history", ["0", "100"])
 def test_a_round_robin_queue_has_no_gap(
     daemon: Daemon, redis: Redis, http: httpx.Client, two: list[str], history: str
