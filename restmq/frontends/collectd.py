@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 from twisted.application import service
 
 from restmq.auth import guard
@@ -19,6 +19,7 @@ from restmq.errors import InvalidInput, TooLong
 from restmq.handlers.base import Handler
 from restmq.http.response import TEXT
 from restmq.schema.encoding import to_json
+from restmq.schema.json_input import refuse
 from restmq.server import options
 from restmq.server.coercions import whole_number
 from restmq.server.service import makeService as make_restmq
@@ -41,9 +42,6 @@ _STRING = re.compile(rf"({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
 _OPTION = re.compile(rf"([A-Za-z][^\s=\":]*+(?::[^\s=\"]+)?)=({_QUOTED}|[^\s\"]++)(?: ++|$)", re.ASCII)
 _NUMBER = r"[-+]?(?:[0-9]++(?:\.[0-9]*+)?(?:[eE][-+]?[0-9]++)?|nan|inf|U)"
 _VALUE_LIST = re.compile(rf"((?:N|[0-9]++(?:\.[0-9]*+)?)(?::{_NUMBER})+)(?: ++|$)", re.IGNORECASE)
-#: Places in msgspec's errors.
-_ITEM = re.compile(r"\$\[(\d+)\]")
-_BYTE = re.compile(r"\(byte (\d+)\)")
 _HEADER = re.compile(r"([^\s:]++):(?: |$)(.*)", re.ASCII)
 
 
@@ -176,35 +174,17 @@ def check_json(body: bytes, members: tuple[str, ...], values_max: int = VALUES_M
         raise TooLong(f"the body has more than {_OBJECTS_PER_VALUE * values_max} objects; send several requests.")
     try:
         body.decode()
-        items = _reader(members).decode(body)
+        _reader(members).decode(body)
     except msgspec.ValidationError as problem:
-        item = _ITEM.search(str(problem))
-        if item is None:
-            raise InvalidInput("the body must be a JSON array that is not empty.") from None
-        raise InvalidInput(f"item {int(item[1]) + 1} of the array is not an object.") from None
-    except RecursionError:
-        raise InvalidInput("the body is nested too deeply.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise InvalidInput(f"the body is not valid JSON at {_place(body, problem)}.") from None
-    if not items:
-        raise InvalidInput("the body must be a JSON array that is not empty.")
-    for number, item in enumerate(items, 1):
-        for name in members:
-            if getattr(item, name) is UNSET:
-                raise InvalidInput(f"item {number} of the array has no member {name}.")
+        raise InvalidInput(f"the body must be a JSON array as write_http sends it: {problem}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        refuse("the body", problem)
 
 
 @cache
 def _reader(members: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    item = msgspec.defstruct("Item", [(name, Raw | UnsetType, UNSET) for name in members])
-    return msgspec.json.Decoder(list[item])  # type: ignore[valid-type]
-
-
-def _place(body: bytes, problem: Exception) -> str:
-    byte = _BYTE.search(str(problem))
-    at = problem.start if isinstance(problem, UnicodeDecodeError) else int(byte[1]) if byte else len(body)
-    line, column = body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
-    return f"line {line}, column {column}"
+    item = msgspec.defstruct("Item", [(name, Raw) for name in members])
+    return msgspec.json.Decoder(Annotated[list[item], msgspec.Meta(min_length=1)])  # type: ignore[valid-type]
 
 
 class _Receiver(Handler, ABC):
