@@ -143,7 +143,7 @@ class Message:
         count: number of peeks (soft gets); for a leased message, the number of its deliveries.
         expires_ms: time of expiry, in ms since 1970; 0 for never.
         receipt: for a leased message, proves that a consumer holds it; new at each delivery.
-        record: its deliveries under leases and its metadata, as JSON (see Deliveries); empty if it has neither.
+        record: its deliveries under leases and its metadata, as JSON; empty if it has neither.
     """
 
     key: str
@@ -174,66 +174,30 @@ class Message:
         elif with_count:
             fields["count"] = self.count
         if self.record and _NOTED.search(self.record):
-            fields |= Deliveries.parse(self.record).notes()
+            fields |= _notes(read_record(self.record))
         return fields
 
 
-#: The members of a record that every JSON answer shows.
+#: A record with members that every JSON answer shows, and those that it shows by their name.
 _NOTED = re.compile(rb'"(?:origin|reason|sent)":')
+_NOTES = ("content_type", "headers", "attributes", "sent", "reason", "failed")
 
 
-@dataclass(slots=True, frozen=True)
-class Deliveries:
-    """A message's deliveries under leases, and where it comes from.
+def read_record(record: bytes) -> dict[str, Any]:
+    """The members of a message's record (``queues/lua/_record.lua``): its deliveries under leases, and its metadata."""
+    return json.loads(record, parse_float=lambda number: int(float(number))) if record else {"count": 0}
 
-    Attributes:
-        count: their number.
-        first_ms, last_ms: times of the first and the last one, in ms since 1970; 0 if there were none.
-        reason: the last reason that a consumer gave for a failure; empty if none did.
-        failed_ms: the time of that failure, in ms since 1970; 0 without a reason.
-        origin: for a dead letter of another queue: its ``key``, ``count``, ``first``, ``last``, ``reason`` and
-            ``failed`` there.
-        metadata: what the producer sent with the message.
-        sent_ms: when a message with metadata was added, in ms since 1970; 0 for others.
-    """
 
-    count: int = 0
-    first_ms: int = 0
-    last_ms: int = 0
-    reason: str = ""
-    failed_ms: int = 0
-    origin: dict[str, Any] | None = None
-    metadata: Metadata = Metadata()
-    sent_ms: int = 0
+def deliveries_of(record: bytes) -> dict[str, Any]:
+    """A message's deliveries under leases and its notes, as JSON answers show them."""
+    fields = read_record(record)
+    return {"count": fields["count"], "first": fields.get("first", 0), "last": fields.get("last", 0), **_notes(fields)}
 
-    @classmethod
-    def parse(cls, record: bytes) -> Deliveries:
-        """Reads a record (``queues/lua/_record.lua``)."""
-        if not record:
-            return cls()
-        fields = json.loads(record, parse_float=lambda number: int(float(number)))
-        return cls(
-            fields["count"],
-            fields.get("first", 0),
-            fields.get("last", 0),
-            fields.get("reason", ""),
-            fields.get("failed", 0),
-            fields.get("origin"),
-            Metadata.parse(fields),
-            fields.get("sent", 0),
-        )
 
-    def notes(self) -> dict[str, Any]:
-        """The members that every JSON answer shows, if there are any."""
-        notes = self.metadata.fields()
-        if self.sent_ms:
-            notes["sent"] = self.sent_ms
-        if self.reason:
-            notes |= {"reason": self.reason, "failed": self.failed_ms}
-        return {**notes, "dead_letter": self.origin} if self.origin else notes
-
-    def fields(self) -> dict[str, Any]:
-        return {"count": self.count, "first": self.first_ms, "last": self.last_ms, **self.notes()}
+def _notes(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The members of a record that every JSON answer shows, if there are any."""
+    notes = {name: fields[name] for name in _NOTES if fields.get(name)}
+    return {**notes, "dead_letter": fields["origin"]} if "origin" in fields else notes
 
 
 def text_or_base64(value: bytes) -> dict[str, str]:

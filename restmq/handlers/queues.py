@@ -15,7 +15,7 @@ from restmq.handlers import parameters
 from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, Body, answers_json, declare
 from restmq.http.response import HTML, JSON, TEXT
-from restmq.model import BATCH_MAX, Deliveries, Message, Metadata
+from restmq.model import BATCH_MAX, Message, Metadata, read_record
 from restmq.schema import metadata
 from restmq.schema.answers import EXPIRES, KEY, NOTES, QUEUE, STRING, WHOLE, ZERO_OR_ONE, any_of, array, obj, ref
 from restmq.schema.encoding import to_json
@@ -119,9 +119,8 @@ class QueueHandler(Handler):
             self.answer(b"", None, status=204)
 
     def answer_raw(self, message: Message) -> None:
-        sent = Deliveries.parse(message.record).metadata
         # The content type is sent exactly as it came.
-        self._extra_headers += _INERT + metadata.shown_headers(sent)
+        self._extra_headers += _INERT + metadata.shown_headers(Metadata.parse(read_record(message.record)))
         self._add_header("X-RestMQ-Key", quote(message.key, safe=_PATH_SAFE))
         if message.receipt:
             self._add_header("X-RestMQ-Receipt", message.receipt)

@@ -18,9 +18,9 @@ from restmq.errors import LeaseGone, NotFound
 from restmq.model import (
     BATCH_MAX,
     LEASE_SECONDS_DEFAULT,
-    Deliveries,
     Message,
     check_queue_name,
+    deliveries_of,
     may_be_fifo,
     number_of,
     queue_of,
@@ -52,13 +52,13 @@ class FoundMessage:
     message: Message
     state: str
     at_ms: int
-    deliveries: Deliveries
 
     def fields(self) -> dict[str, Any]:
         """As a JSON answer shows it."""
-        shown = {**self.message.fields(), "state": self.state, "looks": self.message.count, **self.deliveries.fields()}
-        if self.message.expires_ms:
-            shown["expires"] = self.message.expires_ms
+        message = self.message
+        shown = {**message.fields(), "state": self.state, "looks": message.count, **deliveries_of(message.record)}
+        if message.expires_ms:
+            shown["expires"] = message.expires_ms
         when = {"delayed": "due", "leased": "due", "dead": "died"}.get(self.state)
         return {**shown, when: self.at_ms} if when else shown
 
@@ -201,7 +201,7 @@ class LeaseOperations(Operations):
         """Lists up to ``count`` dead letters after the ``first`` ones, in the order of their deaths."""
         total, *flat = await self._run("list_dead", queue, first, min(count, BATCH_MAX))
         found = [
-            FoundMessage(Message(key, value, record=record), "dead", int(died_ms), Deliveries.parse(record))
+            FoundMessage(Message(key, value, record=record), "dead", int(died_ms))
             for key, (_, value, died_ms, record) in zip(self._shown(queue, flat[::4]), rows(flat, 4), strict=True)
         ]
         return DeadLetters(total, found)
@@ -258,7 +258,7 @@ class LeaseOperations(Operations):
             return None
         at_ms, value, looks, record, expires_ms = found
         message = Message(key, value, count=int(looks), expires_ms=max(0, int(expires_ms)), record=record)
-        return FoundMessage(message, state.decode(), int(at_ms), Deliveries.parse(record))
+        return FoundMessage(message, state.decode(), int(at_ms))
 
     async def due_queues(self, partition: int = 0) -> tuple[float | None, list[str]]:
         """The queues of one partition that are due now, up to 100.

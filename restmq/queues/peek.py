@@ -6,7 +6,7 @@ import codecs
 from dataclasses import dataclass
 from typing import Any
 
-from restmq.model import Deliveries, text_or_base64
+from restmq.model import deliveries_of, text_or_base64
 from restmq.queues.base import Operations, rows
 
 #: The places of a queue that can be peeked at, and the maximum number of messages and of bytes of each.
@@ -34,7 +34,7 @@ class Peeked:
     size_bytes: int
     at_ms: int
     looks: int
-    deliveries: Deliveries
+    record: bytes
 
     def fields(self, place: str) -> dict[str, Any]:
         """The members of a JSON answer; ``cut`` says that the value is longer."""
@@ -44,7 +44,7 @@ class Peeked:
             shown["cut"] = True
         if place in _WHEN:
             shown[_WHEN[place]] = self.at_ms
-        return {**shown, **self.deliveries.fields()}
+        return {**shown, **deliveries_of(self.record)}
 
 
 def _beginning(value: bytes, cut: bool) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class PeekOperations(Operations):
                 size_bytes=size_bytes,
                 at_ms=int(at_ms),
                 looks=int(looks),
-                deliveries=Deliveries.parse(record),
+                record=record,
             )
             for key, beginning, size_bytes, at_ms, looks, record in rows(flat, 6)
         ]

@@ -30,7 +30,7 @@ from restmq.delivery.shared import Shared
 from restmq.delivery.taps import Taps
 from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
 from restmq.http.turns import Turns
-from restmq.model import Deliveries, Message, Metadata
+from restmq.model import Message, Metadata, read_record
 from tests.integration.conftest import Clock, Run
 from tests.servers import Redis, wait_until
 from tests.unit.fanout_scene import StubConsumer
@@ -461,16 +461,11 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock, taps: T
             shown = [entry for entry in self.model.dead[:1000] if self.model.alive(entry)]
             self.model.dead = [entry for entry in self.model.dead if entry not in expired]
             for letter in found.messages:
-                assert letter.deliveries.metadata == metadata_of(letter.message)
+                assert Metadata.parse(read_record(letter.message.record)) == metadata_of(letter.message)
+            letters = [(letter, letter.message, read_record(letter.message.record)) for letter in found.messages]
             assert [
-                (
-                    letter.message.key,
-                    letter.message.value,
-                    letter.at_ms,
-                    letter.deliveries.count,
-                    letter.deliveries.reason,
-                )
-                for letter in found.messages
+                (message.key, message.value, letter.at_ms, record["count"], record.get("reason", ""))
+                for letter, message, record in letters
             ] == [(entry.key, entry.value, entry.died_ms, entry.delivered, entry.reason) for entry in shown]
             assert found.count == len(self.model.dead)
 
@@ -542,12 +537,9 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock, taps: T
             seen = [entry for entry in self.grave.ready[-1000:] if self.grave.alive(entry)]
             found = reversed(run(core.queue_last_items, self.grave.name, 1000))
             living = [message for message in found if not message.expires_ms or message.expires_ms > clock.now_ms]
-            shown = [
-                (message.value, Deliveries.parse(message.record).origin["key"])  # type: ignore[index]
-                for message in living
-            ]
+            shown = [(message.value, read_record(message.record)["origin"]["key"]) for message in living]
             for message in living:
-                assert Deliveries.parse(message.record).metadata == metadata_of(message)
+                assert Metadata.parse(read_record(message.record)) == metadata_of(message)
             assert shown == [(entry.value, entry.origin) for entry in seen]
 
         def some_receipt(self, data: st.DataObject) -> tuple[str, str]:
@@ -568,9 +560,9 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock, taps: T
             for entry, message in zip(expected, found, strict=True):
                 assert message.expires_ms == entry.expires_ms
                 assert message.count == (entry.delivered if leased else entry.looks)
-                deliveries = Deliveries.parse(message.record)
-                assert deliveries.metadata == metadata_of(message)
-                shown = (deliveries.count, deliveries.first_ms, deliveries.last_ms, deliveries.reason)
+                record = read_record(message.record)
+                assert Metadata.parse(record) == metadata_of(message)
+                shown = record["count"], record.get("first", 0), record.get("last", 0), record.get("reason", "")
                 assert shown == (entry.delivered, entry.first_ms, entry.last_ms, entry.reason)
 
         def teardown(self) -> None:

@@ -18,7 +18,7 @@ from twisted.internet import defer, reactor, task
 
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
-from restmq.model import Deliveries, Message, Metadata, Policy
+from restmq.model import Message, Metadata, Policy, read_record
 from restmq.store.keys import one_redis
 from restmq.store.pool import Store
 from restmq.store.settings import StoreSettings
@@ -398,7 +398,7 @@ def test_leases_and_acks_of_one_message_leave_the_same_in_redis_as_those_of_seve
         (b"with a header", 1),
         (b"plain", 1),
     ]
-    assert [Deliveries.parse(message.record).first_ms for message in found] == [first_ms, clock.now_ms, clock.now_ms]
+    assert [read_record(message.record)["first"] for message in found] == [first_ms, clock.now_ms, clock.now_ms]
     assert {message.key: message.receipt for message in found} == hash_of(redis, f"{queue}:receipts")
     assert {message.key: message.record.decode() for message in found} == hash_of(redis, f"{queue}:deliveries")
     assert redis.command("ZRANGE", f"{queue}:leased", "0", "-1") == sorted(keys)

@@ -8,7 +8,7 @@ import pytest
 
 from restmq.core import RedisOperations
 from restmq.errors import InvalidInput, NotFound
-from restmq.model import Message, Metadata, Policy
+from restmq.model import Message, Metadata, Policy, read_record
 from restmq.queues.sqs import Handle, SqsEntry
 from tests.integration.conftest import Clock, Run
 from tests.servers import Redis
@@ -128,7 +128,7 @@ def test_what_comes_with_a_message_of_sqs_is_seen_by_http(run: Run, core: RedisO
     record = {"id": "an id", "headers": {"x-message-a": 'ü "quoted"'}, "content_type": "text/plain"}
     send(run, core, queue, b"value", record=record)
     found = run(core.queue_find, f"{queue}:1")
-    assert found.deliveries.metadata == Metadata("text/plain", {"x-message-a": 'ü "quoted"'})
+    assert Metadata.parse(read_record(found.message.record)) == Metadata("text/plain", {"x-message-a": 'ü "quoted"'})
     (leased,) = receive(run, core, queue)
     assert b'"id":"an id"' in leased.record
 
