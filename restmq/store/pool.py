@@ -65,7 +65,7 @@ class Store(BaseStore):
         if settings.sentinel is not None:
             self._sentinels = Sentinels(settings, settings.sentinel, self._primary_moved, reactor)
         self._unknown_servers = 0
-        self._watch = task.LoopingCall(self._abort_overdue)
+        self._watch = task.LoopingCall.withCount(self._abort_overdue)
         self._watch.clock = reactor
 
     def _make_pool(self, size: int, kind: Callable[..., Connection] = Connection) -> ConnectionPool:
@@ -117,7 +117,9 @@ class Store(BaseStore):
             return endpoints.UNIXClientEndpoint(self._reactor, self.settings.socket_path, timeout=timeout)
         return endpoint_to((self.settings.host, self.settings.port), self.settings, self._reactor, timeout)
 
-    def _abort_overdue(self) -> None:
+    def _abort_overdue(self, intervals: int) -> None:
+        if intervals > 1:  # this process itself was held up, so the answers may be here and unread
+            return
         for pool in self._pools:
             pool.abort_overdue(self.settings.call_timeout_seconds)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,6 +213,26 @@ def test_the_engine_prints_the_reason_why_redis_cannot_be_used(private_redis: Re
     ended = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "it does not accept the user and password" in ended.stderr
+
+
+def test_a_server_that_was_suspended_still_reads_the_answers_of_redis(
+    private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder, "--redis-timeout", "3", redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        assert http.get("/q/x").status_code == 204  # Redis knows the script from now on
+        http.post("/q/x", data={"value": "y"})
+        private_redis.pause()
+        asking = daemon.get("/q/x")
+        for _ in range(2):  # by then it has asked Redis
+            http.get("/healthz")
+        daemon.process.send_signal(signal.SIGSTOP)
+        private_redis.go_on()
+        wait_until(lambda: private_redis.command("EXISTS", "x:queue") == 0)
+        threading.Event().wait(4)  # longer than the time limit
+        daemon.process.send_signal(signal.SIGCONT)
+        assert asking.recv(1000).startswith(b"HTTP/1.1 200 ")
+        asking.close()
 
 
 # Rights

@@ -207,6 +207,22 @@ def test_each_gap_is_told_in_its_place_if_the_subscription_breaks_again(scene: S
     assert written(consumer) == "q:1|gap q:1|q:3|gap q:3|q:5|"
 
 
+def test_messages_that_arrived_come_before_a_gap_behind_them(scene: Scene) -> None:
+    scene.core.history = None
+    (consumer,) = scene.consumers(1)
+    scene.publish(1)
+    scene.clock.advance(0)
+    scene.lose_subscription()
+    scene.publish(2)
+    scene.renew_subscription()
+    scene.publish(3)
+    scene.lose_subscription()
+    scene.publish(4)
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    assert written(consumer) == "q:1|gap q:1|q:3|gap q:3|"
+
+
 def test_reading_the_history_goes_on_when_the_store_answers_again(scene: Scene) -> None:
     (consumer,) = scene.consumers(1)
     scene.publish(1)
