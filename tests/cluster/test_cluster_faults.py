@@ -162,7 +162,8 @@ def test_a_primary_that_hangs_costs_the_queues_of_others_nothing(
 def test_while_a_primary_hangs_pages_answer_before_its_calls_end_and_say_what_is_missing(private_folder: Path) -> None:
     cluster = Cluster(private_folder / "cluster", replicas=0)
     # The time limit of calls is longer than that of this client.
-    daemon = Daemon(private_folder / "daemon", "--redis-cluster", cluster.addresses, "--redis-timeout", "300")
+    limits = ("--redis-timeout", "300", "--peer-timeout", "3")
+    daemon = Daemon(private_folder / "daemon", "--redis-cluster", cluster.addresses, *limits)
     try:
         with stopping(daemon), daemon.client() as http:
             queues = queue_of_each(cluster)

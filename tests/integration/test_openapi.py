@@ -163,7 +163,7 @@ def test_schemathesis_finds_nothing(
             env={**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(ROOT / "tests" / "api")},
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=900,
         )
         assert run.returncode == 0, run.stdout + run.stderr
         assert int(re.findall(r"(\d+) generated", run.stdout)[0]) > 100
