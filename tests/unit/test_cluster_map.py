@@ -1,13 +1,15 @@
-"""What the answers of a cluster's node to CLUSTER SLOTS and CLUSTER NODES say."""
+"""What the answers of a cluster's node to CLUSTER SLOTS and CLUSTER NODES say, and when it is asked."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from twisted.internet import defer, task
 
-from restmq.store.cluster.map import parse_map, read_members
+from restmq.store.cluster.map import ClusterMap, MapKeeper, parse_map, read_members
 from restmq.store.handshake import Unusable
+from restmq.store.settings import StoreSettings
 
 ASKED = ("node", 1)
 ALL_SLOTS = [[0, 16383, [b"", 1, b"id"], [b"10.0.0.2", 2, b"id"]]]
@@ -43,3 +45,36 @@ def test_without_a_list_of_nodes_the_map_still_counts(nodes: Any) -> None:
 def test_a_map_that_names_no_node_is_not_used(slots: Any) -> None:
     with pytest.raises(Unusable):
         parse_map(slots, NODES, ASKED)
+
+
+class Node:
+    """A node that answers each question at once."""
+
+    address = ASKED
+    slots: Any = ALL_SLOTS
+
+    def ask_for_map(self) -> defer.Deferred[list[Any]]:
+        return defer.succeed([self.slots, NODES])
+
+
+def test_while_some_slots_have_no_node_the_map_is_read_again_each_half_second() -> None:
+    """The old primary has said that it is a replica now, and the new one has not said yet that it is none."""
+    node, clock, maps = Node(), task.Clock(), list[ClusterMap]()
+    keeper = MapKeeper(
+        StoreSettings(cluster=(ASKED,)),
+        nodes=lambda: [node],
+        is_troubled=lambda: False,
+        adopt=maps.append,
+        fail=pytest.fail,
+        reactor=clock,
+    )
+    keeper.start()
+    clock.pump([0.5] * 10)
+    assert [None in found.owners for found in maps] == [False]
+    node.slots = [[0, 8191, [b"", 1, b"id"]]]
+    keeper.renew()
+    clock.advance(0.5)
+    node.slots = ALL_SLOTS
+    clock.pump([0.5] * 10)
+    assert [None in found.owners for found in maps] == [False, True, True, False]
+    keeper.stop()

@@ -3,8 +3,9 @@
 1. Any node knows the whole map (``CLUSTER SLOTS``). Until a node is connected, and when none answers, the addresses of
    ``--redis-cluster`` are asked, all at once; the first map counts.
 2. The map is read again when a call or a subscription shows that it is out of date, when a connection is lost, every
-   half second while a node is away or slow to answer, and otherwise every 15 seconds. One question is in progress at a
-   time.
+   half second while a node is away or slow to answer or a partition has no node, and otherwise every 15 seconds. One
+   question is in progress at a time. A partition has no node for a moment if its old primary, which hung, says that it
+   is a replica before the others have heard of the new one.
 3. Each node is also asked which nodes it knows (``CLUSTER NODES``), because the map lacks primaries without slots.
 4. A node that was cut off from the others has an old map. The highest epoch of its nodes tells: it rises with each
    failover and each slot that moves. A map of an older epoch is used only if there was no newer one for 15 seconds.
@@ -166,7 +167,8 @@ class MapKeeper:
         self._fail = fail
         self._reactor = reactor
         self._epoch = 0
-        self._adopted_at = -_RENEW_SECONDS
+        self._adopted_at = 0.0
+        self._is_whole = False
         self._asking = SingleFlight(self._ask, lambda failure: log.failure("reading the cluster's map failed", failure))
         self._stopped = False
         self._look = task.LoopingCall(self._look_whether_it_is_time)
@@ -181,7 +183,8 @@ class MapKeeper:
             self._look.stop()
 
     def _look_whether_it_is_time(self) -> None:
-        if self._is_troubled() or self._reactor.seconds() - self._adopted_at >= _RENEW_SECONDS:
+        is_old = self._reactor.seconds() - self._adopted_at >= _RENEW_SECONDS
+        if is_old or not self._is_whole or self._is_troubled():
             self.renew()
 
     def renew(self) -> None:
@@ -199,6 +202,7 @@ class MapKeeper:
                 return
             self._epoch = found.epoch
         self._adopted_at = now
+        self._is_whole = None not in found.owners
         self._adopt(found)
 
     async def _ask_nodes(self) -> ClusterMap | None:
