@@ -11,6 +11,7 @@ Subscribing
 Broadcast
 4.  A message that is added while a daemon is subscribed and nothing waits in the queue is published on the channel.
     The messages of one reactor turn are rendered once per format and written to each consumer in one write (``flush``).
+    If consumers keep the daemon busy, these are the messages of several turns (``inbox.EndOfTurn``).
 5.  Anything that depends on the order (a consumer joins, a marker arrives, the queue is deleted) flushes first.
 6.  Drain: messages that wait in the queue (the backlog) are published by ``queue_attend``. All that is published, added
     or drained, is under flow control: Redis publishes no more than a window of bytes before the daemons confirm it

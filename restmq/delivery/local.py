@@ -65,7 +65,8 @@ class LocalConsumers(service.MultiService, ABC, Generic[_Queue]):  # type: ignor
     def stopService(self) -> defer.Deferred[Any]:
         """Closes all consumers. Fires when the calls in progress have ended: then no undelivered message is here."""
         super().stopService()
-        for queue in self.queues:
+        for queue, live in list(self._live.items()):
+            live.inbox.flush()
             self._close(queue, CloseReason.SHUTDOWN, list(self.consumers(queue)))
         if self._subscriber is not None:
             self._subscriber.stop()

@@ -30,6 +30,39 @@ def test_a_message_is_rendered_once_and_the_messages_of_a_turn_are_one_write(sce
     assert all(consumer.writes == [b"q:1|q:2|q:3|"] for consumer in consumers)
 
 
+def test_consumers_that_keep_the_daemon_busy_get_several_messages_in_one_write(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (consumer,) = scene.consumers(1)
+
+    def write(*pieces: bytes) -> None:
+        consumer.writes.append(b"".join(pieces))
+        scene.clock.rightNow += 0.003
+
+    monkeypatch.setattr(StubConsumer, "write", lambda _, *pieces: write(*pieces))
+    scene.publish(1)
+    scene.clock.advance(0)
+    scene.publish(2)
+    scene.clock.advance(0.002)
+    scene.publish(3)
+    assert consumer.writes == [b"q:1|"]
+    scene.clock.advance(0.001)
+    assert consumer.writes == [b"q:1|", b"q:2|q:3|"]
+    scene.clock.advance(0.003)
+    scene.publish(4)
+    scene.clock.advance(0)
+    assert consumer.writes[2:] == [b"q:4|"]
+
+
+def test_a_server_that_stops_delivers_the_messages_that_have_arrived(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.fanout.startService()
+    scene.publish(1)
+    scene.fanout.stopService()
+    assert consumer.writes == [b"q:1|"]
+    assert consumer.closed is CloseReason.SHUTDOWN
+
+
 def test_a_consumer_gets_no_message_from_before_it_joined_even_in_the_same_turn(scene: Scene) -> None:
     (first,) = scene.consumers(1)
     scene.publish(1)
