@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from twisted.internet import defer
@@ -244,8 +245,10 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
         A page has at most 1000 messages. It ends at the message that reaches ``page_bytes``.
         """
         args = (self.layout.tag(queue) + after.encode(), marker, page_bytes, int(continues))
-        is_broadcast, kept, gap, state, last_key, *flat = await self._run("replay", queue, *args)
-        found = self._shown(queue, [last_key, *flat[::3]])
+        is_broadcast, kept, gap, state, last_key, has_records, *flat = await self._run("replay", queue, *args)
+        width = 3 if has_records else 2
+        found = self._shown(queue, [last_key, *flat[::width]])
+        records = flat[2::3] if has_records else repeat(b"", len(found) - 1)
         return ReplayPage(
             is_broadcast=bool(is_broadcast),
             kept=bool(kept),
@@ -254,7 +257,7 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
             last_key=found[0],
             messages=[
                 Message(key, value, record=record)
-                for key, value, record in zip(found[1:], flat[1::3], flat[2::3], strict=True)
+                for key, value, record in zip(found[1:], flat[1::width], records, strict=True)
             ],
         )
 

@@ -41,6 +41,7 @@ local function publish_backlog(daemon)
     local _, more = publish(key, popped.values[i], expiries[i] or 0, shown(records and records[i]))
     is_open = is_open and more
   end
+  is_open = finish_publishing() and is_open
   if call('LLEN', READY) == 0 then return DONE end
   if not is_open then return HELD_BACK end
   if #popped.keys > 0 and call(PUBLISH, daemon, QUEUE) > 0 then return DONE end

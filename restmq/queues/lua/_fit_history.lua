@@ -16,7 +16,7 @@ local function fit_history(count_max, bytes_max)
   if dropped == #sizes then
     call('UNLINK', HISTORY, HISTORY_VALUES)
   else
-    for _ = 1, dropped do drop_oldest() end
+    if dropped > 0 then drop_oldest(dropped) end
     call('HSET', HISTORY_VALUES, 'bytes', bytes)
   end
 end

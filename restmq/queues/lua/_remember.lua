@@ -1,14 +1,14 @@
 -- include: _history
-local function remember(key, value, expires_ms, record, count_max)
-  local entry = string.format('%.0f', expires_ms) .. ' ' .. value
-  local count = call('RPUSH', HISTORY, key)
-  call('HSET', HISTORY_VALUES, key, entry)
-  if record ~= '' then call('HSET', HISTORY_VALUES, key .. RECORD, record) end
-  if count > count_max then drop_oldest() end
-  local bytes = call('HINCRBY', HISTORY_VALUES, 'bytes', #entry + #record)
+-- Adds messages to the history. `fields` has their fields of HISTORY_VALUES and what these hold, in turn; `bytes` is the
+-- size of that.
+local function remember(keys, fields, bytes, count_max)
+  local count = call('RPUSH', HISTORY, unpack(keys))
+  call('HSET', HISTORY_VALUES, unpack(fields))
+  local bytes_all = call('HINCRBY', HISTORY_VALUES, 'bytes', bytes)
+  if count > count_max then drop_oldest(count - count_max) end
   local bytes_max = tonumber(call('HGET', SETTINGS, 'history_bytes') or HISTORY_BYTES_DEFAULT)
-  local is_first_count = bytes == #entry + #record and count > 1 -- the history of an older version
-  if bytes > bytes_max or is_first_count then
+  local is_first_count = bytes_all == bytes and count > #keys -- the history of an older version
+  if bytes_all > bytes_max or is_first_count then
     -- include: _fit_history
     fit_history(count_max, bytes_max)
   end

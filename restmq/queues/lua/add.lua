@@ -61,6 +61,7 @@ if is_live then
       next_value = next_value + 1
     end
   until not is_live or next_value > #ARGV
+  finish_publishing()
   if next_value > first_value then call('HINCRBY', TOTALS, 'out', next_value - first_value) end
 end
 local last_value = options.whole and #ARGV or math.min(#ARGV, next_value - 1 + capacity)
