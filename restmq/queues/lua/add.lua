@@ -49,7 +49,8 @@ if must_check and call('SADD', QUEUE_SET, QUEUE) == 1 then
   if is_new then last = call('INCRBY', NUMBER, count) end
   watch(options.expires or 0)
 end
-local function key_of(i) return QUEUE .. ':' .. (last - #ARGV + i) end
+local prefix, number_before = QUEUE .. ':', last - #ARGV
+local function key_of(i) return prefix .. (number_before + i) end
 
 local next_value, is_heard = first_value, true
 if is_live then
@@ -78,7 +79,7 @@ if next_value <= last_value then
   end
   if due_ms == 0 and not is_marked then
     -- include: _age
-    mark_time(last - #ARGV + next_value)
+    mark_time(number_before + next_value)
     if has_backlog and ARGV[2] == '' then call('SET', MARKED, 1, 'PX', MARKED_MS) end
   end
   if next_value == #ARGV and due_ms == 0 and expires_ms == 0 and record == '' then -- the usual case, without tables
@@ -87,23 +88,24 @@ if next_value <= last_value then
     call('SET', key, ARGV[next_value])
     call('LPUSH', READY, key)
   else
-    local first_stored, keys_and_values = #keys + 1, {}
+    local size, first_stored, pairs_size, keys_and_values = #keys, #keys + 1, 0, {}
     for i = next_value, last_value do
       local key = key_of(i)
-      keys[#keys + 1], keys_and_values[#keys_and_values + 1], keys_and_values[#keys_and_values + 2] = key, key, ARGV[i]
+      size, pairs_size = size + 1, pairs_size + 2
+      keys[size], keys_and_values[pairs_size - 1], keys_and_values[pairs_size] = key, key, ARGV[i]
       if record ~= '' then call('HSET', DELIVERIES, key, record) end
       if due_ms > 0 then
         call('ZADD', DELAYED, due_ms, key)
       elseif expires_ms > 0 then
         call('ZADD', EXPIRING, expires_ms, key)
       end
-      if i == last_value or #keys_and_values == 2 * STORED_AT_ONCE then
+      if i == last_value or pairs_size == 2 * STORED_AT_ONCE then
         call('MSET', unpack(keys_and_values))
         if expires_ms > 0 then
-          for j = first_stored, #keys do call('PEXPIREAT', keys[j], string.format('%.0f', expires_ms)) end
+          for j = first_stored, size do call('PEXPIREAT', keys[j], string.format('%.0f', expires_ms)) end
         end
         if due_ms == 0 then call('LPUSH', READY, unpack(keys, first_stored)) end
-        first_stored, keys_and_values = #keys + 1, {}
+        first_stored, pairs_size, keys_and_values = size + 1, 0, {}
       end
     end
   end
