@@ -9,7 +9,7 @@ from zope.interface import implementer
 from restmq.auth import guard
 from restmq.auth.guard import Credentials
 from restmq.handlers.base import Handler
-from restmq.handlers.declare import Answer, answers_json, declare
+from restmq.handlers.declare import answers_json, answers_stream, declare
 from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, chunk
 from restmq.monitoring.dashboard_feed import DashboardFeed
@@ -52,7 +52,7 @@ class EventsHandler(Handler):
 
     requires = {"GET": guard.CONSUME}
 
-    @declare(answers={200: Answer("Endless events.", {EVENT_STREAM: STRING})}, streams=True)
+    @declare(answers={200: answers_stream("Endless events.", EVENT_STREAM)})
     async def get(self) -> None:
         """Streams the counters of all queues, then each second those that have changed."""
         feed = self.services.dashboard_feed

@@ -58,6 +58,7 @@ class Answer:
     text: str
     content: Mapping[str, Schema] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    is_endless: bool = False
 
 
 def answers_json(text: str, schema: Schema, **more: Schema) -> Answer:
@@ -75,7 +76,12 @@ def answers_page(text: str) -> Answer:
     return Answer(text, {HTML: {"type": "string"}})
 
 
-@dataclass(slots=True, kw_only=True)
+def answers_stream(text: str, *content_types: str) -> Answer:
+    """An answer without an end."""
+    return Answer(text, {content_type: {"type": "string"} for content_type in content_types}, is_endless=True)
+
+
+@dataclass(kw_only=True)
 class Operation:
     """The parameters, bodies and answers of one method of one route.
 
@@ -85,7 +91,6 @@ class Operation:
         bodies: accepted kinds of body besides forms.
         answers: the successful answers by status.
         errors: statuses of this operation's own errors; the statuses that any request can get are implied.
-        streams: whether the answer is endless.
         strict: whether an unknown parameter is rejected, whatever its name; else see ``schema.names``.
         declared: False for a page, which is described by its docstring alone.
         known: the names of all parameters of the query and the form.
@@ -98,22 +103,13 @@ class Operation:
     bodies: tuple[Body, ...] = ()
     answers: Mapping[int, Answer] = field(default_factory=dict)
     errors: tuple[int, ...] = ()
-    streams: bool = False
     strict: bool = False
     declared: bool = True
-    _absent: dict[str, Any] = field(init=False)
-    _kinds: dict[str, Kind] = field(init=False)
-    known: frozenset[str] = field(init=False)
-    _required: tuple[Parameter, ...] = field(init=False)
-    _in_header: tuple[tuple[str, str, Kind], ...] = field(init=False)
-    _may_be_bare: bool = field(init=False)
-    _media_types: frozenset[str] = field(init=False)
-    _object: ObjectReader = field(init=False)
 
     def __post_init__(self) -> None:
         parameters = (*self.query, *self.form, *self.headers)
-        self._absent = dict.fromkeys(parameter.name for parameter in parameters)
-        self._kinds = {parameter.name: parameter.kind for parameter in (*self.query, *self.form)}
+        self._absent: dict[str, Any] = dict.fromkeys(parameter.name for parameter in parameters)
+        self._kinds: dict[str, Kind] = {parameter.name: parameter.kind for parameter in (*self.query, *self.form)}
         self.known = frozenset((*self._kinds, "authkey"))
         self._required = tuple(parameter for parameter in parameters if parameter.required)
         self._in_header = tuple((header.name, header.name.lower(), header.kind) for header in self.headers)

@@ -152,7 +152,7 @@ def _operation(template: str, handler: type[Handler], method: str, operation: Op
         **_refusals((*_statuses(access), *errors)),
         **{str(status): _answer(answer, jsonp) for status, answer in operation.answers.items()},
     }
-    if operation.streams:
+    if any(answer.is_endless for answer in operation.answers.values()):
         described["x-endless"] = True
     return described
 

@@ -17,7 +17,7 @@ from restmq.handlers.base import Handler
 from restmq.handlers.declare import Answer, declare
 from restmq.handlers.queues import LEASED_HEADERS, TAKEN_FIELDS, TAKEN_NOTES, QueueHandler
 from restmq.handlers.streams import EVENTS, STREAM, StreamHandler, chunked, lines
-from restmq.handlers.websocket import WebSocketHandler
+from restmq.handlers.websocket import SOCKET, WebSocketHandler
 from restmq.handlers.websocket_connection import Socket
 from restmq.handlers.websocket_frames import text_frames
 from restmq.http.response import EVENT_STREAM, JSON, around_chunk
@@ -111,7 +111,6 @@ class ListenHandler(SeveralQueuesHandler, StreamHandler):
         headers=(parameters.LAST_EVENT_ID_HEADER,),
         answers={200: STREAM},
         errors=(409,),
-        streams=True,
     )
     async def get(self) -> None:
         """Streams the messages of several queues, each with its queue; as events with ``Accept: text/event-stream``."""
@@ -129,7 +128,7 @@ class ListenWebSocketHandler(SeveralQueuesHandler, WebSocketHandler):
 
     reads = guard.LISTEN_WEBSOCKET
 
-    @declare(query=_LISTENING, answers={101: Answer("WebSocket from now on.")}, errors=(409, 426), streams=True)
+    @declare(query=_LISTENING, answers={101: SOCKET}, errors=(409, 426))
     async def get(self) -> None:
         """Sends the messages of several queues as text frames, each with its queue. Runs JSON commands."""
         queues = await self.allowed_queues()

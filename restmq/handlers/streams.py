@@ -14,7 +14,7 @@ from restmq.delivery.transport_consumer import TransportConsumer
 from restmq.errors import Conflict, StoreUnavailable
 from restmq.handlers import parameters
 from restmq.handlers.base import Handler
-from restmq.handlers.declare import Answer, declare
+from restmq.handlers.declare import answers_stream, declare
 from restmq.http.request import ClientConnection
 from restmq.http.response import EVENT_STREAM, JAVASCRIPT, TEXT, around_chunk
 from restmq.model import LEASE_SECONDS_DEFAULT, Policy
@@ -31,13 +31,7 @@ from restmq.schema.encoding import (
     websocket_text,
 )
 
-_ENDLESS = {"type": "string"}
-STREAM = Answer(
-    "Endless messages.",
-    {TEXT: _ENDLESS, JAVASCRIPT: _ENDLESS, EVENT_STREAM: _ENDLESS},
-)
-EVENT_ANSWER = Answer("Endless messages.", {EVENT_STREAM: _ENDLESS})
-TAPPED = Answer("Endless messages.", {TEXT: _ENDLESS, EVENT_STREAM: _ENDLESS})
+STREAM = answers_stream("Endless messages.", TEXT, JAVASCRIPT, EVENT_STREAM)
 
 #: Without an empty line: at one, some clients yield an event although none has arrived.
 EVENTS = Format(event, event_gap, keepalive=b":\n", transport="sse", body=event_text)
@@ -181,7 +175,6 @@ class CometHandler(StreamHandler):
         headers=(parameters.LAST_EVENT_ID_HEADER,),
         answers={200: STREAM},
         errors=(409,),
-        streams=True,
     )
     async def get(self) -> None:
         """Streams messages (comet), each a line of JSON or a JSONP call; events with ``Accept: text/event-stream``."""
@@ -197,9 +190,8 @@ class EventHandler(StreamHandler):
     @declare(
         query=parameters.LISTENING,
         headers=(parameters.LAST_EVENT_ID_HEADER,),
-        answers={200: EVENT_ANSWER},
+        answers={200: answers_stream("Endless messages.", EVENT_STREAM)},
         errors=(409,),
-        streams=True,
     )
     async def get(self) -> None:
         """Streams messages as Server-Sent Events."""
@@ -212,8 +204,7 @@ class TapHandler(StreamHandler):
     @declare(
         query=(parameters.LAST_ID_OF_TAP,),
         headers=(parameters.LAST_EVENT_ID_HEADER,),
-        answers={200: TAPPED},
-        streams=True,
+        answers={200: answers_stream("Endless messages.", TEXT, EVENT_STREAM)},
     )
     async def get(self) -> None:
         """Streams a copy of each message that is put into the queue from now on, and takes none; lines or events."""

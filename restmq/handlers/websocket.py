@@ -13,10 +13,12 @@ from restmq.delivery.consumer import PREFETCH, ConsumerOwner
 from restmq.errors import InvalidInput
 from restmq.handlers import parameters
 from restmq.handlers.commands import command_context
-from restmq.handlers.declare import Answer, as_utf8, declare
+from restmq.handlers.declare import answers_stream, as_utf8, declare
 from restmq.handlers.error_status import UpgradeRequired
 from restmq.handlers.streams import ConsumerHandler
 from restmq.handlers.websocket_frames import text_frames
+
+SOCKET = answers_stream("WebSocket from now on.")
 
 
 class WebSocketHandler(ConsumerHandler):
@@ -24,12 +26,7 @@ class WebSocketHandler(ConsumerHandler):
 
     requires = {"GET": guard.LISTEN_WEBSOCKET}
 
-    @declare(
-        query=(*parameters.LISTENING, parameters.TAP),
-        answers={101: Answer("WebSocket from now on.")},
-        errors=(409, 426),
-        streams=True,
-    )
+    @declare(query=(*parameters.LISTENING, parameters.TAP), answers={101: SOCKET}, errors=(409, 426))
     async def get(self) -> None:
         """Sends messages as text frames (RFC 6455). Runs JSON commands in text frames; echoes other frames."""
         if self.parameters["tap"] != "1":
