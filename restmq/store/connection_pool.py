@@ -174,16 +174,14 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
     def retire(self, connection: Connection) -> None:
         """Removes a connection from the pool, and closes it when its calls are answered."""
         self._retired.add(connection)
-        if connection in self.pool:
-            self.pool.remove(connection)
+        self._leave_pool(connection)
         connection.close_when_answered()
 
     def connection_lost(self, connection: Connection, why: Failure) -> None:
         self._connections.discard(connection)
         was_retired = connection in self._retired
         self._retired.discard(connection)
-        if connection in self.pool:
-            self.pool.remove(connection)
+        self._leave_pool(connection)
         if not self._connections and self._all_closed is not None:
             self._all_closed.callback(None)
         if self._stopped:
@@ -208,13 +206,22 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
                     log.warn("Redis has not answered for {limit} s; closing this connection.", limit=limit_seconds)
                 connection.is_overdue = True
                 connection.sent_at.clear()
-                connection.transport.abortConnection()
+                self._abort(connection)
 
     def abort_others(self, is_right: Callable[[Connection], bool]) -> None:
         """Closes each connection that is not right; its calls fail."""
         for connection in list(self._connections):
             if not is_right(connection):
-                connection.transport.abortConnection()
+                self._abort(connection)
+
+    def _abort(self, connection: Connection) -> None:
+        """Closes a connection at once. Calls of the same reactor turn must not choose it any more."""
+        self._leave_pool(connection)
+        connection.transport.abortConnection()
+
+    def _leave_pool(self, connection: Connection) -> None:
+        if connection in self.pool:
+            self.pool.remove(connection)
 
     def stop(self, after_answers: bool = False) -> defer.Deferred[None]:
         """Closes all connections; fires when they are closed.
