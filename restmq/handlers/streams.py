@@ -208,8 +208,8 @@ class TapHandler(StreamHandler):
     )
     async def get(self) -> None:
         """Streams a copy of each message that is put into the queue from now on, and takes none; lines or events."""
-        self.refuse_when_stopping()
         async with self.services.taps.opened(self.queue_name):
+            self.refuse_when_stopping()
             if self.gone:
                 return
             if self.request.prefers(EVENT_STREAM, TEXT):

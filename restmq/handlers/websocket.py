@@ -35,8 +35,8 @@ class WebSocketHandler(ConsumerHandler):
         self.refuse_plain_http()
         if self.lease_ms is not None:
             raise InvalidInput("a tap takes no messages, so it can't lease them; leave out tap or lease.")
-        self.refuse_when_stopping()
         async with self.services.taps.opened(self.queue_name):
+            self.refuse_when_stopping()
             self.shake_hands(self.services.taps, self.queue_name)
 
     def refuse_plain_http(self) -> None:

@@ -431,3 +431,26 @@ def test_without_redis_a_tap_is_refused_and_with_the_server_it_ends(private_fold
         assert tap.ended
         with pytest.raises(ConnectionClosed, match="1001"):
             socket.recv(20)
+
+
+def is_open(daemon: Daemon) -> bool:
+    try:
+        daemon.connect().close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_tap_that_would_begin_while_the_server_stops_is_sent_to_another_server(
+    private_redis: Redis, private_folder: Path
+) -> None:
+    daemon = Daemon(private_folder / "stops", redis=private_redis)
+    with stopping(daemon), daemon.client() as http:
+        wait_until(lambda: http.get("/readyz").status_code == 200)
+        private_redis.pause()
+        with closing(daemon.get("/tap/q")) as tap:
+            assert http.get("/healthz").status_code == 200  # so the request for the tap has been read too
+            daemon.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: not is_open(daemon))
+            private_redis.go_on()
+            assert tap.recv(100).startswith(b"HTTP/1.1 503 ")
