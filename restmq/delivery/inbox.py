@@ -91,7 +91,10 @@ class EndOfTurn:
         unflushed, self._unflushed = self._unflushed, []
         began = self._reactor.seconds()
         for inbox in unflushed:
-            inbox.flush()
+            try:
+                inbox.flush()
+            except Exception:  # e.g. a record that another program wrote; the other queues go on
+                log.failure("delivering messages failed")
         ended = self._reactor.seconds()
         self._next_seconds = ended + min(ended - began, _REST_SECONDS_MAX)
 

@@ -8,12 +8,15 @@ from typing import Any, ClassVar, Protocol
 
 import txredisapi
 from twisted.internet import defer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.errors import StoreUnavailable
 from restmq.store.keys import Layout
 from restmq.store.scripts import Script
 from restmq.transport import send_at_once
+
+log = Logger()
 
 _WENT_AWAY = "the message store (Redis) went away or took too long; try again in a moment."
 
@@ -270,7 +273,10 @@ class SubscriberConnection(Connection):
         elif not isinstance(reply, list) or len(reply) < 2:
             self.sent_at.clear()  # PING, answered by a Sentinel
         elif reply[0] in (b"message", b"smessage"):
-            owner.message_received(reply[1], reply[2])
+            try:
+                owner.message_received(reply[1], reply[2])
+            except Exception:  # e.g. another program has published it; the other messages go on
+                log.failure("a message on the channel {channel!r} could not be handled", channel=reply[1])
         elif reply[0] in (b"subscribe", b"ssubscribe"):
             owner.confirmed(reply[1])
         elif reply[0] in (b"unsubscribe", b"sunsubscribe"):

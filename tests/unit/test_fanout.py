@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -71,6 +72,16 @@ def test_a_consumer_gets_no_message_from_before_it_joined_even_in_the_same_turn(
     scene.clock.advance(0)
     assert b"".join(first.writes) == b"q:1|q:2|"
     assert b"".join(second.writes) == b"q:2|"
+
+
+def test_a_record_of_another_program_holds_up_no_other_queue(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.fanout.join("other", StubConsumer(Format(lambda message: bytes(json.loads(message.record)), str.encode)))
+    scene.core.subscriber.say(b"other:PUBSUB", b"record other:1\n{")
+    scene.core.subscriber.say(b"other:PUBSUB", b"message other:1\nv")
+    scene.publish(1)
+    scene.clock.advance(0)
+    assert b"".join(consumer.writes) == b"q:1|"
 
 
 def test_the_channel_is_subscribed_only_while_there_are_consumers(scene: Scene) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+from twisted.internet.testing import StringTransport
+
 from restmq.store.base import ChannelEvents
+from restmq.store.connection import SubscriberConnection
 from restmq.store.subscriber import Subscriber
 
 
@@ -50,3 +54,15 @@ def test_a_channel_that_is_not_subscribed_yet_does_not_count_as_subscribed_again
     subscriber.subscribe(b"new:PUBSUB")
     subscriber.confirmed(b"old:PUBSUB")
     assert told == [{b"old:PUBSUB"}]
+
+
+def test_what_another_program_publishes_on_a_channel_does_not_cut_the_connection() -> None:
+    heard: list[bytes] = []
+    subscriber = Subscriber(None, ChannelEvents(lambda _, payload: heard.append(b"%d" % int(payload))), None)  # type: ignore[arg-type]
+    owner: Any = SimpleNamespace(connection_made=lambda _: None)
+    connection = SubscriberConnection(owner)
+    connection.makeConnection(StringTransport())
+    connection.listen(subscriber)
+    for payload in (b"1", b"x", b"2"):
+        connection.dataReceived(b"*3\r\n$7\r\nmessage\r\n$1\r\nq\r\n$1\r\n%b\r\n" % payload)
+    assert heard == [b"1", b"2"]
