@@ -156,7 +156,10 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
 
     def startService(self) -> None:
         super().startService()
-        self._store.first_connected.addCallback(lambda _: defer.ensureDeferred(self._sample_quietly()))
+        self._store.first_connected.addCallback(self._begin)
+
+    def _begin(self, _: None) -> None:
+        defer.ensureDeferred(self._sample_quietly())  # clients do not wait for it
 
     async def read(self, queues: Collection[str] | None) -> LastHour:
         """The samples of the last hour.

@@ -306,3 +306,13 @@ def test_the_first_sample_comes_as_soon_as_redis_can_be_used(scene: SampledScene
     scene.clock.advance(0.1)
     scene.core.store.first_connected.callback(None)
     assert scene.seconds() == [0.1]
+
+
+def test_clients_need_not_wait_for_the_first_sample() -> None:
+    scene = SampledScene()
+    scene.samples._leader = defer.Deferred  # Redis has not answered yet
+    scene.start()
+    first_connected, served = scene.core.store.first_connected, []
+    first_connected.addCallback(served.append)
+    first_connected.callback(None)
+    assert served
