@@ -81,6 +81,14 @@ def scene() -> Scene:
     return Scene()
 
 
+@pytest.mark.parametrize(("stall_seconds", "shared_seconds"), [(10, 2), (1, 1)])
+def test_while_other_consumers_are_ready_a_full_one_is_waited_for_two_seconds(
+    stall_seconds: float, shared_seconds: float
+) -> None:
+    limits = BackpressureLimits(stall_seconds=stall_seconds)
+    assert limits.shared_stall_seconds == shared_seconds
+
+
 def test_a_single_message_of_any_size_drops_nobody(scene: Scene) -> None:
     scene.give(100_000)
     scene.clock.advance(3600)

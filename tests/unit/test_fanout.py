@@ -190,6 +190,13 @@ def test_a_backlog_waits_for_a_full_consumer(scene: Scene) -> None:
     assert len(scene.core.attended) == before + 2
 
 
+@pytest.mark.parametrize("queues", [1, 8, 200])
+def test_the_windows_of_all_queues_together_are_bounded(scene: Scene, queues: int) -> None:
+    for number in range(queues):
+        scene.consumers(1, f"q{number}")
+    assert scene.core.granted_bytes[-1] == {1: 1 << 20, 8: 512 << 10, 200: 64 << 10}[queues]
+
+
 def test_a_daemon_without_consumers_publishes_no_backlog(scene: Scene) -> None:
     (consumer,) = scene.consumers(1)
     assert scene.core.granted_bytes[-1] > 0
@@ -298,6 +305,18 @@ def test_a_lease_whose_end_was_not_announced_is_checked(
     scene.clock.advance(HEARTBEAT_SECONDS)
     assert scene.core.asked_leases == [[("q:1", "r1")]]
     assert first.leases == {}
+
+
+def test_a_full_consumer_whose_leases_have_ended_asks_for_more(
+    scene: Scene, leasing: tuple[StubConsumer, StubConsumer]
+) -> None:
+    scene.fanout.leave("q", leasing[1])
+    scene.fanout.startService()
+    for number in range(PREFETCH):
+        scene.lease(f"q:{number}", f"r{number}")
+    scene.core.attended.clear()
+    scene.clock.advance(HEARTBEAT_SECONDS)
+    assert scene.core.attended[-1:] == [(1, PREFETCH)]
 
 
 def test_an_extended_lease_is_checked_when_it_should_end(

@@ -265,9 +265,19 @@ def test_a_websocket_that_sends_too_much_before_it_is_accepted_is_disconnected()
     assert client.transport.aborted
 
 
-def test_an_upgrade_to_websocket_with_a_body_is_an_ordinary_request(connect: Callable[..., Client]) -> None:
-    fields = WEBSOCKET + "Transfer-Encoding: chunked\r\n"
-    client = connect().send(get("/1", fields) + b"1\r\nx\r\n0\r\n\r\n" + get("/2"))
+@pytest.mark.parametrize(
+    "request_1",
+    [
+        get("/1", WEBSOCKET + "Transfer-Encoding: chunked\r\n") + b"1\r\nx\r\n0\r\n\r\n",
+        get("/1", WEBSOCKET + "Content-Length: 1\r\n") + b"x",
+        post("/1", b"", WEBSOCKET),
+    ],
+    ids=["chunked", "length", "another method"],
+)
+def test_an_upgrade_to_websocket_with_a_body_is_an_ordinary_request(
+    connect: Callable[..., Client], request_1: bytes
+) -> None:
+    client = connect().send(request_1 + get("/2"))
     assert client.got == b"</1></2>"
 
 

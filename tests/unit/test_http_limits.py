@@ -41,6 +41,7 @@ def test_pipelining_clients_take_turns() -> None:
         counts = [len(client.got) // len(b"</>") for client in clients]
         assert abs(counts[0] - counts[1]) <= 4
         app.turn()
+        assert all(len(client.got) // len(b"</>") <= count + 4 for client, count in zip(clients, counts, strict=True))
 
 
 def test_a_short_request_is_answered_before_long_inputs_that_wait() -> None:
@@ -252,6 +253,14 @@ def test_an_address_with_too_many_unread_responses_gets_503_before_its_request_r
     app.answer_at_once = True
     assert third.got == b""  # with 1 MiB unread there is still some left
     assert Client(app, transport=Transport("192.0.2.2")).send(get("/4")).got == b"</4>"
+
+
+def test_unread_responses_within_the_limits_stay() -> None:
+    app = App(answer_at_once=False)
+    clients = [unread(app, host=f"192.0.2.{number % 2}") for number in range(4)]
+    app.clock.advance(1)
+    app.close_overdue()
+    assert not any(client.transport.aborted for client in clients)
 
 
 def test_a_single_response_may_be_larger_than_the_limit_and_then_others_are_refused() -> None:

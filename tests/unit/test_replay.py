@@ -207,6 +207,16 @@ def test_each_gap_is_told_in_its_place_if_the_subscription_breaks_again(scene: S
     assert written(consumer) == "q:1|gap q:1|q:3|gap q:3|q:5|"
 
 
+def test_a_message_that_is_missing_in_the_history_too_is_told_as_a_gap(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.lose_subscription()
+    scene.publish(1)
+    scene.core.history.clear()  # type: ignore[union-attr]
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    assert written(consumer) == "gap |"
+
+
 def test_messages_that_arrived_come_before_a_gap_behind_them(scene: Scene) -> None:
     scene.core.history = None
     (consumer,) = scene.consumers(1)
@@ -253,6 +263,17 @@ def test_a_stored_message_keeps_its_place_among_the_others(scene: Scene) -> None
     scene.core.reads["q:2"].callback(None)
     assert written(consumer) == "q:1|q:2|q:3|"
     assert [number for number, _ in scene.core.confirmed] == [7]
+
+
+def test_stored_messages_of_all_queues_are_read_within_a_limit_in_bytes(scene: Scene) -> None:
+    scene.consumers(1)
+    scene.consumers(1, "r")
+    scene.core.stored = {"q:1": b"large", "r:1": b"x"}
+    scene.notify(f"stored {32 << 20} q:1")
+    scene.core.subscriber.say(b"r:PUBSUB", b"stored 1 r:1")
+    assert list(scene.core.reads) == ["q:1"]
+    scene.core.reads["q:1"].callback(None)
+    assert list(scene.core.reads) == ["q:1", "r:1"]
 
 
 def test_a_stored_message_that_is_lost_comes_from_the_history(scene: Scene) -> None:
