@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from twisted.internet import defer
 from twisted.logger import Logger
@@ -65,6 +66,8 @@ class LiveQueue:
         self._current = current
         self._close = close
         self._subscribed: defer.Deferred[None] = defer.Deferred()
+        #: The latest replay that begins after a message, by its key and number.
+        self._replays: WeakValueDictionary[tuple[str, int | None], Replay] = WeakValueDictionary()
         self._is_first = True
         self._round = 0
         self._timer: Any = None
@@ -225,7 +228,12 @@ class LiveQueue:
 
     def replay(self, members: list[Consumer], last_key: str, last_number: int | None) -> None:
         """Brings consumers up to date, then makes them live (see ``replay.py``)."""
+        begun = self._replays.get((last_key, last_number))
+        if begun is not None and begun.admits():
+            begun.members += members
+            return
         replay = Replay(self.queue, self._shared, members, last_key, last_number)
+        self._replays[last_key, last_number] = replay
         self.subscription.replays.append(replay)
         defer.ensureDeferred(self._run(replay)).addErrback(self._replay_failed, replay)
 

@@ -25,6 +25,8 @@ Theory of operation. A ``Replay`` has members: consumers that read the same part
     daemon may learn only here that the queue is round robin.
 8.  If the subscription breaks, or the store does not answer, reading continues after the last page that was read.
 9.  A member may leave at any time. When the last member has left, the replay ends after its call in progress.
+10. Until its first page is there, a replay admits more consumers that begin after the same message. So consumers that
+    reconnect together after a restart share the pages.
 
 A maintainer must not publish the marker in a separate call (messages between the two calls would be lost or repeated),
 and must not keep messages that arrive while pages are read: they are in the history, and could be any number.
@@ -95,6 +97,7 @@ class Replay:
         self._last_number = last_number
         #: Whether the queue keeps a history; None until the first page is there.
         self._kept: bool | None = None
+        self._has_begun = False
         self._before_marker = _Arrived(shared.limits.unsent_bytes_max)
         self._after_marker = _Arrived(shared.limits.unsent_bytes_max)
         self._marked = _marker_arrival()
@@ -103,6 +106,10 @@ class Replay:
         self._is_gap_unclear = False
 
     # Called by the fan-out
+
+    def admits(self) -> bool:
+        """Whether consumers that begin after the same message can become members (rule 10)."""
+        return bool(self.members) and not self._has_begun
 
     def arrive(self, messages: Sequence[Message]) -> None:
         """Messages arrived on the queue's channel."""
@@ -168,7 +175,7 @@ class Replay:
                 page_bytes=max(1, self._shared.limits.unsent_bytes),
                 continues=not is_first,
             )
-            self._kept = page.kept
+            self._kept, self._has_begun = page.kept, True
             if not page.is_broadcast:
                 self._last_number = None
             if page.kept:

@@ -45,6 +45,27 @@ def test_resuming_has_no_gap_and_no_repeat_at_the_marker(scene: Scene, reply_fir
     assert written(consumer) == "q:2|q:3|q:4|"
 
 
+def test_consumers_that_reconnect_together_share_the_pages(scene: Scene) -> None:
+    scene.publish(1, 2, 3)
+    scene.core.replies = defer.Deferred()
+    together = [resume(scene, "q:1"), resume(scene, "q:1")]
+    other = resume(scene, "q:2")
+    assert scene.core.pages_read == 2
+    scene.fanout.leave("q", together[0])
+    replies, scene.core.replies = scene.core.replies, None
+    replies.callback(None)
+    assert scene.rendered == ["q:2", "q:3", "q:3"]
+    late = resume(scene, "q:1")
+    scene.publish(4)
+    scene.clock.advance(0)
+    assert [written(consumer) for consumer in (*together, other, late)] == [
+        "",
+        "q:2|q:3|q:4|",
+        "q:3|q:4|",
+        "q:2|q:3|q:4|",
+    ]
+
+
 def test_resuming_without_a_history_brings_the_messages_that_arrive_meanwhile(scene: Scene) -> None:
     scene.core.history, scene.core.replies = None, defer.Deferred()
     consumer = resume(scene, "q:1")
