@@ -27,7 +27,7 @@ from restmq.delivery.fanout import Fanout
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.monitoring.listeners import NOBODY, TRANSPORTS, Listeners, ListenerStatistics
 from restmq.monitoring.peers import Peers
-from restmq.monitoring.queue_counters import QueueCounterReader, QueueCounters, QueuesSnapshot
+from restmq.monitoring.queue_counters import QueueCounterReader, QueuesSnapshot
 from restmq.monitoring.request_counters import BOUNDS_SECONDS, Traffic
 from restmq.monitoring.worker_counters import Counts, Membership, Sample, WorkerCounters, WorkerRecord
 from restmq.store.base import BaseStore
@@ -41,27 +41,18 @@ _BOUNDS = [str(float(bound)) for bound in BOUNDS_SECONDS]
 #: A reading of the queues takes up to two seconds, and the time of one more call to Redis.
 _QUEUES_SECONDS = 3.0
 
-_COUNTERS: dict[str, tuple[str, Callable[[QueueCounters], int]]] = {
-    "published": ("Messages published.", lambda queue: queue.published),
-    "delivered": (
-        "Messages delivered: taken, broadcast, or leased (each lease counts).",
-        lambda queue: queue.out - queue.acked + queue.leased,
-    ),
-    "leased": ("Leases granted.", lambda queue: queue.leased),
-    "acked": ("Leased messages that were acked.", lambda queue: queue.acked),
-    "redelivered": (
-        "Messages returned because a lease expired or a consumer nacked.",
-        lambda queue: queue.redelivered,
-    ),
-    "expired": ("Messages whose time to live ended before they were taken.", lambda queue: queue.expired),
-    "dead": ("Messages that became dead letters.", lambda queue: queue.died),
+#: The counters of a queue: by metric, its name in QueueCounters and its description.
+_COUNTERS = {
+    "published": ("published", "Messages published."),
+    "delivered": ("delivered", "Messages delivered: taken, broadcast, or leased (each lease counts)."),
+    "leased": ("leased", "Leases granted."),
+    "acked": ("acked", "Leased messages that were acked."),
+    "redelivered": ("redelivered", "Messages returned because a lease expired or a consumer nacked."),
+    "expired": ("expired", "Messages whose time to live ended before they were taken."),
+    "dead": ("died", "Messages that became dead letters."),
 }
-_STATES: dict[str, Callable[[QueueCounters], int]] = {
-    "ready": lambda queue: queue.ready,
-    "leased": lambda queue: queue.under_lease,
-    "delayed": lambda queue: queue.delayed,
-    "dead": lambda queue: queue.dead,
-}
+#: The label of each state, and the number of messages in it, as QueueCounters names it.
+_STATES = {"ready": "ready", "leased": "under_lease", "delayed": "delayed", "dead": "dead"}
 
 #: The counters of the fan-out and of the store, as FanoutCounters and StoreCounters name them: metric and description.
 _PLAIN_COUNTERS = {
@@ -145,7 +136,8 @@ class Metrics(Collector):
         self._listeners = await listeners
         with suppress(RestMQError):
             self._pings = await self._ping_all()
-            self._queues = await self._queues_of_leader()
+            leader = self._live[0].peer
+            self._queues = await self._peers.ask_one(leader, "queues", None, QueuesSnapshot, _QUEUES_SECONDS)
 
     async def _ping_all(self) -> dict[str, float]:
         """Raises StoreUnavailable if no server answers."""
@@ -167,16 +159,6 @@ class Metrics(Collector):
         if not answered:
             raise StoreUnavailable("no node of the message store (Redis Cluster) answers.")
         return dict(answered)
-
-    async def _queues_of_leader(self) -> QueuesSnapshot | None:
-        """The leader's snapshot; None if the leader does not answer."""
-        leader = self._live[0].peer
-        if leader == self._peers.id:
-            snapshot: QueuesSnapshot = await self._read_queues()
-            return snapshot
-        channel = self._core.layout.peer_channel(leader)
-        answers = await self._peers.ask("queues", None, channel, QueuesSnapshot, _QUEUES_SECONDS)
-        return answers[0] if answers else None
 
     async def _answer_queues(self, _: None) -> QueuesSnapshot | None:
         try:
@@ -244,16 +226,16 @@ class Metrics(Collector):
         labelled = dict(sorted(snapshot.labelled.items()))
         queues = {**labelled, OTHERS: snapshot.others} if snapshot.others is not None else labelled
         yield GaugeMetricFamily("restmq_queues", "Number of queues.", value=snapshot.queues)
-        for name, (text, count) in _COUNTERS.items():
-            counter = CounterMetricFamily(f"restmq_messages_{name}", text, labels=["queue"])
+        for metric, (name, text) in _COUNTERS.items():
+            counter = CounterMetricFamily(f"restmq_messages_{metric}", text, labels=["queue"])
             for queue, counters in queues.items():
-                counter.add_metric([queue], count(counters))
+                counter.add_metric([queue], getattr(counters, name))
             yield counter
         yield _gauge(
             "restmq_messages",
             "Messages in the queue now.",
             ("queue", "state"),
-            (((queue, state), number(known)) for queue, known in queues.items() for state, number in _STATES.items()),
+            (((queue, state), getattr(of, name)) for queue, of in queues.items() for state, name in _STATES.items()),
         )
         yield _gauge(
             "restmq_oldest_message_age_seconds",

@@ -176,6 +176,16 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
         answers = [answer for raw in question.answers.values() for answer in _decode(raw, form)]
         return answers, max(0, question.asked - len(answers)) if question.asked >= 0 else None
 
+    async def ask_one(
+        self, peer: str, kind: str, about: Any, form: type[Form], least_seconds: float = 0
+    ) -> Form | None:
+        """As ``ask``, of one process, which may be this one. None if it does not answer in time."""
+        if peer == self.id:
+            own: Form | None = await defer.maybeDeferred(self._responders[kind][1], about)
+            return own
+        answers = await self.ask(kind, about, self._layout.peer_channel(peer), form, least_seconds)
+        return answers[0] if answers else None
+
     def _publish(self, channel: bytes, message: _Message) -> defer.Deferred[int]:
         """Returns the number of processes that received the message; 0 if it could not be published."""
         payload = msgspec.json.encode(message)

@@ -50,6 +50,10 @@ class QueueCounters(NamedTuple):
     oldest_age_ms: int = -1
 
     @property
+    def delivered(self) -> int:
+        return self.out - self.acked + self.leased
+
+    @property
     def held(self) -> int:
         return self.ready + self.under_lease + self.delayed + self.dead
 

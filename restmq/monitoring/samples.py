@@ -170,12 +170,7 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
         if queues is not None and len(queues) > SERIES_MAX:
             return LastHour()
         wanted = None if queues is None else list(queues)
-        leader = await self._leader()
-        if leader == self._peers.id:
-            return await self._read(wanted)
-        channel = self._store.layout.peer_channel(leader)
-        answers = await self._peers.ask("samples", wanted, channel, LastHour)
-        return answers[0] if answers else LastHour()
+        return await self._peers.ask_one(await self._leader(), "samples", wanted, LastHour) or LastHour()
 
     async def _read(self, queues: list[str] | None) -> LastHour:
         number, times = self._number, list(self._times)

@@ -30,7 +30,6 @@ class CountedCore(StubCore):
             clock=clock,
             first_connected=defer.Deferred(),
             time_ms=lambda: BEGAN_MS + round(clock.seconds() * 1000) - self.set_back_ms,
-            layout=SimpleNamespace(peer_channel=lambda peer: peer.encode()),
         )
 
     async def queue_names(self) -> tuple[list[str], int]:
@@ -55,13 +54,16 @@ class StubPeers:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
-        self.answers: list[LastHour] = []
+        self.answers: LastHour | None = None
 
     def answer(self, _kind: str, _about: Any, responder: Any) -> None:
         self.respond = responder
 
-    async def ask(self, kind: str, about: Any, channel: bytes, form: Any) -> list[LastHour]:
-        self.asked.append((kind, about, channel, form))
+    async def ask_one(self, peer: str, *question: Any) -> LastHour | None:
+        if peer == self.id:
+            own: LastHour = await self.respond(question[1])
+            return own
+        self.asked.append((peer, *question))
         return self.answers
 
 
@@ -265,10 +267,10 @@ def test_a_worker_asks_the_leader_for_its_samples(scene: SampledScene) -> None:
     scene.later()
     assert scene.core.calls == [], "it takes none itself"
     told = LastHour([ChartSample(BEGAN_MS, 1, 1, 0)], {"a": [1]})
-    scene.peers.answers = [told]
+    scene.peers.answers = told
     assert scene.last_hour("a") == told
-    assert scene.peers.asked == [("samples", ["a"], b"other", LastHour)]
-    scene.peers.answers = []
+    assert scene.peers.asked == [("other", "samples", ["a"], LastHour)]
+    scene.peers.answers = None
     assert scene.last_hour() == LastHour()
 
 
