@@ -132,7 +132,8 @@ class Redis:
         return StoreSettings(socket_path=self.socket_path, **settings)
 
     def keys(self) -> set[str]:
-        return set(self.command("KEYS", "*"))
+        """All keys of queues and tokens. Others, which begin with RESTMQ-, come by the servers' clocks."""
+        return {name for name in self.command("KEYS", "*") if not name.startswith("RESTMQ-")}
 
     def is_alive(self) -> bool:
         return self.process is not None and self.process.poll() is None

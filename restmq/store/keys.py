@@ -192,6 +192,11 @@ class Layout:
         """The pattern with which SCAN finds the keys of all tokens."""
         return b"AUTHKEY:*"
 
+    @property
+    def samples(self) -> bytes:
+        """The key of the samples of the dashboard's charts."""
+        return self.stored("RESTMQ-SAMPLES")
+
     def peers_channel(self, group: str = "") -> bytes:
         """The channel on which all daemons ask each other; with a group, the workers of one server."""
         return self.stored(f"RESTMQ-PEERS:{self.db}" + (f":{group}" if group else ""))

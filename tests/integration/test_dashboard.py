@@ -180,6 +180,25 @@ def test_a_server_has_samples_before_anybody_watches_and_a_token_shows_its_own(
         assert http.get("/dashboard/samples", headers={"Authorization": "Bearer u"}).status_code == 401
 
 
+def test_samples_go_on_when_the_server_is_started_again(
+    private_folder: Path, private_redis: Redis, private_core: RedisOperations, run: Run
+) -> None:
+    run(private_core.queue_add, "mail", b"x")
+
+    def samples(path: str = "") -> list[dict[str, int]]:
+        return list(http.get(f"/dashboard/samples{path}").json()["samples"])
+
+    with stopping(Daemon(private_folder, redis=private_redis)) as daemon, daemon.client() as http:
+        wait_until(samples)
+        (first,) = samples()[:1]
+        daemon.stop()
+        run(private_core.queue_add, "mail", b"y")
+        daemon.start()
+        wait_until(lambda: len(samples()) > 1)
+        assert samples()[0] == samples("/mail")[0] == first
+        assert [each["ready"] for each in (samples("/mail")[0], samples("/mail")[-1])] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("place", "keys"),
     [("next", [1, 2]), ("newest", [8, 7]), ("leased", [5, 6]), ("delayed", [4, 3]), ("dead", [])],

@@ -31,6 +31,7 @@ def all_names(layout: keys.Layout, queue: str) -> dict[str, str]:
         "workers": layout.peers_channel("group"),
         "peer": layout.peer_channel("0123456789abcdef"),
         "worker counters": layout.worker_counters("group"),
+        "samples": layout.samples,
     }
     return {name: stored.decode() for name, stored in names.items()}
 
@@ -43,7 +44,7 @@ def test_the_names_in_one_redis_never_change(queue: str, db: int) -> None:
 
 STRANGE = ["test", "}odd", "{1}y", "{}", "{}x", "a}b{c", "{", "}", "ü/😀", "n" * 255]
 #: These belong to no queue.
-ALONE = {"token", "peers", "workers", "peer", "worker counters"}
+ALONE = {"token", "peers", "workers", "peer", "worker counters", "samples"}
 
 
 def slot(key: str) -> int:

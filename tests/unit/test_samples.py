@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import defer
 
+from restmq.errors import StoreUnavailable
 from restmq.model import Policy
 from restmq.monitoring.samples import SAMPLE_SECONDS, SAMPLES_MAX, SERIES_MAX, ChartSample, LastHour, Numbers, Samples
 from restmq.queues.results import QueueOverview
@@ -23,14 +24,28 @@ class CountedCore(StubCore):
     def __init__(self, clock: Any) -> None:
         super().__init__()
         self.queues: dict[str, Numbers] = {}
-        self.missing = 0
+        self.missing = self.commands = 0
         self.lacks: set[str] = set()
         self.set_back_ms = 0
         self.store: Any = SimpleNamespace(
             clock=clock,
             first_connected=defer.Deferred(),
             time_ms=lambda: BEGAN_MS + round(clock.seconds() * 1000) - self.set_back_ms,
+            layout=SimpleNamespace(samples="samples"),
+            command=self._command,
         )
+        self.written: dict[str, bytes] = {}
+
+    def _command(self, name: str, key: str, *args: Any) -> defer.Deferred[Any]:
+        self.commands += 1
+        if self.fails:
+            return defer.fail(StoreUnavailable("away"))
+        if name == "GET":
+            return defer.succeed(self.written.get(key))
+        value, *expiry = args
+        assert (name, expiry) == ("SET", ["EX", 3600])
+        self.written[key] = value
+        return defer.succeed(b"OK")
 
     async def queue_names(self) -> tuple[list[str], int]:
         await super().queue_names()
@@ -81,8 +96,22 @@ class SampledScene(Scene):
     async def leading_worker(self) -> str:
         return self.leader
 
+    def restarted(self, seconds: float = 0) -> SampledScene:
+        """Another server on the same Redis, after this time. It does not take samples yet."""
+        after = SampledScene()
+        after.clock.advance(self.clock.seconds() + seconds)
+        after.core.written, after.core.queues = self.core.written, dict(self.core.queues)
+        return after
+
+    def stop(self) -> None:
+        stopped: list[None] = []
+        defer.ensureDeferred(self.samples.stopService()).addCallback(stopped.append)
+        for _ in range(100):
+            self.clock.advance(0)
+        assert stopped
+
     def start(self, **queues: Numbers) -> SampledScene:
-        self.core.queues = queues
+        self.core.queues |= queues
         self.samples.startService()
         return self
 
@@ -318,3 +347,60 @@ def test_clients_need_not_wait_for_the_first_sample() -> None:
     first_connected.addCallback(served.append)
     first_connected.callback(None)
     assert served
+
+
+def test_samples_go_on_after_a_restart_with_a_gap(scene: SampledScene) -> None:
+    scene.start(a=(3, 3, 0), b=(0, 7, 7))
+    scene.later(a=(5, 5, 0))
+    scene.stop()
+    after = scene.restarted(100).start(a=(4, 5, 1), c=(1, 1, 0))
+    after.later(c=(2, 2, 0))
+    assert after.seconds() == [0, 10, 110, 120]
+    assert after.read("a") == [(3, 3, 0), (5, 5, 0), (4, 5, 1), (4, 5, 1)]
+    assert after.read("b") == [(0, 7, 7)] * 4
+    assert after.read("c") == [(1, 1, 0), (2, 2, 0)], "nothing is known of it before"
+    assert after.read() == [(3, 10, 7), (5, 12, 7), (5, 13, 8), (6, 14, 8)]
+    after.stop()
+    assert after.restarted(10).start().seconds() == [0, 10, 110, 120, 130]
+
+
+def test_a_server_that_is_killed_loses_the_samples_of_a_minute_at_most(scene: SampledScene) -> None:
+    scene.start(a=(1, 1, 0))
+    for number in range(1, 15):
+        scene.later(a=(number, number, 0))
+    scene.clock.advance(0)
+    after = scene.restarted(10).start()
+    assert after.seconds() == [*(10.0 * number for number in range(12)), 150]
+
+
+def test_samples_of_more_than_an_hour_ago_are_forgotten_also_after_a_restart(scene: SampledScene) -> None:
+    scene.start(a=(1, 1, 0))
+    for _ in range(100):
+        scene.later()
+    scene.stop()
+    after = scene.restarted(3000).start()
+    assert after.seconds() == [*(10.0 * number for number in range(40, 101)), 4000]
+    assert len(after.read("a")) == 62
+
+
+@pytest.mark.parametrize("written", [b"", b"nonsense", b"\x83\xa6number\x01"])
+def test_samples_that_are_not_understood_are_ignored(scene: SampledScene, written: bytes) -> None:
+    scene.core.written["samples"] = written
+    scene.start(a=(1, 1, 0))
+    assert (scene.seconds(), scene.read("a")) == ([0], [(1, 1, 0)])
+
+
+def test_a_worker_that_does_not_lead_writes_nothing(scene: SampledScene) -> None:
+    scene.leader = "other"
+    scene.start(a=(1, 1, 0))
+    for _ in range(7):
+        scene.later()
+    scene.stop()
+    assert (scene.core.written, scene.core.commands) == ({}, 0)
+
+
+def test_a_server_stops_also_while_redis_is_away(scene: SampledScene) -> None:
+    scene.start(a=(1, 1, 0))
+    scene.core.fails = True
+    scene.stop()
+    assert scene.core.written == {}
