@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from restmq.core import RedisOperations
+from restmq.queues.base import State
+from restmq.store.keys import one_redis
+from tests.integration.conftest import Clock, Run
 from tests.servers import WEBSOCKET, Daemon, Redis, listeners, stopping, wait_until
 
 KB, MIB = 1000, 1 << 20
@@ -132,6 +136,52 @@ def test_a_daemon_that_hangs_does_not_hold_up_the_others(
         ours.wait_for(400)
         hanging.process.send_signal(signal.SIGCONT)
         wait_until(lambda: theirs.ended or all(len(numbers) == 400 for numbers in theirs.numbers))
+
+
+def test_a_daemon_that_has_not_confirmed_is_waited_for_once_until_it_confirms_again(
+    run: Run, timed: RedisOperations, clock: Clock, redis: Redis, queue: str
+) -> None:
+    async def subscribe() -> None:
+        for subscriber in subscribers:
+            await subscriber.subscribe(one_redis().for_queue(queue).channel)
+
+    async def unsubscribe() -> None:
+        for subscriber in subscribers:
+            await timed.store.drop(subscriber)
+
+    def attend() -> None:
+        run(timed.queue_attend, queue, b"RESTMQ-DAEMON:test", weight=1, capacity=1, window_bytes=65536)
+
+    def confirm(round_number: int) -> State:
+        return State(run(timed.queue_confirm, queue, round_number, 65536, b"RESTMQ-DAEMON:test"))
+
+    def confirm_open_round() -> State:
+        return confirm(int(redis.command("HGET", f"{queue}:flow", "round")))
+
+    def publish_more_than_the_window() -> int:
+        """Returns the number of messages that are held back."""
+        run(timed.queue_add_many, queue, [b"x" * 60_000] * 3)
+        return int(run(timed.queue_len, queue))
+
+    subscribers = [timed.pubsub(lambda _channel, _payload: None) for _ in range(2)]
+    run(subscribe)
+    assert publish_more_than_the_window() > 0
+    assert confirm_open_round() is State.HELD_BACK
+    clock.go_on(1.1)
+    redis.command("DEL", f"{queue}:held")  # Redis' own clock did not go on
+    attend()
+    assert run(timed.queue_len, queue) == 0, "a second later the others go on"
+    assert publish_more_than_the_window() > 0
+    for _ in range(3):
+        if confirm_open_round() is State.MORE:
+            attend()
+    assert run(timed.queue_len, queue) == 0, "and they do not wait again"
+    assert confirm(1) is State.DONE, "the late confirmation"
+    held_back = publish_more_than_the_window()
+    assert (confirm_open_round(), run(timed.queue_len, queue)) == (State.HELD_BACK, held_back)
+    confirm_open_round()
+    assert run(timed.queue_len, queue) < held_back, "now both are waited for"
+    run(unsubscribe)
 
 
 def test_a_subscriber_that_is_no_daemon_holds_nobody_up(daemon: Daemon, private_redis: Redis) -> None:
