@@ -33,6 +33,7 @@ try:
     from restmq.delivery.longpoll import LongPolls
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import WAIT_SECONDS_MAX, Message, Policy, check_queue_name
+    from restmq.queues.peek import PEEK_MAX
     from restmq.queues.tokens import Authorization
     from restmq.server.clock import use_monotonic_clock
     from restmq.server.coercions import whole_number
@@ -46,6 +47,7 @@ except ImportError as missing:
     print(f"restmq_engine: {missing}. Run it with the Python in which RestMQ is installed.", file=sys.stderr)
     raise SystemExit(1) from None
 
+LAST_ITEMS = 10
 TOKEN_BYTES, SECRET_BYTES = 24, 30
 PRIVILEGES = ("read", "write", "create", "admin")
 RECONNECT_CHECK_SECONDS = 0.2
@@ -143,7 +145,9 @@ async def count(core: RedisOperations, given: argparse.Namespace) -> bool:
 
 
 async def last_items(core: RedisOperations, given: argparse.Namespace) -> bool:
-    messages = await core.queue_last_items(given.queue)
+    newest = await core.queue_peek(given.queue, "newest", count=PEEK_MAX)  # more, as expired ones are skipped
+    found = [await core.queue_find(seen.key) for seen in newest.messages[:LAST_ITEMS]]
+    messages = [each.message for each in found if each is not None]
     for message in messages:
         say(message.key.encode() + b"\t" + message.value)
     return bool(messages) or show(None)

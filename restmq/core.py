@@ -171,10 +171,6 @@ class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, Token
         """The number of ready messages that have not expired."""
         return int(await self._run("length", queue))
 
-    async def queue_last_items(self, queue: str, count: int = 10) -> list[Message]:
-        """The newest messages, the newest first; does not count as a peek."""
-        return self._messages(queue, await self._run("peek_newest", queue, max(1, min(count, BATCH_MAX))))
-
     async def queue_purge(self, queue: str, close_consumers: bool = False) -> int:
         """Empties the queue in one atomic step: drops its ready, leased, delayed and dead messages.
 

@@ -31,6 +31,7 @@ from restmq.delivery.taps import Taps
 from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
 from restmq.http.turns import Turns
 from restmq.model import Message, Metadata, read_record
+from restmq.queues.peek import PEEK_MAX
 from tests.integration.conftest import Clock, Run
 from tests.servers import Redis, wait_until
 from tests.unit.fanout_scene import StubConsumer
@@ -534,13 +535,17 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock, taps: T
             self.the_graves_are_the_same()
 
         def the_graves_are_the_same(self) -> None:
-            seen = [entry for entry in self.grave.ready[-1000:] if self.grave.alive(entry)]
-            found = reversed(run(core.queue_last_items, self.grave.name, 1000))
-            living = [message for message in found if not message.expires_ms or message.expires_ms > clock.now_ms]
-            shown = [(message.value, read_record(message.record)["origin"]["key"]) for message in living]
-            for message in living:
-                assert Metadata.parse(read_record(message.record)) == metadata_of(message)
-            assert shown == [(entry.value, entry.origin) for entry in seen]
+            shown: list[tuple[bytes, str]] = []
+            first, count = 0, len(self.grave.living())
+            while len(shown) < count:
+                page = run(core.queue_peek, self.grave.name, "next", first, PEEK_MAX)
+                assert page.count == count
+                for seen in page.messages:
+                    record = read_record(seen.record)
+                    assert Metadata.parse(record) == metadata_of(Message(seen.key, seen.beginning))
+                    shown.append((seen.beginning, record["origin"]["key"]))
+                first += PEEK_MAX
+            assert shown == [(entry.value, entry.origin) for entry in self.grave.living()]
 
         def some_receipt(self, data: st.DataObject) -> tuple[str, str]:
             return data.draw(st.sampled_from([*self.receipts, (f"{self.queue}:1", "nonsense")]))

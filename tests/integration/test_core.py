@@ -7,17 +7,14 @@ import itertools
 import json
 import os
 import re
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from twisted.internet import defer, reactor, task
 
 from restmq.core import RedisOperations
-from restmq.errors import InvalidInput, StoreRefused, StoreUnavailable
+from restmq.errors import InvalidInput, StoreUnavailable
 from restmq.model import Message, Metadata, Policy, read_record
 from restmq.store.keys import one_redis
 from restmq.store.pool import Store
@@ -62,7 +59,6 @@ def test_a_queue_written_by_hand_is_served(run: Run, core: RedisOperations, redi
 def test_bytes_come_back_as_they_went_in(run: Run, core: RedisOperations, queue: str, value: bytes) -> None:
     run(core.queue_add, queue, value)
     assert run(core.queue_get, queue, softget=True).value == value
-    assert run(core.queue_last_items, queue)[0].value == value
     assert run(core.queue_getdel, queue).value == value
 
 
@@ -98,7 +94,6 @@ def test_expired_messages_are_never_returned_or_counted(
     wait_until(lambda: run(core.queue_len, queue) == 1)
     assert run(core.queue_len, queue) == 1
     assert [line.length for line in run(core.queue_overview, [queue])] == [1]
-    assert [message.key for message in run(core.queue_last_items, queue)] == [stays]
     looked = run(core.queue_get, queue, softget=True)
     assert (looked.key, looked.count) == (stays, 1)
     assert [message.key for message in run(core.queue_tail, queue)] == [stays]
@@ -273,70 +268,6 @@ def test_a_call_to_a_redis_that_hangs_times_out(run: Run, private_core: RedisOpe
     assert run(private_core.queue_len, "q") == 0
 
 
-def test_a_full_redis_rejects_messages_with_its_reason(
-    run: Run, private_core: RedisOperations, private_redis: Redis
-) -> None:
-    private_redis.command("CONFIG", "SET", "maxmemory", "1")
-    with pytest.raises(StoreRefused, match="OOM"):
-        run(private_core.queue_add, "q", b"x")
-    private_redis.command("CONFIG", "SET", "maxmemory", "0")
-    assert run(private_core.queue_add, "q", b"x") == "q:1"  # nothing was half done
-
-
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("add"), st.binary(max_size=8)),
-        st.tuples(st.just("add many"), st.lists(st.binary(max_size=8), min_size=1, max_size=5)),
-        st.tuples(st.just("take"), st.integers(1, 4)),
-        st.tuples(st.just("look"), st.none()),
-        st.tuples(st.just("delete"), st.integers(1, 20)),
-        st.tuples(st.just("purge"), st.none()),
-    ),
-    max_size=15,
-)
-
-
-@given(STEPS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_operations_in_any_order_keep_a_queue_like_a_list(
-    run: Run, core: RedisOperations, redis: Redis, steps: list[tuple[str, Any]]
-) -> None:
-    queue = f"q-{uuid.uuid4().hex}"
-    waiting: list[tuple[str, bytes]] = []
-    looks: dict[str, int] = {}
-    number = 0
-    for step, argument in steps:
-        if step in ("add", "add many"):
-            values = argument if step == "add many" else [argument]
-            added = run(core.queue_add_many, queue, values)
-            assert added == [f"{queue}:{number + i}" for i in range(1, len(values) + 1)]
-            number += len(values)
-            waiting += zip(added, values, strict=True)
-        elif step == "take":
-            taken = [(m.key, m.value, m.count) for m in run(core.queue_tail, queue, argument)]
-            assert taken == [(key, value, looks.get(key, 0)) for key, value in waiting[:argument]]
-            del waiting[:argument]
-        elif step == "look":
-            found = run(core.queue_get, queue, softget=True)
-            if not waiting:
-                assert found is None
-            else:
-                looks[waiting[0][0]] = looks.get(waiting[0][0], 0) + 1
-                assert (found.key, found.value, found.count) == (*waiting[0], looks[waiting[0][0]])
-        elif step == "delete":
-            key = f"{queue}:{argument}"
-            assert run(core.queue_del, queue, key) is (key in dict(waiting))
-            waiting = [entry for entry in waiting if entry[0] != key]
-        else:
-            assert run(core.queue_purge, queue) == len(waiting)
-            waiting = []
-        assert run(core.queue_len, queue) == len(waiting)
-    assert [(m.key, m.value) for m in run(core.queue_last_items, queue, 1000)] == waiting[::-1]
-    run(core.queue_purge, queue)
-    left = set(redis.command("KEYS", f"{queue}:*"))
-    assert left <= {f"{queue}:UUID", f"{queue}:totals"}
-
-
 def test_an_expired_message_of_old_data_is_skipped(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:
     for number in (1, 2, 3):
         redis.command("SET", f"{queue}:{number}", str(number))
@@ -344,7 +275,7 @@ def test_an_expired_message_of_old_data_is_skipped(run: Run, core: RedisOperatio
     redis.command("PEXPIRE", f"{queue}:1", "1")
     redis.command("PEXPIRE", f"{queue}:3", "1")
     wait_until(lambda: redis.command("EXISTS", f"{queue}:1", f"{queue}:3") == 0)
-    assert [message.value for message in run(core.queue_last_items, queue)] == [b"2"]
+    assert [seen.beginning for seen in run(core.queue_peek, queue, "newest").messages] == [b"2"]
     assert run(core.queue_get, queue, softget=True).value == b"2"
     assert [message.value for message in run(core.queue_tail, queue)] == [b"2"]
     assert redis.command("KEYS", f"{queue}:[0-9]*") == []
@@ -591,16 +522,6 @@ def test_a_channel_that_is_left_and_followed_again_before_redis_answers_is_not_l
     run(core.queue_attend, queue, b"daemon", is_first=True)
     wait_until(lambda: heard)
     assert lost == []
-
-
-def test_newer_expired_messages_do_not_hide_the_newest(
-    run: Run, core: RedisOperations, redis: Redis, queue: str
-) -> None:
-    keys = run(core.queue_add_many, queue, [b"x"] * 5)
-    run(core.queue_add_many, queue, [b"gone"] * 30, ttl_seconds=0.0004)  # the shortest time is a millisecond
-    wait_until(lambda: redis.command("EXISTS", *(f"{queue}:{number}" for number in range(6, 36))) == 0)
-    assert [message.key for message in run(core.queue_last_items, queue, 3)] == keys[:1:-1]
-    assert len(run(core.queue_last_items, queue, 0)) == 1
 
 
 def test_adding_no_messages_creates_no_queue_and_the_order_of_adds_is_kept(
