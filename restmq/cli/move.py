@@ -160,8 +160,7 @@ class Mover:
     def _stop(self) -> None:
         """The first signal ends the move after the current message, the second one at once."""
         if self._stopping.is_set():
-            self._source.stop()
-            self._target.stop()
+            self._transfer.stop()
         self._stopping.set()
 
     def _check(self, queue: str) -> int:
@@ -181,25 +180,27 @@ class Mover:
             self._copy_settings(queue, settings)
         moved = Moved(queue)
         self._moved.append(moved)
-        deadline = time.monotonic() + self._args.wait
+        in_order = True
         with self._without_limit(queue, settings):
             while not self._stopping.is_set():
-                self._wait_for_leases(queue, deadline)
+                in_order = in_order and self._leases_end(queue)
                 dead, delayed = (
                     self._transfer.move_resting(queue, "dead"),
                     self._transfer.move_resting(queue, "delayed"),
                 )
-                ready = self._transfer.move_ready(queue)
+                ready = self._transfer.move_ready(queue, in_order)
                 moved.dead, moved.delayed, moved.ready = moved.dead + dead, moved.delayed + delayed, moved.ready + ready
-                if not (dead or delayed or ready):
+                if not (dead or delayed or ready) and not (in_order and self._source.stats(queue)["leased"]):
                     break
         moved.left = _held(self._source.stats(queue))
 
-    def _wait_for_leases(self, queue: str, deadline: float) -> None:
-        """Waits until no message is leased, because leased messages come before ready ones."""
-        while self._source.stats(queue)["leased"] and time.monotonic() < deadline:
-            if self._stopping.wait(_RECHECK_SECONDS):
-                return
+    def _leases_end(self, queue: str) -> bool:
+        """Waits until no message is leased, because leased messages come before ready ones. Returns whether so."""
+        deadline = time.monotonic() + self._args.wait
+        while self._source.stats(queue)["leased"]:
+            if time.monotonic() >= deadline or self._stopping.wait(_RECHECK_SECONDS):
+                return False
+        return True
 
     # Settings
 

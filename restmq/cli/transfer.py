@@ -9,6 +9,10 @@ Rules by which an interrupted move can be repeated, and loses or doubles nothing
    before with another remaining delay or time to live: it is there already.
 3. A message is published only in the first half of its lease. Once the lease has ended, a consumer of the source may
    have the message.
+4. The answer to a lease may be lost, and then messages are leased that nobody has. They come before the ready ones. So
+   the move waits until they return, and goes on with the first one.
+5. A message that a consumer of the source took before it could be deleted there is deleted at the target. If the answer
+   to an attempt to delete it was lost, that attempt may have removed it. So then it stays at the target.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from contextlib import suppress
 
 import click
 
-from restmq.client import Client, Message
+from restmq.client import Busy, Client, Message, Unreachable
 from restmq.errors import Conflict, LeaseGone, NotAllowed, RestMQError
 from restmq.model import DELAY_SECONDS_MAX
 
@@ -56,20 +60,34 @@ class Transfer:
         self._stopping = stopping
         self._moved = moved
         self._into = into
+        self._source_once = Client(source.server, retry_seconds=0, timeout_seconds=source.timeout_seconds)
         self._are_distinct = source.server == target.server  # then the queues differ
         self._threads = ThreadPoolExecutor(_ACKS_AT_ONCE, "ack")
+
+    def stop(self) -> None:
+        """Ends all requests."""
+        for client in (self._source, self._source_once, self._target):
+            client.stop()
 
     def close(self) -> None:
         """Waits for the acks that are being sent."""
         self._threads.shutdown()
+        self._source_once.close()
 
-    def move_ready(self, queue: str) -> int:
-        """Moves ready messages until there are none. Returns their number."""
+    def move_ready(self, queue: str, in_order: bool) -> int:
+        """Moves ready messages until there are none. Returns their number.
+
+        Args:
+            in_order: stop at once if other messages are leased, which would come before the ready ones.
+        """
         count = 0
         while not self._stopping.is_set():
             safe_until = time.monotonic() + self._lease_seconds / 2
             messages = self._source.lease_many(queue, _BATCH, self._lease_seconds)
             if not messages:
+                break
+            if in_order and self._source.stats(queue)["leased"] > len(messages):
+                self._give_back(messages)
                 break
             acks: list[Future[bool]] = []
             try:
@@ -89,8 +107,8 @@ class Transfer:
     def _ack(self, message: Message) -> bool:
         try:
             self._source.ack(message)
-        except LeaseGone:  # the message is leased again later, and acked then
-            return False
+        except LeaseGone:  # the message is leased again later, and acked then; or the answer to the ack was lost
+            return self._source.find(message.key) is None
         return True
 
     def _finish(self, acks: list[Future[bool]]) -> int:
@@ -124,13 +142,21 @@ class Transfer:
                     continue
                 self._check_servers_differ(message)
                 key = self._publish(queue, message)
-                if self._source.delete(queue, message.key):
+                if self._delete(queue, message.key):
                     count += 1
                     self._moved(1)
                 elif key:  # a consumer of the source has it
                     self._target.delete(self._into or queue, key)
             if count == before:
                 return count
+
+    def _delete(self, queue: str, key: str) -> bool:
+        """Deletes a message of the source. Returns False if it is sure that it was not there any more."""
+        try:
+            return self._source_once.delete(queue, key)
+        except (Busy, Unreachable):
+            self._source.delete(queue, key)
+            return True
 
     def _publish(self, queue: str, message: Message) -> str:
         """Publishes the message at the target. Returns its new key, or '' if it is there already."""

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,13 +29,17 @@ DAY_MS = 86_400_000
 
 
 class Trap(Proxy):
-    """A proxy that kills a program at the last of a number of requests: before the server gets it, or as it answers."""
+    """A proxy that ends a connection at the last of a number of requests: before the server gets it, or as it answers.
 
-    victim: subprocess.Popen[bytes] | None = None
+    Attributes:
+        spring: called then.
+    """
 
-    def set(self, victim: subprocess.Popen[bytes], request: bytes, number: int, *, answered: bool) -> None:
+    spring: Callable[[], None] | None = None
+
+    def set(self, spring: Callable[[], None], request: bytes, number: int, *, answered: bool) -> None:
         self._request, self._remaining, self._answered = request, number, answered
-        self.victim = victim
+        self.spring = spring
 
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answers: asyncio.StreamWriter | None = None
@@ -43,10 +47,11 @@ class Trap(Proxy):
         is_request = answers is not None
         try:
             while data := await reader.read(65536):
-                if self.victim is not None:
+                if self.spring is not None:
                     self._remaining -= is_request and data.startswith(self._request)
                     if self._remaining <= 0 and is_request != self._answered:
-                        self.victim.kill()
+                        self.spring()
+                        self.spring = None
                         return
                 writer.write(data)
                 await writer.drain()
@@ -82,7 +87,7 @@ class Pair:
 
 def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     out, errors = process.communicate(timeout=120)
-    assert b"Traceback" not in errors, errors.decode()
+    assert b"Traceback" not in (errors or b""), errors.decode()
     return process.returncode, (errors or out).decode()
 
 
@@ -302,11 +307,43 @@ def test_a_move_that_is_killed_and_repeated_neither_loses_nor_doubles_a_message(
     with stopping(*traps):
         moving = pair.start(*urls, queue, "--lease", "2")
         trap = traps[side == "target"]
-        trap.set(moving, request_begins, number, answered=answered)
+        trap.set(moving.kill, request_begins, number, answered=answered)
         assert ended(moving)[0] == -signal.SIGKILL
-        trap.victim = None
         assert held(source, queue) > 0
         assert pair.move(*urls, queue, "--lease", "2")[0] == 0
+    assert held(source, queue) == 0
+    check(target, queue)
+
+
+@pytest.mark.parametrize(
+    ("side", "request_begins", "number"),
+    [
+        ("target", b"POST /q/", 2),
+        ("target", b"POST /q/", 20),
+        ("source", b"POST /queue", 2),
+        ("source", b"GET /q/", 2),
+        ("source", b"DELETE /m/", 100),
+    ],
+)
+def test_an_answer_that_gets_lost_neither_loses_nor_doubles_a_message_and_changes_no_order(
+    pair: Pair,
+    source: httpx.Client,
+    target: httpx.Client,
+    queue: str,
+    side: str,
+    request_begins: bytes,
+    number: int,
+) -> None:
+    traps = {"source": Trap(pair.source.port), "target": Trap(pair.target.port)}
+    fill(source, queue)
+    lost = threading.Event()
+    traps[side].set(lost.set, request_begins, number, answered=True)
+    urls = ("--from", f"http://127.0.0.1:{traps['source'].port}", "--to", f"http://127.0.0.1:{traps['target'].port}")
+    with stopping(*traps.values()):
+        status, shown = ended(pair.start(*urls, queue, "--lease", "2", "--json", stderr=subprocess.DEVNULL))
+    assert lost.is_set()
+    moved = {"queue": queue, "ready": len(VALUES), "delayed": 3, "dead": 3, "left": 0}
+    assert (status, json.loads(shown)) == (0, [moved])
     assert held(source, queue) == 0
     check(target, queue)
 
