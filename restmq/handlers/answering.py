@@ -116,11 +116,10 @@ class AnsweringHandler(cyclone.web.RequestHandler):  # type: ignore[misc]  # unt
 
     def answer_text(self, text: str) -> None:
         """Answers with a line of text, or with a JSONP string."""
-        callback = self.callback
-        if callback is None:
+        if self.callback is None:
             self.answer(f"{text}\r\n".encode(), TEXT)
         else:
-            self.answer(jsonp(callback, to_json(text)), JAVASCRIPT)
+            self.answer_json(text)
 
     def answer_page(self, template: str, **names: Any) -> None:
         """Answers with a page from a template."""

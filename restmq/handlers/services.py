@@ -33,22 +33,10 @@ class Services:
     """The parts that handlers use. A process has one such object; every handler gets it.
 
     Attributes:
-        core: the operations on queues.
-        fanout: the live consumers.
-        taps: the clients that watch queues.
-        polls: takes messages, at once or by long poll.
-        guard: the access check.
-        admission: the checks of host names, origins and proxies, which come before the access check.
-        listeners: the numbers of consumers and waiting clients, over all daemons.
-        dashboard_feed: the dashboard's events.
-        traffic: the request counters and the access log.
-        websockets: autobahn's factory.
         command_bytes_max: maximum size of a JSON command or an XML-RPC call.
-        turns: the turns of the event loop.
-        metrics: the data of ``/metrics``. It is set after the application, because it counts its connections.
-        samples: the last hour of the dashboard's charts. It is set after the metrics, which know the leading worker.
-        servers: the data about all servers. It is set after the application too.
-        kept_headers: the headers that are kept with messages.
+        metrics: is set after the application, because it counts its connections.
+        samples: is set after the metrics, which know the leading worker.
+        servers: is set after the application too.
         description: the OpenAPI document. ``web.Application`` sets it from its route table.
         draining: whether the server is stopping. ``web.Application`` sets it.
     """

@@ -27,7 +27,6 @@ from restmq.http.connection import HTTPConnection
 _PIECE_BYTES = 256
 _LONG_PIECE_BYTES = 65536
 _TURN_SECONDS = 0.001
-_FREE_BYTES = 16 * 1024
 _INFLATED_FREE_BYTES = 1 << 20
 _INFLATION_MAX = 100
 _TRY_AGAIN = 1013
@@ -49,7 +48,7 @@ class BoundedInput(WebSocketServerProtocol):  # type: ignore[misc]  # untyped
         self._turns = connection.factory.turns
         self._received = bytearray()
         self._message: bytes | bytearray = b""
-        self._compressed_bytes = self._charged_bytes = 0
+        self._compressed_bytes = 0
         self._due_seconds = 0.0
         self._waits_for_turn = self._stopped = False
         self.reading_paused = False
@@ -192,14 +191,9 @@ class BoundedInput(WebSocketServerProtocol):  # type: ignore[misc]  # untyped
     def account(self) -> None:
         """Charges the bytes that are held. Closes the connection if they are too many."""
         held = len(self._received) + len(self.data or b"") + len(self._message) + self.unanswered_bytes
-        charged = max(0, held - _FREE_BYTES)
-        more, self._charged_bytes = charged - self._charged_bytes, charged
-        if not more:
-            return
-        received, address = self._connection.factory.received, self._connection.remote_ip
-        received.change(address, more)
-        if more > 0 and (received.exceeded_in_total() or received.exceeded_by(address)):
-            self.fail(_TRY_AGAIN, "the server holds too many bytes of messages; try again later")
+        problem = self._connection.charge(held)
+        if problem:
+            self.fail(_TRY_AGAIN, problem)
 
     def release(self) -> None:
         """Forgets the message in progress; once the connection is closed, all input."""

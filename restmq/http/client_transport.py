@@ -15,7 +15,9 @@ from restmq.http.turns import Turns
 from restmq.http.unread import UnreadResponses
 from restmq.transport import hung_up, unsent_bytes
 
-LINGER_SECONDS = 2.0
+_LINGER_SECONDS = 2.0
+#: Bytes that each client may make the server hold without being charged.
+_FREE_BYTES = 16 * 1024
 #: The rest of a response that has none.
 NOTHING: deque[bytes] = deque(maxlen=0)
 
@@ -54,6 +56,20 @@ class ClientTransport(protocol.Protocol):  # type: ignore[misc]  # untyped
     _client_reads = True
     _rest = NOTHING
     _keeps_alive = True
+    _charged_bytes = 0
+
+    def charge(self, held_bytes: int) -> str:
+        """Charges the client for the bytes that the server holds. Returns what is wrong if they are too many."""
+        charged_bytes = max(0, held_bytes - _FREE_BYTES)
+        more_bytes, self._charged_bytes = charged_bytes - self._charged_bytes, charged_bytes
+        received = self.factory.received
+        if more_bytes:
+            received.change(self.remote_ip, more_bytes)
+        if more_bytes > 0 and received.exceeded_in_total():
+            return "the server holds too many bytes of requests; try again later."
+        if more_bytes > 0 and received.exceeded_by(self.remote_ip):
+            return "the server holds too many bytes of requests from your address; send fewer at a time."
+        return ""
 
     def _pause_reading(self, paused: bool) -> None:
         if paused != self._reading_paused:
@@ -91,15 +107,15 @@ class ClientTransport(protocol.Protocol):  # type: ignore[misc]  # untyped
         self.transport.abortConnection()
 
     def expect_end(self) -> None:
-        """A stream ends when its consumer has sent the rest, which may not take long."""
-        self.deadline = self.factory.seconds() + LINGER_SECONDS
+        """The connection ends when the rest is sent, which may not take long."""
+        self.deadline = self.factory.seconds() + _LINGER_SECONDS
 
     def end_stream(self, last: bytes) -> None:
         """Sends a stream's last bytes and closes."""
         self._streaming = None
         self.transport.unregisterProducer()
         self.transport.write(last)
-        self.deadline = self.factory.seconds() + LINGER_SECONDS
+        self.expect_end()
         self.transport.loseConnection()
 
     def _close(self, linger: bool) -> None:

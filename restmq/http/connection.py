@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from restmq.errors import WireError
-from restmq.http.client_transport import LINGER_SECONDS, NOTHING, ClientTransport
+from restmq.http.client_transport import NOTHING, ClientTransport
 from restmq.http.limits import Limits
 from restmq.http.parser import RequestParser, head_of
 from restmq.http.request import Request
@@ -35,8 +35,6 @@ _FIRST_REQUEST_SECONDS = 1.0
 _UPGRADE_BYTES_MAX = 65536
 #: A connection that pipelines requests lets other connections have their turn after this number of requests.
 _REQUESTS_PER_TURN = 4
-#: Bytes of requests that each connection may hold without being charged.
-_FREE_BYTES = 16 * 1024
 #: A shorter read cannot exceed a connection's free bytes, unless a request is in progress.
 _SHORT_READ_BYTES = 4096
 
@@ -59,7 +57,6 @@ class HTTPConnection(ClientTransport):
         self._streaming: Any = None
         self._current: Request | None = None
         self._waiting = False
-        self._charged_bytes = 0
         self._earned_seconds = 0.0
         self._reading_paused = False
         self._discarding = False
@@ -140,20 +137,10 @@ class HTTPConnection(ClientTransport):
         held_bytes = self._parser.held_bytes
         if self._current is not None:
             held_bytes += len(self._current.body)
-        charged_bytes = max(0, held_bytes - _FREE_BYTES)
-        more_bytes, self._charged_bytes = charged_bytes - self._charged_bytes, charged_bytes
-        received, address = self.factory.received, self.remote_ip
-        received.change(address, more_bytes)
-        if more_bytes <= 0 or self._parser.refusal is not None:
-            return
-        if received.exceeded_in_total():
-            problem = "the server holds too many bytes of requests; try again later."
-        elif received.exceeded_by(address):
-            problem = "the server holds too many bytes of requests from your address; send fewer at a time."
-        else:
-            return
-        self._parser.refuse(WireError(503, problem))
-        self._account()
+        problem = self.charge(held_bytes)
+        if problem and self._parser.refusal is None:
+            self._parser.refuse(WireError(503, problem))
+            self._account()
 
     def hand_over(self, request: Request, successor: Any) -> None:
         """Gives the connection to another protocol, which gets the request's head and all bytes after it.
@@ -210,14 +197,6 @@ class HTTPConnection(ClientTransport):
         handler = self.factory(request)
         if self._current is not None and self._streaming is None:
             self._handler = handler
-
-    @property
-    def limits(self) -> Limits:
-        return self._limits
-
-    async def run(self, steps: Iterator[None]) -> None:
-        """Runs an iterator to its end, a step per turn."""
-        await self._turns.run(steps)
 
     def pauseProducing(self) -> None:
         """The transport is full: the client does not read its responses, so it gets no more of them."""
@@ -308,7 +287,7 @@ class HTTPConnection(ClientTransport):
     def _refuse(self, refusal: WireError) -> None:
         self.factory.refused(self.remote_ip, refusal)
         self.transport.write(self.factory.render_refusal(refusal))
-        self.deadline = self.factory.seconds() + LINGER_SECONDS
+        self.expect_end()
         self._end(linger=True)
 
     def deadline_passed(self) -> None:
@@ -319,7 +298,7 @@ class HTTPConnection(ClientTransport):
         elif self._parser.in_request and self._client_reads:
             self._refuse(WireError(408, "the request took too long to arrive; send it faster."))
         else:
-            self.deadline = self.factory.seconds() + LINGER_SECONDS
+            self.expect_end()
             self._end()
 
     def _earns_time(self) -> bool:

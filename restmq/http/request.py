@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
@@ -12,7 +12,6 @@ from cyclone.httpserver import HTTPRequest
 
 from restmq.errors import InvalidInput
 from restmq.http.forms import MULTIPART, URLENCODED, add_form, add_pairs
-from restmq.http.limits import Limits
 from restmq.transport import Presence
 
 _QUALITY = re.compile(r"q=([01](?:\.\d*)?|\.\d+)")
@@ -29,10 +28,8 @@ class ClientConnection(Protocol):
     secure: bool
     presence: Presence
     transport: Any
+    factory: Any
 
-    @property
-    def limits(self) -> Limits: ...
-    async def run(self, steps: Iterator[None]) -> None: ...
     def finished(self, data: bytes, keep_alive: bool, rest: Sequence[bytes] = ()) -> None: ...
     def write(self, data: bytes) -> None: ...
     def stream(self, consumer: Any) -> None: ...
@@ -101,8 +98,9 @@ class Request(HTTPRequest):  # type: ignore[misc]  # untyped
         if self._arguments is None and self.is_form:
             arguments: dict[str, list[bytes]] = {}
             add_pairs(arguments, self.query.encode("latin-1"))
-            maximum = self.connection.limits.form_bytes
-            await self.connection.run(add_form(arguments, self.headers["content-type"], self.body, maximum))
+            server = self.connection.factory
+            form = add_form(arguments, self.headers["content-type"], self.body, server.limits.form_bytes)
+            await server.turns.run(form)
             self._arguments = arguments
 
     def query_text(self, name: str) -> str | None:

@@ -27,6 +27,7 @@ from restmq.handlers.commands import command_context
 from restmq.handlers.websocket import WebSocketHandler
 from restmq.handlers.websocket_connection import COMMANDS_WAITING_MAX, WAITING_BYTES_MAX, Socket, make_factory
 from restmq.handlers.websocket_frames import COMPRESSED_UP_TO_BYTES, frame, text_frames
+from restmq.http.client_transport import ClientTransport
 from restmq.http.turns import Turns
 from restmq.model import Message
 from restmq.transport import Presence
@@ -84,12 +85,10 @@ def deflated(payload: bytes) -> bytes:
     return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
-class Wire:
+class Wire(ClientTransport):
     """The HTTP connection that became a WebSocket."""
 
     remote_ip = "192.0.2.1"
-    admitted = False
-    deadline: float | None = None
 
     def __init__(self, factory: App) -> None:
         self.factory = factory

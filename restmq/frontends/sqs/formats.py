@@ -93,7 +93,6 @@ def _fault(error: SqsError) -> str:
 
 #: Lists by the name of their fields.
 _LISTS = {
-    "ActionName": "Actions",
     "AttributeName": "AttributeNames",
     "ChangeMessageVisibilityBatchRequestEntry": "Entries",
     "DeleteMessageBatchRequestEntry": "Entries",
