@@ -7,6 +7,7 @@ import functools
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -222,6 +223,11 @@ class Daemon:
         connection = self.connect()
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}\r\n".encode())
         return connection
+
+    @property
+    def resident_bytes(self) -> int:
+        """Its memory."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
     def stop(self) -> int:
         """Ends the daemon as an operator does, and returns its exit status."""

@@ -172,17 +172,13 @@ def open_descriptors(daemon: Daemon) -> int:
     return len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
 
 
-def resident_bytes(daemon: Daemon) -> int:
-    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * 4096
-
-
 def run(daemon: Daemon, seconds: float, seed: int, threads: int) -> list[str]:
     """Runs for a long time, prints a summary and returns the problems."""
     fuzz = Fuzz(daemon)
     descriptors = open_descriptors(daemon)
     fuzz.whole_corpus()
     fuzz.mutations(f"{seed}/warm", rounds=500)  # loads and caches that happen once are no leak
-    memory = resident_bytes(daemon)
+    memory = daemon.resident_bytes
     until = time.monotonic() + seconds
     workers = [
         threading.Thread(target=fuzz.mutations, args=(f"{seed}/{number}", None, until)) for number in range(threads)
@@ -193,7 +189,7 @@ def run(daemon: Daemon, seconds: float, seed: int, threads: int) -> list[str]:
         worker.join()
     fuzz.check_alive(descriptors)
     fuzz.check_log()
-    grown = resident_bytes(daemon) - memory
+    grown = daemon.resident_bytes - memory
     if grown > MEMORY_SLACK_BYTES:
         fuzz.problems.append(f"the daemon has grown by {grown >> 20} MiB")
     print(f"{fuzz.rounds} rounds; answers: {dict(fuzz.statuses.most_common())}; memory {grown >> 10:+} KiB.")

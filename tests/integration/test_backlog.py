@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tests.servers import Comet, Daemon, Redis, free_port, listeners, stopping, wait_until
 from tests.ways import Out, as_raw_body, from_comet, from_compressed_websocket, from_events, from_websocket, value_in
 
@@ -188,12 +188,7 @@ def test_a_consumer_that_disconnects_while_the_backlog_waits_for_it_delays_no_ot
 
 @pytest.mark.needs("openssl")
 def test_a_consumer_over_tls_gets_the_whole_backlog(private_folder: Path, private_redis: Redis, queue: str) -> None:
-    key, cert, port = private_folder / "key.pem", private_folder / "cert.pem", free_port()
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
-         "-subj", "/CN=localhost"],
-        check=True, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    (cert, key), port = Authority(private_folder).issue("localhost"), free_port()
     tls = f"ssl:{port}:privateKey={key}:certKey={cert}:interface=127.0.0.1"
     plain = f"tcp:{free_port()}:interface=127.0.0.1"
     daemon = Daemon(private_folder, "--endpoint", tls, "--endpoint", plain, "--stall-timeout", "1", redis=private_redis)

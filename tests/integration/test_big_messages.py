@@ -100,10 +100,3 @@ def test_big_messages_keep_their_order(daemon: Daemon, redis: Redis, queue: str)
     found = [value_in(json.loads(line)) for line in comet.lines(len(values))]
     comet.close()
     assert [sum_of(value) for value in found] == [sum_of(value) for value in values]
-
-
-def test_a_message_beyond_the_limit_is_rejected_before_it_is_read(daemon: Daemon, redis: Redis, queue: str) -> None:
-    with daemon.client() as http:
-        answer = http.post(f"/q/{queue}", content=noise(16 * MIB) + b"x", headers={"Content-Type": "image/jpeg"})
-    assert answer.status_code == 413
-    assert redis.command("EXISTS", f"{queue}:UUID") == 0

@@ -179,12 +179,6 @@ def test_a_value_keeps_its_bytes_in_a_multipart_form(
     assert in_redis(redis, value, queue)
 
 
-@pytest.mark.parametrize("value", ["007", " x ", "1_000", "😀é", "a\r\nb"])
-def test_text_comes_back_unchanged(http: httpx.Client, queue: str, value: str) -> None:
-    put(http, queue, value)
-    assert take(http, queue) == value
-
-
 @pytest.mark.needs("curl")
 def test_curls_forms_and_uploads_arrive(http: httpx.Client, daemon: Daemon, queue: str) -> None:
     url = f"{daemon.url}/q/{queue}"
@@ -227,18 +221,14 @@ def test_a_hundred_pipelined_posts_sent_byte_by_byte_arrive_each_once(
     ("sent", "status"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
         (
             b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             400,
         ),
-        (b"GET / HTTP/1.1\nHost: 127.0.0.1\n\n", 400),
         (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 414),
         (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 200_000, 431),
-        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X: y\r\n" * 100 + b"\r\n", 431),
         (b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999999999\r\n\r\n" + b"x" * 500_000, 413),
         (b"FROB / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 501),
-        (b"GET / HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n", 505),
     ],
 )
 def test_a_refusal_is_json_and_closes_the_connection(
@@ -338,25 +328,21 @@ def test_a_java_program_gets_errors_as_json_and_a_browser_as_a_page(http: httpx.
 # Limits that show only with a real socket
 
 
-def resident_bytes(daemon: Daemon) -> int:
-    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * 4096
-
-
 def test_unread_responses_leave_no_memory_when_their_clients_have_gone(private_folder: Path, redis: Redis) -> None:
     daemon = Daemon(private_folder, "--redis-timeout", "60", redis=redis)
     with stopping(daemon), daemon.client() as http:
         octets = {"Content-Type": "application/octet-stream"}
         key = http.post("/q/unread", content=b"\1" * 8_000_000, headers=octets).text.strip()
         http.get(f"/m/{key}").raise_for_status()
-        before = resident_bytes(daemon)
+        before = daemon.resident_bytes
         clients = [daemon.connect() for _ in range(5)]
         for client in clients:
             client.sendall(request(f"GET /m/{key}", end=False))
             assert client.recv(1), "the response, six times as long as the value, begins"
-        assert resident_bytes(daemon) > before + 100_000_000
+        assert daemon.resident_bytes > before + 100_000_000
         for client in clients:
             client.close()
-        wait_until(lambda: resident_bytes(daemon) < before + 50_000_000, why="the buffers are freed")
+        wait_until(lambda: daemon.resident_bytes < before + 50_000_000, why="the buffers are freed")
 
 
 def test_a_listener_whose_machine_vanishes_is_noticed_by_keepalive(daemon: Daemon, queue: str) -> None:

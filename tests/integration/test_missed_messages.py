@@ -236,11 +236,6 @@ def test_if_redis_is_full_consumers_are_served_again_all_the_same(
 # Histories that are larger than the memory they may take
 
 
-def resident_bytes(daemon: Daemon) -> int:
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
-
-
 @pytest.fixture
 def long_history(private_redis: Redis) -> list[str]:
     """The keys of a history of 100 messages of 1 MiB."""
@@ -258,13 +253,13 @@ def long_history(private_redis: Redis) -> list[str]:
 def test_a_history_is_streamed_at_the_pace_of_the_client(
     daemon: Daemon, http: httpx.Client, long_history: list[str]
 ) -> None:
-    before = resident_bytes(daemon)
+    before = daemon.resident_bytes
     resuming = Comet(daemon, "/c/q?last_event_id=q:1")
     numbers = (json.loads(resuming.lines(1)[0])["key"] for _ in range(99))
     assert next(numbers) == "q:2"
     assert http.get("/healthz").status_code == 200
     assert list(numbers) == long_history[2:]
-    assert resident_bytes(daemon) - before < 40 * MIB
+    assert daemon.resident_bytes - before < 40 * MIB
     live = post(http, "live")
     assert json.loads(resuming.lines(1)[0])["key"] == live
 
@@ -278,6 +273,6 @@ def test_clients_that_leave_before_their_history_is_read_leave_nothing(
         wait_until(lambda: not listeners(private_redis, "q"))
 
     resume_and_leave(10)
-    before = resident_bytes(daemon)
+    before = daemon.resident_bytes
     resume_and_leave(60)
-    assert resident_bytes(daemon) - before < 40 * MIB
+    assert daemon.resident_bytes - before < 40 * MIB

@@ -126,10 +126,6 @@ def test_an_expired_message_is_never_delivered(daemon: Daemon, redis: Redis, htt
         ("/q/AUTHKEY", {"value": "x"}),
         ("/q/queuestat::x", {"value": "x"}),
         ("/q/" + "x" * 256, {"value": "x"}),
-        ("/q/a%00b", {"value": "x"}),
-        ("/q/a%0Ab", {"value": "x"}),
-        ("/q/%FF", {"value": "x"}),
-        ("/q/%2", {"value": "x"}),
     ],
 )
 def test_invalid_input_is_rejected_with_a_reason(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from restmq.handlers.base import Handler
 from restmq.schema.names import MEANINGFUL
 from restmq.web import ROUTES
-from tests.servers import Daemon
+from tests.servers import Daemon, curl
 
 
 @pytest.fixture
@@ -27,18 +26,12 @@ def dead(http: httpx.Client, queue: str) -> Callable[[], list[str]]:
     return keys
 
 
-def curl(daemon: Daemon, *arguments: str) -> str:
-    *options, path = arguments
-    command = ["curl", "-sS", *options, f"http://127.0.0.1:{daemon.port}{path}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 @pytest.mark.needs("curl")
 def test_a_json_key_drops_one_dead_letter_and_not_all(
     daemon: Daemon, queue: str, dead: Callable[[], list[str]]
 ) -> None:
-    shown = curl(daemon, "-X", "DELETE", "--json", f'{{"key": "{queue}:2"}}', f"/d/{queue}")
-    assert shown.endswith('"dropped":1}\n')
+    shown = curl("-X", "DELETE", "--json", f'{{"key": "{queue}:2"}}', f"{daemon.url}/d/{queue}")
+    assert shown.endswith(b'"dropped":1}\r\n')
     assert dead() == [f"{queue}:1", f"{queue}:3"]
 
 
@@ -171,17 +164,18 @@ def test_extra_parameters_of_old_clients_and_caches_are_ignored(http: httpx.Clie
 
 @pytest.mark.needs("curl")
 def test_the_error_for_a_bare_string_says_how_to_send_it(daemon: Daemon, queue: str) -> None:
-    refused = curl(daemon, "-d", "hello", f"/q/{queue}")
+    refused = curl("-d", "hello", f"{daemon.url}/q/{queue}").decode()
     assert "curl --data-binary" in refused
     assert "-H 'Content-Type: text/plain'" in refused
-    assert curl(daemon, "--data-binary", "hello", "-H", "Content-Type: text/plain", f"/q/{queue}") == f"{queue}:1\n"
+    sent = curl("--data-binary", "hello", "-H", "Content-Type: text/plain", f"{daemon.url}/q/{queue}")
+    assert sent == f"{queue}:1\r\n".encode()
 
 
 @pytest.mark.needs("curl")
 @pytest.mark.parametrize("path", ["/queue", "/control/{queue}", "/p/{queue}", "/d/{queue}", "/"])
 def test_the_error_for_json_sent_as_a_form_names_the_right_header(daemon: Daemon, queue: str, path: str) -> None:
-    refused = curl(daemon, "-d", '{"cmd": "list", "status": "stop"}', path.replace("{queue}", queue))
-    assert "Content-Type: application/json" in refused
+    refused = curl("-d", '{"cmd": "list", "status": "stop"}', daemon.url + path.replace("{queue}", queue))
+    assert b"Content-Type: application/json" in refused
 
 
 def test_the_names_with_a_meaning_equal_the_declared_ones() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import Authority
 from tests.servers import Comet, Daemon, Redis, free_port, listeners, refusal, stopping, twistd, wait_until
 
 QUEUE = "syslogd:127.0.0.1"
@@ -65,17 +66,6 @@ def stored(redis: Redis, count: int, queue: str = QUEUE) -> list[dict[str, Any]]
 
 def logger(syslogd: Syslogd, *arguments: str) -> None:
     subprocess.run(["logger", "--server", "127.0.0.1", "--port", str(syslogd.port), *arguments], check=True, timeout=20)
-
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A key, and its certificate for localhost."""
-    key, certificate = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2",
-         "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return key, certificate
 
 
 def numbered(count: int) -> bytes:
@@ -178,12 +168,6 @@ def test_a_live_consumer_gets_lines_as_they_arrive(
     assert json.loads(json.loads(line)["value"])["message"] == "live"
 
 
-def resident_bytes(daemon: Daemon) -> int:
-    """The daemon's memory."""
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024
-
-
 def test_while_redis_hangs_a_sender_gets_back_pressure_and_loses_nothing(
     private_folder: Path, private_redis: Redis
 ) -> None:
@@ -196,7 +180,7 @@ def test_while_redis_hangs_a_sender_gets_back_pressure_and_loses_nothing(
         try:
             sender.start()
             wait_until(lambda: "connections not read: 1," in syslogd.log, why="it is not read")
-            assert resident_bytes(syslogd) < 150 << 20
+            assert syslogd.resident_bytes < 150 << 20
             assert sender.is_alive()  # and has the rest
         finally:
             private_redis.go_on()
@@ -240,18 +224,6 @@ def test_lines_wait_while_redis_is_away_and_come_in_order(private_folder: Path, 
         private_redis.start()
         assert numbers(stored(private_redis, 20)) == list(range(20))
         wait_until(lambda: f"Redis accepts lines for {QUEUE} again" in syslogd.log)
-
-
-def test_a_line_that_redis_does_not_accept_within_the_hold_time_is_dropped_and_logged(
-    private_folder: Path, private_redis: Redis
-) -> None:
-    with stopping(Syslogd(private_folder / "syslogd", "--hold-time", "0.5", redis=private_redis)) as syslogd:
-        private_redis.kill()
-        syslogd.send(b"<13>lost\n")
-        wait_until(lambda: "dropped (Redis did not accept them within 0.5 s): 1" in syslogd.log)
-        private_redis.start()
-        syslogd.send(b"<13>kept\n")
-        assert [message["message"] for message in stored(private_redis, 1)] == ["kept"]
 
 
 def test_the_log_counts_all_lines_that_are_lost_at_the_end(private_folder: Path, private_redis: Redis) -> None:
@@ -327,7 +299,7 @@ def probes_due_ms(port: int) -> list[int]:
 
 @pytest.mark.needs("openssl")
 def test_a_silent_sender_is_probed_within_a_minute(private_folder: Path, private_redis: Redis) -> None:
-    key, certificate = make_certificate(private_folder)
+    certificate, key = Authority(private_folder).issue("localhost")
     for kind in ("tcp:{}:interface=127.0.0.1", f"ssl:{{}}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"):
         port = free_port()
         options = ("--endpoint", kind.format(port), "--no-udp")
@@ -374,13 +346,13 @@ def test_an_endless_line_takes_no_memory_and_is_kept_truncated(
 ) -> None:
     syslogd = Syslogd(private_folder / "syslogd", "--max-line", "1000", redis=private_redis)
     with stopping(syslogd), syslogd.connect() as connection:
-        before_bytes = resident_bytes(syslogd)
+        before_bytes = syslogd.resident_bytes
         connection.sendall(begin)
         for _ in range(60):
             connection.sendall(b"x" * (1 << 20))
         syslogd.send(b"<13>meanwhile\n")
         wait_until(lambda: private_redis.command("LLEN", f"{QUEUE}:queue") == 2)
-        assert resident_bytes(syslogd) - before_bytes < 20 << 20
+        assert syslogd.resident_bytes - before_bytes < 20 << 20
         if b"<13>" not in begin[1:]:  # the counted frame is not over
             connection.sendall(b"\n<13>next\n")
             last = stored(private_redis, 3)[2]
@@ -414,17 +386,6 @@ def test_connection_resets_harm_no_other_sender(syslogd: Syslogd, private_redis:
         connection.close()  # by a reset
     syslogd.send(b"<13>whole\n")
     wait_until(lambda: any(message["line"] == "<13>whole" for message in all_of(private_redis)))
-
-
-def test_datagrams_that_exceed_the_quota_are_counted_and_dropped(private_folder: Path, private_redis: Redis) -> None:
-    syslogd = Syslogd(private_folder / "syslogd", "--max-buffered-lines", "10", redis=private_redis)
-    with stopping(syslogd), syslogd.udp() as datagrams:
-        private_redis.kill()
-        for number in range(9):
-            datagrams.send(b"<13>%d" % number)
-        wait_until(lambda: "received by UDP: 5" in syslogd.log and "Redis): 4;" in syslogd.log)
-        private_redis.start()
-        assert numbers(stored(private_redis, 5)) == list(range(5))
 
 
 # Options
@@ -473,7 +434,8 @@ def test_ipv6_and_no_udp(private_folder: Path, private_redis: Redis) -> None:
 @pytest.mark.needs("openssl")
 def test_tls_and_a_unix_socket_as_endpoints(private_folder: Path, private_redis: Redis) -> None:
     path = private_folder / "syslog.sock"
-    key, certificate = make_certificate(private_folder)
+    authority = Authority(private_folder)
+    certificate, key = authority.issue("localhost")
     port = free_port()
     syslogd = Syslogd(
         private_folder / "syslogd",
@@ -481,7 +443,7 @@ def test_tls_and_a_unix_socket_as_endpoints(private_folder: Path, private_redis:
         *("--endpoint", f"unix:{path}", "--no-udp"),
         redis=private_redis,
     )
-    context = ssl.create_default_context(cafile=str(certificate))
+    context = ssl.create_default_context(cafile=str(authority.path))
     with stopping(syslogd):
         with (
             socket.create_connection(("127.0.0.1", port)) as plain,

@@ -18,7 +18,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.integration.test_events import events
-from tests.integration.test_slow_readers import resident_bytes
 from tests.servers import Comet, Daemon, Redis, listeners, stopping, wait_until
 from tests.ways import WAYS_IN_FOR_BYTES, WAYS_IN_FOR_TEXT, In, message_in, path
 
@@ -306,13 +305,13 @@ def test_a_queue_has_keys_for_taps_only_while_it_is_tapped(own: Daemon, private_
 def test_a_tap_that_reads_nothing_is_told_of_a_gap_and_goes_on(own: Daemon) -> None:
     """Others are not held up, and the server keeps no more than about --max-unsent for it."""
     with own.client() as http, closing(Comet(own, "/tap/q")) as slow, closing(Comet(own, "/tap/q")) as quick:
-        before, count = resident_bytes(own), 100
+        before, count = own.resident_bytes, 100
         for number in range(count):
             value = f"{number} ".ljust(MIB, "x")
             http.post("/q/q", content=value, headers={"Content-Type": "text/plain"}).raise_for_status()
             (message,) = seen(quick, 1)
             assert message["key"] == f"q:{number + 1}"
-        assert resident_bytes(own) - before < 60 * MIB
+        assert own.resident_bytes - before < 60 * MIB
         found = []
         while not found or "event" not in found[-1]:
             found += seen(slow, 1)
