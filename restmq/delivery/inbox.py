@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.delivery.format import Formatted, prepare
+from restmq.delivery.shared import Shared
 from restmq.errors import RestMQError
-from restmq.http.turns import Turns
 from restmq.model import Message
 
 log = Logger()
@@ -36,35 +35,6 @@ class StoredMessage:
     key: str
     size_bytes: int
     record: bytes
-
-
-class ByteBudget:
-    """Limits the bytes of all reads in progress. A read larger than the limit has to be the only one."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._used_bytes = 0
-        self._waiting: deque[tuple[int, defer.Deferred[None]]] = deque()
-
-    async def acquire(self, size_bytes: int) -> None:
-        """Returns when the bytes are available, in the order of the requests."""
-        turn: defer.Deferred[None] = defer.Deferred()
-        self._waiting.append((size_bytes, turn))
-        self._admit()
-        await turn
-
-    def release(self, size_bytes: int) -> None:
-        self._used_bytes -= size_bytes
-        self._admit()
-
-    def _admit(self) -> None:
-        while self._waiting:
-            size_bytes, turn = self._waiting[0]
-            if self._used_bytes and self._used_bytes + size_bytes > self._limit_bytes:
-                return
-            self._waiting.popleft()
-            self._used_bytes += size_bytes
-            turn.callback(None)
 
 
 class EndOfTurn:
@@ -111,53 +81,31 @@ class Inbox:
     """Delivers messages and handles notices in order. While a stored value is read, later entries wait.
 
     Args:
-        tag_bytes: length of the queue's tag, with which stored keys begin.
-        budget: shared by all inboxes of the daemon.
         read: reads the value of a stored message, by its key; returns None if it is lost.
         consumers: the live list of the consumers that a stored message is rendered for.
         deliver: delivers messages.
         lose: called with the key of a message that is lost.
         handle: handles a notice.
-        run: starts a coroutine.
     """
-
-    __slots__ = (
-        "_budget",
-        "_consumers",
-        "_deliver",
-        "_entries",
-        "_handle",
-        "_is_reading",
-        "_lose",
-        "_read",
-        "_record",
-        "_run",
-        "_tag_bytes",
-        "_turns",
-    )
 
     def __init__(
         self,
+        queue: str,
+        shared: Shared,
         *,
-        tag_bytes: int,
-        budget: ByteBudget,
-        turns: Turns,
         read: Callable[[str], Awaitable[bytes | None]],
         consumers: Sequence[Formatted],
         deliver: Callable[[list[Message]], None],
         lose: Callable[[str], None],
         handle: Callable[[Notice], None],
-        run: Callable[[Coroutine[Any, Any, None]], defer.Deferred[None]],
     ) -> None:
-        self._tag_bytes = tag_bytes
-        self._budget = budget
-        self._turns = turns
+        self._tag_bytes = len(shared.core.layout.tag(queue))
+        self._shared = shared
         self._read = read
         self._consumers = consumers
         self._deliver = deliver
         self._lose = lose
         self._handle = handle
-        self._run = run
         self._entries: deque[Message | StoredMessage | Notice] = deque()
         self._is_reading = False
         #: The key and the record of the next message, if it has one (``queues/lua/_announce.lua``).
@@ -204,7 +152,7 @@ class Inbox:
                 batch = []
             if isinstance(entry, StoredMessage):
                 self._is_reading = True
-                self._run(self._deliver_stored(entry)).addErrback(
+                self._shared.calls.run(self._deliver_stored(entry)).addErrback(
                     lambda failure: log.failure("delivering a stored message failed", failure=failure)
                 )
             elif isinstance(entry, Notice):
@@ -213,16 +161,16 @@ class Inbox:
             self._deliver(batch)
 
     async def _deliver_stored(self, stored: StoredMessage) -> None:
-        await self._budget.acquire(stored.size_bytes)
+        await self._shared.read_budget.acquire(stored.size_bytes)
         try:
             value = await self._value_of(stored)
             if value is None:
                 self._lose(stored.key)
             else:
                 message = Message(stored.key, value, record=stored.record)
-                self._deliver([await prepare(message, self._consumers, self._turns)])
+                self._deliver([await prepare(message, self._consumers, self._shared.turns)])
         finally:
-            self._budget.release(stored.size_bytes)
+            self._shared.read_budget.release(stored.size_bytes)
             self._is_reading = False
         self.flush()
 

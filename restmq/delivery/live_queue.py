@@ -75,15 +75,13 @@ class LiveQueue:
         self._confirming = SingleFlight(self._confirm_once, self._failed, run)
         self._checking = SingleFlight(self._check_leases_once, self._failed, run)
         self.inbox = Inbox(
-            tag_bytes=self._tag_bytes,
-            budget=shared.read_budget,
-            turns=shared.turns,
+            queue,
+            shared,
             read=shared.core.queue_stored_value,
             consumers=self.consumers,
             deliver=self.subscription.broadcast,
             lose=self._lose,
             handle=self._handle,
-            run=run,
         )
 
     def follow(self, subscribed: defer.Deferred[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +14,41 @@ from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations
 from restmq.delivery.backpressure import BackpressureLimits, SlowConsumers
-from restmq.delivery.inbox import ByteBudget
 from restmq.http.turns import Turns
 
 log = Logger()
 
 #: Maximum bytes of the values that are being read from Redis at a time.
 _READ_BYTES_MAX = 32 << 20
+
+
+class ByteBudget:
+    """Limits the bytes of all reads in progress. A read larger than the limit has to be the only one."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._used_bytes = 0
+        self._waiting: deque[tuple[int, defer.Deferred[None]]] = deque()
+
+    async def acquire(self, size_bytes: int) -> None:
+        """Returns when the bytes are available, in the order of the requests."""
+        turn: defer.Deferred[None] = defer.Deferred()
+        self._waiting.append((size_bytes, turn))
+        self._admit()
+        await turn
+
+    def release(self, size_bytes: int) -> None:
+        self._used_bytes -= size_bytes
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            size_bytes, turn = self._waiting[0]
+            if self._used_bytes and self._used_bytes + size_bytes > self._limit_bytes:
+                return
+            self._waiting.popleft()
+            self._used_bytes += size_bytes
+            turn.callback(None)
 
 
 class PendingCalls:

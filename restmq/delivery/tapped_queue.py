@@ -42,15 +42,13 @@ class TappedQueue:
         self._round = 0
         self._confirming = SingleFlight(self._confirm_once, self._failed, shared.calls.run)
         self.inbox = Inbox(
-            tag_bytes=len(shared.core.layout.tag(queue)),
-            budget=shared.read_budget,
-            turns=shared.turns,
+            queue,
+            shared,
             read=shared.core.queue_copied_value,
             consumers=self.consumers,
             deliver=self._deliver,
             lose=self._lose,
             handle=self._handle,
-            run=shared.calls.run,
         )
         self.receive = self.inbox.receive
 

@@ -8,25 +8,19 @@ from restmq.store import keys, scripts
 
 _KEY = keys.QUEUE_SET.decode()
 
-#: The commands, each with arguments of the right number: Redis checks rights by the whole command. Commands that change
-#: nothing and that RestMQ can do without (INFO, ROLE, COMMAND, EVAL) are not here.
+#: Commands by the number of their arguments: Redis checks rights by the whole command. The first argument is a key.
+#: Commands that change nothing and that RestMQ can do without (INFO, ROLE, COMMAND, EVAL) are not here.
+_BY_ARGUMENTS = {
+    1: "GET MGET DEL UNLINK EXISTS TYPE STRLEN INCR PEXPIRETIME LLEN LPOP RPOP HGETALL HKEYS HLEN SCARD ZCARD ZPOPMIN",
+    2: "SET MSET INCRBY DECRBY EXPIRE PEXPIRE PEXPIREAT SADD SREM SSCAN LINDEX LPOS LPUSH RPUSH HGET HMGET HDEL "
+    "HEXISTS HSTRLEN ZMSCORE ZREM ZSCORE",
+    3: "GETRANGE LRANGE LREM LTRIM HSET HSETNX HINCRBY ZADD ZCOUNT ZINCRBY ZRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE "
+    "ZREMRANGEBYSCORE",
+}
 REDIS_COMMANDS: tuple[tuple[str, ...], ...] = (
-    *((name, _KEY) for name in ("GET", "MGET", "DEL", "UNLINK", "EXISTS", "TYPE", "STRLEN", "INCR", "PEXPIRETIME")),
-    *((name, _KEY) for name in ("LLEN", "LPOP", "RPOP", "HGETALL", "HKEYS", "HLEN", "SCARD")),
-    *((name, _KEY) for name in ("ZCARD", "ZPOPMIN")),
-    *(
-        (name, _KEY, "1")
-        for name in ("SET", "MSET", "INCRBY", "DECRBY", "EXPIRE", "PEXPIRE", "PEXPIREAT", "SADD", "SREM", "SSCAN")
-    ),
-    *(
-        (name, _KEY, "1")
-        for name in ("LINDEX", "LPOS", "LPUSH", "RPUSH", "HGET", "HMGET", "HDEL", "HEXISTS", "HSTRLEN")
-    ),
-    *((name, _KEY, "1") for name in ("ZMSCORE", "ZREM", "ZSCORE")),
-    *((name, _KEY, "1", "1") for name in ("GETRANGE", "LRANGE", "LREM", "LTRIM", "HSET", "HSETNX", "HINCRBY")),
-    *((name, _KEY, "1", "1") for name in ("ZADD", "ZCOUNT", "ZINCRBY", "ZRANGE", "ZRANGEBYSCORE")),
-    *((name, _KEY, "1", "1") for name in ("ZREVRANGEBYSCORE", "ZREMRANGEBYSCORE")),
-    *((name, _KEY, _KEY) for name in ("RENAME", "RPOPLPUSH")),
+    *((name, _KEY, *["1"] * (count - 1)) for count, names in _BY_ARGUMENTS.items() for name in names.split()),
+    ("RENAME", _KEY, _KEY),
+    ("RPOPLPUSH", _KEY, _KEY),
     ("TIME",),
     ("PING",),
     ("SCAN", "0"),
