@@ -158,11 +158,13 @@ class Presence:
 
     Args:
         disconnected_while_paused: asks whether the client has disconnected while its connection is not being read.
+        address: of the client, for people. Behind a trusted proxy it is that of the last request.
     """
 
-    __slots__ = ("_callbacks", "_disconnected_while_paused", "_gone")
+    __slots__ = ("_callbacks", "_disconnected_while_paused", "_gone", "address")
 
-    def __init__(self, disconnected_while_paused: Callable[[], bool]) -> None:
+    def __init__(self, disconnected_while_paused: Callable[[], bool], address: str = "") -> None:
+        self.address = address
         self._gone = False
         self._disconnected_while_paused = disconnected_while_paused
         self._callbacks: list[Callable[[], None]] = []

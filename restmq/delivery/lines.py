@@ -51,6 +51,7 @@ class Waiter:
     """A client that waits.
 
     Attributes:
+        since_seconds: when it began to wait, in reactor seconds.
         lines: those of its queues, in order.
         due: of several lines those that must ask for it, in order; always empty for one line.
         is_asked_for: whether a line has a call in progress that asks for it.
@@ -58,6 +59,7 @@ class Waiter:
 
     request: TakeRequest
     presence: Presence
+    since_seconds: float
     lines: list[Line] = field(default_factory=list)
     due: list[Line] = field(default_factory=list)
     is_asked_for: bool = False

@@ -36,6 +36,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from twisted.application import internet
@@ -93,6 +94,11 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
         line = self._lines.get(queue)
         return len(line.waiters) if line else 0
 
+    def waiters(self, queue: str, count: int) -> list[Waiter]:
+        """The first of these clients, the one that waits for the longest time first."""
+        line = self._lines.get(queue)
+        return list(islice(line.waiters, count)) if line else []
+
     @property
     def queues(self) -> list[str]:
         """The queues that clients of this daemon wait for."""
@@ -144,7 +150,7 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
             raise StoreUnavailable(f"{WAITERS_MAX} clients wait here already; try again in a moment.")
         self._waiting += 1
         try:
-            return await self._wait_in_lines(queues, Waiter(request, presence), wait_seconds)
+            return await self._wait_in_lines(queues, Waiter(request, presence, self._reactor.seconds()), wait_seconds)
         finally:
             self._waiting -= 1
 

@@ -58,6 +58,7 @@ class Admission:
         """
         if self.trusted_proxies is not None:
             request.remote_ip = client_behind_proxies(request, self.trusted_proxies)
+            request.connection.presence.address = request.remote_ip
         host = request.headers.get("host")
         if (
             self.allowed_hosts is not None

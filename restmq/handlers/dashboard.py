@@ -26,6 +26,11 @@ _CONSUMER = obj(
     held=WHOLE,
     server=described(STRING, "Host and process that the consumer is connected to."),
 )
+_POLL = obj(
+    address=STRING,
+    age_seconds=WHOLE,
+    server=described(STRING, "Host and process that the client is connected to."),
+)
 _SAMPLES = obj(
     samples=array(
         obj(
@@ -137,13 +142,13 @@ class ConsumersHandler(Handler):
     @declare(
         answers={
             200: answers_json(
-                "Consumers, and the number of clients in a long poll.",
-                obj(queue=QUEUE, total=WHOLE, waiters=WHOLE, consumers=array(_CONSUMER)),
+                "Consumers, and clients in a long poll, with the number of each (total, waiters).",
+                obj(queue=QUEUE, total=WHOLE, waiters=WHOLE, consumers=array(_CONSUMER), polls=array(_POLL)),
             )
         }
     )
     async def get(self) -> None:
-        """Lists the queue's consumers on all servers, up to 500, with their addresses."""
+        """Lists the queue's consumers and long polls on all servers, up to 500 of each, with their addresses."""
         found = await self.services.listeners.consumers(self.queue_name)
         self.answer_json({"queue": self.queue_name, **msgspec.to_builtins(found)}, b"\r\n")
 

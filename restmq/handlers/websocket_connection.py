@@ -53,7 +53,7 @@ class Socket(BoundedInput, TransportConsumer):
     def prepare(self, context: CommandContext, last_key: str | None, connection: HTTPConnection) -> None:
         self.follow(connection)
         self._context = context
-        context.presence = Presence(self._disconnected_while_paused)
+        context.presence = Presence(self._disconnected_while_paused, context.presence.address)
         self._last_key = last_key
         self._waiting: deque[tuple[bytes, bool]] = deque()
         self._waiting_bytes = 0

@@ -60,7 +60,7 @@ class HTTPConnection(ClientTransport):
         self._earned_seconds = 0.0
         self._reading_paused = False
         self._discarding = False
-        self.presence = Presence(self._disconnected_while_paused)
+        self.presence = Presence(self._disconnected_while_paused, self.remote_ip)
         self.deadline: float | None = self.factory.seconds() + self._limits.request_seconds
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)

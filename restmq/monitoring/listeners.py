@@ -18,7 +18,7 @@ from restmq.monitoring.peers import Peers
 
 Transport = Literal["comet", "sse", "websocket"]
 TRANSPORTS: tuple[str, ...] = get_args(Transport)
-CONSUMERS_SHOWN = 500
+LISTENERS_SHOWN = 500
 #: Maximum number of queues in an answer to another daemon.
 QUEUES_PER_ANSWER = 20_000
 _PER_TURN = 1000
@@ -47,12 +47,21 @@ class ConsumerDetails(msgspec.Struct):
     server: _Text
 
 
+class WaiterDetails(msgspec.Struct):
+    """One client in a long poll."""
+
+    address: _Text
+    age_seconds: _Count
+    server: _Text
+
+
 class ConsumerList(msgspec.Struct):
-    """A queue's number of consumers and waiters, and up to 500 of the consumers."""
+    """A queue's number of consumers and waiters, and up to 500 of each."""
 
     total: _Count
     waiters: _Count
     consumers: list[ConsumerDetails]
+    polls: list[WaiterDetails] = []
 
 
 class ListenerStatistics:
@@ -120,19 +129,27 @@ class ListenerStatistics:
         for answer in answers:
             found.total += answer.total
             found.waiters += answer.waiters
-            found.consumers = [*found.consumers, *answer.consumers][:CONSUMERS_SHOWN]
+            found.consumers = [*found.consumers, *answer.consumers][:LISTENERS_SHOWN]
+            found.polls = [*found.polls, *answer.polls][:LISTENERS_SHOWN]
         return found
 
     def _consumers_here(self, queue: str) -> ConsumerList:
         consumers = self._fanout.consumers(queue)
-        details = [self._details(consumer) for consumer in consumers[:CONSUMERS_SHOWN]]
-        return ConsumerList(len(consumers), self._polls.count(queue), details)
+        details = [self._details(consumer) for consumer in consumers[:LISTENERS_SHOWN]]
+        polls = [
+            WaiterDetails(waiter.presence.address, self._age(waiter.since_seconds), self._server)
+            for waiter in self._polls.waiters(queue, LISTENERS_SHOWN)
+        ]
+        return ConsumerList(len(consumers), self._polls.count(queue), details, polls)
+
+    def _age(self, since_seconds: float) -> int:
+        return round(self._fanout.seconds() - since_seconds)
 
     def _details(self, consumer: Consumer) -> ConsumerDetails:
         return ConsumerDetails(
             transport=cast(Transport, consumer.format.transport),
             address=consumer.credentials.address,
-            age_seconds=round(self._fanout.seconds() - consumer.since_seconds),
+            age_seconds=self._age(consumer.since_seconds),
             lease_seconds=consumer.lease_ms / 1000,
             held=len(consumer.leases),
             server=self._server,

@@ -1,10 +1,12 @@
-// The queue's consumers, on all servers.
+// The queue's consumers and long polls, on all servers.
 
 import { getJson, path } from "./api.js";
 import { h, setText } from "./dom.js";
 import { count, duration, plural } from "./format.js";
 
 const RELOAD_MS = 2000;
+// A long poll ends soon, and another one takes its place.
+const POLLS_RELOAD_MS = 5000;
 const NAMES = { comet: "Comet", sse: "SSE", websocket: "WebSocket" };
 
 export class Consumers {
@@ -40,7 +42,11 @@ export class Consumers {
       this.#loadedFor = "";
       this.table.hidden = true;
       setText(this.note, listening.length ? "" : queue.hasNoConsumers ? "No consumers." : this.#between(row));
-    } else if (state !== this.#loadedFor && !this.#loading && performance.now() - this.#loadedAt > RELOAD_MS) this.#load(state);
+    } else {
+      const waited = performance.now() - this.#loadedAt;
+      const isDue = state !== this.#loadedFor ? waited > RELOAD_MS : row.waiters && waited > POLLS_RELOAD_MS;
+      if (isDue && !this.#loading) this.#load(state);
+    }
   }
 
   /** What is known of clients that poll, between two polls. */
@@ -61,16 +67,18 @@ export class Consumers {
     }
   }
 
-  #show({ total, consumers }) {
-    const several = new Set(consumers.map((consumer) => consumer.server)).size > 1;
+  #show({ total, waiters, consumers, polls }) {
+    const shown = [...consumers, ...polls];
+    const several = new Set(shown.map((client) => client.server)).size > 1;
     const heads = ["Transport", "Address", "Unacked", "Connected for", ...(several ? ["Server"] : [])];
     this.head.replaceChildren(...heads.map((head) => h("th", { scope: "col" }, head)));
-    this.rows.replaceChildren(...consumers.map((consumer) => h("tr", {},
-      h("td", {}, NAMES[consumer.transport]), h("td", { class: "mono" }, consumer.address),
-      h("td", { class: "mono" }, consumer.lease_seconds ? count(consumer.held) : "–"),
-      h("td", { class: "mono", data: { since: performance.now() - consumer.age_seconds * 1000 } }, duration(consumer.age_seconds * 1000)),
-      ...(several ? [h("td", { class: "mono" }, consumer.server)] : []))));
-    this.table.hidden = !consumers.length;
-    setText(this.note, total > consumers.length ? `And ${plural(total - consumers.length, "more consumer")}.` : "");
+    this.rows.replaceChildren(...shown.map((client) => h("tr", {},
+      h("td", {}, NAMES[client.transport] ?? "Long poll"), h("td", { class: "mono" }, client.address),
+      h("td", { class: "mono" }, client.lease_seconds ? count(client.held) : "–"),
+      h("td", { class: "mono", data: { since: performance.now() - client.age_seconds * 1000 } }, duration(client.age_seconds * 1000)),
+      ...(several ? [h("td", { class: "mono" }, client.server)] : []))));
+    this.table.hidden = !shown.length;
+    const more = total + waiters - shown.length;
+    setText(this.note, more > 0 ? `And ${count(more)} more.` : "");
   }
 }

@@ -101,11 +101,13 @@ def test_a_queue_with_a_worker_has_consumers_also_between_two_polls(page: Page, 
     poll = threading.Thread(target=http.get, args=(f"/q/{queue}?wait=60",), kwargs={"timeout": 70})
     poll.start()
     page.wait_for_figure("consumers", "0+ 1 poll")
+    panel = "section[aria-labelledby=consumers-title]"
+    page.wait_for(f"{panel} tbody", "Long poll")
+    assert "127.0.0.1" in page.text(f"{panel} tbody")
     http.post(f"/q/{queue}", data={"value": "b"})
     poll.join()
     http.post(f"/q/{queue}", data={"value": "c"})
     page.wait_for_figure("ready", "1")
-    panel = "section[aria-labelledby=consumers-title]"
     page.wait_for(panel, "No client is connected now, but one took messages in the last minute.")
     http.get(f"/q/{queue}?lease=60")
     page.wait_for(panel, "No client is connected now, but 1 message is leased.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from restmq.core import RedisOperations
 from restmq.monitoring.dashboard_feed import COLUMNS
@@ -73,6 +74,30 @@ def test_a_row_has_the_counts_of_messages_consumers_and_waiters(daemon: Daemon, 
     assert all(0 <= each["age_seconds"] < 60 for each in shown["consumers"])
     for listener in [*listeners, watcher.stream]:
         listener.close()
+
+
+def test_clients_in_a_long_poll_are_listed_with_their_address(private_folder: Path, redis: Redis, queue: str) -> None:
+    proxied = Daemon(private_folder, "--trusted-proxies", "127.0.0.1", redis=redis)
+    with stopping(proxied) as daemon, daemon.client() as http:
+
+        def polls() -> list[dict[str, Any]]:
+            shown = http.get(f"/dashboard/consumers/{queue}").json()
+            assert shown["consumers"] == []
+            return list(shown["polls"]) if shown["waiters"] == len(shown["polls"]) else []
+
+        waiting = [daemon.get(f"/q/{queue}?wait=60", f"X-Forwarded-For: 192.0.2.{n}\r\n") for n in (1, 2)]
+        wait_until(lambda: len(polls()) == 2)
+        assert {each["address"] for each in polls()} == {"192.0.2.1", "192.0.2.2"}
+        assert all(0 <= each["age_seconds"] < 60 for each in polls())
+        assert {int(each["server"].rpartition(":")[2]) for each in polls()} == {daemon.process.pid}
+        with connect(
+            f"ws://127.0.0.1:{daemon.port}/ws/{queue}-other", additional_headers={"X-Forwarded-For": "192.0.2.3"}
+        ) as socket:
+            socket.send(json.dumps({"cmd": "take", "queue": queue, "wait": 60}))
+            wait_until(lambda: [each["address"] for each in polls()][2:] == ["192.0.2.3"])
+        for client in waiting:
+            client.close()
+        wait_until(lambda: http.get(f"/stats/{queue}").json()["waiters"] == 0)
 
 
 def watcher_time(watcher: Watcher) -> int:
