@@ -114,7 +114,8 @@ class Operations:
 
     def run_on_queues(self, script: str, queues: Sequence[str], *args: Any) -> defer.Deferred[Any]:
         """Runs a script with a loop over queues of one partition, whose names are valid."""
-        loaded, tag = scripts.load(script, self.layout.is_partitioned), self.layout.tag(queues[0])
+        loaded = scripts.load(script, self.layout.is_partitioned, db=self.layout.db)
+        tag = self.layout.tag(queues[0])
         names = [tag + name.encode() for name in queues]
         return self.store.run(loaded, script_arguments(self.layout, tag, ()), *args, *names)
 

@@ -106,10 +106,4 @@ class OverviewOperations(Operations):
     async def _watch(self, names: list[str]) -> None:
         for start in range(0, len(names), _WATCHED_A_CALL):
             part = names[start : start + _WATCHED_A_CALL]
-            found = [self.layout.make_keys(name) for name in part]
-            wanted = [
-                found[0].due,
-                found[0].due_channel,
-                *(key for each in found for key in (each.settings, each.idle)),
-            ]
-            await self.run_on("watch", wanted, self._clock(), self.expires_seconds, *map(self.layout.stored, part))
+            await self.run_on_queues("watch", part, self._clock(), self.expires_seconds)
