@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.application import internet, service
@@ -17,6 +17,8 @@ from restmq.store.base import Channels, Subscription
 
 #: Time between two comments on an idle stream. They keep proxies from closing it, and find dead clients.
 KEEPALIVE_SECONDS = 12.0
+#: Number of consumers that get a comment in one turn, which takes 4 ms.
+_COMMENTED_AT_ONCE = 250
 
 
 class LocalQueue(Protocol):
@@ -122,12 +124,22 @@ class LocalConsumers(service.MultiService, ABC, Generic[_Queue]):  # type: ignor
     def _beat(self) -> None:
         """Called at intervals."""
 
-    def _keep_alive(self) -> None:
+    def _keep_alive(self) -> defer.Deferred[None]:
+        return defer.ensureDeferred(self._shared.turns.run(self._write_comments()))
+
+    def _write_comments(self) -> Iterator[None]:
+        """Writes comments, in steps. It begins with the last consumers, so none is missed if others leave meanwhile."""
+        count = 0
         for queue in self.queues:
-            for consumer in list(self.consumers(queue)):  # a write may drop a consumer
-                if consumer.format.keepalive and self._takes_comments(consumer):
-                    consumer.write(consumer.format.wrap(consumer.format.keepalive))
-                consumer.close_if_vanished()
+            for end in range(len(self.consumers(queue)), 0, -_COMMENTED_AT_ONCE):
+                for consumer in self.consumers(queue)[max(0, end - _COMMENTED_AT_ONCE) : end]:
+                    if consumer.format.keepalive and self._takes_comments(consumer):
+                        consumer.write(consumer.format.wrap(consumer.format.keepalive))
+                    consumer.close_if_vanished()
+                    count += 1
+                if count >= _COMMENTED_AT_ONCE:
+                    count = 0
+                    yield
 
     def _takes_comments(self, consumer: Consumer) -> bool:
         return True

@@ -169,6 +169,29 @@ def test_comments_keep_an_idle_stream_alive(scene: Scene) -> None:
     assert consumer.closed is CloseReason.SHUTDOWN
 
 
+def test_comments_to_many_streams_leave_turns_to_others(scene: Scene) -> None:
+    with_comments = Format(scene.render, lambda _: b"", keepalive=b":")
+    consumers = [StubConsumer(with_comments) for _ in range(1001)]
+    scene.fanout.startService()
+    for consumer in consumers:
+        scene.fanout.join("q", consumer)
+    had_comments: list[StubConsumer] = []
+
+    def take_a_turn() -> None:
+        had_comments.extend(consumer for consumer in consumers if consumer.writes)
+        for consumer in (consumers[0], consumers[500], had_comments[0]):
+            scene.fanout.leave("q", consumer)
+
+    scene.clock.callLater(KEEPALIVE_SECONDS, take_a_turn)
+    scene.clock.advance(KEEPALIVE_SECONDS)
+    assert 0 < len(had_comments) < 500
+    assert consumers[0].writes == consumers[500].writes == []
+    left = scene.fanout.consumers("q")
+    assert len(left) == 998
+    assert all(consumer.writes for consumer in consumers if consumer in left)
+    scene.fanout.stopService()
+
+
 def test_a_backlog_waits_for_a_full_consumer(scene: Scene) -> None:
     first, second = scene.consumers(2)
     before = len(scene.core.attended)
