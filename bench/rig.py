@@ -152,18 +152,20 @@ def on_cores(server: Server) -> Iterator[None]:
         allow(all_cores, all_cores)
 
 
-def spawned(folder: Path, *options: str, root: Path = ROOT, redis: Redis | None = None) -> Daemon:
+def spawned(
+    folder: Path, *options: str, root: Path = ROOT, redis: Redis | None = None, twistd: list[str] = _TWISTD
+) -> Daemon:
     """A daemon, spawned and not forked: a fork would run this revision's modules, and share memory with others."""
-    return Daemon(folder, *options, redis=redis, env={"PYTHONPATH": str(root)}, twistd=_TWISTD)
+    return Daemon(folder, *options, redis=redis, env={"PYTHONPATH": str(root)}, twistd=twistd)
 
 
 @contextlib.contextmanager
-def serving(*options: str, root: Path = ROOT) -> Iterator[Server]:
+def serving(*options: str, root: Path = ROOT, twistd: list[str] = _TWISTD) -> Iterator[Server]:
     """Runs a daemon from the sources in ``root``, with its own Redis without a disk, in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="restmq-bench-"))
     redis = Redis(folder / "redis", "--appendonly", "no", "--maxclients", "20000")
     try:
-        daemon = spawned(folder / "daemon", *options, root=root, redis=redis)
+        daemon = spawned(folder / "daemon", *options, root=root, redis=redis, twistd=twistd)
         try:
             yield Server(daemon.url, daemon.process.pid, [redis])
         finally:
@@ -208,6 +210,18 @@ def fill(redis: Redis, queue: str, count: int) -> None:
         redis.commands([("MSET", *(part for n in numbers for part in (f"{queue}:{n}", VALUE)))])
         redis.commands([("LPUSH", f"{queue}:queue", *(f"{queue}:{n}" for n in numbers))])
     redis.commands([("SADD", "QUEUESET", queue), ("SET", f"{queue}:UUID", str(count))])
+
+
+def fill_queues(redis: Redis, count: int) -> None:
+    """Makes queues with one message each, writing directly to Redis."""
+    for start in range(0, count, 500):
+        names = [f"queue-{number}" for number in range(start, start + 500)]
+        parts: list[tuple[str | bytes, ...]] = [("SADD", "QUEUESET", *names)]
+        for name in names:
+            parts.append(("SET", f"{name}:1", "x"))
+            parts.append(("LPUSH", f"{name}:queue", f"{name}:1"))
+            parts.append(("SET", f"{name}:UUID", "1"))
+        redis.commands(parts)
 
 
 def percentile(values: list[float], share: float) -> float:

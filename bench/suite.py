@@ -20,7 +20,7 @@ from clusters import serving_store
 from fanout import listening
 from figures import FULL_MESSAGES, IDLE_CONSUMERS, WORKERS, Figure, figures
 from measures import MANY_QUEUES, TAKEN_A_SECOND, Measuring, all_stats
-from rig import Missing, Run, Server, earlier, fill, hello, serving
+from rig import Missing, Run, Server, earlier, fill, fill_queues, hello, serving
 
 Maker = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -59,14 +59,7 @@ def full(messages: int, notes: list[str]) -> Iterator[Server]:
 @contextlib.contextmanager
 def many(messages: int, notes: list[str]) -> Iterator[Server]:
     with serving() as server:
-        for start in range(0, MANY_QUEUES, 500):
-            names = [f"queue-{number}" for number in range(start, start + 500)]
-            parts: list[tuple[str | bytes, ...]] = [("SADD", "QUEUESET", *names)]
-            for name in names:
-                parts.append(("SET", f"{name}:1", "x"))
-                parts.append(("LPUSH", f"{name}:queue", f"{name}:1"))
-                parts.append(("SET", f"{name}:UUID", "1"))
-            server.store.commands(parts)
+        fill_queues(server.store, MANY_QUEUES)
         server.store.command("CONFIG", "RESETSTAT")
         all_stats(server)
         said = server.store.command("INFO", "commandstats")
