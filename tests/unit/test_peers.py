@@ -195,7 +195,12 @@ def listening(hub: Hub, peers: Peers, **consumers: list[str]) -> ListenerStatist
         ]
 
     fanout: Any = SimpleNamespace(queues=list(consumers), consumers=of, seconds=lambda: 7.2)
-    polls: Any = SimpleNamespace(queues=["awaited"], count=lambda queue: 2 if queue == "awaited" else 0)
+
+    def waiters(queue: str, _count: int) -> list[SimpleNamespace]:
+        presence = SimpleNamespace(address="192.0.2.7")
+        return [SimpleNamespace(presence=presence, since_seconds=3)] * (2 if queue == "awaited" else 0)
+
+    polls: Any = SimpleNamespace(queues=["awaited"], count=lambda queue: len(waiters(queue, 500)), waiters=waiters)
     return ListenerStatistics(fanout, polls, peers, hub.clock)
 
 
@@ -213,6 +218,9 @@ def test_listeners_of_all_daemons_are_added_up_and_only_of_queues_that_have_any(
     (found,) = result_of(here.consumers("a"))
     assert (found.total, found.waiters, len(found.consumers)) == (3, 0, 3)
     assert found.consumers[2] == msgspec.structs.replace(found.consumers[0], transport="sse")
+    (found,) = result_of(here.consumers("awaited"))
+    assert (found.total, found.waiters, len(found.polls)) == (0, 4, 4)
+    assert {(poll.address, poll.age_seconds) for poll in found.polls} == {("192.0.2.7", 4)}
 
 
 NONSENSE: list[Any] = [
@@ -222,6 +230,7 @@ NONSENSE: list[Any] = [
     {"total": 0, "waiters": 0, "consumers": [None, {}, {"transport": "x"}]},
     {"total": 0, "waiters": 0, "consumers": [{"transport": "x", "address": "", "age_seconds": 1, "lease_seconds": 1,
                                              "held": 1, "server": ""}]},
+    {"total": 0, "waiters": 1, "consumers": [], "polls": [{"address": "x"}]},
 ]  # fmt: skip
 
 
