@@ -75,6 +75,7 @@ class Load:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
+        assert all(self.answers.values()), "a queue got no answer at all"
 
     def failed(self, queue: str) -> int:
         return sum(status != 200 for status, _ in self.answers[queue])

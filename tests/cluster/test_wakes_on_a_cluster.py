@@ -1,0 +1,1 @@
+from tests.integration.test_wakes import *  # noqa: F403
