@@ -75,14 +75,19 @@ class Waiter:
                 line.several.append(self)
 
     def leave(self, served: Line | None = None) -> None:
-        """Leaves its lines (rule 4), of which the one that serves it now asks by itself."""
-        for line in self.lines:
-            line.waiters.remove(self)
-            if len(self.lines) > 1:
-                line.several.remove(self)
-            if line is not served and (not line.waiters or line in self.due):
-                line.serving.request()
+        """Leaves its lines (rule 4), of which the one that serves it now asks by itself.
+
+        It leaves all of them before any asks: one that fails at once has its other clients leave too.
+        """
+        lines, due = self.lines, self.due
         self.lines, self.due = [], []
+        for line in lines:
+            line.waiters.remove(self)
+            if len(lines) > 1:
+                line.several.remove(self)
+        for line in lines:
+            if line is not served and (not line.waiters or line in due):
+                line.serving.request()
 
     def make_due(self, line: Line) -> None:
         self.due = [each for each in self.lines if each is line or each in self.due]

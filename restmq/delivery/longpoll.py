@@ -274,7 +274,8 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
             failure = Failure(StoreUnavailable("the wait failed; try again in a moment."))
         if self._lines.get(line.queue) is line:
             del self._lines[line.queue]
-        for waiter in list(line.waiters):
+        while line.waiters:  # another line of a client may fail when it leaves, and has then told others
+            waiter = line.waiters[0]
             waiter.leave(served=line)
             waiter.answer.errback(failure)
 
