@@ -23,8 +23,6 @@ WORKERS = (2, 4, 8)
 CONNECTIONS_A_WORKER = 32
 FULL_MESSAGES = 1_000_000
 IDLE_CONSUMERS = 5000
-#: moto looks at each message of a queue to receive one, so its queues have few.
-_MOTO_PREPARED_A_SECOND = 60
 
 
 @dataclass(slots=True)
@@ -114,12 +112,13 @@ def _sqs(m: Measuring) -> list[Figure]:
     rows = []
     for size, batch in ((1, ""), (sqs.BATCH, f"Batch of {sqs.BATCH}")):
         sends, receives = f"SendMessage{batch}", f"ReceiveMessage and DeleteMessage{batch}"
-        for what, ours, theirs in (
-            (sends, send(size), send(size)),
-            (receives, receive(size, 30_000), receive(size, _MOTO_PREPARED_A_SECOND)),
-        ):
-            rows.append(Figure(what, "", ours, before="before"))
-            rows.append(Figure(f"moto_server: {what}", "", theirs, "moto", beside=what, by="cpu_us"))
+        rows.append(Figure(sends, "", send(size), before="before"))
+        rows += [Figure(f"{of}: {sends}", "", send(size), of, beside=sends, by="cpu_us") for of in peers.EMULATORS]
+        rows.append(Figure(receives, "", receive(size, 30_000), before="before"))
+        rows += [
+            Figure(f"{of}: {receives}", "", receive(size, prepared), of, beside=receives, by="cpu_us")
+            for of, (_, prepared) in peers.EMULATORS.items()
+        ]
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Other servers that do the same, as Debian or PyPI has them: nchan, webdis, beanstalkd and moto_server.
+"""Other servers that do the same, as Debian, PyPI or npm has them: nchan, webdis, beanstalkd and emulators of SQS.
 
 A peer that is not installed is named in the report, with the command that installs it.
 """
@@ -14,7 +14,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import loads
@@ -22,7 +23,7 @@ import pytest
 from rig import VALUE, Meter, Missing, Run, Server, percentile
 
 from tests.servers import Redis, free_port, wait_until
-from tests.sqs.judges import python_with
+from tests.sqs.judges import node_with, python_with
 
 _NCHAN = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 _NGINX = """
@@ -177,12 +178,36 @@ def _put_many(port: int, put: bytes, count: int) -> None:
                 assert answers.readline().startswith(b"INSERTED")
 
 
+def _moto(port: int) -> list[str | Path]:
+    packages = ("moto[server]", "boto3", "pytest", "requests", "freezegun", "flaky")
+    return [python_with("moto", *packages).with_name("moto_server"), "-p", str(port)]
+
+
+def _ministack(port: int) -> list[str | Path]:
+    return ["env", f"GATEWAY_PORT={port}", python_with("ministack", "ministack").with_name("ministack")]
+
+
+def _fauxqs(port: int) -> list[str | Path]:
+    program = node_with("fauxqs", "fauxqs") / "node_modules" / "fauxqs" / "dist" / "cli.js"
+    return ["env", f"FAUXQS_PORT={port}", "FAUXQS_LOGGER=false", "node", program]
+
+
 @contextlib.contextmanager
-def moto() -> Iterator[Server]:
+def _emulator(command: Callable[[int], list[str | Path]]) -> Iterator[Server]:
+    port = free_port()
     try:
-        program = python_with("moto", "moto[server]", "boto3", "pytest", "requests", "freezegun", "flaky")
+        words = command(port)
     except pytest.skip.Exception as reason:
         raise Missing(f"not installed ({reason})") from reason
-    port = free_port()
-    with _running(program.with_name("moto_server"), "-p", str(port), port=port) as server:
+    with _running(*words, port=port) as server:
         yield server
+
+
+#: Emulators of SQS, which keep messages in their own memory: how each is started, and the number of messages that its
+#: queue has for a second of receiving. moto and MiniStack look at all messages of a queue to receive one, so theirs
+#: have few.
+EMULATORS = {
+    "moto_server": (partial(_emulator, _moto), 60),
+    "MiniStack": (partial(_emulator, _ministack), 60),
+    "fauxqs": (partial(_emulator, _fauxqs), 30_000),
+}

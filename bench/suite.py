@@ -99,7 +99,7 @@ def makers(given: argparse.Namespace, before: Path, notes: list[str]) -> dict[st
         "nchan with Redis": partial(peers.nchan, with_redis=True),
         "webdis": peers.webdis,
         "beanstalkd": peers.beanstalkd,
-        "moto": peers.moto,
+        **{name: maker for name, (maker, _) in peers.EMULATORS.items()},
     }
     for number in WORKERS:
         found[f"{number} workers"] = partial(serving, "--workers", str(number))
