@@ -80,9 +80,10 @@ ROUTES: list[Route] = [
 
 #: Longest path whose route is remembered.
 _SHORT_PATH = 256
-#: The header that only requests of the SQS interface have, and the marks of its older protocol, in a query or a form.
-_SQS_HEADER, _SQS_VERSION = "x-amz-target", b"Version=2012-11-05"
-_SQS_FORM = re.compile(rb"(?=.*(?:^|&)Action=)(?=.*(?:^|&)Version=2012-11-05(?:&|$))(?!.*(?:^|&)queue=)", re.DOTALL)
+#: The header that only requests of the SQS interface have, and the mark of its older protocol, in a query or a form. A
+#: form with another version is one of another service of Amazon.
+_SQS_HEADER, _SQS_FIELD = "x-amz-target", b"Action="
+_SQS_FORM = re.compile(rb"(?=.*(?:^|&)Action=)(?!.*(?:^|&)Version=(?!2012-11-05(?:&|$)))(?!.*(?:^|&)queue=)", re.DOTALL)
 #: The templates of the paths to which such a query or form may be sent.
 _SQS_TEMPLATES = ("/", ELSEWHERE)
 
@@ -90,7 +91,7 @@ _SQS_TEMPLATES = ("/", ELSEWHERE)
 def _is_sqs_form(request: Request) -> bool:
     """Whether the request is one of Amazon's query protocol. A form with the field ``queue`` is RestMQ's own."""
     fields = request.body if request.body and request.is_form else request.query.encode("latin-1")
-    return _SQS_VERSION in fields and _SQS_FORM.match(fields) is not None
+    return _SQS_FIELD in fields and _SQS_FORM.match(fields) is not None
 
 
 @cache

@@ -113,29 +113,26 @@ class Sent:
 
 @dataclass(slots=True, frozen=True)
 class Handle:
-    """A receipt handle: a message's key and receipt, and the count and time (ms) of this delivery."""
+    """A receipt handle: a message's key, and the receipt of a delivery."""
 
     key: str
     receipt: str
-    count: int
-    last_ms: int
 
     @classmethod
     def of(cls, message: Message) -> Handle:
         """The handle of a leased message."""
-        return cls(message.key, message.receipt, message.count, int(orjson.loads(message.record)["last"]))
+        return cls(message.key, message.receipt)
 
     def __str__(self) -> str:
-        text = f"{self.key}\n{self.receipt}\n{self.count}\n{self.last_ms}"
-        return base64.urlsafe_b64encode(text.encode()).decode()
+        return base64.urlsafe_b64encode(f"{self.key}\n{self.receipt}".encode()).decode()
 
     @classmethod
     def parse(cls, text: str) -> Handle:
         """Reads the text of a handle. Raises InvalidInput."""
         try:
-            key, receipt, count, last_ms = base64.b64decode(text, b"-_", validate=True).decode().split("\n")
+            key, receipt = base64.b64decode(text, b"-_", validate=True).decode().split("\n")
             queue_of(key)
-            return cls(key, receipt, int(count), int(last_ms))
+            return cls(key, receipt)
         except (ValueError, binascii.Error, InvalidInput):
             raise InvalidInput("the receipt handle is invalid; use one that ReceiveMessage returned.") from None
 
@@ -247,11 +244,11 @@ class SqsOperations(OverviewOperations):
         """Removes messages for good by their receipt handles, also after their leases.
 
         Returns:
-            For each ``deleted``, ``gone`` (there is no such message any more) or, in a FIFO queue, ``old`` (it was
-            delivered again since).
+            For each ``deleted``, ``gone`` (there is no such message any more) or, in a FIFO queue, ``old`` (its lease
+            is over).
         """
         tag = self.layout.tag(queue)
-        flat = [part for handle in handles for part in _handle_parts(tag, handle)]
+        flat = [part for handle in handles for part in (tag + handle.key.encode(), handle.receipt)]
         return [state.decode() for state in await self._run("sqs_delete", queue, *flat)]
 
     async def sqs_change_visibility(self, queue: str, changes: Sequence[tuple[Handle, int]]) -> list[str]:
@@ -261,7 +258,9 @@ class SqsOperations(OverviewOperations):
             For each ``changed``, ``gone``, ``old`` (as above) or ``not_in_flight`` (its lease is over).
         """
         tag = self.layout.tag(queue)
-        flat = [part for handle, seconds in changes for part in (*_handle_parts(tag, handle), seconds * 1000)]
+        flat = [
+            part for handle, seconds in changes for part in (tag + handle.key.encode(), handle.receipt, seconds * 1000)
+        ]
         dead_letter, *states = await self._run("sqs_change", queue, *flat)
         await self._forward(queue, dead_letter)
         return [state.decode() for state in states]
@@ -311,7 +310,3 @@ def _sent_parts(entry: SqsEntry, sent_ms: int) -> _Parts:
     delay_ms = "" if entry.delay_seconds is None else entry.delay_seconds * 1000
     is_given = int(bool(entry.deduplication_id))
     return delay_ms, entry.size_bytes, entry.group, is_given, deduplication_id, record, entry.value
-
-
-def _handle_parts(tag: bytes, handle: Handle) -> tuple[Any, ...]:
-    return tag + handle.key.encode(), handle.receipt, handle.count, handle.last_ms

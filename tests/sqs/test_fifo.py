@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.servers import Daemon, Redis, stopping, wait_until
 from tests.sqs.clients import bodies, connect
@@ -116,10 +116,34 @@ def test_a_group_waits_while_one_of_its_messages_is_in_flight(sqs: Any, url: str
     assert texts(receive(sqs, url)) == ["a2"]
 
 
+def test_a_handle_expires_with_the_visibility_timeout(sqs: Any, url: str) -> None:
+    send(sqs, url, "g1")
+    (message,) = receive(sqs, url, VisibilityTimeout=0)
+    wait_until(lambda: receive(sqs, url))
+    entry = {"Id": "x", "ReceiptHandle": message["ReceiptHandle"]}
+    (failed,) = sqs.delete_message_batch(QueueUrl=url, Entries=[entry])["Failed"]
+    assert (failed["Code"], failed["SenderFault"]) == ("InvalidParameterValue", True)
+    with pytest.raises(ClientError) as raised:
+        delete(sqs, url, message)
+    assert raised.value.response["Error"]["Code"] == "InvalidParameterValue"
+    assert "expired" in raised.value.response["Error"]["Message"]
+
+
 def test_a_duplicate_gets_the_answer_of_the_first_message(sqs: Any, url: str) -> None:
     first, second = send(sqs, url, "a1", "a1")
     assert (second["MessageId"], second["SequenceNumber"]) == (first["MessageId"], first["SequenceNumber"])
     assert texts(receive(sqs, url)) == ["a1"]
+
+
+def test_a_batch_without_a_group_or_deduplication_id_fails_as_a_whole(sqs: Any, url: str) -> None:
+    whole = {"Id": "a", "MessageBody": "x", "MessageGroupId": "g", "MessageDeduplicationId": "1"}
+    codes = {"MessageGroupId": "MissingParameter", "MessageDeduplicationId": "InvalidParameterValue"}
+    for name, code in codes.items():
+        half = {member: value for member, value in whole.items() if member != name} | {"Id": "b"}
+        with pytest.raises(ClientError) as raised:
+            sqs.send_message_batch(QueueUrl=url, Entries=[whole, half])
+        assert raised.value.response["Error"]["Code"] == code
+    assert receive(sqs, url) == []
 
 
 def test_the_content_may_be_the_deduplication_id(sqs: Any, queue: str) -> None:
@@ -204,7 +228,8 @@ def test_after_a_crash_between_receive_and_delete_the_message_comes_first(two: l
     assert texts(receive(living, url, 1)) == ["b1"]
     (again,) = wait_until(lambda: receive(living, url, 1))
     assert (again["Body"], again["MessageId"]) == ("a1", held["MessageId"])
-    delete(living, url, held)
+    with pytest.raises(ClientError):
+        delete(living, url, held)
     assert receive(living, url) == []
     delete(living, url, again)
     assert texts(receive(living, url)) == ["a2"]
@@ -216,9 +241,9 @@ def test_a_handle_from_a_daemon_that_crashed_deletes_the_message_at_another_one(
     url = make(living, "crash") if end else str(living.create_queue(QueueName="crash")["QueueUrl"])
     more = {"MessageGroupId": "g", "MessageDeduplicationId": "1"} if end else {}
     living.send_message(QueueUrl=url, MessageBody="x", **more)
-    (held,) = receive(dying, url, 1, VisibilityTimeout=1)
+    (held,) = receive(dying, url, 1, VisibilityTimeout=60 if end else 1)
     two[0].kill()
-    wait_until(lambda: visible(living, url) == 1)
+    wait_until(lambda: end or visible(living, url) == 1)
     delete(living, url, held)
     assert visible(living, url) == 0
     assert receive(living, url) == []

@@ -63,6 +63,14 @@ def test_only_the_attributes_that_are_asked_for_come(sqs: Any, url: str) -> None
     assert none[0].keys() == {"MessageId", "ReceiptHandle", "MD5OfBody", "Body"}
 
 
+@pytest.mark.parametrize("value", ["x\r\ny", "x" * 1025, ""])
+def test_an_invalid_trace_header_is_refused(sqs: Any, url: str, value: str) -> None:
+    trace = {"AWSTraceHeader": {"DataType": "String", "StringValue": value}}
+    with pytest.raises(ClientError) as raised:
+        sqs.send_message(QueueUrl=url, MessageBody="x", MessageSystemAttributes=trace)
+    assert code(raised) == "InvalidParameterValue"
+
+
 def test_the_group_of_a_message_of_a_standard_queue_is_shown(
     sqs: Any, url: str, queue: str, http: httpx.Client
 ) -> None:

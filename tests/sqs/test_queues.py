@@ -67,6 +67,14 @@ def test_a_message_has_the_time_to_live_that_the_queue_shows(sqs: Any, url: str,
         ({"Policy": "[" * 100_000}, "InvalidAttributeValue"),
         ({"RedriveAllowPolicy": '{"redrivePermission": "byQueue", "sourceQueueArns": 5}'}, "InvalidAttributeValue"),
         ({"RedriveAllowPolicy": '{"redrivePermission": []}'}, "InvalidAttributeValue"),
+        *(
+            (
+                {"RedriveAllowPolicy": json.dumps({"redrivePermission": "byQueue", "sourceQueueArns": arns})},
+                "InvalidAttributeValue",
+            )
+            for arns in ([1], ["arn:aws:s3:::x"], ["arn:aws:sqs:us-east-1:0:x"] * 11)
+        ),
+        ({"Policy": json.dumps({"Version": "x" * 65_536})}, "InvalidAttributeValue"),
         ({"RedrivePolicy": '{"deadLetterTargetArn": [], "maxReceiveCount": {}}'}, "InvalidParameterValue"),
         ({"ContentBasedDeduplication": "true"}, "InvalidAttributeName"),
         ({"FifoQueue": "true"}, "InvalidParameterValue"),
@@ -216,6 +224,32 @@ def test_the_sources_of_a_dead_letter_queue_are_listed_by_page(sqs: Any, queue: 
     assert sources() == names[2:]
     sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=names[2])["QueueUrl"])
     assert sources() == []
+
+
+def test_one_task_at_a_time_moves_the_messages_of_a_dead_letter_queue(sqs: Any, url: str, queue: str) -> None:
+    dead = sqs.create_queue(QueueName=f"{queue}-dead")["QueueUrl"]
+    source = attributes_of(sqs, dead)["QueueArn"]
+    task = {"SourceArn": source, "DestinationArn": attributes_of(sqs, url)["QueueArn"]}
+
+    def refused(function: Any, **arguments: Any) -> tuple[str, str]:
+        with pytest.raises(ClientError) as raised:
+            function(**arguments)
+        error = raised.value.response["Error"]
+        return error["Code"], error["Message"].partition(".")[0]
+
+    start, invalid = sqs.start_message_move_task, "InvalidParameterValue"
+    assert refused(start, **task) == (invalid, "Source queue must be configured as a Dead Letter Queue")
+    policy = json.dumps({"deadLetterTargetArn": source, "maxReceiveCount": 1})
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": policy})
+    for number in (-1, 0, 501):
+        assert refused(start, **task, MaxNumberOfMessagesPerSecond=number)[0] == invalid
+    sqs.send_message_batch(QueueUrl=dead, Entries=[{"Id": str(n), "MessageBody": str(n)} for n in range(10)])
+    handle = start(**task, MaxNumberOfMessagesPerSecond=1)["TaskHandle"]
+    assert refused(start, **task) == (invalid, "There is already a task running")
+    sqs.cancel_message_move_task(TaskHandle=handle)
+    assert refused(sqs.cancel_message_move_task, TaskHandle=handle)[0] == "AWS.SimpleQueueService.UnsupportedOperation"
+    assert refused(sqs.cancel_message_move_task, TaskHandle="nonsense")[0] == invalid
+    assert sqs.list_message_move_tasks(SourceArn=source)["Results"][0]["Status"] == "CANCELLED"
 
 
 @pytest.mark.parametrize("other", ["no-such-queue-anywhere", None])

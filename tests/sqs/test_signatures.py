@@ -12,7 +12,7 @@ from unittest import mock
 import botocore.auth
 import httpx
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
@@ -52,7 +52,7 @@ def code_of(function: Any, **arguments: Any) -> str:
     return str(raised.value.response["Error"]["Code"])
 
 
-def signed(daemon: Daemon, key: tuple[str, str], body: bytes, **headers: str) -> dict[str, str]:
+def signed(daemon: Daemon, key: tuple[str, ...], body: bytes, **headers: str) -> dict[str, str]:
     """The headers of a signed request."""
     target = {"X-Amz-Target": "AmazonSQS.ListQueues", "Content-Type": "application/x-amz-json-1.0", **headers}
     request = AWSRequest("POST", f"http://127.0.0.1:{daemon.port}/", headers=target, data=body)
@@ -97,6 +97,37 @@ def test_a_changed_body_header_or_path_is_refused(signing: Daemon, private_redis
         assert refused(http.post("/", content=body, headers=purge))
         extra = http.post("/", content=body, headers={**headers, "X-Amz-More": "x"})
         assert extra.headers["x-amzn-query-error"] == "IncompleteSignature;Sender"
+
+
+def test_a_signature_may_have_a_session_token_and_come_with_a_chunked_body(
+    signing: Daemon, private_redis: Redis
+) -> None:
+    headers = signed(signing, (*make_key(private_redis), "a-session-token"), b"{}")
+    assert "x-amz-security-token" in headers["Authorization"]
+    shuffled = dict(reversed(headers.items()))
+    with signing.client() as http:
+        assert http.post("/", content=b"{}", headers=shuffled).status_code == 200
+        assert http.post("/", content=iter([b"{", b"}"]), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["another service", "unsigned payload", "presigned URL"])
+def test_a_signature_that_does_not_cover_this_request_is_refused(
+    signing: Daemon, private_redis: Redis, way: str
+) -> None:
+    key, path = Credentials(*make_key(private_redis)), "/"
+    target = {"X-Amz-Target": "AmazonSQS.ListQueues", "Content-Type": "application/x-amz-json-1.0"}
+    request = AWSRequest("POST", f"{signing.url}/", headers=target, data=b"{}")
+    if way == "presigned URL":
+        SigV4QueryAuth(key, "sqs", "us-east-1").add_auth(request)
+        path = request.url.removeprefix(signing.url)
+    else:
+        if way == "unsigned payload":
+            request.headers["X-Amz-Content-Sha256"] = "UNSIGNED-PAYLOAD"
+        SigV4Auth(key, "s3" if way == "another service" else "sqs", "us-east-1").add_auth(request)
+    with signing.client() as http:
+        answer = http.post(path, content=b"{}", headers=dict(request.headers))
+    assert answer.status_code == 403
+    assert answer.headers["x-amzn-query-error"] in ("SignatureDoesNotMatch;Sender", "MissingAuthenticationToken;Sender")
 
 
 @pytest.mark.parametrize("minutes", [-16, 16])

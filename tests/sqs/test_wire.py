@@ -59,6 +59,7 @@ def test_the_json_protocol_is_spoken_at_every_path(http: httpx.Client, queue: st
         ("SendMessage", b"", MISSING),
         ("SendMessage", b'{"QueueUrl":null}', MISSING),
         ("Nothing", b"{}", UNKNOWN),
+        ("SendMessage.x", b"{}", UNKNOWN),
         ("", b"{}", UNKNOWN),
         ("GetQueueUrl", b'{"QueueName":"no-such-queue"}', NO_QUEUE),
         ("DeleteQueue", b'{"QueueUrl":"/"}', NO_ADDRESS),
@@ -73,6 +74,14 @@ def test_errors_in_json_have_a_type_and_the_code_of_the_query_protocol(
     assert 400 <= answer.status_code < 500
     assert (answer.json()["__type"], answer.headers["x-amzn-query-error"]) == (error[0], f"{error[1]};Sender")
     assert answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "target", ["ListQueues", "AmazonSQS", "DynamoDB_20120810.ListQueues", "x.AmazonSQS.ListQueues"]
+)
+def test_the_target_of_another_service_is_unknown(http: httpx.Client, target: str) -> None:
+    answer = call(http, "", b"{}", **{"X-Amz-Target": target})
+    assert (answer.status_code, answer.headers["x-amzn-query-error"]) == (400, "InvalidAction;Sender")
 
 
 def test_nested_json_is_refused_at_once(http: httpx.Client) -> None:
@@ -166,12 +175,24 @@ def test_a_query_may_stand_in_the_url(http: httpx.Client, queue: str) -> None:
     [
         ({"Action": "GetQueueUrl", "QueueName": "no-such-queue"}, "AWS.SimpleQueueService.NonExistentQueue"),
         ({"Action": "Nothing"}, "InvalidAction"),
+        ({"Action": ""}, "InvalidAction"),
+        *(
+            ({"Action": "SendMessage", "QueueUrl": "x", "MessageBody": "x", name: "String"}, "MalformedInput")
+            for name in (
+                "MessageAttribute",
+                "MessageAttribute.1",
+                "MessageAttribute.1.Value.DataType",
+                "MessageAttribute.x.Name",
+                "MessageAttribute.1.Name.1",
+                "MessageBody.1",
+            )
+        ),
         ({"Action": "ReceiveMessage", "QueueUrl": "x", "MaxNumberOfMessages": "ten"}, "MalformedInput"),
         ({"Action": "CreateQueue", "QueueName": "x", "Attribute.1": "y", "Attribute.1.Name": "z"}, "MalformedInput"),
     ],
 )
 def test_errors_of_the_query_protocol_are_xml(http: httpx.Client, fields: dict[str, Any], code: str) -> None:
-    answer = http.post("/", data={"Version": "2012-11-05", **fields})
+    answer = http.post("/", data=fields)
     shown = ElementTree.fromstring(answer.content)
     assert (answer.status_code, shown.tag) == (400, SPACE + "ErrorResponse")
     assert (texts(shown, "Code"), texts(shown, "Type")) == ([code], ["Sender"])
@@ -182,6 +203,11 @@ def test_a_field_that_is_not_utf_8_is_refused(http: httpx.Client) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = http.post("/", content=b"Action=CreateQueue&Version=2012-11-05&QueueName=%ff", headers=form)
     assert (answer.status_code, texts(ElementTree.fromstring(answer.content), "Code")) == (400, ["MalformedInput"])
+
+
+def test_a_form_of_another_service_is_none_of_sqs(http: httpx.Client) -> None:
+    answer = http.post("/", data={"Action": "GetCallerIdentity", "Version": "2011-06-15"})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
 
 
 def test_a_form_with_the_field_queue_is_still_restmqs_own(http: httpx.Client, queue: str) -> None:

@@ -16,7 +16,7 @@ from restmq.http.request import Request
 from restmq.schema.encoding import to_json
 
 TARGET_HEADER = "x-amz-target"
-_TARGET_PREFIX = "AmazonSQS."
+_TARGET_SERVICE = "AmazonSQS"
 #: A batch of 1 MiB is longer in JSON, at most six times as long.
 BODY_BYTES_MAX = (6 << 20) + (1 << 17)
 #: A longer body may have only so many strings, and so many bytes that are not in strings. Each item of a list or map
@@ -58,7 +58,8 @@ class JsonFormat:
     content_type = "application/x-amz-json-1.0"
 
     def operation(self, request: Request) -> str:
-        return str(request.headers[TARGET_HEADER]).removeprefix(_TARGET_PREFIX)
+        prefix, _, name = str(request.headers[TARGET_HEADER]).rpartition(".")
+        return name if prefix == _TARGET_SERVICE else ""
 
     def read(self, request: Request, shape: type[Input]) -> Input:
         if len(request.body) > BODY_BYTES_MAX:
@@ -123,7 +124,7 @@ _MAP_ELEMENTS = {member: (element, key, value) for element, (member, key, value)
 
 
 class QueryFormat:
-    """A form, or a query, with ``Action`` and ``Version=2012-11-05``."""
+    """A form, or a query, with ``Action``, and ``Version=2012-11-05`` or none."""
 
     content_type = "text/xml"
 
@@ -182,12 +183,11 @@ def _members(tree: _Tree) -> _Tree:
     """The members in a tree: numbered fields become lists and maps."""
     members: _Tree = {}
     for name, branch in tree.items():
-        if name in _LISTS and isinstance(branch, dict):
+        if name in _LISTS:
             members[_LISTS[name]] = [_value(item) for item in _in_order(branch)]
-        elif name in _MAPS and isinstance(branch, dict):
+        elif name in _MAPS:
             member, key, value = _MAPS[name]
-            pairs = [item for item in _in_order(branch) if isinstance(item, dict) and isinstance(item.get(key), str)]
-            members[member] = {pair[key]: _value(pair.get(value, "")) for pair in pairs}
+            members[member] = dict(_pair(item, key, value) for item in _in_order(branch))
         else:
             members[name] = _value(branch)
     return members
@@ -197,9 +197,16 @@ def _value(branch: Any) -> Any:
     return _members(branch) if isinstance(branch, dict) else branch
 
 
-def _in_order(branch: _Tree) -> list[Any]:
+def _pair(item: Any, key: str, value: str) -> tuple[str, Any]:
+    """The name and the value of an item of a map. Raises SqsError if it has no name."""
+    if not isinstance(item, dict) or not isinstance(item.get(key), str):
+        raise _malformed(f"an item of a map lacks its {key}")
+    return item[key], _value(item.get(value, ""))
+
+
+def _in_order(branch: Any) -> list[Any]:
     """The items of numbered fields. A single item may lack its number."""
-    if not all(number.isdecimal() and len(number) < _DEPTH_MAX for number in branch):
+    if not isinstance(branch, dict) or not all(number.isdecimal() and len(number) < _DEPTH_MAX for number in branch):
         return [branch]
     return [branch[number] for number in sorted(branch, key=int)]
 

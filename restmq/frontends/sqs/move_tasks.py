@@ -27,8 +27,8 @@ def _queue_of_arn(name: str, arn: str) -> str:
 async def start_message_move_task(call: SqsCall, given: shapes.StartMessageMoveTask) -> SqsResult:
     source = _queue_of_arn("SourceArn", given.source_arn)
     destination = _queue_of_arn("DestinationArn", given.destination_arn) if given.destination_arn else ""
-    per_second = given.max_number_of_messages_per_second or 0
-    if not 0 <= per_second <= _MOVES_A_SECOND_MAX:
+    per_second = given.max_number_of_messages_per_second
+    if per_second is not None and not 1 <= per_second <= _MOVES_A_SECOND_MAX:
         raise invalid("MaxNumberOfMessagesPerSecond", per_second, f"It must be 1 to {_MOVES_A_SECOND_MAX}")
     for queue in filter(None, (source, destination)):
         await call.check(PRODUCE, queue)
@@ -38,11 +38,10 @@ async def start_message_move_task(call: SqsCall, given: shapes.StartMessageMoveT
     if not await call.core.sqs_dead_letter_sources(source, 1):
         raise invalid_value("Source queue must be configured as a Dead Letter Queue.")
     try:
-        move = await call.core.sqs_move_start(source, destination, per_second)
+        move = await call.core.sqs_move_start(source, destination, per_second or 0)
     except Conflict:
-        raise SqsError(
-            "UnsupportedOperation",
-            "There is already a task running. Only one active task is allowed for a source queue arn at a given time.",
+        raise invalid_value(
+            "There is already a task running. Only one active task is allowed for a source queue arn at a given time."
         ) from None
     return {"TaskHandle": move.handle}
 

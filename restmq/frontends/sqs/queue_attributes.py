@@ -51,7 +51,9 @@ _READ_ONLY = {
 }
 #: Shown if they have no value of their own.
 _SHOWN_NUMBERS = (VISIBILITY, RETENTION, MESSAGE_SIZE, DELAY, WAIT)
-_RECEIVES_MAX = 1000
+_RECEIVES_MAX, _SOURCES_MAX = 1000, 10
+#: Of the value of an attribute.
+_CHARACTERS_MAX = 65_536
 
 
 def read_queue_attributes(queue: str, given: Mapping[str, str | int | bool]) -> Attributes:
@@ -92,6 +94,8 @@ def _bad_value(name: str) -> SqsError:
 def _checked(name: str, value: str) -> str:
     if name not in _SETTABLE:
         raise _unknown(name)
+    if len(value) > _CHARACTERS_MAX:
+        raise _bad_value(name)
     if name in _NUMBERS:
         if not _is_number(value, *_NUMBERS[name][:2]):
             raise _bad_value(name)
@@ -121,7 +125,9 @@ def _checked_json(name: str, value: str) -> str:
     elif name == REDRIVE_ALLOW:
         sources = fields.get("sourceQueueArns", [])
         permission = fields.get("redrivePermission")
-        if not isinstance(sources, list):
+        if not isinstance(sources, list) or len(sources) > _SOURCES_MAX:
+            raise _bad_value(name)
+        if any(queue_in_arn(str(source)) is None for source in sources):
             raise _bad_value(name)
         if permission not in ("allowAll", "denyAll", "byQueue") or (permission == "byQueue") != bool(sources):
             raise _bad_value(name)

@@ -64,7 +64,7 @@ def _shown(message: Message, given: shapes.ReceiveMessage) -> dict[str, Any]:
         attributes[ENCODING] = Attribute("String", "base64")
     shown: dict[str, Any] = {
         "MessageId": _id_of(message, record),
-        "ReceiptHandle": str(Handle(message.key, message.receipt, message.count, int(record["last"]))),
+        "ReceiptHandle": str(Handle.of(message)),
         "MD5OfBody": md5_of_body(body.encode()),
         "Body": body,
     }
@@ -128,24 +128,32 @@ async def _known_handle(call: SqsCall, text: str) -> Handle:
 
 
 async def _delete(call: SqsCall, handles: Sequence[Handle]) -> list[str]:
-    """Deletes messages. The handle of an earlier delivery deletes nothing and succeeds, as on SQS."""
+    """Deletes messages. A message that is gone already counts as deleted, as on SQS."""
     states = await call.core.sqs_delete(call.queue, handles)
     if "gone" in states:
         await call.existing()
     return states
 
 
+def _deleted(handle: Handle, state: str) -> SqsResult:
+    """The answer to a deletion. Raises SqsError if the handle is no longer valid."""
+    if state == "old":
+        raise invalid("ReceiptHandle", handle, "The receipt handle has expired")
+    return {}
+
+
 @operation(CONSUME)
 async def delete_message(call: SqsCall, given: shapes.DeleteMessage) -> SqsResult:
-    await _delete(call, [await _known_handle(call, given.receipt_handle)])
-    return {}
+    handle = await _known_handle(call, given.receipt_handle)
+    (state,) = await _delete(call, [handle])
+    return _deleted(handle, state)
 
 
 @operation(CONSUME)
 async def delete_message_batch(call: SqsCall, given: shapes.DeleteMessageBatch) -> SqsResult:
 
-    async def finish(*_: object) -> SqsResult:
-        return {}
+    async def finish(_: object, handle: Handle, state: str) -> SqsResult:
+        return _deleted(handle, state)
 
     return await run_batch(
         checked_entries("DeleteMessageBatchRequestEntry", given.entries),

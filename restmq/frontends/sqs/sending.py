@@ -23,6 +23,7 @@ BYTES_MAX = 1_048_576
 DELAY_MAX = 900
 #: The header in which AWS X-Ray carries a trace, and its name as an attribute.
 TRACE_HEADER, TRACE_ATTRIBUTE = "x-amzn-trace-id", "AWSTraceHeader"
+_TRACE_CHARACTERS_MAX = 1024
 
 _FIFO_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -88,7 +89,8 @@ def _trace(given: shapes.NewMessage) -> str:
     trace = ""
     for name, one in (given.message_system_attributes or {}).items():
         trace = one.string_value or ""
-        if name != TRACE_ATTRIBUTE or one.data_type != "String" or not trace or not trace.isprintable():
+        is_text = trace.isprintable() and 1 <= len(trace) <= _TRACE_CHARACTERS_MAX
+        if name != TRACE_ATTRIBUTE or one.data_type != "String" or not is_text:
             raise invalid_value(f"The message system attribute '{name}' is invalid.")
     return trace
 

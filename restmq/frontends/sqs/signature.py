@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote
 from restmq.frontends.sqs.errors import SqsError
 from restmq.http.request import Request
 
-ALGORITHM = "AWS4-HMAC-SHA256"
+ALGORITHM, SERVICE = "AWS4-HMAC-SHA256", "sqs"
 #: Maximum difference between the date of a signature and the server's clock.
 SKEW_SECONDS = 900
 _FIELD = re.compile(r"\s*(Credential|SignedHeaders|Signature)=([^,\s]+)\s*(?:,|$)")
@@ -51,6 +51,8 @@ def parse_signature(request: Request) -> Signature:
     if len(fields) < 3 or len(scope) != 4 or scope[3] != "aws4_request":
         raise SqsError("IncompleteSignature", "Authorization needs Credential, SignedHeaders and Signature.")
     date, region, service, end = scope
+    if service != SERVICE:
+        raise SqsError("SignatureDoesNotMatch", f"Credential should be scoped to correct service: '{SERVICE}'.")
     names = tuple(fields["SignedHeaders"].lower().split(";"))
     return Signature(access_key, (date, region, service, end), names, fields["Signature"])
 

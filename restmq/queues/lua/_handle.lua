@@ -1,7 +1,7 @@
 -- include: _lease
 -- include: _record
--- state_of(key, receipt, count, last): the state of a message for a receipt handle of SQS: 'leased' (perhaps overdue),
--- 'returned' (ready or delayed), 'gone', or 'old': the handle is not that of the last delivery, where that counts.
+-- state_of(key, receipt): the state of a message for a receipt handle of SQS: 'leased' (perhaps overdue), 'returned' (ready
+-- or delayed), 'gone', or 'old': the handle is not that of a lease in force, where that counts.
 -- As with SQS, each handle of a message stays good until the message is deleted. A message that was never delivered has
 -- none.
 local function state_of(key)

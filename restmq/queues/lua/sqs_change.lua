@@ -1,5 +1,5 @@
 -- Sets the ends of leases anew, by receipt handles of SQS, each separately.
--- ARGV: queue, clock, then key, receipt, count and time of the delivery, lease in ms or 0 to give the message back, …
+-- ARGV: queue, clock, then key, receipt, lease in ms or 0 to give the message back, …
 -- Returns {the queue to forward dead letters to, or ''; for each 'changed', 'not_in_flight', 'old' or 'gone'}.
 -- allow-oom
 -- include: _prelude
@@ -7,9 +7,9 @@
 -- include: _fail
 -- include: _wake
 local states = {}
-for i = 3, #ARGV, 5 do
+for i = 3, #ARGV, 3 do
   local key = ARGV[i]
-  local state, lease_ms = state_of(unpack(ARGV, i, i + 3)), tonumber(ARGV[i + 4])
+  local state, lease_ms = state_of(key, ARGV[i + 1]), tonumber(ARGV[i + 2])
   if state == 'leased' and tonumber(call('ZSCORE', LEASED, key)) > now_ms() then
     state = 'changed'
     if lease_ms > 0 then

@@ -1,5 +1,5 @@
 -- Deletes messages by receipt handles of SQS, each separately.
--- ARGV: queue, clock, then key, receipt, count and time of the delivery, …
+-- ARGV: queue, clock, then key, receipt, …
 -- Returns for each 'deleted', 'old' or 'gone'.
 -- allow-oom
 -- durable
@@ -8,9 +8,9 @@
 -- include: _forget
 -- include: _places
 local deleted, states = {}, {}
-for i = 3, #ARGV, 4 do
+for i = 3, #ARGV, 2 do
   local key = ARGV[i]
-  local state = state_of(unpack(ARGV, i, i + 3))
+  local state = state_of(key, ARGV[i + 1])
   if state == 'leased' then
     end_leases({key})
   elseif state == 'returned' and call('ZREM', DELAYED, key) == 0 then
