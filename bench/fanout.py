@@ -66,9 +66,11 @@ def fan_out(
         produce(server.port, queue, messages, pace_seconds)
     rate, p50, p99, lost, wrong = ours.recv()
     deliveries = consumers * messages
-    run = meter.stop(Run(deliveries, deliveries / rate, p50, p99, lost + wrong))
+    run = meter.stop(Run(deliveries, deliveries / rate if rate else 0, p50, p99, lost + wrong))
     ours.send("done")
     child.join()
+    if not rate:
+        raise Missing("delivered nothing in 10 s")
     return run
 
 
