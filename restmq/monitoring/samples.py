@@ -19,9 +19,10 @@ import heapq
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import accumulate
+from operator import itemgetter
 
 import msgspec
 from twisted.application import internet
@@ -29,8 +30,9 @@ from twisted.internet import defer, task
 
 from restmq.core import RedisOperations
 from restmq.errors import RestMQError
-from restmq.monitoring.dashboard_feed import DashboardFeed, Reading
+from restmq.monitoring.dashboard_feed import DashboardFeed
 from restmq.monitoring.peers import Peers
+from restmq.queues.results import QueueOverview
 
 SAMPLE_SECONDS = 10.0
 SAMPLES_MAX = 360
@@ -45,10 +47,14 @@ _RECENT = 13
 _WIDTH = 4
 #: Takes up to 10 ms.
 _SERIES_PER_TURN = 50
+#: Takes 3 ms.
+_QUEUES_PER_TURN = 5000
 
 #: Number of waiting messages, total in, total out.
 Numbers = tuple[int, int, int]
 _NOTHING: Numbers = (0, 0, 0)
+#: By queue: its total in and out at the last sample, and its traffic.
+Known = dict[str, tuple[int, float]]
 
 
 class ChartSample(msgspec.Struct, frozen=True, rename={"put": "in"}):
@@ -174,8 +180,8 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
         self._number = 0
         self._all = Series(1)
         self._series: dict[str, Series] = {}
-        #: By queue: its total in and out at the last sample, and its traffic. None before the first sample.
-        self._known: dict[str, tuple[int, float]] | None = None
+        #: None before the first sample.
+        self._known: Known | None = None
         self._unwritten = 0
         peers.answer("samples", list[str] | None, self._read)
 
@@ -233,45 +239,56 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
             if await self._leader() == self._peers.id:
                 if self._known is None:
                     await self._read_written()
-                self._add(await self._feed.read())
+                reading = await self._feed.read()
+                if reading.is_whole:
+                    self._add(reading.time_ms, *await self._add_up(reading.queues))
                 if self._unwritten >= _WRITE_EVERY:
                     await self._write()
 
-    def _add(self, reading: Reading) -> None:
+    async def _add_up(self, queues: Sequence[QueueOverview]) -> tuple[Numbers, Known, dict[str, Numbers]]:
+        """The sum of all queues, what ``_known`` has of them, and the numbers of those that have a series.
+
+        A queue keeps its series until another one is twice as busy.
+        """
+        before, known = self._known or {}, {}
+        ready = put = out = 0
+        busiest: list[tuple[float, str, Numbers]] = []
+        for start in range(0, len(queues), _QUEUES_PER_TURN):
+            if start:
+                await task.deferLater(self.clock, 0)
+            for queue in queues[start : start + _QUEUES_PER_TURN]:
+                name, numbers = queue.name, (queue.length, queue.number, queue.out)
+                known[name] = _traffic(before.get(name), numbers)
+                busiest.append(((known[name][1] + queue.length) * (2 if name in self._series else 1), name, numbers))
+                ready, put, out = ready + queue.length, put + queue.number, out + queue.out
+            if len(busiest) > SERIES_MAX:
+                busiest = heapq.nlargest(SERIES_MAX, busiest, key=itemgetter(0))
+        return (ready, put, out), known, {name: numbers for _, name, numbers in busiest}
+
+    def _add(self, time_ms: int, total: Numbers, known: Known, busiest: dict[str, Numbers]) -> None:
         last_ms = self._times[-1] if self._times else 0
-        if not reading.is_whole or reading.time_ms == last_ms:
+        if time_ms == last_ms:
             return
-        if reading.time_ms < last_ms:  # the clock was set back
+        if time_ms < last_ms:  # the clock was set back
             self._times.clear()
             self._all, self._series = Series(self._number + 1), {}
-        self._times.append(reading.time_ms)
+        self._times.append(time_ms)
         self._number += 1
         self._unwritten += 1
-        while self._times[0] < reading.time_ms - _HOUR_SECONDS * 1000:
+        while self._times[0] < time_ms - _HOUR_SECONDS * 1000:
             self._times.popleft()
         oldest = self._number - len(self._times) + 1
-        numbers = {queue.name: (queue.length, queue.number, queue.out) for queue in reading.queues}
-        self._all.add(self._number, _sum(numbers.values()), oldest)
+        self._all.add(self._number, total, oldest)
         is_first, before = self._known is None, self._known or {}
-        self._known = {name: _traffic(before.get(name), each) for name, each in numbers.items()}
+        self._known = known
         kept: dict[str, Series] = {}
-        for name in self._busiest(numbers, self._known):
+        for name, numbers in busiest.items():
             series = self._series.get(name)
             if series is None:  # a queue that is new since the last sample was empty until then
                 series = Series(self._number if is_first or name in before else self._all.since)
-            series.add(self._number, numbers[name], oldest)
+            series.add(self._number, numbers, oldest)
             kept[name] = series
         self._series = kept
-
-    def _busiest(self, numbers: dict[str, Numbers], known: dict[str, tuple[int, float]]) -> Iterable[str]:
-        """The queues that have a series. A queue keeps its series until another one is twice as busy."""
-        if len(numbers) <= SERIES_MAX:
-            return numbers
-
-        def rank(name: str) -> float:
-            return (known[name][1] + numbers[name][0]) * (2 if name in self._series else 1)
-
-        return heapq.nlargest(SERIES_MAX, numbers, key=rank)
 
     # In Redis
 
@@ -310,8 +327,3 @@ def _traffic(before: tuple[int, float] | None, numbers: Numbers) -> tuple[int, f
     total = numbers[1] + numbers[2]
     last_total, traffic = before or (total, 0.0)
     return total, traffic * _TRAFFIC_DECAY + max(0, total - last_total)
-
-
-def _sum(rows: Iterable[Numbers]) -> Numbers:
-    ready, put, out = map(sum, zip(*rows, strict=True)) if rows else _NOTHING
-    return ready, put, out

@@ -250,7 +250,11 @@ def test_watchers_that_see_redis_go_away_leave_no_old_sample(scene: SampledScene
     assert scene.seconds() == [0]
 
 
-def test_the_busiest_queues_have_a_series_each_and_all_are_in_the_sum(scene: SampledScene) -> None:
+@pytest.mark.parametrize("queues_per_turn", [300, 5000])
+def test_the_busiest_queues_have_a_series_each_and_all_are_in_the_sum(
+    scene: SampledScene, queues_per_turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restmq.monitoring.samples._QUEUES_PER_TURN", queues_per_turn)
     idle = {f"idle{number}": (0, 1, 1) for number in range(SERIES_MAX)}
     scene.start(**idle, waiting=(9, 9, 0), quiet=(0, 0, 0))
     assert len(scene.samples._series) == SERIES_MAX
