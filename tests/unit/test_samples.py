@@ -113,6 +113,7 @@ class SampledScene(Scene):
     def start(self, **queues: Numbers) -> SampledScene:
         self.core.queues |= queues
         self.samples.startService()
+        self.clock.advance(0)  # a sample of many queues takes several turns
         return self
 
     def later(self, **queues: Numbers) -> None:
