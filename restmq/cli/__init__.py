@@ -10,22 +10,7 @@ from typing import NoReturn
 
 import click
 
-from restmq.cli import (
-    bench,
-    completion,
-    dead,
-    leases,
-    messages,
-    move,
-    peek,
-    ping,
-    queues,
-    serve,
-    servers,
-    token,
-    watch,
-    work,
-)
+from restmq.cli import bench, completion, dead, leases, messages, move, peek, queues, serve, servers, token, watch, work
 from restmq.cli.arguments import CommandFunction, Commands
 from restmq.cli.output import RetryNotices, abandon_output, print_error
 from restmq.client import BadAnswer, Busy, Client, Server, Stopped, Unreachable
@@ -74,8 +59,7 @@ def run_command(run: CommandFunction, args: SimpleNamespace) -> NoReturn:
 def commands() -> Commands:
     """The command line with all commands."""
     described = Commands(run_command)
-    daily, operation = (messages, peek, leases, work, queues, dead), (move, watch, bench, ping, servers)
-    for part in (*daily, *operation, serve, token, completion):
+    for part in (messages, peek, leases, work, queues, dead, move, watch, bench, servers, serve, token, completion):
         part.add_to(described)
     return described
 

@@ -1,7 +1,8 @@
-"""``restmq servers``: the servers of RestMQ on one Redis, and the servers of Redis."""
+"""``restmq servers`` and ``ping``: the servers of RestMQ on one Redis, and whether one of them takes messages."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,10 @@ def add_to(commands: Commands) -> None:
         "persistence. Of tokens, it needs one for all queues (*)."
     )
     commands.add("servers", run_servers, "show all servers on the same Redis, and the servers of Redis", more)
+    more = (
+        "Prints the time that the answer took. Exits with status 5 if the server is away or its store takes no writes."
+    )
+    commands.add("ping", run_ping, "check that the server and its store take messages", more)
 
 
 def run_servers(args: SimpleNamespace, client: Client) -> int:
@@ -108,3 +113,17 @@ def _troubles(missing: int | None, redis: dict[str, Any]) -> Iterator[str]:
             yield f"{where} drops messages when its memory is full; set maxmemory-policy to noeviction."
         if node.get("evicted_keys"):
             yield f"{where} has dropped {node['evicted_keys']} keys, because its memory was full."
+
+
+def run_ping(args: SimpleNamespace, client: Client) -> int:
+    if not args.retry_given:
+        client.retry_seconds = 0
+    began = time.perf_counter()
+    answer = client.ready()
+    took_ms = round(1000 * (time.perf_counter() - began), 1)
+    if args.json:
+        print_json({"url": client.server.url, **answer, "ms": took_ms})
+    else:
+        parts = f" ({answer['parts']} parts of the cluster)" if "parts" in answer else ""
+        print_text(f"{client.server.url} is {answer['status']}{parts}: {took_ms} ms")
+    return 0

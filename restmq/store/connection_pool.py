@@ -40,7 +40,7 @@ class PoolOwner(Protocol):
     def refused(self, pool: Any, connection: Any, error: ErrorReply) -> Exception: ...
 
 
-class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
+class ConnectionPool:
     """Connections of one kind to one Redis.
 
     Args:
@@ -52,8 +52,6 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         pool: the connections that can be used, the oldest first.
         first_attempted: fires when the first attempt has ended, whether there is a connection or not.
     """
-
-    noisy = False
 
     def __init__(
         self,
@@ -106,12 +104,12 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
             self._connect(attempt)
 
     def _connect(self, attempt: int) -> None:
-        connecting: defer.Deferred[Any] = self._endpoint.connect(_Attempt(self, attempt))
+        factory = protocol.Factory()
+        factory.noisy = False
+        factory.buildProtocol = lambda _address: self._kind(self, attempt)
+        connecting: defer.Deferred[Any] = self._endpoint.connect(factory)
         self._attempts.add(connecting)
         connecting.addBoth(self._attempted, connecting, attempt)
-
-    def make_connection(self, attempt: int) -> Connection:
-        return self._kind(self, attempt)
 
     def _attempted(self, result: Any, connecting: defer.Deferred[Any], attempt: int) -> None:
         self._attempts.discard(connecting)
@@ -244,19 +242,6 @@ class ConnectionPool(protocol.Factory):  # type: ignore[misc]  # untyped
         # With TLS, closing waits for the other side.
         late = self._reactor.callLater(_CLOSE_SECONDS, self.abort_others, lambda _: False)
         return closed.addCallback(lambda _: late.cancel() if late.active() else None)
-
-
-class _Attempt(protocol.Factory):  # type: ignore[misc]  # untyped
-    """One attempt to connect; its connection knows which attempt in a row it was."""
-
-    noisy = False
-
-    def __init__(self, pool: ConnectionPool, attempt: int) -> None:
-        self._pool = pool
-        self._attempt = attempt
-
-    def buildProtocol(self, _address: Any) -> Connection:
-        return self._pool.make_connection(self._attempt)
 
 
 def _why_not_connected(failure: Failure) -> str:
