@@ -253,10 +253,3 @@ def test_with_visibility_0_the_message_comes_back_at_once(run: Run, timed: Redis
     over = "old" if handle.queue.endswith(".fifo") else "not_in_flight"
     assert run(timed.sqs_change_visibility, handle.queue, [(handle, 0), (handle, 0)]) == ["changed", over]
     assert receive(run, timed, handle.queue, 1)[0].key == received.key
-
-
-def test_leases_of_one_side_are_visible_to_the_other(run: Run, timed: RedisOperations, received: Message) -> None:
-    handle = Handle.of(received)
-    assert run(timed.queue_find, received.key).state == "leased"
-    run(timed.queue_ack, received.key, received.receipt)
-    assert run(timed.sqs_delete, handle.queue, [handle]) == ["gone"]

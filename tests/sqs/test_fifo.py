@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,14 +107,6 @@ def test_http_and_sqs_see_the_same_groups(sqs: Any, url: str, queue: str, http: 
     assert message["MessageAttributes"].keys() == {"content-type"}
 
 
-def test_a_group_waits_while_one_of_its_messages_is_in_flight(sqs: Any, url: str) -> None:
-    send(sqs, url, "a1", "a2", "b1")
-    (first,) = receive(sqs, url, 1)
-    assert texts(receive(sqs, url)) == ["b1"]
-    delete(sqs, url, first)
-    assert texts(receive(sqs, url)) == ["a2"]
-
-
 def test_a_handle_expires_with_the_visibility_timeout(sqs: Any, url: str) -> None:
     send(sqs, url, "g1")
     (message,) = receive(sqs, url, VisibilityTimeout=0)
@@ -144,22 +135,6 @@ def test_a_batch_without_a_group_or_deduplication_id_fails_as_a_whole(sqs: Any, 
             sqs.send_message_batch(QueueUrl=url, Entries=[whole, half])
         assert raised.value.response["Error"]["Code"] == code
     assert receive(sqs, url) == []
-
-
-def test_the_content_may_be_the_deduplication_id(sqs: Any, queue: str) -> None:
-    url = make(sqs, queue, ContentBasedDeduplication="true")
-    for body in ("same", "same", "other"):
-        sqs.send_message(QueueUrl=url, MessageBody=body, MessageGroupId="g")
-    found = receive(sqs, url)
-    assert texts(found) == ["same", "other"]
-    assert found[0]["Attributes"]["MessageDeduplicationId"] == hashlib.sha256(b"same").hexdigest()
-
-
-def test_duplicates_may_be_those_of_a_group(sqs: Any, queue: str) -> None:
-    url = make(sqs, queue, DeduplicationScope="messageGroup", FifoThroughputLimit="perMessageGroupId")
-    for group in ("a", "b", "a"):
-        sqs.send_message(QueueUrl=url, MessageBody=group, MessageGroupId=group, MessageDeduplicationId="same")
-    assert texts(receive(sqs, url)) == ["a", "b"]
 
 
 def test_the_throughput_limit_per_group_needs_the_scope_of_a_group(sqs: Any, url: str, queue: str) -> None:
@@ -203,15 +178,6 @@ def test_a_purged_queue_and_a_queue_that_comes_again_are_empty(sqs: Any, url: st
     make(sqs, queue)
     send(sqs, url, "a1")
     assert texts(receive(sqs, url)) == ["a1"]
-
-
-def test_a_receiver_that_waits_gets_the_next_message_of_a_group(sqs: Any, url: str) -> None:
-    send(sqs, url, "a1", "a2")
-    (first,) = receive(sqs, url, 1)
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(receive, sqs, url, 1, WaitTimeSeconds=20)
-        delete(sqs, url, first)
-        assert texts(waiting.result()) == ["a2"]
 
 
 def visible(sqs: Any, url: str) -> int:

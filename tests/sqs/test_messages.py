@@ -208,14 +208,6 @@ def test_visibility_0_gives_a_message_back_at_once(sqs: Any, url: str) -> None:
     assert code(raised) == "InvalidParameterValue"
 
 
-def test_a_handle_still_deletes_after_its_lease(sqs: Any, url: str) -> None:
-    sqs.send_message(QueueUrl=url, MessageBody="x")
-    (first,) = receive(sqs, url, VisibilityTimeout=0)
-    sqs.delete_message(QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
-    assert receive(sqs, url) == []
-    sqs.delete_message(QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])  # a second time succeeds, too
-
-
 def test_a_handle_of_another_queue_is_invalid(sqs: Any, url: str, queue: str) -> None:
     sqs.send_message(QueueUrl=url, MessageBody="x")
     (message,) = receive(sqs, url)
