@@ -16,7 +16,7 @@ from restmq.auth.guard import CONFIGURE, CONSUME, PRODUCE, PURGE, Access
 from restmq.core import RedisOperations
 from restmq.delivery.lines import NOTHING_TAKEN, Taken, TakeRequest
 from restmq.delivery.longpoll import LongPolls
-from restmq.model import Message, queue_of
+from restmq.model import queue_of
 from restmq.schema import fields as kinds
 from restmq.schema.answers import (
     ANY_VALUE,
@@ -207,13 +207,10 @@ async def _receive(context: CommandContext, queue: str, fields: Fields, lease_ms
     for other in queues[1:]:
         await context.check(CONSUME, other)
     context.taken = await context.polls.take_first(queues, wanted, context.presence, fields.get("wait", 0))
-    return _received(*context.taken, "count" in fields)
-
-
-def _received(queue: str, messages: list[Message], many: bool) -> Fields:
+    queue, messages = context.taken
     if not messages:
         return EMPTY_QUEUE
-    if many:
+    if "count" in fields:
         return {"queue": queue, "messages": [message.fields() for message in messages]}
     return {"queue": queue, **messages[0].fields()}
 

@@ -58,7 +58,8 @@ def is_own_host(host: str, allowed: frozenset[str]) -> bool:
 
 @lru_cache(maxsize=1024)
 def _is_own_host(host: str, allowed: frozenset[str]) -> bool:
-    name = _host_name(host)
+    address, is_ipv6, _ = host.lower().partition("]")
+    name = address + is_ipv6 if is_ipv6 else address.partition(":")[0]
     if len(name) > _HOST_NAME_MAX:
         return False
     if name in allowed or name == "localhost" or name.endswith(".localhost"):
@@ -67,11 +68,3 @@ def _is_own_host(host: str, allowed: frozenset[str]) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _host_name(host: str) -> str:
-    """A Host header's value without its port, in lower case."""
-    name = host.lower()
-    if name.startswith("["):
-        return name.partition("]")[0] + "]"
-    return name.partition(":")[0]

@@ -17,12 +17,13 @@ from restmq.auth.guard import BY_COMMAND, OF_COMMANDS, OPEN, Access, Credentials
 from restmq.auth.origins import is_prefetch
 from restmq.errors import WireError
 from restmq.handlers.answering import NO_PARAMETERS, AnsweringHandler
-from restmq.handlers.declare import UNDECLARED, Operation, as_utf8
+from restmq.handlers.declare import UNDECLARED, Operation
 from restmq.handlers.error_status import MethodNotAllowed, render_error, status_of
 from restmq.http.forms import FORM_PIECE_BYTES
 from restmq.http.request import Request, unquoted
 from restmq.http.response import HTML, JSON
 from restmq.model import check_queue_name
+from restmq.schema.metadata import as_utf8
 
 log = Logger()
 
@@ -157,12 +158,15 @@ class Handler(AnsweringHandler):
         if self._streaming:
             self.request.connection.abort()
             return
-        message = str(error) if error is not None else "the server failed; its log has the reason."
-        status = status_of(error)
         self._extra_headers = self.services.admission.cors_headers(self.request)
         retry_after = getattr(error, "retry_after_seconds", None)
         if retry_after is not None:
             self._add_header("Retry-After", str(retry_after))
+        self._write_error(error)
+
+    def _write_error(self, error: BaseException | None) -> None:
+        message = str(error) if error is not None else "the server failed; its log has the reason."
+        status = status_of(error)
         if status == 401:
             self._add_header("WWW-Authenticate", f'Basic realm="{REALM}"')
         if status == 405:

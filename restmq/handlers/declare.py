@@ -22,6 +22,7 @@ from restmq.http.request import Request
 from restmq.http.response import HTML, JSON, TEXT
 from restmq.schema.fields import Kind, QueueNames, Schema
 from restmq.schema.json_input import ObjectReader, field_value
+from restmq.schema.metadata import as_utf8
 from restmq.schema.names import check_names
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -210,11 +211,3 @@ def declare(**declared: Any) -> Callable[[Method], Method]:
         return method
 
     return remember
-
-
-def as_utf8(header: str) -> str:
-    """A header's value, which was decoded as Latin-1, decoded as UTF-8 if it is valid UTF-8."""
-    try:
-        return header.encode("latin-1").decode()
-    except UnicodeDecodeError:
-        return header

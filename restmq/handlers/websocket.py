@@ -13,10 +13,11 @@ from restmq.delivery.consumer import PREFETCH, ConsumerOwner
 from restmq.errors import InvalidInput
 from restmq.handlers import parameters
 from restmq.handlers.commands import command_context
-from restmq.handlers.declare import answers_stream, as_utf8, declare
+from restmq.handlers.declare import answers_stream, declare
 from restmq.handlers.error_status import UpgradeRequired
 from restmq.handlers.streams import ConsumerHandler
 from restmq.handlers.websocket_frames import text_frames
+from restmq.schema.metadata import as_utf8
 
 SOCKET = answers_stream("WebSocket from now on.")
 

@@ -54,14 +54,12 @@ class HTTPConnection(ClientTransport):
         self._limits, self._turns, self._unread = self.factory.limits, self.factory.turns, self.factory.unread
         self._parser = RequestParser(self, self._limits)
         self._handler: Any = None
-        self._streaming: Any = None
         self._current: Request | None = None
         self._waiting = False
         self._earned_seconds = 0.0
-        self._reading_paused = False
         self._discarding = False
         self.presence = Presence(self._disconnected_while_paused, self.remote_ip)
-        self.deadline: float | None = self.factory.seconds() + self._limits.request_seconds
+        self.deadline = self.factory.seconds() + self._limits.request_seconds
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         notice_vanished_client(self.transport)

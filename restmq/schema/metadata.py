@@ -77,7 +77,7 @@ class KeptHeaders:
         names = self._kept_among(tuple(headers))
         if not names and content_type in ("", UNTYPED):
             return None
-        return self._checked({name: _as_utf8(headers[name]) for name in names}, content_type)
+        return self._checked({name: as_utf8(headers[name]) for name in names}, content_type)
 
     def of_command(self, headers: Mapping[str, str], content_type: str) -> Metadata | None:
         """The metadata in a JSON command; None if there is none. Raises as ``of_request``."""
@@ -108,7 +108,8 @@ class KeptHeaders:
         return Metadata("" if content_type == UNTYPED else content_type, headers)
 
 
-def _as_utf8(value: str) -> str:
+def as_utf8(value: str) -> str:
+    """A header's value, which was decoded as Latin-1, decoded as UTF-8 if it is valid UTF-8."""
     try:
         return value.encode("latin-1").decode()
     except UnicodeDecodeError:

@@ -50,15 +50,9 @@ class SqsHandler(Handler):
         self._add_header("x-amzn-RequestId", self._request_id)
         self.answer(body, self._format.content_type, status=status)
 
-    def _answer_error(self, error: BaseException | None) -> None:
-        if self._finished:
-            return
+    def _write_error(self, error: BaseException | None) -> None:
         shown = as_sqs_error(error)
         self._count_error(shown.code)
-        self._extra_headers = self.services.admission.cors_headers(self.request)
-        retry_after = getattr(error, "retry_after_seconds", None)
-        if retry_after is not None:
-            self._add_header("Retry-After", str(retry_after))
         body, more = self._format.render_error(shown, self._request_id)
         self._extra_headers += more
         self._send(body, shown.status)

@@ -11,7 +11,6 @@ from restmq.http.request import Request
 
 #: The server is one account in one region. It accepts every account and region in URLs and ARNs.
 ACCOUNT, REGION = "000000000000", "us-east-1"
-FIFO_SUFFIX = ".fifo"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
 _ARN = re.compile(r"arn:[^:]+:sqs:[^:]*:[^:]*:(.+)", re.DOTALL)

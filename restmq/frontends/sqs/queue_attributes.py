@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from restmq.frontends.sqs.errors import SqsError, invalid
-from restmq.frontends.sqs.names import FIFO_SUFFIX, arn_of, queue_in_arn
-from restmq.model import DEAD_LETTER, LEASE_SECONDS_DEFAULT
+from restmq.frontends.sqs.names import arn_of, queue_in_arn
+from restmq.model import DEAD_LETTER, LEASE_SECONDS_DEFAULT, may_be_fifo
 from restmq.queues.sqs import SqsQueue
 
 Attributes = dict[str, str]
@@ -60,7 +60,7 @@ def read_queue_attributes(queue: str, given: Mapping[str, str | int | bool]) -> 
     """Checks the attributes that a client sets, and brings them into one form. Raises SqsError."""
     pairs = [(name.strip(), _as_text(value)) for name, value in given.items()]
     attributes = {name: _checked(name, value) for name, value in pairs}
-    is_fifo = queue.endswith(FIFO_SUFFIX)
+    is_fifo = may_be_fifo(queue)
     if attributes.get(FIFO) == "false":
         del attributes[FIFO]
     for name in _FIFO_ONLY:

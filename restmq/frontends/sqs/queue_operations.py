@@ -12,7 +12,7 @@ from restmq.errors import Conflict
 from restmq.frontends.sqs import shapes
 from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
 from restmq.frontends.sqs.errors import SqsError, invalid, invalid_value, missing, queue_missing
-from restmq.frontends.sqs.names import FIFO_SUFFIX, check_new_name, queue_in_arn
+from restmq.frontends.sqs.names import check_new_name, queue_in_arn
 from restmq.frontends.sqs.queue_attributes import (
     DEFAULTS,
     FIFO,
@@ -29,6 +29,7 @@ from restmq.frontends.sqs.queue_attributes import (
     redrive_of,
     split,
 )
+from restmq.model import may_be_fifo
 
 _PAGE_MAX = 1000
 _TAGS_MAX = 50
@@ -39,7 +40,7 @@ async def create_queue(call: SqsCall, given: shapes.CreateQueue) -> SqsResult:
     queue = check_new_name(given.queue_name)
     await call.check(CONFIGURE, queue)
     attributes = read_queue_attributes(queue, given.attributes or {})
-    if (attributes.get(FIFO) == "true") != queue.endswith(FIFO_SUFFIX):
+    if (attributes.get(FIFO) == "true") != may_be_fifo(queue):
         raise invalid_value(
             "The name of a FIFO queue can only include alphanumeric characters, hyphens, or "
             "underscores, must end with .fifo suffix and be 1 to 80 in length.",
@@ -69,7 +70,7 @@ async def _split(call: SqsCall, queue: str, attributes: Attributes) -> tuple[Att
             raise invalid(REDRIVE, policy, "Dead letter target is the queue itself")
         await call.check(PRODUCE, target)
         dead_letters = await call.existing(target)
-        if is_fifo(dead_letters) != queue.endswith(FIFO_SUFFIX):
+        if is_fifo(dead_letters) != may_be_fifo(queue):
             raise invalid(REDRIVE, policy, "Dead letter target and source queue must be of the same type")
         if not _permits(dead_letters.attributes.get(REDRIVE_ALLOW), queue):
             raise invalid(REDRIVE, policy, "The RedriveAllowPolicy of the dead letter target does not allow it")
@@ -162,7 +163,7 @@ async def get_queue_attributes(call: SqsCall, given: shapes.GetQueueAttributes) 
 @operation(CONFIGURE)
 async def set_queue_attributes(call: SqsCall, given: shapes.SetQueueAttributes) -> SqsResult:
     attributes = read_queue_attributes(call.queue, given.attributes)
-    if call.queue.endswith(FIFO_SUFFIX) or FIFO in attributes:
+    if may_be_fifo(call.queue) or FIFO in attributes:
         found = await call.existing()
         if attributes.pop(FIFO, found.attributes.get(FIFO)) != found.attributes.get(FIFO):
             raise SqsError("InvalidAttributeName", "Unknown Attribute FifoQueue.")

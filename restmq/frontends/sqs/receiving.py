@@ -17,10 +17,10 @@ from restmq.frontends.sqs.attributes import ENCODING, as_answer, chosen, md5_of,
 from restmq.frontends.sqs.batches import checked_entries, run_batch
 from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
 from restmq.frontends.sqs.errors import SqsError, invalid
-from restmq.frontends.sqs.names import ACCOUNT, FIFO_SUFFIX, arn_of
+from restmq.frontends.sqs.names import ACCOUNT, arn_of
 from restmq.frontends.sqs.queue_attributes import WAIT, number_of_attribute
 from restmq.frontends.sqs.sending import TRACE_ATTRIBUTE, TRACE_HEADER, md5_of_body
-from restmq.model import Attribute, Message, Metadata, number_of, queue_of
+from restmq.model import Attribute, Message, Metadata, may_be_fifo, number_of, queue_of
 from restmq.queues.sqs import GROUP_DEFAULT, GROUP_HEADER, Handle
 
 VISIBILITY_MAX, WAIT_MAX, MESSAGES_MAX = 43_200, 20, 10
@@ -93,7 +93,7 @@ def _system_attributes(
         "ApproximateReceiveCount": str(record.get("received", 0) + message.count),
         "ApproximateFirstReceiveTimestamp": str(int(record["first"])),
     }
-    if queue_of(message.key).endswith(FIFO_SUFFIX):
+    if may_be_fifo(queue_of(message.key)):
         number = int(record.get("number") or number_of(message.key))
         shown |= {"MessageGroupId": GROUP_DEFAULT, "SequenceNumber": f"{number:020d}"}
     if group:

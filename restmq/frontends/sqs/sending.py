@@ -13,9 +13,9 @@ from restmq.frontends.sqs.attributes import NOT_TEXT, md5_of, read_attributes
 from restmq.frontends.sqs.batches import checked_entries, run_batch
 from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
 from restmq.frontends.sqs.errors import SqsError, invalid, invalid_value, missing, queue_missing
-from restmq.frontends.sqs.names import FIFO_SUFFIX, new_id
+from restmq.frontends.sqs.names import new_id
 from restmq.frontends.sqs.queue_attributes import CONTENT_BASED, MESSAGE_SIZE, number_of_attribute
-from restmq.model import Attribute, Metadata
+from restmq.model import Attribute, Metadata, may_be_fifo
 from restmq.queues.sqs import GROUP_HEADER, Sent, SqsEntry
 
 #: Of a message, and of a batch.
@@ -58,7 +58,7 @@ def _prepare(queue: str, given: shapes.NewMessage) -> _Prepared:
         answer["MD5OfMessageAttributes"] = md5_of(attributes)
     if trace:
         answer["MD5OfMessageSystemAttributes"] = md5_of({TRACE_ATTRIBUTE: Attribute("String", trace)})
-    is_fifo, group = queue.endswith(FIFO_SUFFIX), _fifo_id("MessageGroupId", given.message_group_id)
+    is_fifo, group = may_be_fifo(queue), _fifo_id("MessageGroupId", given.message_group_id)
     headers = {TRACE_HEADER: trace, GROUP_HEADER: group}
     metadata = Metadata(headers={name: value for name, value in headers.items() if value}, attributes=attributes)
     entry = SqsEntry(
@@ -156,7 +156,7 @@ async def _answer(call: SqsCall, answer: dict[str, str], sent: Sent) -> SqsResul
         raise SqsError("OverLimit", "The queue holds as many messages as its setting max_length allows.")
     if sent.state == "too_large":
         raise _too_large(number_of_attribute(await call.existing(), MESSAGE_SIZE))
-    more = {"SequenceNumber": f"{sent.number:020d}"} if call.queue.endswith(FIFO_SUFFIX) else {}
+    more = {"SequenceNumber": f"{sent.number:020d}"} if may_be_fifo(call.queue) else {}
     return {**answer, "MessageId": sent.message_id, **more}
 
 
@@ -171,7 +171,7 @@ async def send_message(call: SqsCall, given: shapes.SendMessage) -> SqsResult:
 async def send_message_batch(call: SqsCall, given: shapes.SendMessageBatch) -> SqsResult:
 
     entries = checked_entries("SendMessageBatchRequestEntry", given.entries)
-    if call.queue.endswith(FIFO_SUFFIX):
+    if may_be_fifo(call.queue):
         await _check_fifo(call, entries)
     size_bytes = sum(map(_size, entries))
     if size_bytes > BYTES_MAX:
