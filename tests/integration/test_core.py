@@ -14,7 +14,7 @@ import pytest
 from twisted.internet import defer, reactor, task
 
 from restmq.core import RedisOperations
-from restmq.errors import InvalidInput, StoreUnavailable
+from restmq.errors import InvalidInput, LeaseGone, StoreUnavailable
 from restmq.model import Message, Metadata, Policy, read_record
 from restmq.store.keys import one_redis
 from restmq.store.pool import Store
@@ -209,6 +209,20 @@ def test_policy_and_status_can_come_before_the_first_message(run: Run, core: Red
     assert run(core.queue_status, queue) is False
     assert run(core.queue_getdel, queue).value == b"x"  # stopped is for connected consumers only
     assert [row.started for row in run(core.queue_overview, [queue, queue + "2"])] == [False, True]
+
+
+def test_a_lease_that_has_ended_is_not_in_force_even_before_the_message_has_come_back(
+    run: Run, timed: RedisOperations, clock: Clock, queue: str
+) -> None:
+    run(timed.queue_add, queue, b"x")
+    (message,) = run(timed.queue_lease, queue, 1, 1000)
+    clock.go_on(1)
+    for operation, *more in ((timed.queue_ack,), (timed.queue_extend, 1000), (timed.queue_nack,)):
+        with pytest.raises(LeaseGone):
+            run(operation, message.key, message.receipt, *more)
+    assert run(timed.queue_ack_many, queue, [(message.key, message.receipt)] * 2) == [False, False]
+    (again,) = run(timed.queue_lease, queue, 1, 1000)
+    assert (again.key, again.count) == (message.key, 2)
 
 
 def test_a_waiter_that_died_is_skipped(run: Run, core: RedisOperations, redis: Redis, queue: str) -> None:

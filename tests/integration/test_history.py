@@ -164,7 +164,7 @@ def test_expired_messages_end_no_page_early(
     first = run(core.queue_add, queue, b"first")
     for _ in range(2):
         run(core.queue_add_many, queue, [b"gone"] * 400, ttl_seconds=0.001)  # within the window of flow control
-    last = run(core.queue_add, queue, b"last")
+    (last,) = run(core.queue_add_many, queue, [b"last"], ttl_seconds=3600)
     wait_until(lambda: keys_of(pages(run, core, queue, first)) == [last])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from twisted.internet import defer
 
@@ -118,6 +120,26 @@ def test_the_next_page_is_read_when_the_consumer_has_taken_the_last_one(scene: S
     scene.publish(7)
     scene.clock.advance(0)
     assert written(consumer).endswith("|q:6|q:7|")
+
+
+@pytest.mark.parametrize(("count", "pages"), [(1, 1), (3, 2)])
+def test_if_too_many_bytes_arrive_behind_the_marker_the_history_is_read_again(
+    scene: Scene, count: int, pages: int
+) -> None:
+    scene.publish(1)
+    scene.core.replies = defer.Deferred()
+    consumer = resume(scene, "q:1")
+    value = "v" * (scene.fanout.limits.unsent_bytes_max // 2)
+    for number in range(2, 2 + count):
+        message = Message(f"q:{number}", value.encode())
+        scene.core.history.append(message)  # type: ignore[union-attr]
+        scene.core.last_number = number
+        scene.notify(f"message {message.key}\n{value}")
+    scene.clock.advance(0)
+    scene.core.replies.callback(None)
+    scene.clock.advance(1)
+    assert re.findall(r"q:\d", written(consumer)) == [f"q:{number}" for number in range(2, 2 + count)]
+    assert scene.core.pages_read == pages
 
 
 def test_a_history_that_is_cut_while_it_is_read_is_told_as_a_gap(scene: Scene) -> None:
