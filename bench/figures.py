@@ -33,7 +33,7 @@ class Figure:
         of: the server that is measured.
         before: the server of an earlier revision that is measured too, if that is wanted.
         beside: name of the figure that this one is compared with.
-        by: what is compared: ``rate``, ``server_us``, or ``cpu_us``, which is that of the server and of its Redis.
+        by: what is compared: ``rate``, ``server_us`` and ``redis_us``, or ``cpu_us``, which is that of both.
         aim: required ratio, or required figure if there is no ratio.
         runs, runs_before: results of the current and of the earlier revision.
         missing, missing_before: why there are none.
@@ -140,7 +140,7 @@ def _clusters(
                 for size in primaries:
                     what, store = f"{of}, cluster of {size}", f"store of {size}"
                     beside = f"{of}, one Redis"
-                    rows.append(Figure(what, "", measure, store, f"{store}, before", beside, "server_us"))
+                    rows.append(Figure(what, "", measure, store, f"{store}, before", beside, "server_us redis_us"))
     return rows
 
 

@@ -30,7 +30,7 @@ _HEAD = [
     "aim",
 ]
 _COMPARED = {"rate": "per second", "server_us": "server µs", "redis_us": "Redis µs"}
-_BY = {"rate": "rate", "server_us": "server µs", "cpu_us": "CPU"}
+_BY = {"rate": "rate", "server_us": "server µs", "redis_us": "Redis µs", "cpu_us": "CPU"}
 
 
 def tables(measured: Mapping[str, Sequence[Figure]], of: str, notes: Sequence[str], before: str) -> str:
@@ -65,9 +65,11 @@ def _row(figure: Figure, beside: Figure | None) -> list[object]:
     row: list[object] = [figure.what, rate and f"{round(rate):,} {figure.unit}".strip()]
     row += [figure.median("server_us"), figure.median("redis_us") or None]
     row += [figure.median("p50_ms"), figure.median("p99_ms"), sum(run.failed for run in figure.runs)]
-    ours, theirs = figure.median(figure.by), beside.median(figure.by) if beside else None
-    if ours and theirs:
-        return [*row, figure.beside, _BY[figure.by], _ratio(ours, theirs), figure.aim]
+    by = figure.by.split()
+    pairs = [(figure.median(name), beside.median(name)) for name in by] if beside else []
+    ratios = [_ratio(ours, theirs) for ours, theirs in pairs if ours and theirs]
+    if ratios:
+        return [*row, figure.beside, ", ".join(_BY[name] for name in by), ", ".join(ratios), figure.aim]
     return [*row, None, None, None, figure.aim]
 
 

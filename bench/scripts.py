@@ -1,4 +1,4 @@
-"""Measures the time that Redis and Valkey need for the busiest scripts. See --help.
+"""Measures the time that Redis, Valkey and a node of a cluster need for the busiest scripts. See --help.
 
 A daemon gets one request of each kind, and MONITOR shows its script calls. These are then repeated in pipelines,
 without the daemon. ``INFO commandstats`` has their time, which is that of the wall. So the pipelines are short, and the
@@ -24,6 +24,7 @@ import hiredis
 import httpx
 from rig import ROOT, VALUE, earlier, median, spawned
 
+from tests.clusters import Cluster
 from tests.servers import Redis, redis_program, valkey_program
 
 QUEUE = "measured"
@@ -87,21 +88,26 @@ def keys_and_receipts(answer: list[Any]) -> tuple[list[str], list[str]]:
 
 
 @contextlib.contextmanager
-def prepared(title: str, root: Path, program: str) -> Iterator[Scripts]:
-    """A Redis that knows the scripts of the sources in ``root``."""
-    with tempfile.TemporaryDirectory(prefix="restmq-bench-") as folder:
-        redis = Redis(Path(folder) / "redis", "--appendonly", "no", program=program)
+def prepared(title: str, root: Path, program: str, in_cluster: bool = False) -> Iterator[Scripts]:
+    """A Redis, or the only node of a cluster, that knows the scripts of the sources in ``root``."""
+    with tempfile.TemporaryDirectory(prefix="restmq-bench-") as folder, contextlib.ExitStack() as stack:
+        options = ("--appendonly", "no")
+        if in_cluster:
+            cluster = Cluster(Path(folder) / "cluster", *options, primaries=1, replicas=0, program=program)
+            stack.callback(cluster.stop)
+            redis, where = cluster.nodes[0], ("--redis-cluster", cluster.addresses)
+        else:
+            redis = Redis(Path(folder) / "redis", *options, program=program)
+            stack.callback(redis.stop)
+            where = ("--redis-socket", redis.socket_path)
+        scripts = Scripts(title, redis)
+        daemon = spawned(Path(folder) / "daemon", *where, root=root)
         try:
-            scripts = Scripts(title, redis)
-            daemon = spawned(Path(folder) / "daemon", root=root, redis=redis)
-            try:
-                capture(scripts, daemon.url)
-            finally:
-                daemon.stop()
-            redis.command("FLUSHDB")
-            yield scripts
+            capture(scripts, daemon.url)
         finally:
-            redis.stop()
+            daemon.stop()
+        redis.command("FLUSHDB")
+        yield scripts
 
 
 def capture(scripts: Scripts, url: str) -> None:
@@ -143,7 +149,7 @@ def watched(redis: Redis) -> Iterator[Callable[[], Call]]:
                 )
                 if call == (b"ECHO", b"seen"):
                     return last
-                if call[0] == b"EVALSHA" and QUEUE.encode() in call:
+                if call[0] == b"EVALSHA" and any(part.endswith(QUEUE.encode()) for part in call):
                     last = call
 
         yield last_call
@@ -169,9 +175,10 @@ def main() -> None:
         roots = [(revision, stack.enter_context(earlier(revision))) for revision in given.before] + [("now", ROOT)]
         programs = {"Redis": redis_program(), "Valkey": valkey_program()}
         measured = [
-            stack.enter_context(prepared(f"{title}, {program}", root, path))
+            stack.enter_context(prepared(f"{title}, {program}{', in a cluster' * in_cluster}", root, path, in_cluster))
             for program, path in programs.items()
             for title, root in roots
+            for in_cluster in ((False, True) if root == ROOT else (False,))
         ]
         for _ in range(given.repeats):
             for one in measured:
