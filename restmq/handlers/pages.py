@@ -9,22 +9,15 @@ from restmq.auth import guard
 from restmq.errors import NotFound
 from restmq.handlers.base import Handler
 
-_TYPES = {
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
-}
+_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
 @cache
 def _static_files() -> dict[str, tuple[bytes, str]]:
     """All static files by name, read once. So a request can never name a path on disk."""
     folder = resources.files("restmq").joinpath("static")
-    return {
-        file.name: (file.read_bytes(), _TYPES[file.name[file.name.rindex(".") :]])
-        for file in folder.iterdir()
-        if "." in file.name and file.name[file.name.rindex(".") :] in _TYPES
-    }
+    kinds = {file: _TYPES.get(file.name.rpartition(".")[2]) for file in folder.iterdir()}
+    return {file.name: (file.read_bytes(), kind) for file, kind in kinds.items() if kind}
 
 
 def static_file(name: str) -> tuple[bytes, str]:

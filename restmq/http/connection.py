@@ -43,10 +43,6 @@ _SHORT_READ_BYTES = 4096
 class HTTPConnection(ClientTransport):
     """Parses one client's bytes, queues pipelined requests, and hands over one request at a time."""
 
-    #: cyclone's handlers read these two.
-    no_keep_alive = False
-    xheaders = False
-
     def connectionMade(self) -> None:
         peer = self.transport.getPeer()
         self.remote_ip = getattr(peer, "host", "") or "unix"
