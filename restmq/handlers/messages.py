@@ -81,9 +81,9 @@ class DeadLettersHandler(Handler):
     async def get(self) -> None:
         """Peeks at the dead letters, the earliest death first: up to ``count`` of them after the ``first`` ones."""
         first, count = self.parameters["first"] or 0, self.parameters["count"] or DEAD_LETTERS_SHOWN
-        letters = await self.services.core.queue_list_dead(self.queue_name, first, count)
-        shown = [letter.fields() for letter in letters.messages]
-        await self.answer_long_json({"queue": self.queue, "dead": letters.count, "messages": shown}, b"\r\n")
+        total, letters = await self.services.core.queue_list_dead(self.queue_name, first, count)
+        shown = [letter.fields() for letter in letters]
+        await self.answer_long_json({"queue": self.queue, "dead": total, "messages": shown}, b"\r\n")
 
     @declare(
         form=(parameters.DEAD_LETTER_KEY, parameters.REDRIVE_TO, parameters.JSONP_CALLBACK),

@@ -63,14 +63,6 @@ class FoundMessage:
         return {**shown, when: self.at_ms} if when else shown
 
 
-@dataclass(slots=True, frozen=True)
-class DeadLetters:
-    """Some of a queue's dead letters, and the number of all."""
-
-    count: int
-    messages: list[FoundMessage]
-
-
 def new_receipt() -> str:
     """The beginning of all receipts that one script call makes."""
     return secrets.token_urlsafe(12)
@@ -197,14 +189,13 @@ class LeaseOperations(Operations):
             await self._run("put_back", queue, *(part for message in parts for part in message))
         return [None] * len(lots)
 
-    async def queue_list_dead(self, queue: str, first: int = 0, count: int = 100) -> DeadLetters:
-        """Lists up to ``count`` dead letters after the ``first`` ones, in the order of their deaths."""
-        total, *flat = await self._run("list_dead", queue, first, min(count, BATCH_MAX))
-        found = [
-            FoundMessage(Message(key, value, record=record), "dead", int(died_ms))
-            for key, (_, value, died_ms, record) in zip(self._shown(queue, flat[::4]), rows(flat, 4), strict=True)
+    async def queue_list_dead(self, queue: str, first: int = 0, count: int = 100) -> tuple[int, list[FoundMessage]]:
+        """The number of dead letters, and up to ``count`` of them after the ``first`` ones, in the order of deaths."""
+        total, *flat = await self._run("peek", queue, "dead", first, min(count, BATCH_MAX), 0)
+        return total, [
+            FoundMessage(Message(self.layout.shown(key), value, count=int(looks), record=record), "dead", int(died_ms))
+            for key, value, _size, died_ms, looks, record in rows(flat, 6)
         ]
-        return DeadLetters(total, found)
 
     async def queue_redrive(self, queue: str, key: str = "", to: str = "") -> int:
         """Moves dead letters to the end of their queue, as if never delivered. Returns their number.

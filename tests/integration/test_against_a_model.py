@@ -457,18 +457,18 @@ def machine(run: Run, redis: Redis, core: RedisOperations, clock: Clock, taps: T
 
         @rule()
         def show_dead(self) -> None:
-            found = run(core.queue_list_dead, self.queue, 0, 1000)
+            count, found = run(core.queue_list_dead, self.queue, 0, 1000)
             expired = [entry for entry in self.model.dead[:1000] if not self.model.alive(entry)]
             shown = [entry for entry in self.model.dead[:1000] if self.model.alive(entry)]
             self.model.dead = [entry for entry in self.model.dead if entry not in expired]
-            for letter in found.messages:
+            for letter in found:
                 assert Metadata.parse(read_record(letter.message.record)) == metadata_of(letter.message)
-            letters = [(letter, letter.message, read_record(letter.message.record)) for letter in found.messages]
+            letters = [(letter, letter.message, read_record(letter.message.record)) for letter in found]
             assert [
                 (message.key, message.value, letter.at_ms, record["count"], record.get("reason", ""))
                 for letter, message, record in letters
             ] == [(entry.key, entry.value, entry.died_ms, entry.delivered, entry.reason) for entry in shown]
-            assert found.count == len(self.model.dead)
+            assert count == len(self.model.dead)
 
         @rule(data=st.data(), drop=st.booleans())
         def settle_one_dead(self, data: st.DataObject, drop: bool) -> None:

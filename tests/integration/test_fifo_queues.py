@@ -257,7 +257,7 @@ def test_redriven_dead_letters_take_their_old_places(run: Run, timed: RedisOpera
     send(run, timed, fifo, "a1", "a2", "a3")
     for message in receive(run, timed, fifo, 2):
         run(timed.queue_nack, message.key, message.receipt)
-    assert run(timed.queue_list_dead, fifo).count == 2
+    assert run(timed.queue_list_dead, fifo)[0] == 2
     assert run(timed.queue_redrive, fifo) == 2
     assert texts(receive(run, timed, fifo)) == ["a1", "a2", "a3"]
 

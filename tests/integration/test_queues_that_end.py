@@ -241,7 +241,7 @@ def test_a_queue_with_messages_in_any_state_stays(timed: TimedQueue, run: Run) -
     assert timed.exists
     timed.run("queue_settings_set", {"max_deliveries": 1})
     timed.pass_seconds(50)
-    assert run(timed.core.queue_list_dead, timed.name).count == 1
+    assert run(timed.core.queue_list_dead, timed.name)[0] == 1
     assert timed.exists
     timed.run("queue_purge")
     timed.pass_seconds(20.5)
