@@ -60,9 +60,8 @@ class Scene:
 
 
 def test_each_client_is_told_once_that_redis_is_away_whatever_other_queues_it_waits_for() -> None:
-    random = Random(1)
-    for _ in range(400):
-        scene = Scene()
+    for seed in range(300):
+        random, scene = Random(seed), Scene()
         names = [str(number) for number in range(12)]
         for name in names:
             scene.core.is_slow = int(name) >= 6
