@@ -5,16 +5,20 @@ A client that waits for several queues stands in the line of each. Rules:
 1.  Its lines that must ask for it are *due*, in the order of its queues: all of them when it joins, later those that
     were notified.
 2.  At most one line asks for the client at a time, and only the first that is due. So nothing is taken for it from two
-    queues. When the queue of that line is known to be empty, the next due line asks.
+    queues. When the queue of that line is known to be empty, the next due line asks. It is not known to be empty if a
+    notice came during the call.
 3.  A line with such a client asks at the end of the reactor turn in which it was notified. If messages come to several
     queues at once, all of their lines are due by then, and the first asks.
-4.  A client that has its message, or has left, leaves all its lines. Those that were due ask for their other clients,
+4.  If other lines ask for all clients of a line, it becomes due for them, but only if it is not REGISTERED. Otherwise
+    two lines with the same clients would make each other ask again and again.
+5.  A client that has its message, or has left, leaves all its lines. Those that were due ask for their other clients,
     or unregister (rule 7 there).
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -75,7 +79,7 @@ class Waiter:
                 line.several.append(self)
 
     def leave(self, served: Line | None = None) -> None:
-        """Leaves its lines (rule 4), of which the one that serves it now asks by itself.
+        """Leaves its lines (rule 5), of which the one that serves it now asks by itself.
 
         It leaves all of them before any asks: one that fails at once has its other clients leave too.
         """
@@ -110,6 +114,7 @@ class Line:
         channel: the daemon's channel for this queue.
         registered: whether Redis may have our channel among the queue's waiters.
         registered_at: time of the last registration, in reactor seconds.
+        is_notified: whether a notice came since its last call began.
         asked_for_max: maximum number of clients that the next call asks for.
         several: those of its clients that wait for other queues too.
         serving: has the server ask Redis for its clients.
@@ -121,6 +126,7 @@ class Line:
     calls: PendingCalls
     registered: bool = False
     registered_at: float = 0.0
+    is_notified: bool = False
     asked_for_max: int = ASKED_FOR_MIN
     waiters: deque[Waiter] = field(default_factory=deque)
     several: list[Waiter] = field(default_factory=list)
@@ -159,8 +165,14 @@ class Line:
 
     def pass_on(self) -> None:
         """Its queue is empty: of each client that waits for several queues, the next due line asks (rule 2)."""
-        for waiter in list(self.several):
-            if self in waiter.due:
-                waiter.due.remove(self)
-                if waiter.due and not waiter.is_asked_for:
-                    waiter.due[0].serving.request()
+        passed_on = [waiter for waiter in self.several if self in waiter.due]
+        for waiter in passed_on:
+            waiter.due.remove(self)
+        ask_next(passed_on)
+
+
+def ask_next(waiters: Iterable[Waiter]) -> None:
+    """Lets the first due line of each of these clients ask, unless another line asks for the client already."""
+    for waiter in waiters:
+        if waiter.due and not waiter.is_asked_for:
+            waiter.due[0].serving.request()

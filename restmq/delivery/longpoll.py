@@ -45,7 +45,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from restmq.core import RedisOperations, not_reachable
-from restmq.delivery.lines import ASKED_FOR_MIN, NOTHING_TAKEN, Line, Taken, TakeRequest, Waiter
+from restmq.delivery.lines import ASKED_FOR_MIN, NOTHING_TAKEN, Line, Taken, TakeRequest, Waiter, ask_next
 from restmq.delivery.shared import PendingCalls
 from restmq.errors import RestMQError, StoreUnavailable
 from restmq.model import BATCH_MAX, Message
@@ -201,6 +201,7 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
 
     def _serve(self, queue: str) -> None:
         line = self._lines.get(queue) or self._new_line(queue, registered=True)  # rule 7
+        line.is_notified = True
         if line.several:
             line.make_due()
             self._reactor.callLater(0, line.serving.request)  # rule 3 of lines.py
@@ -215,12 +216,14 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
             await self._end(line)
             return
         asking = line.first_alike()
-        if not asking:  # other lines ask for its clients; then it is this line's turn
-            line.make_due()
+        if not asking:  # other lines ask for its clients; then it is this line's turn, if there may be messages
+            if not line.registered:
+                line.make_due()
             return
         request = TakeRequest(min(sum(each.request.count for each in asking), BATCH_MAX), asking[0].request.lease_ms)
         for waiter in asking:
             waiter.is_asked_for = True
+        line.is_notified = False
         messages = await self._ask(line.queue, request, line.channel)
         line.registered = len(messages) < request.count
         line.registered_at = self._reactor.seconds()
@@ -228,8 +231,9 @@ class LongPolls(internet.TimerService):  # type: ignore[misc]  # untyped
         self._hand_out(line, asking, messages)
         for waiter in asking:
             waiter.is_asked_for = False
-        if line.registered:
+        if line.registered and not line.is_notified:
             line.pass_on()
+        ask_next(asking)
         if messages or not line.waiters:
             line.serving.request()
 
