@@ -11,8 +11,7 @@ from twisted.python import usage
 from restmq import __version__
 from restmq.errors import ConfigurationError
 from restmq.server.coercions import seconds, whole_number
-from restmq.store.settings import SentinelSettings, StoreSettings, TLSSettings
-from restmq.store.tls import client_options
+from restmq.store.settings import SentinelSettings, StoreSettings, TLSSettings, client_options
 
 _REDIS_URL_VARIABLE = "REDIS_URL"
 _REDIS_PASSWORD_VARIABLE = "RESTMQ_REDIS_PASSWORD"  # noqa: S105  its name, not its value

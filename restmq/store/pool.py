@@ -29,9 +29,8 @@ from restmq.store.replication import NO_OP, Replication
 from restmq.store.reports import Outage, Refusals
 from restmq.store.scripts import Script
 from restmq.store.sentinel import Sentinels
-from restmq.store.settings import StoreSettings, show_address
+from restmq.store.settings import StoreSettings, endpoint_to, show_address
 from restmq.store.subscriber import Shard, Subscriber
-from restmq.store.tls import endpoint_to
 
 log = Logger()
 

@@ -29,9 +29,8 @@ from restmq.store.batching import SharedCall
 from restmq.store.connection import Connection, ErrorReply, SubscriberConnection
 from restmq.store.connection_pool import ConnectionPool
 from restmq.store.handshake import RedisServer, Unusable
-from restmq.store.settings import Address, SentinelSettings, StoreSettings, show_address
+from restmq.store.settings import Address, SentinelSettings, StoreSettings, endpoint_to, show_address
 from restmq.store.subscriber import Subscriber
-from restmq.store.tls import endpoint_to
 
 log = Logger()
 

@@ -30,8 +30,7 @@ from restmq.store.asking import ask_once, why_no_answer
 from restmq.store.batching import SingleFlight
 from restmq.store.connection import ErrorReply
 from restmq.store.handshake import Unusable
-from restmq.store.settings import Address, StoreSettings, show_address
-from restmq.store.tls import endpoint_to
+from restmq.store.settings import Address, StoreSettings, endpoint_to, show_address
 
 log = Logger()
 

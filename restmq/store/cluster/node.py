@@ -6,12 +6,16 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from twisted.internet import defer
+from twisted.logger import Logger
 
-from restmq.errors import StoreUnavailable
+from restmq.errors import RestMQError, StoreUnavailable
 from restmq.store import handshake, keys, scripts
+from restmq.store.base import BaseStore
 from restmq.store.connection import Connection, ErrorReply, script_arguments
 from restmq.store.pool import Store
 from restmq.store.settings import Address, StoreSettings
+
+log = Logger()
 
 #: Answers after which nothing was done, and the same call may succeed soon, here or at another node.
 AT_ANOTHER_NODE = ("MOVED", "ASK")
@@ -135,3 +139,25 @@ class ClusterNode(Store):
         if error.code in AT_ANOTHER_NODE or error.code in TRY_LATER:
             return Redirection(error, self.address)
         return super().refused(pool, connection, error)
+
+
+async def layout_version(store: BaseStore) -> bytes | None:
+    """The layout of the data, which an empty cluster gets now; None if it cannot be read."""
+    try:
+        version: bytes | None = await store.command(b"GET", keys.LAYOUT)
+        if version is None:
+            await store.command(b"SET", keys.LAYOUT, keys.LAYOUT_VERSION, b"NX")
+            version = await store.command(b"GET", keys.LAYOUT)
+    except RestMQError:
+        return None
+    return version
+
+
+async def warn_of_full_coverage(node: ClusterNode) -> None:
+    """Warns of the setting that lets the loss of one node stop all."""
+    coverage = await node.ask(b"CONFIG", b"GET", b"cluster-require-full-coverage")
+    if isinstance(coverage, list) and coverage[-1:] == [b"yes"]:
+        log.warn(
+            "the cluster stops for all queues when one node is away without a replica "
+            "(cluster-require-full-coverage yes); set it to no, so that only that node's queues stop."
+        )

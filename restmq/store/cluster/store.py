@@ -43,10 +43,9 @@ from twisted.python.failure import Failure
 from restmq.errors import StoreUnavailable
 from restmq.store import keys
 from restmq.store.base import BaseStore, ChannelEvents
-from restmq.store.cluster.check import layout_version, warn_of_full_coverage
 from restmq.store.cluster.gate import Gate, HeldCall
 from restmq.store.cluster.map import ClusterMap, MapKeeper
-from restmq.store.cluster.node import ClusterNode, Redirection
+from restmq.store.cluster.node import ClusterNode, Redirection, layout_version, warn_of_full_coverage
 from restmq.store.cluster.subscriber import ClusterSubscriber
 from restmq.store.connection import Encoded
 from restmq.store.pool import NOT_READY, Store
