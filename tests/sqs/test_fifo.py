@@ -161,11 +161,14 @@ def test_a_failed_message_comes_first_and_goes_to_the_dead_letters_in_order(sqs:
     assert [message["Attributes"]["ApproximateReceiveCount"] for message in again] == ["2", "2", "1"]
     fail(sqs, url, again)
     assert texts(receive(sqs, url)) == ["a3", "b1"]
+    sent_ms = int(again[0]["Attributes"]["SentTimestamp"])
     letters = receive(sqs, dead)
     assert texts(letters) == ["a1", "a2"]
     assert [letter["MessageId"] for letter in letters] == [one["MessageId"] for one in sent[:2]]
-    assert letters[0]["Attributes"]["MessageGroupId"] == "a"
-    assert letters[0]["Attributes"]["DeadLetterQueueSourceArn"] == arn(sqs, url)
+    shown = letters[0]["Attributes"]
+    assert (shown["MessageGroupId"], shown["DeadLetterQueueSourceArn"]) == ("a", arn(sqs, url))
+    assert (shown["ApproximateReceiveCount"], shown["MessageDeduplicationId"]) == ("3", letters[0]["MessageId"])
+    assert int(shown["SentTimestamp"]) > sent_ms
 
 
 def test_a_purged_queue_and_a_queue_that_comes_again_are_empty(sqs: Any, url: str, queue: str) -> None:
