@@ -14,6 +14,7 @@ from restmq.client import Client
 
 _SPARE = ("TAPS", "PID", "WORKER", "HOST", "VERSION", "WAITERS")
 _SPARE_OF_REDIS = ("VERSION", "SLOTS", "CLIENTS", "UP", "WHEN FULL", "DISK")
+_ALMOST_FULL = 0.9
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -109,8 +110,11 @@ def _troubles(missing: int | None, redis: dict[str, Any]) -> Iterator[str]:
         where = f"Redis at {node['address']}"
         for what in node.get("failed_writes", ()):
             yield f"{where}: {what} failed; see its log."
-        if node.get("memory_max_bytes") and node.get("eviction_policy", "noeviction") != "noeviction":
+        limit, policy = node.get("memory_max_bytes"), node.get("eviction_policy", "noeviction")
+        if limit and policy != "noeviction":
             yield f"{where} drops messages when its memory is full; set maxmemory-policy to noeviction."
+        elif limit and node["memory_bytes"] > _ALMOST_FULL * limit:
+            yield f"{where} is almost full; while it is full, new messages are refused."
         if node.get("evicted_keys"):
             yield f"{where} has dropped {node['evicted_keys']} keys, because its memory was full."
 

@@ -1,6 +1,6 @@
 // The page: selects the view and shows the state of the connection.
 
-import { credentials } from "./api.js";
+import { credentials, problem, send } from "./api.js";
 import { clearUnanswered, h, setText } from "./dom.js";
 import { Feed } from "./feed.js";
 import { Model } from "./model.js";
@@ -25,6 +25,8 @@ const trouble = document.getElementById("trouble");
 const button = document.getElementById("sign-in");
 let view = null;
 let state = "";
+let refusal = "";
+const CHECK_WRITES_MS = 10_000;
 
 const feed = new Feed(
   (type, event) => {
@@ -41,6 +43,7 @@ const feed = new Feed(
     if (now === "live") {
       clearUnanswered();
       view?.resume();
+      checkWrites();
     } else if (now === "refused") {
       model.forget("Nothing is shown because the server denied access.");
       view?.update();
@@ -64,6 +67,7 @@ function tellTrouble(now, detail) {
     gone: `${detail} Retrying until it is available.${asOf}`,
     store: `The server is available, but its store (Redis) does not answer. Updates resume when the store is available.${asOf}`,
     refused: detail?.message,
+    live: refusal && `New messages are refused, because Redis takes no writes: ${refusal}`,
   }[now];
   trouble.hidden = !text;
   if (!text) return;
@@ -72,6 +76,18 @@ function tellTrouble(now, detail) {
   const isNew = trouble.dataset.text !== text;
   trouble.dataset.text = text;
   if (isNew) trouble.replaceChildren(text, again || "");
+}
+
+/** Redis may answer and yet take no writes: it is full, or cannot save. The feed, which only reads, does not notice. */
+async function checkWrites() {
+  if (state !== "live" || document.hidden) return;
+  try {
+    const response = await send("/readyz");
+    refusal = response.status === 503 ? await problem(response) : "";
+  } catch {
+    return;  // the feed tells
+  }
+  if (state === "live") tellTrouble(state);
 }
 
 /** Marks the page in the menu. That of a queue is below the dashboard. */
@@ -117,6 +133,7 @@ window.addEventListener("hashchange", () => {
   main.focus({ preventScroll: true });
 });
 
+setInterval(checkWrites, CHECK_WRITES_MS);
 history.scrollRestoration = "manual";
 show();
 feed.run();

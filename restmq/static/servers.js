@@ -5,6 +5,7 @@ import { h, setClass, setText } from "./dom.js";
 import { count, duration, plural, size, stamp } from "./format.js";
 
 const RELOAD_MS = 5000;
+const ALMOST_FULL = 0.9;
 const KINDS = { redis: "one server", sentinel: "by Sentinel", cluster: "cluster" };
 
 /** A table of objects with the same members: its headings. Members that are empty in all objects are left out. */
@@ -158,6 +159,9 @@ function risksOf(node, name) {
   const risks = (node.failed_writes ?? []).map((what) => `${name}: ${what} failed. See its log.`);
   if (node.memory_max_bytes && node.eviction_policy && node.eviction_policy !== "noeviction") {
     risks.push(`${name} drops messages when its memory is full (${node.eviction_policy}). Set maxmemory-policy to noeviction.`);
+  }
+  if (node.memory_max_bytes && node.memory_bytes > ALMOST_FULL * node.memory_max_bytes && node.eviction_policy === "noeviction") {
+    risks.push(`${name} is almost full. While it is full, new messages are refused.`);
   }
   if (node.evicted_keys) risks.push(`${name} has dropped ${plural(node.evicted_keys, "key")}, because its memory was full.`);
   return risks;

@@ -230,6 +230,23 @@ def test_the_dashboard_says_that_the_store_is_unavailable(
         page.wait_for_state("Live")
 
 
+def test_every_view_of_the_dashboard_says_that_redis_takes_no_writes(
+    browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
+) -> None:
+    daemon = Daemon(private_folder, redis=private_redis)
+    page = Page(browser, daemon.url)
+    with stopping(daemon):
+        private_redis.command("CONFIG", "SET", "maxmemory", "1")
+        page.open("jobs")
+        page.wait_for("#trouble", "New messages are refused, because Redis takes no writes: OOM")
+        page.find("nav a[href$='#/servers']").click()
+        assert "New messages are refused" in page.text("#trouble")
+        page.wait_for(".notes", "is almost full")
+        private_redis.command("CONFIG", "SET", "maxmemory", "0")
+        wait_until(lambda: page.text("#trouble") == "", seconds=60)
+        page.wait_for_state("Live")
+
+
 def test_five_thousand_queues_can_be_searched_sorted_and_browsed_by_keyboard(
     browser: webdriver.Chrome, private_folder: Path, private_redis: Redis
 ) -> None:

@@ -799,6 +799,8 @@ def test_servers_shows_all_processes_and_what_redis_suffers_from(private_folder:
         risky = shell.run("servers")
         assert b"drops messages when its memory is full; set maxmemory-policy to noeviction." in risky.stderr
         assert b" of 500.0 MiB " in risky.stdout
+        paused_redis.command("CONFIG", "SET", "maxmemory", "1", "maxmemory-policy", "noeviction")
+        assert b"is almost full; while it is full, new messages are refused." in shell.run("servers").stderr
 
 
 def test_servers_says_that_redis_hangs(private_folder: Path, paused_redis: Redis) -> None:
