@@ -195,3 +195,4 @@ def test_a_subscriber_that_is_no_daemon_holds_nobody_up(daemon: Daemon, private_
         produce(daemon, 2, 50, b"x" * 60 * KB)
         consumers.wait_for(100)
         stranger.shutdown(socket.SHUT_RDWR)
+        draining.join()
