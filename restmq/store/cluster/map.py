@@ -209,8 +209,8 @@ class MapKeeper:
         random.shuffle(nodes)
         for node in nodes[:3]:
             with suppress(Exception):  # another node tells it
-                slots, nodes = await node.ask_for_map().addTimeout(_ANSWER_SECONDS, self._reactor)
-                return parse_map(slots, nodes, node.address)
+                slots, known = await node.ask_for_map().addTimeout(_ANSWER_SECONDS, self._reactor)
+                return parse_map(slots, known, node.address)
         return None
 
     async def _ask_addresses(self) -> ClusterMap | None:
