@@ -19,6 +19,7 @@ import click
 
 from restmq.cli.arguments import YEAR_SECONDS, Commands, Duration, flag, option, queues_argument
 from restmq.cli.output import Progress, RetryNotices, print_error, print_json, print_table
+from restmq.cli.queues import held
 from restmq.cli.transfer import Transfer
 from restmq.client import Call, Client, Server, Stopped, Unreachable
 from restmq.client.interrupts import interrupted_status, stopping
@@ -172,7 +173,7 @@ class Mover:
                 f"{queue!r} has {takers} consumers at the source, which would take some of its messages. Stop them "
                 "first (restmq pause stops the delivery to connected consumers), or pass --force."
             )
-        return _held(stats)
+        return held(stats)
 
     def _move(self, queue: str) -> None:
         settings = self._source.settings(queue)
@@ -192,7 +193,7 @@ class Mover:
                 moved.dead, moved.delayed, moved.ready = moved.dead + dead, moved.delayed + delayed, moved.ready + ready
                 if not (dead or delayed or ready) and not (in_order and self._source.stats(queue)["leased"]):
                     break
-        moved.left = _held(self._source.stats(queue))
+        moved.left = held(self._source.stats(queue))
 
     def _leases_end(self, queue: str) -> bool:
         """Waits until no message is leased, because leased messages come before ready ones. Returns whether so."""
@@ -251,8 +252,3 @@ class Mover:
         left = sum(moved.left for moved in self._moved)
         if left and not self._stopping.is_set():
             print_error(f"{left} messages are left: they are leased. Move them when their leases have ended.")
-
-
-def _held(stats: dict[str, Any]) -> int:
-    """The number of a queue's messages, in all states."""
-    return sum(int(stats[name]) for name in ("ready", "leased", "delayed", "dead"))

@@ -159,7 +159,7 @@ def run_drop(args: SimpleNamespace, client: Client) -> int:
 
 
 def run_purge(args: SimpleNamespace, client: Client) -> int:
-    if not confirmed(args, f"Drop {_held(args, client)} messages of {args.queue!r} for good?"):
+    if not confirmed(args, f"Drop {held(client.stats(args.queue))} messages of {args.queue!r} for good?"):
         return interrupted_status()
     purged = client.purge(args.queue)
     if args.json:
@@ -169,7 +169,7 @@ def run_purge(args: SimpleNamespace, client: Client) -> int:
 
 
 def run_remove(args: SimpleNamespace, client: Client) -> int:
-    if not confirmed(args, f"Remove the queue {args.queue!r} with {_held(args, client)} messages for good?"):
+    if not confirmed(args, f"Remove the queue {args.queue!r} with {held(client.stats(args.queue))} messages for good?"):
         return interrupted_status()
     removed = client.purge(args.queue, remove=True)
     if args.json:
@@ -181,9 +181,9 @@ def run_remove(args: SimpleNamespace, client: Client) -> int:
     return 0 if removed else 1
 
 
-def _held(args: SimpleNamespace, client: Client) -> int:
-    stats = client.stats(args.queue)
-    return sum(stats[name] for name in ("ready", "leased", "delayed", "dead"))
+def held(stats: dict[str, Any]) -> int:
+    """The number of a queue's messages, in all states."""
+    return sum(int(stats[name]) for name in ("ready", "leased", "delayed", "dead"))
 
 
 def run_pause(args: SimpleNamespace, client: Client) -> int:

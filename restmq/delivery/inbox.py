@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet import defer
 from twisted.logger import Logger
 
 from restmq.delivery.format import Formatted, prepare
@@ -69,12 +70,9 @@ class EndOfTurn:
         self._next_seconds = ended + min(ended - began, _REST_SECONDS_MAX)
 
 
-async def _no_value(_key: str) -> None:
-    """Of a closed inbox."""
-
-
-def _ignore(_entry: str | Notice) -> None:
-    """Of a closed inbox."""
+def _nothing(_entry: Any) -> Any:
+    """What a closed inbox reads, and does with what is lost or noticed."""
+    return defer.succeed(None)
 
 
 class Inbox:
@@ -137,7 +135,7 @@ class Inbox:
     def close(self) -> None:
         """Forgets all entries, and its owner: there are no consumers any more."""
         self._entries.clear()
-        self._read, self._lose, self._handle = _no_value, _ignore, _ignore
+        self._read = self._lose = self._handle = _nothing
 
     def flush(self) -> None:
         """Handles all entries, or those before a value that must be read first; then ``_deliver_stored`` continues."""
