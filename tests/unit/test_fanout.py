@@ -213,6 +213,30 @@ def test_a_backlog_waits_for_a_full_consumer(scene: Scene) -> None:
     assert len(scene.core.attended) == before + 2
 
 
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [(Attendance(Policy.BROADCAST, True, []), 0.0), (Attendance(Policy.BROADCAST, False, [], is_held_back=True), 1.0)],
+    ids=["call again", "held back"],
+)
+def test_a_daemon_attends_again_as_redis_asks_it_to(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, answer: Attendance, seconds: float
+) -> None:
+    scene.consumers(1)
+    attend, answers = scene.core.queue_attend, [answer]
+
+    async def asked(*args: Any, **options: Any) -> Attendance:
+        found = await attend(*args, **options)
+        return answers.pop() if answers else found
+
+    monkeypatch.setattr(scene.core, "queue_attend", asked)
+    scene.core.attended.clear()
+    scene.core.subscriber.say(scene.core.subscriber.channels[0], b"q")
+    scene.clock.advance(seconds)
+    assert len(scene.core.attended) == 2
+    scene.clock.advance(60)
+    assert len(scene.core.attended) == 2
+
+
 @pytest.mark.parametrize("queues", [1, 8, 200])
 def test_the_windows_of_all_queues_together_are_bounded(scene: Scene, queues: int) -> None:
     for number in range(queues):

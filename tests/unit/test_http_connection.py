@@ -284,6 +284,19 @@ def test_an_upgrade_to_websocket_with_a_body_is_an_ordinary_request(
 # Time
 
 
+@pytest.mark.parametrize("idle_seconds", [20, 75])
+def test_the_time_of_a_request_begins_with_its_first_byte(idle_seconds: float) -> None:
+    client = Client(App(request_seconds=30, idle_seconds=idle_seconds)).send(get("/1"))
+    client.app.clock.advance(19)
+    client.send(b"G")
+    client.app.clock.advance(29)
+    client.app.close_overdue()
+    assert client.got == b"</1>"
+    client.app.clock.advance(1.1)
+    client.app.close_overdue()
+    assert client.got == b"</1>[408]"
+
+
 @pytest.mark.parametrize("begun", [b"G", get("/")[:-1], post("/", b"xy")[:-1], CHUNKED_HEAD + b"1\r\n"])
 def test_a_request_that_arrives_too_slowly_gets_408(begun: bytes) -> None:
     client = Client(App(request_seconds=30), 1)

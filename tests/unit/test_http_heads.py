@@ -109,6 +109,13 @@ def test_a_head_after_which_more_is_to_be_done_is_parsed_again(parsed: list[byte
     assert parsed.count(request) == 3
 
 
+def test_the_body_of_a_get_is_ignored_each_time() -> None:
+    client = Client(App())
+    for _ in range(4):
+        client.send(get("/", "Content-Length: 3\r\n") + b"abc")
+    assert [request.body for request in client.app.requests] == [b""] * 4
+
+
 def test_a_head_that_is_valid_by_other_limits_is_parsed_again(parsed: list[bytes]) -> None:
     request = post("/q/a", b"x" * 100)
     assert [Client(App()).send(request).got for _ in range(3)] == [b"</q/a>"] * 3

@@ -89,6 +89,7 @@ def test_an_absolute_target_names_the_host_and_the_path(
 
 def test_options_may_ask_about_the_whole_server(connect: Callable[..., Client]) -> None:
     assert connect().send(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").got == b"<*>"
+    assert connect().send(b"OPTIONS http://b/x HTTP/1.1\r\nHost: a\r\n\r\n").got == b"</x>"
 
 
 @pytest.mark.parametrize("host", ["", "a.b", "a:80", "[::1]", "[::1]:8888", "a_b.example", "127.0.0.1:1"])
@@ -112,6 +113,7 @@ CHUNKED = b"Transfer-Encoding: chunked"
 REFUSED = [
     *refused(
         400,
+        ("* with another method", headed(line=b"GET * HTTP/1.1")),
         ("length and coding", headed(b"Content-Length: 3", CHUNKED) + b"0\r\n\r\n"),
         ("coding and length", headed(CHUNKED, b"Content-Length: 3") + b"0\r\n\r\n"),
         ("two lengths", headed(b"Content-Length: 3", b"Content-Length: 4") + b"abc"),

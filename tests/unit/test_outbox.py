@@ -153,6 +153,15 @@ def test_more_bytes_than_allowed_in_total_are_told_once_they_are_held(scene: Sce
     assert scene.fanout.shared_bytes.total > scene.fanout.shared_bytes.bytes_max
 
 
+def test_a_piece_that_was_sent_counts_when_it_is_kept_again() -> None:
+    shared, piece = SharedBytes(100, lambda: None), b"abc"
+    for _ in range(2):
+        shared.hold(piece)
+        assert shared.total == 3
+        shared.release(piece)
+        assert shared.total == 0
+
+
 def test_an_outbox_offers_the_bytes_of_one_piece_at_a_time() -> None:
     shared = SharedBytes(100, lambda: None)
     outbox = Outbox(shared)

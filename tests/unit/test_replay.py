@@ -8,6 +8,7 @@ import pytest
 from twisted.internet import defer
 
 from restmq.model import Message, Policy
+from restmq.queues.base import State
 from tests.unit.fanout_scene import Scene, StubConsumer
 
 
@@ -328,6 +329,16 @@ def test_a_stored_message_that_is_lost_comes_from_the_history(scene: Scene) -> N
     scene.publish(3)
     scene.clock.advance(1)
     assert written(consumer) == "q:1|q:2|q:3|"
+
+
+@pytest.mark.parametrize(("state", "seconds"), [(State.MORE, 0), (State.HELD_BACK, 1)])
+def test_a_daemon_attends_after_a_confirmation_as_redis_asks_it_to(scene: Scene, state: State, seconds: float) -> None:
+    scene.consumers(1)
+    scene.core.confirm_state = state
+    scene.core.attended.clear()
+    scene.notify("sync 1")
+    scene.clock.advance(seconds)
+    assert len(scene.core.attended) == 1
 
 
 def test_a_round_is_confirmed_when_the_consumers_can_take_more(scene: Scene) -> None:
