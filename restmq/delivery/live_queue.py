@@ -255,7 +255,9 @@ class LiveQueue:
         """Messages were missed: replays the live consumers."""
         subscription = self.subscription
         if subscription.policy is Policy.BROADCAST and subscription.live:
-            self.replay(subscription.take_live(), subscription.last_key, subscription.last_number)
+            # If the subscription broke before the position was known, all messages of the queue may be missed.
+            last_number = max(0, subscription.last_number)
+            self.replay(subscription.take_live(), subscription.last_key, last_number)
 
     def lose_subscription(self) -> None:
         """The subscription broke. Messages published from now on are missed."""

@@ -82,7 +82,7 @@ class Replay:
     Args:
         members: the consumers; one that leaves is removed from this list.
         last_key: key of the last message that the members got; empty if they got none.
-        last_number: the highest message number that was given before, -1 if unknown; None if the members are not told
+        last_number: the highest message number that was given before; None if the members are not told
             of messages that no history has.
     """
 

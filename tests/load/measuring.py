@@ -71,7 +71,7 @@ class Rest:
     def wait_for_clients(self, seconds: float = 60) -> None:
         wait_until(lambda: sockets(self._process_id) <= self._allowed, seconds, "the server closes its connections")
 
-    def wait_for_idleness(self, seconds: float = 60) -> None:
+    def wait_for_idleness(self, seconds: float = 300) -> None:
         """Waits until the server has used a tenth of a CPU at most for some time."""
         wait_until(self._is_idle, seconds, "the server is idle")
 

@@ -237,6 +237,25 @@ def test_a_round_robin_queue_has_no_gap_if_the_subscription_breaks_before_its_po
     assert consumer.writes == []
 
 
+@pytest.mark.parametrize("keeps_history", [True, False])
+def test_nothing_is_missed_if_the_subscription_breaks_before_the_position_is_known(
+    scene: Scene, keeps_history: bool
+) -> None:
+    scene.core.fails = True
+    (consumer,) = scene.consumers(1)
+    scene.lose_subscription()
+    scene.core.fails = False
+    if keeps_history:
+        scene.publish(1, 2)
+    else:
+        scene.core.history = None
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    scene.publish(3)
+    scene.clock.advance(0)
+    assert written(consumer) == ("q:1|q:2|q:3|" if keeps_history else "q:3|")
+
+
 def test_each_gap_is_told_in_its_place_if_the_subscription_breaks_again(scene: Scene) -> None:
     scene.core.history = None
     (consumer,) = scene.consumers(1)
