@@ -33,7 +33,7 @@ try:
     from restmq.delivery.longpoll import LongPolls
     from restmq.errors import InvalidInput, RestMQError, StoreUnavailable
     from restmq.model import WAIT_SECONDS_MAX, Message, Policy, check_queue_name
-    from restmq.queues.peek import PEEK_MAX
+    from restmq.queues.overview import PEEK_MAX
     from restmq.queues.tokens import Authorization
     from restmq.server.clock import use_monotonic_clock
     from restmq.server.coercions import whole_number

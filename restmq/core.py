@@ -20,7 +20,6 @@ from restmq.queues.base import State
 from restmq.queues.broadcast import BroadcastOperations
 from restmq.queues.leases import new_receipt
 from restmq.queues.moves import MoveOperations
-from restmq.queues.peek import PeekOperations
 from restmq.queues.results import Attendance, ReplayPage, read_settings
 from restmq.queues.tokens import TokenOperations
 from restmq.store.base import BaseStore, ChannelEvents, Subscription
@@ -34,7 +33,7 @@ def _full() -> QueueFull:
     return QueueFull("the queue holds as many messages as its setting max_length allows; try again later.")
 
 
-class RedisOperations(BroadcastOperations, MoveOperations, PeekOperations, TokenOperations):
+class RedisOperations(BroadcastOperations, MoveOperations, TokenOperations):
     """All operations, on one Redis that any number of daemons and tools share."""
 
     def __init__(self, store: BaseStore, now_ms: Callable[[], int] | None = None, expires_seconds: int = 0) -> None:

@@ -14,8 +14,7 @@ from restmq.handlers.parameters import COUNTS, FIRST, JSONP_CALLBACK, QUEUES
 from restmq.http.response import HTML
 from restmq.model import DEAD_LETTER, SETTINGS, Policy
 from restmq.monitoring.listeners import NOBODY
-from restmq.queues.overview import OVERVIEW_QUEUES_A_CALL
-from restmq.queues.peek import PEEK_MAX, PLACES
+from restmq.queues.overview import OVERVIEW_QUEUES_A_CALL, PEEK_MAX, PLACES
 from restmq.queues.results import QueueOverview
 from restmq.schema.answers import POLICY, QUEUE, STRING, WHOLE, ZERO_OR_ONE, array, by_queue, described, obj, ref
 from restmq.schema.encoding import to_json

@@ -1,23 +1,80 @@
-"""Operations on many queues at once, and the numbers of one queue."""
+"""Operations that show queues, their numbers, and the beginnings of their messages."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
-from restmq.model import Policy, is_queue_name
+from restmq.model import Policy, deliveries_of, is_queue_name, text_or_base64
 from restmq.queues.base import Operations, rows
 from restmq.queues.results import TOTALS, QueueOverview, QueueStats
 from restmq.store import keys
 from restmq.store.partitions import gather
 
+#: The places of a queue that can be peeked at, and the maximum number of messages and of bytes of each.
+PLACES = ("next", "newest", "leased", "delayed", "dead")
+PEEK_MAX = 100
+PEEK_BYTES_MAX = 16_384
+
+#: The field that holds ``at_ms`` of a message in each place.
+_WHEN = {"leased": "due", "delayed": "due", "dead": "died"}
 OVERVIEW_QUEUES_A_CALL = 500
 _NAMES_A_CALL = 2000
 _WATCHED_A_CALL = 500
 
 
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Peeked:
+    """A message as a peek shows it.
+
+    Attributes:
+        beginning: the first ``PEEK_BYTES_MAX`` bytes of its value.
+        size_bytes: the size of its whole value.
+        at_ms: end of the delay or lease, or time of death, in ms since 1970; 0 for a ready message.
+        looks: number of peeks (soft gets) at the message.
+    """
+
+    key: str
+    beginning: bytes
+    size_bytes: int
+    at_ms: int
+    looks: int
+    record: bytes
+
+    def fields(self, place: str) -> dict[str, Any]:
+        """The members of a JSON answer; ``cut`` says that the value is longer."""
+        cut = self.size_bytes > len(self.beginning)
+        shown = {"key": self.key, **_beginning(self.beginning, cut), "size": self.size_bytes, "looks": self.looks}
+        if cut:
+            shown["cut"] = True
+        if place in _WHEN:
+            shown[_WHEN[place]] = self.at_ms
+        return {**shown, **deliveries_of(self.record)}
+
+
+def _beginning(value: bytes, cut: bool) -> dict[str, Any]:
+    """As text_or_base64, but text stays text if the cut splits its last character."""
+    if cut:
+        try:
+            return {"value": codecs.utf_8_decode(value, "strict", False)[0]}
+        except UnicodeDecodeError:
+            pass
+    return dict(text_or_base64(value))
+
+
+@dataclass(slots=True, frozen=True)
+class Peek:
+    """Some messages of one place of a queue, and the number of all."""
+
+    count: int
+    messages: list[Peeked]
+
+
 class OverviewOperations(Operations):
-    """The operations behind the lists of queues, the statistics and the metrics."""
+    """The operations behind the lists of queues and messages, the statistics and the metrics."""
 
     def at_a_time(self, queues: int) -> int:
         """The number of queues to ask for at a time, for this number of queues per call to one Redis.
@@ -97,6 +154,26 @@ class OverviewOperations(Operations):
         totals["in"] -= totals.pop("before", 0)
         oldest_age_ms = age_ms if age_ms >= 0 else None
         return QueueStats(queue, ready, leased, delayed, dead, bool(started), Policy(policy), oldest_age_ms, totals)
+
+    async def queue_peek(self, queue: str, place: str, first: int = 0, count: int = 10) -> Peek:
+        """Peeks at up to ``count`` (1 to 100) messages of one place after the ``first`` ones; skips expired ones.
+
+        Args:
+            place: one of ``PLACES``: messages to be delivered next, newest, leased, delayed or dead ones.
+        """
+        total, *flat = await self._run("peek", queue, place, first, min(count, PEEK_MAX), PEEK_BYTES_MAX)
+        found = [
+            Peeked(
+                key=self.layout.shown(key),
+                beginning=beginning,
+                size_bytes=size_bytes,
+                at_ms=int(at_ms),
+                looks=int(looks),
+                record=record,
+            )
+            for key, beginning, size_bytes, at_ms, looks, record in rows(flat, 6)
+        ]
+        return Peek(total, found)
 
     async def queue_watch_all(self) -> None:
         """Begins to watch all queues that are to end and are not watched yet (``lua/_idle.lua``)."""

@@ -31,7 +31,7 @@ from restmq.delivery.taps import Taps
 from restmq.errors import Conflict, LeaseGone, NotFound, QueueFull
 from restmq.http.turns import Turns
 from restmq.model import Message, Metadata, read_record
-from restmq.queues.peek import PEEK_MAX
+from restmq.queues.overview import PEEK_MAX
 from tests.integration.conftest import Clock, Run
 from tests.servers import Redis, wait_until
 from tests.unit.fanout_scene import StubConsumer
