@@ -103,7 +103,7 @@ class Sent:
     Attributes:
         state: ``sent``, ``duplicate`` (of a message with the same deduplication id), ``full`` (the setting
             ``max_length``), ``too_large`` (MaximumMessageSize), ``no_deduplication`` or ``no_group`` (missing).
-        number, message_id: those of the message; of the first one for a duplicate.
+        number, message_id: those of the message; of the first one for a duplicate. For ``too_large``, the maximum.
     """
 
     state: str

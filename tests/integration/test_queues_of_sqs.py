@@ -115,11 +115,17 @@ def test_messages_have_the_delay_and_retention_of_their_queue(run: Run, timed: R
     assert receive(run, timed, queue) == []
 
 
-def test_each_message_has_its_own_outcome(run: Run, core: RedisOperations, queue: str) -> None:
-    run(core.sqs_create, queue, {"MaximumMessageSize": "1024"}, {}, {"max_length": 2})
-    entries = [SqsEntry(b"%d" % size, {"id": f"id-{size}"}, size_bytes=size) for size in (1024, 1025, 7, 8)]
+@pytest.mark.parametrize("end", ["", ".fifo"])
+def test_each_message_has_its_own_outcome(run: Run, core: RedisOperations, queue: str, end: str) -> None:
+    queue, fifo = queue + end, {"FifoQueue": "true"} if end else {}
+    run(core.sqs_create, queue, {"MaximumMessageSize": "1024", **fifo}, {}, {"max_length": 2})
+    entries = [
+        SqsEntry(b"%d" % size, {"id": f"id-{size}"}, None, "g", str(size), size_bytes=size)
+        for size in (1024, 1025, 7, 8)
+    ]
     sent = run(core.sqs_send, queue, entries)
     assert [one.state for one in sent] == ["sent", "too_large", "sent", "full"]
+    assert sent[1].number == 1024, "the maximum is told"
     assert [(one.number, one.message_id) for one in sent if one.state == "sent"] == [(1, "id-1024"), (2, "id-7")]
 
 

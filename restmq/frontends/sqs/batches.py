@@ -29,7 +29,7 @@ async def run_batch(
     entries: Sequence[_Entry],
     prepare: Callable[[_Entry], _Prepared],
     perform: Callable[[list[_Prepared]], Awaitable[Sequence[_Outcome]]],
-    finish: Callable[[_Entry, _Prepared, _Outcome], Awaitable[SqsResult]],
+    finish: Callable[[_Prepared, _Outcome], SqsResult],
 ) -> SqsResult:
     """Runs a batch, and returns its answer.
 
@@ -55,7 +55,7 @@ async def run_batch(
     outcomes = await perform([prepared for _, prepared in ready]) if ready else ()
     for (entry, prepared), outcome in zip(ready, outcomes, strict=True):
         try:
-            successful.append({"Id": entry.id, **await finish(entry, prepared, outcome)})
+            successful.append({"Id": entry.id, **finish(prepared, outcome)})
         except SqsError as problem:
             fail(entry, problem)
     return {"Successful": successful, **({"Failed": failed} if failed else {})}

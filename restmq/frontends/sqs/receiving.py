@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable
 from typing import Any
 
 import orjson
@@ -127,16 +127,16 @@ async def _known_handle(call: SqsCall, text: str) -> Handle:
         raise SqsError(problem.name, "The input receipt handle is invalid.") from None
 
 
-async def _delete(call: SqsCall, handles: Sequence[Handle]) -> list[str]:
-    """Deletes messages. A message that is gone already counts as deleted, as on SQS."""
-    states = await call.core.sqs_delete(call.queue, handles)
-    if "gone" in states:
+async def _done(call: SqsCall, states: Awaitable[list[str]]) -> list[str]:
+    """What became of messages. Raises SqsError if there are none because there is no such queue."""
+    found = await states
+    if "gone" in found:
         await call.existing()
-    return states
+    return found
 
 
 def _deleted(handle: Handle, state: str) -> SqsResult:
-    """The answer to a deletion. Raises SqsError if the handle is no longer valid."""
+    """The answer to a deletion; a message that is gone is deleted. Raises SqsError if the handle is no longer valid."""
     if state == "old":
         raise invalid("ReceiptHandle", handle, "The receipt handle has expired")
     return {}
@@ -145,21 +145,17 @@ def _deleted(handle: Handle, state: str) -> SqsResult:
 @operation(CONSUME)
 async def delete_message(call: SqsCall, given: shapes.DeleteMessage) -> SqsResult:
     handle = await _known_handle(call, given.receipt_handle)
-    (state,) = await _delete(call, [handle])
+    (state,) = await _done(call, call.core.sqs_delete(call.queue, [handle]))
     return _deleted(handle, state)
 
 
 @operation(CONSUME)
 async def delete_message_batch(call: SqsCall, given: shapes.DeleteMessageBatch) -> SqsResult:
-
-    async def finish(_: object, handle: Handle, state: str) -> SqsResult:
-        return _deleted(handle, state)
-
     return await run_batch(
         checked_entries("DeleteMessageBatchRequestEntry", given.entries),
         lambda entry: _handle(call, entry.receipt_handle),
-        lambda handles: _delete(call, handles),
-        finish,
+        lambda handles: _done(call, call.core.sqs_delete(call.queue, handles)),
+        _deleted,
     )
 
 
@@ -167,21 +163,21 @@ def _visibility(given: shapes.ChangeMessageVisibility | shapes.ChangeMessageVisi
     return _in_range("VisibilityTimeout", given.visibility_timeout, 0, VISIBILITY_MAX) or 0
 
 
-async def _changed(call: SqsCall, handle: Handle, state: str) -> SqsResult:
+def _changed(change: tuple[Handle, int], state: str) -> SqsResult:
     """The answer to a change. Raises SqsError if nothing was changed."""
     if state == "changed":
         return {}
     if state == "not_in_flight":
         raise SqsError("MessageNotInflight", "The message referred to isn't in flight.")
-    await call.existing()
-    raise invalid("ReceiptHandle", handle, "Message does not exist or is not available for visibility timeout change")
+    reason = "Message does not exist or is not available for visibility timeout change"
+    raise invalid("ReceiptHandle", change[0], reason)
 
 
 @operation(CONSUME)
 async def change_message_visibility(call: SqsCall, given: shapes.ChangeMessageVisibility) -> SqsResult:
     change = await _known_handle(call, given.receipt_handle), _visibility(given)
-    (state,) = await call.core.sqs_change_visibility(call.queue, [change])
-    return await _changed(call, change[0], state)
+    (state,) = await _done(call, call.core.sqs_change_visibility(call.queue, [change]))
+    return _changed(change, state)
 
 
 @operation(CONSUME)
@@ -189,6 +185,6 @@ async def change_message_visibility_batch(call: SqsCall, given: shapes.ChangeMes
     return await run_batch(
         checked_entries("ChangeMessageVisibilityBatchRequestEntry", given.entries),
         lambda entry: (_handle(call, entry.receipt_handle), _visibility(entry)),
-        lambda changes: call.core.sqs_change_visibility(call.queue, changes),
-        lambda _, change, state: _changed(call, change[0], state),
+        lambda changes: _done(call, call.core.sqs_change_visibility(call.queue, changes)),
+        _changed,
     )

@@ -14,7 +14,7 @@ from restmq.frontends.sqs.batches import checked_entries, run_batch
 from restmq.frontends.sqs.call import SqsCall, SqsResult, operation
 from restmq.frontends.sqs.errors import SqsError, invalid, invalid_value, missing, queue_missing
 from restmq.frontends.sqs.names import new_id
-from restmq.frontends.sqs.queue_attributes import CONTENT_BASED, MESSAGE_SIZE, number_of_attribute
+from restmq.frontends.sqs.queue_attributes import CONTENT_BASED
 from restmq.model import Attribute, Metadata, may_be_fifo
 from restmq.queues.sqs import GROUP_HEADER, Sent, SqsEntry
 
@@ -146,7 +146,7 @@ async def _check_fifo(call: SqsCall, entries: Sequence[shapes.NewMessage]) -> No
             raise _no_deduplication()
 
 
-async def _answer(call: SqsCall, answer: dict[str, str], sent: Sent) -> SqsResult:
+def _answer(queue: str, answer: dict[str, str], sent: Sent) -> SqsResult:
     """The answer to a sender. Raises SqsError if the message was not stored."""
     if sent.state == "no_group":
         raise missing("MessageGroupId")
@@ -155,8 +155,8 @@ async def _answer(call: SqsCall, answer: dict[str, str], sent: Sent) -> SqsResul
     if sent.state == "full":
         raise SqsError("OverLimit", "The queue holds as many messages as its setting max_length allows.")
     if sent.state == "too_large":
-        raise _too_large(number_of_attribute(await call.existing(), MESSAGE_SIZE))
-    more = {"SequenceNumber": f"{sent.number:020d}"} if may_be_fifo(call.queue) else {}
+        raise _too_large(sent.number)
+    more = {"SequenceNumber": f"{sent.number:020d}"} if may_be_fifo(queue) else {}
     return {**answer, "MessageId": sent.message_id, **more}
 
 
@@ -164,12 +164,11 @@ async def _answer(call: SqsCall, answer: dict[str, str], sent: Sent) -> SqsResul
 async def send_message(call: SqsCall, given: shapes.SendMessage) -> SqsResult:
     prepared = _prepare(call.queue, given)
     (sent,) = await _store(call, [prepared])
-    return await _answer(call, prepared[1], sent)
+    return _answer(call.queue, prepared[1], sent)
 
 
 @operation(PRODUCE)
 async def send_message_batch(call: SqsCall, given: shapes.SendMessageBatch) -> SqsResult:
-
     entries = checked_entries("SendMessageBatchRequestEntry", given.entries)
     if may_be_fifo(call.queue):
         await _check_fifo(call, entries)
@@ -183,5 +182,5 @@ async def send_message_batch(call: SqsCall, given: shapes.SendMessageBatch) -> S
         entries,
         lambda entry: _prepare(call.queue, entry),
         lambda ready: _store(call, ready),
-        lambda _, prepared, sent: _answer(call, prepared[1], sent),
+        lambda prepared, sent: _answer(call.queue, prepared[1], sent),
     )

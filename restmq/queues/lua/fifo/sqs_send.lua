@@ -35,7 +35,7 @@ local function remember(id, number, message_id)
 end
 
 local function send(size, group, is_id_given, id, record, value)
-  if size_max and tonumber(size) > tonumber(size_max) then return 'too_large' end
+  if size_max and tonumber(size) > tonumber(size_max) then return 'too_large', size_max end
   if group == '' then return 'no_group' end
   if is_id_given == '0' and by_content ~= 'true' then return 'no_deduplication' end
   if scope == 'messageGroup' then id = group .. ' ' .. id end
