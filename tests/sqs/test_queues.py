@@ -243,7 +243,8 @@ def test_one_task_at_a_time_moves_the_messages_of_a_dead_letter_queue(sqs: Any, 
     sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": policy})
     for number in (-1, 0, 501):
         assert refused(start, **task, MaxNumberOfMessagesPerSecond=number)[0] == invalid
-    sqs.send_message_batch(QueueUrl=dead, Entries=[{"Id": str(n), "MessageBody": str(n)} for n in range(10)])
+    for _ in range(6):  # more than are moved before the last line
+        sqs.send_message_batch(QueueUrl=dead, Entries=[{"Id": str(n), "MessageBody": str(n)} for n in range(10)])
     handle = start(**task, MaxNumberOfMessagesPerSecond=1)["TaskHandle"]
     assert refused(start, **task) == (invalid, "There is already a task running")
     sqs.cancel_message_move_task(TaskHandle=handle)
