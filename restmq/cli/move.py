@@ -21,7 +21,8 @@ from restmq.cli.arguments import YEAR_SECONDS, Commands, Duration, flag, option,
 from restmq.cli.output import Progress, RetryNotices, print_error, print_json, print_table
 from restmq.cli.queues import held
 from restmq.cli.transfer import Transfer
-from restmq.client import Call, Client, Server, Stopped, Unreachable
+from restmq.client import Busy, Call, Client, Server, Stopped, Unreachable
+from restmq.client.exchange import ApiRequest, ApiResponse
 from restmq.client.interrupts import interrupted_status, stopping
 from restmq.client.server import DEFAULT_URL, PASSWORD_VARIABLE, TOKEN_VARIABLE, USER_VARIABLE
 from restmq.errors import InvalidInput, RestMQError
@@ -64,6 +65,17 @@ def add_to(commands: Commands) -> None:
             60,
         ),
     )
+
+
+def _complete_names(response: ApiResponse) -> list[str]:
+    found = response.json()
+    if found.get("missing") or len(found["queues"]) < found.get("count", 0):
+        raise Busy("a node of the message store does not answer, so some queues are not known.", None)
+    return list(found["queues"])
+
+
+#: The names of all queues. It is retried until all nodes of the store answer.
+_ALL_NAMES = Call(ApiRequest("GET", "/stats/"), _complete_names)
 
 
 class NamedClient(Client):
@@ -139,7 +151,7 @@ class Mover:
 
     def run(self) -> int:
         """Moves the queues. Returns the exit status: 1 if messages are left or a queue is unknown."""
-        known = self._source.queues()
+        known = self._source.run(_ALL_NAMES)
         unknown = [queue for queue in self._args.queues if queue not in known]
         if unknown:
             print_error(f"there is no queue {unknown[0]!r} at {self._source.server.url}.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters import Cluster, slot_of
+from tests.clusters import Cluster, ClusterAsRedis, slot_of
 from tests.integration.test_move import VALUES, Pair, add, ended, fill, held, ready, resting, value_of
 from tests.servers import Daemon, Redis, stopping, wait_until
 
@@ -50,3 +50,24 @@ def test_all_arrives_in_order_and_once_while_slots_move_and_a_primary_is_killed(
         assert [value_of(message) for message in resting(target_http, QUEUE, "dead")][::2] == [b"dead 1", b"dead 3"]
         assert [message["size"] for message in resting(target_http, QUEUE, "delayed")] == [7, 7, 20_000]
         assert ready(target_http, QUEUE) == [*VALUES, *MANY]
+
+
+def test_queues_of_a_node_that_hangs_are_waited_for(private_folder: Path, private_redis: ClusterAsRedis) -> None:
+    redis = Redis(private_folder / "redis")
+    one = Daemon(redis.folder, redis=redis)
+    many = Daemon(private_folder / "many", redis=private_redis)
+    names = [f"q{number}" for number in range(12)]
+    with stopping(one, many, redis), many.client() as source, one.client() as target:
+        for name in names:
+            add(source, name, name.encode())
+        hung = private_redis.owner("q0")
+        hung.pause()
+        try:
+            moving = Pair(private_folder, many, one).start("--retry", "120")
+            assert moving.stderr is not None
+            assert b"some queues are not known. Retrying." in moving.stderr.readline()
+        finally:
+            hung.go_on()
+        moving.communicate(timeout=120)
+        assert moving.returncode == 0
+        assert [ready(target, name) for name in names] == [[name.encode()] for name in names]
