@@ -49,7 +49,7 @@ def run_peek(args: SimpleNamespace, client: Client) -> int:
         # A list has only the beginning of a long value.
         message = client.find(key) if queue_of(key) == args.queue else None
         if message is not None:
-            print_message(Message(message.key, message.value, more=message.more))
+            print_message(Message(message.key, message.value, more={**message.more, "count": message.count}))
         elif args.keys_given:
             print_missing(key)
     if not args.keys_given and not print_message.count:

@@ -1014,7 +1014,8 @@ def test_a_nacked_message_returns_with_its_reason(shell: Shell, http: httpx.Clie
     leased = shell.json("lease", queue)
     shell.output("nack", key, leased["receipt"], "--delay", "1h", "--reason", "no disk")
     assert counts(http, queue) == (0, 0, 1, 0)
-    assert shell.json("peek", queue, "--list", "delayed")["reason"] == "no disk"
+    delayed = shell.json("peek", queue, "--list", "delayed")
+    assert (delayed["reason"], delayed["count"]) == ("no disk", 1), "with the number of deliveries"
 
 
 def test_lease_waits_for_a_message(shell: Shell, http: httpx.Client, queue: str) -> None:
