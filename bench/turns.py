@@ -13,8 +13,8 @@ import resource
 import signal
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -24,7 +24,6 @@ from rig import ROOT, Meter, Run, Server, earlier, fill_queues, median, serving
 from tests.servers import patched_twistd, wait_until
 
 QUEUES, CONSUMERS = 100_000, 5000
-_LISTS = ("/q/", "/stats/", "/stats/?counts=true", "/metrics")
 _LIMITS = ("--max-connections-per-address", "20000", "--max-connections", "20000")
 
 
@@ -50,28 +49,34 @@ def traced_twistd(report: Path) -> list[str]:
 
 @dataclass(slots=True)
 class Traced:
-    """A daemon, and the work that it is measured with.
-
-    Attributes:
-        runs: by the name of the work: the results, each with the seconds of the longest turn.
-    """
+    """A daemon that reports its longest turn."""
 
     server: Server
     report: Path
-    runs: dict[str, list[tuple[Run, float]]] = field(default_factory=dict)
 
     def longest_seconds(self) -> float:
+        """The longest turn since the last call."""
         self.report.unlink(missing_ok=True)
         os.kill(self.server.process_id, signal.SIGUSR2)
         wait_until(lambda: self.report.exists() and self.report.read_text() != "", why="the daemon reports")
         return float(self.report.read_text())
 
-    def measure(self, name: str, work: Callable[[Server], object]) -> None:
+    def measure(self, work: Callable[[Server], object]) -> tuple[float, ...]:
+        """Milliseconds: the time that the work takes, the CPU time of the daemon and of Redis, the longest turn."""
         self.longest_seconds()
         meter, began = Meter(self.server), time.perf_counter()
         work(self.server)
         run = meter.stop(Run(None, time.perf_counter() - began))
-        self.runs.setdefault(name, []).append((run, self.longest_seconds()))
+        seconds = run.seconds, run.server_seconds, run.redis_seconds, self.longest_seconds()
+        return tuple(1000 * each for each in seconds)
+
+
+@contextlib.contextmanager
+def traced(root: Path) -> Iterator[Traced]:
+    with tempfile.TemporaryDirectory(prefix="restmq-bench-") as folder:
+        report = Path(folder) / "longest"
+        with serving(*_LIMITS, root=root, twistd=traced_twistd(report)) as server:
+            yield Traced(server, report)
 
 
 def read(path: str) -> Callable[[Server], object]:
@@ -80,60 +85,46 @@ def read(path: str) -> Callable[[Server], object]:
 
 def post_one(server: Server) -> None:
     produce(server.port, "idle", 1)
+    time.sleep(1)  # the answer comes before the message
 
 
 def wait_for_comments(_server: Server) -> None:
     time.sleep(13)  # there are comments every 12 seconds
 
 
-def row(name: str, measured: list[Traced]) -> str:
-    cells = [name]
-    for one in measured:
-        runs = one.runs[name]
-        for seconds in (
-            [run.seconds for run, _ in runs],
-            [run.server_seconds for run, _ in runs],
-            [run.redis_seconds for run, _ in runs],
-            [longest for _, longest in runs],
-        ):
-            cells.append(f"{median(seconds) * 1000:,.1f}")
-    return f"| {' | '.join(cells)} |"
-
-
-def table(measured: dict[str, Traced]) -> str:
-    columns = [f"{what}{title}" for title in measured for what in ("ms", "CPU, daemon", "CPU, Redis", "longest turn")]
-    ones = list(measured.values())
-    rows = [row(name, ones) for name in ones[0].runs]
-    return "\n".join([f"| work | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns), *rows])
+#: With many queues, and with many consumers.
+_LISTS = {f"`{path}`, {QUEUES:,} queues": read(path) for path in ("/q/", "/stats/", "/stats/?counts=true", "/metrics")}
+_LIVE: dict[str, Callable[[Server], object]] = {
+    f"a message to {CONSUMERS:,} consumers": post_one,
+    f"13 seconds with {CONSUMERS:,} idle consumers": wait_for_comments,
+}
 
 
 def main() -> None:
     described = argparse.ArgumentParser(prog="bench/turns", description=(__doc__ or "").partition("\n")[0])
-    described.add_argument(
-        "--repeats", type=int, default=3, help="interleaved repeats, shown by their median (default 3)"
-    )
+    described.add_argument("--repeats", type=int, default=3, help="repeats, shown by their median (default 3)")
     described.add_argument("--before", default="", metavar="REVISION", help="earlier revision to measure beside it")
     given = described.parse_args()
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    measured: dict[str, list[list[tuple[float, ...]]]] = {}
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="restmq-bench-")))
-        roots = {"": ROOT}
-        if given.before:
-            roots[", before"] = stack.enter_context(earlier(given.before))
-        measured = {}
-        for title, root in roots.items():
-            report = folder / f"longest{title}"
-            server = stack.enter_context(serving(*_LIMITS, root=root, twistd=traced_twistd(report)))
-            measured[title] = Traced(server, report)
-            fill_queues(server.store, QUEUES)
-            stack.enter_context(listening(server, "idle", CONSUMERS))
-        for _ in range(given.repeats):
-            for one in measured.values():
-                for path in _LISTS:
-                    one.measure(f"`{path}`, {QUEUES:,} queues", read(path))
-                one.measure(f"a message to {CONSUMERS:,} consumers", post_one)
-                one.measure(f"comments to {CONSUMERS:,} idle consumers", wait_for_comments)
-    print(table(measured))
+        roots = [ROOT, stack.enter_context(earlier(given.before))] if given.before else [ROOT]
+        for works in (_LISTS, _LIVE):
+            daemons = [stack.enter_context(traced(root)) for root in roots]
+            for daemon in daemons:
+                if works is _LISTS:
+                    fill_queues(daemon.server.store, QUEUES)
+                else:
+                    stack.enter_context(listening(daemon.server, "idle", CONSUMERS))
+            for _ in range(given.repeats):
+                for name, work in works.items():
+                    measured.setdefault(name, []).append([daemon.measure(work) for daemon in daemons])
+    columns = ["ms", "ms of CPU, daemon", "ms of CPU, Redis", "longest turn, ms of CPU"]
+    columns += [f"{column}, before" for column in columns[: len(columns) * (len(roots) - 1)]]
+    print(f"| work | {' | '.join(columns)} |\n| --- |{' --- |' * len(columns)}")
+    for name, repeats in measured.items():
+        figures = [median(values) for both in zip(*repeats, strict=True) for values in zip(*both, strict=True)]
+        print(f"| {name} | {' | '.join(f'{figure:,.1f}' for figure in figures)} |")
 
 
 if __name__ == "__main__":
