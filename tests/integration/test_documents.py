@@ -79,6 +79,7 @@ RUN_BY = {
     ): "integration/test_operation_documents.py::test_the_curl_commands_of_the_operation_page_work",
     ("docs/performance.md", "bench/run"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "bench/scripts"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
+    ("docs/performance.md", "bench/turns"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "bench/cluster"): "integration/test_documents.py::test_the_benchmarks_print_their_options",
     ("docs/performance.md", "tests/load/"): "load/test_load.py::test_",
     (
@@ -241,6 +242,7 @@ def test_the_benchmarks_print_their_options() -> None:
     assert "--before" in _benchmark("suite.py", "--help")
     assert "--primaries" in _benchmark("suite.py", "--help")
     assert "--before" in _benchmark("scripts.py", "--help")
+    assert "--before" in _benchmark("turns.py", "--help")
 
 
 def test_the_benchmark_prints_its_figures_beside_those_of_an_earlier_revision() -> None:
