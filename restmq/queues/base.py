@@ -188,8 +188,8 @@ class Operations:
     async def _forward(self, queue: str, dead_letter: bytes) -> None:
         """Moves dead letters to the queue that the setting ``dead_letter`` names, if it is set.
 
-        If that queue cannot take them, they stay, and ``lua/_due.lua`` schedules another attempt. The caller's own
-        operation is done in any case.
+        If that queue cannot take them, they stay, and ``lua/_forwarding.lua`` schedules another attempt. The caller's
+        own operation is done in any case.
         """
         if not dead_letter:
             return
