@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from twisted.internet import defer, error, protocol
+from twisted.internet import defer, error, protocol, task
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -25,6 +25,7 @@ _RETRY_SECONDS, _RETRY_FACTOR, _RETRY_SECONDS_MAX = 0.05, 1.6, 2.0
 #: A connection that lasts this long shows that Redis is back. A proxy without a Redis closes it sooner.
 _STABLE_SECONDS = 1.0
 _CLOSE_SECONDS = 1.0
+_OVERDUE_CHECK_SECONDS = 0.5
 
 
 class PoolOwner(Protocol):
@@ -79,12 +80,15 @@ class ConnectionPool:
         self._attempts: set[defer.Deferred[Any]] = set()
         self._retries: dict[Any, int] = {}
         self._all_closed: defer.Deferred[None] | None = None
+        self._overdue_check = task.LoopingCall.withCount(self._abort_overdue)
+        self._overdue_check.clock = reactor
 
     # Connecting
 
     def start(self, endpoint: Any) -> None:
         """Connects, and from then on keeps the pool at its size."""
         self._endpoint = endpoint
+        self._overdue_check.start(_OVERDUE_CHECK_SECONDS, now=False)
         self.grow()
 
     def grow(self) -> None:
@@ -195,9 +199,11 @@ class ConnectionPool:
     def refused(self, connection: Any, error: ErrorReply) -> Exception:
         return self._owner.refused(self, connection, error)
 
-    def abort_overdue(self, limit_seconds: float) -> None:
+    def _abort_overdue(self, intervals: int) -> None:
         """Closes each connection whose oldest call has waited longer than the limit; all its calls then fail."""
-        now = self.seconds()
+        if intervals > 1:  # this process itself was held up, so the answers may be here and unread
+            return
+        now, limit_seconds = self.seconds(), self._settings.call_timeout_seconds
         for connection in list(self._connections):
             if connection.sent_at and now - connection.sent_at[0] > limit_seconds:
                 if connection.joined_at:
@@ -228,6 +234,8 @@ class ConnectionPool:
             after_answers: wait a second for the answers to calls that were sent.
         """
         self._stopped = True
+        if self._overdue_check.running:
+            self._overdue_check.stop()
         for retry in self._retries:
             retry.cancel()
         self._retries.clear()

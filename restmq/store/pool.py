@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.internet import defer, endpoints, task
+from twisted.internet import defer, endpoints
 from twisted.logger import Logger
 
 from restmq.errors import RestMQError, StoreRefused, StoreUnavailable
@@ -34,7 +34,6 @@ from restmq.store.subscriber import Shard, Subscriber
 
 log = Logger()
 
-_WATCH_INTERVAL_SECONDS = 0.5
 #: Number of calls of one reactor turn on one connection. Beyond it, another connection takes part.
 _CALLS_TOGETHER_MAX = 100
 _NOT_REACHABLE = "the message store (Redis) is not reachable; try again in a moment."
@@ -64,8 +63,6 @@ class Store(BaseStore):
         if settings.sentinel is not None:
             self._sentinels = Sentinels(settings, settings.sentinel, self._primary_moved, reactor)
         self._unknown_servers = 0
-        self._watch = task.LoopingCall.withCount(self._abort_overdue)
-        self._watch.clock = reactor
 
     def _make_pool(self, size: int, kind: Callable[..., Connection] = Connection) -> ConnectionPool:
         return ConnectionPool(settings=self.settings, size=size, owner=self, reactor=self._reactor, kind=kind)
@@ -87,7 +84,6 @@ class Store(BaseStore):
             subscriber.start(self._endpoint())
         attempted = defer.DeferredList([subscriber.pool.first_attempted for subscriber in self._subscribers])
         attempted.addCallback(lambda _: self._connect_for_calls())
-        self._watch.start(_WATCH_INTERVAL_SECONDS, now=False)
 
     def _connect_for_calls(self) -> None:
         if self.running:
@@ -101,8 +97,6 @@ class Store(BaseStore):
     def _stop(self, after_answers: bool = False) -> defer.Deferred[Any]:
         super().stopService()
         self._refusals.stop()
-        if self._watch.running:
-            self._watch.stop()
         for subscriber in self._subscribers:
             subscriber.stop()
         sentinels = [self._sentinels.stop()] if self._sentinels is not None else []
@@ -115,12 +109,6 @@ class Store(BaseStore):
         if self.settings.socket_path:
             return endpoints.UNIXClientEndpoint(self._reactor, self.settings.socket_path, timeout=timeout)
         return endpoint_to((self.settings.host, self.settings.port), self.settings, self._reactor, timeout)
-
-    def _abort_overdue(self, intervals: int) -> None:
-        if intervals > 1:  # this process itself was held up, so the answers may be here and unread
-            return
-        for pool in self._pools:
-            pool.abort_overdue(self.settings.call_timeout_seconds)
 
     def _primary_moved(self, address: tuple[str, int]) -> None:
         """Gives up all connections to another server: what is written there now would be lost."""

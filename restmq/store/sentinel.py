@@ -221,9 +221,6 @@ class _Watch:
         )
         events = ChannelEvents(lambda _channel, payload: owner.announced(self, payload))
         self._subscriber = Subscriber(self._pool, events, reactor)
-        self._overdue = task.LoopingCall(self._pool.abort_overdue, settings.call_timeout_seconds)
-        self._overdue.clock = reactor
-        self._overdue.start(_ASK_SECONDS, now=False)
         for channel in _CHANNELS:
             self._subscriber.subscribe(channel)
         self._subscriber.start(self.endpoint)
@@ -235,7 +232,6 @@ class _Watch:
         return RedisServer(b"", {})
 
     def stop(self) -> defer.Deferred[None]:
-        self._overdue.stop()
         self._subscriber.stop()
         return self._pool.stop()
 

@@ -41,14 +41,18 @@ def test_no_call_is_sent_on_a_connection_that_was_given_up(reason: str) -> None:
     clock = task.Clock()
     owner: Any = SimpleNamespace(joined=nothing, lost=nothing, problem=nothing, stable=nothing, may_grow=lambda _: True)
     pool = ConnectionPool(
-        settings=StoreSettings(), size=2, owner=owner, reactor=clock, kind=Connection, examine=examine
+        settings=StoreSettings(call_timeout_seconds=1),
+        size=2,
+        owner=owner,
+        reactor=clock,
+        kind=Connection,
+        examine=examine,
     )
     pool.start(Endpoint())
     given_up, kept = pool.pool
     given_up.call(b"PING").addErrback(nothing)
-    clock.advance(2)
     if reason == "overdue":
-        pool.abort_overdue(1)
+        clock.pump([0.5] * 4)
     else:
         pool.abort_others(lambda connection: connection is kept)
     assert pool.pool == [kept]
