@@ -67,7 +67,7 @@ function tellTrouble(now, detail) {
     gone: `${detail} Retrying until it is available.${asOf}`,
     store: `The server is available, but its store (Redis) does not answer. Updates resume when the store is available.${asOf}`,
     refused: detail?.message,
-    live: refusal && `New messages are refused, because Redis takes no writes: ${refusal}`,
+    live: refusal && `New messages are refused: ${refusal}`,
   }[now];
   trouble.hidden = !text;
   if (!text) return;

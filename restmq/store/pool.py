@@ -210,7 +210,9 @@ class Store(BaseStore):
             await self._try_to_write()
             await self._check_rights(connection)
         except RestMQError as problem:
-            why = self._refusals.last if isinstance(problem, StoreRefused) else self.reason or str(problem)
+            why = self.reason or str(problem)
+            if isinstance(problem, StoreRefused):
+                why = f"the message store (Redis) takes no writes: {self._refusals.last}"
             raise StoreUnavailable(why if await may_explain() else NOT_READY) from None
         return None
 

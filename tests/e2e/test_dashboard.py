@@ -238,7 +238,7 @@ def test_every_view_of_the_dashboard_says_that_redis_takes_no_writes(
     with stopping(daemon):
         private_redis.command("CONFIG", "SET", "maxmemory", "1")
         page.open("jobs")
-        page.wait_for("#trouble", "New messages are refused, because Redis takes no writes: OOM")
+        page.wait_for("#trouble", "New messages are refused: the message store (Redis) takes no writes: OOM")
         page.find("nav a[href$='#/servers']").click()
         assert "New messages are refused" in page.text("#trouble")
         page.wait_for(".notes", "is almost full")
