@@ -171,6 +171,7 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
     ) -> None:
         super().__init__(SAMPLE_SECONDS, self._sample_quietly)
         self.clock = core.store.clock
+        self._core = core
         self._store = core.store
         self._feed = feed
         self._peers = peers
@@ -303,7 +304,7 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
                 if self._number != number:  # the series have changed
                     return
         written = msgspec.msgpack.encode(WrittenSamples(number, list(self._times), packed))
-        await self._store.command("SET", self._store.layout.samples, written, "EX", _HOUR_SECONDS)
+        await self._core.run_on("samples", [self._store.layout.samples], written, _HOUR_SECONDS)
 
     async def _read_written(self) -> None:
         """Goes on where this server, or another one, has stopped. Ignores what it does not understand."""

@@ -205,7 +205,7 @@ def test_a_server_has_samples_before_anybody_watches_and_a_token_shows_its_own(
         assert http.get("/dashboard/samples", headers={"Authorization": "Bearer u"}).status_code == 401
 
 
-def test_samples_go_on_when_the_server_is_started_again(
+def test_samples_go_on_when_the_server_is_started_again_although_redis_was_full(
     private_folder: Path, private_redis: Redis, private_core: RedisOperations, run: Run
 ) -> None:
     run(private_core.queue_add, "mail", b"x")
@@ -216,7 +216,9 @@ def test_samples_go_on_when_the_server_is_started_again(
     with stopping(Daemon(private_folder, redis=private_redis)) as daemon, daemon.client() as http:
         wait_until(samples)
         (first,) = samples()[:1]
+        private_redis.command("CONFIG", "SET", "maxmemory", "1")
         daemon.stop()
+        private_redis.command("CONFIG", "SET", "maxmemory", "0")
         run(private_core.queue_add, "mail", b"y")
         daemon.start()
         wait_until(lambda: len(samples()) > 1)

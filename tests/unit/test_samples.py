@@ -32,20 +32,21 @@ class CountedCore(StubCore):
             first_connected=defer.Deferred(),
             time_ms=lambda: BEGAN_MS + round(clock.seconds() * 1000) - self.set_back_ms,
             layout=SimpleNamespace(samples="samples"),
-            command=self._command,
+            command=self._get,
         )
         self.written: dict[str, bytes] = {}
 
-    def _command(self, name: str, key: str, *args: Any) -> defer.Deferred[Any]:
+    def _get(self, name: str, key: str) -> defer.Deferred[Any]:
+        assert name == "GET"
+        self.commands += 1
+        return defer.fail(StoreUnavailable("away")) if self.fails else defer.succeed(self.written.get(key))
+
+    async def run_on(self, script: str, keys: list[str], value: bytes, expiry: int) -> None:
+        assert (script, expiry) == ("samples", 3600)
         self.commands += 1
         if self.fails:
-            return defer.fail(StoreUnavailable("away"))
-        if name == "GET":
-            return defer.succeed(self.written.get(key))
-        value, *expiry = args
-        assert (name, expiry) == ("SET", ["EX", 3600])
-        self.written[key] = value
-        return defer.succeed(b"OK")
+            raise StoreUnavailable("away")
+        self.written[keys[0]] = value
 
     async def queue_names(self) -> tuple[list[str], int]:
         await super().queue_names()
