@@ -30,7 +30,7 @@ class QueueSubscription:
         consumers: all consumers.
         live: the consumers that get new messages.
         replays: bring the other consumers up to date.
-        last_key: key of the last broadcast message; before the first, the last key of the history then, if any.
+        last_key: key of the last broadcast message, as far as it is known from the channel or from the history.
         last_number: the highest message number that is known here; -1 if none is.
     """
 
@@ -75,7 +75,7 @@ class QueueSubscription:
     def reach_marker(self, marker: str, last_number: int, last_key: str) -> None:
         """A marker arrived on the channel."""
         self.last_number = max(self.last_number, last_number)
-        self.last_key = self.last_key or last_key
+        self.last_key = last_key or self.last_key
         for replay in self.replays:
             if replay.marker == marker:
                 replay.reach_marker(last_number)

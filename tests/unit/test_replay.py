@@ -369,3 +369,15 @@ def test_a_round_is_confirmed_when_the_consumers_can_take_more(scene: Scene) -> 
     consumer.waits_until = 0
     scene.fanout.ready("q", consumer)
     assert scene.core.confirmed == [(1, 1 << 20)]
+
+
+def test_what_a_consumer_got_from_the_history_is_not_repeated_if_the_subscription_breaks_again(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.publish(1)
+    scene.clock.advance(0)
+    for number in (2, 3):
+        scene.lose_subscription()
+        scene.publish(number)
+        scene.renew_subscription()
+        scene.clock.advance(1)
+    assert b"".join(consumer.writes) == b"q:1|q:2|q:3|"
