@@ -150,6 +150,18 @@ def test_a_daemon_that_waits_no_longer_hands_the_notice_on(
     wait_until(lambda: daemons.notices == daemons.channels)
 
 
+def test_a_daemon_with_consumers_is_notified_when_a_stopped_queue_is_started(
+    run: Run, timed: RedisOperations, queue: str, daemons: Daemons
+) -> None:
+    run(timed.queue_policy_set, queue, Policy.ROUNDROBIN)
+    run(timed.queue_attend, queue, daemons.channels[0], weight=1, capacity=1)
+    run(timed.queue_changestatus, queue, False)
+    run(timed.queue_add, queue, b"x")
+    assert daemons.notices == []
+    run(timed.queue_changestatus, queue, True)
+    wait_until(lambda: daemons.notices == daemons.channels[:1])
+
+
 def test_a_daemon_whose_last_consumer_has_left_hands_its_turn_on(
     run: Run, timed: RedisOperations, queue: str, daemons: Daemons
 ) -> None:

@@ -280,6 +280,16 @@ def test_a_message_that_is_missing_in_the_history_too_is_told_as_a_gap(scene: Sc
     assert written(consumer) == "gap |"
 
 
+def test_a_history_that_begins_too_late_for_a_consumer_without_a_message_is_told_as_a_gap(scene: Scene) -> None:
+    (consumer,) = scene.consumers(1)
+    scene.lose_subscription()
+    scene.publish(1, 2)
+    del scene.core.history[0]  # type: ignore[union-attr]
+    scene.renew_subscription()
+    scene.clock.advance(1)
+    assert written(consumer) == "gap |q:2|"
+
+
 def test_messages_that_arrived_come_before_a_gap_behind_them(scene: Scene) -> None:
     scene.core.history = None
     (consumer,) = scene.consumers(1)
