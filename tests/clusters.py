@@ -246,7 +246,7 @@ class ClusterAsRedis(Cluster):
             name, words = "PUBSUB SHARDNUMSUB", words[1:]
         if name == "PUBLISH":
             name = "SPUBLISH"
-        queue = words[1] if words[0] in ("QUEUESET", "QUEUEDUE", "QUEUEDEADLETTERS") else _queue_of(words[0])
+        queue = words[1] if words[0] in ("QUEUESET", "QUEUEDUE") else _queue_of(words[0])
         tag = keys.cluster().tag(queue).decode()
         names = (queue, f"{queue}:", f"{queue}-")
         stored = [tag + word if at == 0 or word.startswith(names) else word for at, word in enumerate(words)]

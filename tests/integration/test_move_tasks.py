@@ -11,6 +11,7 @@ from restmq.core import RedisOperations
 from restmq.errors import Conflict, InvalidInput, NotFound, StoreRefused
 from restmq.queues.moves import Move
 from restmq.queues.sqs import SqsEntry
+from restmq.store.keys import DEAD_LETTERS
 from tests.integration.conftest import Clock, Run
 from tests.servers import Redis
 
@@ -31,6 +32,21 @@ def bury(run: Run, core: RedisOperations, source: str, dead: str, *texts: str) -
 
 def step(run: Run, core: RedisOperations, queue: str) -> None:
     run(core.queue_on_due, f"{queue}\nmove")
+
+
+def test_a_queue_whose_setting_an_older_version_made_is_a_source_from_its_next_dead_letter_on(
+    run: Run, core: RedisOperations, queue: str
+) -> None:
+    one, dead = f"{queue}-one", f"{queue}-dead"
+    make(run, core, one, dead)
+    bury(run, core, one, dead, "a")
+    tag = core.layout.tag(one)
+    assert run(core.store.command, b"ZREM", tag + DEAD_LETTERS, f"{dead}\n".encode() + tag + one.encode()) == 1
+    assert run(core.sqs_dead_letter_sources, dead) == []
+    run(core.sqs_send, one, [SqsEntry(b"b", {"id": "id-b"}, None, "b", "b")])
+    leased = run(core.queue_lease, one, 1000, 1000)
+    run(core.queue_release, one, [(message.key, message.receipt) for message in leased])
+    assert run(core.sqs_dead_letter_sources, dead) == [one]
 
 
 def task_of(run: Run, core: RedisOperations, queue: str) -> Move:

@@ -82,4 +82,4 @@ if idle then
 end
 reschedule()
 wake()
-return {(more_overdue or more_delayed) and MORE or DONE, must_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}
+return {(more_overdue or more_delayed) and MORE or DONE, forward_to() or ''}

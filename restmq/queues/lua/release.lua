@@ -15,4 +15,4 @@ for i, key in ipairs(keys) do
 end
 fail_deliveries(released, {blameless = ARGV[3] == '1', delay_ms = tonumber(ARGV[4]), reason = ARGV[5]})
 wake()
-return {#released, must_forward() and call('HGET', SETTINGS, 'dead_letter') or ''}
+return {#released, forward_to() or ''}

@@ -11,4 +11,4 @@
 set(SETTINGS, 4, #ARGV, true)
 fit_history(setting('history'), tonumber(call('HGET', SETTINGS, 'history_bytes') or HISTORY_BYTES_DEFAULT))
 watch(ARGV[3])
-if must_forward() then schedule(0) end
+if forward_to() then schedule(0) end

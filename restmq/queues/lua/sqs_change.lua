@@ -24,4 +24,4 @@ for i = 3, #ARGV, 3 do
   states[#states + 1] = state
 end
 wake()
-return {must_forward() and call('HGET', SETTINGS, 'dead_letter') or '', unpack(states)}
+return {forward_to() or '', unpack(states)}

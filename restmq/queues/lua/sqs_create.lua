@@ -25,5 +25,5 @@ if is_fifo or not call('GET', POLICY) then
   call(PUBLISH, CHANNEL, 'changed')
 end
 watch(ARGV[3])
-if must_forward() then schedule(0) end
+if forward_to() then schedule(0) end
 return {1, unpack(describe())}

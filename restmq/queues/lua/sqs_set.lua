@@ -14,5 +14,5 @@ set(SQS, 5, last_field)
 set(SETTINGS, last_field + 1, #ARGV, true)
 call('HSET', SQS, 'modified', string.format('%.0f', now_ms()))
 watch(ARGV[3])
-if must_forward() then schedule(0) end
+if forward_to() then schedule(0) end
 return 1
