@@ -60,7 +60,7 @@ class CommandContext:
         default_queue: the queue of a command that names none.
         command_bytes_max: maximum size of a command.
         next_turn: waits until it is this command's turn to be worked on.
-        taken: the messages that the last command has taken. Who renders its answer in several turns must ask
+        taken: the messages that the last command has taken. A caller that renders the answer in several turns must ask
             ``LongPolls.unless_left`` about them.
     """
 

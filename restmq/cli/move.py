@@ -208,7 +208,7 @@ class Mover:
         moved.left = held(self._source.stats(queue))
 
     def _leases_end(self, queue: str) -> bool:
-        """Waits until no message is leased, because leased messages come before ready ones. Returns whether so."""
+        """Waits until no message is leased: leased ones come before ready ones. Returns False if it gave up."""
         deadline = time.monotonic() + self._args.wait
         while self._source.stats(queue)["leased"]:
             if time.monotonic() >= deadline or self._stopping.wait(_RECHECK_SECONDS):

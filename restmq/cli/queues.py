@@ -39,7 +39,7 @@ def add_to(commands: Commands) -> None:
     names = flag("--names", "Print only the names of all queues.")
     commands.add("stats", run_stats, "show statistics of queues", more, queues_argument(), names)
     yes = yes_flag()
-    more = "Of a message that is leased, the consumer's ack then fails: it may have done the work already."
+    more = "If a consumer has leased a message, its ack then fails, even if the work is done already."
     keys = click.Argument(["keys"], metavar="KEY...", nargs=-1, required=True)
     commands.add("drop", run_drop, "drop messages by their keys, in any state", more, queue_argument(), keys, yes)
     commands.add("purge", run_purge, "drop all messages of a queue", "", queue_argument(), yes)

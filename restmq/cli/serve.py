@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
 
 
 class _Serve(click.Command):
-    """Passes all of its arguments on. For the shell's completion, it has the server's options."""
+    """Passes all arguments to the server. It has the server's options only for the shell's completion."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*_server_options()] if ctx.resilient_parsing else super().get_params(ctx)

@@ -21,7 +21,7 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 def add_to(commands: Commands) -> None:
     more = (
         "Shows each server's processes with their clients, and each server of Redis with its role, memory and "
-        "persistence. Of tokens, it needs one for all queues (*)."
+        "persistence. A token must be one for all queues (*)."
     )
     commands.add("servers", run_servers, "show all servers on the same Redis, and the servers of Redis", more)
     more = (
@@ -96,7 +96,7 @@ def _size(size_bytes: float) -> str:
 
 
 def _troubles(missing: int | None, redis: dict[str, Any]) -> Iterator[str]:
-    """What an operator should know beside the tables."""
+    """Problems that an operator should know of, a sentence each."""
     if missing is None:
         yield "Redis does not answer, so other servers cannot be asked; only the one that answered is shown."
     elif missing:

@@ -163,7 +163,7 @@ class SharedBytes:
 
 
 class Outbox:
-    """What one consumer is to be sent."""
+    """The bytes that are still to be sent to one consumer."""
 
     __slots__ = ("_offset", "_pieces", "_shared", "unsent_bytes")
 
@@ -180,11 +180,11 @@ class Outbox:
             self._shared.hold(piece)
 
     def peek(self, size_bytes: int) -> memoryview:
-        """The next bytes, not more than these, and only of one piece."""
+        """Up to ``size_bytes`` of the next piece."""
         return memoryview(self._pieces[0])[self._offset : self._offset + size_bytes]
 
     def consume(self, size_bytes: int) -> None:
-        """Some of the bytes that ``peek`` returned are sent."""
+        """Removes the first bytes of those that ``peek`` returned, because they are sent."""
         self.unsent_bytes -= size_bytes
         self._offset += size_bytes
         if self._offset == len(self._pieces[0]):
@@ -192,7 +192,7 @@ class Outbox:
             self._offset = 0
 
     def clear(self) -> None:
-        """The connection has ended."""
+        """Removes everything, because the connection has ended."""
         while self._pieces:
             self._shared.release(self._pieces.popleft())
         self.unsent_bytes = self._offset = 0

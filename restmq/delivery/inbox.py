@@ -51,7 +51,7 @@ class EndOfTurn:
         self._next_seconds = 0.0
 
     def flush(self, inbox: Inbox) -> None:
-        """Flushes the inbox at the end of this turn, or a little later. Called before something is received."""
+        """Flushes the inbox at the end of this turn, or a little later. Must be called before an entry is added."""
         if not inbox:
             self._unflushed.append(inbox)
             if len(self._unflushed) == 1:
@@ -71,7 +71,7 @@ class EndOfTurn:
 
 
 def _nothing(_entry: Any) -> Any:
-    """What a closed inbox reads, and does with what is lost or noticed."""
+    """Takes the place of the three functions of a closed inbox."""
     return defer.succeed(None)
 
 

@@ -79,9 +79,9 @@ class Waiter:
                 line.several.append(self)
 
     def leave(self, served: Line | None = None) -> None:
-        """Leaves its lines (rule 5), of which the one that serves it now asks by itself.
+        """Leaves its lines (rule 5), and lets those that were due ask. The line that serves it asks by itself.
 
-        It leaves all of them before any asks: one that fails at once has its other clients leave too.
+        It leaves all lines before any line asks, because a line that fails at once makes its other clients leave too.
         """
         lines, due = self.lines, self.due
         self.lines, self.due = [], []

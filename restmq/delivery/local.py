@@ -44,7 +44,7 @@ class LocalConsumers(service.MultiService, ABC, Generic[_Queue]):  # type: ignor
 
     Args:
         unsent_bytes_max: maximum bytes that wait for all of them together.
-        every_seconds: the number of seconds between two calls of ``_beat``.
+        every_seconds: seconds between two calls of ``_beat``.
     """
 
     def __init__(self, shared: Shared, unsent_bytes_max: int, every_seconds: float) -> None:

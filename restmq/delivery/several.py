@@ -9,9 +9,9 @@ position that nothing is known. A client that reconnects sends the last id, and 
 
 A stream of events begins before the positions are known: Redis may hang, and an EventSource never comes back after
 another answer than 200. A Share joins the fan-out when Redis has told its position, so the client misses nothing after
-it. What comes is held until all Shares have theirs: a client that resumed without one would miss messages of that queue
-in silence. The wait ends when Redis has failed for the others too, or if more than ``--max-unsent`` bytes are held.
-Positions that are still unknown are empty then.
+it. Messages are held until all positions are known: a client that resumed without the position in a queue would miss
+messages of this queue unnoticed. The wait also ends when Redis has failed for all other Shares, or if more than
+``--max-unsent`` bytes are held. Positions that are still unknown are empty then.
 """
 
 from __future__ import annotations

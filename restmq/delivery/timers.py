@@ -6,7 +6,7 @@ daemon does the work, and the others find nothing left to do. So messages are pr
 without one, when the next one starts.
 
 Scripts watch a queue that may end (``queues/lua/_idle.lua``) from its first message or setting on. A queue that is
-older than ``--queue-expires``, or that was added by another program, is found by a look through all queues.
+older than ``--queue-expires``, or that was added by another program, is found by a scan of all queues.
 
 Of a server's workers, the first one is on time. The others look a moment later, when the first one has done the work
 of that moment; otherwise each of them would call Redis for each deadline.
@@ -37,7 +37,7 @@ _RETRY_SECONDS = 1.0
 _LATEST_SECONDS = 5.0
 #: The same for a partition without deadlines; its first one is announced. A cluster has up to 1,024 of them.
 _LATEST_IDLE_SECONDS = 60.0
-#: Time between two looks through all queues, and between two attempts of one that fails.
+#: Time between two scans of all queues, and until a failed scan is repeated.
 _ALL_QUEUES_SECONDS, _ALL_QUEUES_RETRY_SECONDS = 3600.0, 60.0
 
 

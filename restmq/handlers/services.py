@@ -34,7 +34,7 @@ class Services:
 
     Attributes:
         command_bytes_max: maximum size of a JSON command or an XML-RPC call.
-        metrics: is set after the application, because it counts its connections.
+        metrics: is set after the application, because they count its connections.
         samples: is set after the metrics, which know the leading worker.
         servers: is set after the application too.
         description: the OpenAPI document. ``web.Application`` sets it from its route table.

@@ -179,7 +179,7 @@ class Peers(service.Service):  # type: ignore[misc]  # untyped
     async def ask_one(
         self, peer: str, kind: str, about: Any, form: type[Form], least_seconds: float = 0
     ) -> Form | None:
-        """As ``ask``, of one process, which may be this one. None if it does not answer in time."""
+        """Asks one process, which may be this one. Returns None if it does not answer in time."""
         if peer == self.id:
             own: Form | None = await defer.maybeDeferred(self._responders[kind][1], about)
             return own

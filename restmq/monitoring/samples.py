@@ -8,9 +8,9 @@
    entry, and no series has more than ``SAMPLES_MAX``.
 4. While Redis, or a node of a cluster, does not answer, no sample is taken: the sum of the other queues would look as
    if messages were lost. Pages draw a gap where samples are missing.
-5. The leader writes the samples to Redis once a minute and at its end, compressed, with an expiry. A server reads them
-   before its first sample, whoever wrote them: they are about queues, not about servers. So a restart costs the charts
-   only the time that it takes, or a minute more if the server was killed.
+5. The leader writes the samples to Redis once a minute and when it stops, compressed, with an expiry. A server reads
+   them before its first sample, whichever server wrote them: they are about queues, not about servers. So a restart
+   leaves a gap only as long as itself, or up to a minute longer if the server was killed.
 """
 
 from __future__ import annotations
@@ -307,7 +307,7 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
         await self._core.run_on("samples", [self._store.layout.samples], written, _HOUR_SECONDS)
 
     async def _read_written(self) -> None:
-        """Goes on where this server, or another one, has stopped. Ignores what it does not understand."""
+        """Begins with the samples that this server or another one has written. Ignores invalid data."""
         written = await self._store.command("GET", self._store.layout.samples)
         if written is None:
             return

@@ -51,7 +51,7 @@ export class LastHour {
     this.#isLoading = false;
   }
 
-  /** Keeps older samples: a server that began anew has none. */
+  /** Keeps samples that are older than the server's, which may have lost them in a restart. */
   #take({ samples, waiting }, token) {
     const first = samples[0]?.time ?? Infinity;
     const oldest = (samples.at(-1)?.time ?? 0) - HOUR_MS;

@@ -138,7 +138,7 @@ class Layout:
         return 0
 
     def declare(self, tag: bytes, keys: Sequence[bytes]) -> list[bytes]:
-        """The keys that a script declares, which gets these keys and makes others, of the partition with this tag."""
+        """The keys that a script declares in the partition with this tag. It is given ``keys``, and makes others."""
         return list(keys)
 
     def stored(self, queue: str) -> bytes:

@@ -277,7 +277,7 @@ class Store(BaseStore):
             checked = defer.ensureDeferred(self._check_rights(connection))
             checked.addErrback(lambda failure: failure.trap(StoreUnavailable))
         if error.code == "OOM":
-            return StoreRefused("the message store (Redis) is full (OOM); try again when messages were taken.")
+            return StoreRefused("the message store (Redis) is full (OOM); try again after messages are taken.")
         return StoreRefused(f"the message store (Redis) refused the operation ({error.code}); see the server's log.")
 
     def _retire_all(self, problem: handshake.Unusable | None = None) -> None:

@@ -1,7 +1,7 @@
 -- include: _lease
 -- include: _record
 -- state_of(key, receipt): the state of a message for a receipt handle of SQS: 'leased' (perhaps overdue), 'returned' (ready
--- or delayed), 'gone', or 'old': the handle is not that of a lease in force, where that counts.
+-- or delayed), 'gone', or 'old' (only in a FIFO queue: the lease of this handle has ended).
 -- As with SQS, each handle of a message stays good until the message is deleted. A message that was never delivered has
 -- none.
 local function state_of(key)

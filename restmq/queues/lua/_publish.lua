@@ -4,8 +4,8 @@
 -- daemon received it, and whether another message may be published (_flow.lua, rule 4). A message that was received
 -- goes into the queue's history, if it keeps one.
 --
--- FLOW and the history change for several messages at once. So finish_publishing() must be called behind the last message;
--- it returns the second result too.
+-- FLOW and the history change for several messages at once. So finish_publishing() must be called after the last
+-- message. It, too, returns whether another message may be published.
 local UNCOUNTED_MAX = 4096
 local uncounted, history_max, keys_heard, fields_heard, bytes_heard = 0, nil, nil, nil, 0
 

@@ -40,7 +40,7 @@ while read < #keys and bytes < bytes_max do
   end
   for i, entry in ipairs(entries) do
     local blank = string.find(entry, ' ', 1, true)
-    -- An expiry of one digit is 0.
+    -- An expiry with one digit is 0, i.e. never.
     if blank == 2 or tonumber(string.sub(entry, 1, blank - 1)) > now then
       local record = records[i] or ''
       found[size + 1], found[size + 2], size = chunk[i], string.sub(entry, blank + 1), size + 2

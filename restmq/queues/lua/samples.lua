@@ -1,4 +1,4 @@
--- Keeps the samples of the dashboard's charts, also while Redis is full: then an operator wants to see how it came to it.
+-- Keeps the samples of the dashboard's charts, also while Redis is full, because the charts show an operator why it is.
 -- KEYS: the key (see restmq/store/keys.py).
 -- ARGV: the samples, seconds until they expire.
 -- allow-oom
