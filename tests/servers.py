@@ -145,9 +145,16 @@ class Redis:
         self.process.wait()
 
     def stop(self) -> None:
-        if self.process is not None and self.is_alive():
-            self.process.terminate()
-            self.process.wait(START_SECONDS)
+        """Ends Redis. It forgets a signal that comes while it writes its first append-only file."""
+        process = self.process
+        if process is None:
+            return
+
+        def has_ended() -> bool:
+            process.terminate()
+            return process.poll() is not None
+
+        wait_until(has_ended, START_SECONDS, "Redis ends")
 
     def pause(self) -> None:
         assert self.process is not None

@@ -168,7 +168,8 @@ class Findings:
 def left(store: Store) -> set[str]:
     """The keys in Redis that describe a message."""
     about = {f"{queue}:{suffix}" for queue in QUEUES for suffix in STAYING}
-    return {key for key in store.lasting_keys() - about if key != "QUEUESET" and not key.startswith("RESTMQ-")}
+    about |= {"QUEUESET", "QUEUEDEADLETTERS"}
+    return {key for key in store.lasting_keys() - about if not key.startswith("RESTMQ-")}
 
 
 def crash(folder: Path, store: Store, plan: list[str], chance: random.Random) -> Findings:
