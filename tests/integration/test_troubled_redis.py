@@ -80,9 +80,8 @@ def test_a_demoted_primary_is_no_longer_used_and_streams_stay_connected(private_
 
 
 def test_a_node_of_a_redis_cluster_is_named_as_such(private_folder: Path) -> None:
-    redis = Redis(
-        private_folder / "redis", "--cluster-enabled", "yes", "--port", str(free_port()), "--appendonly", "no"
-    )
+    ports = ("--port", str(free_port()), "--cluster-port", str(free_port()))
+    redis = Redis(private_folder / "redis", "--cluster-enabled", "yes", *ports, "--appendonly", "no")
     daemon = Daemon(private_folder, redis=redis, starts=WAITING)
     with stopping(daemon, redis), daemon.client() as http:
         wait_until(lambda: not_ready(http, "Redis Cluster"))
