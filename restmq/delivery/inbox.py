@@ -62,10 +62,7 @@ class EndOfTurn:
         unflushed, self._unflushed = self._unflushed, []
         began = self._reactor.seconds()
         for inbox in unflushed:
-            try:
-                inbox.flush()
-            except Exception:  # e.g. a record that another program wrote; the other queues go on
-                log.failure("delivering messages failed")
+            inbox.flush()
         ended = self._reactor.seconds()
         self._next_seconds = ended + min(ended - began, _REST_SECONDS_MAX)
 
@@ -146,7 +143,7 @@ class Inbox:
                 batch.append(entry)
                 continue
             if batch:
-                self._deliver(batch)
+                self._do(self._deliver, batch)
                 batch = []
             if isinstance(entry, StoredMessage):
                 self._is_reading = True
@@ -154,9 +151,16 @@ class Inbox:
                     lambda failure: log.failure("delivering a stored message failed", failure=failure)
                 )
             elif isinstance(entry, Notice):
-                self._handle(entry)
+                self._do(self._handle, entry)
         if batch:
-            self._deliver(batch)
+            self._do(self._deliver, batch)
+
+    def _do(self, action: Callable[[Any], None], entry: Any) -> None:
+        """What another program wrote, e.g. a broken record, must not hold up the entries behind it."""
+        try:
+            action(entry)
+        except Exception:
+            log.failure("delivering messages failed")
 
     async def _deliver_stored(self, stored: StoredMessage) -> None:
         await self._shared.read_budget.acquire(stored.size_bytes)
@@ -166,7 +170,7 @@ class Inbox:
                 self._lose(stored.key)
             else:
                 message = Message(stored.key, value, record=stored.record)
-                self._deliver([await prepare(message, self._consumers, self._shared.turns)])
+                self._do(self._deliver, [await prepare(message, self._consumers, self._shared.turns)])
         finally:
             self._shared.read_budget.release(stored.size_bytes)
             self._is_reading = False

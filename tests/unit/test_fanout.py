@@ -74,14 +74,61 @@ def test_a_consumer_gets_no_message_from_before_it_joined_even_in_the_same_turn(
     assert b"".join(second.writes) == b"q:2|"
 
 
-def test_a_record_of_another_program_holds_up_no_other_queue(scene: Scene) -> None:
-    (consumer,) = scene.consumers(1)
-    scene.fanout.join("other", StubConsumer(Format(lambda message: bytes(json.loads(message.record)), str.encode)))
-    scene.core.subscriber.say(b"other:PUBSUB", b"record other:1\n{")
-    scene.core.subscriber.say(b"other:PUBSUB", b"message other:1\nv")
-    scene.publish(1)
-    scene.clock.advance(0)
+class SceneWithBrokenRecord(Scene):
+    """Another program has written a record that is no JSON."""
+
+    def render(self, message: Message) -> bytes:
+        json.loads(message.record or b"0")
+        return super().render(message)
+
+    def publish_broken(self, queue: str, notice: str) -> None:
+        self.core.subscriber.say(f"{queue}:PUBSUB".encode(), f"record {queue}:1\n{{".encode())
+        self.core.subscriber.say(f"{queue}:PUBSUB".encode(), notice.encode())
+
+
+@pytest.fixture
+def broken() -> SceneWithBrokenRecord:
+    return SceneWithBrokenRecord()
+
+
+def test_a_record_of_another_program_holds_up_no_other_queue(broken: SceneWithBrokenRecord) -> None:
+    broken.consumers(1, "other")
+    (consumer,) = broken.consumers(1)
+    broken.publish_broken("other", "message other:1\nv")
+    broken.publish(1)
+    broken.clock.advance(0)
     assert b"".join(consumer.writes) == b"q:1|"
+
+
+def test_a_large_message_with_a_record_of_another_program_holds_up_none_behind_it(
+    broken: SceneWithBrokenRecord,
+) -> None:
+    (consumer,) = broken.consumers(1)
+    broken.core.stored["q:1"] = b"v"
+    broken.publish_broken("q", "stored 1 q:1")
+    broken.publish(2)
+    broken.clock.advance(0)
+    broken.core.reads["q:1"].callback(None)
+    broken.publish(3)
+    broken.clock.advance(1)
+    assert b"".join(consumer.writes) == b"q:2|q:3|"
+
+
+def test_delete_closes_all_consumers_after_a_record_of_another_program(broken: SceneWithBrokenRecord) -> None:
+    (consumer,) = broken.consumers(1)
+    broken.publish_broken("q", "message q:1\nv")
+    broken.notify("close")
+    assert consumer.closed is CloseReason.QUEUE_DELETED
+
+
+def test_a_server_that_stops_closes_all_consumers_after_a_record_of_another_program(
+    broken: SceneWithBrokenRecord,
+) -> None:
+    (first,), (second,) = broken.consumers(1), broken.consumers(1, "other")
+    broken.fanout.startService()
+    broken.publish_broken("q", "message q:1\nv")
+    broken.fanout.stopService()
+    assert first.closed is second.closed is CloseReason.SHUTDOWN
 
 
 def test_the_channel_is_subscribed_only_while_there_are_consumers(scene: Scene) -> None:
