@@ -1,7 +1,7 @@
 """Measures the longest turn of the event loop while a daemon does long work. See --help.
 
-Other clients wait for that turn. It is measured in CPU time, which holds on a busy machine too: the beginning of each
-turn reads the CPU time of the thread, and a signal has the daemon write the longest difference since the last signal.
+Other clients wait for that turn. It is measured in CPU time, which other programs disturb least. Each turn begins by
+reading the CPU time of its thread. A signal makes the daemon write the longest difference since the last signal.
 """
 
 from __future__ import annotations

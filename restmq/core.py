@@ -88,7 +88,7 @@ class RedisOperations(BroadcastOperations, MoveOperations, TokenOperations):
             idempotency_key: if the same messages were added with this key in the last 24 hours, nothing is added, and
                 the keys of that call are returned.
             metadata: is kept with each message.
-            dead: add dead letters, whose death is now; then ``max_length`` and a delay have no effect.
+            dead: add the messages as dead letters that died now; ``max_length`` and a delay then have no effect.
 
         Raises:
             QueueFull: the queue's setting ``max_length`` does not allow all of the messages.

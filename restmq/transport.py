@@ -158,7 +158,7 @@ class Presence:
 
     Args:
         disconnected_while_paused: asks whether the client has disconnected while its connection is not being read.
-        address: of the client, for people. Behind a trusted proxy it is that of the last request.
+        address: address of the client, to be shown. Behind a trusted proxy it is that of the last request.
     """
 
     __slots__ = ("_callbacks", "_disconnected_while_paused", "_gone", "address")

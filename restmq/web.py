@@ -81,7 +81,7 @@ ROUTES: list[Route] = [
 #: Longest path whose route is remembered.
 _SHORT_PATH = 256
 #: The header that only requests of the SQS interface have, and the mark of its older protocol, in a query or a form. A
-#: form with another version is one of another service of Amazon.
+#: form with another version belongs to another service of Amazon.
 _SQS_HEADER, _SQS_FIELD = "x-amz-target", b"Action="
 _SQS_FORM = re.compile(rb"(?=.*(?:^|&)Action=)(?!.*(?:^|&)Version=(?!2012-11-05(?:&|$)))(?!.*(?:^|&)queue=)", re.DOTALL)
 #: The templates of the paths to which such a query or form may be sent.

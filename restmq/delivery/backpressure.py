@@ -16,8 +16,8 @@ Theory of operation. The states of a consumer's transport:
     ``unsent_bytes_max`` at any time. A consumer that is less far behind stays connected for ever.
 5.  Before a daemon lets more broadcast messages come, it waits for each FULL consumer with more than half of
     ``unsent_bytes`` unsent (``SlowConsumers.wait``). The wait ends when the consumer is WRITABLE, has left, has reached
-    its deadline, or has taken nothing at all for ``stall_seconds``. After each such time it also ends if the consumer
-    has less. A stalled consumer gets no second wait.
+    its deadline, or has taken nothing at all for ``stall_seconds``. It also ends if ``stall_seconds`` have passed and
+    half of ``unsent_bytes`` or less is left. A stalled consumer gets no second wait.
 6.  While another consumer of the queue is ready, the wait for a consumer that takes nothing ends already after
     ``shared_stall_seconds``: consumers that read are held up only by consumers that read.
 7.  Round robin never waits: it skips consumers that are FULL.

@@ -10,8 +10,8 @@ position that nothing is known. A client that reconnects sends the last id, and 
 A stream of events begins before the positions are known: Redis may hang, and an EventSource never comes back after
 another answer than 200. A Share joins the fan-out when Redis has told its position, so the client misses nothing after
 it. Messages are held until all positions are known: a client that resumed without the position in a queue would miss
-messages of this queue unnoticed. The wait also ends when Redis has failed for all other Shares, or if more than
-``--max-unsent`` bytes are held. Positions that are still unknown are empty then.
+messages of this queue unnoticed. The wait also ends when Redis has failed for the Shares that have none, or if more
+than ``--max-unsent`` bytes are held. Positions that are still unknown are empty then.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _POSITION = re.compile(r"(?:~?[0-9]{1,19})?")
 
 
 def read_positions(last_id: str | None, count: int) -> list[str]:
-    """The position in each queue, from the id of an event. Raises InvalidInput if it is not one of so many queues."""
+    """The position in each queue, from the id of an event. Raises InvalidInput unless there are ``count`` of them."""
     positions = last_id.split(",") if last_id else [""] * count
     if len(positions) != count or not all(map(_POSITION.fullmatch, positions)):
         raise InvalidInput(
@@ -188,7 +188,7 @@ class SeveralQueues:
     # Events whose ids are not known yet
 
     async def _locate(self, share: Share) -> None:
-        """Joins the fan-out where the client begins, which the ids of events name from then on."""
+        """Asks Redis for the position at which the client begins, then joins the fan-out."""
         assert self._core is not None
         with suppress(RestMQError):
             share.position = await self._core.queue_position(share.queue)

@@ -85,7 +85,7 @@ class AnsweringHandler(cyclone.web.RequestHandler):  # type: ignore[misc]  # unt
             self.answer(jsonp(callback, to_json(value)), JAVASCRIPT)
 
     async def answer_long_json(self, value: Any, end: bytes = b"", taken: Taken = NOTHING_TAKEN) -> None:
-        """The same for an answer that may have long messages: it is rendered in several turns.
+        """As ``answer_json``, for an answer that may have long messages: it is rendered in several turns.
 
         Args:
             taken: messages of the answer that return to their queue if the client leaves meanwhile.

@@ -244,8 +244,8 @@ class SqsOperations(OverviewOperations):
         """Removes messages for good by their receipt handles, also after their leases.
 
         Returns:
-            For each ``deleted``, ``gone`` (there is no such message any more) or, in a FIFO queue, ``old`` (its lease
-            is over).
+            For each message ``deleted``, ``gone`` (it does not exist any more) or, in a FIFO queue, ``old`` (the lease
+            of this handle has ended).
         """
         tag = self.layout.tag(queue)
         flat = [part for handle in handles for part in (tag + handle.key.encode(), handle.receipt)]

@@ -1,8 +1,8 @@
 """Channel subscriptions that outlive their connection.
 
 A channel may be left and subscribed again before Redis has answered. Redis answers in order, so a confirmation that
-comes before the answer to an UNSUBSCRIBE is about the subscription before it, and the answer is no end that Redis
-decided on.
+comes before the answer to an UNSUBSCRIBE belongs to the earlier subscription. That answer does not mean that Redis has
+ended the subscription by itself.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ async def _page(
     """A page of the queues that the client may see.
 
     Args:
-        read: returns a number of names, sorted, that follow a name.
+        read: returns up to this number of sorted names that follow this name.
     """
     covers = await call.services.guard.coverage(credentials)
     wanted, after = _page_size(given.max_results), _name_in(given.next_token)

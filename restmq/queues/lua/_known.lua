@@ -1,5 +1,5 @@
--- Ends the script if messages were added with this idempotency key before: the answer has the keys of the same messages, or
--- says that they were others. `keys` begins the answer.
+-- Ends the script if messages were added with this idempotency key before. The answer has the keys of these messages, or
+-- says that the messages differ. `keys` begins the answer.
 if options.fingerprint then
   local seen, first, seen_count = string.match(call('GET', KEYS[#KEYS]) or '', '^(%S+) (%d+) (%d+)$')
   if seen and seen ~= options.fingerprint then return {'conflict'} end

@@ -1,6 +1,6 @@
 -- include: _history
--- Adds messages to the history. `fields` has their fields of HISTORY_VALUES and what these hold, in turn; `bytes` is the
--- size of that.
+-- Adds messages to the history. `fields` has their fields of HISTORY_VALUES, each followed by its value; `bytes` is the
+-- size of these values.
 local function remember(keys, fields, bytes, count_max)
   local count = call('RPUSH', HISTORY, unpack(keys))
   call('HSET', HISTORY_VALUES, unpack(fields))

@@ -1,5 +1,5 @@
--- DEAD_LETTERS has, for each queue with the setting dead_letter, the other queue's name, a line end, and the name of this
--- one, sorted; all scores are 0.
+-- DEAD_LETTERS has a member for each queue with the setting dead_letter: the name of its dead-letter queue, a line end,
+-- and its own name. All scores are 0, so the members are sorted by name.
 local function set_dead_letter(other)
   local before = call('HGET', SETTINGS, 'dead_letter')
   if before then call('ZREM', DEAD_LETTERS, before .. '\n' .. QUEUE) end

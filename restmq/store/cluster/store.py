@@ -19,7 +19,7 @@ Slots that move
 5.  MOVED and ASK are followed only to members of the cluster, which the map names. If a node names another address, by
     mistake or on purpose, the map is read again, and nothing else happens.
 6.  While a slot is moved key by key, scripts on it get ASK, until the slot has moved: each declares a key that never
-    exists (``keys.Partitioned.declare``). They do not follow it, so no script begins on a node that lacks some of its
+    exists (``keys.Partitioned.declare``). Scripts do not follow ASK, so none begins on a node that lacks some of its
     messages. Other commands have one key, and follow it.
 7.  Calls are sent in the order in which they are made, also after they had to wait.
 

@@ -1,5 +1,5 @@
 -- include plain: _handle
--- As with SQS, a handle is good until its lease ends.
+-- As with SQS, a handle of a FIFO queue is valid until its lease ends.
 local state_of_key = state_of
 
 local function state_of(key, receipt)
