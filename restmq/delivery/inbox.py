@@ -78,7 +78,7 @@ class Inbox:
     Args:
         read: reads the value of a stored message, by its key; returns None if it is lost.
         consumers: the live list of the consumers that a stored message is rendered for.
-        deliver: delivers messages.
+        deliver: delivers messages. If it fails, it has told the consumers of a gap, or does so before the next ones.
         lose: called with the key of a message that is lost.
         handle: handles a notice.
     """
@@ -132,7 +132,7 @@ class Inbox:
     def close(self) -> None:
         """Forgets all entries, and its owner: there are no consumers any more."""
         self._entries.clear()
-        self._read = self._lose = self._handle = _nothing
+        self._read = self._deliver = self._lose = self._handle = _nothing
 
     def flush(self) -> None:
         """Handles all entries, or those before a value that must be read first; then ``_deliver_stored`` continues."""

@@ -13,7 +13,7 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from restmq.delivery.consumer import CloseReason, Consumer, write_messages
+from restmq.delivery.consumer import CloseReason, Consumer, write_gap, write_messages
 from restmq.delivery.format import prepare_all
 from restmq.delivery.inbox import Inbox, Notice
 from restmq.delivery.replay import Replay
@@ -79,7 +79,7 @@ class LiveQueue:
             shared,
             read=shared.core.queue_stored_value,
             consumers=self.consumers,
-            deliver=self.subscription.broadcast,
+            deliver=self._deliver,
             lose=self._lose,
             handle=self._handle,
         )
@@ -201,6 +201,15 @@ class LiveQueue:
             self.attend()
         else:
             self.inbox.receive(kind, content)
+
+    def _deliver(self, messages: list[Message]) -> None:
+        subscription, last_key = self.subscription, self.subscription.last_key
+        try:
+            subscription.broadcast(messages)
+        except Exception:  # e.g. a record that another program wrote; whoever got the messages is told too
+            self._shared.counters.gaps += len(subscription.live)
+            write_gap(subscription.live, last_key)
+            raise
 
     def _handle(self, notice: Notice) -> None:
         """Handles a notice when all messages before it are delivered."""

@@ -111,7 +111,20 @@ def test_a_large_message_with_a_record_of_another_program_holds_up_none_behind_i
     broken.core.reads["q:1"].callback(None)
     broken.publish(3)
     broken.clock.advance(1)
-    assert b"".join(consumer.writes) == b"q:2|q:3|"
+    assert b"".join(consumer.writes) == b"gap |q:2|q:3|"
+
+
+def test_consumers_are_told_of_a_gap_where_a_message_cannot_be_rendered(broken: SceneWithBrokenRecord) -> None:
+    (consumer,) = broken.consumers(1)
+    broken.publish(1)
+    broken.clock.advance(0)
+    broken.notify("record q:2\n{")
+    broken.publish(2)
+    broken.clock.advance(1)
+    broken.publish(3)
+    broken.clock.advance(1)
+    assert b"".join(consumer.writes) == b"q:1|gap q:1|q:3|"
+    assert broken.fanout.counters.gaps == 1
 
 
 def test_delete_closes_all_consumers_after_a_record_of_another_program(broken: SceneWithBrokenRecord) -> None:
