@@ -18,7 +18,8 @@ Theory of operation. A ``Replay`` has members: consumers that read the same part
     connections, in any order; the members become live when both are there.
 5.  If the queue keeps no history, the members get all messages that arrived, before and after the marker. The marker
     carries the number of the queue's last message. After a broken subscription, if fewer messages arrived than numbers
-    were given, messages may be lost, and the members get a gap notice at each gap in the numbers.
+    were given, messages may be lost, and the members get a gap notice at each gap in the numbers. They also get one if
+    more bytes arrived than are kept.
 6.  If the history no longer has the message to begin after, the members get a gap notice, and then the rest. If a
     failover undid that message, they had all before it, so they get the notice and only what follows.
 7.  A round robin queue keeps its messages until they are delivered, so its members get no gap notice for numbers. The
@@ -220,6 +221,12 @@ class Replay:
                 write_messages(self.members, run)
                 run = []
                 self._tell_gap()
+        elif self._before_marker.overflowed:
+            self._tell_gap()
+        if self._after_marker.overflowed:  # there is no history to read again
+            write_messages(self.members, run)
+            self._last_key, run = run[-1].key if run else self._last_key, []
+            self._tell_gap()
         write_messages(self.members, run + self._after_marker.messages)
 
     def _tell_gap(self) -> None:

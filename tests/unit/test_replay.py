@@ -143,6 +143,48 @@ def test_if_too_many_bytes_arrive_behind_the_marker_the_history_is_read_again(
     assert scene.core.pages_read == pages
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_if_too_many_bytes_arrive_behind_the_marker_a_gap_is_told_if_there_is_no_history(
+    scene: Scene, resumes: bool
+) -> None:
+    scene.core.history = None
+    (consumer,) = scene.consumers(1)
+    scene.publish(1)
+    scene.clock.advance(0)
+    scene.core.replies = defer.Deferred()
+    if resumes:
+        scene.fanout.leave("q", consumer)
+        scene.fanout.resume("q", consumer, "q:1")
+    else:
+        scene.lose_subscription()
+        scene.renew_subscription()
+        replies, scene.core.replies = scene.core.replies, defer.Deferred()
+        replies.callback(None)
+        scene.clock.advance(1)
+    for number in (2, 3, 4):
+        scene.notify(f"message q:{number}\n" + "v" * (scene.fanout.limits.unsent_bytes_max // 2))
+    scene.clock.advance(0)
+    scene.core.replies.callback(None)
+    scene.publish(5)
+    scene.clock.advance(1)
+    assert written(consumer) == "q:1|gap q:1|q:5|"
+
+
+def test_if_too_many_bytes_arrive_before_the_marker_a_gap_is_told_if_there_is_no_history(scene: Scene) -> None:
+    scene.consumers(1)
+    scene.core.history, scene.core.replies, scene.core.is_subscribed = None, defer.Deferred(), False
+    consumer = resume(scene, "q:1")
+    scene.core.is_subscribed = True
+    for number in (2, 3, 4):
+        scene.notify(f"message q:{number}\n" + "v" * (scene.fanout.limits.unsent_bytes_max // 2))
+    scene.core.last_number = 4
+    scene.core.mark(scene.fanout._live["q"].subscription.replays[0].marker)
+    scene.core.replies.callback(None)
+    scene.publish(5)
+    scene.clock.advance(1)
+    assert written(consumer) == "gap q:1|q:5|"
+
+
 def test_a_history_that_is_cut_while_it_is_read_is_told_as_a_gap(scene: Scene) -> None:
     scene.publish(1, 2, 3, 4, 5)
     scene.core.page_messages = 2
