@@ -160,7 +160,10 @@ class LiveQueue:
         for consumer, share in served:
             prepared = await prepare_all(share, [consumer], self._shared.turns)
             if consumer in self.consumers:
-                write_messages([consumer], prepared)
+                try:
+                    write_messages([consumer], prepared)
+                except Exception:  # e.g. a record that another program wrote; the other consumers get theirs
+                    log.failure("delivering messages of {queue} failed", queue=self.queue)
             elif not lease_ms:  # it left meanwhile; leases that it had are released
                 self._put_back(share)
 

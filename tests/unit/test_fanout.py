@@ -127,6 +127,16 @@ def test_consumers_are_told_of_a_gap_where_a_message_cannot_be_rendered(broken: 
     assert broken.fanout.counters.gaps == 1
 
 
+def test_a_message_that_cannot_be_rendered_takes_none_from_other_consumers_in_turn(
+    broken: SceneWithBrokenRecord,
+) -> None:
+    broken.core.policy = Policy.ROUNDROBIN
+    first, second = broken.consumers(2)
+    broken.core.waiting = [Message("q:1", b"v", record=b"{"), Message("q:2", b"v")]
+    broken.notify("drain")
+    assert (first.writes, second.writes) == ([], [b"q:2|"])
+
+
 def test_delete_closes_all_consumers_after_a_record_of_another_program(broken: SceneWithBrokenRecord) -> None:
     (consumer,) = broken.consumers(1)
     broken.publish_broken("q", "message q:1\nv")
