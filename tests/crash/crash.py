@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from tests.crash.clients import GRAVES, JOBS, LINE, NEWS, QUEUES, SETTINGS, TURNS
 from tests.crash.stores import Failovers, Nodes, OneRedis, Store
 from tests.servers import ROOT, Daemon, wait_until
@@ -186,15 +188,12 @@ def crash(folder: Path, store: Store, plan: list[str], chance: random.Random) ->
             for queue, settings in SETTINGS.items():
                 form = dict(pair.split("=") for pair in settings.split("&"))
                 wait_until(lambda at=queue, form=form: http.post(f"/p/{at}", data=form).status_code == 200)  # type: ignore[misc]
+            greetings = itertools.count(-(10**6))
             for role, number in CLIENTS.items():
                 for _ in range(number):
                     clients.start(role)
                 if role == "listen":
-                    wait_until(
-                        lambda: http.get(f"/stats/{NEWS}").json().get("consumers") == CLIENTS["listen"],
-                        60,
-                        "the consumers listen",
-                    )
+                    wait_until(lambda: all_hear(http, next(greetings), folder), 60, "the consumers listen")
         for what in plan:
             time.sleep(chance.uniform(*KILL_EVERY_SECONDS))  # the moment must be random
             if what == "daemon":
@@ -235,12 +234,24 @@ def waiting(http: Any) -> dict[str, int]:
     return {queue: count for queue, count in found.items() if count}
 
 
-def all_have_heard(folder: Path) -> bool:
-    """Whether each consumer of the broadcast has heard the last value that was answered."""
+def read_broadcast(folder: Path) -> Findings:
+    """What was answered to the producers of the broadcast, and what its consumers have heard."""
     found = Findings(Counter())
     for journal in folder.glob("*.journal"):
         if journal.name.startswith(("listen", "count")):
             found.read(journal)
+    return found
+
+
+def all_hear(http: httpx.Client, greeting: int, folder: Path) -> bool:
+    """Broadcasts a number. Returns whether each consumer has heard one: before, it has no position to resume at."""
+    http.post(f"/q/{NEWS}", data={"value": greeting})
+    return sum(map(bool, read_broadcast(folder).heard.values())) == CLIENTS["listen"]
+
+
+def all_have_heard(folder: Path) -> bool:
+    """Whether each consumer of the broadcast has heard the last value that was answered."""
+    found = read_broadcast(folder)
     last = found.answered[NEWS][-1:]
     return not last or sum(last[0] in values for values in found.heard.values()) == CLIENTS["listen"]
 
