@@ -262,8 +262,8 @@ def position_of(last_key: str, last_number: int) -> str:
     """The position of a consumer in a broadcast queue, as in the ids of events (``delivery/several.py``).
 
     Args:
-        last_key: key of the last message that it got. If it got none, that of the newest message in the history. If
-            there is none, empty.
+        last_key: key of the last message that it got, or else of the newest message in the history; empty if the
+            history has no message.
         last_number: number of the queue's last message. It counts only if ``last_key`` is empty.
     """
     return str(number_of(last_key)) if last_key else f"~{last_number}"

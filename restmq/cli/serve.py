@@ -12,7 +12,7 @@ import click
 
 from restmq.cli.arguments import Commands
 
-#: Members of a row of ``optParameters`` whose values are not checked: they may be paths.
+#: Length of a row of ``optParameters`` without a check of its values, which may then be paths.
 _UNCHECKED = 4
 _RUN_TWISTD = "from twisted.scripts.twistd import run; run()"
 

@@ -75,7 +75,7 @@ class Transfer:
         self._source_once.close()
 
     def move_ready(self, queue: str, in_order: bool) -> int:
-        """Moves ready messages until there are none. Returns their number.
+        """Moves messages until none is ready. Returns the number moved.
 
         Args:
             in_order: stop at once if other messages are leased, which would come before the ready ones.

@@ -159,7 +159,7 @@ class Inbox:
         """What another program wrote, e.g. a broken record, must not hold up the entries behind it."""
         try:
             action(entry)
-        except Exception:
+        except Exception:  # whatever the reader of a broken record raises
             log.failure("delivering messages failed")
 
     async def _deliver_stored(self, stored: StoredMessage) -> None:

@@ -52,7 +52,7 @@ def read_positions(last_id: str | None, count: int) -> list[str]:
 
 @dataclass(slots=True, frozen=True, eq=False, kw_only=True)
 class _Held(Format):
-    """The format of a Share whose messages are held: it renders nothing."""
+    """The format of a Share while its messages are held. It renders nothing, and passes them to ``hold``."""
 
     hold: Callable[[Message], bytes]
 
@@ -185,7 +185,7 @@ class SeveralQueues:
         for share in self.shares:
             share.format = self._format_of(share, share is self.shares[0])
 
-    # Events whose ids are not known yet
+    # Holding events until the positions for their ids are known
 
     async def _locate(self, share: Share) -> None:
         """Asks Redis for the position at which the client begins, then joins the fan-out."""

@@ -119,7 +119,7 @@ class SamplesHandler(_SamplesHandler):
     async def get(self) -> None:
         """Shows the last hour of all queues together, every ten seconds. There may be gaps.
 
-        A token for some of the queues gets their sum, or no samples if one of them is not among the 1,000 busiest.
+        A token for some of the queues gets their sum. If one of these is not among the 1,000 busiest, it gets nothing.
         """
         queues = None if self.credentials.token is None else await self.services.visible_queues(self.credentials)
         self.answer_last_hour(await self.services.samples.read(queues))

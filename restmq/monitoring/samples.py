@@ -324,7 +324,7 @@ class Samples(internet.TimerService):  # type: ignore[misc]  # untyped
 
 
 def _traffic(before: tuple[int, float] | None, numbers: Numbers) -> tuple[int, float]:
-    """What ``_known`` has of a queue, from what it had before."""
+    """The new entry of a queue in ``_known``, computed from the one before."""
     total = numbers[1] + numbers[2]
     last_total, traffic = before or (total, 0.0)
     return total, traffic * _TRAFFIC_DECAY + max(0, total - last_total)

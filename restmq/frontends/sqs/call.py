@@ -82,7 +82,7 @@ OPERATIONS: dict[str, SqsOperation] = {}
 def operation(access: Access | None = None) -> Callable[[_Run], _Run]:
     """Makes a function the operation of its name: ``send_message`` runs ``SendMessage``.
 
-    The function takes a call and its input, whose annotation is the shape.
+    The function takes a call and its input. The annotation of the input names the shape.
     """
 
     def add(run: _Run) -> _Run:

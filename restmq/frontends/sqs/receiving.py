@@ -128,7 +128,7 @@ async def _known_handle(call: SqsCall, text: str) -> Handle:
 
 
 async def _done(call: SqsCall, states: Awaitable[list[str]]) -> list[str]:
-    """What became of messages. Raises SqsError if there are none because there is no such queue."""
+    """The state of each message after a change. Raises SqsError if the queue does not exist."""
     found = await states
     if "gone" in found:
         await call.existing()
